@@ -1,0 +1,1 @@
+"""Staging models over partially present modalities; a leaf package."""

@@ -1,0 +1,4 @@
+"""Differential privacy, encrypted sums, identities, journals and the privacy ledger.
+
+A leaf package: it knows no model, no network, no hospital and no PySyft.
+"""

@@ -1,0 +1,40 @@
+"""The errors of this package.
+
+::
+
+    TesseraError
+    ├── InvalidInput          something given is malformed or out of range
+    ├── Refused               a rule of the protocol or of a policy says no
+    │   ├── BudgetExceeded    the privacy cap would be passed
+    │   └── UnsafeSum         a decrypted sum failed the slot check; the round's key is gone
+    └── Tampered              a signature, hash or chain does not hold
+
+Every message says what was expected, what came and what to do, and never carries a secret, a record or a
+patient identifier.
+"""
+
+from __future__ import annotations
+
+
+class TesseraError(Exception):
+    """Any error that Tessera raises on purpose."""
+
+
+class InvalidInput(TesseraError, ValueError):
+    """Something given is malformed or out of range; nothing was changed."""
+
+
+class Refused(TesseraError):
+    """A rule of the protocol or of a policy forbids this; nothing was changed."""
+
+
+class BudgetExceeded(Refused):
+    """The worst case of this request does not fit under the owner's privacy cap."""
+
+
+class UnsafeSum(Refused):
+    """A decrypted slot is not an honest sum; nothing leaves and the round's key is destroyed."""
+
+
+class Tampered(TesseraError):
+    """A signature, hash or chain does not hold."""

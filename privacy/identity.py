@@ -1,0 +1,144 @@
+"""Ed25519 identities and domain-separated signatures.
+
+Every role (orchestrator, datasite, keyholder, reviewer) has one identity. A signature always covers a *kind*
+("round-plan", "attestation", ...), so that a signature given for one purpose can never be shown for another.
+
+    >>> identity = Identity.generate()
+    >>> signature = identity.sign("greeting", {"to": "hospital-a"})
+    >>> verify(identity.public_key, "greeting", {"to": "hospital-a"}, signature)
+
+Primitives: Ed25519 (RFC 8032) and scrypt-wrapped PKCS#8 of the ``cryptography`` package.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from privacy.canonical import canonical_json, sha256_hex
+from privacy.errors import InvalidInput, Tampered
+
+_DOMAIN = b"tessera/v1/"
+
+
+def fingerprint(public_key: str) -> str:
+    """Return the fingerprint people compare by voice: eight groups of four hexadecimal digits.
+
+    Args:
+        public_key: 64 hexadecimal digits, a raw Ed25519 public key.
+    """
+    digest = sha256_hex(_public_bytes(public_key))[:32]
+    return "-".join(digest[i : i + 4] for i in range(0, 32, 4))
+
+
+class Identity:
+    """An Ed25519 key pair; the private half never leaves the object but to its own key file."""
+
+    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+        self._private_key = private_key
+        raw = private_key.public_key().public_bytes_raw()
+        self.public_key: str = raw.hex()
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """Return a new identity from the operating system's generator."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> Identity:
+        """Return the identity of a 32-byte seed; for tests and public-seed demos only."""
+        if len(seed) != 32:
+            raise InvalidInput(f"expected a seed of 32 bytes, got {len(seed)}")
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> Identity:
+        """Read the key file at ``path`` (mode 0600), or create it.
+
+        Raises:
+            InvalidInput: the file is not an Ed25519 private key, or others may read it.
+        """
+        if not path.exists():
+            identity = cls.generate()
+            identity.save(path)
+            return identity
+        if path.stat().st_mode & 0o077:
+            raise InvalidInput(f"expected {path.name} to be readable by its owner only: run chmod 600 on it")
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except ValueError as error:
+            raise InvalidInput(f"{path.name} is not a private key in PEM form; restore it") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise InvalidInput(f"expected an Ed25519 key in {path.name}, got another kind; restore it")
+        return cls(key)
+
+    def save(self, path: Path) -> None:
+        """Write the key file at ``path`` with mode 0600, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pem = self._private_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        temporary = path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def sign(self, kind: str, payload: Mapping[str, Any]) -> str:
+        """Return the base64 signature of ``payload`` for the purpose ``kind``."""
+        return base64.b64encode(self._private_key.sign(_message(kind, payload))).decode()
+
+    def derive_secret(self, purpose: str) -> bytes:
+        """Return 32 secret bytes bound to this identity and ``purpose`` (HKDF-SHA256, RFC 5869)."""
+        raw = self._private_key.private_bytes_raw()
+        return HKDF(SHA256(), 32, None, _DOMAIN + b"derive/" + purpose.encode()).derive(raw)
+
+
+def verify(public_key: str, kind: str, payload: Mapping[str, Any], signature: str) -> None:
+    """Check one signature.
+
+    Args:
+        public_key: 64 hexadecimal digits.
+        kind: the purpose the signature must have been given for.
+        payload: what was signed.
+        signature: base64, 64 bytes.
+
+    Raises:
+        Tampered: the signature does not hold for this key, kind and payload.
+        InvalidInput: the key or the signature is malformed.
+    """
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput("expected a base64 signature") from error
+    key = Ed25519PublicKey.from_public_bytes(_public_bytes(public_key))
+    try:
+        key.verify(raw, _message(kind, payload))
+    except InvalidSignature as error:
+        raise Tampered(f"the {kind} signature does not hold; ask its author to send it again") from error
+
+
+def _message(kind: str, payload: Mapping[str, Any]) -> bytes:
+    return _DOMAIN + kind.encode() + b"\0" + canonical_json(payload)
+
+
+def _public_bytes(public_key: str) -> bytes:
+    try:
+        raw = bytes.fromhex(public_key)
+    except ValueError as error:
+        raise InvalidInput("expected a public key of 64 hexadecimal digits") from error
+    if len(raw) != 32:
+        raise InvalidInput(f"expected a public key of 32 bytes, got {len(raw)}")
+    return raw
