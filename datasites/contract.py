@@ -1,0 +1,416 @@
+"""What may be asked of a data owner, and the messages of one encrypted round.
+
+The data owner defines these values; the orchestrator fills them in. Every value is frozen, travels as canonical
+JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused.
+
+======================  ======================  ======================================================
+message                 signed by               says
+======================  ======================  ======================================================
+:class:`Proposal`       orchestrator            everything a study will do; its hash is what is approved
+:class:`Approval`       datasite (+ reviewers)  this proposal hash may run here until it expires
+:class:`RoundKey`       keyholder               the CKKS public key of one (study, round)
+:class:`RoundPlan`      orchestrator            model, key and weights of one round; one for all sites
+:class:`UpdateHeader`   datasite                hash and shape of the encrypted update, under one plan
+:class:`Commitments`    orchestrator            whose updates are in the sum, and the hash of the sum
+:class:`Attestation`    datasite                mine is in the list; here are my linear tags
+:class:`SumResult`      keyholder               hash of the integers decrypted from one sum
+:class:`Refusal`        keyholder or datasite   why a round was not answered
+======================  ======================  ======================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from models.config import ModelConfig
+from privacy.canonical import canonical_hash, canonical_json
+from privacy.encryption_parameters import EncryptionParameters
+from privacy.errors import InvalidInput
+from privacy.identity import Identity, verify
+from privacy.mechanism import Mechanism
+
+Modality = Literal["mrna", "image", "clinical"]
+MODALITIES: tuple[Modality, ...] = ("mrna", "image", "clinical")
+Task = Literal["I-II", "early-late", "ordinal"]
+NoiseMode = Literal["local", "shared"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Party:
+    """One institution and the Ed25519 key it is known by."""
+
+    name: str
+    institution: str
+    public_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReference:
+    """One version of one dataset, as the study may refer to it.
+
+    ``fingerprint`` is keyed (HMAC under the owner's secret), ``patients`` is the released DP count.
+    """
+
+    name: str
+    version: int
+    fingerprint: str
+    schema_hash: str
+    patients: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participant(Party):
+    """A hospital in a study: which modalities and which dataset it contributes."""
+
+    modalities: tuple[Modality, ...]
+    cohort: str
+    dataset: DatasetReference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The code of the study: our own reviewed code by specification, or free Python from the code tree.
+
+    ``code`` maps each file of the submitted tree to its SHA-256; it is checked before every round.
+    """
+
+    kind: Literal["declarative", "python"]
+    code: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A run of parameters that is encrypted together: one modality's, or what all sites share.
+
+    ``modality`` None means every participant contributes; otherwise those who hold the modality do.
+    ``parameters`` names the model's parameters in the order in which they are laid out.
+    """
+
+    name: str
+    modality: Modality | None
+    length: int
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Local training and the server's step, both public.
+
+    ``update_bound`` is the public half-width of the box every coordinate of an update is projected on.
+    """
+
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    weight_decay: float
+    update_bound: float
+    server_optimizer: Literal["sgd", "adam", "momentum"]
+    server_learning_rate: float
+    aggregation: Literal["fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw"]
+    proximal_mu: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Custody:
+    """Who may have the trained model, under which licence, for how long."""
+
+    downloaders: tuple[str, ...]
+    licence: str
+    retention_days: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The software that will run: hash of the lock file, of Tessera's own code, and package versions."""
+
+    lock_hash: str
+    code_hash: str
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Everything a study will do. Its hash is what people approve; nothing outside it may change a round."""
+
+    study: str
+    purpose: str
+    legal_basis: str
+    custody: Custody
+    plan: Plan
+    task: Task
+    model: ModelConfig
+    training: Training
+    mechanism: Mechanism
+    noise: NoiseMode
+    rounds: int
+    min_sites: int
+    colluders: int
+    blocks: tuple[Block, ...]
+    encryption: EncryptionParameters
+    deadline_seconds: int
+    participants: tuple[Participant, ...]
+    orchestrator: Party
+    keyholder: Party
+    environment: Environment
+    seed: int | None
+    created: str
+    expires: str
+    nonce: str
+
+    @property
+    def proposal_hash(self) -> str:
+        """SHA-256 of the canonical proposal: the thing that is approved."""
+        return canonical_hash(dump(self))
+
+    @property
+    def plan_hash(self) -> str:
+        """The proposal hash without dates and nonce: the same for an identical re-run."""
+        value = dump(self)
+        for field in ("created", "expires", "nonce"):
+            del value[field]
+        return canonical_hash(value)
+
+    def participant(self, name: str) -> Participant:
+        """Return the participant called ``name``.
+
+        Raises:
+            InvalidInput: nobody of that name takes part.
+        """
+        for participant in self.participants:
+            if participant.name == name:
+                return participant
+        raise InvalidInput(f"{name!r} does not take part in study {self.study!r}")
+
+    def contributors(self, block: Block) -> tuple[str, ...]:
+        """Return the names of the sites that contribute to ``block``.
+
+        Under shared noise every site sends every block, so that all shares are in the sum.
+        """
+        return tuple(
+            p.name
+            for p in self.participants
+            if self.noise == "shared" or block.modality is None or block.modality in p.modalities
+        )
+
+    def exchanged_blocks(self) -> tuple[Block, ...]:
+        """Return the blocks with at least ``min_sites`` contributors; the others stay at their sites."""
+        return tuple(b for b in self.blocks if len(self.contributors(b)) >= self.min_sites)
+
+    def blocks_of(self, site: str) -> tuple[Block, ...]:
+        """Return the exchanged blocks that ``site`` contributes to."""
+        return tuple(b for b in self.exchanged_blocks() if site in self.contributors(b))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewerSignature:
+    """One person's signature under a proposal hash, with a key of their own."""
+
+    reviewer: str
+    role: str
+    public_key: str
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A datasite's word that a proposal may run on its data."""
+
+    study: str
+    proposal_hash: str
+    site: str
+    reviewers: tuple[ReviewerSignature, ...]
+    approved: str
+    expires: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundKey:
+    """The CKKS public key of one (study, round): who made it is the signature, what it is the hash."""
+
+    study: str
+    proposal_hash: str
+    round: int
+    key_hash: str
+    key_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan:
+    """What a round will do; every site must get the same one.
+
+    ``weights[block][site]`` is relative to the largest (0.25 to 1). ``scales`` are the public per-modality
+    blending scales (1 when blending is off).
+    """
+
+    study: str
+    proposal_hash: str
+    round: int
+    model_hash: str
+    key_hash: str
+    weights: Mapping[str, Mapping[str, float]]
+    scales: Mapping[str, float]
+    deadline_seconds: int
+
+    @property
+    def plan_hash(self) -> str:
+        """SHA-256 of the canonical plan: ciphertext signatures and tags cover it."""
+        return canonical_hash(dump(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """How many values a block has and how many ciphertexts carry them."""
+
+    name: str
+    values: int
+    ciphertexts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateHeader:
+    """A site's commitment to one encrypted update.
+
+    ``releases`` are named, already noised numbers charged in the ledger (losses, ...). ``journal_head`` and
+    ``ledger_head`` are the site's chain heads, so that its peers countersign them.
+    """
+
+    study: str
+    proposal_hash: str
+    round: int
+    plan_hash: str
+    site: str
+    blocks: tuple[BlockShape, ...]
+    body_hash: str
+    body_bytes: int
+    releases: Mapping[str, float]
+    journal_head: str
+    ledger_head: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signed:
+    """A message, the key that signed it and the signature (see :func:`seal` and :func:`open_sealed`)."""
+
+    kind: str
+    payload: Mapping[str, Any]
+    public_key: str
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commitments:
+    """The closed list of a round: every update header in it, and the hash of their sum.
+
+    ``closing`` counts how often the list had to be redone because somebody vanished before tagging.
+    """
+
+    study: str
+    round: int
+    plan_hash: str
+    closing: int
+    updates: tuple[Signed, ...]
+    sum_hash: str
+
+    @property
+    def list_hash(self) -> str:
+        """SHA-256 of the canonical list."""
+        return canonical_hash(dump(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attestation:
+    """A site's word that its update is in the list, with the linear tags of its own ciphertexts."""
+
+    study: str
+    round: int
+    plan_hash: str
+    list_hash: str
+    sum_hash: str
+    site: str
+    tags: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumResult:
+    """The keyholder's answer: the hash of the integers (see ``privacy.ckks``) it decrypted from one sum."""
+
+    study: str
+    round: int
+    sum_hash: str
+    integers_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a role did not do its part of a round."""
+
+    study: str
+    round: int
+    party: str
+    reason: str
+
+
+def dump(value: Any) -> dict[str, Any]:
+    """Return a frozen value as nested dictionaries and lists, ready for canonical JSON."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(value))
+    return plain
+
+
+def parse(kind: type[T], data: Any) -> T:
+    """Read ``data`` (nested dictionaries) as the frozen value ``kind``; unknown fields are refused.
+
+    Raises:
+        InvalidInput: a field is missing, unknown or of the wrong type; the message names the first one.
+    """
+    try:
+        value: T = _adapter(kind).validate_json(data if isinstance(data, bytes) else canonical_json(data))
+        return value
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the value"
+        raise InvalidInput(f"not a valid {kind.__name__}: {where}: {first['msg']}") from error
+
+
+def seal(identity: Identity, kind: str, value: Any) -> Signed:
+    """Sign a frozen value for the purpose ``kind``."""
+    payload = dump(value)
+    return Signed(
+        kind=kind, payload=payload, public_key=identity.public_key, signature=identity.sign(kind, payload)
+    )
+
+
+def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T]) -> T:
+    """Check who signed ``signed`` and for what, and return the value inside.
+
+    Raises:
+        InvalidInput: another kind, another signer or a malformed payload.
+        Tampered: the signature does not hold.
+    """
+    if signed.kind != kind:
+        raise InvalidInput(f"expected a signed {kind}, got a signed {signed.kind[:40]}")
+    if signed.public_key != public_key:
+        raise InvalidInput(f"the signed {kind} carries another key than the one expected here")
+    verify(public_key, kind, signed.payload, signed.signature)
+    return parse(expected, dict(signed.payload))
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(canonical_json(value))  # tuples become lists, mappings plain dictionaries
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+for _value in list(globals().values()):
+    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
+        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
