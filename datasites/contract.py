@@ -24,7 +24,6 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -349,6 +348,22 @@ class SumResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkItem:
+    """One thing a party is asked to do now (``GET /work``); doing it twice does no harm.
+
+    ``documents`` are the signed messages the task is about: ``train`` carries ``plan`` and ``key``, ``attest`` the
+    ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none.
+    """
+
+    kind: Literal["key", "train", "attest", "decrypt", "forget", "finished"]
+    study: str
+    round: int
+    closing: int
+    documents: Mapping[str, Signed]
+    attestations: tuple[Signed, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """Why a role did not do its part of a round."""
 
@@ -406,9 +421,13 @@ def _plain(value: Any) -> Any:
     return json.loads(canonical_json(value))  # tuples become lists, mappings plain dictionaries
 
 
-@lru_cache(maxsize=64)
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 for _value in list(globals().values()):
