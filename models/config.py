@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Architecture = Literal["linear", "mlp", "mlp-auxiliary", "convolutional"]
+Heads = Literal["shared", "combination"]
+
+MODALITIES: tuple[str, ...] = ("mrna", "image", "clinical")
+"""The order of the columns of ``presence`` and of the blocks of every model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +19,12 @@ class ModelConfig:
 
     ``features`` maps each modality to its number of input features, ``cohorts`` names the cancers in the order of
     the cohort indicator, ``classes`` is the number of stages told apart (2, or 3 for the ordinal task).
+
+    ``class_weights`` (one per class, public; empty means all 1) multiply a record's loss by its class;
+    ``heads`` says how the MLP fuses: one shared additive head over masked embeddings, or one head per modality
+    combination; ``missing_tokens`` replaces an absent modality's zeros by a learned vector; ``auxiliary`` is the
+    weight of the unimodal losses of ``mlp-auxiliary``; ``side`` is the edge length of the tissue maps that
+    ``convolutional`` expects as its image input (side x side x 3 values).
     """
 
     architecture: Architecture
@@ -23,3 +33,13 @@ class ModelConfig:
     classes: int
     embedding: int = 16
     hidden: int = 64
+    class_weights: tuple[float, ...] = ()
+    heads: Heads = "shared"
+    missing_tokens: bool = False
+    auxiliary: float = 0.5
+    side: int = 64
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities this model takes, in the order of :data:`MODALITIES`."""
+        return tuple(m for m in MODALITIES if m in self.features)

@@ -1,0 +1,46 @@
+"""The shape of what every model reads: a dictionary of tensors with one row per patient.
+
+=============  ==========================  ===========================================================
+key            tensor                      meaning
+=============  ==========================  ===========================================================
+mrna           float32 [B, features]       preprocessed expression; zeros where absent
+image          float32 [B, features]       preprocessed slide features; zeros where absent
+clinical       float32 [B, features]       encoded clinical variables; zeros where absent
+presence       float32 [B, 3]              1 where the patient has the modality (order of MODALITIES)
+cohort         int64 [B]                   index into ``ModelConfig.cohorts``
+label          int64 [B]                   stage class, 0 is the earliest
+=============  ==========================  ===========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.config import MODALITIES
+
+Batch = Mapping[str, Tensor]
+
+
+def to_tensors(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+    """Return numpy arrays as a batch: floating values as float32, integers as int64; rows are not copied twice."""
+    tensors: dict[str, Tensor] = {}
+    for name, array in arrays.items():
+        wanted = np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=wanted))
+    return tensors
+
+
+def has(batch: Batch, modality: str) -> Tensor:
+    """Return which records of ``batch`` have ``modality``, as float32 [B, 1]."""
+    column = MODALITIES.index(modality)
+    return batch["presence"][:, column : column + 1]
+
+
+def cohort_indicator(batch: Batch, cohorts: int) -> Tensor:
+    """Return the cohort of every record one-hot, as float32 [B, cohorts]; it also serves as the bias."""
+    return torch.nn.functional.one_hot(batch["cohort"], cohorts).to(torch.float32)

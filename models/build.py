@@ -1,0 +1,79 @@
+"""From a configuration to a model: the same configuration and seed give the same parameters everywhere."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import Batch
+from models.config import MODALITIES, ModelConfig
+from models.errors import InvalidModel
+from models.linear import LinearFusion
+from models.losses import batch_loss
+from models.mlp import FusionNetwork, LateFusionNetwork
+
+
+def build_model(config: ModelConfig, *, seed: int) -> nn.Module:
+    """Return the model that ``config`` describes, with initial values drawn from ``seed`` alone.
+
+    The linear model starts at zero whatever the seed, and so does every head.
+
+    Raises:
+        InvalidModel: an unknown modality or architecture, no feature, or fewer than two classes or one cohort.
+    """
+    check_config(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # layers draw once while they are made; `_initialise` decides what stays
+        model = _module(config)
+    _initialise(model, torch.Generator().manual_seed(seed))
+    model.tessera_config = config  # type: ignore[assignment]
+    return model
+
+
+def record_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the loss of every record of ``batch`` under a model of :func:`build_model`, float32 [B]."""
+    config = model.tessera_config
+    if not isinstance(config, ModelConfig):
+        raise InvalidModel("expected a model made by build_model")
+    return batch_loss(model, batch, config)
+
+
+def check_config(config: ModelConfig) -> None:
+    """Refuse a configuration that describes no model."""
+    unknown = [m for m in config.features if m not in MODALITIES]
+    if unknown or not config.features:
+        raise InvalidModel(f"expected modalities out of {', '.join(MODALITIES)}, got {sorted(config.features)}")
+    if min(config.features.values()) < 1 or not config.cohorts or config.classes < 2:
+        raise InvalidModel("a model needs a feature per modality, a cohort and at least two classes")
+    if config.class_weights and len(config.class_weights) != config.classes:
+        raise InvalidModel(f"expected {config.classes} class weights or none, got {len(config.class_weights)}")
+    maps = config.side * config.side * 3
+    if config.architecture == "convolutional" and config.features.get("image", maps) != maps:
+        raise InvalidModel(f"the convolutional encoder reads {maps} image values (side {config.side})")
+
+
+def _module(config: ModelConfig) -> nn.Module:
+    if config.architecture == "linear":
+        return LinearFusion(config)
+    if config.architecture == "mlp-auxiliary":
+        return LateFusionNetwork(config)
+    if config.architecture in ("mlp", "convolutional"):
+        return FusionNetwork(config)
+    raise InvalidModel(
+        f"unknown architecture {config.architecture!r}: expected linear, mlp, mlp-auxiliary or convolutional"
+    )
+
+
+def _initialise(model: nn.Module, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("encoders.") and parameter.dim() == 2:
+                bound = math.sqrt(6.0 / parameter.shape[1])  # He et al. 2015, for rectified units
+                parameter.uniform_(-bound, bound, generator=generator)
+            elif name.startswith("heads."):
+                bound = 1.0 / math.sqrt(parameter.shape[1])
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                parameter.zero_()
