@@ -1,0 +1,336 @@
+"""An append-only, hash-chained, signed list of entries in one SQLite file: what journal and ledger are made of.
+
+Every entry hashes its own fields and the entry before it, and its author signs the hash. The first entry points at
+a hash of the owner's key, so that a chain cannot be given to somebody else. Three things together show tampering:
+
+* inside the chain: hashes, signatures, numbers without a gap, times that never go back (:func:`problems`);
+* at its end: the head file beside the database, rewritten after every commit, and above all the heads that
+  peers have seen (:meth:`Chain.check_not_rolled_back`), because an old copy of a folder is consistent in itself;
+* in SQLite itself: WAL with ``synchronous=FULL``; a torn write is dropped whole at the next start.
+
+Several processes and threads may write: each append runs under ``BEGIN IMMEDIATE``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from privacy.canonical import canonical_hash, canonical_json
+from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.identity import Identity, verify
+
+Purpose = Literal["journal", "ledger"]
+
+_BUSY_SECONDS = 120.0
+_COLUMNS = "number, kind, body, at, previous_hash, hash, signature"
+SCHEMA = (
+    "CREATE TABLE owner (purpose TEXT NOT NULL, public_key TEXT NOT NULL) STRICT",
+    "CREATE TABLE entries (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL, at TEXT NOT NULL,"
+    " previous_hash TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, signature TEXT NOT NULL) STRICT",
+    "CREATE INDEX entries_by_kind ON entries (kind)",
+    "CREATE TRIGGER entries_are_never_changed BEFORE UPDATE ON entries"
+    " BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END",
+    "CREATE TRIGGER entries_are_never_deleted BEFORE DELETE ON entries"
+    " BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END",
+    "CREATE TRIGGER entries_have_no_gap BEFORE INSERT ON entries"
+    " WHEN NEW.number <> (SELECT COALESCE(MAX(number), 0) + 1 FROM entries)"
+    " BEGIN SELECT RAISE(ABORT, 'entries are numbered without a gap'); END",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a chain; ``index`` counts from 1, ``at`` is UTC with microseconds, ``body`` is plain JSON."""
+
+    index: int
+    kind: str
+    body: dict[str, Any]
+    at: str
+    previous_hash: str
+    hash: str
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The end of a chain at one moment, signed by its owner; peers keep and countersign it."""
+
+    chain: Purpose
+    index: int
+    hash: str
+    public_key: str
+    signature: str
+
+    def check(self) -> None:
+        """Raise Tampered when the owner's signature does not hold."""
+        verify(self.public_key, f"{self.chain}-head", {"index": self.index, "hash": self.hash}, self.signature)
+
+
+class Chain:
+    """A chain in the file at ``path``.
+
+    Args:
+        path: the SQLite file; made with its folder when missing and an identity is given.
+        identity: the owner, who signs new entries; None opens an existing chain for reading only.
+        purpose: ``journal`` or ``ledger``; part of every hash and signature.
+        clock: the system's time; entries never go back behind their predecessor whatever it says.
+
+    Raises:
+        InvalidInput: the file belongs to another identity or purpose, or is missing and nobody owns it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity | None,
+        *,
+        purpose: Purpose,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.path = path
+        self.purpose: Purpose = purpose
+        self._identity = identity
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._process = 0
+        self._connection: sqlite3.Connection | None = None
+        if identity is None and not path.exists():
+            raise InvalidInput(f"expected a {purpose} in the file {path.name}, found none")
+        if identity is not None:
+            self._create(identity)
+        self.public_key = self._owner()
+
+    def append(self, kind: str, body: Mapping[str, Any]) -> Entry:
+        """Add one entry, whole or not at all, and return it once it is on disk.
+
+        Args:
+            kind: what happened, a short word.
+            body: canonical JSON (see :mod:`privacy.canonical`); never a secret, record or patient id.
+        """
+        with self.transaction():
+            return self.add(kind, body)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the chain for writing; everything added inside is committed together, or nothing on an error."""
+        with self._lock:
+            connection = self._connect()
+            before = self._begin(connection)
+            try:
+                yield
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+            after = self.head
+        if after.index != before:
+            self._write_head_file(after)
+
+    def add(self, kind: str, body: Mapping[str, Any]) -> Entry:
+        """Add one entry inside :meth:`transaction`."""
+        if self._identity is None:
+            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        index, previous, last = self._tail()
+        text = canonical_json(body).decode()
+        at = _format(self._time_after(last))
+        digest = entry_hash(self.purpose, index + 1, kind, json.loads(text), at, previous)
+        signature = self._identity.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest})
+        row = (index + 1, kind, text, at, previous, digest, signature)
+        self._connect().execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+        return _entry(row)
+
+    @property
+    def head(self) -> Head:
+        """Return the end of the chain, signed when this process holds the owner's identity."""
+        index, digest, _ = self._tail()
+        signature = ""
+        if self._identity is not None:
+            signature = self._identity.sign(f"{self.purpose}-head", {"index": index, "hash": digest})
+        return Head(chain=self.purpose, index=index, hash=digest, public_key=self.public_key, signature=signature)
+
+    def now(self) -> datetime:
+        """Return the time, never earlier than the newest entry: a clock set back revives no expired approval."""
+        return max(self._clock(), _parse(self._tail()[2]))
+
+    def entries(self, *, since: int = 0, kind: str | None = None) -> Iterator[Entry]:
+        """Yield the entries with an index above ``since``, oldest first, of one ``kind`` or of all."""
+        for row in self._rows(since, kind):
+            yield _entry(row)
+
+    def verify(self) -> None:
+        """Check the whole chain.
+
+        Raises:
+            Tampered: the first thing that does not hold.
+        """
+        for problem in problems(self._rows(0, None), self.purpose, self.public_key):
+            raise Tampered(f"the {self.purpose} does not hold: {problem}; restore it and compare with its peers")
+
+    def check_not_rolled_back(self, heads: Iterable[Head | str]) -> None:
+        """Check that every head that peers have seen still lies in this chain.
+
+        Args:
+            heads: signed heads, or bare head hashes, as peers keep them.
+
+        Raises:
+            Tampered: a head is missing: this is an old copy, and the gap has to be imported as spend.
+        """
+        for head in heads:
+            digest = head if isinstance(head, str) else head.hash
+            if isinstance(head, Head):
+                head.check()
+            if not self.holds(digest):
+                raise Tampered(
+                    f"the {self.purpose} lacks the head {digest[:12]} that a peer has seen: it was rolled back; "
+                    "restore the newest copy, or import the missing spend before working on"
+                )
+
+    def holds(self, digest: str) -> bool:
+        """Tell whether an entry (or the empty chain) has this hash."""
+        found = self._query("SELECT 1 FROM entries WHERE hash = ?", (digest,))
+        return bool(found) or digest == genesis(self.purpose, self.public_key)
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _rows(self, since: int, kind: str | None) -> list[tuple[Any, ...]]:
+        where, values = ("AND kind = ?", (since, kind)) if kind is not None else ("", (since,))
+        return self._query(f"SELECT {_COLUMNS} FROM entries WHERE number > ? {where} ORDER BY number", values)  # noqa: S608
+
+    def _tail(self) -> tuple[int, str, str]:
+        rows = self._query("SELECT number, hash, at FROM entries ORDER BY number DESC LIMIT 1", ())
+        if rows:
+            return rows[0][0], rows[0][1], rows[0][2]
+        return 0, genesis(self.purpose, self.public_key), _format(datetime.fromtimestamp(0, UTC))
+
+    def _time_after(self, last: str) -> datetime:
+        return max(self._clock(), _parse(last) + timedelta(microseconds=1))
+
+    def _query(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._connect().execute(sql, values).fetchall()
+
+    def _begin(self, connection: sqlite3.Connection) -> int:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise Refused(f"the {self.purpose} is busy (or is open in this thread already): try again") from error
+        return self._tail()[0]
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None or self._process != os.getpid():  # a forked child opens its own
+            self._connection = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._process = os.getpid()
+        return self._connection
+
+    def _create(self, identity: Identity) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = self._connect()
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute("INSERT INTO owner VALUES (?, ?)", (self.purpose, identity.public_key))
+        connection.execute("COMMIT")
+
+    def _owner(self) -> str:
+        try:
+            rows = self._query("SELECT purpose, public_key FROM owner", ())
+        except sqlite3.DatabaseError as error:
+            raise InvalidInput(f"{self.path.name} is not a {self.purpose}: {error}; restore it") from error
+        expected = self._identity.public_key if self._identity else rows[0][1] if rows else ""
+        if rows != [(self.purpose, expected)]:
+            raise InvalidInput(
+                f"{self.path.name} is the chain of another owner or purpose than this {self.purpose}"
+            )
+        return str(expected)
+
+    def _write_head_file(self, head: Head) -> None:
+        temporary = self.path.with_name(f"{self.path.name}.head.{os.getpid()}.{threading.get_ident()}")
+        temporary.write_bytes(canonical_json(asdict(head)))
+        temporary.replace(head_file(self.path))
+
+
+def head_file(path: Path) -> Path:
+    """Return where the newest head of the chain at ``path`` is noted."""
+    return path.with_name(path.name + ".head")
+
+
+def genesis(purpose: Purpose, public_key: str) -> str:
+    """Return the hash that the first entry of an owner's chain points back to."""
+    return canonical_hash({"chain": purpose, "owner": public_key})
+
+
+def entry_hash(purpose: str, index: int, kind: str, body: Any, at: str, previous_hash: str) -> str:
+    """Return the hash of one entry: everything in it but the signature."""
+    return canonical_hash(
+        {"chain": purpose, "index": index, "kind": kind, "body": body, "at": at, "previous_hash": previous_hash}
+    )
+
+
+def problems(rows: Iterable[tuple[Any, ...]], purpose: Purpose, public_key: str) -> Iterator[str]:
+    """Yield everything that does not hold in the rows of a chain, in order; nothing when it is whole."""
+    previous, last = genesis(purpose, public_key), ""
+    for expected, row in enumerate(rows, start=1):
+        index, kind, text, at, claimed_previous, digest, signature = row
+        where = f"entry {expected}"
+        try:
+            if index != expected:
+                yield f"{where}: numbered {index}"
+            if claimed_previous != previous:
+                yield f"{where}: does not follow the entry before it"
+            body = json.loads(text)
+            if canonical_json(body).decode() != text:
+                yield f"{where}: its body is not in canonical form"
+            if entry_hash(purpose, index, kind, body, at, claimed_previous) != digest:
+                yield f"{where}: its hash does not fit its content"
+            if at <= last or _format(_parse(at)) != at:
+                yield f"{where}: its time is malformed or not later than the entry before it"
+            if base64.b64encode(base64.b64decode(signature, validate=True)).decode() != signature:
+                yield f"{where}: its signature is not in canonical form"
+            verify(public_key, f"{purpose}-entry", {"index": index, "hash": digest}, signature)
+        except Tampered:
+            yield f"{where}: its signature does not hold"
+        except (InvalidInput, ValueError, TypeError, binascii.Error, RecursionError):
+            yield f"{where}: malformed"
+        previous, last = str(digest), str(at)
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    index, kind, text, at, previous, digest, signature = row
+    return Entry(
+        index=index,
+        kind=kind,
+        body=json.loads(text),
+        at=at,
+        previous_hash=previous,
+        hash=digest,
+        signature=signature,
+    )
+
+
+def _format(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _parse(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
