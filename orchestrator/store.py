@@ -70,9 +70,7 @@ class Store:
                 sa.select(_STUDIES.c.proposal).where(_STUDIES.c.study == study)
             ).scalar_one_or_none()
             if found is None:
-                connection.execute(
-                    _STUDIES.insert().values(study=study, proposal=text, state="waiting", reason="")
-                )
+                connection.execute(_STUDIES.insert().values(study=study, proposal=text, state="waiting", reason=""))
             elif found != text:
                 raise Refused(f"a study called {study!r} exists with another proposal; choose another name")
 
@@ -81,9 +79,7 @@ class Store:
         if state not in STATES:
             raise InvalidInput(f"expected a study state out of {STATES}, got {state!r}")
         with self._engine.begin() as connection:
-            connection.execute(
-                _STUDIES.update().where(_STUDIES.c.study == study).values(state=state, reason=reason)
-            )
+            connection.execute(_STUDIES.update().where(_STUDIES.c.study == study).values(state=state, reason=reason))
 
     def studies(self) -> list[tuple[str, Signed, str, str]]:
         """Return (name, signed proposal, state, reason) of every study."""
@@ -140,16 +136,12 @@ class Store:
             text = connection.execute(sa.select(_DOCUMENTS.c.document).filter_by(**place)).scalar_one_or_none()
         return None if text is None else dict(json.loads(text))
 
-    def documents(
-        self, study: str, round_: int, kind: str, *, closing: int | None = None
-    ) -> dict[str, dict[str, Any]]:
+    def documents(self, study: str, round_: int, kind: str, *, closing: int | None = None) -> dict[str, dict[str, Any]]:
         """Return all documents of a kind in a round, by author."""
         place: dict[str, Any] = {"study": study, "round": round_, "kind": kind}
         if closing is not None:
             place["closing"] = closing
-        query = (
-            sa.select(_DOCUMENTS.c.author, _DOCUMENTS.c.document).filter_by(**place).order_by(_DOCUMENTS.c.author)
-        )
+        query = sa.select(_DOCUMENTS.c.author, _DOCUMENTS.c.document).filter_by(**place).order_by(_DOCUMENTS.c.author)
         with self._engine.connect() as connection:
             return {author: json.loads(text) for author, text in connection.execute(query).all()}
 

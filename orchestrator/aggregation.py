@@ -1,0 +1,86 @@
+"""From the decrypted integers of a round to the next global model; numpy only, no torch.
+
+The mean update is a pseudo-gradient for the server's optimiser (Reddi et al. 2021, "Adaptive federated
+optimization", Algorithm 2): ``sgd`` with rate 1 is FedAvg, ``adam`` is FedAdam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from datasites.contract import Block, Training
+from privacy.errors import InvalidInput
+
+_BETA_1, _BETA_2, _TAU = 0.9, 0.99, 1e-3
+
+Arrays = dict[str, np.ndarray]
+
+
+def gather(model: Mapping[str, np.ndarray], block: Block) -> np.ndarray:
+    """Return a block's parameters as one float32 vector of ``block.length``."""
+    values = np.concatenate([np.asarray(model[name], np.float32).ravel() for name in block.parameters])
+    if values.size != block.length:
+        raise InvalidInput(f"expected {block.length} parameters in block {block.name!r}, got {values.size}")
+    return values
+
+
+def scatter(model: Arrays, block: Block, values: np.ndarray) -> None:
+    """Write one float32 vector of ``block.length`` back into the model's parameters."""
+    start = 0
+    for name in block.parameters:
+        size = model[name].size
+        model[name] = values[start : start + size].reshape(model[name].shape).astype(np.float32)
+        start += size
+
+
+@dataclass
+class ServerOptimizer:
+    """The server's step; its moments travel in the checkpoint."""
+
+    training: Training
+    moments: Arrays = field(default_factory=dict)
+
+    def step(self, model: Arrays, blocks: Sequence[Block], updates: Mapping[str, np.ndarray]) -> Arrays:
+        """Return the next model.
+
+        Args:
+            model: parameter name to float32 array.
+            blocks: the exchanged blocks.
+            updates: block name to the weighted mean update, float32 of the block's length.
+        """
+        result = {name: np.array(value, np.float32) for name, value in model.items()}
+        for block in blocks:
+            step = self._direction(block.name, updates[block.name])
+            scatter(result, block, gather(result, block) + self.training.server_learning_rate * step)
+        return result
+
+    def _direction(self, block: str, update: np.ndarray) -> np.ndarray:
+        if self.training.server_optimizer == "sgd":
+            return update
+        first = self._moment(f"{block}.first", _BETA_1 * self._zero(f"{block}.first", update) + (1 - _BETA_1) * update)
+        if self.training.server_optimizer == "momentum":
+            return first
+        second = self._zero(f"{block}.second", update)
+        second = self._moment(f"{block}.second", _BETA_2 * second + (1 - _BETA_2) * update**2)
+        return np.asarray(first / (np.sqrt(second) + _TAU), np.float32)
+
+    def _zero(self, name: str, like: np.ndarray) -> np.ndarray:
+        return self.moments.get(name, np.zeros_like(like))
+
+    def _moment(self, name: str, value: np.ndarray) -> np.ndarray:
+        self.moments[name] = value.astype(np.float32)
+        return self.moments[name]
+
+
+def model_to_bytes(model: Mapping[str, np.ndarray]) -> bytes:
+    """Return a model as safetensors; the same model gives the same bytes."""
+    return bytes(save({name: np.ascontiguousarray(model[name]) for name in sorted(model)}))
+
+
+def model_from_bytes(data: bytes) -> Arrays:
+    """Read what :func:`model_to_bytes` wrote."""
+    return dict(load(data))

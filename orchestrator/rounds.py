@@ -1,0 +1,381 @@
+"""One study, round after round: ask for a key, plan, collect, close, attest, decrypt, step.
+
+Every step leaves a signed document in the store before anybody is told, so a restart finds where it was and goes on
+(docs/architecture.md, "One round"). What a party has to do is published on the board; what parties answer arrives
+through :class:`Rounds` (the server calls it) and wakes the runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from privacy.quantise import dequantise
+
+from datasites.contract import (
+    Commitments,
+    Proposal,
+    RoundPlan,
+    Signed,
+    UpdateHeader,
+    WorkItem,
+    dump,
+    open_sealed,
+    parse,
+    seal,
+)
+from orchestrator.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes
+from orchestrator.board import Board
+from orchestrator.store import Store
+from orchestrator.sums import RunningSumProcess, WorkerDied
+from orchestrator.weights import fedavg_weights
+from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.identity import Identity
+from privacy.journal import Journal
+
+_ATTEST_SECONDS = 60.0
+
+
+class StudyPaused(TesseraError):
+    """A study cannot go on by itself; people read the reason and decide."""
+
+
+class StudyRunner:
+    """Drives one approved study to its last round; everything runs on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        study: str,
+        store: Store,
+        board: Board,
+        identity: Identity,
+        journal: Journal,
+    ) -> None:
+        signed, _, _ = store.study(study)
+        self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
+        self._signed_proposal = signed
+        self._store, self._board, self._identity, self._journal = store, board, identity, journal
+        self._arrived = asyncio.Event()
+        self._sum: RunningSumProcess | None = None
+        self._accepting = asyncio.Lock()
+        self._open_round = 0
+        self._optimizer = ServerOptimizer(self.proposal.training)
+
+    # the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Wait for every approval, then train all rounds; leaves the study finished, paused or failed."""
+        name = self.proposal.study
+        try:
+            await self._approvals()
+            self._store.set_state(name, "running")
+            self._load_optimizer(self._store.last_round(name, "checkpoint"))
+            for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
+                await self._round(number)
+            self._store.set_state(name, "finished")
+            self._journal.append("study-finished", {"study": name, "rounds": self.proposal.rounds})
+            self._tell_everybody("finished", self.proposal.rounds)
+        except StudyPaused as error:
+            self._store.set_state(name, "paused", str(error))
+            self._journal.append("study-paused", {"study": name, "reason": str(error)})
+        finally:
+            if self._sum is not None:
+                await self._sum.close()
+
+    async def _approvals(self) -> None:
+        expected = {p.name for p in self.proposal.participants}
+        await self._until(lambda: set(self._documents(0, "approval")) >= expected, None)
+
+    async def _round(self, number: int) -> None:
+        started = time.monotonic()
+        key = await self._key(number)
+        plan = self._plan(number, key)
+        await self._collect(number, plan, key)
+        commitments, attestations = await self._close(number, plan)
+        totals = await self._decrypt(number, plan, key, commitments, attestations)
+        self._step(number, plan, commitments, totals, time.monotonic() - started)
+
+    async def _key(self, number: int) -> Signed:
+        keyholder = self.proposal.keyholder.name
+        self._board.publish(keyholder, self._item("key", number))
+        await self._until(lambda: bool(self._documents(number, "key")), None)
+        self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "key")
+        return parse(Signed, self._documents(number, "key")[keyholder])
+
+    def _plan(self, number: int, key: Signed) -> Signed:
+        found = self._store.document(self.proposal.study, number, "plan")
+        if found is not None:
+            return parse(Signed, found)
+        plan = RoundPlan(
+            study=self.proposal.study,
+            proposal_hash=self.proposal.proposal_hash,
+            round=number,
+            model_hash=self.model_hash(number - 1),
+            key_hash=str(key.payload["key_hash"]),
+            weights=fedavg_weights(self.proposal),
+            scales={b.name: 1.0 for b in self.proposal.exchanged_blocks()},
+            deadline_seconds=self.proposal.deadline_seconds,
+        )
+        signed = seal(self._identity, "round-plan", plan)
+        self._store.put_document(self.proposal.study, number, "plan", signed)
+        self._journal.append("round-planned", {"study": plan.study, "round": number, "plan_hash": plan.plan_hash})
+        return signed
+
+    async def _collect(self, number: int, plan: Signed, key: Signed) -> None:
+        """Ask every site, add what comes, stop when all came or the deadline passed."""
+        sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)}
+        async with self._accepting:
+            await self._rebuild_sum(number, set(self._documents(number, "update")))
+            self._open_round = number
+        for site in sites - set(self._documents(number, "update")):
+            self._board.publish(site, self._item("train", number, documents={"plan": plan, "key": key}))
+        for attempt in (1, 2):
+            await self._until(
+                lambda: set(self._documents(number, "update")) | set(self._documents(number, "refusal")) >= sites,
+                self.proposal.deadline_seconds,
+            )
+            if self._enough(set(self._documents(number, "update"))):
+                break
+            self._journal.append("round-repeated", {"study": self.proposal.study, "round": number, "attempt": attempt})
+        async with self._accepting:
+            self._open_round = 0
+        self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
+        self._require_enough(number, set(self._documents(number, "update")))
+
+    async def _close(self, number: int, plan: Signed) -> tuple[Signed, list[Signed]]:
+        """Fix the list and the sum; who vanishes before tagging is taken out and the list is redone."""
+        updates = self._documents(number, "update")
+        present = set(updates)
+        closing = 0
+        while True:
+            closing += 1
+            commitments = await self._commit(number, plan, {s: updates[s] for s in sorted(present)}, closing)
+            for site in present:
+                self._board.publish(site, self._item("attest", number, closing, {"commitments": commitments}))
+            await self._attested(number, closing, present)
+            self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "attest")
+            attested = self._documents(number, "attestation", closing)
+            if set(attested) >= present:
+                return commitments, [parse(Signed, attested[s]) for s in sorted(present)]
+            present &= set(attested)
+            self._require_enough(number, present)
+            await self._rebuild_sum(number, present)
+
+    async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
+        await self._until(
+            lambda: set(self._documents(number, "attestation", closing)) >= sites,
+            min(_ATTEST_SECONDS, self.proposal.deadline_seconds),
+        )
+
+    async def _commit(self, number: int, plan: Signed, updates: Mapping[str, Any], closing: int) -> Signed:
+        found = self._store.document(self.proposal.study, number, "commitments", closing=closing)
+        if found is not None:
+            return parse(Signed, found)
+        if self._sum is None or self._sum.sites != set(updates):
+            await self._rebuild_sum(number, set(updates))
+        if self._sum is None:
+            raise StudyPaused(f"round {number}: there is no sum to close")
+        data = await self._sum.finish()
+        commitments = Commitments(
+            study=self.proposal.study,
+            round=number,
+            plan_hash=parse(RoundPlan, dict(plan.payload)).plan_hash,
+            closing=closing,
+            updates=tuple(parse(Signed, u) for u in updates.values()),
+            sum_hash=self._store.put_blob(data),
+        )
+        signed = seal(self._identity, "commitments", commitments)
+        self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)
+        self._journal.append(
+            "round-closed",
+            {
+                "study": self.proposal.study,
+                "round": number,
+                "closing": closing,
+                "list_hash": commitments.list_hash,
+                "sum_hash": commitments.sum_hash,
+                "sites": sorted(updates),
+            },
+        )
+        return signed
+
+    async def _decrypt(
+        self, number: int, plan: Signed, key: Signed, commitments: Signed, attestations: list[Signed]
+    ) -> dict[str, np.ndarray]:
+        keyholder = self.proposal.keyholder.name
+        documents = {"plan": plan, "key": key, "commitments": commitments}
+        closing = int(commitments.payload["closing"])
+        item = WorkItem(
+            kind="decrypt",
+            study=self.proposal.study,
+            round=number,
+            closing=closing,
+            documents=documents,
+            attestations=tuple(attestations),
+        )
+        self._board.publish(keyholder, item)
+        await self._until(
+            lambda: bool(self._documents(number, "result")) or keyholder in self._documents(number, "refusal"),
+            None,
+        )
+        self._board.withdraw(self.proposal.study, party=keyholder)
+        result = self._documents(number, "result").get(keyholder)
+        if result is None:
+            reason = self._documents(number, "refusal")[keyholder]["payload"]["reason"]
+            raise StudyPaused(f"round {number}: the keyholder refused: {reason}")
+        return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
+
+    def _step(
+        self, number: int, plan: Signed, commitments: Signed, totals: Mapping[str, np.ndarray], seconds: float
+    ) -> None:
+        """Divide by the weight that arrived, take the server's step, write the checkpoint."""
+        headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
+        weights = plan.payload["weights"]
+        updates = {}
+        for block in self.proposal.exchanged_blocks():
+            total_weight = sum(float(weights[block.name][h.site]) for h in headers if h.site in weights[block.name])
+            updates[block.name] = dequantise(
+                totals[block.name].astype(np.int64),
+                bound=self.proposal.training.update_bound,
+                levels=self.proposal.encryption.levels,
+                total_weight=total_weight,
+            )
+        model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
+        model = self._optimizer.step(model, self.proposal.exchanged_blocks(), updates)
+        checkpoint = {
+            "model_hash": self._store.put_blob(model_to_bytes(model)),
+            "moments_hash": self._store.put_blob(model_to_bytes(self._optimizer.moments)),
+            "sites": sorted(h.site for h in headers),
+            "uplink_bytes": sum(h.body_bytes for h in headers),
+            "releases": {h.site: dict(h.releases) for h in headers},
+            "weights": {b: dict(w) for b, w in weights.items()},
+            "seconds": round(seconds, 3),
+        }
+        self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
+        self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
+        self._store.drop_updates(self.proposal.study, number, [h.body_hash for h in headers])
+
+    # what parties send -----------------------------------------------------------------------------------------
+
+    async def receive_update(self, site: str, signed: Signed, body: bytes, number: int) -> None:
+        """Check and add one encrypted update.
+
+        Raises:
+            Refused: the round is not open, or this site sent another update already.
+            InvalidInput: header, shapes or bytes are not what this round expects; nothing was added.
+        """
+        header = self._checked_header(site, signed, number)
+        async with self._accepting:
+            known = self._documents(number, "update").get(site)
+            if known is not None and known == dump(signed):
+                return
+            if known is not None or self._open_round != number:
+                raise Refused(f"round {number} takes no update from {site!r} now; wait for the next round plan")
+            digest = await asyncio.to_thread(self._store.put_update, self.proposal.study, number, body)
+            try:
+                await self._add(number, site, header)
+            except TesseraError:
+                self._store.drop_updates(self.proposal.study, number, [digest])
+                raise
+            self._store.put_document(self.proposal.study, number, "update", signed, author=site)
+        self._board.withdraw(self.proposal.study, party=site, when=lambda i: i.kind == "train")
+        self.wake()
+
+    def _checked_header(self, site: str, signed: Signed, number: int) -> UpdateHeader:
+        participant = self.proposal.participant(site)
+        header = open_sealed(signed, "update", participant.public_key, UpdateHeader)
+        plan = self._store.document(self.proposal.study, number, "plan")
+        if plan is None or header.plan_hash != parse(RoundPlan, plan["payload"]).plan_hash:
+            raise Refused(f"round {number}: the update was made for another plan; fetch the current one")
+        if (header.study, header.round, header.site) != (self.proposal.study, number, site):
+            raise InvalidInput("the update's header names another study, round or site than its address")
+        expected = {b.name: b.length for b in self.proposal.blocks_of(site)}
+        if {b.name: b.values for b in header.blocks} != expected:
+            raise InvalidInput(f"expected the blocks {sorted(expected)} of {site!r} with their lengths")
+        return header
+
+    async def _add(self, number: int, site: str, header: UpdateHeader) -> None:
+        path = self._store.update_path(self.proposal.study, number, header.body_hash)
+        if self._sum is None:
+            raise Refused(f"round {number} is not open")
+        try:
+            await self._sum.add(site, path, header.blocks)
+        except WorkerDied as error:
+            await self._rebuild_sum(number, set(self._documents(number, "update")))
+            raise InvalidInput("these ciphertexts cannot be read; encrypt and send them again") from error
+
+    async def _rebuild_sum(self, number: int, sites: set[str]) -> None:
+        """Start the sum afresh from the stored ciphertexts of ``sites``."""
+        if self._sum is None:
+            self._sum = RunningSumProcess(self.proposal.encryption)
+        await self._sum.restart({b.name: b.length for b in self.proposal.exchanged_blocks()})
+        for site, document in self._documents(number, "update").items():
+            if site in sites:
+                header = parse(UpdateHeader, dict(document["payload"]))
+                path = self._store.update_path(self.proposal.study, number, header.body_hash)
+                await self._sum.add(site, path, header.blocks)
+
+    def wake(self) -> None:
+        """Let the runner look again at what has arrived."""
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    # small things ----------------------------------------------------------------------------------------------
+
+    def model_hash(self, after_round: int) -> str:
+        """Return the hash of the global model after a round (0: the initial model)."""
+        kind = "checkpoint" if after_round else "initial"
+        document = self._store.document(self.proposal.study, after_round, kind)
+        if document is None:
+            raise InvalidInput(f"study {self.proposal.study!r} has no model after round {after_round}")
+        return str(document["model_hash"])
+
+    def _load_optimizer(self, after_round: int) -> None:
+        document = self._store.document(self.proposal.study, after_round, "checkpoint")
+        if document is not None:
+            self._optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
+
+    def _documents(self, number: int, kind: str, closing: int | None = None) -> dict[str, dict[str, Any]]:
+        return self._store.documents(self.proposal.study, number, kind, closing=closing)
+
+    def _enough(self, sites: set[str]) -> bool:
+        return all(
+            len(sites & set(self.proposal.contributors(b))) >= self.proposal.min_sites
+            for b in self.proposal.exchanged_blocks()
+        )
+
+    def _require_enough(self, number: int, sites: set[str]) -> None:
+        if not self._enough(sites):
+            raise StudyPaused(
+                f"round {number}: expected at least {self.proposal.min_sites} sites per block, got {len(sites)} "
+                "in all; bring the missing sites back and resume the study"
+            )
+
+    def _item(
+        self, kind: Any, number: int, closing: int = 0, documents: Mapping[str, Signed] | None = None
+    ) -> WorkItem:
+        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
+
+    def _tell_everybody(self, kind: str, number: int) -> None:
+        for participant in self.proposal.participants:
+            self._board.publish(participant.name, self._item(kind, number))
+        self._board.publish(self.proposal.keyholder.name, self._item(kind, number))
+
+    async def _until(self, condition: Callable[[], bool], seconds: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = None if seconds is None else loop.time() + seconds
+        while True:
+            arrived = self._arrived
+            if condition():
+                return
+            remaining = None if deadline is None else deadline - loop.time()
+            if remaining is not None and remaining <= 0:
+                return
+            try:
+                await asyncio.wait_for(arrived.wait(), remaining)
+            except TimeoutError:
+                return

@@ -1,0 +1,267 @@
+"""The one address everybody dials: studies, work, uploads, results, blobs and the mailbox.
+
+Every request is signed (:mod:`orchestrator.authentication`); what a caller may do follows from who it is: sites
+upload their own updates, the keyholder its keys and results, the orchestrator's own identity registers studies.
+Single updates are served to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse
+
+from datasites.contract import (
+    Approval,
+    Attestation,
+    Commitments,
+    Party,
+    Proposal,
+    Refusal,
+    RoundKey,
+    Signed,
+    SumResult,
+    dump,
+    open_sealed,
+    parse,
+)
+from datasites.envelope import unpack_envelope
+from datasites.roster import Roster
+from orchestrator.authentication import Authenticator
+from orchestrator.board import Board
+from orchestrator.problems import install_problem_handlers
+from orchestrator.rounds import StudyRunner
+from orchestrator.status import study_status
+from orchestrator.store import Store
+from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput, Refused
+from privacy.identity import Identity
+from privacy.journal import Journal
+
+_LONGEST_WAIT_SECONDS = 25.0
+
+
+@dataclass
+class Service:
+    """What the endpoints share."""
+
+    identity: Identity
+    roster: Roster
+    store: Store
+    journal: Journal
+    board: Board = field(default_factory=Board)
+    runners: dict[str, StudyRunner] = field(default_factory=dict)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def start(self, study: str) -> None:
+        """Run a study on the event loop, unless it runs already."""
+        if study in self.tasks and not self.tasks[study].done():
+            return
+        runner = StudyRunner(
+            study=study, store=self.store, board=self.board, identity=self.identity, journal=self.journal
+        )
+        self.runners[study] = runner
+        self.tasks[study] = asyncio.create_task(self._run(runner), name=f"study-{study}")
+
+    async def _run(self, runner: StudyRunner) -> None:
+        try:
+            await runner.run()
+        except Exception as error:  # a bug must pause the study with a reason, not vanish with its task
+            self.store.set_state(runner.proposal.study, "failed", f"{type(error).__name__}: {error}")
+            raise
+
+    def runner(self, study: str) -> StudyRunner:
+        """Return the running study.
+
+        Raises:
+            Refused: it does not run.
+        """
+        if study not in self.runners:
+            raise Refused(f"study {study[:80]!r} does not run here; `tessera status` lists the studies")
+        return self.runners[study]
+
+    async def close(self) -> None:
+        """End all studies; they continue at the next start."""
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        self.store.close()
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the orchestrator's application."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for name, _proposal, state, _reason in service.store.studies():
+            if state in ("waiting", "running"):
+                service.start(name)
+        yield
+        await service.close()
+
+    app = FastAPI(title="Tessera orchestrator", lifespan=lifespan)
+    install_problem_handlers(app)
+    authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
+    _add_health(app, service)
+    _add_studies(app, service, authenticate)
+    _add_rounds(app, service, authenticate)
+    return app
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "role": "orchestrator"}
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        service.store.studies()
+        return {"status": "ready"}
+
+
+def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+
+    @app.get("/work")
+    async def work(wait: float = 0.0, party: Party = caller) -> list[dict[str, Any]]:
+        items = await service.board.wait(party.name, min(max(wait, 0.0), _LONGEST_WAIT_SECONDS))
+        return [dump(item) for item in items]
+
+    @app.get("/blobs/{digest}", dependencies=[caller])
+    async def blob(digest: str) -> FileResponse:
+        return FileResponse(service.store.blob_path(digest), media_type="application/octet-stream")
+
+    @app.put("/blobs/{digest}")
+    async def put_blob(digest: str, request: Request, party: Party = caller) -> dict[str, str]:
+        _only(party, service.roster.orchestrator, "store models")
+        data = await request.body()
+        if sha256_hex(data) != digest:
+            raise InvalidInput("the body's hash differs from the address it was put at")
+        return {"hash": service.store.put_blob(data)}
+
+    @app.post("/studies")
+    async def add_study(request: Request, party: Party = caller) -> dict[str, str]:
+        _only(party, service.roster.orchestrator, "register studies")
+        body = await request.json()
+        signed = parse(Signed, body["proposal"])
+        proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
+        service.store.blob_path(str(body["model_hash"]))
+        service.store.add_study(proposal.study, signed)
+        service.store.put_document(proposal.study, 0, "initial", {"model_hash": str(body["model_hash"])})
+        service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})
+        service.start(proposal.study)
+        return {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
+
+    @app.get("/studies")
+    async def studies(party: Party = caller) -> list[dict[str, Any]]:
+        return [study_status(service.store, name, party.name) for name, *_ in service.store.studies()]
+
+    @app.get("/studies/{study}")
+    async def study(study: str, party: Party = caller) -> dict[str, Any]:
+        return study_status(service.store, study, party.name)
+
+    @app.post("/studies/{study}/resume")
+    async def resume(study: str, party: Party = caller) -> dict[str, str]:
+        _only(party, service.roster.orchestrator, "resume studies")
+        service.store.set_state(study, "waiting")
+        service.start(study)
+        return {"study": study, "state": "waiting"}
+
+    @app.post("/studies/{study}/approvals")
+    async def approve(study: str, request: Request, party: Party = caller) -> dict[str, str]:
+        signed = parse(Signed, await request.json())
+        runner = service.runner(study)
+        participant = runner.proposal.participant(party.name)
+        approval = open_sealed(signed, "approval", participant.public_key, Approval)
+        if (approval.study, approval.site) != (study, party.name):
+            raise InvalidInput("the approval names another study or site than its address")
+        if approval.proposal_hash != runner.proposal.proposal_hash:
+            raise Refused("the approval is for another proposal than this study's")
+        service.store.put_document(study, 0, "approval", signed, author=party.name)
+        runner.wake()
+        return {"study": study, "site": party.name}
+
+
+def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+
+    @app.put("/studies/{study}/rounds/{number}/key")
+    async def put_key(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        _only(party, runner.proposal.keyholder, "offer round keys")
+        signed, body = unpack_envelope(await request.body())
+        key = open_sealed(signed, "round-key", runner.proposal.keyholder.public_key, RoundKey)
+        if (key.study, key.round, key.proposal_hash) != (study, number, runner.proposal.proposal_hash):
+            raise InvalidInput("the round key names another study, round or proposal than its address")
+        if key.key_hash != sha256_hex(body):
+            raise InvalidInput("the round key's bytes do not have the signed hash")
+        service.store.put_blob(body)
+        service.store.put_document(study, number, "key", signed, author=party.name)
+        runner.wake()
+        return {"key_hash": key.key_hash}
+
+    @app.put("/studies/{study}/rounds/{number}/update")
+    async def put_update(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+        signed, body = unpack_envelope(await request.body())
+        if len(body) != signed.payload.get("body_bytes") or sha256_hex(body) != signed.payload.get("body_hash"):
+            raise InvalidInput("the ciphertexts do not have the signed length and hash; send them again")
+        await service.runner(study).receive_update(party.name, signed, body, number)
+        return {"body_hash": str(signed.payload["body_hash"])}
+
+    @app.post("/studies/{study}/rounds/{number}/attestation")
+    async def attest(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        participant = runner.proposal.participant(party.name)
+        signed = parse(Signed, await request.json())
+        attestation = open_sealed(signed, "attestation", participant.public_key, Attestation)
+        closing = _closing_of(service.store, attestation, study, number)
+        service.store.put_document(study, number, "attestation", signed, closing=closing, author=party.name)
+        service.board.withdraw(study, party=party.name, when=lambda i: i.kind == "attest")
+        runner.wake()
+        return {"list_hash": attestation.list_hash}
+
+    @app.put("/studies/{study}/rounds/{number}/result")
+    async def put_result(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        _only(party, runner.proposal.keyholder, "send results")
+        signed, body = unpack_envelope(await request.body())
+        result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
+        if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
+            raise InvalidInput("the result names another study or round, or other integers, than it carries")
+        service.store.put_blob(body)
+        service.store.put_document(study, number, "result", signed, author=party.name)
+        runner.wake()
+        return {"integers_hash": result.integers_hash}
+
+    @app.post("/studies/{study}/rounds/{number}/refusal")
+    async def refuse(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        signed = parse(Signed, await request.json())
+        refusal = open_sealed(signed, "refusal", party.public_key, Refusal)
+        if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
+            raise InvalidInput("the refusal names another study, round or party than its address")
+        service.store.put_document(study, number, "refusal", signed, author=party.name)
+        service.board.withdraw(study, party=party.name)
+        service.journal.append("refusal", dump(refusal))
+        runner.wake()
+        return {"party": party.name}
+
+
+def _closing_of(store: Store, attestation: Attestation, study: str, number: int) -> int:
+    closing = 1
+    while (document := store.document(study, number, "commitments", closing=closing)) is not None:
+        commitments = parse(Commitments, document["payload"])
+        if (attestation.list_hash, attestation.sum_hash) == (commitments.list_hash, commitments.sum_hash):
+            return closing
+        closing += 1
+    raise Refused(f"round {number}: there is no list with this hash to attest; fetch the current one")
+
+
+def _only(party: Party, allowed: Party, what: str) -> None:
+    if party.public_key != allowed.public_key:
+        raise Refused(f"only {allowed.name!r} may {what}, not {party.name!r}")
