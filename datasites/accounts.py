@@ -1,0 +1,299 @@
+"""The people of one datasite: accounts, passwords, reviewers' own signing keys, sessions and machine tokens.
+
+Three roles: a *steward* and a *privacy officer* decide, an *auditor* only reads. Every account that decides has an
+Ed25519 key of its own, stored encrypted under a key that is derived from the password (Argon2id, RFC 9106, then
+ChaCha20-Poly1305). The server keeps neither password nor key: without the person there is no signature.
+
+    >>> accounts = AccountStore(Path("accounts.sqlite"))
+    >>> link = accounts.invite("steward", now=now)
+    >>> anna = accounts.register(link, "anna", "a long pass phrase", now=now)
+    >>> identity = accounts.unlock("anna", "a long pass phrase")
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import secrets
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import argon2
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput, Refused
+from privacy.identity import Identity
+
+Role = Literal["steward", "privacy-officer", "auditor"]
+Scope = Literal["read", "review"]
+SESSION_HOURS = 8
+INVITATION_HOURS = 72
+ATTEMPTS_PER_WINDOW = 6
+WINDOW_SECONDS = 300
+MINIMUM_PASSWORD = 12
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS accounts (
+    name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
+    public_key TEXT NOT NULL UNIQUE, salt BLOB NOT NULL, wrapped BLOB NOT NULL, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS invitations (hash TEXT PRIMARY KEY, role TEXT NOT NULL, expires TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS credentials (
+    hash TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name), kind TEXT NOT NULL,
+    scopes TEXT NOT NULL, csrf TEXT NOT NULL, label TEXT NOT NULL, expires TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS attempts (account TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS attempts_account ON attempts (account, at);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """One person: their name, role and the public half of their signing key."""
+
+    name: str
+    role: Role
+    public_key: str
+
+    @property
+    def decides(self) -> bool:
+        """Whether this person may approve, deny, ask and revoke."""
+        return self.role != "auditor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credential:
+    """Who calls, and what they may do: a browser session (with its CSRF token) or a machine token."""
+
+    account: Account
+    kind: Literal["session", "token"]
+    scopes: tuple[Scope, ...]
+    csrf: str
+    label: str
+    expires: dt.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardness:
+    """The cost of Argon2id: passes, memory in KiB, lanes (RFC 9106's second recommendation by default)."""
+
+    passes: int = 3
+    memory_kib: int = 65536
+    lanes: int = 4
+
+
+class AccountStore:
+    """Accounts of one datasite in one SQLite file; safe to use from several threads."""
+
+    def __init__(self, path: Path, *, hardness: Hardness | None = None) -> None:
+        self._hardness = hardness or Hardness()
+        self._hasher = argon2.PasswordHasher(self._hardness.passes, self._hardness.memory_kib, self._hardness.lanes)
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        path.chmod(0o600)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.executescript(_SCHEMA)
+        self._nobody = self._hasher.hash(secrets.token_hex(16))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def invite(self, role: Role, *, now: dt.datetime) -> str:
+        """Return a secret that lets one person register once, as ``role``, within three days."""
+        if role not in get_args(Role):
+            raise InvalidInput(f"expected one of the roles {', '.join(get_args(Role))}, got {role[:40]!r}")
+        token = secrets.token_urlsafe(24)
+        expires = (now + dt.timedelta(hours=INVITATION_HOURS)).isoformat()
+        self._run("INSERT INTO invitations VALUES (?, ?, ?)", _hash(token), role, expires)
+        return token
+
+    def invitation_role(self, token: str, *, now: dt.datetime) -> Role:
+        """Return the role a still valid invitation is for.
+
+        Raises:
+            Refused: unknown, used or expired.
+        """
+        row = self._one("SELECT role, expires FROM invitations WHERE hash = ?", _hash(token))
+        if row is None or dt.datetime.fromisoformat(row[1]) <= now:
+            raise Refused("this one-time link is unknown, used or expired; ask for a new one")
+        role: Role = row[0]
+        return role
+
+    def register(self, token: str, name: str, password: str, *, now: dt.datetime) -> Account:
+        """Create the account that an invitation allows, with a new signing key, and use the invitation up.
+
+        Raises:
+            Refused: the invitation does not hold.
+            InvalidInput: a name or password that is not acceptable, or a name that is taken.
+        """
+        role = self.invitation_role(token, now=now)
+        _check_name(name)
+        _check_password(password)
+        seed, salt = os.urandom(32), os.urandom(16)
+        identity, wrapped = Identity.from_seed(seed), self._wrap(seed, name, password, salt)
+        values = (name, role, self._hasher.hash(password), identity.public_key, salt, wrapped, now.isoformat())
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            used = self._database.execute("DELETE FROM invitations WHERE hash = ?", (_hash(token),)).rowcount
+            if used != 1:
+                raise Refused("this one-time link was used a moment ago; ask for a new one")
+            try:
+                self._database.execute("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            except sqlite3.IntegrityError as error:
+                raise InvalidInput(f"the name {name!r} is taken; choose another") from error
+        return Account(name=name, role=role, public_key=identity.public_key)
+
+    def account(self, name: str) -> Account:
+        """Return the account called ``name``.
+
+        Raises:
+            InvalidInput: there is none.
+        """
+        row = self._one("SELECT name, role, public_key FROM accounts WHERE name = ?", name)
+        if row is None:
+            raise InvalidInput(f"there is no account {name[:64]!r} here")
+        return Account(name=row[0], role=row[1], public_key=row[2])
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Return everybody, by name."""
+        rows = self._all("SELECT name, role, public_key FROM accounts ORDER BY name")
+        return tuple(Account(name=r[0], role=r[1], public_key=r[2]) for r in rows)
+
+    def authenticate(self, name: str, password: str, *, now: dt.datetime) -> Account:
+        """Check a password; after six failures within five minutes an account has to wait.
+
+        Raises:
+            Refused: wrong name or password (the same words for both), or too many attempts.
+        """
+        self._throttle(name, now)
+        row = self._one("SELECT password FROM accounts WHERE name = ?", name)
+        try:
+            self._hasher.verify(row[0] if row else self._nobody, password)
+        except argon2.exceptions.VerificationError as error:
+            self._run("INSERT INTO attempts VALUES (?, ?)", name[:64], now.timestamp())
+            raise Refused("the name and the password do not go together") from error
+        self._run("DELETE FROM attempts WHERE account = ?", name)
+        return self.account(name)
+
+    def unlock(self, name: str, password: str) -> Identity:
+        """Return the person's signing key; only their password opens it.
+
+        Raises:
+            Refused: the password does not open the key.
+        """
+        row = self._one("SELECT salt, wrapped FROM accounts WHERE name = ?", name)
+        if row is None:
+            raise Refused("the name and the password do not go together")
+        salt, wrapped = row
+        try:
+            seed = self._cipher(password, salt).decrypt(wrapped[:12], wrapped[12:], name.encode())
+        except InvalidTag as error:
+            raise Refused("the name and the password do not go together") from error
+        return Identity.from_seed(seed)
+
+    def open_session(self, account: Account, *, now: dt.datetime) -> tuple[str, Credential]:
+        """Start a browser session of eight hours; return its secret cookie value and what it grants."""
+        scopes: tuple[Scope, ...] = ("read", "review") if account.decides else ("read",)
+        return self._issue(account, "session", scopes, "browser", now + dt.timedelta(hours=SESSION_HOURS))
+
+    def issue_token(
+        self, account: Account, *, scopes: tuple[Scope, ...], label: str, days: float, now: dt.datetime
+    ) -> tuple[str, Credential]:
+        """Issue a machine token with no more rights than its owner; return the secret and what it grants.
+
+        Raises:
+            InvalidInput: no or unknown scope, or a life of more than a year.
+            Refused: a scope that the account itself does not have.
+        """
+        if not scopes or set(scopes) - set(get_args(Scope)) or not 0 < days <= 366:
+            raise InvalidInput("expected scopes among read and review, and a life between 0 and 366 days")
+        if "review" in scopes and not account.decides:
+            raise Refused("an auditor reads and never decides: ask for the scope read only")
+        return self._issue(account, "token", tuple(sorted(set(scopes))), label, now + dt.timedelta(days=days))
+
+    def credential(self, secret: str, *, now: dt.datetime) -> Credential | None:
+        """Return what ``secret`` grants, or None when it is unknown or expired."""
+        row = self._one(
+            "SELECT a.name, a.role, a.public_key, c.kind, c.scopes, c.csrf, c.label, c.expires "
+            "FROM credentials c JOIN accounts a ON a.name = c.account WHERE c.hash = ?",
+            _hash(secret),
+        )
+        if row is None or dt.datetime.fromisoformat(row[7]) <= now:
+            return None
+        return Credential(
+            account=Account(name=row[0], role=row[1], public_key=row[2]),
+            kind=row[3],
+            scopes=tuple(row[4].split()),
+            csrf=row[5],
+            label=row[6],
+            expires=dt.datetime.fromisoformat(row[7]),
+        )
+
+    def end(self, secret: str) -> None:
+        """Forget a session or token."""
+        self._run("DELETE FROM credentials WHERE hash = ?", _hash(secret))
+
+    def _issue(
+        self,
+        account: Account,
+        kind: Literal["session", "token"],
+        scopes: tuple[Scope, ...],
+        label: str,
+        expires: dt.datetime,
+    ) -> tuple[str, Credential]:
+        secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
+        row = (_hash(secret), account.name, kind, " ".join(scopes), csrf, label[:80], expires.isoformat())
+        self._run("INSERT INTO credentials VALUES (?, ?, ?, ?, ?, ?, ?)", *row)
+        return secret, Credential(
+            account=account, kind=kind, scopes=scopes, csrf=csrf, label=label[:80], expires=expires
+        )
+
+    def _throttle(self, name: str, now: dt.datetime) -> None:
+        since = now.timestamp() - WINDOW_SECONDS
+        self._run("DELETE FROM attempts WHERE at < ?", since)
+        row = self._one("SELECT count(*) FROM attempts WHERE account = ? AND at >= ?", name[:64], since)
+        if row and row[0] >= ATTEMPTS_PER_WINDOW:
+            raise Refused(f"too many attempts: wait {WINDOW_SECONDS // 60} minutes and try again")
+
+    def _wrap(self, seed: bytes, name: str, password: str, salt: bytes) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._cipher(password, salt).encrypt(nonce, seed, name.encode())
+
+    def _cipher(self, password: str, salt: bytes) -> ChaCha20Poly1305:
+        cost = self._hardness
+        kdf = Argon2id(salt=salt, length=32, iterations=cost.passes, lanes=cost.lanes, memory_cost=cost.memory_kib)
+        return ChaCha20Poly1305(kdf.derive(b"reviewer-key\0" + password.encode()))
+
+    def _run(self, statement: str, *values: object) -> None:
+        with self._lock:
+            self._database.execute(statement, values)
+
+    def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        with self._lock:
+            row: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
+        return row
+
+    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._database.execute(statement, values).fetchall()
+
+
+def _hash(secret: str) -> str:
+    return sha256_hex(secret.encode())
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+        raise InvalidInput("expected a name of 1 to 63 lower-case letters, digits, dots, dashes or underscores")
+
+
+def _check_password(password: str) -> None:
+    if not MINIMUM_PASSWORD <= len(password) <= 256:
+        raise InvalidInput(f"expected a password of {MINIMUM_PASSWORD} to 256 characters; a sentence is good")

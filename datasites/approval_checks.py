@@ -1,0 +1,156 @@
+"""What an approval binds: each check here compares one thing the proposal hash covers with what is really there.
+
+Every function raises :class:`~privacy.errors.Refused` with the reason, or returns nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+from datasites.contract import Approval, DatasetReference, Environment, Proposal, ReviewerSignature
+from datasites.environment import differences
+from privacy.errors import Refused, TesseraError
+from privacy.identity import verify
+
+REVIEW = "review"
+
+
+def parse_time(text: str) -> dt.datetime:
+    """Return an ISO 8601 time as an aware datetime; a time without zone is read as UTC.
+
+    Raises:
+        Refused: not a time.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused("expected a time in ISO 8601, for example 2026-01-31T12:00:00+00:00") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def review_payload(proposal_hash: str, study: str, site: str, reviewer: str, role: str) -> dict[str, str]:
+    """Return what a reviewer signs (kind ``review``): this person, in this role, approves this hash at this site."""
+    return {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
+
+
+def check_signatures(approval: Approval, *, required: int, roles: Collection[str] = ()) -> None:
+    """Check every reviewer's signature, that they are different people with different keys, and that they suffice.
+
+    Raises:
+        Refused: a signature that does not hold, a person or key that appears twice, too few, or a role missing.
+    """
+    people = [r.reviewer for r in approval.reviewers]
+    keys = [r.public_key for r in approval.reviewers]
+    if len(set(people)) < len(people) or len(set(keys)) < len(keys):
+        raise Refused("the same reviewer stands twice in the approval; another person has to sign")
+    if len(people) < required:
+        raise Refused(f"{required} reviewers are needed, {len(people)} signed")
+    for signature in approval.reviewers:
+        check_signature(approval.proposal_hash, approval.study, approval.site, signature)
+    missing = sorted(set(roles) - {r.role for r in approval.reviewers})
+    if missing:
+        raise Refused(f"the signature of a {' and a '.join(missing)} is missing")
+
+
+def check_signature(proposal_hash: str, study: str, site: str, signature: ReviewerSignature) -> None:
+    """Check one reviewer's signature under a proposal hash.
+
+    Raises:
+        Refused: it does not hold.
+    """
+    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role)
+    try:
+        verify(signature.public_key, REVIEW, payload, signature.signature)
+    except TesseraError as error:
+        raise Refused(f"the signature of {signature.reviewer} does not hold under this proposal") from error
+
+
+def check_code(proposal: Proposal, folder: Path) -> None:
+    """Compare every file of the code tree with the hash that was approved.
+
+    Raises:
+        Refused: a file is changed, missing, added, or not a plain file.
+    """
+    present = {}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Refused("the code tree has a link or a special file, which no approval covers; send it again")
+        if path.is_file():
+            present[path.relative_to(folder).as_posix()] = path
+    expected = proposal.plan.code
+    for name in sorted(set(expected) - set(present)):
+        raise Refused(f"the file {name} of the approved plan is missing")
+    for name in sorted(set(present) - set(expected)):
+        raise Refused(f"the file {name} was added after the approval")
+    for name, path in present.items():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected[name]:
+            raise Refused(f"the file {name} was changed after the approval")
+
+
+def check_dataset(proposal: Proposal, site: str, dataset: DatasetReference) -> None:
+    """Compare the dataset that is here with the one that was approved.
+
+    Raises:
+        Refused: another dataset, version, schema, content or count.
+    """
+    approved = proposal.participant(site).dataset
+    for field in ("name", "version", "fingerprint", "schema_hash", "patients"):
+        wanted, actual = getattr(approved, field), getattr(dataset, field)
+        if wanted != actual:
+            what = f"{field.replace('_', ' ')} {wanted}" if field in {"name", "version"} else field.replace("_", " ")
+            raise Refused(f"the dataset is not the approved one: another {what} was approved; propose the study again")
+
+
+def check_environment(proposal: Proposal, environment: Environment) -> None:
+    """Compare the software that is here with the one that was approved.
+
+    Raises:
+        Refused: a package version, the lock or Tessera's own code differs.
+    """
+    found = differences(proposal.environment, environment)
+    if found:
+        raise Refused(f"the software is not the approved one: {'; '.join(found[:3])}; propose the study again")
+
+
+def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None:
+    """Check that neither the proposal nor the approval has expired at ``now``.
+
+    Raises:
+        Refused: one has.
+    """
+    if now >= parse_time(proposal.expires):
+        raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
+    if now >= parse_time(approval.expires):
+        raise Refused(f"the approval expired at {approval.expires}; approve the study again")
+
+
+def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[str]) -> None:
+    """Check that the owner has confirmed the key of everybody in the study out of band.
+
+    Raises:
+        Refused: somebody's fingerprint is not confirmed yet.
+    """
+    others = [p for p in proposal.participants if p.name != site]
+    missing = [
+        f"{p.name} ({p.institution})"
+        for p in (proposal.orchestrator, proposal.keyholder, *others)
+        if p.public_key not in confirmed
+    ]
+    if missing:
+        raise Refused(f"fingerprints not confirmed yet: {', '.join(missing)}; compare them on the fingerprints page")
+
+
+def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None:
+    """Check that who approves is not who proposes, takes part elsewhere or holds the key.
+
+    Raises:
+        Refused: the reviewer's name or key is that of the proposer or of another party of the study.
+    """
+    parties = (proposal.orchestrator, proposal.keyholder, *proposal.participants)
+    if public_key in {p.public_key for p in parties} or reviewer in {proposal.orchestrator.name}:
+        raise Refused("who proposed a study, or takes part in it as an institution, cannot approve it")
+    if reviewer in proposal.custody.downloaders:
+        raise Refused("who will receive the trained model cannot approve the study; another person has to")
