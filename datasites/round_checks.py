@@ -1,0 +1,112 @@
+"""What a hospital checks about a round before it reads a record or signs anything."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from datasites.contract import Commitments, Proposal, RoundKey, RoundPlan, Signed, UpdateHeader, open_sealed, parse
+from privacy.encryption_parameters import check_security
+from privacy.errors import InvalidInput, Refused
+from privacy.randomness import Randomness
+
+SMALLEST_WEIGHT = 0.25
+
+
+def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
+    """Check a round plan against the approved proposal.
+
+    Raises:
+        Refused: another study or proposal, a round outside the study, or weights outside their bounds.
+    """
+    if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
+        raise Refused("the round plan is for another proposal than the approved one")
+    if not 1 <= plan.round <= proposal.rounds:
+        raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
+    check_security(proposal.encryption)
+    check_weights(proposal, plan)
+    for block in proposal.blocks_of(site):
+        if site not in plan.weights[block.name]:
+            raise Refused(f"the plan gives {site} no weight in block {block.name!r}")
+    if not all(math.isfinite(s) and 0 < s <= 1 for s in plan.scales.values()):
+        raise Refused("expected blending scales above 0 and at most 1")
+
+
+def check_weights(proposal: Proposal, plan: RoundPlan) -> None:
+    """Check the bounds that keep a weighted sum from being one site's update in disguise.
+
+    Raises:
+        Refused: another set of blocks or sites, a weight outside [1/4, 1], too few effective sites per block, or
+            unequal weights under shared noise.
+    """
+    blocks = proposal.exchanged_blocks()
+    if set(plan.weights) != {b.name for b in blocks}:
+        raise Refused("the plan's weights are for other blocks than the proposal's")
+    for block in blocks:
+        weights = plan.weights[block.name]
+        if set(weights) != set(proposal.contributors(block)):
+            raise Refused(f"the plan's weights of block {block.name!r} are for other sites than the proposal's")
+        if not all(SMALLEST_WEIGHT <= w <= 1 for w in weights.values()):
+            raise Refused(f"expected weights in [{SMALLEST_WEIGHT}, 1] for block {block.name!r}")
+        if proposal.noise == "shared" and set(weights.values()) != {1.0}:
+            raise Refused("under shared noise every weight is 1")
+        total, squares = sum(weights.values()), sum(w * w for w in weights.values())
+        if total * total < proposal.min_sites * squares * (1 - 1e-9):
+            raise Refused(f"the weights of block {block.name!r} leave fewer than {proposal.min_sites} effective sites")
+
+
+def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:
+    """Check that the round key was made for this round of this proposal and is the one the plan names.
+
+    Raises:
+        Refused: it was not.
+    """
+    expected = (proposal.study, proposal.proposal_hash, plan.round, plan.key_hash)
+    if (key.study, key.proposal_hash, key.round, key.key_hash) != expected:
+        raise Refused("the round key is for another study, round or plan")
+
+
+def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitments, site: str, own: Signed) -> None:
+    """Check the closed list before signing it: this round, this plan, our update once, only participants.
+
+    Raises:
+        Refused: something else is in the list, or ours is not.
+        Tampered: a header's signature does not hold.
+    """
+    if (commitments.study, commitments.round, commitments.plan_hash) != (plan.study, plan.round, plan.plan_hash):
+        raise Refused("the list is for another round or plan than the one trained here")
+    seen: list[str] = []
+    for update in commitments.updates:
+        name = str(update.payload.get("site"))
+        header = open_sealed(update, "update", proposal.participant(name).public_key, UpdateHeader)
+        if header.plan_hash != plan.plan_hash:
+            raise Refused(f"{name} was given another plan in this round")
+        seen.append(name)
+    if len(set(seen)) < len(seen):
+        raise Refused("a site stands twice in the list")
+    ours = [u for u in commitments.updates if u.payload.get("site") == site]
+    if not ours or parse(UpdateHeader, dict(ours[0].payload)) != parse(UpdateHeader, dict(own.payload)):
+        raise Refused("our own update is not in the list as we sent it")
+
+
+def checked_update(values: np.ndarray, length: int) -> np.ndarray:
+    """Return the worker's vector as finite float32 of the right length (what is not finite becomes 0)."""
+    if values.shape != (length,):
+        raise InvalidInput(f"expected {length} values from the worker, got {values.shape}")
+    return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def noise_only(proposal: Proposal, site: str, randomness: Randomness) -> TrainingResultParts:
+    """Return what a site sends when its worker failed: no data, the usual noise, the usual shapes."""
+    mechanism, training = proposal.mechanism, proposal.training
+    records = max(1, proposal.participant(site).dataset.patients)
+    step = training.learning_rate * mechanism.share_deviation / (mechanism.sampling_rate * records)
+    deviation = step * math.sqrt(mechanism.steps_per_round)
+    return {
+        b.name: randomness.child(b.name).gaussian((b.length,), deviation).astype(np.float32)
+        for b in proposal.blocks_of(site)
+    }
+
+
+TrainingResultParts = dict[str, np.ndarray]

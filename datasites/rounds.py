@@ -1,0 +1,312 @@
+"""A hospital's part in a round: check, charge, train, encrypt, send; then attest.
+
+Nothing here trusts the orchestrator. Before a record is read the approval and everything it covers is checked
+again, the plan must be the first and only one of its round, weights must lie in their bounds and the round key must
+be signed by the study's keyholder. From the moment the worker may read a record the round is charged; a worker that
+fails sends noise-only zeros, so that failure says nothing. What was sent is stored first, so a restart sends the same
+bytes again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from datasites import round_checks
+from datasites.approvals import ApprovalStore
+from datasites.contract import (
+    Attestation,
+    BlockShape,
+    Commitments,
+    DatasetReference,
+    Proposal,
+    Refusal,
+    RoundKey,
+    RoundPlan,
+    Signed,
+    UpdateHeader,
+    WorkItem,
+    dump,
+    open_sealed,
+    parse,
+    seal,
+)
+from datasites.envelope import pack_envelope
+from datasites.environment import current_environment
+from datasites.files import write_atomically
+from datasites.home import Home
+from datasites.http import SignedClient
+from privacy import ckks, tags
+from privacy.canonical import sha256_hex
+from privacy.container import pack, unpack
+from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.journal import Journal
+from privacy.ledger import Ledger
+from privacy.quantise import quantise
+from privacy.randomness import Randomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What the worker needs for one round, and nothing else."""
+
+    proposal: Proposal
+    plan: RoundPlan
+    model: bytes
+    dataset: Path
+    noise_secret: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What the worker gives back: one float32 vector per block, and noised numbers by name."""
+
+    updates: Mapping[str, np.ndarray]
+    releases: Mapping[str, float]
+
+
+class Trainer(Protocol):
+    """Runs a job in the sandboxed worker; None when it failed or ran out of time."""
+
+    def __call__(self, job: TrainingJob) -> TrainingResult | None:
+        """Train one round."""
+
+
+class DatasetHere(Protocol):
+    """The dataset a study was approved for, as it is now."""
+
+    def __call__(self, name: str) -> tuple[DatasetReference, Path]:
+        """Return its reference (fingerprinted again) and the folder of its private part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundParticipant:
+    """Does the work items of one datasite."""
+
+    site: str
+    home: Home
+    client: SignedClient
+    approvals: ApprovalStore
+    ledger: Ledger
+    journal: Journal
+    train: Trainer
+    dataset: DatasetHere
+
+    def handle(self, item: WorkItem) -> None:
+        """Do one work item; a refusal is journaled and told to the orchestrator."""
+        try:
+            if item.kind == "train":
+                self._train(item)
+            elif item.kind == "attest":
+                self._attest(item)
+        except (Refused, InvalidInput) as error:
+            self._refuse(item, str(error))
+
+    # training --------------------------------------------------------------------------------------------------
+
+    def _train(self, item: WorkItem) -> None:
+        proposal = self._proposal(item.study)
+        plan = self._checked_plan(proposal, item)
+        folder = self.home.round_folder(item.study, item.round)
+        self._keep_first_plan(folder, plan)
+        if not (folder / "header.json").exists():
+            key = self._round_key(proposal, plan, item)
+            result = self._trained(proposal, plan)
+            self._store_update(folder, proposal, plan, key, result)
+        self._send(folder, item)
+
+    def _proposal(self, study: str) -> Proposal:
+        """Return the approved proposal of ``study`` after checking everything it covers once more."""
+        for request in self.approvals.requests():
+            if request.proposal.study == study and request.state == "approved":
+                reference, _ = self.dataset(request.proposal.participant(self.site).dataset.name)
+                return self.approvals.check_before_round(
+                    request.proposal_hash,
+                    now=dt.datetime.now(dt.UTC),
+                    environment=current_environment(),
+                    dataset=reference,
+                    clock_high_water=self.journal.now(),
+                )
+        raise Refused(f"study {study!r} is not approved here")
+
+    def _checked_plan(self, proposal: Proposal, item: WorkItem) -> RoundPlan:
+        plan = open_sealed(item.documents["plan"], "round-plan", proposal.orchestrator.public_key, RoundPlan)
+        if plan.round != item.round:
+            raise Refused(f"the plan of round {plan.round} came as that of round {item.round}")
+        round_checks.check_plan(proposal, plan, self.site)
+        return plan
+
+    def _keep_first_plan(self, folder: Path, plan: RoundPlan) -> None:
+        """Write down the first plan of this round; any other is refused for ever."""
+        path = folder / "plan.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(dump(plan)).encode())
+            self.journal.append("round-plan", {"study": plan.study, "round": plan.round, "plan_hash": plan.plan_hash})
+        if parse(RoundPlan, path.read_bytes()).plan_hash != plan.plan_hash:
+            raise Refused(f"round {plan.round} has another plan already; one plan per round")
+
+    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> bytes:
+        key = open_sealed(item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey)
+        round_checks.check_key(proposal, plan, key)
+        return self._blob(plan.key_hash, 4 << 20)
+
+    def _trained(self, proposal: Proposal, plan: RoundPlan) -> TrainingResult:
+        reference, folder = self.dataset(proposal.participant(self.site).dataset.name)
+        model = self._blob(plan.model_hash, 1 << 30)
+        randomness = self._randomness(proposal, plan, reference)
+        self.ledger.charge(plan.study, plan.round)
+        self.journal.append("round-charged", {"study": plan.study, "round": plan.round})
+        job = TrainingJob(
+            proposal=proposal,
+            plan=plan,
+            model=model,
+            dataset=folder,
+            noise_secret=self._noise_secret(proposal),
+        )
+        result = self.train(job)
+        if result is None:
+            self.journal.append("worker-failed", {"study": plan.study, "round": plan.round})
+            updates = round_checks.noise_only(proposal, self.site, randomness.child("failed"))
+            result = TrainingResult(updates=updates, releases={})
+        return result
+
+    def _noise_secret(self, proposal: Proposal) -> bytes:
+        """Return the site's own noise secret, or, for a public seed, one that anybody can derive (no privacy)."""
+        if proposal.seed is None:
+            return self.home.identity().derive_secret("noise")
+        return bytes.fromhex(sha256_hex(f"public-seed/{proposal.seed}/{self.site}".encode()))
+
+    def _randomness(self, proposal: Proposal, plan: RoundPlan, reference: DatasetReference) -> Randomness:
+        return Randomness(
+            self._noise_secret(proposal),
+            study=plan.study,
+            round=plan.round,
+            plan_hash=plan.plan_hash,
+            dataset_fingerprint=reference.fingerprint,
+        )
+
+    def _store_update(
+        self, folder: Path, proposal: Proposal, plan: RoundPlan, key: bytes, result: TrainingResult
+    ) -> None:
+        """Bound, weight, round, encrypt; write the ciphertexts, then the signed header."""
+        reference, _ = self.dataset(proposal.participant(self.site).dataset.name)
+        rounding = self._randomness(proposal, plan, reference).child("rounding")
+        blocks: dict[str, list[bytes]] = {}
+        for block in proposal.blocks_of(self.site):
+            integers = quantise(
+                round_checks.checked_update(result.updates[block.name], block.length),
+                bound=proposal.training.update_bound,
+                weight=float(plan.weights[block.name][self.site]),
+                levels=proposal.encryption.levels,
+                uniform_words=rounding.child(block.name).uniform_words,
+            )
+            blocks[block.name] = ckks.encrypt(key, proposal.encryption, integers)
+        body = pack(blocks)
+        header = UpdateHeader(
+            study=plan.study,
+            proposal_hash=plan.proposal_hash,
+            round=plan.round,
+            plan_hash=plan.plan_hash,
+            site=self.site,
+            blocks=tuple(
+                BlockShape(name=b.name, values=b.length, ciphertexts=len(blocks[b.name]))
+                for b in proposal.blocks_of(self.site)
+            ),
+            body_hash=sha256_hex(body),
+            body_bytes=len(body),
+            releases=dict(result.releases),
+            journal_head=self.journal.head.hash,
+            ledger_head=self.ledger.head.hash,
+        )
+        write_atomically(folder / "update.bin", body)
+        signed = seal(self.home.identity(), "update", header)
+        write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
+        self.journal.append(
+            "update-encrypted",
+            {
+                "study": plan.study,
+                "round": plan.round,
+                "body_hash": header.body_hash,
+                "bytes": len(body),
+                "releases": dict(result.releases),
+            },
+        )
+
+    def _send(self, folder: Path, item: WorkItem) -> None:
+        signed = parse(Signed, (folder / "header.json").read_bytes())
+        body = (folder / "update.bin").read_bytes()
+        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/update", pack_envelope(signed, body))
+
+    # attesting -------------------------------------------------------------------------------------------------
+
+    def _attest(self, item: WorkItem) -> None:
+        proposal = self._proposal(item.study)
+        folder = self.home.round_folder(item.study, item.round)
+        plan = parse(RoundPlan, (folder / "plan.json").read_bytes())
+        sealed = item.documents["commitments"]
+        commitments = open_sealed(sealed, "commitments", proposal.orchestrator.public_key, Commitments)
+        own = parse(Signed, (folder / "header.json").read_bytes())
+        round_checks.check_commitments(proposal, plan, commitments, self.site, own)
+        header = parse(UpdateHeader, dict(own.payload))
+        counts = {b.name: b.ciphertexts for b in header.blocks}
+        blocks = unpack((folder / "update.bin").read_bytes(), counts, proposal.encryption)
+        challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
+        attestation = Attestation(
+            study=item.study,
+            round=item.round,
+            plan_hash=plan.plan_hash,
+            list_hash=commitments.list_hash,
+            sum_hash=commitments.sum_hash,
+            site=self.site,
+            tags=tags.tag(blocks, challenge, proposal.encryption),
+        )
+        self._remember_peers(commitments, sealed)
+        signed = seal(self.home.identity(), "attestation", attestation)
+        self.client.post_json(f"/studies/{item.study}/rounds/{item.round}/attestation", dump(signed))
+
+    def _remember_peers(self, commitments: Commitments, sealed: Signed) -> None:
+        """Keep everybody's chain heads of this round, so that nobody can rewrite its own past unnoticed."""
+        heads = {}
+        for update in commitments.updates:
+            header = parse(UpdateHeader, dict(update.payload))
+            heads[header.site] = {"journal": header.journal_head, "ledger": header.ledger_head}
+        self.journal.append(
+            "attested",
+            {
+                "study": commitments.study,
+                "round": commitments.round,
+                "closing": commitments.closing,
+                "list_hash": commitments.list_hash,
+                "sum_hash": commitments.sum_hash,
+                "heads": heads,
+                "orchestrator_signature": sealed.signature,
+            },
+        )
+
+    # small things ----------------------------------------------------------------------------------------------
+
+    def _blob(self, digest: str, limit_bytes: int) -> bytes:
+        data = self.client.get_bytes(f"/blobs/{digest}", max_bytes=limit_bytes)
+        if sha256_hex(data) != digest:
+            raise Refused("the orchestrator sent other bytes than the plan names")
+        return data
+
+    def _refuse(self, item: WorkItem, reason: str) -> None:
+        refusal = Refusal(study=item.study, round=item.round, party=self.site, reason=reason[:500])
+        self.journal.append("refused", {"item": item.kind, **dump(refusal)})
+        try:
+            path = f"/studies/{item.study}/rounds/{item.round}/refusal"
+            self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))
+        except TesseraError as error:
+            self.journal.append("refusal-unsent", {"study": item.study, "round": item.round, "reason": str(error)})
+
+
+def work_item(data: Any) -> WorkItem:
+    """Read one work item as ``GET /work`` gives it."""
+    return parse(WorkItem, data)
