@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from privacy.quantise import dequantise
 
 from datasites.contract import (
     Commitments,
@@ -35,6 +34,7 @@ from orchestrator.weights import fedavg_weights
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.identity import Identity
 from privacy.journal import Journal
+from privacy.quantise import dequantise
 
 _ATTEST_SECONDS = 60.0
 

@@ -1,0 +1,112 @@
+"""How a role's process lives: one server or none, worker threads, and an end within ten seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasites.files import write_atomically
+from privacy.errors import InvalidInput, TesseraError
+
+_log = logging.getLogger(__name__)
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one.
+
+    Raises:
+        InvalidInput: somebody listens there already, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise InvalidInput(
+            f"expected to listen on {host}:{port}, but {os.strerror(error.errno or 0).lower()}; "
+            "end the other program or choose another port"
+        ) from error
+    listener.set_inheritable(False)
+    return listener
+
+
+def announce(folder: Path, listener: socket.socket | None, role: str) -> None:
+    """Write ``address.json`` in the role's folder once it is ready: role, process id, URL where it listens."""
+    address: dict[str, Any] = {"role": role, "pid": os.getpid()}
+    if listener is not None:
+        host, port = listener.getsockname()[:2]
+        address["url"] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    write_atomically(folder / "address.json", json.dumps(address).encode())
+
+
+def end_with_parent() -> None:
+    """End this process when its standard input closes, so that no child outlives a parent that was killed."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+class Loop(threading.Thread):
+    """Calls ``step`` again and again until :meth:`stop`; a failing step is logged and tried again, ever more slowly.
+
+    ``step`` returns how many seconds to rest before the next call.
+    """
+
+    def __init__(self, name: str, step: Callable[[], float]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._step = step
+        self._ended = threading.Event()
+        self._woken = threading.Event()
+
+    def run(self) -> None:
+        """Run until stopped."""
+        failures = 0
+        while not self._ended.is_set():
+            try:
+                pause = self._step()
+                failures = 0
+            except TesseraError as error:
+                failures += 1
+                _log.warning("%s: %s", self.name, error)
+                pause = min(_LONGEST_PAUSE_SECONDS, 0.2 * 2**failures)
+            except Exception:  # one bad message must not end a hospital's daemon
+                failures += 1
+                _log.exception("%s failed", self.name)
+                pause = min(_LONGEST_PAUSE_SECONDS, 0.5 * 2**failures)
+            self._woken.wait(pause)
+            self._woken.clear()
+
+    def wake(self) -> None:
+        """Make the next step come at once."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Make the current step the last."""
+        self._ended.set()
+        self._woken.set()
+
+
+def wait_for_signal() -> None:
+    """Return when this process is asked to end (SIGTERM or SIGINT)."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    while not ended.wait(0.5):
+        time.sleep(0)
