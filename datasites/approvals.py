@@ -48,10 +48,22 @@ class ApprovalStore:
         identity: the datasite's key, which seals approvals.
         policy: the owner's rules.
         record: the journal's ``append``.
+        reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
+            change nothing when it is called again.
     """
 
-    def __init__(self, path: Path, *, site: str, identity: Identity, policy: Policy, record: Record) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        site: str,
+        identity: Identity,
+        policy: Policy,
+        record: Record,
+        reserve: Callable[[Proposal], object] | None = None,
+    ) -> None:
         self.site = site
+        self._reserve = reserve
         self.policy = policy
         self._identity = identity
         self._record = record
@@ -298,6 +310,8 @@ class ApprovalStore:
             return
         if set(self.policy.review.required_roles) - roles:
             return
+        if self._reserve is not None:
+            self._reserve(proposal)  # the whole worst case, or BudgetExceeded and no approval
         self._store_approval(proposal, signatures, now)
         self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), "", now)
 

@@ -160,7 +160,7 @@ class RoundParticipant:
         reference, folder = self.dataset(proposal.participant(self.site).dataset.name)
         model = self._blob(plan.model_hash, 1 << 30)
         randomness = self._randomness(proposal, plan, reference)
-        self.ledger.charge(plan.study, plan.round)
+        self.ledger.charge(plan.proposal_hash, plan.round)
         self.journal.append("round-charged", {"study": plan.study, "round": plan.round})
         job = TrainingJob(
             proposal=proposal,
