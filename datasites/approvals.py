@@ -128,7 +128,7 @@ class ApprovalStore:
             reviewer: who approves; an auditor cannot.
             key: the reviewer's own key, unlocked by their password.
             now: the present time.
-            epsilon: the study's worst case at the policy's delta, checked against the cap.
+            epsilon: what would be spent after the study at its worst, at the policy's delta, checked against the cap.
 
         Raises:
             Refused: by the policy, the separation of duties, an earlier decision, or a second signature.

@@ -151,7 +151,8 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
         policy: the owner's policy.
         proposal: what is asked.
         site: this datasite's name, which must be among the participants.
-        epsilon: the study's worst case at the policy's delta, where it is known (see the ledger's preview).
+        epsilon: what the population would have spent after the study at its worst, at the policy's delta, where it
+            is known (see the ledger's preview).
 
     Raises:
         InvalidInput: the site does not take part.
@@ -165,16 +166,16 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
         found.append(
             Violation(
                 rule="budget.epsilon_cap",
-                message=f"the study costs epsilon {epsilon:.3g} at delta {policy.budget.delta:g}, "
+                message=f"epsilon would reach {epsilon:.3g} at delta {policy.budget.delta:g}, "
                 f"the cap is {policy.budget.epsilon_cap:g}",
             )
         )
-    unprotected = proposal.mechanism.noise_multiplier <= 0 or (epsilon is not None and not math.isfinite(epsilon))
+    unprotected = not proposal.mechanism.private or (epsilon is not None and not math.isfinite(epsilon))
     if unprotected and not policy.noise.allow_infinite_epsilon:
         found.append(
             Violation(
                 rule="noise.allow_infinite_epsilon",
-                message="the study adds no noise: its epsilon is infinite, which is no privacy",
+                message="something leaves without noise: epsilon is infinite, which is no privacy",
             )
         )
     return found

@@ -1,0 +1,269 @@
+"""The machine API: what the pages do, as JSON with problem documents for errors."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from starlette.exceptions import HTTPException
+
+from datasites.approval_records import Request as ReviewRequest
+from datasites.contract import dump
+from datasites.policy import check
+from datasites.portal import shapes
+from datasites.portal.access import ApiReviewer, Context, Reader, set_session, sign_in
+from datasites.portal.context import CostPreview, PortalContext
+from datasites.portal.problems import Problem
+from privacy.errors import InvalidInput, TesseraError
+from privacy.identity import fingerprint
+
+_problem: dict[str, Any] = {
+    "model": Problem,
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {**_problem, "description": "malformed"},
+    401: {**_problem, "description": "nobody is signed in"},
+    403: {**_problem, "description": "not allowed, or refused by a rule"},
+    404: {**_problem, "description": "no such thing here"},
+    409: {**_problem, "description": "the privacy cap would be passed, or something stored was changed"},
+    422: {**_problem, "description": "does not have the documented shape"},
+}
+
+router = APIRouter(prefix="/api", responses=_ERRORS)
+health = APIRouter()
+
+
+@health.get("/healthz", summary="Does the portal answer?")
+def healthz(context: Context) -> shapes.Health:
+    """Answer without looking at anything private."""
+    return shapes.Health(status="ok", site=context.site)
+
+
+@router.post("/register", status_code=201, summary="Use a one-time link", tags=["people"])
+def register(body: shapes.Registration, context: Context) -> shapes.Person:
+    """Make the account that a one-time link allows; its signing key is made here and locked by the password."""
+    account = register_account(context, body.token, body.name, body.password)
+    return shapes.Person(name=account.name, role=account.role, public_key=account.public_key)
+
+
+@router.post("/login", summary="Open a browser session", tags=["people"])
+def login(body: shapes.Login, context: Context, response: Response) -> shapes.Session:
+    """Open a session; later changes need its ``csrf`` as the header ``X-CSRF-Token``."""
+    secret, account = sign_in(context, body.name, body.password)
+    set_session(response, context, secret)
+    credential = context.accounts.credential(secret, now=context.clock())
+    return shapes.Session(name=account.name, role=account.role, csrf=credential.csrf if credential else "")
+
+
+@router.post("/tokens", status_code=201, summary="Issue a machine token", tags=["people"])
+def issue_token(body: shapes.TokenWish, context: Context) -> shapes.Token:
+    """Issue a token for oneself; deciding with it still needs the password, which unlocks the signing key."""
+    now = context.clock()
+    account = context.accounts.authenticate(body.name, body.password, now=now)
+    secret, granted = context.accounts.issue_token(
+        account, scopes=tuple(body.scopes), label=body.label, days=body.days, now=now
+    )
+    return shapes.Token(token=secret, scopes=list(granted.scopes), expires=granted.expires.isoformat())
+
+
+@router.get("/requests", summary="The inbox", tags=["review"])
+def requests(context: Context, _: Reader) -> list[shapes.RequestSummary]:
+    """Return every proposal that arrived, the newest first."""
+    return [shapes.RequestSummary(**_summary(context, r)) for r in context.approvals.requests()]
+
+
+@router.get("/requests/{proposal_hash}", summary="One proposal", tags=["review"])
+def request(proposal_hash: shapes.Hash, context: Context, _: Reader) -> shapes.RequestDetail:
+    """Return one proposal with its cost, the rules it breaks and what was decided."""
+    return detail(context, find(context, proposal_hash))
+
+
+@router.post("/requests/{proposal_hash}/approve", summary="Sign a proposal", tags=["review"])
+def approve(
+    proposal_hash: shapes.Hash, body: shapes.Password, context: Context, caller: ApiReviewer
+) -> shapes.RequestDetail:
+    """Sign with the caller's own key; when enough people have signed, the datasite approves."""
+    return detail(context, sign(context, proposal_hash, caller.account.name, body.password))
+
+
+@router.post("/requests/{proposal_hash}/deny", summary="Say no", tags=["review"])
+def deny(
+    proposal_hash: shapes.Hash, body: shapes.Reason, context: Context, caller: ApiReviewer
+) -> shapes.RequestDetail:
+    """Deny this proposal for ever, with a reason."""
+    find(context, proposal_hash)
+    return detail(
+        context,
+        context.approvals.deny(proposal_hash, reviewer=caller.account, reason=body.reason, now=context.clock()),
+    )
+
+
+@router.post("/requests/{proposal_hash}/ask", summary="Ask for changes", tags=["review"])
+def ask(proposal_hash: shapes.Hash, body: shapes.Reason, context: Context, caller: ApiReviewer) -> shapes.RequestDetail:
+    """Ask the scientist for changes or an explanation."""
+    find(context, proposal_hash)
+    return detail(
+        context,
+        context.approvals.ask(proposal_hash, reviewer=caller.account, reason=body.reason, now=context.clock()),
+    )
+
+
+@router.post("/requests/{proposal_hash}/revoke", summary="Take an approval back", tags=["review"])
+def revoke(
+    proposal_hash: shapes.Hash, body: shapes.Reason, context: Context, caller: ApiReviewer
+) -> shapes.RequestDetail:
+    """Stop the study here before its next round."""
+    find(context, proposal_hash)
+    return detail(
+        context,
+        context.approvals.revoke(proposal_hash, reviewer=caller.account, reason=body.reason, now=context.clock()),
+    )
+
+
+@router.get("/fingerprints", summary="Confirmed keys", tags=["review"])
+def fingerprints(context: Context, _: Reader) -> list[shapes.ConfirmedKey]:
+    """Return the keys that were compared out of band."""
+    return [_confirmed(**asdict(c)) for c in context.approvals.confirmations()]
+
+
+@router.put("/fingerprints/{public_key}", summary="Confirm a key", tags=["review"])
+def confirm(
+    public_key: shapes.PublicKey, body: shapes.Confirming, context: Context, caller: ApiReviewer
+) -> shapes.ConfirmedKey:
+    """Write down that the caller compared this fingerprint with its owner, out of band."""
+    value = context.approvals.confirm(
+        public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
+    )
+    return _confirmed(**asdict(value))
+
+
+@router.get("/studies", summary="Studies here", tags=["running"])
+def studies(context: Context, _: Reader) -> list[shapes.Study]:
+    """Return the studies that run or ran here."""
+    return [shapes.Study(**{**asdict(s), "epsilon_spent": finite(s.epsilon_spent)}) for s in context.studies()]
+
+
+@router.get("/budget", summary="Privacy budget", tags=["running"])
+def budget(context: Context, _: Reader) -> list[shapes.Budget]:
+    """Return the budget of every patient population; null means infinite."""
+    return [
+        shapes.Budget(
+            population=line.population,
+            datasets=list(line.datasets),
+            cap=line.cap,
+            delta=line.delta,
+            spent=finite(line.spent),
+            reserved=finite(line.reserved),
+        )
+        for line in context.budget()
+    ]
+
+
+@router.get("/journal", summary="The journal", tags=["running"])
+def journal(
+    context: Context,
+    _: Reader,
+    since: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    kind: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> shapes.JournalPart:
+    """Return entries after ``since``, of one ``kind`` if given."""
+    found = itertools.islice(context.journal.entries(since=since, kind=kind or None), limit)
+    lines = [shapes.JournalLine(index=e.index, kind=e.kind, at=e.at, body=e.body, hash=e.hash) for e in found]
+    head = context.journal.head
+    return shapes.JournalPart(head_index=head.index, head_hash=head.hash, entries=lines)
+
+
+def find(context: PortalContext, proposal_hash: str) -> ReviewRequest:
+    """Return a request, or answer 404."""
+    try:
+        return context.approvals.request(proposal_hash)
+    except InvalidInput as error:
+        raise HTTPException(404, str(error)) from error
+
+
+def sign(context: PortalContext, proposal_hash: str, name: str, password: str) -> ReviewRequest:
+    """Unlock one person's key with their password and sign the proposal with it.
+
+    Raises:
+        Refused: the password, a rule or the budget says no.
+    """
+    request = find(context, proposal_hash)
+    now = context.clock()
+    account = context.accounts.authenticate(name, password, now=now)
+    key = context.accounts.unlock(name, password)
+    cost = context.preview(request.proposal)
+    return context.approvals.approve(proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after)
+
+
+def register_account(context: PortalContext, token: str, name: str, password: str) -> Any:
+    """Use up a one-time link and journal the new account with its public key."""
+    account = context.accounts.register(token, name, password, now=context.clock())
+    context.journal.append("account-created", asdict(account))
+    return account
+
+
+def cost_of(context: PortalContext, request: ReviewRequest) -> CostPreview | None:
+    """Return what the study would cost, or None where the ledger cannot say."""
+    try:
+        return context.preview(request.proposal)
+    except TesseraError:
+        return None
+
+
+def unconfirmed(context: PortalContext, request: ReviewRequest) -> list[str]:
+    """Return the names of the parties whose fingerprint nobody here has confirmed."""
+    proposal, known = request.proposal, context.approvals.confirmed()
+    others = [p for p in proposal.participants if p.name != context.site]
+    return [p.name for p in (proposal.orchestrator, proposal.keyholder, *others) if p.public_key not in known]
+
+
+def detail(context: PortalContext, request: ReviewRequest) -> shapes.RequestDetail:
+    """Return everything about a request that matters for a decision."""
+    cost = cost_of(context, request)
+    epsilon = cost.after if cost else None
+    broken = check(context.approvals.policy, request.proposal, context.site, epsilon=epsilon)
+    return shapes.RequestDetail(
+        **_summary(context, request),
+        proposal=dump(request.proposal),
+        cost=shapes.Cost(**{**asdict(cost), "cost": finite(cost.cost), "after": finite(cost.after)}) if cost else None,
+        violations=[shapes.Broken(rule=v.rule, message=v.message) for v in broken],
+        unconfirmed=unconfirmed(context, request),
+        decisions=[shapes.Decided(**asdict(d)) for d in request.decisions],
+    )
+
+
+def finite(value: float) -> float | None:
+    """Return ``value``, or None when JSON cannot carry it."""
+    return value if math.isfinite(value) else None
+
+
+def _summary(context: PortalContext, request: ReviewRequest) -> dict[str, Any]:
+    proposal = request.proposal
+    return {
+        "proposal_hash": request.proposal_hash,
+        "study": proposal.study,
+        "purpose": proposal.purpose,
+        "state": request.state,
+        "received": request.received,
+        "expires": proposal.expires,
+        "proposer": proposal.orchestrator.name,
+        "rounds": proposal.rounds,
+        "signed_by": [s.reviewer for s in request.signatures],
+        "signatures_needed": context.approvals.policy.required_reviewers(proposal),
+    }
+
+
+def _confirmed(*, public_key: str, name: str, institution: str, person: str, at: str) -> shapes.ConfirmedKey:
+    return shapes.ConfirmedKey(
+        public_key=public_key,
+        fingerprint=fingerprint(public_key),
+        name=name,
+        institution=institution,
+        person=person,
+        at=at,
+    )

@@ -1,0 +1,197 @@
+"""One complete proposal and the people around it, for the tests of review, worker and portal."""
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from datasites.accounts import AccountStore, Hardness
+from datasites.approvals import ApprovalStore
+from datasites.contract import (
+    Block,
+    Custody,
+    DatasetReference,
+    Environment,
+    Participant,
+    Party,
+    Plan,
+    Proposal,
+    Signed,
+    Training,
+    seal,
+)
+from datasites.policy import Policy
+from models.config import ModelConfig
+from privacy.canonical import sha256_hex
+from privacy.encryption_parameters import EncryptionParameters
+from privacy.identity import Identity
+from privacy.journal import Journal
+from privacy.mechanism import Mechanism
+
+NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
+PASSWORD = "correct horse battery staple"
+CODE = {"plan.toml": b"architecture = 'linear'\n"}
+
+
+def identity(label: str) -> Identity:
+    return Identity.from_seed(bytes.fromhex(sha256_hex(label.encode())))
+
+
+def participant(name: str, **dataset: object) -> Participant:
+    fields = {"name": f"{name}-lung", "version": 1, "fingerprint": sha256_hex(name.encode()), "patients": 180}
+    return Participant(
+        name=name,
+        institution=f"Hospital {name.title()}",
+        public_key=identity(name).public_key,
+        modalities=("mrna", "clinical"),
+        cohort="LUSC",
+        dataset=DatasetReference(**{"schema_hash": "5" * 64, **fields, **dataset}),
+    )
+
+
+def make_proposal(*, code: dict[str, bytes] = CODE, kind: str = "declarative", **changes: object) -> Proposal:
+    """A small study of three hospitals; any field can be replaced."""
+    fields: dict[str, object] = {
+        "study": "lung-staging",
+        "purpose": "Tell early from late lung cancer from gene expression and clinical facts.",
+        "legal_basis": "DPIA 2026-017, GDPR Art. 9(2)(j)",
+        "custody": Custody(downloaders=("dr-weber",), licence="research only", retention_days=365),
+        "plan": Plan(kind=kind, code={name: sha256_hex(data) for name, data in code.items()}),
+        "task": "early-late",
+        "model": ModelConfig(architecture="linear", features={"mrna": 6, "clinical": 3}, cohorts=("LUSC",), classes=2),
+        "training": Training(
+            optimizer="sgd",
+            learning_rate=0.1,
+            weight_decay=0.0,
+            update_bound=1.0,
+            server_optimizer="sgd",
+            server_learning_rate=1.0,
+            aggregation="fedavg",
+        ),
+        "mechanism": Mechanism(
+            max_grad_norm=1.0,
+            noise_multiplier=1.2,
+            sampling_rate=0.25,
+            steps_per_round=4,
+            rounds=5,
+            target_delta=1e-5,
+        ),
+        "noise": "local",
+        "rounds": 5,
+        "min_sites": 3,
+        "colluders": 1,
+        "blocks": (Block(name="all", modality=None, length=12, parameters=("weight",)),),
+        "encryption": EncryptionParameters(
+            poly_modulus_degree=4096,
+            coeff_mod_bits=(60, 49),
+            scale_bits=18,
+            sites=8,
+            levels=63,
+            fields_per_slot=2,
+        ),
+        "deadline_seconds": 60,
+        "participants": tuple(participant(name) for name in ("alba", "bruna", "corva")),
+        "orchestrator": Party(name="dr-lang", institution="University", public_key=identity("orchestrator").public_key),
+        "keyholder": Party(name="notary", institution="Notary office", public_key=identity("keyholder").public_key),
+        "environment": Environment(lock_hash="1" * 64, code_hash="2" * 64, packages={"torch": "2.13.0"}),
+        "seed": None,
+        "created": NOW.isoformat(),
+        "expires": (NOW + dt.timedelta(days=30)).isoformat(),
+        "nonce": "0" * 32,
+    }
+    return Proposal(**{**fields, **changes})
+
+
+@dataclass
+class ReviewDesk:
+    """One datasite ("alba") with two reviewers and an auditor, everybody's key confirmed."""
+
+    folder: Path
+    journal: Journal
+    accounts: AccountStore
+    store: ApprovalStore
+
+    def submit(self, proposal: Proposal, code: dict[str, bytes] = CODE) -> str:
+        folder = self.folder / "code" / proposal.proposal_hash[:12]
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in code.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        self.store.receive(self.sealed(proposal), folder, now=NOW)
+        return proposal.proposal_hash
+
+    def sealed(self, proposal: Proposal) -> Signed:
+        return seal(identity("orchestrator"), "proposal", proposal)
+
+    def approve(self, proposal_hash: str, name: str = "anna", *, now: dt.datetime = NOW) -> None:
+        self.store.approve(
+            proposal_hash,
+            reviewer=self.accounts.account(name),
+            key=self.accounts.unlock(name, PASSWORD),
+            now=now,
+        )
+
+    def confirm(self, proposal: Proposal) -> None:
+        for party in (proposal.orchestrator, proposal.keyholder, *proposal.participants):
+            self.store.confirm(
+                party.public_key,
+                name=party.name,
+                institution=party.institution,
+                person=self.accounts.account("anna"),
+                now=NOW,
+            )
+
+    def kinds(self) -> list[str]:
+        return [entry.kind for entry in self.journal.entries()]
+
+    def close(self) -> None:
+        self.store.close()
+        self.accounts.close()
+        self.journal.close()
+
+
+def make_desk(folder: Path, policy: Policy | None = None) -> ReviewDesk:
+    journal = Journal(folder / "journal.sqlite", identity("alba"), clock=lambda: NOW)
+    accounts = AccountStore(folder / "accounts.sqlite", hardness=Hardness(passes=1, memory_kib=64, lanes=1))
+    for name, role in (("anna", "steward"), ("bela", "privacy-officer"), ("otto", "auditor")):
+        accounts.register(accounts.invite(role, now=NOW), name, PASSWORD, now=NOW)
+    store = ApprovalStore(
+        folder / "approvals.sqlite",
+        site="alba",
+        identity=identity("alba"),
+        policy=policy or Policy(),
+        record=journal.append,
+    )
+    desk = ReviewDesk(folder=folder, journal=journal, accounts=accounts, store=store)
+    desk.confirm(make_proposal())
+    return desk
+
+
+@pytest.fixture
+def new_proposal():
+    return make_proposal
+
+
+@pytest.fixture
+def new_desk(tmp_path):
+    desks: list[ReviewDesk] = []
+
+    def make(policy: str = "", name: str = "desk") -> ReviewDesk:
+        (tmp_path / name).mkdir()
+        desks.append(make_desk(tmp_path / name, Policy.parse(policy)))
+        return desks[-1]
+
+    yield make
+    for desk in desks:
+        desk.close()
+
+
+@pytest.fixture
+def desk(new_desk):
+    return new_desk()
+
+
+@pytest.fixture
+def now():
+    return NOW

@@ -1,0 +1,77 @@
+"""Accounts: one-time links, passwords that unlock the person's own key, rate limits, sessions and tokens."""
+
+import datetime as dt
+
+import pytest
+
+from privacy.errors import InvalidInput, Refused
+from privacy.identity import verify
+
+PASSWORD = "correct horse battery staple"
+
+
+def test_a_one_time_link_works_once(desk, now):
+    link = desk.accounts.invite("steward", now=now)
+    desk.accounts.register(link, "carla", PASSWORD, now=now)
+    with pytest.raises(Refused, match="one-time link"):
+        desk.accounts.register(link, "dora", PASSWORD, now=now)
+
+
+def test_a_one_time_link_expires(desk, now):
+    link = desk.accounts.invite("steward", now=now)
+    with pytest.raises(Refused, match="expired"):
+        desk.accounts.register(link, "carla", PASSWORD, now=now + dt.timedelta(days=4))
+
+
+@pytest.mark.parametrize(("name", "password"), [("anna", PASSWORD), ("Anna B", PASSWORD), ("carla", "short")])
+def test_a_taken_or_malformed_name_and_a_short_password_leave_the_link_usable(desk, now, name, password):
+    link = desk.accounts.invite("steward", now=now)
+    with pytest.raises(InvalidInput):
+        desk.accounts.register(link, name, password, now=now)
+    desk.accounts.register(link, "carla", PASSWORD, now=now)
+
+
+def test_only_the_persons_password_opens_their_key(desk):
+    key = desk.accounts.unlock("anna", PASSWORD)
+    verify(desk.accounts.account("anna").public_key, "review", {"a": 1}, key.sign("review", {"a": 1}))
+    with pytest.raises(Refused):
+        desk.accounts.unlock("anna", "another pass phrase")
+
+
+def test_the_file_holds_neither_the_password_nor_the_key(desk):
+    desk.accounts.unlock("anna", PASSWORD)
+    files = list(desk.folder.glob("accounts.sqlite*"))
+    assert files
+    assert all(PASSWORD.encode() not in f.read_bytes() for f in files)
+
+
+def test_wrong_passwords_are_rate_limited_and_time_heals(desk, now):
+    for _ in range(6):
+        with pytest.raises(Refused, match="do not go together"):
+            desk.accounts.authenticate("anna", "wrong pass phrase", now=now)
+    with pytest.raises(Refused, match="too many attempts"):
+        desk.accounts.authenticate("anna", PASSWORD, now=now)
+    desk.accounts.authenticate("anna", PASSWORD, now=now + dt.timedelta(minutes=6))
+
+
+def test_an_unknown_name_reads_like_a_wrong_password(desk, now):
+    with pytest.raises(Refused, match="do not go together"):
+        desk.accounts.authenticate("nobody", PASSWORD, now=now)
+
+
+def test_a_session_ends_by_time_and_by_signing_out(desk, now):
+    anna = desk.accounts.account("anna")
+    secret, _ = desk.accounts.open_session(anna, now=now)
+    assert desk.accounts.credential(secret, now=now).account == anna
+    assert desk.accounts.credential(secret, now=now + dt.timedelta(hours=9)) is None
+    desk.accounts.end(secret)
+    assert desk.accounts.credential(secret, now=now) is None
+
+
+def test_an_auditor_gets_no_token_that_decides(desk, now):
+    otto = desk.accounts.account("otto")
+    with pytest.raises(Refused, match="auditor"):
+        desk.accounts.issue_token(otto, scopes=("review",), label="x", days=1, now=now)
+    secret, granted = desk.accounts.issue_token(otto, scopes=("read",), label="x", days=1, now=now)
+    assert granted.scopes == ("read",)
+    assert desk.accounts.credential(secret, now=now + dt.timedelta(days=2)) is None
