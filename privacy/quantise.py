@@ -1,11 +1,10 @@
 """Unbiased integers from bounded numbers, and numbers back from their sum.
 
-    >>> words = lambda n: np.zeros(n, np.uint32)
-    >>> quantise(np.float32([0.5, -2.0]), bound=1.0, weight=1.0, levels=64, uniform_words=words).tolist()
+    >>> quantise(np.float32([0.5, -2.0]), bound=1.0, weight=1.0, levels=64, uniform=np.zeros).tolist()
     [32, -64]
 
 Stochastic rounding: x goes to floor(x) + 1 with probability x - floor(x), so that its expectation is x (to within
-2**-32). The range is a public constant of the study, never the maximum of the data.
+2**-40). The range is a public constant of the study, never the maximum of the data.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 
 from privacy.errors import InvalidInput
 
-UniformWords = Callable[[int], NDArray[np.uint32]]
+Uniform = Callable[[int], NDArray[np.float64]]
 
 
 def quantise(
-    values: NDArray[np.float32], *, bound: float, weight: float, levels: int, uniform_words: UniformWords
+    values: NDArray[np.float32], *, bound: float, weight: float, levels: int, uniform: Uniform
 ) -> NDArray[np.int64]:
     """Project on the public box, weight, and round stochastically to integers in -levels..levels.
 
@@ -30,7 +29,8 @@ def quantise(
         bound: public half-width of the box; values beyond it are projected on it.
         weight: the site's weight relative to the largest, in (0, 1].
         levels: integer that ``bound`` maps to at weight 1.
-        uniform_words: returns uint32[n] uniform random words; secret to the site, each word used once.
+        uniform: returns float64[n] uniform in [0, 1), as :meth:`privacy.randomness.Randomness.uniform` does; secret to
+            the site, never drawn twice.
 
     Returns:
         int64[n] whose expectation is ``clip(values) * weight * levels / bound``.
@@ -45,10 +45,10 @@ def quantise(
         raise InvalidInput("expected a vector of finite values; the update did not train to finite numbers")
     exact = np.clip(exact, -bound, bound)
     exact *= weight * levels / bound
-    words = uniform_words(exact.size)
-    if words.dtype != np.uint32 or words.shape != exact.shape:
-        raise InvalidInput(f"expected uint32[{exact.size}] random words, got {words.dtype}{list(words.shape)}")
-    exact += words * 2.0**-32
+    draws = uniform(exact.size)
+    if draws.dtype != np.float64 or draws.shape != exact.shape:
+        raise InvalidInput(f"expected float64[{exact.size}] draws, got {draws.dtype}{list(draws.shape)}")
+    exact += draws
     return np.clip(np.floor(exact, out=exact), -levels, levels).astype(np.int64)
 
 

@@ -8,8 +8,8 @@ the sum of the t_k. Both sides are linear in the ciphertexts, so honest sums agr
     >>> combine([tag(a, challenge, parameters), tag(b, challenge, parameters)], parameters) == tag(a_plus_b, ...)
 
 The challenge is a product, r[block, chunk, j] = u[block, chunk] * v[j], with independent 32-bit words from SHAKE-256;
-any difference is a non-zero polynomial of degree 2 in them, zero with probability at most 2 / 2**32 (Schwartz-Zippel over
-the prime field). Four independent repetitions leave 2**-124.
+any difference is a non-zero polynomial of degree 2 in them, zero with probability at most 2 / 2**32 (Schwartz-Zippel
+over the prime field). Four independent repetitions leave 2**-124.
 
 Products are exact in float64: 30-bit coefficient halves times 8-bit challenge bytes over 2 N = 2**13 terms stay below
 2**51, so one matrix product per block does the work.
