@@ -1,0 +1,230 @@
+"""One version of one dataset on disk: a public schema, a private part and a mock part of the same shape.
+
+::
+
+    <dataset>/schema.json            public: modalities, feature names, cohorts, task, preprocessing
+    <dataset>/private/records.parquet   case_id, cohort, label
+    <dataset>/private/<modality>.parquet   case_id and the model's inputs, float32
+    <dataset>/mock/...               the same files with synthetic rows
+
+The mock is drawn from public constants only: it says nothing about the private part but its schema, and has
+its own number of rows. Features are stored preprocessed; ``schema.json`` says how.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.config import MODALITIES
+from privacy.canonical import canonical_hash, canonical_json
+from privacy.errors import InvalidInput
+
+MOCK_ROWS = 48
+PARTS = ("private", "mock")
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """What anybody may know of a dataset.
+
+    ``features`` maps every modality of the *study* to its feature names, in order: all sites of a federation have
+    the same ones, so that their updates line up. ``modalities`` are those that this site holds.
+    """
+
+    name: str
+    version: int
+    institution: str
+    cohort: str
+    cohorts: tuple[str, ...]
+    task: str
+    classes: int
+    modalities: tuple[str, ...]
+    features: Mapping[str, tuple[str, ...]]
+    preprocessing: Mapping[str, str]
+    source: str
+
+    @property
+    def schema_hash(self) -> str:
+        """SHA-256 of the canonical schema."""
+        return canonical_hash(asdict(self))
+
+    def feature_counts(self) -> dict[str, int]:
+        """Return the number of features of each modality, as :class:`models.config.ModelConfig` wants it."""
+        return {m: len(self.features[m]) for m in MODALITIES if m in self.features}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The rows of one part: one entry per case, and per modality the cases that have it.
+
+    ``inputs`` maps a modality to (cases, float32 [cases, features]); the rows are joined by case id.
+    """
+
+    cases: tuple[str, ...]
+    cohorts: tuple[str, ...]
+    labels: tuple[int, ...]
+    inputs: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]]
+
+
+def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0) -> None:
+    """Write a whole dataset version; the folder appears complete or not at all.
+
+    Raises:
+        InvalidInput: the folder exists, or the rows do not fit the schema.
+    """
+    if folder.exists():
+        raise InvalidInput(f"expected a new dataset folder, {folder} exists; datasets are never overwritten")
+    mock = mock_part(schema, seed=mock_seed)
+    check_disjoint(private, mock)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (staging / "schema.json").write_bytes(canonical_json(asdict(schema)))
+        _write_part(staging / "private", schema, private)
+        _write_part(staging / "mock", schema, mock)
+        staging.chmod(0o700)
+        staging.replace(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def read_schema(path: Path) -> Schema:
+    """Read ``schema.json`` (or the one inside a dataset folder).
+
+    Raises:
+        InvalidInput: it is missing, not JSON, or has a missing or unknown field.
+    """
+    path = path / "schema.json" if path.is_dir() else path
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+        value["features"] = {m: tuple(names) for m, names in value["features"].items()}
+        for field in ("cohorts", "modalities"):
+            value[field] = tuple(value[field])
+        return Schema(**value)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidInput(f"expected a dataset schema at {path.name}, could not read one") from error
+
+
+def load(part_folder: Path, schema: Schema) -> Arrays:
+    """Return one part as a batch (see :mod:`models.batch`), rows in the order of ``case_id``.
+
+    Every modality of the study is there; one that the site or the case lacks is zero with ``presence`` 0.
+
+    Raises:
+        InvalidInput: a file is missing or does not fit the schema.
+    """
+    records = _read(part_folder / "records.parquet", ["case_id", "cohort", "label"]).sort_values("case_id")
+    cases = records["case_id"].tolist()
+    batch: Arrays = {}
+    presence = np.zeros((len(cases), len(MODALITIES)), dtype=np.float32)
+    for modality, names in schema.features.items():
+        values = np.zeros((len(cases), len(names)), dtype=np.float32)
+        if modality in schema.modalities:
+            table = _read(part_folder / f"{modality}.parquet", ["case_id", *names]).set_index("case_id")
+            rows = [i for i, case in enumerate(cases) if case in table.index]
+            values[rows] = table.loc[[cases[i] for i in rows]].to_numpy(dtype=np.float32)
+            presence[rows, MODALITIES.index(modality)] = 1.0
+        batch[modality] = values
+    batch["presence"] = presence
+    batch["cohort"] = np.array([schema.cohorts.index(c) for c in records["cohort"]], dtype=np.int64)
+    batch["label"] = records["label"].to_numpy(dtype=np.int64)
+    return batch
+
+
+def case_ids(part_folder: Path) -> list[str]:
+    """Return the case ids of one part, in the order of :func:`load`; they never leave the site."""
+    return sorted(_read(part_folder / "records.parquet", ["case_id"])["case_id"].tolist())
+
+
+def membership(cases: Sequence[str], secret: bytes, *, validation: float = 0.2) -> NDArray[np.bool_]:
+    """Return which cases train (True) and which validate (False), by keyed hash of the case id.
+
+    A case's side depends on itself and the site's secret alone, never on who else is there: stratifying would
+    break add/remove adjacency.
+    """
+    words = [_keyed(secret, "membership", case) for case in cases]
+    fractions = np.array([int.from_bytes(word[:8], "big") / 2.0**64 for word in words])
+    train: NDArray[np.bool_] = fractions >= validation
+    return train
+
+
+def fingerprint(folder: Path, secret: bytes) -> str:
+    """Return a keyed hash (HMAC-SHA256, hexadecimal) over the schema and every private file of a dataset."""
+    digest = hmac.new(secret, b"tessera dataset", hashlib.sha256)
+    for path in [folder / "schema.json", *sorted((folder / "private").iterdir())]:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def population_tokens(cases: Sequence[str], secret: bytes) -> frozenset[str]:
+    """Return keyed hashes of case ids, by which the site recognises datasets that share a patient."""
+    return frozenset(_keyed(secret, "population", case).hex() for case in cases)
+
+
+def mock_part(schema: Schema, *, seed: int, rows: int = MOCK_ROWS) -> Part:
+    """Return synthetic rows of the schema's shape, from public constants and ``seed`` only.
+
+    Case ids start with ``MOCK-``; features are standard normal; labels are uniform over the classes.
+    """
+    generator = np.random.default_rng([seed, int(schema.schema_hash[:8], 16)])
+    cases = tuple(f"MOCK-{i:04d}" for i in range(rows))
+    inputs = {}
+    for modality in schema.modalities:
+        values = generator.normal(size=(rows, len(schema.features[modality]))).astype(np.float32)
+        inputs[modality] = (cases, values)
+    return Part(
+        cases=cases,
+        cohorts=(schema.cohort,) * rows,
+        labels=tuple(int(v) for v in generator.integers(0, schema.classes, size=rows)),
+        inputs=inputs,
+    )
+
+
+def check_disjoint(private: Part, mock: Part) -> None:
+    """Refuse a mock that shares a case or a row of any modality with the private part."""
+    if set(private.cases) & set(mock.cases):
+        raise InvalidInput("the mock part shares a case id with the private part; use another mock seed")
+    for modality, (_, values) in mock.inputs.items():
+        held = {row.tobytes() for row in private.inputs[modality][1]}
+        if any(row.tobytes() in held for row in values):
+            raise InvalidInput(f"the mock part shares a {modality} row with the private part; use another mock seed")
+
+
+def _keyed(secret: bytes, purpose: str, case: str) -> bytes:
+    return hmac.new(secret, f"{purpose}\0{case}".encode(), hashlib.sha256).digest()
+
+
+def _write_part(folder: Path, schema: Schema, part: Part) -> None:
+    folder.mkdir()
+    if set(part.inputs) != set(schema.modalities):
+        raise InvalidInput(f"expected inputs for {schema.modalities}, got {tuple(part.inputs)}")
+    records = pd.DataFrame({"case_id": part.cases, "cohort": part.cohorts, "label": part.labels})
+    records.to_parquet(folder / "records.parquet", index=False)
+    for modality, (cases, values) in part.inputs.items():
+        names = list(schema.features[modality])
+        if values.shape != (len(cases), len(names)) or not np.isfinite(values).all():
+            raise InvalidInput(f"expected finite {modality} inputs of shape ({len(cases)}, {len(names)})")
+        table = pd.DataFrame(values, columns=names)
+        table.insert(0, "case_id", list(cases))
+        table.to_parquet(folder / f"{modality}.parquet", index=False)
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path.parent.name}/{path.name}: missing, or other columns than its schema says") from error

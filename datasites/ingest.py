@@ -1,0 +1,194 @@
+"""From tables to one dataset per institution, and the held-out cases of a study on public data.
+
+::
+
+    <out>/federation.json          public: who takes part with which modalities
+    <out>/sites/<site>/            a dataset each (see datasites.dataset)
+    <out>/test/                    the held-out quarter, in the same form (public data only)
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from datasites.dataset import Part, Schema, write_dataset
+from datasites.tcga.federations import Federation, Site, build
+from datasites.tcga.labels import class_count, labels
+from datasites.tcga.preprocessing import clinical_features, clinical_inputs, image_inputs, mrna_inputs
+from datasites.tcga.tables import Cohort, Tables, read_tables
+from datasites.tcga.variables import VARIABLES
+from models.config import MODALITIES
+from privacy.canonical import canonical_json
+from privacy.errors import InvalidInput
+
+Progress = Callable[[str, int, int], None]
+CLINICAL_VARIABLES = tuple(v.column for v in VARIABLES)
+PREPROCESSING: Mapping[str, str] = {
+    "mrna": "arcsinh of the z-score",
+    "image": "signed log1p, centre and scale by kind of feature (datasites.tcga.image_constants), clipped to 5",
+    "clinical": "fixed encodings (datasites.tcga.variables), times 2",
+}
+_Inputs = dict[str, tuple[tuple[str, ...], NDArray[np.float32]]]
+
+
+def ingest(
+    source: Path | Tables,
+    out: Path,
+    *,
+    federation: str,
+    task: str,
+    seed: int,
+    sites: int | None = None,
+    minimum_cases: int = 40,
+    test_fraction: float = 0.25,
+    clinical_variables: Sequence[str] = CLINICAL_VARIABLES,
+    progress: Progress | None = None,
+) -> Federation:
+    """Write one dataset per institution of ``federation``; ``out`` appears complete or not at all.
+
+    Args:
+        source: a folder of cohort tables, or tables that are already read (synthetic ones, say).
+        out: a new folder.
+        federation: see :data:`datasites.tcga.federations.FEDERATIONS`.
+        task: ``I-II``, ``early-late`` or ``ordinal``.
+        seed: of the split; public.
+        sites: how many institutions (default: all of the preset).
+        minimum_cases: see :func:`datasites.tcga.federations.build`.
+        test_fraction: share of the cases that is held out, 0 to 0.9.
+        clinical_variables: which clinical columns become inputs.
+        progress: called with what was done, how much of it, out of how much.
+
+    Raises:
+        InvalidInput: bad tables, names or numbers; nothing was written.
+    """
+    if out.exists():
+        raise InvalidInput(f"expected a new output folder, {out} exists; choose another one or remove it")
+    tables = source if isinstance(source, Tables) else read_tables(source)
+    plan = build(
+        federation,
+        tables,
+        task=task,
+        seed=seed,
+        sites=sites,
+        minimum_cases=minimum_cases,
+        test_fraction=test_fraction,
+    )
+    features = study_features(plan, tables, clinical_variables)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write_all(staging, plan, tables, features, progress)
+        staging.replace(out)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return plan
+
+
+def study_features(plan: Federation, tables: Tables, clinical_variables: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the feature names of every modality that some site of ``plan`` holds."""
+    every = {
+        "mrna": tables.genes,
+        "image": tables.image_features,
+        "clinical": tuple(clinical_features(clinical_variables)),
+    }
+    held = {m for site in plan.sites for m in site.modalities}
+    return {m: every[m] for m in MODALITIES if m in held}
+
+
+def site_schema(plan: Federation, site: Site, features: Mapping[str, tuple[str, ...]]) -> Schema:
+    """Return the public description of one site's dataset."""
+    return Schema(
+        name=f"{site.name}-staging",
+        version=1,
+        institution=site.institution,
+        cohort=site.cohort,
+        cohorts=plan.cohorts,
+        task=plan.task,
+        classes=class_count(plan.task),
+        modalities=tuple(m for m in MODALITIES if m in site.modalities),
+        features=dict(features),
+        preprocessing={m: PREPROCESSING[m] for m in features},
+        source=f"{plan.name} federation of cohort tables",
+    )
+
+
+def site_part(
+    cases: Sequence[str], modalities: Sequence[str], tables: Tables, task: str, features: Mapping[str, tuple[str, ...]]
+) -> Part:
+    """Return the rows of ``cases`` with the modalities asked for, joined by case id across all cohorts."""
+    wanted = set(cases)
+    found: dict[str, list[tuple[tuple[str, ...], NDArray[np.float32]]]] = {m: [] for m in modalities}
+    rows: list[tuple[str, str, int]] = []
+    for cohort in tables.cohorts.values():
+        own = labels(cohort.clinical, task)
+        members = sorted(wanted & set(own))
+        rows += [(case, cohort.name, own[case]) for case in members]
+        for modality in modalities:
+            found[modality].append(_inputs(cohort, modality, members, features[modality]))
+    rows.sort()
+    return Part(
+        cases=tuple(r[0] for r in rows),
+        cohorts=tuple(r[1] for r in rows),
+        labels=tuple(r[2] for r in rows),
+        inputs={m: _stacked(parts, len(features[m])) for m, parts in found.items()},
+    )
+
+
+def _inputs(
+    cohort: Cohort, modality: str, cases: Sequence[str], features: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    held = tuple(case for case in cases if cohort.holds(case, modality))
+    if not held:
+        return (), np.zeros((0, len(features)), dtype=np.float32)
+    where = f"{cohort.name}/{modality}"
+    if modality == "clinical":
+        variables = list(dict.fromkeys(name.split(":")[0] for name in features))
+        return held, clinical_inputs(cohort.clinical.loc[list(held)], variables)
+    table: pd.DataFrame = cohort.modalities[modality].loc[list(held)]
+    inputs = mrna_inputs if modality == "mrna" else image_inputs
+    return held, inputs(table, features, where=where)
+
+
+def _stacked(
+    parts: Sequence[tuple[tuple[str, ...], NDArray[np.float32]]], width: int
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    cases = tuple(case for held, _ in parts for case in held)
+    values = np.concatenate([np.zeros((0, width), dtype=np.float32), *(v for _, v in parts)])
+    return cases, values
+
+
+def _write_all(
+    folder: Path,
+    plan: Federation,
+    tables: Tables,
+    features: Mapping[str, tuple[str, ...]],
+    progress: Progress | None,
+) -> None:
+    parts = [(folder / "sites" / site.name, site) for site in plan.sites]
+    for done, (path, site) in enumerate(parts, start=1):
+        rows = site_part(site.cases, site.modalities, tables, plan.task, features)
+        write_dataset(path, site_schema(plan, site, features), rows, mock_seed=done)
+        if progress:
+            progress(site.name, done, len(parts) + 1)
+    everything = Site(
+        name="test", institution="held out", cohort=plan.cohorts[0], modalities=tuple(features), cases=plan.test
+    )
+    rows = site_part(plan.test, everything.modalities, tables, plan.task, features)
+    write_dataset(folder / "test", site_schema(plan, everything, features), rows)
+    (folder / "federation.json").write_bytes(canonical_json(_public(plan)))
+    if progress:
+        progress("test", len(parts) + 1, len(parts) + 1)
+
+
+def _public(plan: Federation) -> dict[str, object]:
+    sites = [{k: v for k, v in asdict(site).items() if k != "cases"} for site in plan.sites]
+    return {"name": plan.name, "task": plan.task, "cohorts": plan.cohorts, "sites": sites}

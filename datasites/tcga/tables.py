@@ -1,0 +1,123 @@
+"""Reading a folder of TCGA tables as hospitals have them: one sub-folder per cohort, joined by case id.
+
+``<COHORT>/clinical.csv`` is required (``case_id``, ``tss``, ``stage``, clinical variables); ``mrna.parquet`` and
+``image_features.parquet`` (or ``.csv``) are optional. Rows are joined by ``case_id`` and never by their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from privacy.errors import InvalidInput
+
+FILES: Mapping[str, str] = {"mrna": "mrna", "image": "image_features"}
+STAGES = {"I": 0, "II": 1, "III": 2, "IV": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """The tables of one cancer, indexed by case id; a modality that was not measured is absent."""
+
+    name: str
+    clinical: pd.DataFrame
+    modalities: Mapping[str, pd.DataFrame]
+
+    def holds(self, case: str, modality: str) -> bool:
+        """Return whether ``case`` has ``modality`` here."""
+        table = self.clinical if modality == "clinical" else self.modalities.get(modality)
+        return table is not None and case in table.index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """All cohorts of a folder, and the genes that every cohort measures."""
+
+    cohorts: Mapping[str, Cohort]
+    genes: tuple[str, ...]
+    image_features: tuple[str, ...]
+
+
+def read_tables(folder: Path) -> Tables:
+    """Read every cohort below ``folder``.
+
+    Raises:
+        InvalidInput: no such folder, no cohort in it, or a table without ``case_id`` or with duplicate cases.
+    """
+    if not folder.is_dir():
+        raise InvalidInput(f"expected a folder of cohort tables, found none at {folder}; give --data an existing one")
+    names = sorted(p.parent.name for p in folder.glob("*/clinical.csv"))
+    if not names:
+        raise InvalidInput(
+            f"expected <COHORT>/clinical.csv below {folder}, found none; give the folder that holds the cohorts"
+        )
+    return join_cohorts([_read_cohort(folder / name) for name in names])
+
+
+def join_cohorts(cohorts: list[Cohort]) -> Tables:
+    """Return cohorts as one set of tables with the feature columns they have in common."""
+    return Tables(
+        cohorts={c.name: c for c in cohorts},
+        genes=_common(cohorts, "mrna"),
+        image_features=_common(cohorts, "image"),
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read one CSV or Parquet table, indexed by ``case_id``.
+
+    Raises:
+        InvalidInput: the file cannot be read, has no ``case_id``, an empty one, or the same one twice.
+    """
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
+        raise InvalidInput(f"{where}: expected a {path.suffix[1:]} table, could not read it as one") from error
+    if "case_id" not in table.columns:
+        raise InvalidInput(f"{where}: expected a column case_id, got {len(table.columns)} columns without it")
+    if table["case_id"].isna().any():
+        raise InvalidInput(f"{where}: every row needs a case_id, {int(table['case_id'].isna().sum())} have none")
+    repeated = int(table["case_id"].duplicated().sum())
+    if repeated:
+        raise InvalidInput(f"{where}: expected every case once, {repeated} rows repeat a case_id; merge or drop them")
+    return table.set_index("case_id").sort_index()
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"case_id": str, "tss": str}, low_memory=False)
+
+
+def _read_cohort(folder: Path) -> Cohort:
+    clinical = read_table(folder / "clinical.csv")
+    if "stage" not in clinical.columns:
+        raise InvalidInput(f"{folder.name}/clinical.csv: expected a column stage with I, II, III or IV")
+    found = set(clinical["stage"].dropna().astype(str)) - set(STAGES)
+    if found:
+        raise InvalidInput(f"{folder.name}/clinical.csv: expected stages I, II, III, IV or blank, found other values")
+    paths = {m: _existing(folder, stem) for m, stem in FILES.items()}
+    return Cohort(
+        name=folder.name,
+        clinical=clinical,
+        modalities={m: read_table(path) for m, path in paths.items() if path is not None},
+    )
+
+
+def _existing(folder: Path, stem: str) -> Path | None:
+    paths = [folder / f"{stem}{suffix}" for suffix in (".parquet", ".csv")]
+    return next((path for path in paths if path.exists()), None)
+
+
+def _common(cohorts: list[Cohort], modality: str) -> tuple[str, ...]:
+    tables = [c.modalities[modality] for c in cohorts if modality in c.modalities]
+    if not tables:
+        return ()
+    shared = set(tables[0].columns).intersection(*(t.columns for t in tables[1:]))
+    if not shared:
+        raise InvalidInput(
+            f"the cohorts' {modality} tables have no column in common; check that they name features alike"
+        )
+    return tuple(str(c) for c in tables[0].columns if c in shared)
