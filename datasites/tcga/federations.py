@@ -19,6 +19,7 @@ from privacy.errors import InvalidInput
 
 FEDERATIONS = ("tri-modal", "bi-modal", "upper-bound", "tissue-source-sites", "dirichlet")
 MINIMUM_SITES = 3
+_DIRICHLET_TRIES = 50
 
 MRNA, IMAGE, CLINICAL = "mrna", "image", "clinical"
 Pattern = tuple[str, ...]
@@ -73,7 +74,7 @@ def build(
     Args:
         name: one of :data:`FEDERATIONS`.
         task: one of :data:`datasites.tcga.labels.TASKS`.
-        seed: the split; the same seed gives the same federation.
+        seed: the split; the same seed gives the same federation, and every federation the same test cases.
         test_fraction: the share held out per cohort and stage, 0 to 0.9.
         sites: how many institutions, at least 3 (the presets have nine: three per cohort). Fewer than nine keep
             the first institutions of each cohort, which hold the most modalities, and share all its cases.
@@ -89,21 +90,23 @@ def build(
         raise InvalidInput(f"expected a test fraction between 0 and 0.9, got {test_fraction}")
     if sites is not None and sites < MINIMUM_SITES:
         raise InvalidInput(f"expected at least {MINIMUM_SITES} sites, got {sites}: no sum of fewer is ever decrypted")
-    generator = np.random.default_rng(seed)
     made: list[Site] = []
     test: list[str] = []
     names = tuple(sorted(tables.cohorts, key=lambda c: (c not in _TRI, list(_TRI).index(c) if c in _TRI else 0, c)))
     shares = _sites_per_cohort(name, names, sites)
-    for cohort_name in names:
+    for index, cohort_name in enumerate(names):
         cohort = tables.cohorts[cohort_name]
         label = labels(cohort.clinical, task)
-        held_out, rest = _hold_out(label, test_fraction, generator)
+        held_out, rest = _hold_out(label, test_fraction, np.random.default_rng([seed, index]))
         test += held_out
         if name == "tissue-source-sites":
             made += _real_sites(cohort, label, rest, minimum_cases)
         else:
-            weights = _dirichlet(label, shares[cohort_name], alpha, generator) if name == "dirichlet" else None
-            made += _dealt_sites(name, cohort, label, rest, shares[cohort_name], weights, generator)
+            count = shares[cohort_name]
+            hands = [rest[i::count] for i in range(count)]  # `rest` comes sorted by stage: this stratifies
+            if name == "dirichlet":
+                hands = _dirichlet_hands(label, rest, count, alpha, np.random.default_rng([seed, index, 1]))
+            made += _dealt_sites(name, cohort, hands)
     if name == "tissue-source-sites" and sites is not None:
         made = sorted(made, key=lambda s: -len(s.cases))[:sites]
     _check(name, made, sites)
@@ -137,23 +140,7 @@ def _patterns(name: str, cohort: str) -> tuple[Pattern, ...]:
     return _BI if name == "bi-modal" else _UPPER
 
 
-def _dealt_sites(
-    name: str,
-    cohort: Cohort,
-    label: Mapping[str, int],
-    cases: Sequence[str],
-    count: int,
-    weights: np.ndarray[tuple[int, int], np.dtype[np.float64]] | None,
-    generator: np.random.Generator,
-) -> list[Site]:
-    hands: list[list[str]] = [[] for _ in range(count)]
-    turn = 0
-    for case in cases if count else ():
-        if weights is None:  # `cases` come sorted by stage, so dealing in turn stratifies
-            hands[turn % count].append(case)
-            turn += 1
-        else:
-            hands[int(generator.choice(count, p=weights[label[case]]))].append(case)
+def _dealt_sites(name: str, cohort: Cohort, hands: Sequence[Sequence[str]]) -> list[Site]:
     patterns = _patterns(name, cohort.name)
     return [
         _site(
@@ -167,12 +154,20 @@ def _dealt_sites(
     ]
 
 
-def _dirichlet(
-    label: Mapping[str, int], count: int, alpha: float, generator: np.random.Generator
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    classes = max(label.values(), default=0) + 1
-    drawn: np.ndarray[tuple[int, int], np.dtype[np.float64]] = generator.dirichlet([alpha] * count, size=classes)
-    return drawn
+def _dirichlet_hands(
+    label: Mapping[str, int], cases: Sequence[str], count: int, alpha: float, generator: np.random.Generator
+) -> list[list[str]]:
+    """Deal every class by its own Dirichlet shares; a draw that leaves a site nearly empty is drawn again."""
+    enough = min(5, len(cases) // (4 * count)) if count else 0
+    hands: list[list[str]] = []
+    for _ in range(_DIRICHLET_TRIES):
+        shares = generator.dirichlet([alpha] * count, size=1 + max(label.values()))
+        hands = [[] for _ in range(count)]
+        for case in cases:
+            hands[int(generator.choice(count, p=shares[label[case]]))].append(case)
+        if min(len(hand) for hand in hands) >= max(1, enough):
+            return hands
+    return hands
 
 
 def _real_sites(cohort: Cohort, label: Mapping[str, int], rest: Sequence[str], minimum: int) -> list[Site]:

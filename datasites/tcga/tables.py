@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,14 +54,20 @@ def read_tables(folder: Path) -> Tables:
         raise InvalidInput(
             f"expected <COHORT>/clinical.csv below {folder}, found none; give the folder that holds the cohorts"
         )
-    return join_cohorts([_read_cohort(folder / name) for name in names])
+    listed = folder / "genes_common.txt"
+    genes = listed.read_text().split() if listed.exists() else None
+    return join_cohorts([_read_cohort(folder / name) for name in names], genes=genes)
 
 
-def join_cohorts(cohorts: list[Cohort]) -> Tables:
-    """Return cohorts as one set of tables with the feature columns they have in common."""
+def join_cohorts(cohorts: list[Cohort], *, genes: Sequence[str] | None = None) -> Tables:
+    """Return cohorts as one set of tables with the feature columns they have in common.
+
+    ``genes`` is a public list of genes to keep (``genes_common.txt`` of the folder); default: all in common.
+    """
+    common = _common(cohorts, "mrna")
     return Tables(
         cohorts={c.name: c for c in cohorts},
-        genes=_common(cohorts, "mrna"),
+        genes=common if genes is None else _kept(common, set(genes)),
         image_features=_common(cohorts, "image"),
     )
 
@@ -121,3 +127,7 @@ def _common(cohorts: list[Cohort], modality: str) -> tuple[str, ...]:
             f"the cohorts' {modality} tables have no column in common; check that they name features alike"
         )
     return tuple(str(c) for c in tables[0].columns if c in shared)
+
+
+def _kept(columns: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:
+    return tuple(c for c in columns if c in wanted)
