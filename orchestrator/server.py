@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -34,6 +35,8 @@ from datasites.envelope import unpack_envelope
 from datasites.roster import Roster
 from orchestrator.authentication import Authenticator
 from orchestrator.board import Board
+from orchestrator.mailbox import create_mailbox_router
+from orchestrator.mailbox_store import MailboxStore
 from orchestrator.problems import install_problem_handlers
 from orchestrator.rounds import StudyRunner
 from orchestrator.status import study_status
@@ -93,8 +96,8 @@ class Service:
         self.store.close()
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the orchestrator's application."""
+def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
+    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -107,6 +110,7 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="Tessera orchestrator", lifespan=lifespan)
     install_problem_handlers(app)
     authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
+    app.include_router(create_mailbox_router(MailboxStore(mailbox_folder), authenticate))
     _add_health(app, service)
     _add_studies(app, service, authenticate)
     _add_rounds(app, service, authenticate)

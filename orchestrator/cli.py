@@ -1,0 +1,250 @@
+"""The command line: ``tessera`` and its subcommands.
+
+Exit codes: 0 ok, 1 failed, 2 usage or bad input, 3 denied by a policy or a protocol rule. Errors are one line on
+standard error; ``--json`` puts one JSON object on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
+
+app = typer.Typer(
+    name="tessera",
+    help="Privacy-hardened, multi-modal federated learning for cancer staging.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+datasite_app = typer.Typer(help="A hospital's datasite.", no_args_is_help=True)
+orchestrator_app = typer.Typer(help="The study scientists' orchestrator.", no_args_is_help=True)
+keyholder_app = typer.Typer(help="The neutral keyholder.", no_args_is_help=True)
+app.add_typer(datasite_app, name="datasite")
+app.add_typer(orchestrator_app, name="orchestrator")
+app.add_typer(keyholder_app, name="keyholder")
+
+console = Console(stderr=True)
+
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # typer exports only this subclass of its usage errors
+
+HomeOption = Annotated[Path, typer.Option("--home", help="The role's folder.")]
+ParentOption = Annotated[bool, typer.Option("--end-with-parent", hidden=True)]
+
+
+def show(value: Any) -> None:
+    """Print one JSON object on one line of standard output."""
+    typer.echo(json.dumps(value, sort_keys=False, default=str))
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Folder of TCGA tables; synthetic patients when left out.")] = None,
+    federation: Annotated[
+        str, typer.Option(help="tri-modal, bi-modal, upper-bound, tissue-source-sites.")
+    ] = "tri-modal",
+    task: Annotated[str, typer.Option(help="I-II, early-late or ordinal.")] = "early-late",
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of training.")] = 5,
+    sites: Annotated[int, typer.Option(min=3, max=50, help="Number of institutions.")] = 9,
+    out: Annotated[Path | None, typer.Option(help="Where everything is kept; a new folder by default.")] = None,
+    manual: Annotated[bool, typer.Option("--manual", help="Leave the approvals to you, in the browser.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the data split and, with --public-noise, of the noise.")] = 0,
+    epsilon: Annotated[float, typer.Option(help="Worst-case epsilon per patient (inf: no privacy).")] = 8.0,
+    noise: Annotated[str, typer.Option(help="local or shared.")] = "local",
+    model: Annotated[str, typer.Option(help="linear, mlp or mlp-auxiliary.")] = "linear",
+    public_noise: Annotated[
+        bool, typer.Option("--public-noise", help="Derive all noise from the seed: NO PRIVACY.")
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")] = False,
+) -> None:
+    """Start a whole consortium on this machine, train, and show what it cost."""
+    from orchestrator.demo import DemoSettings, run_demo
+    from orchestrator.demo_view import DemoView
+
+    settings = DemoSettings(
+        data=data,
+        federation=federation,
+        task=task,
+        rounds=rounds,
+        sites=sites,
+        out=out,
+        manual=manual,
+        seed=seed,
+        epsilon=epsilon,
+        noise=noise,
+        architecture=model,
+        public_noise=public_noise,
+    )
+    with DemoView(console) as view:
+        result = run_demo(settings, view)
+    view.summary(result)
+    if json_output:
+        show(result)
+
+
+@datasite_app.command("init")
+def datasite_init(
+    home: HomeOption,
+    name: Annotated[str, typer.Option(help="Name of the datasite, such as hospital-a.")],
+    institution: Annotated[str, typer.Option(help="Name of the institution.")],
+    orchestrator_url: Annotated[str, typer.Option(help="Address of the orchestrator.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the portal; 0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="Address the portal listens on.")] = "127.0.0.1",
+) -> None:
+    """Make a datasite's folder and identity, and show its public key."""
+    _init(home, name, institution, "datasite", orchestrator_url, host, port)
+
+
+@datasite_app.command("ingest")
+def datasite_ingest(
+    source: Annotated[Path, typer.Argument(help="Folder of tables, as described in docs/data.md.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets one dataset per institution.")],
+    federation: Annotated[str, typer.Option(help="Preset that says who holds what.")] = "tri-modal",
+    task: Annotated[str, typer.Option(help="I-II, early-late or ordinal.")] = "early-late",
+    sites: Annotated[
+        int | None, typer.Option(min=3, help="Number of institutions; the preset's own by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Turn tables into per-institution datasets with a private and a mock part."""
+    from rich.progress import Progress
+
+    from datasites.ingest import ingest
+
+    with Progress(console=console, transient=True) as bar:
+        job = bar.add_task("Ingesting")
+        plan = ingest(
+            source,
+            out,
+            federation=federation,
+            task=task,
+            sites=sites,
+            seed=seed,
+            progress=lambda name, done, total: bar.update(job, description=name, completed=done, total=total),
+        )
+    for site in plan.sites:
+        console.print(f"{site.name}: {len(site.cases)} patients, {', '.join(site.modalities)}", highlight=False)
+    if json_output:
+        sites_made = [{"name": s.name, "modalities": s.modalities, "patients": len(s.cases)} for s in plan.sites]
+        show({"out": str(out), "federation": plan.name, "task": plan.task, "sites": sites_made, "test": len(plan.test)})
+
+
+@datasite_app.command("run")
+def datasite_run(home: HomeOption, end_with_parent: ParentOption = False) -> None:
+    """Run a datasite: portal, PySyft node and rounds."""
+    from datasites.daemon import run
+
+    _serve(lambda: run(home), end_with_parent)
+
+
+@orchestrator_app.command("init")
+def orchestrator_init(
+    home: HomeOption,
+    name: Annotated[str, typer.Option(help="Name of the orchestrator.")] = "orchestrator",
+    institution: Annotated[str, typer.Option(help="Name of the institution.")] = "Study scientists",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="Address it listens on.")] = "127.0.0.1",
+) -> None:
+    """Make the orchestrator's folder and identity, and show its public key."""
+    _init(home, name, institution, "orchestrator", "", host, port)
+
+
+@orchestrator_app.command("run")
+def orchestrator_run(home: HomeOption, end_with_parent: ParentOption = False) -> None:
+    """Run the orchestrator: mailbox, rounds, encrypted sums."""
+    from orchestrator.daemon import run
+
+    _serve(lambda: run(home), end_with_parent)
+
+
+@keyholder_app.command("init")
+def keyholder_init(
+    home: HomeOption,
+    orchestrator_url: Annotated[str, typer.Option(help="Address of the orchestrator.")],
+    name: Annotated[str, typer.Option(help="Name of the keyholder.")] = "keyholder",
+    institution: Annotated[str, typer.Option(help="Name of the institution.")] = "Neutral keyholder",
+) -> None:
+    """Make the keyholder's folder and identity, and show its public key."""
+    _init(home, name, institution, "keyholder", orchestrator_url, "127.0.0.1", 0)
+
+
+@keyholder_app.command("run")
+def keyholder_run(home: HomeOption, end_with_parent: ParentOption = False) -> None:
+    """Run the keyholder: round keys, decryption of sums."""
+    from datasites.keyholder.daemon import run
+
+    _serve(lambda: run(home), end_with_parent)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A role's folder, or a copy of it.")],
+    json_output: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Check journal and ledger of a folder offline and say where they break."""
+    from privacy.verification import verify_folder
+
+    findings = [str(f) for f in verify_folder(folder)]
+    if json_output:
+        show({"folder": str(folder), "ok": not findings, "findings": findings})
+    elif findings:
+        for line in findings:
+            console.print(f"[red]{line}[/red]")
+    else:
+        console.print("[green]Every entry, signature and charge holds.[/green]")
+    if findings:
+        raise typer.Exit(1)
+
+
+def _init(home: Path, name: str, institution: str, role: Any, url: str, host: str, port: int) -> None:
+    from dataclasses import asdict
+
+    from datasites.home import Config, Home
+    from privacy.identity import fingerprint
+
+    config = Config(name=name, institution=institution, role=role, orchestrator_url=url, host=host, port=port)
+    party = Home.create(home, config).party()
+    show({**asdict(party), "fingerprint": fingerprint(party.public_key)})
+
+
+def _serve(run: Any, end_with_parent: bool) -> None:
+    from datasites.lifecycle import end_with_parent as watch
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if end_with_parent:
+        watch()
+    run()
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except (typer.Abort, KeyboardInterrupt):
+        console.print("ended; nothing is left running")
+        sys.exit(130)
+    except TesseraError as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(_code(error))
+    except _USAGE_ERROR as error:
+        error.show()
+        sys.exit(2)
+
+
+def _code(error: TesseraError) -> int:
+    if isinstance(error, InvalidInput):
+        return 2
+    return 3 if isinstance(error, Refused) and not isinstance(error, Tampered) else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The orchestrator's process: one address for mailbox, studies and rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import uvicorn
+
+from datasites.home import Home
+from datasites.lifecycle import announce, bind
+from orchestrator.server import Service, create_app
+from orchestrator.store import Store
+from privacy.journal import Journal
+
+_GRACE_SECONDS = 5
+
+
+def run(folder: Path) -> None:
+    """Serve until the process is asked to end.
+
+    Raises:
+        InvalidInput: the folder is no orchestrator's, or its port is taken.
+    """
+    home = Home(folder=folder)
+    config = home.config()
+    identity = home.identity()
+    listener = bind(config.host, config.port)
+    service = Service(
+        identity=identity,
+        roster=home.roster(),
+        store=Store(folder / "store", os.environ.get("DATABASE_URL")),
+        journal=Journal(folder / "journal.sqlite", identity),
+    )
+    app = create_app(service, mailbox_folder=folder / "mailbox")
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
+    )
+
+    async def serve() -> None:
+        announce(folder, listener, "orchestrator")
+        await server.serve(sockets=[listener])
+
+    asyncio.run(serve())
+    (folder / "address.json").unlink(missing_ok=True)

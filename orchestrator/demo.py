@@ -1,0 +1,343 @@
+"""A whole consortium on one machine: data, identities, processes, proposal, approvals, rounds, reports.
+
+The demo plays every person in turn, through the same interfaces they would use: it ingests tables for each hospital,
+exchanges public keys, proposes a study over PySyft, approves it in each hospital's portal by its HTTP API, waits for
+the rounds and evaluates the model on patients who were held out before anything else.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+from datasites.accounts import AccountStore
+from datasites.home import Config, Home
+from datasites.http import SignedClient
+from datasites.roster import Roster
+from orchestrator.demo_data import Prepared, prepare
+from orchestrator.processes import Processes, address
+from orchestrator.propose import StudySettings, local_blocks
+from orchestrator.results import final_metrics, write_study_report
+from orchestrator.submit import offers_of, submit
+from privacy.errors import InvalidInput, TesseraError
+
+STUDY = "cancer-staging"
+_READY_SECONDS = 90.0
+_OFFER_SECONDS = 120.0
+_POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """What ``tessera demo`` is asked for."""
+
+    data: Path | None
+    federation: str
+    task: str
+    rounds: int
+    sites: int
+    out: Path | None
+    manual: bool
+    seed: int
+    epsilon: float
+    noise: str
+    architecture: str
+    public_noise: bool
+
+
+class Progress(Protocol):
+    """Somebody who shows how far the demo is."""
+
+    def step(self, text: str) -> None:
+        """A new step has begun."""
+
+    def note(self, text: str) -> None:
+        """Something people should read and keep."""
+
+    def rounds(self, done: int, total: int, text: str) -> None:
+        """``done`` of ``total`` rounds are finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviewer:
+    """The demo's steward at one hospital."""
+
+    site: str
+    name: str
+    password: str
+
+
+def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
+    """Run the demo and return the object that ``--json`` prints.
+
+    Raises:
+        InvalidInput: bad options or tables; nothing was started.
+        TesseraError: a role failed; everything is ended.
+    """
+    _check(settings)
+    started = time.monotonic()
+    out = _out_folder(settings)
+    progress.step("Dealing patients to hospitals")
+    prepared = prepare(
+        settings.data, out, federation=settings.federation, task=settings.task, sites=settings.sites, seed=settings.seed
+    )
+    homes = _make_homes(out, prepared)
+    reviewers = [_invite(homes[site.name]) for site in prepared.sites]
+    with ExitStack() as stack:
+        processes = stack.enter_context(Processes(logs=out / "logs"))
+        progress.step("Starting orchestrator, keyholder and hospitals")
+        _start(processes, homes, prepared)
+        result = _study(settings, progress, homes, prepared, reviewers, processes)
+    reports = _reports(homes, prepared) + write_study_report(out, result)
+    return {
+        "study": STUDY,
+        "rounds_completed": result["rounds_completed"],
+        "seconds": round(time.monotonic() - started, 1),
+        "uplink_bytes": sum(c["uplink_bytes"] for c in result["checkpoints"]),
+        "metrics": result["metrics"],
+        "sites": result["sites"],
+        "reports": reports,
+        "out": str(out),
+    }
+
+
+def _check(settings: DemoSettings) -> None:
+    if settings.noise not in ("local", "shared"):
+        raise InvalidInput(f"expected noise to be local or shared, got {settings.noise!r}")
+    if not settings.epsilon > 0:
+        raise InvalidInput(f"expected epsilon above 0, got {settings.epsilon:g}; use inf for no privacy at all")
+    if settings.architecture not in ("linear", "mlp", "mlp-auxiliary"):
+        raise InvalidInput(f"expected model linear, mlp or mlp-auxiliary, got {settings.architecture!r}")
+    if settings.out is not None and settings.out.exists() and any(settings.out.iterdir()):
+        raise InvalidInput(f"expected an empty or new folder for --out, got {settings.out}; choose another")
+
+
+def _out_folder(settings: DemoSettings) -> Path:
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
+    return (settings.out or Path(".demo") / stamp).absolute()
+
+
+# homes -------------------------------------------------------------------------------------------------------------
+
+
+def _make_homes(out: Path, prepared: Prepared) -> dict[str, Home]:
+    homes = {
+        "orchestrator": _home(out, "orchestrator", "Study scientists (demo)", "orchestrator"),
+        "keyholder": _home(out, "keyholder", "Neutral keyholder (demo)", "keyholder"),
+    }
+    for site in prepared.sites:
+        homes[site.name] = _home(out, site.name, site.institution, "datasite")
+    roster = Roster(
+        orchestrator=homes["orchestrator"].party(),
+        keyholder=homes["keyholder"].party(),
+        sites=tuple(homes[s.name].party() for s in prepared.sites),
+    )
+    for home in homes.values():
+        roster.save(home.folder / "roster.json")
+    for site in prepared.sites:
+        _write_policy(homes[site.name], roster)
+    return homes
+
+
+def _home(out: Path, name: str, institution: str, role: Any) -> Home:
+    folder = out / name
+    url = "http://127.0.0.1:9"  # replaced once the orchestrator listens
+    return Home.create(folder, Config(name=name, institution=institution, role=role, orchestrator_url=url))
+
+
+def _write_policy(home: Home, roster: Roster) -> None:
+    """Write the demo's policy: what a cautious owner sets, and the partners whose fingerprints were compared."""
+    lines = [
+        "# Policy of this datasite (docs/review.md). In the demo all fingerprints count as compared.",
+        "[budget]",
+        f"epsilon_cap = {_DEMO_CAP}",
+        f"delta = {_DEMO_DELTA}",
+        "[noise]",
+        'modes = ["local", "shared"]',
+        "minimum_multiplier = 0.3",
+        "allow_public_seed = true",
+        "allow_infinite_epsilon = true",
+    ]
+    for party in roster.everybody:
+        if party.public_key != home.identity().public_key:
+            lines += ["[[partners]]", f"name = {json.dumps(party.name)}", f'public_key = "{party.public_key}"']
+    (home.folder / "policy.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+_DEMO_CAP = 12.0
+_DEMO_DELTA = 1e-4
+
+
+def _invite(home: Home) -> Reviewer:
+    store = AccountStore(home.folder / "accounts.sqlite")
+    try:
+        token = store.invite("steward", now=dt.datetime.now(dt.UTC))
+    finally:
+        store.close()
+    return Reviewer(site=home.config().name, name=token, password=secrets.token_urlsafe(12))
+
+
+def _start(processes: Processes, homes: dict[str, Home], prepared: Prepared) -> None:
+    orchestrator = homes["orchestrator"]
+    processes.start("orchestrator", ["orchestrator", "run", "--home", str(orchestrator.folder)])
+    processes.wait_until_ready([orchestrator.folder], _READY_SECONDS)
+    url = address(orchestrator.folder)
+    for name, home in homes.items():
+        if name != "orchestrator":
+            config = home.config()
+            Home.create(home.folder, Config(**{**config.__dict__, "orchestrator_url": url}))
+    processes.start("keyholder", ["keyholder", "run", "--home", str(homes["keyholder"].folder)])
+    for site in prepared.sites:
+        processes.start(site.name, ["datasite", "run", "--home", str(homes[site.name].folder)])
+    others = [homes["keyholder"].folder, *(homes[s.name].folder for s in prepared.sites)]
+    processes.wait_until_ready(others, _READY_SECONDS)
+
+
+# the study ---------------------------------------------------------------------------------------------------------
+
+
+def _study(
+    settings: DemoSettings,
+    progress: Progress,
+    homes: dict[str, Home],
+    prepared: Prepared,
+    reviewers: Sequence[Reviewer],
+    processes: Processes,
+) -> dict[str, Any]:
+    home = homes["orchestrator"]
+    client = SignedClient(home.identity(), address(home.folder), home.identity().public_key)
+    progress.step("Reading what the hospitals published (PySyft mock data and released counts)")
+    offers = offers_of(home, client, [s.name for s in prepared.sites], seconds=_OFFER_SECONDS, check=processes.check)
+    progress.step("Proposing the study")
+    study = StudySettings(
+        study=STUDY,
+        purpose="Train one model that tells early from late cancer stages from what several hospitals hold.",
+        legal_basis="Demonstration on public or synthetic data; no legal basis needed.",
+        task=settings.task,  # type: ignore[arg-type]  # checked against the offers
+        rounds=settings.rounds,
+        epsilon=settings.epsilon,
+        delta=_DEMO_DELTA,
+        noise=settings.noise,  # type: ignore[arg-type]  # checked above
+        architecture=settings.architecture,  # type: ignore[arg-type]  # checked above
+        seed=settings.seed if settings.public_noise else None,
+    )
+    proposal = submit(home, client, study, offers)
+    for block in local_blocks(proposal):
+        progress.note(f"the {block} part has fewer than {proposal.min_sites} holders and stays at its sites")
+    progress.step("Waiting for the hospitals to review and approve")
+    _approve(settings, progress, homes, reviewers, proposal.proposal_hash, processes)
+    status = _wait(progress, client, proposal.rounds, processes)
+    progress.step("Evaluating on held-out patients")
+    metrics = final_metrics(client, status, prepared)
+    return {
+        **status,
+        "metrics": metrics,
+        "sites": [_site_result(homes[s.name], s, status, client) for s in prepared.sites],
+    }
+
+
+def _approve(
+    settings: DemoSettings,
+    progress: Progress,
+    homes: dict[str, Home],
+    reviewers: Sequence[Reviewer],
+    proposal_hash: str,
+    processes: Processes,
+) -> None:
+    for reviewer in reviewers:
+        url = address(homes[reviewer.site].folder)
+        if settings.manual:
+            progress.note(f"{reviewer.site}: open {url}/register?token={reviewer.name} , make an account, approve")
+        else:
+            _approve_as(reviewer, url, proposal_hash, processes)
+
+
+def _approve_as(reviewer: Reviewer, url: str, proposal_hash: str, processes: Processes) -> None:
+    """Do what a steward does: make an account from the one-time link, log in, read the request, approve."""
+    with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as portal:
+        person = {"name": f"steward of {reviewer.site}", "password": reviewer.password}
+        _ok(portal.post("/api/register", json={"token": reviewer.name, **person}))
+        session = _ok(portal.post("/api/login", json=person))
+        deadline = time.monotonic() + _OFFER_SECONDS
+        while not any(r["proposal_hash"] == proposal_hash for r in _ok(portal.get("/api/requests"))):
+            processes.check()
+            if time.monotonic() > deadline:
+                raise TesseraError(f"the proposal did not reach {reviewer.site} in {_OFFER_SECONDS:g} s; see its log")
+            time.sleep(_POLL_SECONDS)
+        _ok(
+            portal.post(
+                f"/api/requests/{proposal_hash}/approve",
+                json={"password": reviewer.password},
+                headers={"x-csrf-token": session["csrf"]},
+            )
+        )
+
+
+def _ok(response: httpx.Response) -> Any:
+    if response.is_success:
+        return response.json()
+    detail = response.json().get("detail", "") if "json" in response.headers.get("content-type", "") else ""
+    raise TesseraError(f"{response.request.url.path} answered {response.status_code}: {detail}")
+
+
+def _wait(progress: Progress, client: SignedClient, rounds: int, processes: Processes) -> dict[str, Any]:
+    while True:
+        processes.check()
+        status: dict[str, Any] = client.get_json(f"/studies/{STUDY}")
+        state = status["state"]
+        progress.rounds(status["rounds_completed"], rounds, state)
+        if state == "finished":
+            return status
+        if state in ("paused", "failed"):
+            raise TesseraError(f"the study is {state}: {status['reason']}")
+        time.sleep(_POLL_SECONDS)
+
+
+# what it cost ------------------------------------------------------------------------------------------------------
+
+
+def _site_result(home: Home, site: Any, status: dict[str, Any], client: SignedClient) -> dict[str, Any]:
+    report = _wait_for_report(home)
+    rounds = sum(site.name in c["sites"] for c in status["checkpoints"])
+    return {
+        "name": site.name,
+        "institution": site.institution,
+        "modalities": list(site.modalities),
+        "patients": len(site.cases),
+        "rounds": rounds,
+        "epsilon_spent": _finite(report["epsilon_spent"]),
+        "delta": report["delta"],
+        "epsilon_cap": report["epsilon_cap"],
+    }
+
+
+def _wait_for_report(home: Home, seconds: float = 60.0) -> dict[str, Any]:
+    path = home.folder / "reports" / "summary.json"
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TesseraError(f"{home.folder.name} wrote no privacy report in {seconds:g} s; see its log")
+        time.sleep(0.1)
+    return dict(json.loads(path.read_bytes()))
+
+
+def _finite(value: float | None) -> float | str | None:
+    return "inf" if value is not None and math.isinf(value) else value
+
+
+def _reports(homes: dict[str, Home], prepared: Prepared) -> list[str]:
+    found = []
+    for site in prepared.sites:
+        folder = homes[site.name].folder / "reports"
+        found += sorted(str(p) for p in folder.glob("privacy-report.*"))
+    return found

@@ -1,0 +1,84 @@
+"""What a person sees of the demo: steps, a bar for the rounds, and a table at the end (all on standard error)."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+class DemoView:
+    """Shows steps as they begin; the rounds as a bar."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar: Any = None
+
+    def __enter__(self) -> DemoView:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def step(self, text: str) -> None:
+        """Show that a new step has begun."""
+        self._progress.console.print(f"[bold]•[/bold] {text}", highlight=False)
+
+    def note(self, text: str) -> None:
+        """Show something people should read."""
+        self._progress.console.print(f"  {text}", highlight=False, soft_wrap=True)
+
+    def rounds(self, done: int, total: int, text: str) -> None:
+        """Move the bar."""
+        if self._bar is None:
+            self._bar = self._progress.add_task("Training", total=total)
+        self._progress.update(self._bar, completed=done, description=f"Training ({text})")
+
+    def summary(self, result: dict[str, Any]) -> None:
+        """Show what came out and what it cost."""
+        metrics = result["metrics"]
+        self._console.print(
+            f"\n[bold]{result['rounds_completed']} rounds in {result['seconds']} s.[/bold] "
+            f"On {metrics['test_patients']} held-out patients ({metrics['label']}):"
+        )
+        self._console.print(
+            f"  AUROC {metrics['auroc']:.3f} (mean over cohorts), balanced accuracy {metrics['balanced_accuracy']:.3f}"
+        )
+        self._console.print(_table(result))
+        self._console.print("\nReports:")
+        for path in result["reports"]:
+            self._console.print(f"  {path}", soft_wrap=True, highlight=False)
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = Table(title="What each hospital's patients paid", title_justify="left")
+    for name, justify in (("hospital", "left"), ("modalities", "left"), ("rounds", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("epsilon spent", "cap", "delta"):
+        table.add_column(name, justify="right")
+    for site in result["sites"]:
+        spent = site["epsilon_spent"]
+        table.add_row(
+            site["name"],
+            ", ".join(site["modalities"]),
+            str(site["rounds"]),
+            spent if isinstance(spent, str) else f"{spent:.2f}",
+            f"{site['epsilon_cap']:g}",
+            f"{site['delta']:g}",
+        )
+    return table

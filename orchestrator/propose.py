@@ -1,0 +1,220 @@
+"""From a scientist's wishes to a canonical proposal that hospitals can approve.
+
+Everything a proposal says is public: released patient counts, schemas, parameters. Noise is calibrated here so that
+the study's worst case meets the wished-for epsilon exactly; each datasite computes the cost again by itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datasites.contract import (
+    Block,
+    Custody,
+    DatasetReference,
+    NoiseMode,
+    Participant,
+    Party,
+    Plan,
+    Proposal,
+    Task,
+    Training,
+)
+from datasites.environment import current_environment
+from models.config import Architecture, ModelConfig
+from privacy.encryption_parameters import choose_parameters, default_levels
+from privacy.errors import InvalidInput
+from privacy.mechanism import Mechanism
+
+_CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What one hospital shows of its dataset: who, which modalities, and the released facts."""
+
+    party: Party
+    cohort: str
+    modalities: tuple[str, ...]
+    dataset: DatasetReference
+    features: dict[str, int]
+    cohorts: tuple[str, ...]
+    task: Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What the scientist decides. ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy)."""
+
+    study: str
+    purpose: str
+    legal_basis: str
+    task: Task
+    rounds: int
+    epsilon: float | None = 8.0
+    delta: float = 1e-4
+    noise: NoiseMode = "local"
+    architecture: Architecture = "linear"
+    aggregation: str = "fedavg"
+    sampling_rate: float = 0.5
+    steps_per_round: int = 2
+    max_grad_norm: float = 1.0
+    learning_rate: float = 0.5
+    weight_decay: float = 1e-3
+    min_sites: int = 3
+    colluders: int = 1
+    deadline_seconds: int = 600
+    expires_days: int = 30
+    seed: int | None = None
+    licence: str = "research only"
+    retention_days: int = 3650
+
+
+def build_proposal(
+    settings: StudySettings, offers: Sequence[Offer], *, orchestrator: Party, keyholder: Party, code: dict[str, str]
+) -> tuple[Proposal, bytes]:
+    """Return the proposal and the initial model.
+
+    Args:
+        settings: the scientist's wishes.
+        offers: the hospitals that will be asked, at least ``min_sites``.
+        orchestrator: who signs.
+        keyholder: who decrypts sums; no participant.
+        code: file name to SHA-256 of the submitted tree.
+
+    Raises:
+        InvalidInput: hospitals with different schemas or tasks, or too few of them.
+    """
+    _check_offers(settings, offers)
+    model_config = ModelConfig(
+        architecture=settings.architecture,
+        features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
+        cohorts=offers[0].cohorts,
+        classes=_CLASSES[settings.task],
+    )
+    blocks, model = _blocks_and_model(model_config, settings.seed or 0)
+    mechanism = _mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
+    training = _training(settings, mechanism, offers)
+    levels = default_levels(len(offers))
+    created = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    proposal = Proposal(
+        study=settings.study,
+        purpose=settings.purpose,
+        legal_basis=settings.legal_basis,
+        custody=Custody(
+            downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days
+        ),
+        plan=Plan(kind="declarative", code=code),
+        task=settings.task,
+        model=model_config,
+        training=training,
+        mechanism=mechanism,
+        noise=settings.noise,
+        rounds=settings.rounds,
+        min_sites=settings.min_sites,
+        colluders=settings.colluders,
+        blocks=blocks,
+        encryption=choose_parameters(sites=len(offers), levels=levels, length=max(b.length for b in blocks)),
+        deadline_seconds=settings.deadline_seconds,
+        participants=tuple(_participant(o) for o in offers),
+        orchestrator=orchestrator,
+        keyholder=keyholder,
+        environment=current_environment(),
+        seed=settings.seed,
+        created=created.isoformat(),
+        expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
+        nonce=secrets.token_hex(16),
+    )
+    return proposal, model
+
+
+def local_blocks(proposal: Proposal) -> list[str]:
+    """Return the blocks that stay at their sites because fewer than ``min_sites`` hold them."""
+    exchanged = {b.name for b in proposal.exchanged_blocks()}
+    return [b.name for b in proposal.blocks if b.name not in exchanged]
+
+
+def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
+    if len(offers) < settings.min_sites:
+        raise InvalidInput(f"expected at least {settings.min_sites} hospitals, got {len(offers)}; invite more")
+    for offer in offers:
+        if offer.task != settings.task:
+            raise InvalidInput(
+                f"{offer.party.name} holds labels for the task {offer.task}, the study asks for {settings.task}; "
+                "ask for a dataset of that task"
+            )
+        if (offer.features, offer.cohorts) != (offers[0].features, offers[0].cohorts):
+            raise InvalidInput(
+                f"{offer.party.name} and {offers[0].party.name} hold datasets of different schemas; "
+                "ingest them with the same schema"
+            )
+
+
+def _participant(offer: Offer) -> Participant:
+    return Participant(
+        name=offer.party.name,
+        institution=offer.party.institution,
+        public_key=offer.party.public_key,
+        modalities=offer.modalities,  # type: ignore[arg-type]  # checked when the proposal is parsed
+        cohort=offer.cohort,
+        dataset=offer.dataset,
+    )
+
+
+def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int) -> Mechanism:
+    shared = settings.noise == "shared"
+    mechanism = Mechanism(
+        max_grad_norm=settings.max_grad_norm,
+        noise_multiplier=0.0,
+        sampling_rate=settings.sampling_rate,
+        steps_per_round=1 if shared else settings.steps_per_round,
+        rounds=settings.rounds,
+        target_delta=settings.delta,
+        noise=settings.noise,
+        min_sites=settings.min_sites,
+        colluders=settings.colluders,
+        max_sites=len(offers),
+        max_parameters=parameters,
+    )
+    if settings.epsilon is None or math.isinf(settings.epsilon):
+        return mechanism
+    return mechanism.calibrate(settings.epsilon, settings.delta)
+
+
+def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
+    adaptive = settings.aggregation == "fedadam"
+    return Training(
+        optimizer="sgd",
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        update_bound=_update_bound(settings, mechanism, offers),
+        server_optimizer="adam" if adaptive else "sgd",
+        server_learning_rate=0.05 if adaptive else 1.0,
+        aggregation=settings.aggregation,  # type: ignore[arg-type]  # checked when the proposal is parsed
+        proximal_mu=0.01 if settings.aggregation == "fedprox" else 0.0,
+    )
+
+
+def _update_bound(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> float:
+    """Return the half-width of the public box: the largest honest drift plus five deviations of the noise."""
+    records = max(1, min(o.dataset.patients for o in offers))
+    rate, steps = settings.learning_rate, mechanism.steps_per_round
+    drift = rate * steps * settings.max_grad_norm
+    noise = rate * math.sqrt(steps) * mechanism.share_deviation / (mechanism.sampling_rate * records)
+    return float(f"{min(drift, 1.0) + 5 * noise:.6g}")
+
+
+def _blocks_and_model(config: ModelConfig, seed: int) -> tuple[tuple[Block, ...], bytes]:
+    from models.build import build_model
+    from models.parameters import blocks, to_bytes
+
+    model = build_model(config, seed=seed)
+    found = tuple(
+        Block(name=name, modality=modality, length=length, parameters=tuple(names))  # type: ignore[arg-type]
+        for name, modality, names, length in blocks(model, config)
+    )
+    return found, to_bytes(model)

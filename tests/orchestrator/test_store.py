@@ -1,0 +1,59 @@
+"""The orchestrator's store: documents are kept once and for ever, blobs by their hash."""
+
+from __future__ import annotations
+
+import pytest
+
+from datasites.contract import Signed
+from orchestrator.store import Store
+from privacy.errors import InvalidInput, Refused
+
+SIGNED = Signed(kind="proposal", payload={"study": "s"}, public_key="k", signature="x")
+OTHER = Signed(kind="proposal", payload={"study": "t"}, public_key="k", signature="x")
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_document_is_kept_once_and_no_other_takes_its_place(store):
+    assert store.put_document("s", 1, "update", SIGNED, author="a")
+    assert not store.put_document("s", 1, "update", SIGNED, author="a")
+    with pytest.raises(Refused, match="another update"):
+        store.put_document("s", 1, "update", OTHER, author="a")
+    assert set(store.documents("s", 1, "update")) == {"a"}
+    assert store.document("s", 2, "update", author="a") is None
+
+
+def test_a_study_name_belongs_to_one_proposal(store):
+    store.add_study("s", SIGNED)
+    store.add_study("s", SIGNED)
+    with pytest.raises(Refused, match="another proposal"):
+        store.add_study("s", OTHER)
+    store.set_state("s", "paused", "because")
+    assert store.study("s") == (SIGNED, "paused", "because")
+    with pytest.raises(InvalidInput, match="study state"):
+        store.set_state("s", "dancing")
+    with pytest.raises(InvalidInput, match="no study"):
+        store.study("unknown")
+
+
+def test_everything_is_there_after_a_restart(tmp_path):
+    first = Store(tmp_path)
+    first.add_study("s", SIGNED)
+    first.put_document("s", 3, "checkpoint", {"model_hash": "m"})
+    digest = first.put_blob(b"model")
+    first.close()
+    second = Store(tmp_path)
+    assert second.last_round("s", "checkpoint") == 3
+    assert second.blob(digest) == b"model"
+    second.close()
+
+
+@pytest.mark.parametrize("digest", ["", "../../etc/passwd", "AB" * 32, "0" * 63, "g" * 64])
+def test_only_hashes_name_blobs(store, digest):
+    with pytest.raises(InvalidInput, match="SHA-256"):
+        store.blob_path(digest)
