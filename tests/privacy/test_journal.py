@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import sqlite3
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.identity import Identity
+from privacy.journal import Journal, seen_heads
+
+IDENTITY = Identity.from_seed(bytes(32))
+OTHER = Identity.from_seed(bytes([1]) * 32)
+
+
+def journal(tmp_path: Path, name: str = "journal.sqlite") -> Journal:
+    return Journal(tmp_path / name, IDENTITY)
+
+
+def test_entries_come_back_in_order_with_their_chain(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    written = [j.append("round-charged", {"round": n, "share": 0.1 * n}) for n in range(1, 6)]
+    assert list(j.entries()) == written
+    assert [e.index for e in j.entries(since=3)] == [4, 5]
+    assert all(b.previous_hash == a.hash and b.at > a.at for a, b in itertools.pairwise(written))
+    j.verify()
+
+
+def test_entries_of_one_kind_are_found(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    for n in range(4):
+        j.append("even" if n % 2 == 0 else "odd", {"n": n})
+    assert [e.body["n"] for e in j.entries(kind="odd")] == [1, 3]
+
+
+def test_an_entry_is_neither_changed_nor_deleted_nor_replaced_through_sqlite(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    j.append("a", {})
+    with sqlite3.connect(j.path) as connection:
+        for statement in (
+            "UPDATE entries SET kind = 'b'",
+            "DELETE FROM entries",
+            "INSERT OR REPLACE INTO entries SELECT number, 'b', body, at, previous_hash, hash, signature FROM entries",
+        ):
+            with pytest.raises(sqlite3.IntegrityError):
+                connection.execute(statement)
+    connection.close()
+    assert [e.kind for e in j.entries()] == ["a"]
+
+
+def test_a_clock_set_back_does_not_turn_the_journal_back(tmp_path: Path) -> None:
+    times = iter([datetime(2026, 5, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)])
+    j = Journal(tmp_path / "j.sqlite", IDENTITY, clock=lambda: next(times))
+    j.append("a", {})
+    j.append("b", {})
+    assert [e.at for e in j.entries()] == ["2026-05-01T00:00:00.000000Z", "2026-05-01T00:00:00.000001Z"]
+    assert j.now() == datetime(2026, 5, 1, tzinfo=UTC) + timedelta(microseconds=1)
+    j.verify()
+
+
+def test_the_chain_of_another_owner_is_refused(tmp_path: Path) -> None:
+    journal(tmp_path).append("a", {})
+    with pytest.raises(InvalidInput, match="another owner"):
+        Journal(tmp_path / "journal.sqlite", OTHER)
+
+
+def test_without_an_identity_a_journal_is_read_only(tmp_path: Path) -> None:
+    journal(tmp_path).append("a", {"n": 1})
+    reader = Journal(tmp_path / "journal.sqlite", None)
+    reader.verify()
+    assert reader.public_key == IDENTITY.public_key
+    with pytest.raises(Refused, match="reading only"):
+        reader.append("b", {})
+    with pytest.raises(InvalidInput, match="found none"):
+        Journal(tmp_path / "missing.sqlite", None)
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.sqlite").write_bytes(b"hello" * 1000)
+    with pytest.raises(InvalidInput, match="not a journal"):
+        Journal(tmp_path / "x.sqlite", None)
+
+
+def test_a_body_that_json_cannot_carry_leaves_nothing_behind(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    with pytest.raises(InvalidInput):
+        j.append("a", {"x": float("nan")})
+    assert j.head.index == 0
+    j.append("a", {"x": 1.0})
+    assert j.head.index == 1
+
+
+def test_signed_heads_are_checked_and_remembered(tmp_path: Path) -> None:
+    mine, theirs = journal(tmp_path), Journal(tmp_path / "theirs.sqlite", OTHER)
+    theirs.append("a", {})
+    head = theirs.head
+    mine.remember_countersigned(head, {"round": 3})
+    mine.remember_head(owner=OTHER.public_key, chain="ledger", head="ab" * 32)
+    assert seen_heads(mine, OTHER.public_key, "journal") == (head.hash,)
+    assert seen_heads(mine, OTHER.public_key, "ledger") == ("ab" * 32,)
+    with pytest.raises(Tampered):
+        mine.remember_countersigned(replace(head, index=7))
+    with pytest.raises(InvalidInput):
+        mine.remember_head(owner="me", chain="journal", head="x")
+
+
+def test_a_journal_restored_from_an_old_copy_is_noticed_by_a_peers_head(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    for n in range(5):
+        j.append("a", {"n": n})
+        if n == 2:
+            j.close()
+            backup = j.path.read_bytes()
+    seen = j.head
+    j.check_not_rolled_back([seen, seen.hash])
+    j.close()
+    j.path.write_bytes(backup)
+    restored = journal(tmp_path)
+    restored.verify()  # an old copy is consistent in itself
+    with pytest.raises(Tampered, match="rolled back"):
+        restored.check_not_rolled_back([seen])
+
+
+def _append_many(path: Path, name: str, count: int) -> None:
+    j = Journal(path, IDENTITY)
+    for n in range(count):
+        j.append(name, {"n": n})
+
+
+def test_threads_and_processes_append_without_a_gap(tmp_path: Path) -> None:
+    path = tmp_path / "shared.sqlite"  # four processes make the file at once
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_append_many, args=(path, f"p{i}", 40)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    j = Journal(path, IDENTITY)
+    threads = [threading.Thread(target=lambda: [j.append("t", {}) for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert j.head.index == 4 * 40 + 4 * 20
+    assert [e.body["n"] for e in j.entries(kind="p2")] == list(range(40))
+    j.verify()
+
+
+def test_a_forked_child_uses_its_own_connection(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    j.append("parent", {})
+    child = multiprocessing.get_context("fork").Process(target=lambda: j.append("child", {}))
+    child.start()
+    child.join()
+    j.append("parent", {})
+    assert child.exitcode == 0
+    assert [e.kind for e in j.entries()] == ["parent", "child", "parent"]
+    j.verify()
