@@ -1,0 +1,131 @@
+"""What syft takes on trust from a peer, checked before syft acts on it.
+
+End-to-end encryption proves which *peer* wrote a message, not that the peer may do what it says. syft 0.10 takes the
+sender's address from inside the message, lets a message that cannot be handled stop every later synchronisation, and
+decompresses without a bound. Here a proposal may only create new files in the sender's own job inbox, an event may
+only speak of its sender's own datasite, and what does not keep to that is dropped and logged.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from syft.sync.connections.connection_router import ConnectionRouter
+from syft.sync.events.file_change_event import FileChangeEventsMessage, FileChangeEventsMessageFileName
+from syft.sync.messages.proposed_filechange import ProposedFileChangesMessage
+from syft.sync.sync.datasite_watcher_syncer import DatasiteWatcherSyncer
+from syft_permissions.spec.ruleset import PERMISSION_FILE_NAME
+
+from datasites.letters import check_file_name
+from datasites.syft.postbox import place_of
+from privacy.errors import Refused
+
+MAX_UNPACKED_BYTES = 256 * 1024**2
+MAX_FILES = 5000
+_log = logging.getLogger(__name__)
+
+
+class GuardedRouter(ConnectionRouter):  # type: ignore[misc]  # syft ships no types
+    """The owner's router: only proposals that a peer may make come through."""
+
+    datasite: Path
+
+    def owner_get_next_proposed_filechange_message(self, sender_email: str) -> Any:
+        """Return the next acceptable proposal of a peer, or None; drop those that are not."""
+        connection = self.connection_for_receive_message()
+        while True:
+            result = connection.owner_download_next_raw_proposed_message_from_inbox(sender_email)
+            if result is None:
+                return None
+            data, file_id = result
+            try:
+                message = self._read(sender_email, data)
+            except Exception as error:  # whatever a peer sends must not stop the others
+                _log.warning("dropped a proposal of %s: %s", sender_email, error)
+                connection.delete_file_by_id(file_id)
+                continue
+            message.platform_id = file_id
+            return message
+
+    def _read(self, sender_email: str, data: bytes) -> Any:
+        message = ProposedFileChangesMessage.from_compressed_data(
+            bounded(self.peer_store.decrypt_and_verify_if_needed(sender_email, data))
+        )
+        if message.sender_email != sender_email:
+            raise Refused("it names another sender than the one who encrypted it")
+        if len(message.proposed_file_changes) > MAX_FILES:
+            raise Refused(f"it changes more than {MAX_FILES} files at once")
+        for change in message.proposed_file_changes:
+            self._check(change, sender_email)
+        return message
+
+    def _check(self, change: Any, sender_email: str) -> None:
+        path = check_relative(change.path_in_datasite)
+        if path.parts[:4] != ("app_data", "job", "inbox", sender_email) or len(path.parts) < 6:
+            raise Refused("it writes outside the sender's own job inbox")
+        if path.name == PERMISSION_FILE_NAME:
+            raise Refused("it brings permissions of its own")
+        if change.is_deleted or change.content is None or (self.datasite / path).exists():
+            raise Refused("it changes or removes what was submitted before; submit a new job")
+
+
+class GuardedWatcher(DatasiteWatcherSyncer):  # type: ignore[misc]  # syft ships no types
+    """The scientist's side: events of a datasite may only speak of that datasite."""
+
+    def download_events_message_with_new_connection(self, file_id: str, peer_email: str) -> Any:
+        """Return one message of events, or an empty one in place of what may not be acted on."""
+        name = FileChangeEventsMessageFileName.from_string(place_of(file_id).name)
+        connection = self.connection_router.connection_for_parallel_download()
+        data = connection.download_file(file_id)
+        try:
+            peer_store = self.connection_router.peer_store
+            message = FileChangeEventsMessage.from_compressed_data(
+                bounded(peer_store.decrypt_and_verify_if_needed(peer_email, data))
+            )
+            for event in message.events:
+                check_relative(event.path_in_datasite)
+                if event.datasite_email != peer_email:
+                    raise Refused("it speaks of another datasite than its sender's")
+            message.message_filepath = name
+            return message
+        except Exception as error:  # one hostile datasite must not keep us from the others
+            _log.warning("dropped events of %s: %s", peer_email, error)
+            return FileChangeEventsMessage(events=[], message_filepath=name)
+
+
+def check_relative(path: Path) -> PurePosixPath:
+    """Return ``path`` if every part of it is a plain name.
+
+    Raises:
+        Refused: absolute, empty or with a part that leads elsewhere.
+        InvalidInput: a part that is no plain file name.
+    """
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or not relative.parts or ".." in relative.parts:
+        raise Refused("it holds a path that leads out of the datasite")
+    for part in relative.parts:
+        check_file_name(part)
+    return relative
+
+
+def bounded(data: bytes, limit_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
+    """Return gzip ``data`` unchanged if it unpacks to at most ``limit_bytes``.
+
+    Raises:
+        Refused: it unpacks to more, or not at all.
+    """
+    total = 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+            while part := stream.read(1 << 20):
+                total += len(part)
+                if total > limit_bytes:
+                    raise Refused(f"it unpacks to more than {limit_bytes} bytes")
+    except (OSError, EOFError, zlib.error) as error:
+        raise Refused("it is not a compressed message") from error
+    return data

@@ -1,0 +1,116 @@
+"""A ``SyftRDSClient`` over our mailbox, as data owner or as data scientist, with end-to-end encryption on.
+
+    client = connect(postbox, folder, role="scientist")
+    client.add_peer("north@tessera.invalid")
+    client.datasets, client.submit_python_job(...), client.jobs
+
+The client is syft's own, unchanged; only its transport, its guards against peers and its job runner are ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from syft.sync.connections.connection_router import ConnectionRouter
+from syft.sync.syftbox_manager import SyftboxManager, SyftboxManagerConfig, default_collections_folder
+from syft.sync.sync.caches.datasite_owner_cache import DataSiteOwnerEventCacheConfig
+from syft.sync.sync.caches.datasite_watcher_cache import DataSiteWatcherCacheConfig
+from syft.sync.sync.datasite_owner_syncer import DatasiteOwnerSyncerConfig
+from syft.sync.sync.datasite_watcher_syncer import DatasiteWatcherSyncerConfig
+from syft.sync.version.peer_manager import PeerManagerConfig
+from syft_rds import SyftRDSClient, SyftRDSClientConfig
+from syft_rds.config import DATASET_COLLECTION_SPECS
+
+from datasites.syft.connection import MailboxConnection, MailboxConnectionConfig
+from datasites.syft.guards import GuardedRouter, GuardedWatcher
+from datasites.syft.postbox import Postbox
+from datasites.syft.runner import MockJobRunner, Sandbox, run_in_subprocess
+
+Role = Literal["owner", "scientist"]
+
+_log = logging.getLogger(__name__)
+
+
+def connect(postbox: Postbox, folder: Path, *, role: Role, sandbox: Sandbox = run_in_subprocess) -> SyftRDSClient:
+    """Return a ready client; its version is published and its peers are loaded.
+
+    Args:
+        postbox: the mailbox as one participant.
+        folder: syft's folder (SyftBox), kept between starts; it holds the encryption keys.
+        role: ``owner`` has datasets and receives jobs, ``scientist`` sends them.
+        sandbox: runs approved plain jobs of an owner, on mock data only.
+    """
+    _silence_syft()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    connection = MailboxConnection(postbox)
+    config = SyftRDSClientConfig._compose(_configuration(connection, folder, role))
+    client = SyftRDSClient.from_config(config)
+    _guard(client.sync_engine, folder / connection.email)
+    if role == "owner":
+        client.job_runner = MockJobRunner(config.job, sandbox=sandbox)
+    client.sync_engine.write_local_version()
+    client.peer_manager.write_own_version()
+    client.load_peers()
+    return client
+
+
+def _configuration(connection: MailboxConnection, folder: Path, role: Role) -> SyftboxManagerConfig:
+    email = connection.email
+    shared: dict[str, Any] = {
+        "email": email,
+        "syftbox_folder": folder,
+        "connection_configs": [MailboxConnectionConfig(connection=connection)],
+    }
+    specs = {"collection_specs": DATASET_COLLECTION_SPECS}
+    collections = {"collections_folder": default_collections_folder(folder, email, DATASET_COLLECTION_SPECS)}
+    owner_cache = DataSiteOwnerEventCacheConfig(
+        email=email, syftbox_folder=folder, use_in_memory_cache=False, **collections
+    )
+    watcher_cache = DataSiteWatcherCacheConfig(**shared, **specs, use_in_memory_cache=False)
+    roles = {"has_do_role": role == "owner", "has_ds_role": role == "scientist"}
+    return SyftboxManagerConfig(
+        email=email,
+        syftbox_folder=folder,
+        use_in_memory_cache=False,
+        **roles,
+        datasite_owner_syncer_config=DatasiteOwnerSyncerConfig(
+            **shared, **specs, **collections, cache_config=owner_cache
+        ),
+        datasite_watcher_syncer_config=DatasiteWatcherSyncerConfig(
+            **shared, datasite_watcher_cache_config=watcher_cache
+        ),
+        peer_manager_config=PeerManagerConfig(**shared, **roles, use_encryption=True, n_threads=2),
+    )
+
+
+def _guard(engine: SyftboxManager, datasite: Path) -> None:
+    if engine.datasite_owner_syncer is not None:
+        router: ConnectionRouter = engine.datasite_owner_syncer.connection_router
+        engine.datasite_owner_syncer.connection_router = GuardedRouter(
+            connections=router.connections, peer_store=router.peer_store, datasite=datasite
+        )
+    if engine.datasite_watcher_syncer is not None:
+        watcher = engine.datasite_watcher_syncer
+        engine.datasite_watcher_syncer = GuardedWatcher(
+            syftbox_folder=watcher.syftbox_folder,
+            email=watcher.email,
+            connection_router=watcher.connection_router,
+            datasite_watcher_cache=watcher.datasite_watcher_cache,
+        )
+
+
+def _silence_syft() -> None:
+    # syft prints its progress; a module's own global goes before the built-in, so its lines reach our log instead
+    # and nothing else's output is touched
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("syft", "syft_rds", "syft_job", "syft_datasets", "syft_perms"):
+            vars(module)["print"] = _to_log
+    logging.getLogger("syft").setLevel(logging.WARNING)
+
+
+def _to_log(*words: object, **_: object) -> None:
+    _log.debug("syft: %s", " ".join(str(word) for word in words))

@@ -1,0 +1,191 @@
+"""The mailbox that carries PySyft traffic between institutions that only dial out.
+
+It stores sealed letters (:mod:`datasites.letters`) and knows who may write, read and remove what; it can open none of
+the messages, which PySyft encrypts end to end. Five requests, all idempotent:
+
+=======================  ==========================================================
+``PUT /mailbox/letter``  store a letter at the place named by the query
+``GET /mailbox/letter``  read it
+``POST /mailbox/remove`` remove letters from one's own mailbox
+``POST /mailbox/share``  let others read one's ``version`` or a ``collection``
+``GET /mailbox/news``    what changed for me after ``since``; waits up to ``wait`` s
+=======================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from datasites.contract import Party
+from datasites.letters import Box, Place, check_participant, open_letter
+from orchestrator.mailbox_store import Item, MailboxStore
+from privacy.errors import InvalidInput, Refused
+
+MAX_WAIT_SECONDS = 60.0
+NEWS_PER_ANSWER = 2000
+M = TypeVar("M", bound=BaseModel)
+_SHAREABLE = ("version", "collection")
+
+
+class PlaceQuery(BaseModel):
+    """A place, as it stands in a query or a list."""
+
+    model_config = ConfigDict(extra="forbid")
+    owner: str
+    box: Box
+    folder: str = ""
+    name: str
+
+    def place(self) -> Place:
+        """Return the checked place."""
+        return Place(owner=self.owner, box=self.box, folder=self.folder, name=self.name)
+
+
+class Removal(BaseModel):
+    """Letters to remove."""
+
+    model_config = ConfigDict(extra="forbid")
+    places: list[PlaceQuery] = Field(max_length=1000)
+
+
+class Sharing(BaseModel):
+    """Whom to let read one folder of the caller's mailbox."""
+
+    model_config = ConfigDict(extra="forbid")
+    box: Box
+    folder: str = ""
+    readers: list[str] = Field(max_length=1000)
+
+
+def may_read(store: MailboxStore, caller: str, place: Place) -> bool:
+    """Say whether ``caller`` may read the letter at ``place``: the table in :mod:`datasites.letters`."""
+    if place.box == "outbox":
+        return caller == place.folder
+    if place.box == "bundle" and caller == place.folder:
+        return True
+    return caller == place.owner or (place.box in _SHAREABLE and store.is_shared(place, caller))
+
+
+class Bell:
+    """Wakes the long polls of one event loop when something changed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake all who wait."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def next_ring(self) -> asyncio.Event:
+        """Return the event of the next ring; take it before looking for news, so that none is missed."""
+        return self._event
+
+
+def create_mailbox_router(
+    store: MailboxStore,
+    authenticate: Callable[..., Awaitable[Party]],
+    *,
+    knows: Callable[[str], bool] = lambda _: True,
+) -> APIRouter:
+    """Return the mailbox's routes, to be included under the orchestrator's application.
+
+    Args:
+        store: where letters lie.
+        authenticate: a dependency that gives the calling party, such as ``orchestrator.authentication.Authenticator``.
+        knows: says whether a participant of this name exists; letters to anybody else are refused.
+    """
+    router = APIRouter(prefix="/mailbox", tags=["mailbox"])
+    bell = Bell()
+
+    @router.put("/letter")
+    async def put(
+        request: Request, where: PlaceQuery = Query(), caller: Party = Depends(authenticate)
+    ) -> dict[str, int]:
+        place = where.place()
+        if caller.name != place.writer:
+            raise Refused(f"only {place.writer} writes to this place of {place.owner}'s mailbox")
+        if not knows(place.owner):
+            raise Refused(f"nobody called {place.owner} takes part here; check the name")
+        letter = await request.body()
+        open_letter(letter, place, caller.public_key)
+        sequence = await run_in_threadpool(store.put, place, letter)
+        bell.ring()
+        return {"sequence": sequence}
+
+    @router.get("/letter", response_class=Response)
+    async def get(where: PlaceQuery = Query(), caller: Party = Depends(authenticate)) -> Response:
+        place = where.place()
+        if not may_read(store, caller.name, place):
+            raise Refused(f"{caller.name} may not read this place of {place.owner}'s mailbox")
+        letter = await run_in_threadpool(store.get, place)
+        return Response(letter, media_type="application/octet-stream", status_code=204 if letter is None else 200)
+
+    @router.post("/remove")
+    async def remove(request: Request, caller: Party = Depends(authenticate)) -> None:
+        places = [where.place() for where in _parse(Removal, await request.body()).places]
+        if any(place.owner != caller.name for place in places):
+            raise Refused("only the owner of a mailbox removes letters from it")
+        await run_in_threadpool(store.remove, places)
+        bell.ring()
+
+    @router.post("/share")
+    async def share(request: Request, caller: Party = Depends(authenticate)) -> None:
+        sharing = _parse(Sharing, await request.body())
+        if sharing.box not in _SHAREABLE:
+            raise Refused(f"only {' and '.join(_SHAREABLE)} can be shared, not {sharing.box}")
+        readers = [check_participant(reader) for reader in sharing.readers]
+        await run_in_threadpool(store.share, caller.name, sharing.box, sharing.folder, readers)
+        bell.ring()
+
+    @router.get("/news")
+    async def news(
+        since: int = Query(0, ge=0),
+        wait: float = Query(0.0, ge=0, le=MAX_WAIT_SECONDS),
+        caller: Party = Depends(authenticate),
+    ) -> dict[str, Any]:
+        last = await run_in_threadpool(lambda: store.sequence)
+        if since > last:  # the reader remembers another mailbox: begin anew
+            return {"reset": True, "more": True, "items": []}
+        items = await _await_news(store, bell, caller.name, since, wait)
+        return {
+            "reset": False,
+            "more": len(items) == NEWS_PER_ANSWER,
+            "items": [_plain(item) for item in items],
+        }
+
+    return router
+
+
+async def _await_news(store: MailboxStore, bell: Bell, reader: str, since: int, wait_seconds: float) -> list[Item]:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        ring = bell.next_ring()
+        items = await run_in_threadpool(store.news, reader, since, NEWS_PER_ANSWER)
+        remaining = deadline - time.monotonic()
+        if items or remaining <= 0:
+            return items
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ring.wait(), remaining)
+
+
+def _parse(kind: type[M], body: bytes) -> M:
+    # read here and not by FastAPI, which would take in a body of any length before the caller is known
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _plain(item: Item) -> list[Any]:
+    place = item.place
+    return [place.owner, place.box, place.folder, place.name, item.sha256, item.size_bytes, item.sequence]
