@@ -34,7 +34,7 @@ CLINICAL_VARIABLES = tuple(v.column for v in VARIABLES)
 PREPROCESSING: Mapping[str, str] = {
     "mrna": "arcsinh of the z-score",
     "image": "signed log1p, centre and scale by kind of feature (datasites.tcga.image_constants), clipped to 5",
-    "clinical": "fixed encodings (datasites.tcga.variables), times 2",
+    "clinical": "fixed encodings (datasites.tcga.variables)",
 }
 _Inputs = dict[str, tuple[tuple[str, ...], NDArray[np.float32]]]
 

@@ -12,6 +12,10 @@ Heads = Literal["shared", "combination"]
 MODALITIES: tuple[str, ...] = ("mrna", "image", "clinical")
 """The order of the columns of ``presence`` and of the blocks of every model."""
 
+INPUT_GAINS: Mapping[str, float] = {"mrna": 1.2, "image": 0.75, "clinical": 2.3}
+"""The linear model multiplies a modality's inputs by gain / sqrt(features): a record's inputs then have a norm near 1
+in every modality, so that one learning rate suits all and none eats the clipping budget."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

@@ -7,10 +7,12 @@ pooled training go the same way.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from models.batch import Batch, cohort_indicator, has
-from models.config import ModelConfig
+from models.config import INPUT_GAINS, ModelConfig
 
 
 class LinearFusion(nn.Module):
@@ -24,11 +26,12 @@ class LinearFusion(nn.Module):
         super().__init__()
         self.cohorts = len(config.cohorts)
         self.branches = nn.ModuleDict({m: nn.Linear(config.features[m], 1, bias=False) for m in config.modalities})
+        self.scales = {m: INPUT_GAINS[m] / math.sqrt(n) for m, n in config.features.items()}
         self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the cumulative logits, float32 [B, classes - 1]."""
         logits: Tensor = self.cohort(cohort_indicator(batch, self.cohorts))  # [B, classes - 1]
         for modality, branch in self.branches.items():
-            logits = logits + branch(batch[modality]) * has(batch, modality)  # [B, 1]
+            logits = logits + branch(batch[modality] * self.scales[modality]) * has(batch, modality)  # [B, 1]
         return logits

@@ -3,7 +3,7 @@
 =========  =====================================================================================
 mrna       arcsinh of the z-score
 image      signed log1p, then centre and scale of the feature's kind (by name), clipped to -5..5
-clinical   the fixed encodings of :mod:`datasites.tcga.variables`, times two
+clinical   the fixed encodings of :mod:`datasites.tcga.variables`
 =========  =====================================================================================
 """
 
@@ -22,8 +22,6 @@ from privacy.errors import InvalidInput
 
 IMAGE_CLIP = 5.0
 NUMERIC_CLIP = 4.0
-CLINICAL_SCALE = 2.0
-"""Few clinical variables carry as much as many genes: a larger input lets one learning rate serve all."""
 
 Matrix = NDArray[np.float32]
 
@@ -53,7 +51,7 @@ def clinical_inputs(table: pd.DataFrame, columns: Iterable[str]) -> Matrix:
         InvalidInput: a requested column leaks the stage, or has no public encoding.
     """
     parts = [_encode(table, variable) for variable in chosen(columns)]
-    return CLINICAL_SCALE * np.concatenate(parts, axis=1).astype(np.float32)
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def clinical_features(columns: Iterable[str]) -> list[str]:

@@ -130,7 +130,7 @@ def test_clinical_variables_are_encoded_by_public_constants():
         }
     )
     columns = ["age", "sex", "x_risk_factor", "x_grade"]
-    values = pd.DataFrame(clinical_inputs(table, columns) / 2, columns=clinical_features(columns))
+    values = pd.DataFrame(clinical_inputs(table, columns), columns=clinical_features(columns))
     assert values["age:value"].tolist() == [0.0, 2.0, 0.0]
     assert values["age:missing"].tolist() == [0.0, 0.0, 1.0]
     assert values["sex:male"].tolist() == [1.0, 0.0, 0.0]
