@@ -1,0 +1,193 @@
+"""The Linux system calls that confine a process and that Python does not offer: each does one thing or raises OSError.
+
+Sources: landlock(7), seccomp(2), unshare(2), capabilities(7), prctl(2) of the Linux manual pages.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import stat
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_NEWIPC, _NEWUTS, _NEWUSER, _NEWNET = 0x08000000, 0x04000000, 0x10000000, 0x40000000
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_READ = (1 << 2) | (1 << 3)  # read a file, list a folder
+_WRITE = _READ | (1 << 1) | (1 << 5) | (1 << 8) | (1 << 14)  # write, remove, make regular files, truncate
+_FILE_RIGHTS = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)
+_FILESYSTEM_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # number of rights a version of Landlock knows
+
+# Refused with EPERM: names of what must not happen in a worker, system call numbers by machine.
+# x86_64 from arch/x86/entry/syscalls/syscall_64.tbl, aarch64 from include/uapi/asm-generic/unistd.h.
+_DENIED = {
+    "x86_64": (
+        *(41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 53, 288, 299, 307),  # sockets
+        *(57, 58, 59, 322),  # new processes and programs
+        *(62, 129, 200, 234, 297),  # signals to others
+        *(101, 310, 311, 312),  # other processes' memory
+        *(155, 161, 165, 166, 272, 303, 304, 308),  # mounts, namespaces, file handles
+        *(135, 159, 163, 164, 167, 168, 169, 170, 171, 172, 173, 179, 227, 305),  # the machine's settings
+        *(175, 176, 246, 248, 249, 250, 298, 300, 313, 320, 321, 323),  # modules, keys, tracing, BPF
+        *(29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220, 240),  # shared memory and queues
+        *(90, 91, 92, 93, 94, 132, 133, 235, 259, 260, 261, 268, 280),  # modes, owners, times, devices
+        *(188, 189, 190, 197, 198, 199),  # extended attributes
+    ),
+    "aarch64": (
+        *(198, 199, 200, 201, 202, 203, 206, 207, 210, 211, 212, 242, 243, 269),
+        *(221, 281),
+        *(129, 130, 131, 138, 240),
+        *(117, 270, 271, 272),
+        *(39, 40, 41, 51, 97, 264, 265, 268),
+        *(60, 89, 92, 112, 142, 161, 162, 170, 171, 224, 225, 266),
+        *(104, 105, 106, 217, 218, 219, 241, 262, 273, 280, 282, 294),
+        *(180, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196),
+        *(33, 52, 53, 54, 55, 88),
+        *(5, 6, 7, 14, 15, 16),
+    ),
+}
+# A clone is a thread with this flag and a process without it; a thread needs memory, which is limited.
+_CLONE, _CLONE_THREAD = {"x86_64": 56, "aarch64": 220}, 0x00010000
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32_BIT = 0x40000000
+# From 424 on numbers are the same on every machine. These are harmless, everything newer reads as "not implemented".
+_FIRST_SHARED, _SHARED_ALLOWED = 424, (436, 437, 439, 441, 449)
+_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, 9)
+
+
+def forbid_new_privileges() -> None:
+    """Give up set-user-id programs for this process and its children, for ever."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def forbid_dumps() -> None:
+    """Keep other processes of the same user from reading this one's memory."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def leave_namespaces() -> None:
+    """Move to an own user, network, IPC and host name namespace: there is no network interface that is up."""
+    user, group = os.getuid(), os.getgid()
+    if _libc.unshare(_NEWUSER | _NEWNET | _NEWIPC | _NEWUTS) != 0:
+        raise _last_error("unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+
+
+def drop_capabilities() -> None:
+    """Give up every capability."""
+    header = struct.pack("=Ii", 0x20080522, 0)  # version 3, this process
+    if _libc.capset(header, bytes(24)) != 0:
+        raise _last_error("capset")
+
+
+def landlock_version() -> int:
+    """Return which version of Landlock the kernel offers.
+
+    Raises:
+        OSError: none.
+    """
+    return _syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+
+
+def confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
+    """Leave this process only reading below ``readable`` and reading and writing below ``writable`` (Landlock).
+
+    Where the kernel knows them, TCP, abstract sockets and signals to processes outside are closed as well.
+    """
+    version = landlock_version()
+    rights = (1 << _FILESYSTEM_BY_ABI.get(version, 16)) - 1
+    attribute = struct.pack("=QQQ", rights, 0b11, 0b11)[: 8 if version < 4 else 16 if version < 6 else 24]
+    ruleset = _syscall(_CREATE_RULESET, attribute, ctypes.c_size_t(len(attribute)), 0)
+    try:
+        for allowed, paths in ((_READ, readable), (_WRITE, writable)):
+            for path in paths:
+                _allow_below(ruleset, path, allowed & rights)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        _syscall(_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def filter_system_calls() -> None:
+    """Refuse sockets, new processes, signals, tracing, mounts, keys, modules and metadata changes (seccomp-BPF).
+
+    Raises:
+        OSError: no seccomp, or a machine whose system call numbers are not listed here.
+    """
+    machine = platform.machine()
+    if machine not in _DENIED:
+        raise OSError(errno.ENOSYS, f"no system call numbers are listed for {machine}")
+    program = _filter(machine)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    description = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    _prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(description))
+
+
+def _filter(machine: str) -> bytes:
+    """Return the BPF program: check the machine, then one comparison per refused number."""
+    refuse, unknown = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
+    code = [_load(4), _jump(0x15, _AUDIT_ARCH[machine], 1, 0), _return(_KILL), _load(0)]
+    if machine == "x86_64":
+        code += [_jump(0x35, _X32_BIT, 0, 1), _return(_KILL)]
+    code += [_jump(0x35, _FIRST_SHARED, 0, 2 * len(_SHARED_ALLOWED) + 1)]
+    for number in _SHARED_ALLOWED:
+        code += [_jump(0x15, number, 0, 1), _return(_ALLOW)]
+    code += [_return(unknown)]
+    code += [_jump(0x15, _CLONE[machine], 0, 4), _load(16)]
+    code += [_jump(0x45, _CLONE_THREAD, 0, 1), _return(_ALLOW), _return(refuse)]
+    for number in _DENIED[machine]:
+        code += [_jump(0x15, number, 0, 1), _return(refuse)]
+    return b"".join([*code, _return(_ALLOW)])
+
+
+def _load(offset: int) -> bytes:
+    return struct.pack("=HBBI", 0x20, 0, 0, offset)
+
+
+def _jump(operation: int, value: int, if_true: int, if_false: int) -> bytes:
+    return struct.pack("=HBBI", operation, if_true, if_false, value)
+
+
+def _return(value: int) -> bytes:
+    return struct.pack("=HBBI", 0x06, 0, 0, value)
+
+
+def _allow_below(ruleset: int, path: Path, rights: int) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            rights &= _FILE_RIGHTS
+        _syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0)
+    finally:
+        os.close(descriptor)
+
+
+def _prctl(option: int, value: int, argument: object = 0) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), argument, ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        raise _last_error("prctl")
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        raise _last_error(f"system call {number}")
+    return result
+
+
+def _last_error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,193 @@
+"""Between the round and the sandboxed worker: prepares a job's folder, checks the result, tidies up.
+
+A result is whatever foreign code wrote: it is read as safetensors, and names, shapes, types and numbers are checked
+before anything is believed. Reading it needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from datasites.approval_records import Request
+from datasites.contract import Proposal, RoundPlan
+from datasites.rounds import TrainingJob, TrainingResult
+from datasites.worker_pool import WorkerPool
+from datasites.worker_protocol import MODEL_NAME, Outcome, WorkerJob, derive
+from privacy.errors import InvalidInput
+
+_METADATA = "tessera"
+_LOG_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One round on the mock data: how it ended, its log, and what would have left."""
+
+    outcome: Outcome
+    log: str
+    leaves: tuple[tuple[str, str], ...]
+    checks: tuple[tuple[str, bool], ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the worker ended well and every check held."""
+        return self.outcome.status == "ok" and all(held for _, held in self.checks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxedTrainer:
+    """Trains rounds in workers of ``pool``; this is what a datasite hands to its rounds.
+
+    Args:
+        site: this datasite's name.
+        pool: the workers.
+        folder: where jobs have their folders while they run (mode 0700).
+        code_of: the approved code tree of a proposal hash.
+    """
+
+    site: str
+    pool: WorkerPool
+    folder: Path
+    code_of: Callable[[str], Path]
+
+    def __call__(self, job: TrainingJob) -> TrainingResult | None:
+        """Train one round; None when the worker failed, was stopped, or wrote something else than an update."""
+        with _JobFolder(self.folder) as place:
+            model = place / MODEL_NAME
+            model.write_bytes(job.model)
+            outcome = self.pool.run(
+                self._worker_job(job.proposal, job.plan, job.dataset, place, model=model, secret=job.noise_secret)
+            )
+            if outcome.result is None:
+                return None
+            try:
+                updates, facts = read_result(outcome.result, job.proposal, self.site)
+                return TrainingResult(updates=updates, releases=_releases(facts))
+            except InvalidInput:
+                return None
+
+    def try_on_mock(self, request: Request, dataset: Path) -> Trial:
+        """Run one round of a request on the mock part, in the same sandbox as the real one.
+
+        Args:
+            request: what was proposed.
+            dataset: the dataset's folder, with ``schema.json`` and ``mock/``.
+        """
+        proposal = request.proposal
+        with _JobFolder(self.folder) as place:
+            job = self._worker_job(
+                proposal, trial_plan(proposal), dataset / "mock", place, model=None, secret=bytes(32), checks=True
+            )
+            outcome = self.pool.run(job)
+            log = outcome.log.read_text(errors="replace")[-_LOG_CHARACTERS:]
+            updates: Mapping[str, np.ndarray] = {}
+            facts: dict[str, Any] = {}
+            if outcome.result is not None:
+                try:
+                    updates, facts = read_result(outcome.result, proposal, self.site)
+                except InvalidInput as error:
+                    log += f"\n{error}"
+            return Trial(
+                outcome=outcome,
+                log=log,
+                leaves=tuple((name, f"float32 [{len(values)}]") for name, values in updates.items()),
+                checks=tuple((str(what), bool(held)) for what, held in facts.get("checks", [])),
+            )
+
+    def _worker_job(
+        self,
+        proposal: Proposal,
+        plan: RoundPlan,
+        part: Path,
+        place: Path,
+        *,
+        model: Path | None,
+        secret: bytes,
+        checks: bool = False,
+    ) -> WorkerJob:
+        (place / "out").mkdir()
+        dataset = proposal.participant(self.site).dataset
+        facts = {"study": plan.study, "round": plan.round, "plan": plan.plan_hash}
+        return WorkerJob(
+            proposal=proposal,
+            plan=plan,
+            site=self.site,
+            schema=part.parent / "schema.json",
+            part=part,
+            model=model,
+            code=self.code_of(plan.proposal_hash) if proposal.plan.kind == "python" else None,
+            output=place / "out",
+            seed=derive(secret, "round", facts | {"dataset": dataset.fingerprint}),
+            membership=derive(secret, "membership", {"dataset": dataset.name}),
+            checks=checks,
+        )
+
+
+def trial_plan(proposal: Proposal) -> RoundPlan:
+    """Return a first round's plan with equal weights, for a dry run."""
+    weights = {b.name: dict.fromkeys(proposal.contributors(b), 1.0) for b in proposal.exchanged_blocks()}
+    return RoundPlan(
+        study=proposal.study,
+        proposal_hash=proposal.proposal_hash,
+        round=1,
+        model_hash="0" * 64,
+        key_hash="0" * 64,
+        weights=weights,
+        scales={},
+        deadline_seconds=proposal.deadline_seconds,
+    )
+
+
+def read_result(path: Path, proposal: Proposal, site: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a worker's result and check that it is exactly one float32 vector per block of this site.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    expected = {b.name: b.length for b in proposal.blocks_of(site)}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if shapes != {name: (length,) for name, length in expected.items()}:
+                raise InvalidInput("expected one vector per block from the worker, got other names or shapes")
+            vectors = {name: file.get_tensor(name) for name in expected}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise InvalidInput("expected a safetensors file of vectors from the worker, could not read one") from error
+    if any(v.dtype != np.float32 for v in vectors.values()) or not isinstance(facts, dict):
+        raise InvalidInput("expected float32 vectors from the worker, got another type")
+    return vectors, facts
+
+
+def _releases(facts: Mapping[str, Any]) -> dict[str, float]:
+    releases = facts.get("releases", {})
+    if not isinstance(releases, dict) or not all(
+        isinstance(v, (int, float)) and math.isfinite(v) for v in releases.values()
+    ):
+        raise InvalidInput("expected named finite numbers as the worker's releases")
+    return {str(name): float(value) for name, value in releases.items()}
+
+
+class _JobFolder:
+    """A folder that exists while one job runs."""
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+
+    def __enter__(self) -> Path:
+        self._parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = Path(tempfile.mkdtemp(prefix="job-", dir=self._parent))
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""The fork server: imports torch once, then forks one sandboxed worker per round in milliseconds.
+
+It holds no data, no key and no job: for every round the daemon sends it three descriptors (the job to read, the log
+to write, the pipe to report on), and only the forked worker reads the job. A supervisor between server and worker
+waits, ends a worker that overruns its time, and reports. When the daemon ends, so do they all.
+
+    python -m datasites.worker_server 3     # 3 is the daemon's socket
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from datasites import kernel
+from datasites.sandbox import Confinement, close_descriptors, confine
+from datasites.worker_protocol import EXIT_FAILED, EXIT_MEMORY, EXIT_REFUSED, Launch
+from privacy.errors import Refused
+
+_MESSAGE_BYTES = 1 << 20
+_PRELOADED = ("datasites.worker", "datasites.dataset", "models.build", "torch._dynamo")
+
+
+def preload() -> None:
+    """Import what every worker needs, with one thread, and freeze it so that forks share its memory."""
+    import torch
+
+    torch.set_num_threads(1)
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a supervisor for every launch until the daemon closes its end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    control.send(b"ready")
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
+        if not data:
+            return
+        if os.fork() == 0:
+            _supervise(Launch.decode(data), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _supervise(launch: Launch, job: int, log: int, report: int) -> NoReturn:
+    """Run one worker to its end and say how it ended; never returns to the server's loop."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        kernel.die_with_parent()
+        close_descriptors((job, log, report))
+        started = time.monotonic()
+        worker = os.fork()
+        if worker == 0:
+            _become_worker(launch, job, log, report)
+        timed_out = not _ended_within(worker, launch.limits.time_seconds)
+        if timed_out:
+            os.kill(worker, signal.SIGKILL)
+        _, status, usage = os.wait4(worker, 0)
+        _say(
+            report,
+            {
+                "timed_out": timed_out,
+                "exit": os.waitstatus_to_exitcode(status),
+                "seconds": time.monotonic() - started,
+                "peak_memory_bytes": usage.ru_maxrss * 1024,
+            },
+        )
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _ended_within(process: int, seconds: float) -> bool:
+    descriptor = os.pidfd_open(process)
+    ready, _, _ = select.select([descriptor], [], [], seconds)
+    os.close(descriptor)
+    return bool(ready)
+
+
+def _become_worker(launch: Launch, job: int, log: int, report: int) -> NoReturn:
+    """Turn this process into the sandboxed worker: descriptors, layers, then the job; never returns."""
+    code = EXIT_FAILED
+    try:
+        kernel.die_with_parent()
+        os.setsid()
+        os.environ.clear()
+        os.chdir("/")
+        for source, target in ((job, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        close_descriptors((report,))
+        limits = launch.limits
+        layers = confine(
+            Confinement(
+                readable=tuple(map(Path, launch.readable)), writable=tuple(map(Path, launch.writable)), limits=limits
+            )
+        )
+        _say(report, {"layers": layers})
+        os.close(report)
+        code = _guarded(_work)
+    except Refused as error:
+        _say(report, {"refused": str(error)})
+        code = EXIT_REFUSED
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _work() -> None:
+    from datasites import worker
+
+    with os.fdopen(0, "rb") as job:
+        worker.main(job)
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    """Return the exit code of ``work``; what it raises goes to the log, which stays at the site."""
+    import traceback
+
+    try:
+        work()
+        return 0
+    except MemoryError:
+        sys.stderr.write("out of memory\n")
+        return EXIT_MEMORY
+    except BaseException as error:  # foreign code may raise anything
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+            sys.stderr.write("out of memory\n")
+            return EXIT_MEMORY
+        traceback.print_exc()
+        return EXIT_FAILED
+
+
+def _say(report: int, value: dict[str, object]) -> None:
+    os.write(report, json.dumps(value).encode() + b"\n")
+
+
+def main() -> None:
+    """Serve the daemon on the socket whose descriptor is the first argument."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    control = socket.socket(fileno=int(sys.argv[1]))
+    preload()
+    serve(control)
+
+
+if __name__ == "__main__":
+    main()
