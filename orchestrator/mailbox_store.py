@@ -191,7 +191,7 @@ class MailboxStore:
 
     def _check_quota(self, writer: str, size: int) -> None:
         letters, used = self._database.execute(
-            "SELECT count(*), coalesce(sum(size), 0) FROM letters WHERE writer = ?", (writer,)
+            "SELECT count(*), coalesce(sum(size), 0) FROM letters WHERE writer = ? AND sha256 != ''", (writer,)
         ).fetchone()
         if letters >= self.limits.writer_letters or used + size > self.limits.writer_bytes:
             raise Refused(f"{writer} has used up its share of the mailbox; remove old letters first")

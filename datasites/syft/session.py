@@ -83,7 +83,13 @@ def _configuration(connection: MailboxConnection, folder: Path, role: Role) -> S
         datasite_watcher_syncer_config=DatasiteWatcherSyncerConfig(
             **shared, datasite_watcher_cache_config=watcher_cache
         ),
-        peer_manager_config=PeerManagerConfig(**shared, **roles, use_encryption=True, n_threads=2),
+        peer_manager_config=PeerManagerConfig(
+            **shared,
+            **roles,
+            use_encryption=True,
+            n_threads=2,
+            suppress_version_warnings=True,  # a peer that has not answered yet is no reason to warn
+        ),
     )
 
 

@@ -37,12 +37,12 @@ class MailboxServer:
         self._clients: list[SignedClient] = []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+            self.port = int(probe.getsockname()[1])
         self._start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def identity(self, name: str) -> Identity:
         return self.identities.setdefault(name, Identity.from_seed(name.encode().ljust(32, b".")))
@@ -98,7 +98,7 @@ class MailboxServer:
     def _start(self) -> None:
         self._store = MailboxStore(self.folder)
         config = uvicorn.Config(
-            self._app(self._store), port=self._port, log_level="warning", timeout_graceful_shutdown=1
+            self._app(self._store), port=self.port, log_level="warning", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
