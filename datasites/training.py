@@ -66,7 +66,9 @@ class SandboxedTrainer:
             model = place / MODEL_NAME
             model.write_bytes(job.model)
             outcome = self.pool.run(
-                self._worker_job(job.proposal, job.plan, job.dataset, place, model=model, secret=job.noise_secret)
+                self._worker_job(
+                    job.proposal, job.plan, job.dataset / "private", place, model=model, secret=job.noise_secret
+                )
             )
             if outcome.result is None:
                 return None
