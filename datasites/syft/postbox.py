@@ -15,8 +15,10 @@ from typing import Any
 
 from datasites.http import SignedClient
 from datasites.letters import BOXES, Box, Place, open_letter, seal_letter
+from datasites.roster import Roster
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Tampered, TesseraError
+from privacy.identity import Identity
 
 _FRESH_SECONDS = 2.0
 _CACHED_LETTER_BYTES = 64 * 1024
@@ -49,6 +51,19 @@ class Postbox:
         self._sequence = 0
         self._refreshed = float("-inf")
         self._cache: dict[str, bytes] = {}
+
+    @classmethod
+    def of(cls, identity: Identity, roster: Roster, base_url: str) -> Postbox:
+        """Return the postbox of whoever ``identity`` is in the roster, at the orchestrator's address.
+
+        Raises:
+            InvalidInput: the roster does not know this identity.
+        """
+        party = roster.by_key(identity.public_key)
+        if party is None:
+            raise InvalidInput("expected an identity that the roster knows; enrol it first")
+        http = SignedClient(identity, base_url, roster.orchestrator.public_key)
+        return cls(http, party.name, lambda name: roster.by_name(name).public_key)
 
     def refresh(self) -> None:
         """Bring the mirror up to date: one request, and one more for every 2000 changes."""

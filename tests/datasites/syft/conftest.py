@@ -120,3 +120,8 @@ def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
     server = MailboxServer(tmp_path / "mailbox")
     yield server
     server.close()
+
+
+@pytest.fixture
+def mailbox_identity() -> Identity:
+    return SERVER
