@@ -168,6 +168,17 @@ class Chain:
         for row in self._rows(since, kind):
             yield _entry(row)
 
+    def entry(self, index: int) -> Entry:
+        """Return the entry with this number.
+
+        Raises:
+            InvalidInput: the chain has no such entry.
+        """
+        rows = self._query(f"SELECT {_COLUMNS} FROM entries WHERE number = ?", (index,))  # noqa: S608
+        if not rows:
+            raise InvalidInput(f"expected the number of an entry of this {self.purpose}, got {index}")
+        return _entry(rows[0])
+
     def verify(self) -> None:
         """Check the whole chain.
 
@@ -259,9 +270,7 @@ class Chain:
             raise InvalidInput(f"{self.path.name} is not a {self.purpose}: {error}; restore it") from error
         expected = self._identity.public_key if self._identity else rows[0][1] if rows else ""
         if rows != [(self.purpose, expected)]:
-            raise InvalidInput(
-                f"{self.path.name} is the chain of another owner or purpose than this {self.purpose}"
-            )
+            raise InvalidInput(f"{self.path.name} is the chain of another owner or purpose than this {self.purpose}")
         return str(expected)
 
     def _write_head_file(self, head: Head) -> None:

@@ -180,8 +180,9 @@ class Ledger:
         """
         cost = cost_of(plan)
         with self._writing() as state:
-            if state.reservation(proposal_hash) is not None:
-                return self._written("reserve", proposal_hash)
+            known = state.reservation(proposal_hash)
+            if known is not None:
+                return self._chain.entry(known[1].index)
             found = state.population(population)
             orders = check_fits(found, cost.total, f"study {study!r}")
             body = {
@@ -208,7 +209,7 @@ class Ledger:
             population, reservation = reserved(state, proposal_hash)
             cost = reservation.charge_of(round_number)
             if round_number in reservation.charged:
-                return self._written("charge", proposal_hash, round_number)
+                return self._chain.entry(reservation.charged[round_number])
             if round_number in reservation.freed:
                 raise Refused(f"round {round_number} of study {reservation.study!r} was freed: it cannot be charged")
             check_open(population)
@@ -274,7 +275,7 @@ class Ledger:
             if name in found.releases:
                 if found.releases[name].cost != cost:
                     raise InvalidInput(f"the release {name!r} was charged with another cost: give it another name")
-                return next(e for e in self._chain.entries(kind="release") if e.index == found.releases[name].index)
+                return self._chain.entry(found.releases[name].index)
             orders = check_fits(found, cost, f"the release {name!r}")
             body = _posting_body(found, name, by, reason, study)
             return self._add("release", body | {"orders": list(orders), "cost": cost_to_json(cost)})
@@ -370,13 +371,6 @@ class Ledger:
         entry = self._chain.add(kind, body)
         self._folded()
         return entry
-
-    def _written(self, kind: str, proposal_hash: str, round_number: int | None = None) -> Entry:
-        return next(
-            entry
-            for entry in self._chain.entries(kind=kind)
-            if entry.body["proposal_hash"] == proposal_hash and entry.body.get("round") == round_number
-        )
 
 
 def _posting_body(population: Population, name: str, by: str, reason: str, study: str | None) -> dict[str, Any]:

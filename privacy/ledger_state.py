@@ -29,7 +29,8 @@ class Reservation:
     cost: StudyCost
     mechanism: Mapping[str, Any] | None
     at: str
-    charged: dict[int, str] = field(default_factory=dict)  # round -> time
+    index: int
+    charged: dict[int, int] = field(default_factory=dict)  # round -> number of the ledger's entry
     freed: set[int] = field(default_factory=set)
     spent: Cost = ZERO
     open: Cost = ZERO
@@ -83,16 +84,23 @@ class Population:
     imports: list[Posting] = field(default_factory=list)
     unguaranteed: list[Posting] = field(default_factory=list)
     posted: Cost = ZERO
+    totals: tuple[Cost, Cost] | None = None  # spent and committed, until the next entry
 
     @property
     def spent(self) -> Cost:
         """Everything charged, released and imported."""
-        return sum((r.spent for r in self.reservations.values()), self.posted)
+        return self._totals()[0]
 
     @property
     def committed(self) -> Cost:
         """What is spent and what is promised to approved studies."""
-        return sum((r.open for r in self.reservations.values()), self.spent)
+        return self._totals()[1]
+
+    def _totals(self) -> tuple[Cost, Cost]:
+        if self.totals is None:
+            spent = sum((r.spent for r in self.reservations.values()), self.posted)
+            self.totals = spent, sum((r.open for r in self.reservations.values()), spent)
+        return self.totals
 
     def filter_orders(self, extra: Cost) -> tuple[int, ...]:
         """Return the orders at which the cap is checked; before the first expense, the best one for ``extra``."""
@@ -184,6 +192,8 @@ class State:
                 f"ledger entry {entry.index} ({entry.kind[:40]}) cannot follow from the entries before it: {error}"
             ) from error
         self.index = entry.index
+        for population in self.populations.values():
+            population.totals = None
 
     def _dataset(self, entry: Entry) -> None:
         body = entry.body
@@ -221,6 +231,7 @@ class State:
             cost=study_from_json(body["cost"]),
             mechanism=body["mechanism"],
             at=entry.at,
+            index=entry.index,
         )
         reservation.recount()
         population.orders = population.orders or tuple(body["orders"])
@@ -236,7 +247,7 @@ class State:
         if cost != reservation.charge_of(number):
             raise ValueError("the charge is not what was reserved")
         reservation.spent = reservation.spent + cost
-        reservation.charged[number] = entry.at
+        reservation.charged[number] = entry.index
         reservation.recount()
 
     def _free(self, entry: Entry) -> None:
