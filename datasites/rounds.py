@@ -166,7 +166,7 @@ class RoundParticipant:
             proposal=proposal,
             plan=plan,
             model=model,
-            dataset=folder,
+            dataset=folder / "private",
             noise_secret=self._noise_secret(proposal),
         )
         result = self.train(job)
@@ -204,7 +204,7 @@ class RoundParticipant:
                 bound=proposal.training.update_bound,
                 weight=float(plan.weights[block.name][self.site]),
                 levels=proposal.encryption.levels,
-                uniform_words=rounding.child(block.name).uniform_words,
+                uniform=rounding.child(block.name).uniform,
             )
             blocks[block.name] = ckks.encrypt(key, proposal.encryption, integers)
         body = pack(blocks)

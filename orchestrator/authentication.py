@@ -76,9 +76,7 @@ class Authenticator:
         return StreamedCall(party=self._party(token), body_hash=token.body_hash)
 
     def _open(self, request: Request) -> Token:
-        return self._verifier.open(
-            request.headers.get("authorization"), method=request.method, target=_target(request)
-        )
+        return self._verifier.open(request.headers.get("authorization"), method=request.method, target=_target(request))
 
     def _party(self, token: Token) -> Party:
         party = self._registry(token.caller)

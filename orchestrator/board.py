@@ -18,6 +18,7 @@ class Board:
     def __init__(self) -> None:
         self._items: dict[str, list[WorkItem]] = {}
         self._changed = asyncio.Event()
+        self._closed = False
 
     def publish(self, party: str, item: WorkItem) -> None:
         """Ask ``party`` to do ``item``; the same item twice is one."""
@@ -35,7 +36,7 @@ class Board:
     async def wait(self, party: str, seconds: float) -> list[WorkItem]:
         """Return the party's open items, waiting up to ``seconds`` for the first."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while not self._items.get(party):
+        while not self._items.get(party) and not self._closed:
             remaining = deadline - asyncio.get_running_loop().time()
             if remaining <= 0:
                 break
@@ -45,6 +46,11 @@ class Board:
             except TimeoutError:
                 break
         return list(self._items.get(party, []))
+
+    def close(self) -> None:
+        """End all waiting; from now on :meth:`wait` answers at once."""
+        self._closed = True
+        self._wake()
 
     def _wake(self) -> None:
         self._changed.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -190,23 +191,29 @@ def verify(
     json_output: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Check journal and ledger of a folder offline and say where they break."""
+    from datasites.home import Home
     from privacy.verification import verify_folder
 
-    findings = [str(f) for f in verify_folder(folder)]
+    public_key = name = None
+    if (folder / "config.json").exists() and (folder / "roster.json").exists():
+        home = Home(folder=folder)
+        name = home.config().name
+        public_key = home.roster().by_name(name).public_key
+    found = verify_folder(folder, public_key=public_key, name=name)
     if json_output:
-        show({"folder": str(folder), "ok": not findings, "findings": findings})
-    elif findings:
-        for line in findings:
-            console.print(f"[red]{line}[/red]")
+        show({"folder": str(folder), **asdict(found), "ok": found.holds})
     else:
-        console.print("[green]Every entry, signature and charge holds.[/green]")
-    if findings:
+        for chain in found.chains:
+            console.print(f"{chain.file}: {chain.entries} entries, head {chain.head[:16]}, last {chain.last}")
+        for finding in found.findings:
+            console.print(f"[red]{finding.file}: {finding.message}[/red]", highlight=False)
+        if found.holds:
+            console.print(f"[green]Every entry and signature holds; {found.heads_compared} heads compared.[/green]")
+    if not found.holds:
         raise typer.Exit(1)
 
 
 def _init(home: Path, name: str, institution: str, role: Any, url: str, host: str, port: int) -> None:
-    from dataclasses import asdict
-
     from datasites.home import Config, Home
     from privacy.identity import fingerprint
 

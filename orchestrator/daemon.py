@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -15,6 +16,17 @@ from orchestrator.store import Store
 from privacy.journal import Journal
 
 _GRACE_SECONDS = 5
+
+
+class Server(uvicorn.Server):
+    """A server that answers its long polls when it is asked to end."""
+
+    service: Service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown."""
+        self.service.end_waiting()
+        super().handle_exit(sig, frame)
 
 
 def run(folder: Path) -> None:
@@ -34,9 +46,10 @@ def run(folder: Path) -> None:
         journal=Journal(folder / "journal.sqlite", identity),
     )
     app = create_app(service, mailbox_folder=folder / "mailbox")
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
     )
+    server.service = service
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator")

@@ -27,8 +27,8 @@ from datasites.roster import Roster
 from orchestrator.demo_data import Prepared, prepare
 from orchestrator.processes import Processes, address
 from orchestrator.propose import StudySettings, local_blocks
-from orchestrator.results import final_metrics, write_study_report
-from orchestrator.submit import offers_of, submit
+from orchestrator.results import final_metrics
+from orchestrator.submit import offers_of, scientist, submit
 from privacy.errors import InvalidInput, TesseraError
 
 STUDY = "cancer-staging"
@@ -98,7 +98,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         progress.step("Starting orchestrator, keyholder and hospitals")
         _start(processes, homes, prepared)
         result = _study(settings, progress, homes, prepared, reviewers, processes)
-    reports = _reports(homes, prepared) + write_study_report(out, result)
+    reports = _reports(homes, prepared)
     return {
         "study": STUDY,
         "rounds_completed": result["rounds_completed"],
@@ -217,7 +217,9 @@ def _study(
     home = homes["orchestrator"]
     client = SignedClient(home.identity(), address(home.folder), home.identity().public_key)
     progress.step("Reading what the hospitals published (PySyft mock data and released counts)")
-    offers = offers_of(home, client, [s.name for s in prepared.sites], seconds=_OFFER_SECONDS, check=processes.check)
+    node = scientist(home, client)
+    names = [s.name for s in prepared.sites]
+    offers = offers_of(node, home, names, seconds=_OFFER_SECONDS, check=processes.check)
     progress.step("Proposing the study")
     study = StudySettings(
         study=STUDY,
@@ -231,18 +233,18 @@ def _study(
         architecture=settings.architecture,  # type: ignore[arg-type]  # checked above
         seed=settings.seed if settings.public_noise else None,
     )
-    proposal = submit(home, client, study, offers)
+    proposal = submit(node, home, client, study, offers)
     for block in local_blocks(proposal):
         progress.note(f"the {block} part has fewer than {proposal.min_sites} holders and stays at its sites")
     progress.step("Waiting for the hospitals to review and approve")
     _approve(settings, progress, homes, reviewers, proposal.proposal_hash, processes)
     status = _wait(progress, client, proposal.rounds, processes)
     progress.step("Evaluating on held-out patients")
-    metrics = final_metrics(client, status, prepared)
+    metrics = final_metrics(client, status, prepared.test)
     return {
         **status,
         "metrics": metrics,
-        "sites": [_site_result(homes[s.name], s, status, client) for s in prepared.sites],
+        "sites": [_site_result(homes[s.name], s, status) for s in prepared.sites],
     }
 
 
@@ -265,7 +267,7 @@ def _approve(
 def _approve_as(reviewer: Reviewer, url: str, proposal_hash: str, processes: Processes) -> None:
     """Do what a steward does: make an account from the one-time link, log in, read the request, approve."""
     with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as portal:
-        person = {"name": f"steward of {reviewer.site}", "password": reviewer.password}
+        person = {"name": f"steward-{reviewer.site}", "password": reviewer.password}
         _ok(portal.post("/api/register", json={"token": reviewer.name, **person}))
         session = _ok(portal.post("/api/login", json=person))
         deadline = time.monotonic() + _OFFER_SECONDS
@@ -306,7 +308,7 @@ def _wait(progress: Progress, client: SignedClient, rounds: int, processes: Proc
 # what it cost ------------------------------------------------------------------------------------------------------
 
 
-def _site_result(home: Home, site: Any, status: dict[str, Any], client: SignedClient) -> dict[str, Any]:
+def _site_result(home: Home, site: Any, status: dict[str, Any]) -> dict[str, Any]:
     report = _wait_for_report(home)
     rounds = sum(site.name in c["sites"] for c in status["checkpoints"])
     return {

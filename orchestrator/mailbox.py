@@ -79,6 +79,12 @@ class Bell:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.closed = False
+
+    def close(self) -> None:
+        """End all waiting, now and from now on."""
+        self.closed = True
+        self.ring()
 
     def ring(self) -> None:
         """Wake all who wait."""
@@ -95,6 +101,7 @@ def create_mailbox_router(
     authenticate: Callable[..., Awaitable[Party]],
     *,
     knows: Callable[[str], bool] = lambda _: True,
+    bell: Bell | None = None,
 ) -> APIRouter:
     """Return the mailbox's routes, to be included under the orchestrator's application.
 
@@ -102,9 +109,10 @@ def create_mailbox_router(
         store: where letters lie.
         authenticate: a dependency that gives the calling party, such as ``orchestrator.authentication.Authenticator``.
         knows: says whether a participant of this name exists; letters to anybody else are refused.
+        bell: wakes the long polls; closed at shutdown.
     """
     router = APIRouter(prefix="/mailbox", tags=["mailbox"])
-    bell = Bell()
+    bell = bell or Bell()
 
     @router.put("/letter")
     async def put(
@@ -171,7 +179,7 @@ async def _await_news(store: MailboxStore, bell: Bell, reader: str, since: int, 
         ring = bell.next_ring()
         items = await run_in_threadpool(store.news, reader, since, NEWS_PER_ANSWER)
         remaining = deadline - time.monotonic()
-        if items or remaining <= 0:
+        if items or remaining <= 0 or bell.closed:
             return items
         with suppress(TimeoutError):
             await asyncio.wait_for(ring.wait(), remaining)

@@ -35,7 +35,7 @@ from datasites.envelope import unpack_envelope
 from datasites.roster import Roster
 from orchestrator.authentication import Authenticator
 from orchestrator.board import Board
-from orchestrator.mailbox import create_mailbox_router
+from orchestrator.mailbox import Bell, create_mailbox_router
 from orchestrator.mailbox_store import MailboxStore
 from orchestrator.problems import install_problem_handlers
 from orchestrator.rounds import StudyRunner
@@ -58,6 +58,7 @@ class Service:
     store: Store
     journal: Journal
     board: Board = field(default_factory=Board)
+    bell: Bell = field(default_factory=Bell)
     runners: dict[str, StudyRunner] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
@@ -88,6 +89,11 @@ class Service:
             raise Refused(f"study {study[:80]!r} does not run here; `tessera status` lists the studies")
         return self.runners[study]
 
+    def end_waiting(self) -> None:
+        """Answer every long poll now, so that a shutdown need not wait for them."""
+        self.board.close()
+        self.bell.close()
+
     async def close(self) -> None:
         """End all studies; they continue at the next start."""
         for task in self.tasks.values():
@@ -110,7 +116,13 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     app = FastAPI(title="Tessera orchestrator", lifespan=lifespan)
     install_problem_handlers(app)
     authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
-    app.include_router(create_mailbox_router(MailboxStore(mailbox_folder), authenticate))
+    mailbox = create_mailbox_router(
+        MailboxStore(mailbox_folder),
+        authenticate,
+        knows=lambda name: any(party.name == name for party in service.roster.everybody),
+        bell=service.bell,
+    )
+    app.include_router(mailbox)
     _add_health(app, service)
     _add_studies(app, service, authenticate)
     _add_rounds(app, service, authenticate)

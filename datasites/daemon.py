@@ -1,0 +1,267 @@
+"""A hospital's process: portal for its staff, PySyft node, and rounds; it only dials out otherwise.
+
+Three threads beside the portal's server: one receives proposals and plain jobs over PySyft, one tells the
+orchestrator about approvals, one asks for work and does it. Each is a loop that a restart simply begins again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from datasites import portal_facts
+from datasites.accounts import AccountStore
+from datasites.approvals import ApprovalStore
+from datasites.contract import Proposal, Signed, dump, parse
+from datasites.home import Home
+from datasites.http import SignedClient
+from datasites.lifecycle import Loop, announce, bind
+from datasites.policy import Policy
+from datasites.portal.app import create_portal
+from datasites.publishing import Datasets
+from datasites.rounds import RoundParticipant, work_item
+from datasites.syft.client import OwnerNode, ReceivedJob
+from datasites.syft.postbox import Postbox
+from datasites.training import SandboxedTrainer
+from datasites.worker_pool import WorkerPool
+from privacy.errors import Refused, TesseraError
+from privacy.journal import Journal
+from privacy.ledger import Ledger
+
+_POLL_SECONDS = 20.0
+_GRACE_SECONDS = 5
+PROPOSAL_FILE = "proposal.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datasite:
+    """Everything one datasite consists of."""
+
+    home: Home
+    site: str
+    client: SignedClient
+    policy: Policy
+    journal: Journal
+    ledger: Ledger
+    accounts: AccountStore
+    approvals: ApprovalStore
+    datasets: Datasets
+    pool: WorkerPool
+    trainer: SandboxedTrainer
+    participant: RoundParticipant
+
+    @classmethod
+    def open(cls, home: Home) -> Datasite:
+        """Open a home's stores.
+
+        Raises:
+            InvalidInput: a file is missing or malformed.
+        """
+        config, identity, roster = home.config(), home.identity(), home.roster()
+        policy = Policy.load(home.folder / "policy.toml")
+        journal = Journal(home.folder / "journal.sqlite", identity)
+        ledger = Ledger(home.folder / "ledger.sqlite", identity)
+        datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policy)
+        client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key)
+
+        def reserve(proposal: Proposal) -> None:
+            population = datasets.population_of(proposal.participant(config.name).dataset)
+            ledger.reserve(
+                population,
+                study=proposal.study,
+                proposal_hash=proposal.proposal_hash,
+                plan=proposal.mechanism,
+            )
+
+        approvals = ApprovalStore(
+            home.folder / "approvals.sqlite",
+            site=config.name,
+            identity=identity,
+            policy=policy,
+            record=journal.append,
+            reserve=reserve,
+        )
+        pool = WorkerPool(policy.sandbox)
+        trainer = SandboxedTrainer(
+            site=config.name,
+            pool=pool,
+            folder=home.folder / "scratch",
+            code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
+        )
+        participant = RoundParticipant(
+            site=config.name,
+            home=home,
+            client=client,
+            approvals=approvals,
+            ledger=ledger,
+            journal=journal,
+            train=trainer,
+            dataset=datasets.here,
+        )
+        journal.append("started", {"policy_hash": policy.policy_hash})
+        return cls(
+            home=home,
+            site=config.name,
+            client=client,
+            policy=policy,
+            journal=journal,
+            ledger=ledger,
+            accounts=AccountStore(home.folder / "accounts.sqlite"),
+            approvals=approvals,
+            datasets=datasets,
+            pool=pool,
+            trainer=trainer,
+            participant=participant,
+        )
+
+    def close(self) -> None:
+        """Close everything; workers are ended."""
+        self.pool.close()
+        self.client.close()
+        for store in (self.approvals, self.accounts, self.ledger, self.journal):
+            store.close()
+
+
+class Node:
+    """The PySyft side: publishes mocks, receives proposals, runs plain jobs on mocks."""
+
+    def __init__(self, datasite: Datasite) -> None:
+        roster = datasite.home.roster()
+        postbox = Postbox(datasite.client, datasite.site, lambda name: roster.by_name(name).public_key)
+        scientists = [roster.orchestrator.name]
+        self._datasite = datasite
+        self._owner = OwnerNode(datasite.home.folder / "syft", postbox, scientists=scientists)
+        self._published = False
+
+    def step(self) -> float:
+        """Publish once, then wait for news and deal with it."""
+        if not self._published:
+            self._publish()
+            self._owner.sync()
+            self._published = True
+        if self._owner.wait_for_news(_POLL_SECONDS):
+            self._owner.sync()
+            for job in self._owner.pending_jobs():
+                self._receive(job)
+            self._owner.run_approved_on_mock()
+            self._owner.sync()
+        return 0.0
+
+    def _publish(self) -> None:
+        for folder in self._datasite.home.datasets():
+            published = self._datasite.datasets.publish(folder)
+            self._owner.publish_dataset(
+                folder.parent.name,
+                mock_path=published,
+                private_location="the datasite's own folder",
+                summary=f"{self._datasite.site}: staging data, mock rows only",
+            )
+
+    def _receive(self, job: ReceivedJob) -> None:
+        if not job.is_proposal:
+            # a plain job runs on the mock only, in the sandbox, so it needs no reviewer
+            self._datasite.journal.append("plain-job", {"name": job.name, "submitter": job.submitter})
+            self._owner.approve(job, "runs on mock data only")
+            return
+        try:
+            signed = parse(Signed, (job.folder / PROPOSAL_FILE).read_bytes())
+            now = dt.datetime.now(dt.UTC)
+            self._datasite.approvals.receive(signed, self._kept_tree(job, signed), now=now)
+            self._owner.approve(job, "received for review; training needs the portal's approval")
+        except TesseraError as error:
+            self._datasite.journal.append("proposal-rejected", {"job": job.name, "reason": str(error)})
+            self._owner.reject(job, str(error))
+
+    def _kept_tree(self, job: ReceivedJob, signed: Signed) -> Path:
+        """Copy the submitted code where PySyft's synchronisation cannot change it any more."""
+        folder = self._datasite.home.folder / "plans" / str(signed.signature).translate(_SAFE)[:40]
+        if not folder.exists():
+            staging = folder.with_name(f".{folder.name}.new")
+            shutil.rmtree(staging, ignore_errors=True)
+            shutil.copytree(job.folder, staging, ignore=shutil.ignore_patterns(PROPOSAL_FILE))
+            staging.replace(folder)
+        return folder
+
+
+_SAFE = str.maketrans({"/": "_", "+": "-", "=": None})
+
+
+class Messenger:
+    """Tells the orchestrator about approvals, until it has taken them."""
+
+    def __init__(self, datasite: Datasite) -> None:
+        self._datasite = datasite
+        self._told: set[str] = set()
+
+    def step(self) -> float:
+        """Send what was approved since."""
+        for request in self._datasite.approvals.requests():
+            if request.state == "approved" and request.approval and request.proposal_hash not in self._told:
+                try:
+                    self._datasite.client.post_json(
+                        f"/studies/{request.proposal.study}/approvals", dump(request.approval)
+                    )
+                except Refused as error:
+                    self._datasite.journal.append("approval-unwanted", {"reason": str(error)})
+                self._told.add(request.proposal_hash)
+        return 0.3
+
+
+class Worker:
+    """Asks for work and does it."""
+
+    def __init__(self, datasite: Datasite) -> None:
+        self._datasite = datasite
+        self._reported: set[str] = set()
+
+    def step(self) -> float:
+        """Do what is to be done now, or wait for it."""
+        items = self._datasite.client.get_json("/work", params={"wait": _POLL_SECONDS}, wait_seconds=_POLL_SECONDS)
+        fresh = False
+        for data in items:
+            item = work_item(data)
+            if item.kind == "finished":
+                if item.study not in self._reported:
+                    portal_facts.write_reports(self._datasite, item.study)
+                    self._reported.add(item.study)
+                    fresh = True
+            else:
+                self._datasite.participant.handle(item)
+                fresh = True
+        return 0.0 if fresh or not items else _POLL_SECONDS
+
+
+def run(folder: Path) -> None:
+    """Serve until the process is asked to end.
+
+    Raises:
+        InvalidInput: the folder is no datasite's, or the portal's port is taken.
+    """
+    home = Home(folder=folder)
+    config = home.config()
+    listener = bind(config.host, config.port)
+    datasite = Datasite.open(home)
+    node = Node(datasite)
+    loops = [
+        Loop("syft", node.step),
+        Loop("approvals", Messenger(datasite).step),
+        Loop("work", Worker(datasite).step),
+    ]
+    app = create_portal(portal_facts.context(datasite))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
+    )
+    try:
+        for loop in loops:
+            loop.start()
+        announce(folder, listener, "datasite")
+        server.run(sockets=[listener])
+    finally:
+        for loop in loops:
+            loop.stop()
+        datasite.close()
+        (folder / "address.json").unlink(missing_ok=True)

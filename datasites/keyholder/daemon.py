@@ -1,0 +1,154 @@
+"""The keyholder's process: dials the orchestrator, offers round keys, answers sums that pass every check.
+
+It listens nowhere. Every key, answer and refusal goes to its journal; a refusal is told to the orchestrator with the
+reason, and says nothing about values.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasites.contract import Proposal, Refusal, Signed, SumResult, WorkItem, dump, parse, seal
+from datasites.envelope import pack_envelope
+from datasites.files import write_atomically
+from datasites.home import Home
+from datasites.http import SignedClient
+from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
+from datasites.keyholder.custody import KeyCustody
+from datasites.lifecycle import Loop, announce, wait_for_signal
+from datasites.rounds import work_item
+from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.journal import Journal
+
+_POLL_SECONDS = 20.0
+_SUM_LIMIT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keyholder:
+    """Does the keyholder's work items."""
+
+    home: Home
+    client: SignedClient
+    custody: KeyCustody
+    journal: Journal
+
+    def step(self) -> float:
+        """Do what is to be done now, or wait for it."""
+        items = self.client.get_json("/work", params={"wait": _POLL_SECONDS}, wait_seconds=_POLL_SECONDS)
+        work = [work_item(data) for data in items]
+        for item in work:
+            self.handle(item)
+        return 0.0 if not work or any(i.kind in ("key", "decrypt") for i in work) else _POLL_SECONDS
+
+    def handle(self, item: WorkItem) -> None:
+        """Do one work item; what is refused is journaled and told."""
+        try:
+            if item.kind == "key":
+                self._offer_key(item)
+            elif item.kind == "decrypt":
+                self._answer(item)
+            elif item.kind in ("finished", "forget"):
+                self._forget(item.study)
+        except (Refused, InvalidInput, Tampered) as error:
+            self._refuse(item, str(error))
+
+    def _offer_key(self, item: WorkItem) -> None:
+        proposal = self._study(item.study)
+        key, public = self.custody.open_round(proposal, item.round)
+        signed = seal(self.home.identity(), "round-key", key)
+        if self._first(f"key-{item.study}-{item.round}"):
+            self.journal.append("round-key", dump(key))
+        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/key", pack_envelope(signed, public))
+
+    def _answer(self, item: WorkItem) -> None:
+        proposal = self._study(item.study)
+        commitments = item.documents["commitments"]
+        sum_hash = str(commitments.payload.get("sum_hash"))
+        body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_SUM_LIMIT_BYTES)
+        request = SumRequest(
+            plan=item.documents["plan"], commitments=commitments, attestations=item.attestations, body=body
+        )
+        checked = check_sum_request(
+            proposal,
+            self.custody.round_key(item.study, item.round),
+            request,
+            answered_sum=self.custody.answered_sum(item.study, item.round),
+        )
+        answer = self.custody.answer(checked)
+        result = SumResult(
+            study=item.study, round=item.round, sum_hash=answer.sum_hash, integers_hash=answer.integers_hash
+        )
+        if self._first(f"answer-{item.study}-{item.round}"):
+            sites = sorted({site for sites in checked.contributors.values() for site in sites})
+            self.journal.append("decrypted", {**dump(result), "list_hash": checked.list_hash, "sites": sites})
+        signed = seal(self.home.identity(), "sum-result", result)
+        self.client.put_bytes(
+            f"/studies/{item.study}/rounds/{item.round}/result", pack_envelope(signed, answer.integers)
+        )
+
+    def _study(self, study: str) -> Proposal:
+        """Return the proposal of ``study`` after checking that every participant has approved it."""
+        roster = self.home.roster()
+        path = self.home.folder / "studies" / f"{sha256_hex(study.encode())[:16]}.json"
+        status = json.loads(path.read_bytes()) if path.exists() else self.client.get_json(f"/studies/{study}")
+        proposal = check_study(
+            parse(Signed, status["proposal"]),
+            [parse(Signed, document) for document in status["approvals"].values()],
+            orchestrator=roster.orchestrator,
+            keyholder=roster.keyholder,
+            now=self.journal.now(),
+        )
+        if not path.exists():
+            kept = {"proposal": status["proposal"], "approvals": status["approvals"]}
+            write_atomically(path, json.dumps(kept).encode())
+            self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
+        return proposal
+
+    def _first(self, what: str) -> bool:
+        """Return whether ``what`` was not journaled yet; a repeated answer is no new event."""
+        marks = self.home.folder / "journaled"
+        path = marks / sha256_hex(what.encode())[:32]
+        if path.exists():
+            return False
+        write_atomically(path, b"")
+        return True
+
+    def _forget(self, study: str) -> None:
+        if self._first(f"forget-{study}"):
+            self.custody.forget(study)
+            self.journal.append("study-over", {"study": study})
+
+    def _refuse(self, item: WorkItem, reason: str) -> None:
+        party = self.home.config().name
+        refusal = Refusal(study=item.study, round=item.round, party=party, reason=reason[:500])
+        self.journal.append("refused", {"item": item.kind, **dump(refusal)})
+        path = f"/studies/{item.study}/rounds/{item.round}/refusal"
+        self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))
+
+
+def run(folder: Path) -> None:
+    """Work until the process is asked to end.
+
+    Raises:
+        InvalidInput: the folder is no keyholder's.
+    """
+    home = Home(folder=folder)
+    config, identity = home.config(), home.identity()
+    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key)
+    custody = KeyCustody(folder / "keys", identity)
+    journal = Journal(folder / "journal.sqlite", identity)
+    loop = Loop("keyholder", Keyholder(home=home, client=client, custody=custody, journal=journal).step)
+    try:
+        loop.start()
+        announce(folder, None, "keyholder")
+        wait_for_signal()
+    finally:
+        loop.stop()
+        client.close()
+        custody.close()
+        journal.close()
+        (folder / "address.json").unlink(missing_ok=True)

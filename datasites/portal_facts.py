@@ -1,0 +1,169 @@
+"""What the portal shows, read from the datasite's stores at this moment; and the reports it offers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasites.approval_records import Request
+from datasites.contract import Proposal
+from datasites.files import write_atomically
+from datasites.portal.context import (
+    BudgetLine,
+    CostPreview,
+    DryRun,
+    PortalContext,
+    ReportFile,
+    Spending,
+    StudyStatus,
+)
+from datasites.sandbox import available_layers
+from privacy.ledger_costs import ZERO, cost_from_json
+from privacy.ledger_views import Account, StudyAccount
+
+if TYPE_CHECKING:
+    from datasites.daemon import Datasite
+
+_ACCOUNTANT = "RDP filter across studies; add or remove one patient"
+_TITLES = {"html": "Privacy report (web page)", "pdf": "Privacy report (PDF)", "json": "Privacy report (JSON)"}
+
+
+def context(datasite: Datasite) -> PortalContext:
+    """Return the portal's view of a datasite."""
+    config = datasite.home.config()
+    return PortalContext(
+        site=config.name,
+        institution=config.institution,
+        public_key=datasite.home.identity().public_key,
+        accounts=datasite.accounts,
+        approvals=datasite.approvals,
+        journal=datasite.journal,
+        preview=lambda proposal: preview(datasite, proposal),
+        budget=lambda: budget(datasite),
+        studies=lambda: studies(datasite),
+        reports=lambda: reports(datasite.home.folder / "reports"),
+        dry_run=lambda request: dry_run(datasite, request),
+        layers=lambda: {str(name): on for name, on in available_layers().items()},
+    )
+
+
+def preview(datasite: Datasite, proposal: Proposal) -> CostPreview:
+    """Return what a study would cost the population it asks for."""
+    population = datasite.datasets.population_of(proposal.participant(datasite.site).dataset)
+    found = datasite.ledger.preview(population, proposal.mechanism)
+    return CostPreview(
+        population=population,
+        delta=found.cap.delta,
+        cap=found.cap.epsilon,
+        before=found.before.epsilon,
+        cost=proposal.mechanism.epsilon(found.cap.delta),
+        after=found.after.epsilon,
+        accountant=_ACCOUNTANT,
+        fits=found.fits,
+    )
+
+
+def budget(datasite: Datasite) -> tuple[BudgetLine, ...]:
+    """Return one line per patient population, with its history."""
+    return tuple(_budget_line(datasite, name) for name in datasite.ledger.populations())
+
+
+def _budget_line(datasite: Datasite, population: str) -> BudgetLine:
+    account = datasite.ledger.account(population)
+    return BudgetLine(
+        population=population,
+        datasets=tuple(f"{name} version {version}" for name, version in account.datasets),
+        cap=account.cap.epsilon if account.cap else 0.0,
+        delta=account.cap.delta if account.cap else 0.0,
+        spent=account.spent.epsilon,
+        reserved=account.committed.epsilon,
+        timeline=_timeline(datasite, population),
+    )
+
+
+def _timeline(datasite: Datasite, population: str) -> tuple[Spending, ...]:
+    """Return the epsilon after every charge, by the time at which it was written."""
+    account = datasite.ledger.account(population)
+    delta = account.cap.delta if account.cap else 0.0
+    spent, points = ZERO, []
+    for entry in datasite.ledger.entries():
+        if entry.kind not in ("charge", "release", "import") or entry.body["population"] != population:
+            continue
+        spent = spent + cost_from_json(entry.body["cost"])
+        what = f"round {entry.body['round']}" if entry.kind == "charge" else str(entry.body["name"])
+        points.append(
+            Spending(at=entry.at, study=str(entry.body.get("study") or ""), event=what, epsilon=spent.epsilon(delta))
+        )
+    return tuple(points)
+
+
+def studies(datasite: Datasite) -> tuple[StudyStatus, ...]:
+    """Return the studies that have a line in the ledger."""
+    found = []
+    for population in datasite.ledger.populations():
+        account = datasite.ledger.account(population)
+        found += [_study_status(datasite, account, study) for study in account.studies]
+    return tuple(found)
+
+
+def _study_status(datasite: Datasite, account: Account, study: StudyAccount) -> StudyStatus:
+    done = len(study.charged_rounds)
+    state = datasite.approvals.request(study.proposal_hash).state
+    if state == "approved":
+        state_now = "finished" if done == study.rounds else "running" if done else "waiting"
+    else:
+        state_now = "stopped"
+    return StudyStatus(
+        study=study.study,
+        proposal_hash=study.proposal_hash,
+        state=state_now,
+        rounds_done=done,
+        rounds=study.rounds,
+        epsilon_spent=study.spent.epsilon,
+        delta=account.cap.delta if account.cap else 0.0,
+    )
+
+
+def dry_run(datasite: Datasite, request: Request) -> DryRun:
+    """Run one round of a request on the mock part, in the sandbox of the real one."""
+    reference = request.proposal.participant(datasite.site).dataset
+    _, folder = datasite.datasets.here(reference.name)
+    trial = datasite.trainer.try_on_mock(request, folder)
+    return DryRun(
+        outcome=trial.outcome.status,
+        seconds=trial.outcome.seconds,
+        memory_bytes=trial.outcome.peak_memory_bytes,
+        log=trial.log,
+        leaves=trial.leaves,
+        checks=trial.checks,
+        layers=trial.outcome.layers,
+    )
+
+
+def reports(folder: Path) -> tuple[ReportFile, ...]:
+    """Return the reports that lie in a folder."""
+    found = []
+    for suffix, title in _TITLES.items():
+        path = folder / f"privacy-report.{suffix}"
+        if path.exists():
+            made = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).isoformat(timespec="seconds")
+            found.append(ReportFile(name=path.name, title=title, path=path, created=made))
+    return tuple(found)
+
+
+def write_reports(datasite: Datasite, study: str) -> None:
+    """Write the privacy reports after a study has finished, and the summary that machines read."""
+    folder = datasite.home.folder / "reports"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    for line in budget(datasite):
+        summary = {
+            "site": datasite.site,
+            "study": study,
+            "population": line.population,
+            "epsilon_spent": line.spent,
+            "epsilon_cap": line.cap,
+            "delta": line.delta,
+        }
+        write_atomically(folder / "summary.json", json.dumps(summary).encode())
