@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+from dp_accounting.rdp import rdp_privacy_accountant
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privacy.canonical import canonical_json
+from privacy.errors import InvalidInput
+from privacy.ledger_costs import (
+    RDP_ORDERS,
+    ZERO,
+    Cap,
+    Cost,
+    PeriodicCost,
+    StudyCost,
+    conversion,
+    cost_from_json,
+    cost_to_json,
+    gaussian_cost,
+    pure_cost,
+    study_cost,
+    study_from_json,
+    study_to_json,
+)
+from privacy.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
+
+
+@given(st.floats(0.3, 50), st.floats(1e-9, 0.1))
+def test_epsilon_is_that_of_googles_accountant(noise_multiplier: float, delta: float) -> None:
+    cost = gaussian_cost(noise_multiplier)
+    expected, _ = rdp_privacy_accountant.compute_epsilon(RDP_ORDERS, cost.rdp, delta)
+    if expected > 0:  # theirs has one shortcut to zero more
+        assert cost.epsilon(delta) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_gaussian_curve_is_the_theorem() -> None:
+    """Mironov 2017, Proposition 7: at order 8, sigma 2, a divergence of 8 / (2 * 4) = 1 nat."""
+    assert gaussian_cost(2.0).rdp[RDP_ORDERS.index(8.0)] == 1.0
+
+
+def test_a_study_costs_what_its_mechanism_says() -> None:
+    mechanism = Mechanism(
+        max_grad_norm=1.0,
+        noise_multiplier=1.5,
+        sampling_rate=0.2,
+        steps_per_round=3,
+        rounds=7,
+        target_delta=1e-5,
+        losses=LossRelease(every_rounds=2, bound=3.0, noise_multiplier=12.0),
+        count=CountRelease(noise_multiplier=9.0),
+        evaluation=HistogramRelease(every_rounds=7, noise_multiplier=15.0),
+    )
+    cost = study_cost(mechanism)
+    assert cost.total.rdp == pytest.approx(mechanism.rdp(RDP_ORDERS), rel=1e-9)
+    assert cost.total.total_variation >= mechanism.total_variation() * (1 - 1e-9)
+    assert cost.total.epsilon(1e-5) >= mechanism.epsilon()
+    assert cost.total.epsilon(1e-5) < 1.15 * mechanism.epsilon()
+    by_rounds = sum((cost.of_round(n) for n in range(1, 8)), cost.once)
+    assert by_rounds.rdp == pytest.approx(cost.total.rdp)
+
+
+def test_total_variation_takes_its_share_of_delta() -> None:
+    cost = gaussian_cost(3.0)
+    distant = Cost(rdp=cost.rdp, total_variation=1e-6)
+    epsilon = distant.epsilon(1e-4)
+    left = 1e-4 - (1 + math.exp(epsilon)) * 1e-6
+    assert cost.epsilon(1e-4) < epsilon
+    assert epsilon == pytest.approx(cost.epsilon(left), rel=1e-6)
+    assert math.isinf(Cost(rdp=cost.rdp, total_variation=1e-3).epsilon(1e-4))
+
+
+def test_a_pure_cost_is_no_worse_than_its_epsilon() -> None:
+    assert pure_cost(1.0).epsilon(1e-9) == pytest.approx(1.0, abs=0.05)
+    assert pure_cost(0.1).times(100).epsilon(1e-6) < 6.0  # ten by adding up
+    assert pure_cost(1.0, 1e-5).epsilon(1e-5) == math.inf
+    with pytest.raises(InvalidInput):
+        pure_cost(math.inf)
+
+
+def test_shares_of_a_cap_add_up_and_one_is_the_cap() -> None:
+    cap = Cap(epsilon=4.0, delta=1e-5)
+    cost = gaussian_cost(3.0)
+    order = cap.best_order(cost)
+    assert cap.share(order, cost + cost) == pytest.approx(2 * cap.share(order, cost))
+    exact = Cap(epsilon=cost.epsilon(1e-5), delta=1e-5)
+    assert exact.share(exact.best_order(cost), cost) == pytest.approx(1.0)
+    assert cap.share(order, Cost(rdp=cost.rdp, delta=1e-4)) == math.inf
+    assert Cap(epsilon=math.inf, delta=1e-5).share(order, gaussian_cost(0)) == 0
+    assert conversion(2.0, 0.0) == math.inf
+
+
+def test_no_noise_is_an_infinite_cost_that_survives_json() -> None:
+    cost = gaussian_cost(0)
+    assert math.isinf(cost.epsilon(1e-5)) and math.isinf((cost + ZERO).times(3).epsilon(1e-5))
+    assert cost_from_json(cost_to_json(cost)) == cost
+    assert b"null" in canonical_json(cost_to_json(cost))
+    assert cost.times(0) == ZERO
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=len(RDP_ORDERS), max_size=len(RDP_ORDERS)), st.integers(1, 9))
+def test_costs_survive_json_to_the_last_bit(rdp: list[float], every: int) -> None:
+    cost = Cost(rdp=tuple(rdp), delta=1e-7, total_variation=1e-20)
+    plan = StudyCost(rounds=3, round=cost, periodic=(PeriodicCost(every_rounds=every, cost=cost),), once=cost)
+    assert study_from_json(study_to_json(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Cost(rdp=(1.0,)),
+        lambda: Cost(rdp=(math.nan,) * len(RDP_ORDERS)),
+        lambda: Cost(rdp=(-1.0,) * len(RDP_ORDERS)),
+        lambda: Cost(rdp=ZERO.rdp, delta=2.0),
+        lambda: ZERO.times(-1),
+        lambda: StudyCost(rounds=0, round=ZERO),
+        lambda: StudyCost(rounds=2, round=ZERO).of_round(3),
+        lambda: PeriodicCost(every_rounds=0, cost=ZERO),
+        lambda: gaussian_cost(-1.0),
+        lambda: Cap(epsilon=0.0, delta=1e-5),
+        lambda: Cap(epsilon=1.0, delta=0.0),
+        lambda: Cap(epsilon=1.0, delta=1.0),
+    ],
+)
+def test_what_is_out_of_range_is_refused(wrong: object) -> None:
+    with pytest.raises(InvalidInput):
+        wrong()  # type: ignore[operator]
+
+
+def test_keeping_the_books_imports_neither_torch_nor_the_accountant() -> None:
+    heavy = "{'torch', 'dp_accounting', 'scipy'}"
+    code = f"import sys, privacy.ledger, privacy.verification; print({heavy} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "set()"
