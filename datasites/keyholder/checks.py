@@ -1,0 +1,289 @@
+"""Is this sum to be decrypted? Pure decisions of the keyholder, from signed messages and the sum's bytes alone.
+
+The keyholder trusts nobody: not the orchestrator, who relays everything, and no single hospital. A sum is decrypted
+when every line of this table holds, and refused with the line that does not:
+
+=====================  ================================================================================================
+who could lie          what must hold
+=====================  ================================================================================================
+orchestrator, study    every listed participant, and nobody else, signed this proposal's hash; keyholder independent
+orchestrator, plan     signed; this proposal, round and key; weights in bounds, also over those that came, per block
+orchestrator, list     every update signed by a participant under this very plan; nobody twice; ``min_sites`` per block
+orchestrator, sum      every contributor attested this list, plan and sum; their tags add up to the tag of the sum
+one hospital           its header announces exactly its blocks; what it encrypted is checked slot by slot when decrypted
+=====================  ================================================================================================
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from datasites.approval_checks import check_time
+from datasites.contract import (
+    Approval,
+    Attestation,
+    BlockShape,
+    Commitments,
+    Party,
+    Proposal,
+    RoundKey,
+    RoundPlan,
+    Signed,
+    UpdateHeader,
+    open_sealed,
+)
+from datasites.round_checks import check_weights
+from privacy import container, tags
+from privacy.canonical import sha256_hex
+from privacy.encryption_parameters import check_security
+from privacy.errors import InvalidInput, Refused, Tampered
+
+FEWEST_SITES = 3
+"""No proposal may let a sum of fewer institutions be decrypted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumRequest:
+    """What comes with a request to decrypt: signed messages, and the sum's body as bytes."""
+
+    plan: Signed
+    commitments: Signed
+    attestations: tuple[Signed, ...]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedSum:
+    """A sum that passed every check: what to decrypt, and how many sites are in each block."""
+
+    proposal: Proposal
+    round: int
+    plan_hash: str
+    list_hash: str
+    sum_hash: str
+    ciphertexts: Mapping[str, Sequence[bytes]]
+    contributors: Mapping[str, tuple[str, ...]]
+
+
+def check_study(
+    signed: Signed, approvals: Sequence[Signed], *, orchestrator: Party, keyholder: Party, now: dt.datetime
+) -> Proposal:
+    """Check that this keyholder may serve a study; before a round key is made and before every sum.
+
+    Args:
+        signed: the proposal, signed by the orchestrator (kind ``proposal``).
+        approvals: what the participants signed (kind ``approval``), in any order.
+        orchestrator: the orchestrator as this keyholder knows it.
+        keyholder: this keyholder.
+        now: the time, never earlier than the newest journal entry.
+
+    Raises:
+        Refused: says what does not hold.
+    """
+    try:
+        proposal = open_sealed(signed, "proposal", orchestrator.public_key, Proposal)
+        _check_parties(proposal, orchestrator, keyholder)
+        _check_approvals(proposal, approvals, now)
+    except (InvalidInput, Tampered) as error:
+        raise Refused(f"the study cannot be served: {error}") from error
+    check_security(proposal.encryption)
+    if proposal.min_sites < FEWEST_SITES:
+        raise Refused(f"expected min_sites of at least {FEWEST_SITES}, got {proposal.min_sites}")
+    if proposal.encryption.sites < len(proposal.participants):
+        raise Refused(f"the packing carries {proposal.encryption.sites} sites, fewer than take part")
+    return proposal
+
+
+def check_sum_request(
+    proposal: Proposal, round_key: RoundKey, request: SumRequest, *, answered_sum: str | None = None
+) -> CheckedSum:
+    """Decide whether one sum may be decrypted.
+
+    Args:
+        proposal: as :func:`check_study` returned it.
+        round_key: the key this keyholder made for the round, as it signed it.
+        request: what the orchestrator sent.
+        answered_sum: hash of the sum this round was answered with before, or None.
+
+    Returns:
+        The sum's ciphertexts by block, structurally checked, and the sites in each.
+
+    Raises:
+        Refused: says what does not hold; nothing was decrypted.
+    """
+    try:
+        plan = _checked_plan(proposal, round_key, request.plan)
+        commitments = _checked_list(proposal, plan, request.commitments)
+        if answered_sum not in (None, commitments.sum_hash):
+            raise Refused(f"round {plan.round} was answered with another sum; one sum per round")
+        headers = _checked_headers(proposal, plan, commitments)
+        contributors = _checked_contributors(proposal, plan, headers)
+        ciphertexts = _checked_body(proposal, commitments, request.body)
+        site_tags = _checked_attestations(proposal, plan, commitments, set(headers), request.attestations)
+        _check_tags(proposal, commitments, ciphertexts, site_tags)
+    except (InvalidInput, Tampered) as error:
+        raise Refused(f"the sum is not decrypted: {error}") from error
+    return CheckedSum(
+        proposal=proposal,
+        round=plan.round,
+        plan_hash=plan.plan_hash,
+        list_hash=commitments.list_hash,
+        sum_hash=commitments.sum_hash,
+        ciphertexts=ciphertexts,
+        contributors=contributors,
+    )
+
+
+def _check_parties(proposal: Proposal, orchestrator: Party, keyholder: Party) -> None:
+    if proposal.orchestrator.public_key != orchestrator.public_key:
+        raise Refused("the proposal names another orchestrator than the one known here")
+    if proposal.keyholder.public_key != keyholder.public_key:
+        raise Refused("the proposal names another keyholder; its sums cannot be decrypted here")
+    participants = proposal.participants
+    for what, values in (
+        ("name", [p.name for p in participants]),
+        ("key", [p.public_key for p in participants]),
+    ):
+        if len(set(values)) < len(values):
+            raise Refused(f"a participant's {what} stands twice in the proposal")
+    if keyholder.public_key in {orchestrator.public_key, *(p.public_key for p in participants)}:
+        raise Refused("the keyholder may neither orchestrate the study nor take part in it")
+    if _institution(keyholder) in {_institution(orchestrator), *map(_institution, participants)}:
+        raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
+
+
+def _check_approvals(proposal: Proposal, approvals: Sequence[Signed], now: dt.datetime) -> None:
+    by_key = {a.public_key: a for a in approvals if a.payload.get("proposal_hash") == proposal.proposal_hash}
+    for participant in proposal.participants:
+        signed = by_key.get(participant.public_key)
+        if signed is None:
+            raise Refused(f"{participant.name} has not approved this proposal")
+        approval = open_sealed(signed, "approval", participant.public_key, Approval)
+        if (approval.study, approval.site) != (proposal.study, participant.name):
+            raise Refused(f"the approval of {participant.name} names another study or site")
+        check_time(proposal, approval, now)
+
+
+def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> RoundPlan:
+    plan = open_sealed(signed, "round-plan", proposal.orchestrator.public_key, RoundPlan)
+    if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
+        raise Refused("the round plan is for another proposal than the approved one")
+    expected = (proposal.study, proposal.proposal_hash, plan.round, plan.key_hash)
+    if (round_key.study, round_key.proposal_hash, round_key.round, round_key.key_hash) != expected:
+        raise Refused("the round plan names another round or key than the one made here for it")
+    check_weights(proposal, plan)
+    return plan
+
+
+def _checked_list(proposal: Proposal, plan: RoundPlan, signed: Signed) -> Commitments:
+    commitments = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments)
+    expected = (proposal.study, plan.round, plan.plan_hash)
+    if (commitments.study, commitments.round, commitments.plan_hash) != expected:
+        raise Refused("the commitment list is for another study, round or plan")
+    return commitments
+
+
+def _checked_headers(proposal: Proposal, plan: RoundPlan, commitments: Commitments) -> dict[str, UpdateHeader]:
+    headers: dict[str, UpdateHeader] = {}
+    for update in commitments.updates:
+        participant = next((p for p in proposal.participants if p.public_key == update.public_key), None)
+        if participant is None:
+            raise Refused("the list holds an update of somebody who takes no part in the study")
+        header = open_sealed(update, "update", participant.public_key, UpdateHeader)
+        if header.site != participant.name:
+            raise Refused(f"{participant.name} signed an update in another site's name")
+        if header.site in headers:
+            raise Refused(f"{header.site} stands twice in the list")
+        _check_header(proposal, plan, header)
+        headers[header.site] = header
+    bodies = [header.body_hash for header in headers.values()]
+    if len(set(bodies)) < len(bodies):
+        raise Refused("two sites in the list sent the same ciphertexts")
+    return headers
+
+
+def _check_header(proposal: Proposal, plan: RoundPlan, header: UpdateHeader) -> None:
+    bound = (header.study, header.proposal_hash, header.round, header.plan_hash)
+    if bound != (proposal.study, proposal.proposal_hash, plan.round, plan.plan_hash):
+        raise Refused(f"the update of {header.site} was made for another study, round or plan")
+    expected = {
+        BlockShape(name=b.name, values=b.length, ciphertexts=proposal.encryption.ciphertexts_for(b.length))
+        for b in proposal.blocks_of(header.site)
+    }
+    if set(header.blocks) != expected or len(header.blocks) != len(expected):
+        raise Refused(f"the update of {header.site} has other blocks than the proposal gives it")
+    counts = {shape.name: shape.ciphertexts for shape in header.blocks}
+    if header.body_bytes != container.body_bytes(counts, proposal.encryption):
+        raise Refused(f"the update of {header.site} has another length than its blocks")
+
+
+def _checked_contributors(
+    proposal: Proposal, plan: RoundPlan, headers: Mapping[str, UpdateHeader]
+) -> dict[str, tuple[str, ...]]:
+    """Return who is in each block; every block needs enough institutions and enough effective ones."""
+    contributors = {}
+    for block in proposal.exchanged_blocks():
+        sites = tuple(site for site in sorted(headers) if site in proposal.contributors(block))
+        institutions = {_institution(proposal.participant(site)) for site in sites}
+        if len(institutions) < proposal.min_sites:
+            raise Refused(
+                f"expected updates of at least {proposal.min_sites} institutions in block {block.name!r}, "
+                f"got {len(institutions)}; a sum of fewer is never decrypted"
+            )
+        weights = [plan.weights[block.name][site] for site in sites]
+        squares = sum(weight * weight for weight in weights)
+        if sum(weights) ** 2 < proposal.min_sites * squares * (1 - 1e-9):
+            raise Refused(f"the weights that arrived in block {block.name!r} leave too few effective sites")
+        contributors[block.name] = sites
+    return contributors
+
+
+def _checked_body(proposal: Proposal, commitments: Commitments, body: bytes) -> dict[str, list[bytes]]:
+    if sha256_hex(body) != commitments.sum_hash:
+        raise Refused("the sum's bytes do not have the hash that the list commits to")
+    counts = {b.name: proposal.encryption.ciphertexts_for(b.length) for b in proposal.exchanged_blocks()}
+    return container.unpack(body, counts, proposal.encryption)
+
+
+def _checked_attestations(
+    proposal: Proposal, plan: RoundPlan, commitments: Commitments, sites: set[str], attestations: Sequence[Signed]
+) -> list[tuple[int, ...]]:
+    """Return every contributor's tags, after checking that each attested this list, plan and sum."""
+    expected = (proposal.study, plan.round, plan.plan_hash, commitments.list_hash, commitments.sum_hash)
+    site_tags: dict[str, tuple[int, ...]] = {}
+    for signed in attestations:
+        name = str(signed.payload.get("site"))[:100]
+        attestation = open_sealed(signed, "attestation", proposal.participant(name).public_key, Attestation)
+        bound = (
+            attestation.study,
+            attestation.round,
+            attestation.plan_hash,
+            attestation.list_hash,
+            attestation.sum_hash,
+        )
+        if bound != expected:
+            raise Refused(f"{name} attested another list, plan or sum than this one")
+        if name in site_tags or name not in sites:
+            raise Refused(f"{name} attested twice, or is not in the list")
+        site_tags[name] = attestation.tags
+    missing = sorted(sites - set(site_tags))
+    if missing:
+        raise Refused(f"not attested by {', '.join(missing)}; every contributor has to sign the list")
+    return list(site_tags.values())
+
+
+def _check_tags(
+    proposal: Proposal,
+    commitments: Commitments,
+    ciphertexts: Mapping[str, Sequence[bytes]],
+    site_tags: Sequence[tuple[int, ...]],
+) -> None:
+    challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
+    if tags.combine(site_tags, proposal.encryption) != tags.tag(ciphertexts, challenge, proposal.encryption):
+        raise Refused("the tags do not add up: this is not the sum of the updates in the list")
+
+
+def _institution(party: Party) -> str:
+    return " ".join(party.institution.casefold().split())

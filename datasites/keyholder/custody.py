@@ -1,0 +1,257 @@
+"""One round, one key, one sum: round keys are made once, used once, destroyed; answers repeat from the record.
+
+A round passes through these states, each durable before anything leaves::
+
+    (none) --open_round--> open --answer--> deciding --> answered    the key is destroyed
+                             |                  `------> unsafe      a slot was no honest sum: the key is destroyed
+                             `--forget--> forgotten                  the study is over: the key is destroyed
+
+From ``deciding`` on the round knows one sum hash and will never look at another; a crash there is answered by deciding
+the same sum again.
+
+    >>> custody = KeyCustody(home / "keys", identity)
+    >>> round_key, public = custody.open_round(proposal, 1)
+    >>> checked = check_sum_request(proposal, round_key, request, answered_sum=custody.answered_sum("pilot", 1))
+    >>> custody.answer(checked).integers_hash
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from datasites.contract import Proposal, RoundKey
+from datasites.keyholder.checks import CheckedSum
+from datasites.keyholder.keys import KeyFiles
+from privacy import ckks
+from privacy.canonical import sha256_hex
+from privacy.encryption_parameters import EncryptionParameters
+from privacy.errors import Refused, UnsafeSum
+from privacy.identity import Identity
+
+UNSAFE_SUMS_UNTIL_PAUSE = 2
+"""So many sums with unsafe slots pause a study: each such refusal tells an attacker at most one bit."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS rounds (
+    study TEXT NOT NULL, round INTEGER NOT NULL, proposal_hash TEXT NOT NULL,
+    key_hash TEXT NOT NULL, public BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'deciding', 'answered', 'unsafe', 'forgotten')),
+    sum_hash TEXT, integers BLOB,
+    PRIMARY KEY (study, round));
+CREATE TABLE IF NOT EXISTS resumed (study TEXT PRIMARY KEY, unsafe INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The integers of one sum: safetensors with one signed-integer vector per block, and their SHA-256."""
+
+    sum_hash: str
+    integers: bytes
+    integers_hash: str
+
+
+class KeyCustody:
+    """The round keys and answers of one keyholder.
+
+    Args:
+        folder: where keys and record lie; made with mode 0700.
+        identity: the keyholder.
+    """
+
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        self._keys = KeyFiles(folder, identity)
+        self._lock = threading.RLock()
+        self._record = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
+        self._record.row_factory = sqlite3.Row
+        self._record.execute("PRAGMA synchronous = FULL")
+        self._record.executescript(_SCHEMA)
+        self._sweep()
+
+    def close(self) -> None:
+        """Close the record."""
+        self._record.close()
+
+    def open_round(self, proposal: Proposal, number: int) -> tuple[RoundKey, bytes]:
+        """Return a round's key record and public key, made at the first call and the same ever after.
+
+        Args:
+            proposal: as :func:`datasites.keyholder.checks.check_study` returned it.
+            number: the round, 1 to ``proposal.rounds``.
+
+        Raises:
+            Refused: no such round, the round is over, or the study is paused.
+        """
+        if not 1 <= number <= proposal.rounds:
+            raise Refused(f"expected a round between 1 and {proposal.rounds}, got {number}")
+        with self._transaction():
+            self._require_running(proposal.study)
+            row = self._row(proposal.study, number) or self._make_key(proposal, number)
+            if row["proposal_hash"] != proposal.proposal_hash:
+                raise Refused(f"round {number} has a key for another proposal of the same name")
+            if row["state"] not in ("open", "deciding"):
+                raise Refused(f"round {number} is over and its key destroyed")
+            return _round_key(row), bytes(row["public"])
+
+    def round_key(self, study: str, number: int) -> RoundKey:
+        """Return the key record of a round, also after its key was destroyed.
+
+        Raises:
+            Refused: this keyholder made no key for it.
+        """
+        row = self._row(study, number)
+        if row is None:
+            raise Refused(f"no key was made here for round {number} of this study")
+        return _round_key(row)
+
+    def answered_sum(self, study: str, number: int) -> str | None:
+        """Return the hash of the one sum this round is bound to, or None while it is open."""
+        row = self._row(study, number)
+        return None if row is None else row["sum_hash"]
+
+    def answer(self, checked: CheckedSum) -> Answer:
+        """Decrypt a checked sum, or repeat the answer it was given before; afterwards the key is gone.
+
+        Raises:
+            UnsafeSum: a slot is no honest sum; nothing leaves, the key is destroyed, the round is over.
+            Refused: the round is bound to another sum, is over, or the study is paused.
+            Tampered: the stored key was changed or belongs to another keyholder.
+        """
+        study, number = checked.proposal.study, checked.round
+        with self._lock:
+            row = self._claim(checked)
+            if row["state"] == "answered":
+                return _answer(row)
+            try:
+                integers = self._decrypt(checked, _round_key(row))
+            except UnsafeSum:
+                self._finish(study, number, "unsafe", None)
+                raise
+            self._finish(study, number, "answered", integers)
+            return Answer(sum_hash=checked.sum_hash, integers=integers, integers_hash=sha256_hex(integers))
+
+    def unsafe_sums(self, study: str) -> int:
+        """Return how many sums of ``study`` had unsafe slots since its operator last resumed it."""
+        query = "SELECT COUNT(*) - COALESCE((SELECT unsafe FROM resumed WHERE study = ?), 0) FROM rounds"
+        row = self._record.execute(f"{query} WHERE study = ? AND state = 'unsafe'", (study, study)).fetchone()
+        return int(row[0])
+
+    def resume(self, study: str) -> None:
+        """Let a paused study go on: for the keyholder's operator, after looking into it."""
+        with self._lock:
+            self._record.execute(
+                "INSERT OR REPLACE INTO resumed SELECT ?, COUNT(*) FROM rounds WHERE study = ? AND state = 'unsafe'",
+                (study, study),
+            )
+
+    def forget(self, study: str) -> None:
+        """Destroy the remaining keys of a study that is over; its answers stay on record."""
+        with self._lock:
+            self._record.execute(
+                "UPDATE rounds SET state = 'forgotten' WHERE study = ? AND state IN ('open', 'deciding')", (study,)
+            )
+            self._sweep()
+
+    def _make_key(self, proposal: Proposal, number: int) -> sqlite3.Row:
+        pair = ckks.generate_round_key(proposal.encryption)
+        row: sqlite3.Row = self._record.execute(
+            "INSERT INTO rounds VALUES (?, ?, ?, ?, ?, 'open', NULL, NULL) RETURNING *",
+            (proposal.study, number, proposal.proposal_hash, sha256_hex(pair.public), pair.public),
+        ).fetchone()
+        self._keys.store(_round_key(row), pair.secret)
+        return row
+
+    def _claim(self, checked: CheckedSum) -> sqlite3.Row:
+        """Bind the round to this sum, durably and before any decryption; another sum is refused for ever."""
+        study, number = checked.proposal.study, checked.round
+        with self._transaction():
+            row = self._row(study, number)
+            if row is None or row["proposal_hash"] != checked.proposal.proposal_hash:
+                raise Refused(f"no key was made here for round {number} of this proposal")
+            if row["sum_hash"] not in (None, checked.sum_hash):
+                raise Refused(f"round {number} was answered with another sum; one sum per round")
+            if row["state"] in ("unsafe", "forgotten"):
+                raise Refused(f"round {number} is over and its key destroyed")
+            if row["state"] != "answered":
+                self._require_running(study)
+                self._record.execute(
+                    "UPDATE rounds SET state = 'deciding', sum_hash = ? WHERE study = ? AND round = ?",
+                    (checked.sum_hash, study, number),
+                )
+            return row
+
+    def _decrypt(self, checked: CheckedSum, key: RoundKey) -> bytes:
+        proposal, secret = checked.proposal, self._keys.load(key)
+        totals = {
+            block.name: ckks.decrypt_sum(
+                secret,
+                proposal.encryption,
+                checked.ciphertexts[block.name],
+                values=block.length,
+                contributors=len(checked.contributors[block.name]),
+            )
+            for block in proposal.exchanged_blocks()
+        }
+        return integers_to_bytes(totals, proposal.encryption)
+
+    def _finish(self, study: str, number: int, state: str, integers: bytes | None) -> None:
+        self._record.execute(
+            "UPDATE rounds SET state = ?, integers = ? WHERE study = ? AND round = ?", (state, integers, study, number)
+        )
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Destroy every key whose round is over, or whose record a crash kept from being written."""
+        rows = self._record.execute("SELECT study, round FROM rounds WHERE state IN ('open', 'deciding')")
+        self._keys.destroy_all_but({(row["study"], row["round"]) for row in rows})
+
+    def _require_running(self, study: str) -> None:
+        if self.unsafe_sums(study) >= UNSAFE_SUMS_UNTIL_PAUSE:
+            raise Refused("the study is paused after sums with unsafe slots; the keyholder's operator has to resume it")
+
+    def _row(self, study: str, number: int) -> sqlite3.Row | None:
+        with self._lock:
+            query = "SELECT * FROM rounds WHERE study = ? AND round = ?"
+            row: sqlite3.Row | None = self._record.execute(query, (study, number)).fetchone()
+            return row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._record.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._record.execute("ROLLBACK")
+                raise
+            self._record.execute("COMMIT")
+
+
+def integers_to_bytes(totals: Mapping[str, np.ndarray], parameters: EncryptionParameters) -> bytes:
+    """Return sums as safetensors: by block, in the smallest signed type that holds every possible sum."""
+    reach = parameters.sites * parameters.levels
+    kind = next(t for t in (np.int16, np.int32, np.int64) if reach <= np.iinfo(t).max)
+    return bytes(save({name: np.ascontiguousarray(totals[name].astype(kind)) for name in sorted(totals)}))
+
+
+def _round_key(row: sqlite3.Row) -> RoundKey:
+    return RoundKey(
+        study=row["study"],
+        proposal_hash=row["proposal_hash"],
+        round=row["round"],
+        key_hash=row["key_hash"],
+        key_bytes=len(row["public"]),
+    )
+
+
+def _answer(row: sqlite3.Row) -> Answer:
+    integers = bytes(row["integers"])
+    return Answer(sum_hash=row["sum_hash"], integers=integers, integers_hash=sha256_hex(integers))

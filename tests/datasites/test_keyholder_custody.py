@@ -1,0 +1,255 @@
+"""Round keys are made once, kept encrypted, used for one sum and destroyed."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from datasites.contract import Block, Proposal
+from datasites.keyholder.checks import CheckedSum
+from datasites.keyholder.custody import KeyCustody, integers_to_bytes
+from privacy import ckks, container
+from privacy.canonical import sha256_hex
+from privacy.ciphertexts import RunningSum
+from privacy.encryption_parameters import choose_parameters
+from privacy.errors import Refused, Tampered, UnsafeSum
+from privacy.identity import Identity
+
+ENCRYPTION = choose_parameters(sites=4, levels=100, length=30)
+KEYHOLDER = Identity.from_seed(b"k" * 32)
+SITES = ("alba", "bruna", "corva")
+
+
+@pytest.fixture
+def proposal(new_proposal) -> Proposal:
+    blocks = (
+        Block(name="shared", modality=None, length=30, parameters=("w",)),
+        Block(name="mrna", modality="mrna", length=8, parameters=("v",)),
+    )
+    return dataclasses.replace(new_proposal(), encryption=ENCRYPTION, blocks=blocks, rounds=5)
+
+
+@pytest.fixture
+def custody(tmp_path: Path) -> Iterator[KeyCustody]:
+    made = KeyCustody(tmp_path / "keys", KEYHOLDER)
+    yield made
+    made.close()
+
+
+def key_files(folder: Path) -> list[Path]:
+    return sorted((folder / "keys").glob("*.key"))
+
+
+def checked_sum(proposal: Proposal, public: bytes, *, number: int = 1, value: int = 5) -> CheckedSum:
+    ciphertexts = {}
+    for block in proposal.blocks:
+        running = RunningSum(ENCRYPTION, ciphertexts=1)
+        for _ in SITES:
+            running.add(ckks.encrypt(public, ENCRYPTION, np.full(block.length, value)))
+        ciphertexts[block.name] = running.to_ciphertexts()
+    return sealed_sum(proposal, ciphertexts, number)
+
+
+def sealed_sum(proposal: Proposal, ciphertexts: dict[str, list[bytes]], number: int = 1) -> CheckedSum:
+    return CheckedSum(
+        proposal=proposal,
+        round=number,
+        plan_hash="a" * 64,
+        list_hash="b" * 64,
+        sum_hash=sha256_hex(container.pack(ciphertexts)),
+        ciphertexts=ciphertexts,
+        contributors=dict.fromkeys(ciphertexts, SITES),
+    )
+
+
+def attack(proposal: Proposal, number: int) -> CheckedSum:
+    forged = np.zeros((2, 4096), np.uint64)
+    forged[1] = 1 << 45
+    return sealed_sum(proposal, {b.name: [forged.tobytes()] for b in proposal.blocks}, number)
+
+
+def test_a_sum_is_answered_with_its_exact_integers(custody: KeyCustody, proposal: Proposal) -> None:
+    key, public = custody.open_round(proposal, 1)
+    assert (key.key_hash, key.key_bytes, key.round) == (sha256_hex(public), len(public), 1)
+    answer = custody.answer(checked_sum(proposal, public))
+    totals = load(answer.integers)
+    assert {name: (t.dtype, t.tolist()) for name, t in totals.items()} == {
+        "shared": (np.int16, [15] * 30),
+        "mrna": (np.int16, [15] * 8),
+    }
+    assert answer.integers_hash == sha256_hex(answer.integers)
+
+
+def test_the_key_of_a_round_is_the_same_until_it_is_answered(custody: KeyCustody, proposal: Proposal) -> None:
+    first, again, other = (custody.open_round(proposal, number) for number in (1, 1, 2))
+    assert first == again and first != other
+    custody.answer(checked_sum(proposal, first[1]))
+    with pytest.raises(Refused, match="over"):
+        custody.open_round(proposal, 1)
+    assert custody.round_key(proposal.study, 1) == first[0]
+
+
+def test_the_same_sum_gets_the_same_answer_and_no_other_sum_ever_one(
+    custody: KeyCustody, proposal: Proposal, tmp_path: Path
+) -> None:
+    _, public = custody.open_round(proposal, 1)
+    first, second = checked_sum(proposal, public), checked_sum(proposal, public, value=6)
+    answer = custody.answer(first)
+    assert not key_files(tmp_path)
+    assert custody.answer(first) == answer
+    with pytest.raises(Refused, match="another sum"):
+        custody.answer(second)
+    again = KeyCustody(tmp_path / "keys", KEYHOLDER)
+    assert again.answer(first) == answer
+    assert again.answered_sum(proposal.study, 1) == first.sum_hash
+    with pytest.raises(Refused, match="another sum"):
+        again.answer(second)
+    again.close()
+
+
+def test_a_crash_while_deciding_binds_the_round_to_that_sum(
+    custody: KeyCustody, proposal: Proposal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, public = custody.open_round(proposal, 1)
+    first, second = checked_sum(proposal, public), checked_sum(proposal, public, value=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(ckks, "decrypt_sum", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            custody.answer(first)
+    again = KeyCustody(tmp_path / "keys", KEYHOLDER)
+    with pytest.raises(Refused, match="another sum"):
+        again.answer(second)
+    assert load(again.answer(first).integers)["mrna"].tolist() == [15] * 8
+    again.close()
+
+
+def test_an_unsafe_sum_destroys_the_key_and_ends_the_round(
+    custody: KeyCustody, proposal: Proposal, tmp_path: Path
+) -> None:
+    _, public = custody.open_round(proposal, 1)
+    with pytest.raises(UnsafeSum):
+        custody.answer(attack(proposal, 1))
+    assert not key_files(tmp_path)
+    for later in (attack(proposal, 1), checked_sum(proposal, public)):
+        with pytest.raises(Refused):
+            custody.answer(later)
+
+
+def test_two_unsafe_sums_pause_the_study_until_its_operator_resumes_it(custody: KeyCustody, proposal: Proposal) -> None:
+    for number in (1, 2):
+        custody.open_round(proposal, number)
+        with pytest.raises(UnsafeSum):
+            custody.answer(attack(proposal, number))
+    assert custody.unsafe_sums(proposal.study) == 2
+    with pytest.raises(Refused, match="paused"):
+        custody.open_round(proposal, 3)
+    custody.resume(proposal.study)
+    _, public = custody.open_round(proposal, 3)
+    custody.answer(checked_sum(proposal, public, number=3))
+
+
+def test_a_paused_study_decrypts_nothing_more(custody: KeyCustody, proposal: Proposal) -> None:
+    publics = {number: custody.open_round(proposal, number)[1] for number in (1, 2, 3)}
+    for number in (1, 2):
+        with pytest.raises(UnsafeSum):
+            custody.answer(attack(proposal, number))
+    with pytest.raises(Refused, match="paused"):
+        custody.answer(checked_sum(proposal, publics[3], number=3))
+
+
+def test_secret_keys_lie_encrypted_and_unreadable_for_others(
+    custody: KeyCustody, proposal: Proposal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    generate = ckks.generate_round_key
+    monkeypatch.setattr(ckks, "generate_round_key", lambda p: made.append(generate(p)) or made[-1])
+    custody.open_round(proposal, 1)
+    (path,) = key_files(tmp_path)
+    assert path.stat().st_mode & 0o077 == 0
+    for file in (tmp_path / "keys").iterdir():
+        assert made[0].secret[1000:1064] not in file.read_bytes()
+
+
+def test_a_changed_key_file_or_another_keyholders_is_refused(
+    custody: KeyCustody, proposal: Proposal, tmp_path: Path
+) -> None:
+    _, public = custody.open_round(proposal, 1)
+    (path,) = key_files(tmp_path)
+    whole = path.read_bytes()
+    thief = KeyCustody(tmp_path / "keys", Identity.from_seed(b"t" * 32))
+    with pytest.raises(Tampered):
+        thief.answer(checked_sum(proposal, public))
+    thief.close()
+    for bad in (whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:], whole[:50] + b"\0" + whole[51:]):
+        path.write_bytes(bad)
+        with pytest.raises((Tampered, Refused)):
+            custody.answer(checked_sum(proposal, public))
+
+
+def test_a_key_file_of_another_round_is_refused(custody: KeyCustody, proposal: Proposal, tmp_path: Path) -> None:
+    public = custody.open_round(proposal, 1)[1]
+    custody.open_round(proposal, 2)
+    one, two = sorted(key_files(tmp_path), key=lambda p: int(p.stem.rsplit("-", 1)[1]))
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(Tampered):
+        custody.answer(checked_sum(proposal, public))
+
+
+def test_keys_that_a_crash_left_behind_are_destroyed_at_the_next_start(
+    custody: KeyCustody, proposal: Proposal, tmp_path: Path
+) -> None:
+    custody.open_round(proposal, 1)
+    orphan = tmp_path / "keys" / ("0" * 32 + "-7.key")
+    orphan.write_bytes(b"left behind")
+    kept = KeyCustody(tmp_path / "keys", KEYHOLDER)
+    assert not orphan.exists() and len(key_files(tmp_path)) == 1
+    kept.close()
+
+
+def test_the_keys_of_a_finished_study_are_destroyed(custody: KeyCustody, proposal: Proposal, tmp_path: Path) -> None:
+    publics = {number: custody.open_round(proposal, number)[1] for number in (1, 2)}
+    answer = custody.answer(checked_sum(proposal, publics[1]))
+    custody.forget(proposal.study)
+    assert not key_files(tmp_path)
+    assert custody.answer(checked_sum_again(answer.sum_hash, proposal)) == answer
+    with pytest.raises(Refused):
+        custody.answer(checked_sum(proposal, publics[2], number=2))
+    assert custody.unsafe_sums(proposal.study) == 0
+
+
+def checked_sum_again(sum_hash: str, proposal: Proposal) -> CheckedSum:
+    return dataclasses.replace(attack(proposal, 1), sum_hash=sum_hash)
+
+
+def test_a_round_outside_the_study_or_of_another_proposal_gets_no_key(custody: KeyCustody, proposal: Proposal) -> None:
+    for number in (0, 6):
+        with pytest.raises(Refused, match="between 1 and 5"):
+            custody.open_round(proposal, number)
+    _, public = custody.open_round(proposal, 1)
+    other = dataclasses.replace(proposal, purpose="something else")
+    with pytest.raises(Refused, match="another proposal"):
+        custody.open_round(other, 1)
+    with pytest.raises(Refused, match="no key"):
+        custody.answer(checked_sum(other, public))
+    with pytest.raises(Refused, match="no key"):
+        custody.round_key("unknown", 1)
+
+
+def test_answers_use_the_smallest_type_that_holds_every_sum() -> None:
+    total = {"a": np.array([1, -2])}
+    for levels, kind in ((100, np.int16), (20_000, np.int32)):
+        parameters = choose_parameters(sites=4, levels=levels, length=1)
+        assert load(integers_to_bytes(total, parameters))["a"].dtype == kind
+
+
+def test_the_record_of_answers_holds_no_secret_columns(custody: KeyCustody, tmp_path: Path) -> None:
+    record = sqlite3.connect(tmp_path / "keys" / "answers.sqlite")
+    columns = {row[1] for row in record.execute("PRAGMA table_info(rounds)")}
+    record.close()
+    assert columns == {"study", "round", "proposal_hash", "key_hash", "public", "state", "sum_hash", "integers"}
