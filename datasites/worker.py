@@ -29,6 +29,7 @@ from datasites.worker_protocol import RESULT_NAME, WorkerJob
 from models.batch import to_tensors
 from models.config import MODALITIES, ModelConfig
 from models.parameters import flatten, from_bytes
+from privacy import dp_sgd
 from privacy.errors import InvalidInput
 from privacy.randomness import Randomness
 
@@ -85,11 +86,7 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     blocks = proposal.blocks_of(job.site)
     before = {block.name: flatten(model, block.parameters) for block in blocks}
     _train(job, model, record_loss, training, randomness)
-    vectors = {
-        block.name: (flatten(model, block.parameters) - before[block.name])
-        * np.float32(job.plan.scales.get(block.modality or "", 1.0))
-        for block in blocks
-    }
+    vectors = {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}
     return vectors, {"releases": {}, "checks": checks}
 
 
@@ -111,11 +108,10 @@ def _records(job: WorkerJob) -> tuple[Inputs, Inputs]:
 
 
 def _train(job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness) -> None:
-    from privacy import dp_sgd
-
     proposal, settings = job.proposal, job.proposal.training
     patients = proposal.participant(job.site).dataset.patients
     share = 1.0 if proposal.mechanism.losses is None else 1.0 - VALIDATION
+    owner = {name: block.modality for block in proposal.blocks for name in block.parameters}
     dp_sgd.train(
         model,
         inputs,
@@ -126,15 +122,10 @@ def _train(job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: In
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         expected_records=max(1.0, share * patients),
-        modality_of_parameter=_modality_of(proposal),
+        modality_of_parameter=owner.get,
+        part_scales=job.plan.scales,
+        proximal_mu=settings.proximal_mu,
     )
-
-
-def _modality_of(proposal: Proposal) -> dict[str, str] | None:
-    """Return each parameter's clipping group, where the mechanism clips per modality."""
-    if proposal.mechanism.clipping != "modality":
-        return None
-    return {name: block.modality or "shared" for block in proposal.blocks for name in block.parameters}
 
 
 def _plan(job: WorkerJob) -> tuple[nn.Module, RecordLoss]:

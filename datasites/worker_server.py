@@ -29,7 +29,7 @@ from datasites.worker_protocol import EXIT_FAILED, EXIT_MEMORY, EXIT_REFUSED, La
 from privacy.errors import Refused
 
 _MESSAGE_BYTES = 1 << 20
-_PRELOADED = ("datasites.worker", "datasites.dataset", "models.build", "torch._dynamo")
+_PRELOADED = ("datasites.worker", "datasites.dataset", "models.build", "privacy.opacus_engine", "torch._dynamo")
 
 
 def preload() -> None:
