@@ -55,7 +55,7 @@ class Item:
 class MailboxLimits:
     """What one writer may store."""
 
-    letter_bytes: int = 64 * 1024**2
+    letter_bytes: int = 192 * 1024**2
     writer_bytes: int = 8 * 1024**3
     writer_letters: int = 200_000
 

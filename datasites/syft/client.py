@@ -114,6 +114,7 @@ class OwnerNode(_Node):
     ) -> None:
         super().__init__(connect(postbox, folder, role="owner", sandbox=sandbox), postbox)
         self._scientists = {address(name) for name in scientists}
+        self._resumed = False
 
     def publish_dataset(
         self, name: str, *, mock_path: Path, private_location: str, summary: str = "", readme: Path | None = None
@@ -145,6 +146,7 @@ class OwnerNode(_Node):
     def sync(self) -> None:
         """Receive jobs, send states and outputs, and accept the scientists who asked."""
         with self._lock:
+            self._resume_once()
             self.client.sync(auto_compact=False)
             for peer in list(self.client.peer_manager.requested_by_peer_peers):
                 if peer.email in self._scientists:
@@ -176,11 +178,13 @@ class OwnerNode(_Node):
             self._find(job).reject(reason)
 
     def run_approved_on_mock(self) -> None:
-        """Run every approved plain job on the mock data and share its outputs and logs with its submitter."""
+        """Run every approved plain job on the mock data and send its outputs and logs to its submitter."""
         with self._lock:
-            self.client.job_runner.process_approved_jobs(
-                stream_output=False, share_outputs_with_submitter=True, share_logs_with_submitter=True
-            )
+            runner = self.client.job_runner
+            for ref in runner._get_jobs_in_approved():
+                if runner._execute_job(ref):
+                    runner._share_job_results(ref, True, True)
+                    self.sync()  # one message per job, so that none grows beyond what the mailbox takes
 
     def finish(self, job: ReceivedJob, outputs: Mapping[str, bytes]) -> None:
         """Mark an approved job as done and send its submitter ``outputs`` (file name to content)."""
@@ -194,6 +198,11 @@ class OwnerNode(_Node):
                 write_atomically(found.job_review_path / "outputs" / name, content, mode=0o644)
             runner._set_finalized_job_state(found._ref, 0)
             found.share_outputs([address(job.submitter)])
+
+    def _resume_once(self) -> None:
+        if not self._resumed:
+            self.client.sync_engine.datasite_owner_syncer.resume(list(map(address, self.peers)))
+            self._resumed = True
 
     def _find(self, wanted: ReceivedJob) -> Any:
         for job in self._jobs():

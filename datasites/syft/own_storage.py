@@ -5,6 +5,7 @@ Everything lies in the ``own`` box, which nobody else reads, and is encrypted by
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,6 +25,8 @@ from datasites.syft.postbox import Entry, Postbox, file_id_of, place_of
 _EVENTS = "events"
 _CHECKPOINTS = "checkpoints"
 _ROLLING = "rolling-state"
+MAX_SUMMARY_BYTES = 64 * 1024**2
+_log = logging.getLogger(__name__)
 
 
 class OwnStorage(SyftboxPlatformConnection):  # type: ignore[misc]  # syft ships no types
@@ -88,7 +91,7 @@ class OwnStorage(SyftboxPlatformConnection):  # type: ignore[misc]  # syft ships
 
     def upload_raw_incremental_checkpoint(self, filename: str, data: bytes) -> str:
         """Keep one incremental checkpoint."""
-        return self._keep(_CHECKPOINTS, filename, data)
+        return self._keep_if_small(_CHECKPOINTS, filename, data)
 
     def download_all_raw_incremental_checkpoints(self) -> list[bytes]:
         """Return the incremental checkpoints."""
@@ -109,7 +112,7 @@ class OwnStorage(SyftboxPlatformConnection):  # type: ignore[misc]  # syft ships
 
     def upload_raw_rolling_state(self, filename: str, data: bytes) -> str:  # noqa: ARG002
         """Keep the rolling state in its one place."""
-        return self._keep("", _ROLLING, data)
+        return self._keep_if_small("", _ROLLING, data)
 
     def download_raw_rolling_state(self) -> bytes | None:
         """Return the rolling state, or None."""
@@ -131,6 +134,13 @@ class OwnStorage(SyftboxPlatformConnection):  # type: ignore[misc]  # syft ships
         place = self._own(folder, name)
         self._postbox.put(place, data)
         return file_id_of(place)
+
+    def _keep_if_small(self, folder: str, name: str, data: bytes) -> str:
+        # these shorten a restore after the loss of a folder and nothing else: the event log has it all
+        if len(data) > MAX_SUMMARY_BYTES:
+            _log.info("left out a summary of %d bytes", len(data))
+            return file_id_of(self._own(folder, name))
+        return self._keep(folder, name, data)
 
     def _own_events(self, since_timestamp: float | None) -> list[dict[str, Any]]:
         return dated_events(self._list("own", folder=_EVENTS), since_timestamp)

@@ -27,7 +27,7 @@ from datasites.syft.guards import check_relative
 from datasites.syft.subprocess_sandbox import run_isolated
 
 PROPOSAL_FILE = "proposal.json"
-MAX_OUTPUT_BYTES = 32 * 1024**2
+MAX_OUTPUT_BYTES = 16 * 1024**2
 MAX_LOG_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 

@@ -14,18 +14,20 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from syft.sync.connections.connection_router import ConnectionRouter
 from syft.sync.syftbox_manager import SyftboxManager, SyftboxManagerConfig, default_collections_folder
 from syft.sync.sync.caches.datasite_owner_cache import DataSiteOwnerEventCacheConfig
 from syft.sync.sync.caches.datasite_watcher_cache import DataSiteWatcherCacheConfig
 from syft.sync.sync.datasite_owner_syncer import DatasiteOwnerSyncerConfig
 from syft.sync.sync.datasite_watcher_syncer import DatasiteWatcherSyncerConfig
 from syft.sync.version.peer_manager import PeerManagerConfig
+from syft_datasets.dataset_manager import SyftDatasetManager
+from syft_job.client import JobClient
 from syft_rds import SyftRDSClient, SyftRDSClientConfig
 from syft_rds.config import DATASET_COLLECTION_SPECS
 
 from datasites.syft.connection import MailboxConnection, MailboxConnectionConfig
 from datasites.syft.guards import GuardedRouter, GuardedWatcher
+from datasites.syft.owner_syncer import DurableOwnerSyncer
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import MockJobRunner, Sandbox, run_in_subprocess
 
@@ -48,10 +50,12 @@ def connect(postbox: Postbox, folder: Path, *, role: Role, sandbox: Sandbox = ru
     folder.chmod(0o700)
     connection = MailboxConnection(postbox)
     config = SyftRDSClientConfig._compose(_configuration(connection, folder, role))
-    client = SyftRDSClient.from_config(config)
-    _guard(client.sync_engine, folder / connection.email)
-    if role == "owner":
-        client.job_runner = MockJobRunner(config.job, sandbox=sandbox)
+    client = SyftRDSClient(
+        sync_engine=_guarded(SyftboxManager.from_config(config.sync), folder / connection.email),
+        job_client=JobClient.from_config(config.job),
+        job_runner=MockJobRunner(config.job, sandbox=sandbox) if role == "owner" else None,
+        dataset_manager=SyftDatasetManager.from_config(config.dataset),
+    )
     client.sync_engine.write_local_version()
     client.peer_manager.write_own_version()
     client.load_peers()
@@ -93,20 +97,19 @@ def _configuration(connection: MailboxConnection, folder: Path, role: Role) -> S
     )
 
 
-def _guard(engine: SyftboxManager, datasite: Path) -> None:
+def _guarded(engine: SyftboxManager, datasite: Path) -> SyftboxManager:
     if engine.datasite_owner_syncer is not None:
-        router: ConnectionRouter = engine.datasite_owner_syncer.connection_router
-        engine.datasite_owner_syncer.connection_router = GuardedRouter(
-            connections=router.connections, peer_store=router.peer_store, datasite=datasite
+        owner = DurableOwnerSyncer.from_config(engine.config.datasite_owner_syncer_config)
+        owner.connection_router = GuardedRouter(
+            connections=owner.connection_router.connections,
+            peer_store=engine.peer_manager.peer_store,
+            datasite=datasite,
         )
+        engine.datasite_owner_syncer = owner
     if engine.datasite_watcher_syncer is not None:
-        watcher = engine.datasite_watcher_syncer
-        engine.datasite_watcher_syncer = GuardedWatcher(
-            syftbox_folder=watcher.syftbox_folder,
-            email=watcher.email,
-            connection_router=watcher.connection_router,
-            datasite_watcher_cache=watcher.datasite_watcher_cache,
-        )
+        engine.datasite_watcher_syncer = GuardedWatcher.from_config(engine.config.datasite_watcher_syncer_config)
+    engine._set_peer_store(engine.peer_manager.peer_store)
+    return engine
 
 
 def _silence_syft() -> None:

@@ -38,7 +38,7 @@ class MailboxServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        self._start()
+        self.start()
 
     @property
     def url(self) -> str:
@@ -68,13 +68,13 @@ class MailboxServer:
         return b"".join(path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.is_file())
 
     def restart(self) -> None:
-        self._stop()
-        self._start()
+        self.stop()
+        self.start()
 
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        self._stop()
+        self.stop()
 
     def _party(self, public_key: str) -> Party | None:
         for name, identity in self.identities.items():
@@ -95,7 +95,7 @@ class MailboxServer:
 
         return app
 
-    def _start(self) -> None:
+    def start(self) -> None:
         self._store = MailboxStore(self.folder)
         config = uvicorn.Config(
             self._app(self._store), port=self.port, log_level="warning", timeout_graceful_shutdown=1
@@ -108,7 +108,7 @@ class MailboxServer:
                 raise RuntimeError("the mailbox did not start")
             self._thread.join(0.005)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(10)
         self._store.close()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from syft.sync.events.file_change_event import FileChangeEvent, FileChangeEventsMessage
 from syft.sync.messages.proposed_filechange import ProposedFileChange, ProposedFileChangesMessage
 from syft_job.models import JobSubmissionMetadata
 
 from datasites.letters import Place
 from datasites.syft.client import OwnerNode, ReceivedJob, ScientistNode, read_tree
+from datasites.syft.guards import bounded
+from datasites.syft.postbox import Postbox
 from datasites.syft.runner import MockOutcome, MockRun
 from privacy.canonical import sha256_hex
-from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.identity import Identity
 
 PLANTED = "PLANTED-PATIENT-91c2"
@@ -215,6 +221,76 @@ def test_a_restarted_hospital_knows_its_peers_jobs_and_keys(
     assert again.peers == ["lab"]
 
 
+def test_what_could_not_be_sent_is_sent_when_the_mailbox_is_back(
+    nodes: tuple[OwnerNode, ScientistNode], mailbox: Any, tree: Path
+) -> None:
+    owner, scientist = nodes
+    scientist.submit("north", "study", tree)
+    owner.sync()
+    job = _only(owner.pending_jobs())
+    owner.approve(job)
+    owner.finish(job, {"approval.json": b"{}"})
+    mailbox.stop()
+    owner._postbox._http._retry_seconds = 0.2
+    with pytest.raises(TesseraError, match="did not answer"):
+        owner.sync()
+    mailbox.start()
+    owner.sync()
+    scientist.sync()
+    assert scientist.job_outputs("north", "study") == {"approval.json": b"{}"}
+
+
+@pytest.mark.parametrize("dies_while_writing_to", ["outbox", "own"])
+def test_a_killed_hospital_sends_after_its_restart_what_it_had_noted(
+    nodes: tuple[OwnerNode, ScientistNode],
+    mailbox: Any,
+    tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dies_while_writing_to: str,
+) -> None:
+    owner, scientist = nodes
+    scientist.submit("north", "study", tree)
+    owner.sync()
+    job = _only(owner.pending_jobs())
+    owner.approve(job, "approved before the crash")
+    owner.finish(job, {"approval.json": b"{}"})
+    original = Postbox.put
+
+    def die(self: Postbox, place: Place, data: bytes) -> None:
+        if place.box == dies_while_writing_to:
+            raise KeyboardInterrupt
+        original(self, place, data)
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Postbox, "put", die)
+        with pytest.raises(KeyboardInterrupt):
+            owner.sync()
+    again = OwnerNode(tmp_path / "north" / "syft", mailbox.postbox("north"), scientists=["lab"])
+    again.sync()
+    scientist.sync()
+    (sent,) = scientist.jobs()
+    assert (sent.status, sent.reason) == ("done", "approved before the crash")
+    assert scientist.job_outputs("north", "study") == {"approval.json": b"{}"}
+
+
+def test_a_hospital_that_lost_its_folder_is_restored_from_the_mailbox(
+    nodes: tuple[OwnerNode, ScientistNode], mailbox: Any, tree: Path, tmp_path: Path
+) -> None:
+    owner, scientist = nodes
+    scientist.submit("north", "study", tree)
+    owner.sync()
+    expected = _only(owner.pending_jobs()).files
+    keys = next((tmp_path / "north" / "syft").rglob("crypto_keys.json"))
+    relative = keys.relative_to(tmp_path / "north" / "syft")
+    restored = tmp_path / "restored" / "syft"
+    (restored / relative).parent.mkdir(parents=True)
+    (restored / relative).write_bytes(keys.read_bytes())
+    again = OwnerNode(restored, mailbox.postbox("north"), scientists=["lab"])
+    again.sync()
+    assert _only(again.pending_jobs()).files == expected
+
+
 def test_strangers_are_not_accepted(mailbox: Any, tmp_path: Path) -> None:
     owner = OwnerNode(tmp_path / "north" / "syft", mailbox.postbox("north"), scientists=["lab"])
     stranger = ScientistNode(tmp_path / "south" / "syft", mailbox.postbox("south"))
@@ -321,6 +397,56 @@ def test_garbage_in_the_inbox_stops_nobody(nodes: tuple[OwnerNode, ScientistNode
     scientist.submit("north", "study", tree)
     owner.sync()
     assert _only(owner.pending_jobs()).name == "study"
+
+
+@pytest.mark.parametrize(
+    ("site", "path"), [("rival", "app_data/job/review/state.yaml"), ("north", "../../escaped.txt")]
+)
+def test_a_hostile_hospital_writes_nowhere_but_in_its_own_folder(
+    nodes: tuple[OwnerNode, ScientistNode], tree: Path, tmp_path: Path, site: str, path: str
+) -> None:
+    owner, scientist = nodes
+    event = FileChangeEvent(
+        id=uuid4(),
+        path_in_datasite=Path(path),
+        datasite_email=f"{site}@tessera.invalid",
+        content="escaped",
+        submitted_timestamp=1.0,
+        timestamp=1.0,
+    )
+    router = owner.client.sync_engine._connection_router
+    router.owner_write_event_messages_to_outbox("lab@tessera.invalid", FileChangeEventsMessage(events=[event]))
+    scientist.submit("north", "honest", tree)
+    owner.sync()
+    scientist.sync()
+    assert [job.status for job in scientist.jobs()] == ["received"] or scientist.jobs()[0].status == "pending"
+    lab = [p for p in (tmp_path / "lab").rglob("*") if p.is_file() and p.parent.name != "syft-event-messages"]
+    assert not any(b"escaped" in p.read_bytes() for p in lab)
+    assert not (tmp_path / "escaped.txt").exists()
+
+
+def test_a_message_that_unpacks_without_end_is_refused() -> None:
+    bomb = gzip.compress(bytes(3 * 1024**2))
+    with pytest.raises(Refused, match="unpacks to more than"):
+        bounded(bomb, limit_bytes=1024**2)
+    assert bounded(bomb, limit_bytes=3 * 1024**2) == bomb
+    with pytest.raises(Refused, match="not a compressed message"):
+        bounded(b"not gzip")
+
+
+def test_one_postbox_serves_many_threads(mailbox: Any) -> None:
+    postbox = mailbox.postbox("north")
+    places = [Place(owner="north", box="own", folder="", name=f"{n}.txt") for n in range(40)]
+
+    def write_and_read(place: Place) -> bytes:
+        postbox.put(place, place.name.encode())
+        postbox.refresh()
+        return bytes(postbox.require(place))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(write_and_read, places)) == [p.name.encode() for p in places]
+    postbox.refresh()
+    assert {entry.place for entry in postbox.list(box="own")} == set(places)
 
 
 def test_a_link_in_the_tree_is_not_followed(tree: Path) -> None:
