@@ -1,0 +1,163 @@
+"""Per-record gradient norms and weighted gradient sums, layer by layer, without per-record gradients.
+
+For a linear layer the gradient of record b is the outer product of its output gradient and its input, so that its
+squared norm is ``|g_b|**2 |x_b|**2`` and the clipped sum over records is one GEMM (Goodfellow, arXiv 1510.01799). With
+T positions per record (tokens, pixels) either the T x T Gram matrices or the per-record gradients themselves are used,
+whichever is smaller (Bu et al., "Differentially private optimization on large model at small cost", ICML 2023).
+
+A rule takes the layer, its input x and the gradient g at its output (both with records first) and returns values per
+parameter name. Only the layer types in :data:`RULES` have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the usual name
+from torch import Tensor, nn
+
+Norms = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
+Sums = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How one layer type is book-kept.
+
+    ``squared_norms(layer, x, g)`` gives float [B] per parameter, ``summed(layer, x, g)`` the gradient summed over
+    records (weights are multiplied into ``g`` before). ``refusal(layer)`` names what the rule does not cover.
+    """
+
+    squared_norms: Norms
+    summed: Sums
+    refusal: Callable[[Any], str | None]
+
+
+def _nothing(layer: Any) -> str | None:  # noqa: ARG001 - the signature of a refusal
+    return None
+
+
+def _square(values: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms.square()
+
+
+def _outer_norms(x: Tensor, g: Tensor) -> Tensor:
+    """Squared norms of sum_t g[b, t] x[b, t]^T for x [B, T, i] and g [B, T, o]."""
+    positions, inputs, outputs = x.shape[1], x.shape[2], g.shape[2]
+    if positions * positions * 2 <= inputs * outputs:
+        return ((x @ x.mT) * (g @ g.mT)).sum(dim=(1, 2)).clamp(min=0)
+    return _square(g.mT @ x)
+
+
+def _linear_norms(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    if x.dim() == 2:
+        gradient = _square(g)
+        norms = {"weight": gradient * _square(x)}
+        return norms | ({"bias": gradient} if layer.bias is not None else {})
+    x, g = x.flatten(1, -2), g.flatten(1, -2)
+    norms = {"weight": _outer_norms(x, g)}
+    return norms | ({"bias": _square(g.sum(dim=1))} if layer.bias is not None else {})
+
+
+def _linear_sums(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    sums = {"weight": g.T @ x}
+    return sums | ({"bias": g.sum(dim=0)} if layer.bias is not None else {})
+
+
+def _layer_norm_records(layer: nn.LayerNorm, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    shape = tuple(layer.normalized_shape)
+    normal = F.layer_norm(x, shape, None, None, layer.eps)
+    records = {"weight": _positions_summed(g * normal, len(shape))}
+    return records | ({"bias": _positions_summed(g, len(shape))} if layer.bias is not None else {})
+
+
+def _positions_summed(values: Tensor, trailing: int) -> Tensor:
+    middle = tuple(range(1, values.dim() - trailing))
+    return values.sum(dim=middle) if middle else values
+
+
+def _group_norm_records(layer: nn.GroupNorm, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    normal = F.group_norm(x, layer.num_groups, None, None, layer.eps)
+    rest = tuple(range(2, x.dim()))
+    weight, bias = g * normal, g
+    return {"weight": weight.sum(dim=rest), "bias": bias.sum(dim=rest)} if rest else {"weight": weight, "bias": bias}
+
+
+def _from_records(records: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]) -> tuple[Norms, Sums]:
+    """Rules of a layer whose per-record gradients are small enough to be made."""
+
+    def norms(layer: Any, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+        return {name: _square(values) for name, values in records(layer, x, g).items()}
+
+    def sums(layer: Any, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+        return {name: values.sum(dim=0) for name, values in records(layer, x, g).items()}
+
+    return norms, sums
+
+
+def _embedding_norms(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    tokens, gradient = _tokens(layer, x, g)
+    same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
+    return {"weight": ((gradient @ gradient.mT) * same).sum(dim=(1, 2)).clamp(min=0)}
+
+
+def _embedding_sums(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    tokens, gradient = _tokens(layer, x, g)
+    total = torch.zeros_like(layer.weight)
+    return {"weight": total.index_add_(0, tokens.flatten(), gradient.flatten(0, 1))}
+
+
+def _tokens(layer: nn.Embedding, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    tokens, gradient = x.reshape(len(x), -1), g.reshape(len(x), -1, g.shape[-1])
+    if layer.padding_idx is not None:
+        gradient = gradient * (tokens != layer.padding_idx).unsqueeze(-1)
+    return tokens, gradient
+
+
+def _embedding_refusal(layer: nn.Embedding) -> str | None:
+    if layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse:
+        return "an Embedding with max_norm, scale_grad_by_freq or sparse gradients"
+    return None
+
+
+def _patches(layer: nn.Conv2d, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unfolded inputs [B * groups, L, i] and output gradients [B * groups, L, o]."""
+    unfolded = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
+    batch, groups = len(x), layer.groups
+    columns = unfolded.reshape(batch * groups, unfolded.shape[1] // groups, -1).mT
+    return columns, g.reshape(batch * groups, g.shape[1] // groups, -1).mT
+
+
+def _convolution_norms(layer: nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    norms = {"weight": _outer_norms(*_patches(layer, x, g)).reshape(len(x), layer.groups).sum(dim=1)}
+    return norms | ({"bias": _square(g.sum(dim=(2, 3)))} if layer.bias is not None else {})
+
+
+def _convolution_sums(layer: nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    columns, gradient = (t.reshape(len(x), layer.groups, *t.shape[1:]) for t in _patches(layer, x, g))
+    sums = {"weight": torch.einsum("bgto,bgti->goi", gradient, columns).reshape(layer.weight.shape)}
+    return sums | ({"bias": g.sum(dim=(0, 2, 3))} if layer.bias is not None else {})
+
+
+def _convolution_refusal(layer: nn.Conv2d) -> str | None:
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return "a Conv2d with padding other than a number of zeros"
+    return None
+
+
+_layer_norm = _from_records(_layer_norm_records)
+_group_norm = _from_records(_group_norm_records)
+
+# The layer types with a rule, exactly: a subclass may compute something else and has none.
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: Rule(squared_norms=_linear_norms, summed=_linear_sums, refusal=_nothing),
+    nn.LayerNorm: Rule(squared_norms=_layer_norm[0], summed=_layer_norm[1], refusal=_nothing),
+    nn.GroupNorm: Rule(squared_norms=_group_norm[0], summed=_group_norm[1], refusal=_nothing),
+    nn.Embedding: Rule(squared_norms=_embedding_norms, summed=_embedding_sums, refusal=_embedding_refusal),
+    nn.Conv2d: Rule(squared_norms=_convolution_norms, summed=_convolution_sums, refusal=_convolution_refusal),
+}
