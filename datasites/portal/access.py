@@ -21,6 +21,8 @@ from privacy.errors import Refused
 CSRF_HEADER = "x-csrf-token"
 _bearer = HTTPBearer(auto_error=False, description="a machine token (POST /api/tokens)")
 _cookie = APIKeyCookie(name="tessera-session", auto_error=False, description="a browser session")
+_Token = Annotated[object, Depends(_bearer)]  # for OpenAPI: says how to sign in; the check itself reads the request
+_Session = Annotated[object, Depends(_cookie)]
 
 
 def context_of(request: Request) -> PortalContext:
@@ -63,7 +65,7 @@ def _require(request: Request, scope: Scope) -> Credential:
     return credential
 
 
-def reader(request: Request) -> Credential:
+def reader(request: Request, _token: _Token, _session: _Session) -> Credential:
     """Return who calls, who may read.
 
     Raises:
@@ -73,7 +75,7 @@ def reader(request: Request) -> Credential:
     return _require(request, "read")
 
 
-def api_reviewer(request: Request) -> Credential:
+def api_reviewer(request: Request, _token: _Token, _session: _Session) -> Credential:
     """Return who calls, who may decide; a session must send its CSRF header.
 
     Raises:
@@ -110,5 +112,5 @@ def sign_in(context: PortalContext, name: str, password: str) -> tuple[str, Acco
 
 
 Context = Annotated[PortalContext, Depends(context_of)]
-Reader = Annotated[Credential, Depends(reader), Depends(_bearer), Depends(_cookie)]
-ApiReviewer = Annotated[Credential, Depends(api_reviewer), Depends(_bearer), Depends(_cookie)]
+Reader = Annotated[Credential, Depends(reader)]
+ApiReviewer = Annotated[Credential, Depends(api_reviewer)]
