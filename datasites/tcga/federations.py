@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from datasites.tcga.labels import labels
 from datasites.tcga.tables import Cohort, Tables
 from privacy.errors import InvalidInput
 
 FEDERATIONS = ("tri-modal", "bi-modal", "upper-bound", "tissue-source-sites", "dirichlet")
+SPLITS = ("stratified", "site-held-out")
 MINIMUM_SITES = 3
 _DIRICHLET_TRIES = 50
 
@@ -68,6 +70,7 @@ def build(
     sites: int | None = None,
     minimum_cases: int = 40,
     alpha: float = 0.5,
+    split: str = "stratified",
 ) -> Federation:
     """Return the federation called ``name`` over ``tables``.
 
@@ -80,6 +83,8 @@ def build(
             the first institutions of each cohort, which hold the most modalities, and share all its cases.
         minimum_cases: labelled training and test cases that a tissue source site needs to take part.
         alpha: concentration of the Dirichlet split; smaller is more uneven.
+        split: ``stratified`` by stage, or ``site-held-out``: the test cases are all those of tissue source sites
+            drawn at random, so that no institution is on both sides.
 
     Raises:
         InvalidInput: an unknown federation or task, too few or too many sites, or a site left without cases.
@@ -88,6 +93,8 @@ def build(
         raise InvalidInput(f"unknown federation {name!r}: expected one of {', '.join(FEDERATIONS)}")
     if not 0.0 <= test_fraction <= 0.9:
         raise InvalidInput(f"expected a test fraction between 0 and 0.9, got {test_fraction}")
+    if split not in SPLITS:
+        raise InvalidInput(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     if sites is not None and sites < MINIMUM_SITES:
         raise InvalidInput(f"expected at least {MINIMUM_SITES} sites, got {sites}: no sum of fewer is ever decrypted")
     made: list[Site] = []
@@ -97,7 +104,11 @@ def build(
     for index, cohort_name in enumerate(names):
         cohort = tables.cohorts[cohort_name]
         label = labels(cohort.clinical, task)
-        held_out, rest = _hold_out(label, test_fraction, np.random.default_rng([seed, index]))
+        draw = np.random.default_rng([seed, index])
+        if split == "site-held-out":
+            held_out, rest = _hold_out_sites(cohort, label, test_fraction, draw)
+        else:
+            held_out, rest = _hold_out(label, test_fraction, draw)
         test += held_out
         if name == "tissue-source-sites":
             made += _real_sites(cohort, label, rest, minimum_cases)
@@ -132,6 +143,28 @@ def _hold_out(label: Mapping[str, int], fraction: float, generator: np.random.Ge
         test += order[:count]
         rest += order[count:]
     return test, rest
+
+
+def _hold_out_sites(
+    cohort: Cohort, label: Mapping[str, int], fraction: float, generator: np.random.Generator
+) -> tuple[list[str], list[str]]:
+    codes = {case: str(code) for case, code in _source_sites(cohort).loc[list(label)].items()}
+    names = sorted(set(codes.values()))
+    held: set[str] = set()
+    for position in generator.permutation(len(names)):
+        more = held | {names[position]}
+        if sum(code in more for code in codes.values()) <= fraction * len(label) * 1.2:
+            held = more
+    test = [case for case in label if codes[case] in held]
+    rest = [case for case in label if codes[case] not in held]
+    rest = [rest[i] for i in generator.permutation(len(rest))]
+    return test, sorted(rest, key=lambda case: label[case])
+
+
+def _source_sites(cohort: Cohort) -> pd.Series:
+    if "tss" not in cohort.clinical.columns:
+        raise InvalidInput(f"{cohort.name}/clinical.csv: expected a column tss (tissue source site), found none")
+    return cohort.clinical["tss"].astype(str)
 
 
 def _patterns(name: str, cohort: str) -> tuple[Pattern, ...]:
@@ -171,9 +204,7 @@ def _dirichlet_hands(
 
 
 def _real_sites(cohort: Cohort, label: Mapping[str, int], rest: Sequence[str], minimum: int) -> list[Site]:
-    if "tss" not in cohort.clinical.columns:
-        raise InvalidInput(f"{cohort.name}/clinical.csv: the federation tissue-source-sites needs a column tss")
-    codes = cohort.clinical["tss"].astype(str)
+    codes = _source_sites(cohort)
     sizes = Counter(codes.loc[list(label)].tolist())
     made = []
     for code in sorted(c for c, n in sizes.items() if n >= minimum):

@@ -1,0 +1,336 @@
+"""A consortium without network and encryption: the same models, site training, weights and server step, in memory.
+
+Simulated and live rounds share their parts: :func:`privacy.dp_sgd.train` (local noise) and
+:func:`privacy.dp_sgd.clipped_gradient_sum` (shared noise) at the sites, :mod:`orchestrator.weights`,
+:class:`orchestrator.aggregation.ServerOptimizer`, :mod:`orchestrator.blending` and :mod:`orchestrator.proximity`
+between them. What is left out is quantisation and encryption, which give the exact sum of rounded updates. Without
+privacy (``mechanism`` None) a site takes full-batch steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasites.contract import Block, Training
+from models.build import build_model, record_loss
+from models.config import MODALITIES, ModelConfig
+from models.losses import probabilities
+from models.parameters import assign, blocks, flatten
+from orchestrator import proximity as prox
+from orchestrator.aggregation import ServerOptimizer
+from orchestrator.blending import BlendingRule, BlendingState, observe, scales
+from orchestrator.combination_losses import evaluate_losses
+from orchestrator.evaluation import Metrics, evaluate
+from orchestrator.simulated_sites import Records, SimulatedSite
+from orchestrator.weights import bounded
+from privacy.mechanism import Mechanism
+from privacy.randomness import Randomness
+
+Vectors = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationSettings:
+    """What a simulated study does; the names are those of :class:`datasites.contract.Training`.
+
+    ``blending`` and ``proximity`` None switch the mechanism off. With blending, validation records are held out
+    until ``measure_until`` (a share of the rounds); then the scales are frozen and they train with the others.
+    ``average`` is the share of last rounds whose models are averaged for the result (0: the last model).
+    """
+
+    rounds: int = 40
+    local_steps: int = 5
+    learning_rate: float = 5.0
+    weight_decay: float = 1e-3
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    server_optimizer: Literal["sgd", "adam", "momentum"] = "sgd"
+    server_learning_rate: float = 1.0
+    proximal_mu: float = 0.0
+    blending: BlendingRule | None = None
+    evaluate_every: int = 2
+    measure_until: float = 0.4
+    proximity: prox.ProximityRule | None = None
+    mechanism: Mechanism | None = None
+    min_sites: int = 3
+    average: float = 0.0
+
+
+@dataclass
+class Study:
+    """The running state of one simulated study."""
+
+    config: ModelConfig
+    settings: SimulationSettings
+    sites: Sequence[SimulatedSite]
+    seed: int
+    model: nn.Module
+    exchanged: list[Block]
+    server: ServerOptimizer
+    blending: BlendingState = field(default_factory=BlendingState)
+    cosines: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def holders(self, block: Block) -> list[SimulatedSite]:
+        """Return the sites that contribute to ``block``."""
+        return [s for s in self.sites if block.modality is None or block.modality in s.modalities]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The result of a simulated study: test scores after every round and at the end, and the final model."""
+
+    curve: tuple[float, ...]
+    final: Metrics
+    model: nn.Module
+    weights: Mapping[str, Mapping[str, float]]
+    scales: Mapping[str, float]
+
+
+def simulate(
+    config: ModelConfig,
+    sites: Sequence[SimulatedSite],
+    test: Records,
+    settings: SimulationSettings,
+    *,
+    seed: int,
+) -> Outcome:
+    """Train one study over ``sites`` and score it on ``test`` after every round.
+
+    Args:
+        config: the model; its cohorts are the indices of the records' ``cohort``.
+        sites: the institutions; one site alone trains alone.
+        test: held-out records, in no site.
+        settings: see :class:`SimulationSettings`.
+        seed: of the initial model, the noise and the sampling; public, so a simulation is not private.
+
+    Raises:
+        Refused: proximity weighting under shared noise.
+    """
+    if settings.proximity is not None and settings.mechanism is not None:
+        prox.refuse_under_shared_noise(settings.mechanism.noise)
+    study = _start(config, sites, settings, seed)
+    curve: list[float] = []
+    tail: list[np.ndarray] = []
+    weights: dict[str, dict[str, float]] = {}
+    factors: dict[str, float] = {}
+    names = [n for n, _ in study.model.named_parameters()]
+    for number in range(1, settings.rounds + 1):
+        weights, factors = _round(study, number)
+        if number > settings.rounds * (1 - settings.average):
+            tail.append(flatten(study.model, names))
+        curve.append(score(study.model, test, config).auroc)
+    if tail:
+        assign(study.model, names, np.mean(tail, axis=0))
+    final = score(study.model, test, config)
+    return Outcome(curve=tuple(curve), final=final, model=study.model, weights=weights, scales=factors)
+
+
+def predict(model: nn.Module, records: Records) -> np.ndarray:
+    """Return class probabilities of ``records``, float64 [B, classes]."""
+    with torch.no_grad():
+        return np.asarray(probabilities(model(records)).numpy(), dtype=np.float64)
+
+
+def score(model: nn.Module, records: Records, config: ModelConfig) -> Metrics:
+    """Score a model on records with known labels."""
+    return evaluate(predict(model, records), records["label"].numpy(), records["cohort"].numpy(), config.cohorts)
+
+
+def _start(config: ModelConfig, sites: Sequence[SimulatedSite], settings: SimulationSettings, seed: int) -> Study:
+    model = build_model(config, seed=seed)
+    found = [
+        Block(name=name, modality=cast("None", modality), length=length, parameters=tuple(names))
+        for name, modality, names, length in blocks(model, config)
+    ]
+    training = Training(
+        optimizer=settings.optimizer,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        update_bound=1.0,
+        server_optimizer=settings.server_optimizer,
+        server_learning_rate=settings.server_learning_rate,
+        aggregation="fedavg",
+        proximal_mu=settings.proximal_mu,
+    )
+    study = Study(
+        config=config,
+        settings=settings,
+        sites=sites,
+        seed=seed,
+        model=model,
+        exchanged=[],
+        server=ServerOptimizer(training),
+    )
+    enough = min(settings.min_sites, len(sites))
+    study.exchanged = [b for b in found if len(study.holders(b)) >= enough]
+    return study
+
+
+def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """One round: train at every site, weigh, average per block, step; then observe for the next round."""
+    settings = study.settings
+    measuring = settings.blending is not None and number <= settings.measure_until * settings.rounds
+    if settings.mechanism is not None and settings.mechanism.noise == "shared":
+        means, weights = _shared_round(study, number), _equal_weights(study)
+        factors = _factors(study)
+    else:
+        updates = {site.name: _site_update(study, site, number, measuring) for site in study.sites}
+        weights, factors = _weights(study), _factors(study)
+        means = {b.name: _mean(study, b, updates, weights[b.name]) for b in study.exchanged}
+        if settings.proximity is not None:
+            _observe_proximity(study, updates, means, weights, settings.proximity)
+    arrays = {n: p.detach().numpy() for n, p in study.model.named_parameters()}
+    scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
+    stepped = study.server.step(arrays, study.exchanged, scaled)
+    for name in stepped:
+        assign(study.model, [name], stepped[name].ravel())
+    if measuring and settings.blending is not None and number % settings.evaluate_every == 0:
+        losses = evaluate_losses(study.model, study.sites, record_loss, settings.mechanism, study.seed, number)
+        study.blending = observe(study.blending, losses, settings.blending)
+    return weights, factors
+
+
+def _factors(study: Study) -> dict[str, float]:
+    rule = study.settings.blending
+    if rule is None or rule.published:  # the published rule scales at each site, by its own modalities
+        return {}
+    return scales(study.blending, study.config.modalities, rule)
+
+
+def _site_update(study: Study, site: SimulatedSite, number: int, measuring: bool) -> Vectors:
+    """Train a copy of the global model at one site and return the displacement of every block it holds."""
+    names = [n for n, _ in study.model.named_parameters()]
+    before = flatten(study.model, names)
+    records = {n: v[site.trains] for n, v in site.records.items()} if measuring else site.records
+    settings = study.settings
+    if settings.mechanism is None:
+        _plain_steps(study.model, records, settings)
+    else:
+        _private_steps(study, site, records, number, settings.mechanism)
+    after = {b.name: flatten(study.model, b.parameters) for b in study.exchanged}
+    assign(study.model, names, before)
+    rule = settings.blending
+    own = scales(study.blending, site.modalities, rule) if rule is not None and rule.published else {}
+    return {
+        b.name: (after[b.name] - flatten(study.model, b.parameters)) * np.float32(own.get(b.modality or "", 1.0))
+        for b in study.exchanged
+        if b.modality is None or b.modality in site.modalities
+    }
+
+
+def _plain_steps(model: nn.Module, records: Records, settings: SimulationSettings) -> None:
+    kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.AdamW
+    parameters = list(model.parameters())
+    start = [p.detach().clone() for p in parameters]
+    optimizer = kind(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    for _ in range(settings.local_steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(record_loss(model, records).mean())
+        if settings.proximal_mu:
+            for parameter, origin in zip(parameters, start, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - origin, alpha=settings.proximal_mu)
+        optimizer.step()
+    optimizer.zero_grad()
+
+
+def _private_steps(study: Study, site: SimulatedSite, records: Records, number: int, mechanism: Mechanism) -> None:
+    from privacy.dp_sgd import train
+
+    settings = study.settings
+    train(
+        study.model,
+        records,
+        record_loss,
+        mechanism,
+        _randomness(study, site, number),
+        optimizer=settings.optimizer,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        expected_records=len(records["label"]),
+        proximal_mu=settings.proximal_mu,
+    )
+
+
+def _randomness(study: Study, site: SimulatedSite, number: int) -> Randomness:
+    return Randomness.public(study.seed, site=site.name, study="simulation", round=number, plan_hash="")
+
+
+def _shared_round(study: Study, number: int) -> Vectors:
+    """One DP-SGD step over the union of the sites: every site adds its clipped sum and its share of the noise."""
+    from privacy.dp_sgd import clipped_gradient_sum
+
+    mechanism = study.settings.mechanism
+    if mechanism is None:
+        return {}
+    total = {b.name: np.zeros(b.length) for b in study.exchanged}
+    for site in study.sites:
+        stream = _randomness(study, site, number)
+        sums = clipped_gradient_sum(study.model, site.records, record_loss, mechanism, stream)
+        for block in study.exchanged:
+            own = np.concatenate([sums[name].ravel() for name in block.parameters])
+            total[block.name] += own + stream.child(block.name).gaussian(own.shape, mechanism.share_deviation)
+    means = {}
+    for block in study.exchanged:
+        patients = sum(s.patients for s in study.holders(block))
+        gradient = total[block.name] / (mechanism.sampling_rate * patients)
+        decay = study.settings.weight_decay * flatten(study.model, block.parameters)
+        means[block.name] = (-study.settings.learning_rate * (gradient + decay)).astype(np.float32)
+    return means
+
+
+def _equal_weights(study: Study) -> dict[str, dict[str, float]]:
+    return {b.name: {s.name: 1.0 for s in study.sites} for b in study.exchanged}
+
+
+def _weights(study: Study) -> dict[str, dict[str, float]]:
+    rule, result = study.settings.proximity, {}
+    for block in study.exchanged:
+        raw = {s.name: float(s.patients) for s in study.holders(block)}
+        if rule is not None:
+            raw = prox.weighted(raw, study.cosines.get(block.name, {}), rule)
+        published = rule is not None and rule.published
+        result[block.name] = raw if published or len(raw) < study.settings.min_sites else _bounded(study, raw)
+    return result
+
+
+def _bounded(study: Study, raw: Mapping[str, float]) -> dict[str, float]:
+    return bounded(raw, min_sites=study.settings.min_sites)
+
+
+def _mean(study: Study, block: Block, updates: Mapping[str, Vectors], weights: Mapping[str, float]) -> np.ndarray:
+    total = sum(weights.values())
+    if total <= 0:
+        return np.zeros(block.length, dtype=np.float32)
+    parts = [weights[s.name] / total * updates[s.name][block.name] for s in study.holders(block)]
+    mean: np.ndarray = np.add.reduce(parts, axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def _observe_proximity(
+    study: Study,
+    updates: Mapping[str, Vectors],
+    means: Vectors,
+    weights: Mapping[str, Mapping[str, float]],
+    rule: prox.ProximityRule,
+) -> None:
+    for block in study.exchanged:
+        shares = weights[block.name]
+        total = sum(shares.values())
+        now = {
+            site: prox.proximity(updates[site][block.name], means[block.name], shares[site] / total, rule)
+            for site in shares
+            if 0 <= shares[site] < total
+        }
+        study.cosines[block.name] = prox.smooth(study.cosines.get(block.name, {}), now, rule)
+
+
+def modality_mask(records: Records, modalities: Sequence[str]) -> Records:
+    """Return ``records`` with only ``modalities`` present."""
+    keep = torch.tensor([float(m in modalities) for m in MODALITIES])
+    return {**records, "presence": records["presence"] * keep}
