@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+
+from privacy.accounting import pld_epsilon
+from privacy.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
+from privacy.two_hospitals import epsilon_at_two_hospitals
+
+LOCAL = Mechanism(
+    max_grad_norm=1.0, noise_multiplier=3.0, sampling_rate=0.3, steps_per_round=2, rounds=5, target_delta=1e-4
+)
+SHARED = replace(LOCAL, noise="shared", steps_per_round=1, max_parameters=50_000)
+
+
+def test_two_separate_answers_compose() -> None:
+    twice = epsilon_at_two_hospitals(LOCAL, 1e-4)
+    assert LOCAL.epsilon() < twice < 2 * LOCAL.epsilon()
+    longer = replace(LOCAL, rounds=10)
+    assert twice == pytest.approx(longer.epsilon(), rel=1e-3)
+
+
+def test_one_sum_with_both_records_is_twice_as_far() -> None:
+    full = replace(SHARED, sampling_rate=1.0)
+    exact = pld_epsilon(SelfComposedDpEvent(GaussianDpEvent(1.5), 5), 1e-4)
+    assert epsilon_at_two_hospitals(full, 1e-4) == pytest.approx(exact, rel=1e-3)
+
+
+def test_sampling_lies_between_one_hospital_and_the_whole_shift() -> None:
+    twice = epsilon_at_two_hospitals(SHARED, 1e-4)
+    halved = replace(SHARED, noise_multiplier=1.5, sampling_rate=1 - 0.7**2)  # always the largest shift
+    assert SHARED.epsilon() < twice < halved.epsilon()
+
+
+def test_the_other_releases_count_and_no_noise_is_no_bound() -> None:
+    more = replace(
+        SHARED,
+        losses=LossRelease(every_rounds=2, bound=1.0, noise_multiplier=9.0),
+        count=CountRelease(noise_multiplier=9.0),
+        evaluation=HistogramRelease(every_rounds=5, noise_multiplier=9.0),
+    )
+    assert epsilon_at_two_hospitals(more, 1e-4) > epsilon_at_two_hospitals(SHARED, 1e-4)
+    assert epsilon_at_two_hospitals(SHARED, 1e-4, rounds=2) < epsilon_at_two_hospitals(SHARED, 1e-4)
+    assert math.isinf(epsilon_at_two_hospitals(replace(LOCAL, noise_multiplier=0.0), 1e-4))
