@@ -76,9 +76,7 @@ class InProcess(httpx.BaseTransport):
 
 def client(identity: Identity = KNOWN, *, failures: int = 0, retry_seconds: float = 20) -> SignedClient:
     transport = InProcess(make_app(), failures)
-    return SignedClient(
-        identity, "http://server", SERVER.public_key, transport=transport, retry_seconds=retry_seconds
-    )
+    return SignedClient(identity, "http://server", SERVER.public_key, transport=transport, retry_seconds=retry_seconds)
 
 
 def test_a_registered_caller_is_recognised() -> None:
@@ -96,9 +94,7 @@ def test_a_body_travels_and_is_covered_by_the_token() -> None:
 
 
 def test_a_swapped_body_is_refused() -> None:
-    header = make_token(
-        KNOWN, audience=SERVER.public_key, method="POST", target="/echo", body_hash=sha256_hex(b"1")
-    )
+    header = make_token(KNOWN, audience=SERVER.public_key, method="POST", target="/echo", body_hash=sha256_hex(b"1"))
     answer = TestClient(make_app()).post("/echo", content=b"2", headers={"Authorization": header})
     assert answer.status_code == 403
     assert answer.headers["content-type"] == "application/problem+json"

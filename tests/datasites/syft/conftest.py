@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from datasites.contract import Party
 from datasites.http import SignedClient
 from datasites.syft.postbox import Postbox
+from datasites.syft.runner import MockRun, run_in_subprocess
 from datasites.syft.session import Role, connect
 from orchestrator.authentication import Authenticator
 from orchestrator.mailbox import create_mailbox_router
@@ -120,6 +121,17 @@ def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
     server = MailboxServer(tmp_path / "mailbox")
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip where the kernel does not let a process close itself in; no output of a plain job leaves there."""
+    folder = tmp_path_factory.mktemp("probe")
+    (folder / "main.py").write_text("")
+    run = MockRun(code=folder, entrypoint="main.py", data=folder, environment={}, timeout_seconds=30)
+    outcome = run_in_subprocess(run)
+    if not outcome.isolated:
+        pytest.skip(f"no sandbox for plain jobs here: {outcome.stderr.decode().strip()}")
 
 
 @pytest.fixture

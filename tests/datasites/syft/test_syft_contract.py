@@ -125,6 +125,7 @@ def test_private_data_never_leaves(published: Pair, job: Path) -> None:
     assert not any(b"PRIVATE-PLANTED-7f3a" in p.read_bytes() for p in copies)
 
 
+@pytest.mark.usefixtures("sandbox")
 def test_a_job_goes_there_and_its_outputs_come_back(published: Pair, job: Path) -> None:
     _submit(published, job)
     published.restart()

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from datasites.contract import Party
 from datasites.roster import Roster
 from datasites.syft.client import OwnerNode
@@ -24,6 +26,7 @@ def _roster(mailbox: Any, server_key: str) -> Roster:
     return Roster(orchestrator=orchestrator, keyholder=party("keyholder"), sites=(party("north"),))
 
 
+@pytest.mark.usefixtures("sandbox")
 def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
     mailbox: Any, tmp_path: Path, mailbox_identity: Identity
 ) -> None:

@@ -18,7 +18,7 @@ from datasites.letters import Place
 from datasites.syft.client import OwnerNode, ReceivedJob, ScientistNode, read_tree
 from datasites.syft.guards import bounded
 from datasites.syft.postbox import Postbox
-from datasites.syft.runner import MockOutcome, MockRun
+from datasites.syft.runner import MockOutcome, MockRun, run_in_subprocess
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.identity import Identity
@@ -126,6 +126,7 @@ def test_an_approval_for_other_files_is_refused(nodes: tuple[OwnerNode, Scientis
         owner.approve(job)
 
 
+@pytest.mark.usefixtures("sandbox")
 def test_a_plain_job_runs_on_the_mock_and_can_reach_nothing_else(
     nodes: tuple[OwnerNode, ScientistNode], mailbox: Any, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_plain_job_runs_on_the_mock_and_can_reach_nothing_else(
     assert not any(PLANTED.encode() in part for part in everywhere)
 
 
+@pytest.mark.usefixtures("sandbox")
 def test_a_submitted_run_script_is_never_run(
     nodes: tuple[OwnerNode, ScientistNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,14 @@ def test_a_submitted_run_script_is_never_run(
     scientist.sync()
     assert scientist.job_outputs("north", "plain") == {"ran.txt": b"main.py"}
     assert not marker.exists()
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_a_job_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("print('begun', flush=True)\nwhile True: pass")
+    run = MockRun(code=tmp_path, entrypoint="main.py", data=tmp_path, environment={}, timeout_seconds=1)
+    outcome = run_in_subprocess(run)
+    assert (outcome.exit_status, outcome.stdout, outcome.isolated) == (-1, b"begun\n", True)
 
 
 def test_nothing_leaves_a_sandbox_that_does_not_vouch(mailbox: Any, tmp_path: Path) -> None:
