@@ -40,10 +40,10 @@ from privacy.identity import Identity
 from privacy.ledger_costs import Cap, Cost, StudyCost, cost_to_json, study_to_json
 from privacy.ledger_rules import cap_of, check_fits, check_open, check_share, cost_of, person, reason_given, reserved
 from privacy.ledger_state import TOLERANCE, Population, State
-from privacy.ledger_views import Account, Preview, Spend, StudyAccount, account_of, spend_of
+from privacy.ledger_views import Account, Point, Preview, Spend, StudyAccount, account_of, spend_of, timeline
 from privacy.mechanism import Mechanism
 
-__all__ = ["Account", "Ledger", "Preview", "Spend", "StudyAccount", "case_hash"]
+__all__ = ["Account", "Ledger", "Point", "Preview", "Spend", "StudyAccount", "case_hash"]
 
 
 def case_hash(secret: bytes, case_id: str) -> str:
@@ -316,6 +316,10 @@ class Ledger:
         """Return everything about one population at this moment."""
         with self._reading() as state:
             return account_of(state.population(population))
+
+    def timeline(self, population: str) -> tuple[Point, ...]:
+        """Return the budget after each entry that concerns this population, oldest first."""
+        return timeline(self.entries(), self.account(population).population)
 
     def entries(self, *, since: int = 0, kind: str | None = None) -> Iterator[Entry]:
         """Yield the ledger's entries with an index above ``since``, oldest first, of one kind or of all."""

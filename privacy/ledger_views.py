@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from privacy.chain import Entry
 from privacy.ledger_costs import RDP_ORDERS, ZERO, Cap, Cost
-from privacy.ledger_state import Population, Posting, Reservation
+from privacy.ledger_state import Population, Posting, Reservation, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,52 @@ class Account:
     releases: tuple[Posting, ...]
     imports: tuple[Posting, ...]
     unguaranteed: tuple[Posting, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A population's budget right after one entry; ``cap`` None: not set yet."""
+
+    index: int
+    at: str
+    kind: str
+    event: str
+    study: str | None
+    spent: Spend
+    committed: Spend
+    cap: Cap | None
+
+
+def timeline(entries: Iterable[Entry], population: str) -> tuple[Point, ...]:
+    """Return the budget of a population after each entry that concerns it, oldest first.
+
+    Spending of populations that were joined to it counts from the join on. Epsilons are at the delta of their time.
+    """
+    state, points = State(), []
+    for entry in entries:
+        state.fold(entry)
+        if entry.kind == "charge":
+            event = f"round {entry.body['round']}"
+        else:
+            event = str(entry.body.get("name") or _EVENTS.get(entry.kind, entry.kind))
+        found = state.population(entry.body["population"])
+        if found.name == population:
+            points.append(
+                Point(
+                    index=entry.index,
+                    at=entry.at,
+                    kind=entry.kind,
+                    event=event,
+                    study=entry.body.get("study"),
+                    spent=spend_of(found, found.spent),
+                    committed=spend_of(found, found.committed),
+                    cap=found.cap,
+                )
+            )
+    return tuple(points)
+
+
+_EVENTS = {"cap": "cap set", "reserve": "study approved", "free": "rounds freed", "close": "population closed"}
 
 
 def spend_of(population: Population, cost: Cost, orders: tuple[int, ...] | None = None) -> Spend:

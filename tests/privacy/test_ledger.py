@@ -399,3 +399,17 @@ def test_costs_of_other_populations_do_not_mix(tmp_path: Path) -> None:
     reserve(ledger, first, "one")
     assert ledger.account(second).committed.cost == ZERO
     assert replace(STUDY, rounds=1).total == STUDY.round
+
+
+def test_the_timeline_tells_the_budget_after_every_entry(tmp_path: Path) -> None:
+    ledger, population = new_ledger(tmp_path)
+    other = ledger.register_dataset("lusc", 1, cases(20))
+    proposal = reserve(ledger, population)
+    ledger.charge(proposal, 1)
+    ledger.charge(proposal, 2)
+    points = ledger.timeline(population)
+    assert [p.event for p in points] == ["brca", "cap set", "study approved", "round 1", "round 2"]
+    spent = [p.spent.epsilon for p in points]
+    assert spent[:3] == [0, 0, 0] and 0 < spent[3] < spent[4]
+    assert points[-1].committed.epsilon == pytest.approx(ledger.account(population).committed.epsilon)
+    assert [p.event for p in ledger.timeline(other)] == ["lusc"]
