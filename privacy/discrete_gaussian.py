@@ -26,7 +26,7 @@ _HALF = 1 << (_COLUMN_BITS - 1)
 _FRACTION_BITS = 32 - _COLUMN_BITS
 _REFINEMENT_BITS = 192
 _MULTIPLIER = 350
-DEVIATION = _BASE_DEVIATION * math.sqrt(_MULTIPLIER**2 + 1)
+DEVIATION: float = _BASE_DEVIATION * math.sqrt(_MULTIPLIER**2 + 1)
 
 Words = npt.NDArray[np.uint32]
 Integers = npt.NDArray[np.int64]

@@ -52,7 +52,7 @@ def rounding_distance(*, sites: int, share_steps: float) -> float:
     variance = share_steps**2
     exponent = 2 * math.pi**2 * variance * (1 - 1 / sites)
     window = math.sqrt(2 * sites * (variance + 1) * exponent)
-    peak = (2.1**sites) * math.exp(-exponent)
+    peak = (3.1**sites) * math.exp(-exponent)
     return (window + 1) * peak + 4 * math.exp(-exponent)
 
 

@@ -94,7 +94,7 @@ def train(
     from privacy import opacus_engine
 
     if mechanism.noise != "local":
-        raise Refused("shared noise has no local training; use privacy.shared_noise.contribution")
+        raise Refused("shared noise has no local training; use clipped_gradient_sum and privacy.shared_noise")
     values = _checked(model, mechanism, learning_rate, expected_records)
     part = _part(modality_of_parameter)
     bounds, group_of = clipping(model, mechanism, part, modality_norms)
