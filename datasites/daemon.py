@@ -139,14 +139,17 @@ class Node:
 
     def step(self) -> float:
         """Publish once, then wait for news and deal with it."""
-        if not self._published:
+        if self._published:
+            if not self._owner.wait_for_news(_POLL_SECONDS):
+                return 0.0
+        else:
             self._publish()
-            self._owner.sync()
             self._published = True
-        if self._owner.wait_for_news(_POLL_SECONDS):
-            self._owner.sync()
-            for job in self._owner.pending_jobs():
-                self._receive(job)
+        self._owner.sync()
+        waiting = self._owner.pending_jobs()
+        for job in waiting:
+            self._receive(job)
+        if waiting or any(not job.is_proposal for job in self._owner.approved_jobs()):
             self._owner.run_approved_on_mock()
             self._owner.sync()
         return 0.0
@@ -208,6 +211,7 @@ class Messenger:
                 except Refused as error:
                     self._datasite.journal.append("approval-unwanted", {"reason": str(error)})
                 self._told.add(request.proposal_hash)
+                self._datasite.pool.start()  # the first round should not wait for the worker's imports
         return 0.3
 
 
