@@ -100,9 +100,7 @@ def check_layers(active: Iterable[Layer], minimum: Sequence[Layer]) -> None:
 @lru_cache(maxsize=1)
 def available_layers() -> dict[Layer, bool]:
     """Try all layers in a process of their own and return which of them this machine offers."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-m", "datasites.sandbox"], capture_output=True, check=False, cwd="/"
-    )
+    done = subprocess.run([sys.executable, "-I", "-m", "datasites.sandbox"], capture_output=True, check=False, cwd="/")
     found = set(done.stdout.decode().split())
     return {layer: layer in found for layer in LAYERS}
 
@@ -115,8 +113,8 @@ def software_folders() -> tuple[Path, ...]:
         spec = find_spec(package)
         if spec is not None and spec.origin is not None:
             paths.add(Path(spec.origin).parent)
-    devices = (Path("/dev/null"), Path("/dev/urandom"), Path("/usr/share/zoneinfo"))
-    return tuple(sorted(p for p in paths | set(devices) if p.exists()))
+    paths |= {Path(p) for p in ("/dev/null", "/dev/urandom", "/proc/cpuinfo", "/sys/devices/system/cpu")}
+    return tuple(sorted(p for p in paths if p.exists()))
 
 
 def close_descriptors(keep: Iterable[int]) -> None:

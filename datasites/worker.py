@@ -93,7 +93,7 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _records(job: WorkerJob) -> tuple[Inputs, Inputs]:
     """Return the records that train and those that validate, with only the modalities this site contributes."""
     schema = read_schema(job.schema)
-    arrays = load(job.part, schema)
+    arrays = {name: np.array(array) for name, array in load(job.part, schema).items()}  # own, writable memory
     contributed = job.proposal.participant(job.site).modalities
     for modality in set(schema.features) - set(contributed):
         arrays["presence"][:, MODALITIES.index(modality)] = 0

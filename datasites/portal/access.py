@@ -9,12 +9,13 @@ from __future__ import annotations
 import hmac
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Form, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.responses import Response
 
 from datasites.accounts import SESSION_HOURS, Account, Credential, Scope
 from datasites.portal.context import PortalContext
+from datasites.portal.desk import Desk
 from datasites.portal.problems import NotSignedIn
 from privacy.errors import Refused
 
@@ -29,6 +30,12 @@ def context_of(request: Request) -> PortalContext:
     """Return the datasite that the application belongs to."""
     context: PortalContext = request.app.state.context
     return context
+
+
+def desk_of(request: Request) -> Desk:
+    """Return the portal at work."""
+    desk: Desk = request.app.state.desk
+    return desk
 
 
 def cookie_name(context: PortalContext) -> str:
@@ -87,6 +94,18 @@ def api_reviewer(request: Request, _token: _Token, _session: _Session) -> Creden
     return credential
 
 
+def form_reviewer(request: Request, csrf: Annotated[str, Form(max_length=64)] = "") -> Credential:
+    """Return who sent a form, who may decide; the form must carry its CSRF token.
+
+    Raises:
+        NotSignedIn: nobody.
+        Refused: without the scope, or without the token.
+    """
+    credential = _require(request, "review")
+    check_csrf(credential, csrf)
+    return credential
+
+
 def set_session(response: Response, context: PortalContext, secret: str) -> None:
     """Give the browser its session cookie."""
     response.set_cookie(
@@ -111,6 +130,8 @@ def sign_in(context: PortalContext, name: str, password: str) -> tuple[str, Acco
     return secret, account
 
 
+DeskHere = Annotated[Desk, Depends(desk_of)]
+FormReviewer = Annotated[Credential, Depends(form_reviewer)]
 Context = Annotated[PortalContext, Depends(context_of)]
 Reader = Annotated[Credential, Depends(reader)]
 ApiReviewer = Annotated[Credential, Depends(api_reviewer)]

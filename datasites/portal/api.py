@@ -8,16 +8,15 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from starlette.exceptions import HTTPException
 
 from datasites.approval_records import Request as ReviewRequest
 from datasites.contract import dump
-from datasites.policy import check
 from datasites.portal import shapes
-from datasites.portal.access import ApiReviewer, Context, Reader, set_session, sign_in
-from datasites.portal.context import CostPreview, PortalContext
+from datasites.portal.access import ApiReviewer, Context, DeskHere, Reader, set_session, sign_in
+from datasites.portal.context import PortalContext
+from datasites.portal.desk import Desk
 from datasites.portal.problems import Problem
-from privacy.errors import InvalidInput, TesseraError
+from privacy.errors import Refused
 from privacy.identity import fingerprint
 
 _problem: dict[str, Any] = {
@@ -44,9 +43,9 @@ def healthz(context: Context) -> shapes.Health:
 
 
 @router.post("/register", status_code=201, summary="Use a one-time link", tags=["people"])
-def register(body: shapes.Registration, context: Context) -> shapes.Person:
+def register(body: shapes.Registration, desk: DeskHere) -> shapes.Person:
     """Make the account that a one-time link allows; its signing key is made here and locked by the password."""
-    account = register_account(context, body.token, body.name, body.password)
+    account = desk.register(body.token, body.name, body.password)
     return shapes.Person(name=account.name, role=account.role, public_key=account.public_key)
 
 
@@ -77,50 +76,61 @@ def requests(context: Context, _: Reader) -> list[shapes.RequestSummary]:
 
 
 @router.get("/requests/{proposal_hash}", summary="One proposal", tags=["review"])
-def request(proposal_hash: shapes.Hash, context: Context, _: Reader) -> shapes.RequestDetail:
+def request(proposal_hash: shapes.Hash, desk: DeskHere, _: Reader) -> shapes.RequestDetail:
     """Return one proposal with its cost, the rules it breaks and what was decided."""
-    return detail(context, find(context, proposal_hash))
+    return detail(desk, desk.find(proposal_hash))
 
 
 @router.post("/requests/{proposal_hash}/approve", summary="Sign a proposal", tags=["review"])
 def approve(
-    proposal_hash: shapes.Hash, body: shapes.Password, context: Context, caller: ApiReviewer
+    proposal_hash: shapes.Hash, body: shapes.Password, desk: DeskHere, caller: ApiReviewer
 ) -> shapes.RequestDetail:
     """Sign with the caller's own key; when enough people have signed, the datasite approves."""
-    return detail(context, sign(context, proposal_hash, caller.account.name, body.password))
+    return detail(desk, desk.sign(proposal_hash, caller.account.name, body.password))
 
 
 @router.post("/requests/{proposal_hash}/deny", summary="Say no", tags=["review"])
-def deny(
-    proposal_hash: shapes.Hash, body: shapes.Reason, context: Context, caller: ApiReviewer
-) -> shapes.RequestDetail:
+def deny(proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller: ApiReviewer) -> shapes.RequestDetail:
     """Deny this proposal for ever, with a reason."""
-    find(context, proposal_hash)
-    return detail(
-        context,
-        context.approvals.deny(proposal_hash, reviewer=caller.account, reason=body.reason, now=context.clock()),
-    )
+    desk.find(proposal_hash)
+    store, now = desk.context.approvals, desk.context.clock()
+    return detail(desk, store.deny(proposal_hash, reviewer=caller.account, reason=body.reason, now=now))
 
 
 @router.post("/requests/{proposal_hash}/ask", summary="Ask for changes", tags=["review"])
-def ask(proposal_hash: shapes.Hash, body: shapes.Reason, context: Context, caller: ApiReviewer) -> shapes.RequestDetail:
+def ask(proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller: ApiReviewer) -> shapes.RequestDetail:
     """Ask the scientist for changes or an explanation."""
-    find(context, proposal_hash)
-    return detail(
-        context,
-        context.approvals.ask(proposal_hash, reviewer=caller.account, reason=body.reason, now=context.clock()),
-    )
+    desk.find(proposal_hash)
+    store, now = desk.context.approvals, desk.context.clock()
+    return detail(desk, store.ask(proposal_hash, reviewer=caller.account, reason=body.reason, now=now))
 
 
 @router.post("/requests/{proposal_hash}/revoke", summary="Take an approval back", tags=["review"])
 def revoke(
-    proposal_hash: shapes.Hash, body: shapes.Reason, context: Context, caller: ApiReviewer
+    proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller: ApiReviewer
 ) -> shapes.RequestDetail:
     """Stop the study here before its next round."""
-    find(context, proposal_hash)
-    return detail(
-        context,
-        context.approvals.revoke(proposal_hash, reviewer=caller.account, reason=body.reason, now=context.clock()),
+    desk.find(proposal_hash)
+    store, now = desk.context.approvals, desk.context.clock()
+    return detail(desk, store.revoke(proposal_hash, reviewer=caller.account, reason=body.reason, now=now))
+
+
+@router.post("/requests/{proposal_hash}/dry-run", summary="Run on mock data", tags=["review"])
+def dry_run(proposal_hash: shapes.Hash, desk: DeskHere, _: ApiReviewer) -> shapes.Trial:
+    """Run one round on synthetic rows, in the sandbox of the real one, and wait for its end."""
+    state = desk.trials.run(desk.find(proposal_hash))
+    result = state.result
+    if result is None:
+        raise Refused(state.problem or "the dry run did not end")
+    return shapes.Trial(
+        outcome=result.outcome,
+        passed=state.passed,
+        seconds=result.seconds,
+        memory_bytes=result.memory_bytes,
+        log=result.log,
+        leaves=[shapes.Leaving(name=name, shape=shape) for name, shape in result.leaves],
+        checks=[shapes.Tried(what=what, held=held) for what, held in result.checks],
+        layers=list(result.layers),
     )
 
 
@@ -142,13 +152,13 @@ def confirm(
 
 
 @router.get("/studies", summary="Studies here", tags=["running"])
-def studies(context: Context, _: Reader) -> list[shapes.Study]:
+def studies(desk: DeskHere, _: Reader) -> list[shapes.Study]:
     """Return the studies that run or ran here."""
-    return [shapes.Study(**{**asdict(s), "epsilon_spent": finite(s.epsilon_spent)}) for s in context.studies()]
+    return [shapes.Study(**{**asdict(s), "epsilon_spent": finite(s.epsilon_spent)}) for s in desk.studies()]
 
 
 @router.get("/budget", summary="Privacy budget", tags=["running"])
-def budget(context: Context, _: Reader) -> list[shapes.Budget]:
+def budget(desk: DeskHere, _: Reader) -> list[shapes.Budget]:
     """Return the budget of every patient population; null means infinite."""
     return [
         shapes.Budget(
@@ -159,7 +169,7 @@ def budget(context: Context, _: Reader) -> list[shapes.Budget]:
             spent=finite(line.spent),
             reserved=finite(line.reserved),
         )
-        for line in context.budget()
+        for line in desk.budget()
     ]
 
 
@@ -178,61 +188,15 @@ def journal(
     return shapes.JournalPart(head_index=head.index, head_hash=head.hash, entries=lines)
 
 
-def find(context: PortalContext, proposal_hash: str) -> ReviewRequest:
-    """Return a request, or answer 404."""
-    try:
-        return context.approvals.request(proposal_hash)
-    except InvalidInput as error:
-        raise HTTPException(404, str(error)) from error
-
-
-def sign(context: PortalContext, proposal_hash: str, name: str, password: str) -> ReviewRequest:
-    """Unlock one person's key with their password and sign the proposal with it.
-
-    Raises:
-        Refused: the password, a rule or the budget says no.
-    """
-    request = find(context, proposal_hash)
-    now = context.clock()
-    account = context.accounts.authenticate(name, password, now=now)
-    key = context.accounts.unlock(name, password)
-    cost = context.preview(request.proposal)
-    return context.approvals.approve(proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after)
-
-
-def register_account(context: PortalContext, token: str, name: str, password: str) -> Any:
-    """Use up a one-time link and journal the new account with its public key."""
-    account = context.accounts.register(token, name, password, now=context.clock())
-    context.journal.append("account-created", asdict(account))
-    return account
-
-
-def cost_of(context: PortalContext, request: ReviewRequest) -> CostPreview | None:
-    """Return what the study would cost, or None where the ledger cannot say."""
-    try:
-        return context.preview(request.proposal)
-    except TesseraError:
-        return None
-
-
-def unconfirmed(context: PortalContext, request: ReviewRequest) -> list[str]:
-    """Return the names of the parties whose fingerprint nobody here has confirmed."""
-    proposal, known = request.proposal, context.approvals.confirmed()
-    others = [p for p in proposal.participants if p.name != context.site]
-    return [p.name for p in (proposal.orchestrator, proposal.keyholder, *others) if p.public_key not in known]
-
-
-def detail(context: PortalContext, request: ReviewRequest) -> shapes.RequestDetail:
+def detail(desk: Desk, request: ReviewRequest) -> shapes.RequestDetail:
     """Return everything about a request that matters for a decision."""
-    cost = cost_of(context, request)
-    epsilon = cost.after if cost else None
-    broken = check(context.approvals.policy, request.proposal, context.site, epsilon=epsilon)
+    cost = desk.cost(request)
     return shapes.RequestDetail(
-        **_summary(context, request),
+        **_summary(desk.context, request),
         proposal=dump(request.proposal),
         cost=shapes.Cost(**{**asdict(cost), "cost": finite(cost.cost), "after": finite(cost.after)}) if cost else None,
-        violations=[shapes.Broken(rule=v.rule, message=v.message) for v in broken],
-        unconfirmed=unconfirmed(context, request),
+        violations=[shapes.Broken(rule=v.rule, message=v.message) for v in desk.violations(request)],
+        unconfirmed=[p.name for p in desk.unconfirmed(request)],
         decisions=[shapes.Decided(**asdict(d)) for d in request.decisions],
     )
 

@@ -147,6 +147,33 @@ class RequestDetail(RequestSummary):
     decisions: list[Decided]
 
 
+class Leaving(BaseModel):
+    """One thing that would leave in a round."""
+
+    name: str
+    shape: str
+
+
+class Tried(BaseModel):
+    """One property that was tried on mock records."""
+
+    what: str
+    held: bool
+
+
+class Trial(BaseModel):
+    """A dry run on mock data."""
+
+    outcome: str
+    passed: bool
+    seconds: float
+    memory_bytes: int
+    log: str
+    leaves: list[Leaving]
+    checks: list[Tried]
+    layers: list[str]
+
+
 class Study(BaseModel):
     """A study that runs or ran here."""
 

@@ -1,0 +1,147 @@
+"""What people change through forms: sign in, decide, confirm, invite. Every form carries its session's CSRF token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from datasites.accounts import Role
+from datasites.approval_records import Request as ReviewRequest
+from datasites.portal.access import (
+    Context,
+    DeskHere,
+    FormReviewer,
+    Reader,
+    check_csrf,
+    cookie_name,
+    set_session,
+    sign_in,
+)
+from datasites.portal.desk import Desk
+from datasites.portal.pages import show_request
+from datasites.portal.problems import describe
+from datasites.portal.rendering import page
+from datasites.portal.shapes import Hash
+from privacy.errors import Refused, TesseraError
+
+router = APIRouter(include_in_schema=False)
+Text = Annotated[str, Form(max_length=4000)]
+Secret = Annotated[str, Form(max_length=256)]
+
+
+@router.post("/login")
+def login(request: Request, context: Context, name: Secret, password: Secret, to: Secret = "/inbox") -> Response:
+    """Open a session and go where the person wanted to."""
+    try:
+        secret, _ = sign_in(context, name, password)
+    except TesseraError as error:
+        nobody = not context.accounts.accounts()
+        return page(request, "login.html", status=403, problem=str(error), to=to, nobody=nobody)
+    response = RedirectResponse(_inside(to), 303)
+    set_session(response, context, secret)
+    return response
+
+
+@router.post("/logout")
+def logout(request: Request, context: Context, caller: Reader, csrf: Secret) -> Response:
+    """End the session."""
+    check_csrf(caller, csrf)
+    context.accounts.end(request.cookies.get(cookie_name(context), ""))
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(cookie_name(context))
+    return response
+
+
+@router.post("/welcome")
+def welcome(request: Request, desk: DeskHere, token: Secret, name: Secret, password: Secret) -> Response:
+    """Make the account of a one-time link and sign its owner in."""
+    try:
+        account = desk.register(token, name, password)
+    except TesseraError as error:
+        role = desk.context.accounts.invitation_role(token, now=desk.context.clock())
+        return page(request, "welcome.html", status=400, problem=str(error), token=token, for_role=role)
+    secret, _ = desk.context.accounts.open_session(account, now=desk.context.clock())
+    response = RedirectResponse("/inbox?said=welcome", 303)
+    set_session(response, desk.context, secret)
+    return response
+
+
+@router.post("/requests/{proposal_hash}/approve")
+def approve(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, password: Secret) -> Response:
+    """Sign with the person's own key."""
+    name = caller.account.name
+    return _decided(request, desk, proposal_hash, "signed", lambda: desk.sign(proposal_hash, name, password))
+
+
+@router.post("/requests/{proposal_hash}/deny")
+def deny(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, reason: Text) -> Response:
+    """Say no."""
+    store, now = desk.context.approvals, desk.context.clock()
+    action = lambda: store.deny(proposal_hash, reviewer=caller.account, reason=reason, now=now)  # noqa: E731
+    return _decided(request, desk, proposal_hash, "denied", action)
+
+
+@router.post("/requests/{proposal_hash}/ask")
+def ask(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, reason: Text) -> Response:
+    """Ask for changes."""
+    store, now = desk.context.approvals, desk.context.clock()
+    action = lambda: store.ask(proposal_hash, reviewer=caller.account, reason=reason, now=now)  # noqa: E731
+    return _decided(request, desk, proposal_hash, "asked", action)
+
+
+@router.post("/requests/{proposal_hash}/revoke")
+def revoke(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, reason: Text) -> Response:
+    """Take an approval back."""
+    store, now = desk.context.approvals, desk.context.clock()
+    action = lambda: store.revoke(proposal_hash, reviewer=caller.account, reason=reason, now=now)  # noqa: E731
+    return _decided(request, desk, proposal_hash, "revoked", action)
+
+
+@router.post("/requests/{proposal_hash}/dry-run")
+def dry_run(request: Request, proposal_hash: Hash, desk: DeskHere, _: FormReviewer) -> Response:
+    """Begin a dry run; the page follows it."""
+    found = desk.find(proposal_hash)
+    try:
+        desk.trials.start(found)
+    except Refused as error:
+        return show_request(request, desk, found, problem=str(error), status=403)
+    return RedirectResponse(f"/requests/{proposal_hash}#dry-run", 303)
+
+
+@router.post("/fingerprints")
+def confirm(desk: DeskHere, caller: FormReviewer, public_key: Secret) -> Response:
+    """Confirm a fingerprint that was compared out of band."""
+    desk.confirm(public_key, caller.account)
+    return RedirectResponse("/fingerprints?said=confirmed", 303)
+
+
+@router.post("/people")
+def invite(request: Request, desk: DeskHere, caller: FormReviewer, role: Annotated[Role, Form()]) -> Response:
+    """Make a one-time link for somebody; only a steward may."""
+    if caller.account.role != "steward":
+        raise Refused("only a steward invites people")
+    token = desk.context.accounts.invite(role, now=desk.context.clock())
+    desk.context.journal.append("account-invited", {"role": role, "person": caller.account.name})
+    link = f"{request.url.scheme}://{request.url.netloc}/welcome?token={token}"
+    accounts = desk.context.accounts.accounts()
+    return page(request, "people.html", accounts=accounts, link=link, link_role=role)
+
+
+def _decided(
+    request: Request, desk: Desk, proposal_hash: str, said: str, action: Callable[[], ReviewRequest]
+) -> Response:
+    """Do it and show the request again, or show it with the reason why it was not done."""
+    found = desk.find(proposal_hash)
+    try:
+        action()
+    except TesseraError as error:
+        return show_request(request, desk, found, problem=str(error), status=describe(error).status)
+    return RedirectResponse(f"/requests/{proposal_hash}?said={said}", 303)
+
+
+def _inside(to: str) -> str:
+    """Return ``to`` where it is a path of this portal, or the inbox."""
+    return to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/inbox"

@@ -1,0 +1,86 @@
+"""A proposal in plain words, for people who decide and do not program."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from datasites.approval_checks import parse_time
+from datasites.contract import Proposal
+from datasites.portal.context import CostPreview
+from datasites.portal.pictures import number
+
+_TASKS = {
+    "I-II": "tells stage I from stage II",
+    "early-late": "tells early (I and II) from late (III and IV) stages",
+    "ordinal": "orders stages I, II and III or later",
+}
+_MODALITIES = {"mrna": "gene expression", "image": "slide features", "clinical": "clinical facts"}
+_STATES = {
+    "pending": "waiting for a decision",
+    "changes-requested": "changes asked for",
+    "approved": "approved",
+    "denied": "denied",
+    "revoked": "revoked",
+}
+
+
+def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[str, ...]:
+    """Return a few sentences: what is asked, on which data, with which protection, at which cost."""
+    own = proposal.participant(site)
+    others = [p.institution for p in proposal.participants if p.name != site]
+    contributed = listed([_MODALITIES[m] for m in own.modalities])
+    sentences = [
+        f"{proposal.orchestrator.name} of {proposal.orchestrator.institution} asks to train a model that "
+        f"{_TASKS[proposal.task]}, together with {listed(others)}.",
+        f"Here it would read {contributed} of about {own.dataset.patients} patients in {own.dataset.name}, "
+        f"version {own.dataset.version}, in up to {proposal.rounds} rounds. No record leaves: each round sends one "
+        f"update of the model, with noise, encrypted.",
+        f"Only the sum of at least {proposal.min_sites} hospitals is ever decrypted, by {proposal.keyholder.name} of "
+        f"{proposal.keyholder.institution}, who never receives a single hospital's update.",
+        _noise_sentence(proposal),
+    ]
+    if cost is not None:
+        sentences.append(
+            f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. Epsilon {cost.before:.2f} is spent "
+            f"so far; after the study it would be at most {number(cost.after)} of {cost.cap:g}."
+        )
+    code = (
+        "The code is our own, reviewed and selected by a specification."
+        if proposal.plan.kind == "declarative"
+        else "The study brings its own Python code: the guarantee assumes that the reviewed code is honest."
+    )
+    return (*sentences, code)
+
+
+def _noise_sentence(proposal: Proposal) -> str:
+    if not proposal.mechanism.private:
+        return "Something leaves without noise: this study gives no privacy at all."
+    if proposal.seed is not None:
+        return "The noise comes from a public seed, so anybody can remove it: this study gives no privacy."
+    if proposal.noise == "local":
+        return "This hospital adds its full noise to everything it sends, so it need not trust anybody else's noise."
+    return (
+        f"The noise is shared: each hospital adds a part. The cost below counts the orchestrator and "
+        f"{proposal.colluders} dishonest hospital{'' if proposal.colluders == 1 else 's'} working together."
+    )
+
+
+def state(name: str) -> str:
+    """Return a request's state in words."""
+    return _STATES.get(name, name)
+
+
+def modality(name: str) -> str:
+    """Return a modality in words."""
+    return _MODALITIES.get(name, name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nobody"
+
+
+def when(text: str) -> str:
+    """Return an ISO time as people read it, in UTC."""
+    return parse_time(text).astimezone(dt.UTC).strftime("%d %b %Y, %H:%M UTC") if text else ""

@@ -1,0 +1,155 @@
+"""What changes while somebody looks: running studies, dry runs in the background, and the journal as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from datasites.approval_records import Request as ReviewRequest
+from datasites.portal.context import DryRun, PortalContext
+from privacy.errors import Refused, TesseraError
+from privacy.journal import Entry, Journal
+
+T = TypeVar("T")
+_POLL_SECONDS = 1.0
+_LONGEST_SECONDS = 900.0
+_KEEP_ALIVE_SECONDS = 15.0
+
+
+class Fresh(Generic[T]):
+    """Remembers what a function returned for a moment, so that a hundred readers cost as much as one."""
+
+    def __init__(self, function: Callable[[], T], *, seconds: float) -> None:
+        self._function = function
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._value: T | None = None
+        self._until = 0.0
+
+    def __call__(self) -> T:
+        """Return the value, at most ``seconds`` old."""
+        with self._lock:
+            if self._value is None or time.monotonic() >= self._until:
+                self._value = self._function()
+                self._until = time.monotonic() + self._seconds
+            return self._value
+
+
+class JournalView:
+    """The journal's entries, read from the file once and then only what is new."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._entries: list[Entry] = []
+
+    def entries(self, *, search: str = "", kind: str = "") -> list[Entry]:
+        """Return the entries of one kind that contain a text, the newest first."""
+        with self._lock:
+            last = self._entries[-1].index if self._entries else 0
+            self._entries.extend(self._journal.entries(since=last))
+            known = list(reversed(self._entries))
+        text = search.casefold()
+        return [
+            e for e in known if (not kind or e.kind == kind) and (not text or text in f"{e.kind} {e.body}".casefold())
+        ]
+
+    def kinds(self) -> list[str]:
+        """Return every kind of entry there is."""
+        return sorted({e.kind for e in self._entries})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialState:
+    """A dry run of one request: not yet, running, ended with a result, or failed to run at all."""
+
+    state: Literal["none", "running", "done", "failed"] = "none"
+    since: str = ""
+    result: DryRun | None = None
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the run ended well and everything that was tried held."""
+        result = self.result
+        return result is not None and result.outcome == "ok" and all(held for _, held in result.checks)
+
+
+class DryRuns:
+    """Dry runs, one at a time; the last one of every request is remembered until the portal restarts."""
+
+    def __init__(self, context: PortalContext) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._states: dict[str, TrialState] = {}
+
+    def state(self, proposal_hash: str) -> TrialState:
+        """Return how the dry run of a request stands."""
+        return self._states.get(proposal_hash, TrialState())
+
+    def start(self, request: ReviewRequest) -> None:
+        """Begin a dry run in the background.
+
+        Raises:
+            Refused: another one is going on.
+        """
+        self._begin(request.proposal_hash)
+        threading.Thread(target=self._run, args=(request,), name="dry-run", daemon=True).start()
+
+    def run(self, request: ReviewRequest) -> TrialState:
+        """Do a dry run and wait for its end.
+
+        Raises:
+            Refused: another one is going on.
+        """
+        self._begin(request.proposal_hash)
+        self._run(request)
+        return self.state(request.proposal_hash)
+
+    def _begin(self, proposal_hash: str) -> None:
+        with self._lock:
+            if any(s.state == "running" for s in self._states.values()):
+                raise Refused("another dry run is going on; wait until it has ended")
+            since = self._context.clock().strftime("%H:%M:%S UTC")
+            self._states[proposal_hash] = TrialState(state="running", since=since)
+
+    def _run(self, request: ReviewRequest) -> None:
+        state = self._states[request.proposal_hash]
+        try:
+            ended = replace(state, state="done", result=self._context.dry_run(request))
+        except TesseraError as error:
+            ended = replace(state, state="failed", problem=str(error))
+        except BaseException:
+            self._states[request.proposal_hash] = replace(state, state="failed", problem="it could not be run")
+            raise
+        self._states[request.proposal_hash] = ended
+
+
+def events(request: Request, snapshot: Callable[[], object]) -> StreamingResponse:
+    """Return a stream of server-sent events: one ``changed`` whenever ``snapshot`` returns something else."""
+    return StreamingResponse(
+        _changes(request, snapshot), media_type="text/event-stream", headers={"cache-control": "no-store"}
+    )
+
+
+async def _changes(request: Request, snapshot: Callable[[], object]) -> AsyncIterator[str]:
+    seen = await run_in_threadpool(snapshot)
+    started = spoken = time.monotonic()
+    yield "retry: 2000\n\n"
+    while time.monotonic() - started < _LONGEST_SECONDS and not await request.is_disconnected():
+        await asyncio.sleep(_POLL_SECONDS)
+        now = await run_in_threadpool(snapshot)
+        if now != seen:
+            seen, spoken = now, time.monotonic()
+            yield "event: changed\ndata: {}\n\n"
+        elif time.monotonic() - spoken > _KEEP_ALIVE_SECONDS:
+            spoken = time.monotonic()
+            yield ": still here\n\n"

@@ -1,0 +1,277 @@
+"""The pages for people. Each reads; what changes something is in :mod:`datasites.portal.forms`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from datasites.approval_records import Request as ReviewRequest
+from datasites.contract import dump
+from datasites.environment import current_environment, differences
+from datasites.findings import Finding, find
+from datasites.portal import live
+from datasites.portal.access import Context, DeskHere, Reader
+from datasites.portal.code_view import code_diff, code_file, facts_diff
+from datasites.portal.desk import Desk
+from datasites.portal.language import modality, summary
+from datasites.portal.pictures import cost_picture, timeline_picture
+from datasites.portal.rendering import page
+from datasites.portal.shapes import Hash
+from privacy.errors import TesseraError
+
+router = APIRouter(include_in_schema=False)
+_ON_A_PAGE = 50
+_GROUPS = (
+    ("To decide", ("pending", "changes-requested"), "Nothing waits for you."),
+    ("Approved", ("approved",), "Nothing is approved."),
+    ("Denied and revoked", ("denied", "revoked"), "None."),
+)
+
+
+@router.get("/")
+def start() -> Response:
+    """Send people to the inbox."""
+    return RedirectResponse("/inbox", 303)
+
+
+@router.get("/login")
+def login(request: Request, context: Context, to: str = "/inbox") -> HTMLResponse:
+    """The login form."""
+    return page(request, "login.html", to=to, nobody=not context.accounts.accounts())
+
+
+@router.get("/welcome")
+def welcome(request: Request, context: Context, token: Annotated[str, Query(max_length=128)]) -> HTMLResponse:
+    """The form behind a one-time link."""
+    role = context.accounts.invitation_role(token, now=context.clock())
+    return page(request, "welcome.html", token=token, for_role=role)
+
+
+@router.get("/inbox")
+def inbox(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+    """Every proposal, those that wait first."""
+    requests = desk.context.approvals.requests()
+    groups = [(name, [r for r in requests if r.state in states]) for name, states, _ in _GROUPS]
+    known = desk.context.approvals.confirmed()
+    return page(
+        request,
+        "inbox.html",
+        groups=groups,
+        empty=[text for _, _, text in _GROUPS],
+        needed=desk.context.approvals.policy.required_reviewers,
+        unconfirmed=sum(p.public_key not in known for p in desk.parties()),
+    )
+
+
+@router.get("/requests/{proposal_hash}")
+def request_page(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reader) -> HTMLResponse:
+    """Everything about one proposal, and the forms to decide."""
+    return show_request(request, desk, desk.find(proposal_hash))
+
+
+@router.get("/requests/{proposal_hash}/events")
+def request_events(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reader) -> Response:
+    """Say when the dry run of a request went on."""
+    return live.events(request, lambda: desk.trials.state(proposal_hash))
+
+
+@router.get("/studies")
+def studies(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+    """Studies and their rounds."""
+    return page(request, "studies.html", studies=desk.studies())
+
+
+@router.get("/studies/events")
+def study_events(request: Request, desk: DeskHere, _: Reader) -> Response:
+    """Say when a study went on."""
+    return live.events(request, desk.studies)
+
+
+@router.get("/budget")
+def budget(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+    """The budget of every patient population over time."""
+    return page(request, "budget.html", lines=[(line, timeline_picture(line)) for line in desk.budget()])
+
+
+@router.get("/journal")
+def journal(
+    request: Request,
+    desk: DeskHere,
+    _: Reader,
+    q: Annotated[str, Query(max_length=80)] = "",
+    kind: Annotated[str, Query(max_length=64)] = "",
+    number: Annotated[int, Query(ge=0, le=10**6, alias="page")] = 0,
+    verify: Annotated[str, Query(max_length=1)] = "",
+) -> HTMLResponse:
+    """The journal, searched, filtered and verified."""
+    found = desk.journal.entries(search=q, kind=kind)
+    first = number * _ON_A_PAGE
+    return page(
+        request,
+        "journal.html",
+        entries=found[first : first + _ON_A_PAGE],
+        total=len(found),
+        kinds=desk.journal.kinds(),
+        kind=kind,
+        q=q,
+        query=urlencode({"q": q, "kind": kind}),
+        newer=number - 1 if number else None,
+        older=number + 1 if first + _ON_A_PAGE < len(found) else None,
+        head=desk.context.journal.head,
+        verified=_verified(desk) if verify else "",
+    )
+
+
+@router.get("/fingerprints")
+def fingerprints(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+    """Whose keys were compared, and whose were not."""
+    confirmed = desk.context.approvals.confirmations()
+    known = {c.public_key for c in confirmed}
+    waiting = [
+        {"name": p.name, "institution": p.institution, "public_key": p.public_key, "part": "named in a study here"}
+        for p in desk.parties()
+        if p.public_key not in known
+    ]
+    return page(request, "fingerprints.html", confirmed=confirmed, waiting=waiting)
+
+
+@router.get("/policy")
+def policy(request: Request, context: Context, _: Reader) -> HTMLResponse:
+    """The owner's rules and the sandbox of this machine."""
+    value = context.approvals.policy
+    partners = ", ".join(p.name for p in value.partners) or "none are written down"
+    sections = [("Partners", [("accept only partners", _plain(value.accept_only_partners)), ("partners", partners)])]
+    for name, section in value.model_dump(mode="json").items():
+        if isinstance(section, dict):
+            sections.append((name.capitalize(), _readable(section)))
+    return page(
+        request,
+        "policy.html",
+        sections=sections,
+        layers=sorted(context.layers().items()),
+        policy_hash=value.policy_hash,
+    )
+
+
+@router.get("/reports")
+def reports(request: Request, context: Context, _: Reader) -> HTMLResponse:
+    """The reports that may be downloaded."""
+    return page(request, "reports.html", reports=context.reports())
+
+
+@router.get("/reports/{name}")
+def report(name: str, context: Context, _: Reader) -> Response:
+    """One report, by the name it is listed under."""
+    for file in context.reports():
+        if file.name == name:
+            # a report carries its own style and pictures, and no script
+            policy_header = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+            return FileResponse(
+                file.path,
+                filename=name,
+                content_disposition_type="inline" if name.endswith((".html", ".pdf")) else "attachment",
+                headers={"content-security-policy": policy_header},
+            )
+    raise HTTPException(404, "there is no report of this name here")
+
+
+@router.get("/people")
+def people(request: Request, context: Context, _: Reader) -> HTMLResponse:
+    """Who has an account."""
+    return page(request, "people.html", accounts=context.accounts.accounts(), link="", link_role="")
+
+
+def show_request(
+    request: Request, desk: Desk, found: ReviewRequest, *, problem: str = "", status: int = 200
+) -> HTMLResponse:
+    """Return the page of one proposal; ``problem`` is shown on top."""
+    proposal = found.proposal
+    own = proposal.participant(desk.context.site)
+    cost = desk.cost(found)
+    names = sorted(proposal.plan.code)
+    findings = find(found.folder, names)
+    blocks = proposal.blocks_of(desk.context.site)
+    return page(
+        request,
+        "request.html",
+        status=status,
+        problem=problem,
+        found=found,
+        own=own,
+        own_modalities=[modality(m) for m in own.modalities],
+        sentences=summary(proposal, desk.context.site, cost),
+        cost=cost,
+        picture=cost_picture(cost) if cost else "",
+        violations=desk.violations(found),
+        unconfirmed=[p.institution for p in desk.unconfirmed(found)],
+        confirmed=desk.context.approvals.confirmed(),
+        blocked=desk.blocked(found),
+        differences=differences(proposal.environment, current_environment())[:5],
+        findings=findings,
+        flags=_flags(findings),
+        trial=desk.trials.state(found.proposal_hash),
+        blocks=blocks,
+        total_values=f"{sum(b.length for b in blocks):,}",
+        parties=_parties(found),
+        needed=desk.context.approvals.policy.required_reviewers,
+        signed_by=[s.reviewer for s in found.signatures],
+        files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
+        file_ids={name: i for i, name in enumerate(names)},
+        **_comparison(desk, found),
+    )
+
+
+def _comparison(desk: Desk, found: ReviewRequest) -> dict[str, Any]:
+    earlier = desk.context.approvals.last_approved(before=found.proposal_hash)
+    if earlier is None:
+        return {"earlier": None, "facts": (), "diffs": ()}
+    before, now = dump(earlier.proposal), dump(found.proposal)
+    for value in (before, now):
+        for field in ("created", "expires", "nonce", "plan"):
+            del value[field]
+    diffs = code_diff((earlier.folder, earlier.proposal.plan.code), (found.folder, found.proposal.plan.code))
+    return {"earlier": earlier, "facts": facts_diff(before, now), "diffs": diffs}
+
+
+def _flags(findings: tuple[Finding, ...]) -> dict[tuple[str, int], str]:
+    flags: dict[tuple[str, int], str] = {}
+    for finding in findings:  # the gravest come first and win
+        flags.setdefault((finding.file, finding.line), finding.severity)
+    return flags
+
+
+def _parties(found: ReviewRequest) -> list[tuple[Any, str, str]]:
+    proposal = found.proposal
+    rows: list[tuple[Any, str, str]] = [
+        (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
+        (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
+    ]
+    rows += [
+        (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))
+        for p in proposal.participants
+    ]
+    return rows
+
+
+def _verified(desk: Desk) -> str:
+    try:
+        desk.context.journal.verify()
+    except TesseraError as error:
+        return str(error)
+    return "ok"
+
+
+def _readable(section: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(key.replace("_", " "), _plain(value)) for key, value in section.items()]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value) or "none named"
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,75 @@
+"""Pages from templates: one environment, escaped by default, with the words and pictures pages share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from datasites.portal.access import context_of, credential_of
+from datasites.portal.language import listed, modality, state, when
+from datasites.portal.pictures import number
+from privacy.identity import fingerprint
+
+FOLDER = Path(__file__).parent
+MENU = (
+    ("/inbox", "Inbox"),
+    ("/studies", "Studies"),
+    ("/budget", "Budget"),
+    ("/journal", "Journal"),
+    ("/reports", "Reports"),
+    ("/fingerprints", "Fingerprints"),
+    ("/policy", "Policy"),
+    ("/people", "People"),
+)
+SAID = {
+    "signed": "Signed with your key.",
+    "denied": "Denied. The scientist will read your reason.",
+    "asked": "Asked. The scientist will read your question.",
+    "revoked": "Revoked. The study stops here before its next round.",
+    "confirmed": "Confirmed and written into the journal.",
+    "welcome": "Your account is made. Keep your password: nobody can restore it.",
+}
+_TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn", "denied": "bad", "revoked": "bad"}
+_ROLES = {"steward": "data steward", "privacy-officer": "privacy officer", "auditor": "auditor"}
+
+_environment = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.globals.update(
+    fingerprint=fingerprint,
+    listed=listed,
+    modality=modality,
+    number=number,
+    role=lambda name: _ROLES.get(name, name),
+    state=state,
+    tone=lambda name: _TONES.get(name, ""),
+    when=when,
+)
+
+
+def page(request: Request, template: str, *, status: int = 200, problem: str = "", **values: Any) -> HTMLResponse:
+    """Return one page for whoever is signed in; ``problem`` is shown on top as an alert."""
+    context = context_of(request)
+    credential = credential_of(request)
+    path = request.url.path
+    shared = {
+        "institution": context.institution,
+        "site": context.site,
+        "own_fingerprint": fingerprint(context.public_key),
+        "caller": credential.account if credential else None,
+        "can_decide": credential is not None and "review" in credential.scopes,
+        "csrf": credential.csrf if credential else "",
+        "menu": MENU,
+        "active": "/inbox" if path.startswith("/requests/") else path,
+        "said": SAID.get(request.query_params.get("said", ""), ""),
+        "problem": problem,
+    }
+    return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
