@@ -22,7 +22,6 @@ from dp_accounting import (
     ComposedDpEvent,
     DpEvent,
     GaussianDpEvent,
-    NonPrivateDpEvent,
     PoissonSampledDpEvent,
     SelfComposedDpEvent,
 )
@@ -54,17 +53,19 @@ def study_event(mechanism: Mechanism, rounds: int) -> DpEvent:
 
     The count, where the mechanism has one, is released before the first round and always part of it.
     """
-    step = _gaussian(mechanism.noise_multiplier)
+    step: DpEvent = GaussianDpEvent(mechanism.noise_multiplier)
     if mechanism.sampling_rate < 1:
         step = PoissonSampledDpEvent(mechanism.sampling_rate, step)
-    parts = [_repeated(step, rounds * mechanism.steps_per_round)]
+    parts: list[list[DpEvent]] = [_repeated(step, rounds * mechanism.steps_per_round)]
     if mechanism.losses is not None:
-        parts.append(_repeated(_gaussian(mechanism.losses.noise_multiplier), rounds // mechanism.losses.every_rounds))
+        parts.append(
+            _repeated(GaussianDpEvent(mechanism.losses.noise_multiplier), rounds // mechanism.losses.every_rounds)
+        )
     if mechanism.evaluation is not None:
         times = rounds // mechanism.evaluation.every_rounds
-        parts.append(_repeated(_gaussian(mechanism.evaluation.noise_multiplier), times))
+        parts.append(_repeated(GaussianDpEvent(mechanism.evaluation.noise_multiplier), times))
     if mechanism.count is not None:
-        parts.append([_gaussian(mechanism.count.noise_multiplier)])
+        parts.append([GaussianDpEvent(mechanism.count.noise_multiplier)])
     return ComposedDpEvent([event for part in parts for event in part])
 
 
@@ -165,10 +166,6 @@ def _bracket(mechanism: Mechanism, epsilon: float, delta: float) -> dp_accountin
     while tight(high) > epsilon:
         high *= 1.25
     return dp_accounting.ExplicitBracketInterval(low, high)
-
-
-def _gaussian(noise_multiplier: float) -> DpEvent:
-    return GaussianDpEvent(noise_multiplier) if noise_multiplier > 0 else NonPrivateDpEvent()
 
 
 def _repeated(event: DpEvent, times: int) -> list[DpEvent]:

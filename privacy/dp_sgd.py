@@ -248,7 +248,7 @@ def _guarded(model: nn.Module, randomness: Randomness) -> Iterator[None]:
     """Train with a keyed torch generator (dropout repeats too) and refuse a model that changes its buffers."""
     training = model.training
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1)))
         model.train()
         try:

@@ -272,4 +272,7 @@ def _opacus_epsilon(accountant: Any, mechanism: Mechanism, delta: float, rounds:
         return math.inf
     steps = (mechanism.rounds if rounds is None else rounds) * mechanism.steps_per_round
     accountant.history = [(mechanism.noise_multiplier, mechanism.sampling_rate, steps)]
-    return float(accountant.get_epsilon(delta))
+    with warnings.catch_warnings():  # log(0) at q = 1 is handled by numpy's where; the order remark is about tightness
+        warnings.filterwarnings("ignore", message="divide by zero encountered in log", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
+        return float(accountant.get_epsilon(delta))
