@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
-from datasites.contract import WorkItem
+from datasites.contract import WorkItem, dump
+from privacy.canonical import canonical_hash
 
 
 class Board:
@@ -17,6 +19,7 @@ class Board:
 
     def __init__(self) -> None:
         self._items: dict[str, list[WorkItem]] = {}
+        self._shown: dict[str, tuple[list[dict[str, Any]], str]] = {}
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -25,6 +28,7 @@ class Board:
         items = self._items.setdefault(party, [])
         if item not in items:
             items.append(item)
+            self._shown.pop(party, None)
             self._wake()
 
     def withdraw(self, study: str, *, party: str | None = None, when: Callable[[WorkItem], bool] | None = None) -> None:
@@ -32,11 +36,18 @@ class Board:
         for name in [party] if party else list(self._items):
             kept = [i for i in self._items.get(name, []) if i.study != study or (when is not None and not when(i))]
             self._items[name] = kept
+            self._shown.pop(name, None)
 
-    async def wait(self, party: str, seconds: float) -> list[WorkItem]:
-        """Return the party's open items, waiting up to ``seconds`` for the first."""
+    async def wait(self, party: str, seconds: float, known: str = "") -> list[dict[str, Any]]:
+        """Return the party's open items as plain JSON, waiting up to ``seconds`` for any that are new.
+
+        Args:
+            party: who asks.
+            seconds: the longest wait.
+            known: canonical hash of the answer that the party has dealt with already, or nothing.
+        """
         deadline = asyncio.get_running_loop().time() + seconds
-        while not self._items.get(party) and not self._closed:
+        while not self._closed and (not self._items.get(party) or self._show(party)[1] == known):
             remaining = deadline - asyncio.get_running_loop().time()
             if remaining <= 0:
                 break
@@ -45,7 +56,13 @@ class Board:
                 await asyncio.wait_for(changed.wait(), remaining)
             except TimeoutError:
                 break
-        return list(self._items.get(party, []))
+        return self._show(party)[0]
+
+    def _show(self, party: str) -> tuple[list[dict[str, Any]], str]:
+        if party not in self._shown:
+            items = [dump(item) for item in self._items.get(party, [])]
+            self._shown[party] = items, canonical_hash(items)
+        return self._shown[party]
 
     def close(self) -> None:
         """End all waiting; from now on :meth:`wait` answers at once."""

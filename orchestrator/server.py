@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, JSONResponse
 
 from datasites.contract import (
     Approval,
@@ -144,9 +144,9 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
     caller = Depends(authenticate)
 
     @app.get("/work")
-    async def work(wait: float = 0.0, party: Party = caller) -> list[dict[str, Any]]:
-        items = await service.board.wait(party.name, min(max(wait, 0.0), _LONGEST_WAIT_SECONDS))
-        return [dump(item) for item in items]
+    async def work(wait: float = 0.0, known: str = "", party: Party = caller) -> JSONResponse:
+        seconds = min(max(wait, 0.0), _LONGEST_WAIT_SECONDS)
+        return JSONResponse(await service.board.wait(party.name, seconds, known))
 
     @app.get("/blobs/{digest}", dependencies=[caller])
     async def blob(digest: str) -> FileResponse:

@@ -18,12 +18,11 @@ from datasites.http import SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
 from datasites.keyholder.custody import KeyCustody
 from datasites.lifecycle import Loop, announce, wait_for_signal
-from datasites.rounds import work_item
+from datasites.work import WorkQueue
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.journal import Journal
 
-_POLL_SECONDS = 20.0
 _SUM_LIMIT_BYTES = 1 << 30
 
 
@@ -35,14 +34,14 @@ class Keyholder:
     client: SignedClient
     custody: KeyCustody
     journal: Journal
+    queue: WorkQueue
 
     def step(self) -> float:
         """Do what is to be done now, or wait for it."""
-        items = self.client.get_json("/work", params={"wait": _POLL_SECONDS}, wait_seconds=_POLL_SECONDS)
-        work = [work_item(data) for data in items]
-        for item in work:
+        for item in self.queue.ask():
             self.handle(item)
-        return 0.0 if not work or any(i.kind in ("key", "decrypt") for i in work) else _POLL_SECONDS
+        self.queue.handled()
+        return 0.0
 
     def handle(self, item: WorkItem) -> None:
         """Do one work item; what is refused is journaled and told."""
@@ -141,7 +140,8 @@ def run(folder: Path) -> None:
     client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key)
     custody = KeyCustody(folder / "keys", identity)
     journal = Journal(folder / "journal.sqlite", identity)
-    loop = Loop("keyholder", Keyholder(home=home, client=client, custody=custody, journal=journal).step)
+    keyholder = Keyholder(home=home, client=client, custody=custody, journal=journal, queue=WorkQueue(client))
+    loop = Loop("keyholder", keyholder.step)
     try:
         loop.start()
         announce(folder, None, "keyholder")

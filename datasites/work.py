@@ -1,0 +1,44 @@
+"""Asking the orchestrator for work, and hearing only what is new.
+
+What a party is asked to do stays on the orchestrator's board until it is done, so the question says what is known
+already and is held until there is something else:
+
+    >>> queue = WorkQueue(client)
+    >>> for item in queue.ask():
+    ...     handle(item)
+    >>> queue.handled()    # only now: what failed on the way is asked for again
+"""
+
+from __future__ import annotations
+
+from datasites.contract import WorkItem, parse
+from datasites.http import SignedClient
+from privacy.canonical import canonical_hash
+
+POLL_SECONDS = 20.0
+
+
+class WorkQueue:
+    """The work of one party, as its orchestrator shows it.
+
+    Args:
+        client: signs as the party.
+        wait_seconds: for how long the orchestrator may hold a question.
+    """
+
+    def __init__(self, client: SignedClient, *, wait_seconds: float = POLL_SECONDS) -> None:
+        self._client = client
+        self._wait_seconds = wait_seconds
+        self._asked = self._known = ""
+
+    def ask(self) -> list[WorkItem]:
+        """Return what is to be done, as soon as it differs from what was handled, or after the wait."""
+        data = self._client.get_json(
+            "/work", params={"wait": self._wait_seconds, "known": self._known or None}, wait_seconds=self._wait_seconds
+        )
+        self._asked, self._known = canonical_hash(data), ""
+        return [parse(WorkItem, item) for item in data]
+
+    def handled(self) -> None:
+        """Say that everything of the last answer was dealt with."""
+        self._known = self._asked

@@ -1,0 +1,68 @@
+"""The board holds a question until there is something the party has not dealt with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from datasites.contract import WorkItem
+from orchestrator.board import Board
+from privacy.canonical import canonical_hash
+
+
+def item(kind: str = "train", study: str = "pilot", number: int = 1) -> WorkItem:
+    return WorkItem(kind=kind, study=study, round=number, closing=0, documents={})  # type: ignore[arg-type]
+
+
+def play(scene: Callable[[Board], Awaitable[None]]) -> None:
+    asyncio.run(scene(Board()))
+
+
+def test_new_work_ends_the_wait_at_once() -> None:
+    async def scene(board: Board) -> None:
+        asking = asyncio.create_task(board.wait("alba", 20))
+        await asyncio.sleep(0.01)
+        board.publish("bruna", item())
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+        board.publish("alba", item())
+        assert [i["kind"] for i in await asyncio.wait_for(asking, 1)] == ["train"]
+
+    play(scene)
+
+
+def test_work_that_was_dealt_with_is_not_told_again_until_there_is_more() -> None:
+    async def scene(board: Board) -> None:
+        board.publish("alba", item("finished"))
+        first = await board.wait("alba", 20)
+        asking = asyncio.create_task(board.wait("alba", 20, canonical_hash(first)))
+        await asyncio.sleep(0.02)
+        assert not asking.done()
+        board.publish("alba", item("train", "another"))
+        assert [i["study"] for i in await asyncio.wait_for(asking, 1)] == ["pilot", "another"]
+
+    play(scene)
+
+
+def test_after_the_wait_everything_open_is_told_again_so_that_nothing_is_forgotten() -> None:
+    async def scene(board: Board) -> None:
+        board.publish("alba", item())
+        first = await board.wait("alba", 20)
+        assert await board.wait("alba", 0.01, canonical_hash(first)) == first
+        board.withdraw("pilot", party="alba")
+        assert await board.wait("alba", 0.01, canonical_hash(first)) == []
+
+    play(scene)
+
+
+@pytest.mark.parametrize("known", ["", canonical_hash([]), "rubbish"])
+def test_a_board_that_closes_answers_everybody(known: str) -> None:
+    async def scene(board: Board) -> None:
+        asking = asyncio.create_task(board.wait("alba", 20, known))
+        await asyncio.sleep(0.01)
+        board.close()
+        assert await asyncio.wait_for(asking, 1) == []
+
+    play(scene)
