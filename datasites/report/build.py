@@ -1,0 +1,247 @@
+"""Collect the privacy report of a datasite from its ledger, its journal and the requests it decided about."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from datasites.approval_records import Request
+from datasites.report import words
+from datasites.report.facts import (
+    CapChange,
+    ChainLine,
+    DatasetLine,
+    DeniedRequest,
+    EmpiricalAudit,
+    Epsilon,
+    PopulationReport,
+    ReleaseLine,
+    Report,
+    StudyReport,
+    TimelinePoint,
+)
+from datasites.report.studies import Records, study_report
+from datasites.report.summary import summarise
+from privacy.chain import Entry, Head
+from privacy.identity import fingerprint
+from privacy.journal import COUNTERSIGNED, Journal
+from privacy.ledger import Account, Ledger, Point
+from privacy.ledger_state import Posting
+from privacy.verification import FILES, verify_folder
+
+_DENIALS = {"denied": "study denied", "changes-requested": "changes requested", "revoked": "approval revoked"}
+
+
+def build_report(
+    *,
+    site: str,
+    institution: str,
+    folder: Path,
+    ledger: Ledger,
+    journal: Journal,
+    requests: Sequence[Request] = (),
+    audits: Sequence[EmpiricalAudit] = (),
+    made: dt.datetime | None = None,
+) -> Report:
+    """Return the report of everything up to now.
+
+    Args:
+        site, institution: the datasite's name in the consortium, and the hospital's.
+        folder: the datasite's folder; its chains are verified for the report.
+        ledger, journal: of this datasite.
+        requests: every proposal that arrived, with its decisions.
+        audits: empirical audits to show beside the claims.
+        made: the time on the report; None means the journal's clock.
+    """
+    records = Records(ledger=tuple(ledger.entries()), journal=tuple(journal.entries()))
+    accounts = [ledger.account(population) for population in ledger.populations()]
+    by_hash = {request.proposal_hash: request for request in requests}
+    studies = tuple(
+        study_report(account, study, by_hash.get(study.proposal_hash), records)
+        for account in accounts
+        for study in account.studies
+    )
+    populations = tuple(_population(account, ledger, records) for account in accounts)
+    releases = tuple(line for account in accounts for line in _releases(account))
+    denied = tuple(sorted(_denied(requests, records), key=lambda line: line.at))
+    chains = _chains(folder, site, ledger, journal, records)
+    return Report(
+        format="tessera-privacy-report/1",
+        site=site,
+        institution=institution,
+        public_key=ledger.public_key,
+        fingerprint=fingerprint(ledger.public_key),
+        made=(made or journal.now()).isoformat(timespec="seconds"),
+        watermarks=tuple(dict.fromkeys(w for s in studies for w in s.warnings if w.startswith("NO PRIVACY"))),
+        summary=summarise(populations, studies, releases, denied, chains),
+        populations=populations,
+        studies=studies,
+        releases=releases,
+        denied=denied,
+        audits=tuple(audits),
+        chains=chains,
+        how_to_verify=words.HOW_TO_VERIFY,
+        terms=words.TERMS,
+    )
+
+
+def _population(account: Account, ledger: Ledger, records: Records) -> PopulationReport:
+    delta = account.cap.delta if account.cap else 0.0
+    counts = {
+        (e.body["dataset"], e.body["version"]): e.body["patients"]
+        for e in records.journal
+        if e.kind == "count-released"
+    }
+    points = ledger.timeline(account.population)
+    shared = any(study.mechanism and study.mechanism["noise"] == "shared" for study in account.studies)
+    whom = words.AS_ASSUMED if shared else words.EVERYBODY
+    return PopulationReport(
+        name=account.population,
+        datasets=tuple(DatasetLine(name=n, version=v, patients=counts.get((n, v))) for n, v in account.datasets),
+        cap=_epsilon(account.cap.epsilon, delta, whom) if account.cap else None,
+        spent=_epsilon(account.spent.epsilon, delta, whom),
+        promised_and_spent=_epsilon(account.committed.epsilon, delta, whom),
+        share_spent=_finite(account.spent.share) if account.cap else None,
+        share_promised_and_spent=_finite(account.committed.share) if account.cap else None,
+        filter_orders=account.filter_orders,
+        closed=account.closed,
+        acts=tuple(_acts(account, records)),
+        timeline=tuple(_timeline_point(point) for point in points),
+    )
+
+
+def _timeline_point(point: Point) -> TimelinePoint:
+    return TimelinePoint(
+        at=point.at,
+        event=point.event,
+        study=point.study,
+        epsilon_spent=_finite(point.spent.epsilon),
+        epsilon_promised_and_spent=_finite(point.committed.epsilon),
+        epsilon_cap=_finite(point.cap.epsilon) if point.cap else None,
+        share_spent=_finite(point.spent.share),
+        share_promised_and_spent=_finite(point.committed.share),
+    )
+
+
+def _acts(account: Account, records: Records) -> Iterator[CapChange]:
+    for entry in records.ledger:
+        if entry.body.get("population") != account.population or entry.kind not in ("cap", "close"):
+            continue
+        if entry.kind == "close":
+            what = "closed for ever"
+        elif entry.body["epsilon"] is None:
+            what = f"cap removed (δ {words.small(entry.body['delta'])})"
+        else:
+            what = f"cap set to ε {words.number(entry.body['epsilon'])} at δ {words.small(entry.body['delta'])}"
+        yield CapChange(at=entry.at, what=what, by=entry.body["by"], reason=entry.body["reason"])
+
+
+def _releases(account: Account) -> Iterator[ReleaseLine]:
+    delta = account.cap.delta if account.cap else 0.0
+    groups = (
+        (account.releases, "noised and charged"),
+        (account.imports, "spent elsewhere, counted here"),
+        (account.unguaranteed, "WITHOUT GUARANTEE: released by hand, covered by no epsilon"),
+    )
+    for postings, guarantee in groups:
+        yield from (_release(account, posting, delta, guarantee) for posting in postings)
+
+
+def _release(account: Account, posting: Posting, delta: float, guarantee: str) -> ReleaseLine:
+    cost = posting.cost
+    return ReleaseLine(
+        at=posting.at,
+        population=account.population,
+        name=posting.name,
+        study=posting.study,
+        by=posting.by,
+        reason=posting.reason,
+        epsilon=_epsilon(cost.epsilon(delta) if delta else math.inf, delta) if cost is not None else None,
+        guarantee=guarantee,
+    )
+
+
+def _denied(requests: Sequence[Request], records: Records) -> Iterator[DeniedRequest]:
+    names = {request.proposal_hash: request.proposal.study for request in requests}
+    for request in requests:
+        for decision in request.decisions:
+            if decision.kind in _DENIALS:
+                yield DeniedRequest(
+                    at=decision.at,
+                    study=request.proposal.study,
+                    what=_DENIALS[decision.kind],
+                    by=decision.person,
+                    reason=decision.reason,
+                )
+    for entry in records.journal:
+        line = _refusal(entry, names)
+        if line is not None:
+            yield line
+
+
+def _refusal(entry: Entry, names: dict[str, str]) -> DeniedRequest | None:
+    body = entry.body
+    if entry.kind == "proposal-rejected":
+        study, what = str(body.get("job", "")), "proposal turned away before review"
+    elif entry.kind == "round-refused":
+        study, what = names.get(str(body.get("proposal_hash")), ""), "round not started: its approval did not hold"
+    elif entry.kind == "refused":
+        study, what = str(body.get("study", "")), f"round {body.get('round')} not answered"
+    else:
+        return None
+    return DeniedRequest(at=entry.at, study=study, what=what, by="datasite", reason=str(body.get("reason", "")))
+
+
+def _chains(folder: Path, site: str, ledger: Ledger, journal: Journal, records: Records) -> tuple[ChainLine, ...]:
+    result = verify_folder(folder, public_key=ledger.public_key, name=site)
+    lines = []
+    for head in (journal.head, ledger.head):
+        file = FILES[head.chain]
+        facts = next((chain for chain in result.chains if chain.file == file), None)
+        found = tuple(f.message for f in result.findings if f.file in (file, folder.name))
+        lines.append(_chain_line(file, head, facts.last if facts else "", found, _seen(records, site, head)))
+    return tuple(lines)
+
+
+def _chain_line(file: str, head: Head, last: str, found: tuple[str, ...], seen: int) -> ChainLine:
+    return ChainLine(
+        file=file,
+        entries=head.index,
+        head=head.hash,
+        signature=head.signature,
+        public_key=head.public_key,
+        last_entry=last,
+        holds=not found,
+        problems=found,
+        countersigned_heads=seen,
+    )
+
+
+def _seen(records: Records, site: str, head: Head) -> int:
+    """Return how many different heads of this chain the participants of rounds wrote down."""
+    seen = set()
+    for entry in records.journal:
+        if entry.kind == "attested":
+            seen.add(entry.body.get("heads", {}).get(site, {}).get(head.chain))
+        elif entry.kind == COUNTERSIGNED and entry.body["owner"] == head.public_key:
+            seen.add(entry.body["head"] if entry.body["chain"] == head.chain else None)
+    return len(seen - {None})
+
+
+def _epsilon(value: float, delta: float, against: str = words.EVERYBODY) -> Epsilon:
+    return Epsilon(
+        value=_finite(value),
+        delta=delta,
+        adjacency=words.ADJACENCY,
+        accountant=words.RDP,
+        against=against,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+__all__ = ["StudyReport", "build_report"]

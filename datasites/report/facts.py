@@ -1,0 +1,272 @@
+"""The privacy report as values: what HTML, PDF and JSON all say.
+
+No field holds a patient, a case hash or an exact count: patient numbers are the noised counts that were released.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+Tone = Literal["good", "watch", "bad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epsilon:
+    """One privacy figure with everything it means nothing without; ``value`` null: no bound at all."""
+
+    value: float | None
+    delta: float
+    adjacency: str
+    accountant: str
+    against: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number of the summary, as people read it, and how to take it."""
+
+    label: str
+    value: str
+    note: str
+    tone: Tone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The first page: what an ethics board has to know."""
+
+    verdict: str
+    tone: Tone
+    sentences: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    limits: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelinePoint:
+    """A population's budget after one entry of the ledger."""
+
+    at: str
+    event: str
+    study: str | None
+    epsilon_spent: float | None
+    epsilon_promised_and_spent: float | None
+    epsilon_cap: float | None
+    share_spent: float | None
+    share_promised_and_spent: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapChange:
+    """A person's act on a cap, or the closing of a population."""
+
+    at: str
+    what: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetLine:
+    """One dataset version; ``patients`` is the noised count that was released, null when none was."""
+
+    name: str
+    version: int
+    patients: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationReport:
+    """One line of budget: the datasets that share patients, and what they may and did lose."""
+
+    name: str
+    datasets: tuple[DatasetLine, ...]
+    cap: Epsilon | None
+    spent: Epsilon
+    promised_and_spent: Epsilon
+    share_spent: float | None
+    share_promised_and_spent: float | None
+    filter_orders: tuple[float, ...]
+    closed: bool
+    acts: tuple[CapChange, ...]
+    timeline: tuple[TimelinePoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Somebody who decided about a study here."""
+
+    name: str
+    role: str
+    decision: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartyLine:
+    """An institution in a study and the fingerprint of its key."""
+
+    role: str
+    name: str
+    institution: str
+    modalities: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One labelled value."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundLine:
+    """What happened in one round here."""
+
+    round: int
+    outcome: str
+    bytes_sent: int | None
+    releases: tuple[str, ...]
+    spent: Epsilon
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """One study that holds or held a reservation here."""
+
+    study: str
+    state: str
+    population: str
+    proposal_hash: str
+    plan_hash: str | None
+    purpose: str | None
+    legal_basis: str | None
+    custody: str | None
+    code: str
+    code_hash: str | None
+    environment: tuple[Fact, ...]
+    people: tuple[Person, ...]
+    parties: tuple[PartyLine, ...]
+    mechanism: tuple[Fact, ...]
+    rounds_planned: int
+    rounds_charged: int
+    rounds_freed: int
+    spent: Epsilon
+    worst_case: Epsilon
+    spent_in_ledger: Epsilon
+    two_hospitals: Epsilon | None
+    without_colluders: Epsilon | None
+    rounds: tuple[RoundLine, ...]
+    exposure: tuple[Exposure, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """Who, with whom, learns what in a study."""
+
+    who: str
+    learns: str
+    bound: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseLine:
+    """Something other than updates that left the hospital; ``epsilon`` null: see ``guarantee``."""
+
+    at: str
+    population: str
+    name: str
+    study: str | None
+    by: str
+    reason: str
+    epsilon: Epsilon | None
+    guarantee: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeniedRequest:
+    """A request, or a single round, that was not answered."""
+
+    at: str
+    study: str
+    what: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmpiricalAudit:
+    """A measured lower bound beside the claim: it can show a mistake, it never proves the claim."""
+
+    at: str
+    study: str
+    data: str
+    canaries: int
+    confidence: float
+    lower_bound: float
+    claimed: Epsilon
+    flagged: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainLine:
+    """One signed chain, its newest entry, and what checking it just now said."""
+
+    file: str
+    entries: int
+    head: str
+    signature: str
+    public_key: str
+    last_entry: str
+    holds: bool
+    problems: tuple[str, ...]
+    countersigned_heads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A word of this report in plain language."""
+
+    term: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The privacy budget audit report of one datasite."""
+
+    format: Literal["tessera-privacy-report/1"]
+    site: str
+    institution: str
+    public_key: str
+    fingerprint: str
+    made: str
+    watermarks: tuple[str, ...]
+    summary: Summary
+    populations: tuple[PopulationReport, ...]
+    studies: tuple[StudyReport, ...]
+    releases: tuple[ReleaseLine, ...]
+    denied: tuple[DeniedRequest, ...]
+    audits: tuple[EmpiricalAudit, ...]
+    chains: tuple[ChainLine, ...]
+    how_to_verify: tuple[str, ...]
+    terms: tuple[Term, ...]
+
+
+for _value in list(globals().values()):
+    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
+        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the report as plain JSON."""
+    plain: dict[str, Any] = dataclasses.asdict(report)
+    return plain

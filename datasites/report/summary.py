@@ -1,0 +1,139 @@
+"""The first page of the report: one verdict, four numbers, a few sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from datasites.report import words
+from datasites.report.facts import (
+    ChainLine,
+    DeniedRequest,
+    Figure,
+    PopulationReport,
+    ReleaseLine,
+    StudyReport,
+    Summary,
+    Tone,
+)
+
+
+def summarise(
+    populations: Sequence[PopulationReport],
+    studies: Sequence[StudyReport],
+    releases: Sequence[ReleaseLine],
+    denied: Sequence[DeniedRequest],
+    chains: Sequence[ChainLine],
+) -> Summary:
+    """Return the summary of the parts of a report."""
+    by_hand = [release for release in releases if release.epsilon is None]
+    verdict, tone = _verdict(populations, studies, by_hand, chains)
+    return Summary(
+        verdict=verdict,
+        tone=tone,
+        sentences=tuple(_sentences(populations, studies, by_hand)),
+        figures=_figures(populations, studies, denied, by_hand, chains),
+        limits=words.limits(
+            free_python=any("honest" in w for s in studies for w in s.warnings),
+            shared=any(s.without_colluders is not None for s in studies),
+        ),
+    )
+
+
+def _verdict(
+    populations: Sequence[PopulationReport],
+    studies: Sequence[StudyReport],
+    by_hand: Sequence[ReleaseLine],
+    chains: Sequence[ChainLine],
+) -> tuple[str, Tone]:
+    if not all(chain.holds for chain in chains):
+        return "The records do not verify. Do not rely on the figures of this report before that is cleared up.", "bad"
+    if any(w.startswith("NO PRIVACY") for s in studies for w in s.warnings):
+        return "This report covers a study without privacy protection, as its watermark says.", "bad"
+    if any(_share(p) > 1 + 1e-9 for p in populations):
+        return "The privacy budget is overdrawn. Nothing more is computed on these patients.", "bad"
+    if by_hand:
+        return "The budget was kept, but something was released by hand that no figure here covers.", "watch"
+    if any(p.cap is None for p in populations):
+        return "Some patients have no cap yet; no study can use their data.", "watch"
+    return "The privacy budget was kept, and all records verify.", "good"
+
+
+def _figures(
+    populations: Sequence[PopulationReport],
+    studies: Sequence[StudyReport],
+    denied: Sequence[DeniedRequest],
+    by_hand: Sequence[ReleaseLine],
+    chains: Sequence[ChainLine],
+) -> tuple[Figure, ...]:
+    fullest = max(populations, key=_share, default=None)
+    rounds = sum(study.rounds_charged for study in studies)
+    holds = all(chain.holds for chain in chains)
+    return (
+        _budget_figure(fullest),
+        Figure(
+            label="Studies approved",
+            value=str(len(studies)),
+            note=f"{rounds} rounds charged; turned down: {len(denied)} requests or rounds",
+            tone="good",
+        ),
+        Figure(
+            label="Released without guarantee",
+            value=str(len(by_hand)),
+            note="by hand, covered by no epsilon" if by_hand else "everything that left has a stated bound",
+            tone="watch" if by_hand else "good",
+        ),
+        Figure(
+            label="Records",
+            value="verified" if holds else "broken",
+            note=f"{sum(chain.entries for chain in chains)} signed entries checked for this report",
+            tone="good" if holds else "bad",
+        ),
+    )
+
+
+def _budget_figure(population: PopulationReport | None) -> Figure:
+    if population is None or population.cap is None:
+        return Figure(label="Budget used", value="none", note="no cap is set", tone="watch")
+    if population.cap.value is None:
+        return Figure(label="Budget used", value="no cap", note="the owner set no limit", tone="bad")
+    spent, promised = population.share_spent or 0.0, _share(population)
+    note = f"{promised:.0%} with what is promised; {population.name}, the fullest line of budget"
+    return Figure(label="Budget used", value=f"{spent:.0%}", note=note, tone="bad" if promised > 1 else "good")
+
+
+def _sentences(
+    populations: Sequence[PopulationReport], studies: Sequence[StudyReport], by_hand: Sequence[ReleaseLine]
+) -> list[str]:
+    said = []
+    for population in populations:
+        cap = population.cap
+        if cap is None:
+            continue
+        left = f"ε {words.number(population.spent.value)}"
+        limit = "no limit was set" if cap.value is None else f"the owner allows ε {words.number(cap.value)}"
+        said.append(
+            f"{_datasets(population)}: up to now {left} at δ {words.small(cap.delta)} was spent, {limit} "
+            f"({words.ADJACENCY}). {words.odds(population.spent.value, cap.delta)}"
+        )
+    if not populations:
+        said.append("No dataset is registered here yet, so nothing can have left.")
+    running = [study.study for study in studies if study.state in ("running", "approved, not started")]
+    if running:
+        said.append(f"Still under way: {', '.join(running)}. Their worst case is reserved already.")
+    if by_hand:
+        said.append(f"Released by hand, outside every figure here: {', '.join(line.name for line in by_hand)}.")
+    return said
+
+
+def _datasets(population: PopulationReport) -> str:
+    names = ", ".join(f"{d.name} (version {d.version})" for d in population.datasets)
+    known = [d.patients for d in population.datasets if d.patients is not None]
+    return f"{names}, about {known[-1]} patients" if known else names
+
+
+def _share(population: PopulationReport) -> float:
+    if population.cap is None or population.cap.value is None:
+        return 0.0
+    share = population.share_promised_and_spent
+    return math.inf if share is None else share

@@ -1,0 +1,148 @@
+"""The sentences of the privacy report, in plain words and nowhere else."""
+
+from __future__ import annotations
+
+import math
+
+from datasites.contract import Proposal
+from datasites.report.facts import Epsilon, Exposure, Term
+from privacy.mechanism import Mechanism
+
+ADJACENCY = "add or remove one patient's record at this hospital"
+ADJACENCY_TWO = "add or remove one patient's records at two hospitals of the study"
+PLD = "privacy loss distributions (Google dp-accounting)"
+RDP = "Rényi DP filter of the ledger"
+EVERYBODY = "everybody, also against orchestrator and keyholder together"
+AS_ASSUMED = "everybody whom the studies assume (shared noise: see who may collude, with each study)"
+
+HOW_TO_VERIFY = (
+    "tessera verify FOLDER checks every hash, signature, time and sum in the hospital's journal and ledger, offline.",
+    "tessera verify FOLDER --peers PEER_FOLDER ... also compares with the heads that the other participants wrote down "
+    "in every round. Only this shows that the end of a chain was not cut off or rewritten.",
+    "Compare the key's fingerprint above with the one the hospital tells you by telephone.",
+)
+
+TERMS = (
+    Term(
+        term="epsilon (ε)",
+        meaning="How much everything that left the hospital can change anybody's odds about one patient: at most by "
+        "the factor e to the power of ε. Smaller is more private; 0 would tell nothing.",
+    ),
+    Term(
+        term="delta (δ)",
+        meaning="The small probability with which the promise of ε may fail. Every ε here is stated with its δ.",
+    ),
+    Term(
+        term="adjacency",
+        meaning="Which change of the data must stay hidden. Here: that one patient's record (all modalities) is in the "
+        "hospital's data, or is not.",
+    ),
+    Term(
+        term="accountant",
+        meaning="The mathematics that adds up releases. For one study: privacy loss distributions, the tight figure. "
+        "Across studies, whose design may depend on earlier answers: a Rényi filter, by which the ledger refuses.",
+    ),
+    Term(
+        term="share of the budget",
+        meaning="What part of the owner's cap is used, by the filter. Shares add up; epsilons do not.",
+    ),
+    Term(
+        term="promised",
+        meaning="Reserved for the worst case of an approved study, not spent yet. What never reads a record goes back.",
+    ),
+    Term(
+        term="population",
+        meaning="All datasets and versions that share a patient. They share one budget, so a new name resets nothing.",
+    ),
+    Term(
+        term="head",
+        meaning="The hash of a chain's newest entry. Who knows it can tell later whether anything before was changed.",
+    ),
+)
+
+
+def number(value: float | None) -> str:
+    """Return an epsilon as people read it: two significant decimals, or "unbounded"."""
+    if value is None or math.isinf(value):
+        return "unbounded"
+    if value == 0:
+        return "0"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def small(value: float) -> str:
+    """Return a delta: ``1e-05`` as ``0.00001`` while that is readable, otherwise with a power of ten."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(value))
+    if exponent < -6:
+        digit = value / 10**exponent
+        head = "" if round(digit, 2) == 1 else f"{digit:.2g} * "
+        return f"{head}10^{exponent}"
+    return f"{value:.{-exponent + 1}f}".rstrip("0")
+
+
+def odds(epsilon: float | None, delta: float) -> str:
+    """Return what an epsilon means for even odds."""
+    if epsilon is None or math.isinf(epsilon):
+        return "There is no bound on what everything that left may tell about a single patient."
+    if epsilon == 0:
+        return "Nothing that depends on a single patient has left the hospital."
+    percent = 100 / (1 + math.exp(-epsilon))
+    certainty = f"{percent:.0f} %" if percent < 99 else f"{percent:.2f} %" if percent < 99.99 else "almost certainty"
+    return (
+        f"Somebody who gives even odds (50 %) that a certain patient is in the data, and then sees everything that has "
+        f"left, can become at most {certainty} sure of it, but for a failure probability of {small(delta)}."
+    )
+
+
+def against(mechanism: Mechanism) -> str:
+    """Return against whom the charged epsilon of a study holds."""
+    if mechanism.noise == "local":
+        return EVERYBODY
+    hospitals = "one other hospital" if mechanism.colluders == 1 else f"{mechanism.colluders} other hospitals"
+    return f"everybody, also against the orchestrator working with {hospitals}"
+
+
+def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
+    """Return who, with whom, learns what in a study (the threat model's table for this study)."""
+    bound = f"ε {number(charged.value)} at δ {small(charged.delta)}"
+    shared = proposal.noise == "shared"
+    rows = (
+        ("The other hospitals", "the global models and the sums over at least "
+         f"{proposal.min_sites} hospitals", bound),
+        (f"The orchestrator ({proposal.orchestrator.institution}) alone",
+         "sums over hospitals, noised losses and scores; this hospital's update only encrypted", bound),
+        (f"The keyholder ({proposal.keyholder.institution}) alone",
+         "sums of each round, for a moment; never a single hospital's update", bound),
+        ("Orchestrator and keyholder together", "this hospital's single updates, with the noise this hospital added",
+         "only this hospital's share of the noise protects: weaker than ε" if shared else bound),
+        ("Orchestrator and all other hospitals but one", "the sum of this hospital's and that one's noised updates",
+         "two hospitals' shares of the noise: weaker than ε" if shared else bound),
+        ("Whoever gets the finished model", "the model", bound),
+        ("Somebody in this hospital", "the records themselves; this report is about what leaves", "none"),
+    )  # fmt: skip
+    return tuple(Exposure(who=who, learns=learns, bound=limit) for who, learns, limit in rows)
+
+
+def limits(*, free_python: bool, shared: bool) -> tuple[str, ...]:
+    """Return what is not protected, for the first page."""
+    always = (
+        "The budget bounds what can be learned about one patient's taking part. It does not hide what is true of "
+        "patients in general: a good model tells about everybody with the disease, whether in the data or not.",
+        "A patient who is known to two hospitals of a study loses more; the figure stands with each study.",
+        "That this hospital takes part, when it works, and how much it sends are visible to the orchestrator.",
+        "A participant can spoil the model within the agreed bounds; this is limited, not prevented.",
+    )
+    extra = []
+    if shared:
+        extra.append(
+            "With shared noise each hospital adds only a part of the noise. If orchestrator and keyholder work "
+            "together, or more hospitals than the study assumes, the bound of that study does not hold."
+        )
+    if free_python:
+        extra.append(
+            "A study here ran code written for it. Its guarantee assumes that the reviewed code is honest: in one "
+            "process, hostile code could change ours."
+        )
+    return (*always, *extra)
