@@ -30,9 +30,9 @@ def cost_picture(cost: CostPreview) -> Markup:
         f'<rect class="spent" x="{_LEFT}" y="26" width="{before:.1f}" height="{_BAR}"/>',
         f'<rect class="{added}" x="{_LEFT + before:.1f}" y="26" width="{max(end - before, 1):.1f}" height="{_BAR}"/>',
         f'<line class="cap" x1="{_LEFT + cap:.1f}" x2="{_LEFT + cap:.1f}" y1="16" y2="70"/>',
-        _text(_LEFT + cap, 12, f"cap {cost.cap:g}", "end"),
-        _text(_LEFT, 84, f"spent {cost.before:.2f}", "start"),
-        _text(min(_LEFT + end, _RIGHT), 84, f"after {number(cost.after)}", "end" if end > 240 else "start"),
+        _text(_LEFT + cap, 13, f"cap {cost.cap:g}", "end"),
+        _text(_LEFT, 86, f"spent {cost.before:.2f}", "start"),
+        _text(min(_LEFT + end, _RIGHT), 86, f"after {number(cost.after)}", "end" if end > 240 else "start"),
     ]
     return _svg(title, 92, parts)
 

@@ -22,6 +22,7 @@ from datasites.contract import (
     seal,
 )
 from datasites.policy import Policy
+from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, ReportFile, StudyStatus
 from models.config import ModelConfig
 from privacy.canonical import sha256_hex
 from privacy.encryption_parameters import EncryptionParameters
@@ -166,6 +167,65 @@ def make_desk(folder: Path, policy: Policy | None = None) -> ReviewDesk:
     desk = ReviewDesk(folder=folder, journal=journal, accounts=accounts, store=store)
     desk.confirm(make_proposal())
     return desk
+
+
+def make_context(
+    desk: ReviewDesk, now: dt.datetime, folder: Path, *, after: float = 4.0, held: bool = True
+) -> PortalContext:
+    report = folder / "privacy-report.pdf"
+    report.write_bytes(b"%PDF-1.4 sample")
+    return PortalContext(
+        site="alba",
+        institution="Hospital Alba",
+        public_key=desk.journal.public_key,
+        accounts=desk.accounts,
+        approvals=desk.store,
+        journal=desk.journal,
+        preview=lambda _: CostPreview(
+            population="lung",
+            delta=1e-5,
+            cap=10.0,
+            before=1.0,
+            cost=3.5,
+            after=after,
+            accountant="RDP",
+            fits=after <= 10,
+        ),
+        budget=lambda: (
+            BudgetLine(population="lung", datasets=("alba-lung",), cap=10.0, delta=1e-5, spent=1.0, reserved=4.0),
+        ),
+        studies=lambda: (
+            StudyStatus(
+                study="lung-staging",
+                proposal_hash="a" * 64,
+                state="running",
+                rounds_done=2,
+                rounds=5,
+                epsilon_spent=1.0,
+                delta=1e-5,
+            ),
+        ),
+        reports=lambda: (ReportFile(name=report.name, title="Privacy report", path=report, created=now.isoformat()),),
+        dry_run=lambda _: DryRun(
+            outcome="ok",
+            seconds=0.2,
+            memory_bytes=10**8,
+            log="line one",
+            leaves=(("mrna", "float32 [6]"),),
+            checks=(("no state", held),),
+            layers=("seccomp",),
+        ),
+        layers=lambda: {"seccomp": True, "landlock": False},
+        clock=lambda: now,
+    )
+
+
+@pytest.fixture
+def new_context(now, tmp_path):
+    def make(desk: ReviewDesk, **changes: object) -> PortalContext:
+        return make_context(desk, now, tmp_path, **changes)
+
+    return make
 
 
 @pytest.fixture

@@ -1,0 +1,225 @@
+"""The pages without a browser: everybody reads, forms need their token, and nothing from outside is printed raw."""
+
+import re
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from datasites.portal.app import create_portal
+from datasites.portal.code_view import facts_diff, side_by_side
+from datasites.portal.context import BudgetLine, CostPreview, Spending
+from datasites.portal.language import summary
+from datasites.portal.pictures import cost_picture, timeline_picture
+
+PASSWORD = "correct horse battery staple"
+HTML = {"accept": "text/html"}
+
+
+@pytest.fixture
+def portal(desk, new_context):
+    app = create_portal(new_context(desk))
+    with TestClient(app, headers=HTML) as client:
+        yield client
+
+
+def sign_in(client, name: str = "anna") -> str:
+    """Sign in and return the CSRF token of the pages' forms."""
+    answer = client.post("/login", data={"name": name, "password": PASSWORD, "to": "/inbox"})
+    assert answer.status_code == 200
+    assert answer.url.path == "/inbox"
+    return re.search(r'name="csrf" value="([^"]+)"', answer.text).group(1)
+
+
+def test_a_stranger_is_sent_to_the_login_and_back(portal, desk, new_proposal):
+    proposal_hash = desk.submit(new_proposal())
+    answer = portal.get(f"/requests/{proposal_hash}")
+    assert answer.url.path == "/login"
+    assert f'value="/requests/{proposal_hash}"' in answer.text
+
+
+def test_the_login_never_sends_people_elsewhere(portal):
+    data = {"name": "anna", "password": PASSWORD, "to": "//evil.example/"}
+    assert portal.post("/login", data=data, follow_redirects=False).headers["location"] == "/inbox"
+
+
+def test_a_wrong_password_is_said_on_the_page(portal):
+    answer = portal.post("/login", data={"name": "anna", "password": "wrong", "to": "/inbox"})
+    assert answer.status_code == 403
+    assert "do not go together" in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["inbox", "studies", "budget", "journal?verify=1", "reports", "fingerprints", "policy", "people"]
+)
+def test_every_page_is_whole(portal, path):
+    sign_in(portal)
+    answer = portal.get(f"/{path}")
+    assert answer.status_code == 200
+    assert answer.text.count("<h1>") == 1
+    assert "</html>" in answer.text
+    assert "http" not in re.sub(r"https?://testserver|http-equiv|http://www.w3.org", "", answer.text)
+
+
+def test_a_request_page_says_it_in_plain_words_and_shows_the_code(portal, desk, new_proposal):
+    code = {"plan.py": b"import socket\nx = '<script>alert(1)</script>'\n"}
+    proposal_hash = desk.submit(new_proposal(code=code, purpose="<b>bold</b> purpose"), code)
+    sign_in(portal)
+    page = portal.get(f"/requests/{proposal_hash}").text
+    assert "asks to train a model that tells early" in page
+    assert "plan.py, line 1" in page
+    assert "<script>alert" not in page
+    assert "<b>bold" not in page
+
+
+def test_two_people_approve_and_one_revokes_with_forms(new_desk, new_context, new_proposal):
+    desk = new_desk("[review]\nrequired_reviewers = 2")
+    proposal_hash = desk.submit(new_proposal())
+    app = create_portal(new_context(desk))
+    for name, expected in (("anna", "waiting for a decision"), ("bela", "approved")):
+        with TestClient(app, headers=HTML) as client:
+            csrf = sign_in(client, name)
+            form = {"csrf": csrf, "password": PASSWORD}
+            answer = client.post(f"/requests/{proposal_hash}/approve", data=form)
+            assert "Signed with your key" in answer.text
+            assert expected in answer.text
+            if name == "bela":
+                form = {"csrf": csrf, "reason": "consent withdrawn"}
+                answer = client.post(f"/requests/{proposal_hash}/revoke", data=form)
+                assert "The study stops here" in answer.text
+                assert "consent withdrawn" in answer.text
+
+
+def test_a_form_without_its_token_is_refused(portal, desk, new_proposal):
+    proposal_hash = desk.submit(new_proposal())
+    sign_in(portal)
+    answer = portal.post(f"/requests/{proposal_hash}/deny", data={"reason": "no reason at all"})
+    assert answer.status_code == 403
+    assert desk.store.request(proposal_hash).state == "pending"
+
+
+def test_a_refused_decision_shows_its_reason_on_the_request(portal, desk, new_proposal):
+    proposal_hash = desk.submit(new_proposal(noise="shared"))
+    csrf = sign_in(portal)
+    answer = portal.post(f"/requests/{proposal_hash}/approve", data={"csrf": csrf, "password": PASSWORD})
+    assert answer.status_code == 403
+    assert "shared noise is asked for" in answer.text
+
+
+def test_a_dry_run_is_started_and_its_result_shown(portal, desk, new_proposal):
+    proposal_hash = desk.submit(new_proposal())
+    csrf = sign_in(portal)
+    page = portal.post(f"/requests/{proposal_hash}/dry-run", data={"csrf": csrf}).text
+    for _ in range(100):
+        if "What would leave in a round" in page:
+            break
+        time.sleep(0.02)
+        page = portal.get(f"/requests/{proposal_hash}").text
+    assert "float32 [6]" in page
+    assert "line one" in page
+
+
+def test_a_second_version_is_compared_with_the_approved_one(portal, desk, new_proposal):
+    first = {"plan.toml": b"rate = 1\n"}
+    desk.approve(desk.submit(new_proposal(code=first), first))
+    second = {"plan.toml": b"rate = 2\n", "more.toml": b"x = 1\n"}
+    proposal_hash = desk.submit(new_proposal(code=second, rounds=7), second)
+    sign_in(portal)
+    page = portal.get(f"/requests/{proposal_hash}").text
+    assert '<td class="old">rate = 1</td>' in page
+    assert '<td class="new">rate = 2</td>' in page
+    assert re.search(r"more\.toml <span[^>]*>added", page)
+    assert re.search(r"<code>rounds</code></th><td[^>]*>5</td><td[^>]*>7</td>", page)
+
+
+def test_the_journal_is_searched_filtered_and_a_broken_chain_is_said(portal, desk):
+    sign_in(portal)
+    for number in range(60):
+        desk.journal.append("sample", {"number": number, "word": "needle" if number == 7 else "hay"})
+    assert '<h2 id="entries">1 entry</h2>' in portal.get("/journal?q=needle").text
+    page = portal.get("/journal?kind=sample").text
+    assert "60 entries" in page
+    assert "page=1" in page
+    assert "number: 0<br>" in portal.get("/journal?kind=sample&page=1").text
+    assert "Verified" in portal.get("/journal?verify=1").text
+
+
+def test_a_report_is_downloaded_and_nothing_else_is(portal):
+    sign_in(portal)
+    assert portal.get("/reports/privacy-report.pdf").content.startswith(b"%PDF")
+    assert portal.get("/reports/journal.sqlite").status_code == 404
+    assert portal.get("/reports/..%2Fjournal.sqlite").status_code == 404
+
+
+def test_a_fingerprint_is_confirmed_only_for_parties_of_studies_here(portal, desk, new_proposal):
+    desk.submit(new_proposal())
+    csrf = sign_in(portal)
+    answer = portal.post("/fingerprints", data={"csrf": csrf, "public_key": "8" * 64})
+    assert answer.status_code == 400
+    assert "8" * 64 not in desk.store.confirmed()
+
+
+def test_a_steward_invites_and_the_new_person_makes_an_account(portal, desk):
+    csrf = sign_in(portal)
+    page = portal.post("/people", data={"csrf": csrf, "role": "privacy-officer"}).text
+    link = re.search(r'href="(http://testserver/welcome\?token=[^"]+)"', page).group(1)
+    token = link.partition("token=")[2]
+    with TestClient(portal.app, headers=HTML) as other:
+        assert "privacy officer" in other.get(f"/welcome?token={token}").text
+        answer = other.post("/welcome", data={"token": token, "name": "dora", "password": PASSWORD})
+        assert "Your account is made" in answer.text
+        assert "invite" not in other.get("/people").text
+    assert desk.accounts.account("dora").role == "privacy-officer"
+
+
+def test_an_auditor_sees_no_form_to_decide(portal, desk, new_proposal):
+    proposal_hash = desk.submit(new_proposal())
+    sign_in(portal, "otto")
+    page = portal.get(f"/requests/{proposal_hash}").text
+    assert "An auditor reads and never decides" in page
+    assert "/approve" not in page
+
+
+def test_the_cookie_is_this_datasites_own_and_closed_to_scripts(portal, desk):
+    answer = portal.post("/login", data={"name": "anna", "password": PASSWORD, "to": "/inbox"}, follow_redirects=False)
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"tessera-{desk.journal.public_key[:12]}=")
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+
+
+def test_side_by_side_rows_line_up():
+    rows = side_by_side("a\nb\nc\n", "a\nx\ny\nc\n")
+    assert [(r.kind, r.old, r.new) for r in rows] == [
+        ("same", "a", "a"),
+        ("changed", "b", "x"),
+        ("added", "", "y"),
+        ("same", "c", "c"),
+    ]
+
+
+def test_long_unchanged_stretches_become_a_gap():
+    text = "\n".join(str(i) for i in range(50))
+    rows = side_by_side(text, text.replace("25", "x"))
+    assert len(rows) == 8
+    assert rows[0].kind == "gap"
+
+
+def test_facts_are_compared_by_dotted_name():
+    old, new = {"a": {"b": 1}, "s": [{"name": "x", "v": 1}]}, {"a": {"b": 2}, "s": [{"name": "x", "v": 1}]}
+    assert facts_diff(old, new) == (("a.b", "1", "2"),)
+
+
+def test_pictures_say_their_numbers_and_an_infinite_cost_is_a_word():
+    cost = CostPreview(
+        population="p", delta=1e-5, cap=8, before=1, cost=float("inf"), after=float("inf"), accountant="x", fits=False
+    )
+    assert "infinite after it" in cost_picture(cost)
+    points = tuple(Spending(at="", study="s", event="e", epsilon=float(i)) for i in range(5))
+    line = BudgetLine(population="p", datasets=(), cap=8, delta=1e-5, spent=4, reserved=5, timeline=points)
+    assert "5 charges: now 4.00 of 8" in timeline_picture(line)
+
+
+def test_a_public_seed_reads_as_no_privacy(new_proposal):
+    text = " ".join(summary(new_proposal(seed=7), "alba", None))
+    assert "gives no privacy" in text
