@@ -81,6 +81,7 @@ def _by_study(studies: Sequence[StudyReport]) -> Picture:
     axes.set_xlabel("epsilon: spent (dark) of the worst case that was approved (light)")
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
+    axes.grid(visible=False, axis="y")
     deltas = sorted({study.spent.delta for study in shown})
     alternative = "Bar chart of epsilon by study: " + "; ".join(
         f"{study.study}: {words.number(study.spent.value)} spent of {words.number(study.worst_case.value)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from datasites.approval_records import Request
 from datasites.contract import Proposal, parse
@@ -95,19 +96,29 @@ def _figures(
         return spent, _epsilon(total, delta, words.RDP, words.EVERYBODY), None, None
     who = words.against(mechanism)
     done = _rounds_seen(study)
-    spent = _epsilon(mechanism.epsilon(delta, rounds=done) if done else 0.0, delta, words.PLD, who)
-    worst = _epsilon(mechanism.epsilon(delta), delta, words.PLD, who)
-    both = epsilon_at_two_hospitals(mechanism, delta, rounds=done) if done else 0.0
+    spent = _epsilon(_tight(mechanism, delta, done), delta, words.PLD, who)
+    worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.PLD, who)
+    both = _tight_at_two(mechanism, delta, done)
     twice = _epsilon(both, delta, words.PLD, who, words.ADJACENCY_TWO)
     if mechanism.noise == "local":
         return spent, worst, twice, None
-    alone = mechanism.central().epsilon(delta, rounds=done) if done else 0.0
+    alone = _tight(mechanism.central(), delta, done)
     return (
         spent,
         worst,
         twice,
         _epsilon(alone, delta, words.PLD, "everybody who works with no hospital and no keyholder"),
     )
+
+
+@lru_cache(maxsize=256)
+def _tight(mechanism: Mechanism, delta: float, rounds: int) -> float:
+    return mechanism.epsilon(delta, rounds=rounds) if rounds else 0.0
+
+
+@lru_cache(maxsize=256)
+def _tight_at_two(mechanism: Mechanism, delta: float, rounds: int) -> float:
+    return epsilon_at_two_hospitals(mechanism, delta, rounds=rounds) if rounds else 0.0
 
 
 def _rounds_seen(study: StudyAccount) -> int:

@@ -74,7 +74,7 @@ def _figures(
         Figure(
             label="Studies approved",
             value=str(len(studies)),
-            note=f"{rounds} rounds charged; turned down: {len(denied)} requests or rounds",
+            note=f"{rounds} rounds charged; requests or rounds turned down: {len(denied)}",
             tone="good",
         ),
         Figure(
@@ -98,8 +98,8 @@ def _budget_figure(population: PopulationReport | None) -> Figure:
     if population.cap.value is None:
         return Figure(label="Budget used", value="no cap", note="the owner set no limit", tone="bad")
     spent, promised = population.share_spent or 0.0, _share(population)
-    note = f"{promised:.0%} with what is promised; {population.name}, the fullest line of budget"
-    return Figure(label="Budget used", value=f"{spent:.0%}", note=note, tone="bad" if promised > 1 else "good")
+    note = f"{100 * promised:.0f} % with what is promised; {population.name}, the fullest line of budget"
+    return Figure(label="Budget used", value=f"{100 * spent:.0f} %", note=note, tone="bad" if promised > 1 else "good")
 
 
 def _sentences(
@@ -118,6 +118,11 @@ def _sentences(
         )
     if not populations:
         said.append("No dataset is registered here yet, so nothing can have left.")
+    if any(p.cap is not None and p.cap.value is not None for p in populations):
+        said.append(
+            "The share of the budget is the figure by which further studies are refused. Shares add up, epsilons do "
+            "not: half of the budget is more than half of the epsilon."
+        )
     running = [study.study for study in studies if study.state in ("running", "approved, not started")]
     if running:
         said.append(f"Still under way: {', '.join(running)}. Their worst case is reserved already.")

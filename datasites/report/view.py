@@ -24,7 +24,12 @@ def presentable(report: Report) -> dict[str, Any]:
 
 def _present(value: Any, name: str = "") -> Any:
     if isinstance(value, Epsilon):
-        return {**dataclasses.asdict(value), "text": f"ε {words.number(value.value)}", "fine": _fine(value)}
+        return {
+            **dataclasses.asdict(value),
+            "text": f"ε {words.number(value.value)}",
+            "fine": _fine(value),
+            **_cells(value),
+        }
     if dataclasses.is_dataclass(value):
         return {field.name: _present(getattr(value, field.name), field.name) for field in dataclasses.fields(value)}
     if isinstance(value, tuple):
@@ -36,6 +41,10 @@ def _present(value: Any, name: str = "") -> Any:
 
 def _fine(epsilon: Epsilon) -> str:
     return f"at δ {words.small(epsilon.delta)}; {epsilon.adjacency}; by {epsilon.accountant}; against {epsilon.against}"
+
+
+def _cells(epsilon: Epsilon) -> dict[str, str]:
+    return {"number": words.number(epsilon.value), "small": words.small(epsilon.delta)}
 
 
 def _time(text: str) -> str:

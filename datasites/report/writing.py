@@ -92,7 +92,7 @@ def _page() -> Any:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.globals["number"] = words.number
+    environment.globals |= {"number": words.number, "small": words.small}
     template = environment.get_template("report.html")
     template.globals["css"] = _safe((TEMPLATES / "report.css").read_text())
     return template
