@@ -17,17 +17,20 @@ from datasites import portal_facts
 from datasites.accounts import AccountStore
 from datasites.approvals import ApprovalStore
 from datasites.contract import Proposal, Signed, dump, parse
+from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
 from datasites.lifecycle import Loop, announce, bind
 from datasites.policy import Policy
 from datasites.portal.app import create_portal
 from datasites.publishing import Datasets
-from datasites.rounds import RoundParticipant, work_item
+from datasites.rounds import RoundParticipant
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
 from datasites.training import SandboxedTrainer
+from datasites.work import WorkQueue
 from datasites.worker_pool import WorkerPool
+from datasites.worker_protocol import Outcome
 from privacy.errors import Refused, TesseraError
 from privacy.journal import Journal
 from privacy.ledger import Ledger
@@ -91,6 +94,7 @@ class Datasite:
             pool=pool,
             folder=home.folder / "scratch",
             code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
+            failed=lambda outcome, log: _keep_log(home, outcome, log),
         )
         participant = RoundParticipant(
             site=config.name,
@@ -124,6 +128,13 @@ class Datasite:
         self.client.close()
         for store in (self.approvals, self.accounts, self.ledger, self.journal):
             store.close()
+
+
+def _keep_log(home: Home, outcome: Outcome, log: str) -> None:
+    """Keep a failed worker's log for the hospital's own staff."""
+    name = dt.datetime.now(dt.UTC).strftime("worker-%Y%m%dT%H%M%S.log")
+    text = f"{outcome.status}: {outcome.reason} after {outcome.seconds:.1f} s\n\n{log}"
+    write_atomically(home.folder / "worker-logs" / name, text.encode())
 
 
 class Node:
@@ -220,23 +231,19 @@ class Worker:
 
     def __init__(self, datasite: Datasite) -> None:
         self._datasite = datasite
+        self._queue = WorkQueue(datasite.client)
         self._reported: set[str] = set()
 
     def step(self) -> float:
         """Do what is to be done now, or wait for it."""
-        items = self._datasite.client.get_json("/work", params={"wait": _POLL_SECONDS}, wait_seconds=_POLL_SECONDS)
-        fresh = False
-        for data in items:
-            item = work_item(data)
-            if item.kind == "finished":
-                if item.study not in self._reported:
-                    portal_facts.write_reports(self._datasite, item.study)
-                    self._reported.add(item.study)
-                    fresh = True
-            else:
+        for item in self._queue.ask():
+            if item.kind != "finished":
                 self._datasite.participant.handle(item)
-                fresh = True
-        return 0.0 if fresh or not items else _POLL_SECONDS
+            elif item.study not in self._reported:
+                portal_facts.write_reports(self._datasite, item.study)
+                self._reported.add(item.study)
+        self._queue.handled()
+        return 0.0
 
 
 def run(folder: Path) -> None:

@@ -51,6 +51,8 @@ from privacy.ledger import Ledger
 from privacy.quantise import quantise
 from privacy.randomness import Randomness
 
+_FAILURES_UNTIL_END = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
@@ -115,6 +117,7 @@ class RoundParticipant:
         plan = self._checked_plan(proposal, item)
         folder = self.home.round_folder(item.study, item.round)
         self._keep_first_plan(folder, plan)
+        self._require_healthy(item.study)
         if not (folder / "header.json").exists():
             key = self._round_key(proposal, plan, item)
             result = self._trained(proposal, plan)
@@ -166,7 +169,7 @@ class RoundParticipant:
             proposal=proposal,
             plan=plan,
             model=model,
-            dataset=folder / "private",
+            dataset=folder,
             noise_secret=self._noise_secret(proposal),
         )
         result = self.train(job)
@@ -175,6 +178,12 @@ class RoundParticipant:
             updates = round_checks.noise_only(proposal, self.site, randomness.child("failed"))
             result = TrainingResult(updates=updates, releases={})
         return result
+
+    def _require_healthy(self, study: str) -> None:
+        """Refuse all further rounds of a study whose worker failed twice on private data."""
+        failures = sum(entry.body["study"] == study for entry in self.journal.entries(kind="worker-failed"))
+        if failures >= _FAILURES_UNTIL_END:
+            raise Refused("the study has ended at this site; its people find the reason in their journal")
 
     def _noise_secret(self, proposal: Proposal) -> bytes:
         """Return the site's own noise secret, or, for a public seed, one that anybody can derive (no privacy)."""

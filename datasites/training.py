@@ -53,12 +53,15 @@ class SandboxedTrainer:
         pool: the workers.
         folder: where jobs have their folders while they run (mode 0700).
         code_of: the approved code tree of a proposal hash.
+        failed: told how a worker failed and the end of its log; for the hospital's own staff only, since what foreign
+            code prints about records must not leave.
     """
 
     site: str
     pool: WorkerPool
     folder: Path
     code_of: Callable[[str], Path]
+    failed: Callable[[Outcome, str], None] = lambda _outcome, _log: None
 
     def __call__(self, job: TrainingJob) -> TrainingResult | None:
         """Train one round; None when the worker failed, was stopped, or wrote something else than an update."""
@@ -71,11 +74,13 @@ class SandboxedTrainer:
                 )
             )
             if outcome.result is None:
+                self.failed(outcome, outcome.log.read_text(errors="replace")[-_LOG_CHARACTERS:])
                 return None
             try:
                 updates, facts = read_result(outcome.result, job.proposal, self.site)
                 return TrainingResult(updates=updates, releases=_releases(facts))
-            except InvalidInput:
+            except InvalidInput as error:
+                self.failed(outcome, str(error))
                 return None
 
     def try_on_mock(self, request: Request, dataset: Path) -> Trial:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -225,6 +226,7 @@ def _init(home: Path, name: str, institution: str, role: Any, url: str, host: st
 def _serve(run: Any, end_with_parent: bool) -> None:
     from datasites.lifecycle import end_with_parent as watch
 
+    os.umask(0o077)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if end_with_parent:
         watch()

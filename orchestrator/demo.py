@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -84,6 +85,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         InvalidInput: bad options or tables; nothing was started.
         TesseraError: a role failed; everything is ended.
     """
+    os.umask(0o077)
     _check(settings)
     started = time.monotonic()
     out = _out_folder(settings)
