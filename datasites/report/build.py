@@ -63,7 +63,8 @@ def build_report(
         for account in accounts
         for study in account.studies
     )
-    populations = tuple(_population(account, ledger, records) for account in accounts)
+    seeded = {r.proposal_hash for r in requests if r.proposal.seed is not None}
+    populations = tuple(_population(account, ledger, records, seeded) for account in accounts)
     releases = tuple(line for account in accounts for line in _releases(account))
     denied = tuple(sorted(_denied(requests, records), key=lambda line: line.at))
     chains = _chains(folder, site, ledger, journal, records)
@@ -87,7 +88,7 @@ def build_report(
     )
 
 
-def _population(account: Account, ledger: Ledger, records: Records) -> PopulationReport:
+def _population(account: Account, ledger: Ledger, records: Records, seeded: set[str]) -> PopulationReport:
     delta = account.cap.delta if account.cap else 0.0
     counts = {
         (e.body["dataset"], e.body["version"]): e.body["patients"]
@@ -97,6 +98,8 @@ def _population(account: Account, ledger: Ledger, records: Records) -> Populatio
     points = ledger.timeline(account.population)
     shared = any(study.mechanism and study.mechanism["noise"] == "shared" for study in account.studies)
     whom = words.AS_ASSUMED if shared else words.EVERYBODY
+    if any(study.proposal_hash in seeded and study.charged_rounds for study in account.studies):
+        whom = words.NOBODY
     return PopulationReport(
         name=account.population,
         datasets=tuple(DatasetLine(name=n, version=v, patients=counts.get((n, v))) for n, v in account.datasets),

@@ -40,7 +40,9 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
     proposal = request.proposal if request else None
     mechanism = _mechanism(study)
     delta = account.cap.delta if account.cap else 0.0
-    spent, worst, twice, central = _figures(mechanism, study, delta)
+    seeded = proposal is not None and proposal.seed is not None
+    who = words.NOBODY if seeded else words.against(mechanism) if mechanism else words.EVERYBODY
+    spent, worst, twice, central = _figures(mechanism, study, delta, who)
     return StudyReport(
         study=study.study,
         state=_state(study, request),
@@ -61,10 +63,10 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         rounds_freed=len(study.freed_rounds),
         spent=spent,
         worst_case=worst,
-        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.RDP, _against(mechanism)),
+        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.RDP, who),
         two_hospitals=twice,
         without_colluders=central,
-        rounds=_rounds(study, mechanism, delta, records),
+        rounds=_rounds(study, who, delta, records),
         exposure=words.exposures(proposal, worst) if proposal else (),
         warnings=warnings(proposal, mechanism),
     )
@@ -87,14 +89,13 @@ def _mechanism(study: StudyAccount) -> Mechanism | None:
 
 
 def _figures(
-    mechanism: Mechanism | None, study: StudyAccount, delta: float
+    mechanism: Mechanism | None, study: StudyAccount, delta: float, who: str
 ) -> tuple[Epsilon, Epsilon, Epsilon | None, Epsilon | None]:
     """Return the tight figures: spent, worst case, for two hospitals, and when nobody colludes."""
     if mechanism is None or not delta:
-        spent = _epsilon(study.spent.epsilon, delta, words.RDP, words.EVERYBODY)
+        spent = _epsilon(study.spent.epsilon, delta, words.RDP, who)
         total = (study.spent.cost + study.promised.cost).epsilon(delta) if delta else math.inf
-        return spent, _epsilon(total, delta, words.RDP, words.EVERYBODY), None, None
-    who = words.against(mechanism)
+        return spent, _epsilon(total, delta, words.RDP, who), None, None
     done = _rounds_seen(study)
     spent = _epsilon(_tight(mechanism, delta, done), delta, words.PLD, who)
     worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.PLD, who)
@@ -135,10 +136,6 @@ def _epsilon(value: float, delta: float, accountant: str, against: str, adjacenc
         accountant=accountant,
         against=against,
     )
-
-
-def _against(mechanism: Mechanism | None) -> str:
-    return words.against(mechanism) if mechanism else words.EVERYBODY
 
 
 def _state(study: StudyAccount, request: Request | None) -> str:
@@ -242,7 +239,7 @@ def _times(noise_multiplier: float) -> str:
     return f"noise {noise_multiplier:g} times the largest effect of one patient"
 
 
-def _rounds(study: StudyAccount, mechanism: Mechanism | None, delta: float, records: Records) -> tuple[RoundLine, ...]:
+def _rounds(study: StudyAccount, who: str, delta: float, records: Records) -> tuple[RoundLine, ...]:
     sent = {e.body["round"]: e.body for e in records.journal if _is(e, "update-encrypted", study.study)}
     failed = {e.body["round"] for e in records.journal if _is(e, "worker-failed", study.study)}
     lines, total = [], ZERO
@@ -258,7 +255,7 @@ def _rounds(study: StudyAccount, mechanism: Mechanism | None, delta: float, reco
                 outcome="sent noise only (training failed)" if number in failed else outcome,
                 bytes_sent=int(body["bytes"]) if body else None,
                 releases=tuple(sorted(body["releases"])) if body else (),
-                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.RDP, _against(mechanism)),
+                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.RDP, who),
             )
         )
     return tuple(lines)

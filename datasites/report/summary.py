@@ -110,11 +110,12 @@ def _sentences(
         cap = population.cap
         if cap is None:
             continue
+        void = population.spent.against == words.NOBODY
         left = f"ε {words.number(population.spent.value)}"
         limit = "no limit was set" if cap.value is None else f"the owner allows ε {words.number(cap.value)}"
         said.append(
             f"{_datasets(population)}: up to now {left} at δ {words.small(cap.delta)} was spent, {limit} "
-            f"({words.ADJACENCY}). {words.odds(population.spent.value, cap.delta)}"
+            f"({words.ADJACENCY}). {words.odds(None if void else population.spent.value, cap.delta)}"
         )
     if not populations:
         said.append("No dataset is registered here yet, so nothing can have left.")

@@ -13,6 +13,7 @@ ADJACENCY_TWO = "add or remove one patient's records at two hospitals of the stu
 PLD = "privacy loss distributions (Google dp-accounting)"
 RDP = "Rényi DP filter of the ledger"
 EVERYBODY = "everybody, also against orchestrator and keyholder together"
+NOBODY = "nobody: the noise came from a public seed and can be taken off"
 AS_ASSUMED = "everybody whom the studies assume (shared noise: see who may collude, with each study)"
 
 HOW_TO_VERIFY = (
@@ -107,6 +108,8 @@ def against(mechanism: Mechanism) -> str:
 def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
     """Return who, with whom, learns what in a study (the threat model's table for this study)."""
     bound = f"ε {number(charged.value)} at δ {small(charged.delta)}"
+    if proposal.seed is not None:
+        bound = "none: the noise is public"
     shared = proposal.noise == "shared"
     rows = (
         ("The other hospitals", "the global models and the sums over at least "

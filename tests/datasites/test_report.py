@@ -243,7 +243,9 @@ def test_a_public_seed_or_no_noise_is_a_watermark(story: Story, new_proposal, no
     play(story, proposal, rounds=1)
     report = story.build()
     assert len(report.watermarks) == 2 and report.summary.tone == "bad"
-    assert report.studies[-1].spent.value is None
+    assert report.studies[-1].spent.value is None and "public seed" in report.populations[0].spent.against
+    assert "no bound" in report.summary.sentences[0]
+    assert {e.bound for e in report.studies[-1].exposure} == {"none", "none: the noise is public"}
     html, _, data = reporting.write_all(report, tmp_path)
     assert "NO PRIVACY" in html.read_text() and "unbounded" in html.read_text()
     jsonschema.validate(json.loads(data.read_text()), json.loads(SCHEMA.read_text()))
