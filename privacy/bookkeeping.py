@@ -103,7 +103,7 @@ class BookKeeper:
         self._calls.clear()
         gradients = _output_gradients(losses, calls)
         with torch.no_grad():
-            pairs = {name: (calls[name].x, g) for name, g in gradients.items()}
+            pairs = {name: (calls.pop(name).x, gradients.pop(name)) for name in list(gradients)}
             factors, finite = self._factors(pairs, bounds, len(losses))
             return self._collected(self._summed(pairs, factors, finite))
 
@@ -148,10 +148,11 @@ class BookKeeper:
         return factors, None if bool(finite.all()) else finite
 
     def _summed(
-        self, pairs: Mapping[str, tuple[Tensor, Tensor]], factors: Mapping[str, Tensor], finite: Tensor | None
+        self, pairs: dict[str, tuple[Tensor, Tensor]], factors: Mapping[str, Tensor], finite: Tensor | None
     ) -> dict[str, Tensor]:
         sums = {}
-        for name, (x, g) in pairs.items():
+        for name in list(pairs):
+            x, g = pairs.pop(name)  # each layer's input and gradient may go once they are summed
             layer, factor, kept = self._layers[name], factors[self._groups[name]], x.detach()
             if finite is not None:
                 kept, g, factor = kept[finite], g[finite], factor[finite]

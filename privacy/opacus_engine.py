@@ -71,6 +71,8 @@ class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # opac
 
     def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
         """Run one batch and set ``grad`` as :meth:`backward` does."""
+        for parameter in self._module.parameters():
+            parameter.grad = None  # the last step's sums are not needed beside this one's
         self._deliver(self.keeper.clipped_sum(inputs, record_loss, self.bounds))
 
     def remove_hooks(self) -> None:
