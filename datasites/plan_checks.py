@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from privacy.bookkeeping import check_model
+from privacy.coverage import check_coverage
 from privacy.errors import TesseraError
 
 Batch = Mapping[str, Tensor]
@@ -43,12 +44,23 @@ def check_independence(model: nn.Module, record_loss: RecordLoss, inputs: Batch)
     same = torch.equal(first.detach(), again.detach())
     found.append(("the same records give the same loss again: no state, no chance", unchanged and same))
     found.append(("every record's loss and gradient are the same alone and among others", _agree(model, first, alone)))
+    if all(held for _, held in found):
+        covered = _is_covered(model, record_loss, batch)
+        found.append(("every use of a parameter goes through its layer's own call", covered))
     return found
 
 
 def _is_kept(model: nn.Module) -> bool:
     try:
         check_model(model)
+    except TesseraError:
+        return False
+    return True
+
+
+def _is_covered(model: nn.Module, record_loss: RecordLoss, batch: Batch) -> bool:
+    try:
+        check_coverage(model, batch, record_loss, records=_RECORDS)
     except TesseraError:
         return False
     return True

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 import models.build
 from datasites.contract import Proposal, RoundPlan, parse
 from datasites.dataset import case_ids, load, membership, read_schema
+from datasites.loss_release import released_losses
 from datasites.plan_checks import check_independence
 from datasites.worker_protocol import RESULT_NAME, WorkerJob
 from models.batch import to_tensors
@@ -71,7 +72,7 @@ def read_job(data: bytes) -> WorkerJob:
 def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train one round; return the update of every block this site sends, and the released numbers and checks."""
     proposal = job.proposal
-    training, _ = _records(job)
+    training, validation = _records(job)
     randomness = Randomness(
         bytes.fromhex(job.seed),
         study=job.plan.study,
@@ -83,11 +84,12 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     checks = check_independence(model, record_loss, training) if job.checks else []
     if job.model is not None:
         from_bytes(model, job.model.read_bytes())
+    releases = _releases(job, model, record_loss, training, validation, randomness)
     blocks = proposal.blocks_of(job.site)
     before = {block.name: flatten(model, block.parameters) for block in blocks}
     _train(job, model, record_loss, training, randomness)
     vectors = {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}
-    return vectors, {"releases": {}, "checks": checks}
+    return vectors, {"releases": releases, "checks": checks}
 
 
 def _records(job: WorkerJob) -> tuple[Inputs, Inputs]:
@@ -105,6 +107,24 @@ def _records(job: WorkerJob) -> tuple[Inputs, Inputs]:
     side = membership(case_ids(job.part), bytes.fromhex(job.membership), validation=VALIDATION)
     trains = torch.from_numpy(side)
     return {n: t[trains] for n, t in inputs.items()}, {n: t[~trains] for n, t in inputs.items()}
+
+
+def _releases(
+    job: WorkerJob, model: nn.Module, record_loss: RecordLoss, training: Inputs, validation: Inputs, stream: Randomness
+) -> dict[str, float]:
+    """Return the noised numbers this round releases; an empty mapping in most rounds."""
+    mechanism = job.proposal.mechanism
+    if mechanism.losses is None or not mechanism.releases_losses(job.plan.round):
+        return {}
+    return released_losses(
+        model,
+        record_loss,
+        training,
+        validation,
+        modalities=job.proposal.participant(job.site).modalities,
+        release=mechanism.losses,
+        randomness=stream,
+    )
 
 
 def _train(job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness) -> None:

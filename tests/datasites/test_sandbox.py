@@ -229,6 +229,11 @@ def test_an_honest_plan_says_what_would_leave(trial):
             'self.calls = getattr(self, "calls", 0) + 1\n        return self.layer(batch["mrna"]) * self.calls',
             "no state",
         ),
+        (
+            'return self.layer(batch["mrna"])',
+            'x = batch["mrna"]\n        return x @ self.layer.weight.T + 0 * self.layer(x)',
+            "own call",
+        ),
         ('reduction="none")', 'reduction="mean")', "one number per record"),
     ],
 )
