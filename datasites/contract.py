@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -199,9 +199,13 @@ class Proposal:
             if self.noise == "shared" or block.modality is None or block.modality in p.modalities
         )
 
+    def institutions(self, sites: Iterable[str]) -> frozenset[str]:
+        """Return the distinct institutions of some sites; ``min_sites`` counts these, however many keys one has."""
+        return frozenset(" ".join(self.participant(s).institution.casefold().split()) for s in sites)
+
     def exchanged_blocks(self) -> tuple[Block, ...]:
-        """Return the blocks with at least ``min_sites`` contributors; the others stay at their sites."""
-        return tuple(b for b in self.blocks if len(self.contributors(b)) >= self.min_sites)
+        """Return the blocks with at least ``min_sites`` contributing institutions; the others stay at their sites."""
+        return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
 
     def blocks_of(self, site: str) -> tuple[Block, ...]:
         """Return the exchanged blocks that ``site`` contributes to."""

@@ -21,17 +21,17 @@ from datasites.contract import (
     Signed,
     UpdateHeader,
     WorkItem,
-    dump,
     open_sealed,
     parse,
     seal,
 )
 from orchestrator.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes
 from orchestrator.board import Board
+from orchestrator.intake import Intake
 from orchestrator.store import Store
-from orchestrator.sums import RunningSumProcess, WorkerDied
+from orchestrator.uploads import Upload
 from orchestrator.weights import fedavg_weights
-from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 from privacy.journal import Journal
 from privacy.quantise import dequantise
@@ -60,9 +60,8 @@ class StudyRunner:
         self._signed_proposal = signed
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
         self._arrived = asyncio.Event()
-        self._sum: RunningSumProcess | None = None
-        self._accepting = asyncio.Lock()
-        self._open_round = 0
+        self.intake = Intake(self.proposal, store)
+        self._refusals: dict[tuple[int, str], str] = {}
         self._optimizer = ServerOptimizer(self.proposal.training)
 
     # the loop --------------------------------------------------------------------------------------------------
@@ -83,8 +82,7 @@ class StudyRunner:
             self._store.set_state(name, "paused", str(error))
             self._journal.append("study-paused", {"study": name, "reason": str(error)})
         finally:
-            if self._sum is not None:
-                await self._sum.close()
+            await self.intake.close()
 
     async def _approvals(self) -> None:
         expected = {p.name for p in self.proposal.participants}
@@ -97,14 +95,53 @@ class StudyRunner:
         await self._collect(number, plan, key)
         commitments, attestations = await self._close(number, plan)
         totals = await self._decrypt(number, plan, key, commitments, attestations)
-        self._step(number, plan, commitments, totals, time.monotonic() - started)
+        await asyncio.to_thread(self._step, number, plan, commitments, totals, time.monotonic() - started)
 
     async def _key(self, number: int) -> Signed:
         keyholder = self.proposal.keyholder.name
         self._board.publish(keyholder, self._item("key", number))
-        await self._until(lambda: bool(self._documents(number, "key")), None)
-        self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "key")
+        await self._answered(number, "key")
+        self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "key" and i.round == number)
+        if number < self.proposal.rounds:  # made while the sites train
+            self._board.publish(keyholder, self._item("key", number + 1))
         return parse(Signed, self._documents(number, "key")[keyholder])
+
+    async def _answered(self, number: int, kind: str) -> None:
+        """Wait for the keyholder's document.
+
+        Raises:
+            StudyPaused: it refused.
+        """
+        keyholder = self.proposal.keyholder.name
+        await self._until(
+            lambda: keyholder in self._documents(number, kind) or (number, keyholder) in self._refusals, None
+        )
+        if keyholder not in self._documents(number, kind):
+            reason = self._refusals[(number, keyholder)]
+            if kind == "result":
+                self._lose(number, reason)
+            raise StudyPaused(f"round {number}: the keyholder refused: {reason}")
+
+    def _lose(self, number: int, reason: str) -> None:
+        """Write a round off whose sum the keyholder will never decrypt; the model stays as it was."""
+        before = self._store.document(self.proposal.study, number - 1, "checkpoint") or {}
+        checkpoint: dict[str, Any] = {
+            "model_hash": self.model_hash(number - 1),
+            "moments_hash": before.get("moments_hash") or self._store.put_blob(model_to_bytes({})),
+            "sites": [],
+            "uplink_bytes": sum(int(u["payload"]["body_bytes"]) for u in self.intake.headers(number).values()),
+            "releases": {},
+            "weights": {},
+            "seconds": 0.0,
+            "lost": reason,
+        }
+        self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
+        self._journal.append("round-lost", {"study": self.proposal.study, "round": number, "reason": reason})
+        self._drop_updates(number)
+
+    def _drop_updates(self, number: int) -> None:
+        digests = [str(u["payload"]["body_hash"]) for u in self.intake.headers(number).values()]
+        self._store.drop_updates(self.proposal.study, number, digests)
 
     def _plan(self, number: int, key: Signed) -> Signed:
         found = self._store.document(self.proposal.study, number, "plan")
@@ -126,35 +163,35 @@ class StudyRunner:
         return signed
 
     async def _collect(self, number: int, plan: Signed, key: Signed) -> None:
-        """Ask every site, add what comes, stop when all came or the deadline passed."""
+        """Ask every site, add what comes, stop when all came or the deadline passed; ask once more if too few did."""
         sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)}
-        async with self._accepting:
-            await self._rebuild_sum(number, set(self._documents(number, "update")))
-            self._open_round = number
-        for site in sites - set(self._documents(number, "update")):
-            self._board.publish(site, self._item("train", number, documents={"plan": plan, "key": key}))
+        await self.intake.open(number)
         for attempt in (1, 2):
+            for site in sites - set(self.intake.headers(number)):
+                self._refusals.pop((number, site), None)
+                self._board.publish(site, self._item("train", number, documents={"plan": plan, "key": key}))
             await self._until(
-                lambda: set(self._documents(number, "update")) | set(self._documents(number, "refusal")) >= sites,
+                lambda: set(self.intake.headers(number)) | self._refusing(number) >= sites,
                 self.proposal.deadline_seconds,
             )
-            if self._enough(set(self._documents(number, "update"))):
+            if self._enough(set(self.intake.headers(number))):
                 break
             self._journal.append("round-repeated", {"study": self.proposal.study, "round": number, "attempt": attempt})
-        async with self._accepting:
-            self._open_round = 0
+        await self.intake.shut()
         self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
-        self._require_enough(number, set(self._documents(number, "update")))
+        self._require_enough(number, set(self.intake.headers(number)))
 
     async def _close(self, number: int, plan: Signed) -> tuple[Signed, list[Signed]]:
         """Fix the list and the sum; who vanishes before tagging is taken out and the list is redone."""
-        updates = self._documents(number, "update")
+        updates = self.intake.headers(number)
         present = set(updates)
         closing = 0
         while True:
             closing += 1
             commitments = await self._commit(number, plan, {s: updates[s] for s in sorted(present)}, closing)
+            present = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
             for site in present:
+                self._refusals.pop((number, site), None)
                 self._board.publish(site, self._item("attest", number, closing, {"commitments": commitments}))
             await self._attested(number, closing, present)
             self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "attest")
@@ -163,11 +200,10 @@ class StudyRunner:
                 return commitments, [parse(Signed, attested[s]) for s in sorted(present)]
             present &= set(attested)
             self._require_enough(number, present)
-            await self._rebuild_sum(number, present)
 
     async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
         await self._until(
-            lambda: set(self._documents(number, "attestation", closing)) >= sites,
+            lambda: set(self._documents(number, "attestation", closing)) | self._refusing(number) >= sites,
             min(_ATTEST_SECONDS, self.proposal.deadline_seconds),
         )
 
@@ -175,18 +211,14 @@ class StudyRunner:
         found = self._store.document(self.proposal.study, number, "commitments", closing=closing)
         if found is not None:
             return parse(Signed, found)
-        if self._sum is None or self._sum.sites != set(updates):
-            await self._rebuild_sum(number, set(updates))
-        if self._sum is None:
-            raise StudyPaused(f"round {number}: there is no sum to close")
-        data = await self._sum.finish()
+        data = await self.intake.sum_of(number, set(updates))
         commitments = Commitments(
             study=self.proposal.study,
             round=number,
             plan_hash=parse(RoundPlan, dict(plan.payload)).plan_hash,
             closing=closing,
             updates=tuple(parse(Signed, u) for u in updates.values()),
-            sum_hash=self._store.put_blob(data),
+            sum_hash=await asyncio.to_thread(self._store.put_blob, data),
         )
         signed = seal(self._identity, "commitments", commitments)
         self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)
@@ -218,15 +250,9 @@ class StudyRunner:
             attestations=tuple(attestations),
         )
         self._board.publish(keyholder, item)
-        await self._until(
-            lambda: bool(self._documents(number, "result")) or keyholder in self._documents(number, "refusal"),
-            None,
-        )
-        self._board.withdraw(self.proposal.study, party=keyholder)
-        result = self._documents(number, "result").get(keyholder)
-        if result is None:
-            reason = self._documents(number, "refusal")[keyholder]["payload"]["reason"]
-            raise StudyPaused(f"round {number}: the keyholder refused: {reason}")
+        await self._answered(number, "result")
+        self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "decrypt")
+        result = self._documents(number, "result")[keyholder]
         return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
 
     def _step(
@@ -257,67 +283,21 @@ class StudyRunner:
         }
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
-        self._store.drop_updates(self.proposal.study, number, [h.body_hash for h in headers])
+        self._drop_updates(number)
 
     # what parties send -----------------------------------------------------------------------------------------
 
-    async def receive_update(self, site: str, signed: Signed, body: bytes, number: int) -> None:
-        """Check and add one encrypted update.
-
-        Raises:
-            Refused: the round is not open, or this site sent another update already.
-            InvalidInput: header, shapes or bytes are not what this round expects; nothing was added.
-        """
-        header = self._checked_header(site, signed, number)
-        async with self._accepting:
-            known = self._documents(number, "update").get(site)
-            if known is not None and known == dump(signed):
-                return
-            if known is not None or self._open_round != number:
-                raise Refused(f"round {number} takes no update from {site!r} now; wait for the next round plan")
-            digest = await asyncio.to_thread(self._store.put_update, self.proposal.study, number, body)
-            try:
-                await self._add(number, site, header)
-            except TesseraError:
-                self._store.drop_updates(self.proposal.study, number, [digest])
-                raise
-            self._store.put_document(self.proposal.study, number, "update", signed, author=site)
-        self._board.withdraw(self.proposal.study, party=site, when=lambda i: i.kind == "train")
+    async def receive_update(self, upload: Upload, header: UpdateHeader) -> None:
+        """Keep and add one encrypted update whose header :meth:`Intake.announced` accepted."""
+        await self.intake.take(upload, header)
+        self._board.withdraw(self.proposal.study, party=header.site, when=lambda i: i.kind == "train")
         self.wake()
 
-    def _checked_header(self, site: str, signed: Signed, number: int) -> UpdateHeader:
-        participant = self.proposal.participant(site)
-        header = open_sealed(signed, "update", participant.public_key, UpdateHeader)
-        plan = self._store.document(self.proposal.study, number, "plan")
-        if plan is None or header.plan_hash != parse(RoundPlan, plan["payload"]).plan_hash:
-            raise Refused(f"round {number}: the update was made for another plan; fetch the current one")
-        if (header.study, header.round, header.site) != (self.proposal.study, number, site):
-            raise InvalidInput("the update's header names another study, round or site than its address")
-        expected = {b.name: b.length for b in self.proposal.blocks_of(site)}
-        if {b.name: b.values for b in header.blocks} != expected:
-            raise InvalidInput(f"expected the blocks {sorted(expected)} of {site!r} with their lengths")
-        return header
-
-    async def _add(self, number: int, site: str, header: UpdateHeader) -> None:
-        path = self._store.update_path(self.proposal.study, number, header.body_hash)
-        if self._sum is None:
-            raise Refused(f"round {number} is not open")
-        try:
-            await self._sum.add(site, path, header.blocks)
-        except WorkerDied as error:
-            await self._rebuild_sum(number, set(self._documents(number, "update")))
-            raise InvalidInput("these ciphertexts cannot be read; encrypt and send them again") from error
-
-    async def _rebuild_sum(self, number: int, sites: set[str]) -> None:
-        """Start the sum afresh from the stored ciphertexts of ``sites``."""
-        if self._sum is None:
-            self._sum = RunningSumProcess(self.proposal.encryption)
-        await self._sum.restart({b.name: b.length for b in self.proposal.exchanged_blocks()})
-        for site, document in self._documents(number, "update").items():
-            if site in sites:
-                header = parse(UpdateHeader, dict(document["payload"]))
-                path = self._store.update_path(self.proposal.study, number, header.body_hash)
-                await self._sum.add(site, path, header.blocks)
+    def refused(self, party: str, number: int, reason: str) -> None:
+        """Take note that ``party`` will not do its part of a round; what it was asked is withdrawn."""
+        self._refusals[(number, party)] = reason
+        self._board.withdraw(self.proposal.study, party=party, when=lambda i: i.round == number)
+        self.wake()
 
     def wake(self) -> None:
         """Let the runner look again at what has arrived."""
@@ -342,17 +322,20 @@ class StudyRunner:
     def _documents(self, number: int, kind: str, closing: int | None = None) -> dict[str, dict[str, Any]]:
         return self._store.documents(self.proposal.study, number, kind, closing=closing)
 
+    def _refusing(self, number: int) -> set[str]:
+        return {party for round_, party in self._refusals if round_ == number}
+
     def _enough(self, sites: set[str]) -> bool:
         return all(
-            len(sites & set(self.proposal.contributors(b))) >= self.proposal.min_sites
+            len(self.proposal.institutions(sites & set(self.proposal.contributors(b)))) >= self.proposal.min_sites
             for b in self.proposal.exchanged_blocks()
         )
 
     def _require_enough(self, number: int, sites: set[str]) -> None:
         if not self._enough(sites):
             raise StudyPaused(
-                f"round {number}: expected at least {self.proposal.min_sites} sites per block, got {len(sites)} "
-                "in all; bring the missing sites back and resume the study"
+                f"round {number}: expected updates of at least {self.proposal.min_sites} institutions per block, got "
+                f"those of {len(sites)} sites; bring the missing sites back and resume the study"
             )
 
     def _item(

@@ -27,13 +27,14 @@ from datasites.contract import (
     RoundKey,
     Signed,
     SumResult,
+    UpdateHeader,
     dump,
     open_sealed,
     parse,
 )
 from datasites.envelope import unpack_envelope
 from datasites.roster import Roster
-from orchestrator.authentication import Authenticator
+from orchestrator.authentication import Authenticator, StreamedCall
 from orchestrator.board import Board
 from orchestrator.mailbox import Bell, create_mailbox_router
 from orchestrator.mailbox_store import MailboxStore
@@ -41,12 +42,14 @@ from orchestrator.problems import install_problem_handlers
 from orchestrator.rounds import StudyRunner
 from orchestrator.status import study_status
 from orchestrator.store import Store
+from orchestrator.uploads import receive
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
 from privacy.journal import Journal
 
 _LONGEST_WAIT_SECONDS = 25.0
+_MOST_REFUSALS = 20
 
 
 @dataclass
@@ -222,12 +225,20 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         return {"key_hash": key.key_hash}
 
     @app.put("/studies/{study}/rounds/{number}/update")
-    async def put_update(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
-        signed, body = unpack_envelope(await request.body())
-        if len(body) != signed.payload.get("body_bytes") or sha256_hex(body) != signed.payload.get("body_hash"):
-            raise InvalidInput("the ciphertexts do not have the signed length and hash; send them again")
-        await service.runner(study).receive_update(party.name, signed, body, number)
-        return {"body_hash": str(signed.payload["body_hash"])}
+    async def put_update(
+        study: str, number: int, request: Request, call: StreamedCall = Depends(authenticate.streamed)
+    ) -> dict[str, str]:
+        runner = service.runner(study)
+        headers: list[UpdateHeader] = []
+
+        def announced(signed: Signed) -> int:
+            headers.append(runner.intake.announced(call.party.name, signed, number))
+            return headers[0].body_bytes
+
+        folder = service.store.update_folder(study, number)
+        async with receive(request, call.body_hash, folder, announced) as upload:
+            await runner.receive_update(upload, headers[0])
+        return {"body_hash": headers[0].body_hash}
 
     @app.post("/studies/{study}/rounds/{number}/attestation")
     async def attest(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
@@ -236,7 +247,9 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         signed = parse(Signed, await request.json())
         attestation = open_sealed(signed, "attestation", participant.public_key, Attestation)
         closing = _closing_of(service.store, attestation, study, number)
-        service.store.put_document(study, number, "attestation", signed, closing=closing, author=party.name)
+        await asyncio.to_thread(
+            service.store.put_document, study, number, "attestation", signed, closing=closing, author=party.name
+        )
         service.board.withdraw(study, party=party.name, when=lambda i: i.kind == "attest")
         runner.wake()
         return {"list_hash": attestation.list_hash}
@@ -249,7 +262,7 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
         if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
             raise InvalidInput("the result names another study or round, or other integers, than it carries")
-        service.store.put_blob(body)
+        await asyncio.to_thread(service.store.put_blob, body)
         service.store.put_document(study, number, "result", signed, author=party.name)
         runner.wake()
         return {"integers_hash": result.integers_hash}
@@ -261,10 +274,15 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         refusal = open_sealed(signed, "refusal", party.public_key, Refusal)
         if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
             raise InvalidInput("the refusal names another study, round or party than its address")
-        service.store.put_document(study, number, "refusal", signed, author=party.name)
-        service.board.withdraw(study, party=party.name)
-        service.journal.append("refusal", dump(refusal))
-        runner.wake()
+        if party.name != runner.proposal.keyholder.name:
+            runner.proposal.participant(party.name)
+        if not 1 <= number <= runner.proposal.rounds:
+            raise InvalidInput(f"expected a round between 1 and {runner.proposal.rounds}, got {number}")
+        earlier = service.store.count(study, number, "refusal", author=party.name)
+        if earlier < _MOST_REFUSALS:
+            service.store.put_document(study, number, "refusal", signed, closing=earlier, author=party.name)
+            service.journal.append("refusal", dump(refusal))
+        runner.refused(party.name, number, refusal.reason)
         return {"party": party.name}
 
 

@@ -137,13 +137,21 @@ class Store:
         return None if text is None else dict(json.loads(text))
 
     def documents(self, study: str, round_: int, kind: str, *, closing: int | None = None) -> dict[str, dict[str, Any]]:
-        """Return all documents of a kind in a round, by author."""
+        """Return all documents of a kind in a round, by author (the newest closing's, unless one is named)."""
         place: dict[str, Any] = {"study": study, "round": round_, "kind": kind}
         if closing is not None:
             place["closing"] = closing
-        query = sa.select(_DOCUMENTS.c.author, _DOCUMENTS.c.document).filter_by(**place).order_by(_DOCUMENTS.c.author)
+        query = sa.select(_DOCUMENTS.c.author, _DOCUMENTS.c.document).filter_by(**place)
+        query = query.order_by(_DOCUMENTS.c.author, _DOCUMENTS.c.closing)
         with self._engine.connect() as connection:
             return {author: json.loads(text) for author, text in connection.execute(query).all()}
+
+    def count(self, study: str, round_: int, kind: str, *, author: str) -> int:
+        """Return how many documents of a kind somebody left in a round, over all closings."""
+        place = {"study": study, "round": round_, "kind": kind, "author": author}
+        with self._engine.connect() as connection:
+            query = sa.select(sa.func.count()).select_from(_DOCUMENTS).filter_by(**place)
+            return int(connection.execute(query).scalar() or 0)
 
     def last_round(self, study: str, kind: str) -> int:
         """Return the last round that has a document of this kind; 0 if none has."""
@@ -176,17 +184,13 @@ class Store:
         """Return the blob's bytes."""
         return self.blob_path(digest).read_bytes()
 
-    def put_update(self, study: str, round_: int, data: bytes) -> str:
-        """Keep the ciphertexts of one site's update; return their hash."""
-        digest = sha256_hex(data)
-        path = self.update_path(study, round_, digest)
-        if not path.exists():
-            write_atomically(path, data)
-        return digest
+    def update_folder(self, study: str, round_: int) -> Path:
+        """Return where the ciphertexts of a round lie."""
+        return self._folder / "updates" / sha256_hex(study.encode())[:16] / str(round_)
 
     def update_path(self, study: str, round_: int, digest: str) -> Path:
         """Return where the ciphertexts with this hash lie."""
-        return self._folder / "updates" / sha256_hex(study.encode())[:16] / str(round_) / _checked_digest(digest)
+        return self.update_folder(study, round_) / _checked_digest(digest)
 
     def drop_updates(self, study: str, round_: int, digests: Iterable[str]) -> None:
         """Remove the ciphertexts of a finished round."""

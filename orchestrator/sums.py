@@ -64,11 +64,12 @@ class RunningSumProcess:
             return await asyncio.to_thread(path.read_bytes)
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process; its sum is lost."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
         self._process = None
+        self.sites = set()
 
     async def _ask(self, command: Mapping[str, Any]) -> None:
         async with self._lock:
