@@ -24,6 +24,7 @@ from datasites.lifecycle import Loop, announce, bind
 from datasites.policy import Policy
 from datasites.portal.app import create_portal
 from datasites.publishing import Datasets
+from datasites.reporting import write_reports_apart
 from datasites.rounds import RoundParticipant
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
@@ -240,7 +241,7 @@ class Worker:
             if item.kind != "finished":
                 self._datasite.participant.handle(item)
             elif item.study not in self._reported:
-                portal_facts.write_reports(self._datasite, item.study)
+                write_reports_apart(self._datasite.home)
                 self._reported.add(item.study)
         self._queue.handled()
         return 0.0

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasites.approval_records import Request
 from datasites.contract import Proposal
-from datasites.files import write_atomically
 from datasites.portal.context import (
     BudgetLine,
     CostPreview,
@@ -20,8 +18,7 @@ from datasites.portal.context import (
     StudyStatus,
 )
 from datasites.sandbox import available_layers
-from privacy.ledger_costs import ZERO, cost_from_json
-from privacy.ledger_views import Account, StudyAccount
+from privacy.ledger_views import Account, StudyAccount, timeline
 
 if TYPE_CHECKING:
     from datasites.daemon import Datasite
@@ -84,19 +81,11 @@ def _budget_line(datasite: Datasite, population: str) -> BudgetLine:
 
 
 def _timeline(datasite: Datasite, population: str) -> tuple[Spending, ...]:
-    """Return the epsilon after every charge, by the time at which it was written."""
-    account = datasite.ledger.account(population)
-    delta = account.cap.delta if account.cap else 0.0
-    spent, points = ZERO, []
-    for entry in datasite.ledger.entries():
-        if entry.kind not in ("charge", "release", "import") or entry.body["population"] != population:
-            continue
-        spent = spent + cost_from_json(entry.body["cost"])
-        what = f"round {entry.body['round']}" if entry.kind == "charge" else str(entry.body["name"])
-        points.append(
-            Spending(at=entry.at, study=str(entry.body.get("study") or ""), event=what, epsilon=spent.epsilon(delta))
-        )
-    return tuple(points)
+    """Return the epsilon spent after every entry that concerns a population, oldest first."""
+    return tuple(
+        Spending(at=point.at, study=point.study or "", event=point.event, epsilon=point.spent.epsilon)
+        for point in timeline(datasite.ledger.entries(), population)
+    )
 
 
 def studies(datasite: Datasite) -> tuple[StudyStatus, ...]:
@@ -151,19 +140,3 @@ def reports(folder: Path) -> tuple[ReportFile, ...]:
             made = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).isoformat(timespec="seconds")
             found.append(ReportFile(name=path.name, title=title, path=path, created=made))
     return tuple(found)
-
-
-def write_reports(datasite: Datasite, study: str) -> None:
-    """Write the privacy reports after a study has finished, and the summary that machines read."""
-    folder = datasite.home.folder / "reports"
-    folder.mkdir(exist_ok=True, mode=0o700)
-    for line in budget(datasite):
-        summary = {
-            "site": datasite.site,
-            "study": study,
-            "population": line.population,
-            "epsilon_spent": line.spent,
-            "epsilon_cap": line.cap,
-            "delta": line.delta,
-        }
-        write_atomically(folder / "summary.json", json.dumps(summary).encode())

@@ -139,6 +139,16 @@ def datasite_ingest(
         show({"out": str(out), "federation": plan.name, "task": plan.task, "sites": sites_made, "test": len(plan.test)})
 
 
+@datasite_app.command("report")
+def datasite_report(home: HomeOption) -> None:
+    """Write the privacy budget audit report (HTML, PDF, JSON) from ledger and journal."""
+    from datasites.home import Home
+    from datasites.reporting import write_reports
+
+    for path in write_reports(Home(folder=home)):
+        typer.echo(path)
+
+
 @datasite_app.command("run")
 def datasite_run(home: HomeOption, end_with_parent: ParentOption = False) -> None:
     """Run a datasite: portal, PySyft node and rounds."""

@@ -1,0 +1,87 @@
+"""Writes a datasite's privacy reports in a process of its own (``python -m datasites.reporting HOME``).
+
+Plots and PDF need libraries that a daemon should not carry. The report is read from the ledger, the journal and the
+approvals of the home; ``summary.json`` beside it is what machines read first.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from datasites.approvals import ApprovalStore
+from datasites.files import write_atomically
+from datasites.home import Home
+from datasites.policy import Policy
+from privacy.errors import TesseraError
+from privacy.journal import Journal
+from privacy.ledger import Ledger
+
+_LONGEST_SECONDS = 300.0
+
+
+def write_reports(home: Home) -> tuple[Path, ...]:
+    """Write HTML, PDF, JSON and summary into the home's ``reports`` folder; return the paths of the reports."""
+    from datasites.report.build import build_report
+    from datasites.report.writing import write_all
+
+    config, identity = home.config(), home.identity()
+    journal = Journal(home.folder / "journal.sqlite", identity)
+    ledger = Ledger(home.folder / "ledger.sqlite", identity)
+    approvals = ApprovalStore(
+        home.folder / "approvals.sqlite",
+        site=config.name,
+        identity=identity,
+        policy=Policy.load(home.folder / "policy.toml"),
+        record=journal.append,
+    )
+    folder = home.folder / "reports"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    try:
+        report = build_report(
+            site=config.name,
+            institution=config.institution,
+            folder=home.folder,
+            ledger=ledger,
+            journal=journal,
+            requests=approvals.requests(),
+        )
+        paths = write_all(report, folder)
+        write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())
+    finally:
+        for store in (approvals, ledger, journal):
+            store.close()
+    return paths
+
+
+def summary(ledger: Ledger, site: str) -> dict[str, Any]:
+    """Return what was spent of which cap, for the population that has spent most."""
+    accounts = [ledger.account(population) for population in ledger.populations()]
+    most = max(accounts, key=lambda account: account.spent.epsilon)
+    return {
+        "site": site,
+        "population": most.population,
+        "epsilon_spent": most.spent.epsilon,
+        "epsilon_cap": most.cap.epsilon if most.cap else None,
+        "delta": most.spent.delta,
+        "studies": {s.study: {"rounds": len(s.charged_rounds), "epsilon": s.spent.epsilon} for s in most.studies},
+    }
+
+
+def write_reports_apart(home: Home) -> None:
+    """Write the reports in a process of their own.
+
+    Raises:
+        TesseraError: it failed; its message is in this process's log.
+    """
+    command = [sys.executable, "-m", "datasites.reporting", str(home.folder)]
+    done = subprocess.run(command, check=False, timeout=_LONGEST_SECONDS, stdin=subprocess.DEVNULL)  # noqa: S603  our own module
+    if done.returncode != 0:
+        raise TesseraError("the privacy report could not be written; the reason is in the log above")
+
+
+if __name__ == "__main__":
+    write_reports(Home(folder=Path(sys.argv[1])))
