@@ -9,13 +9,16 @@ on the tri-modal federation holds for most of them. The shared head is the addit
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
 
 from models.batch import Batch, cohort_indicator, has
-from models.config import MODALITIES, ModelConfig
+from models.config import INPUT_GAINS, MODALITIES, ModelConfig
 from models.encoder import encoder
+
+NETWORK_NORM = 10.0
 
 
 class FusionNetwork(nn.Module):
@@ -34,6 +37,8 @@ class FusionNetwork(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, self.outputs, bias=False) for name in names})
         self.cohort = nn.Linear(self.cohorts, self.outputs, bias=False)
 
+        self.scales = input_scales(config)
+
     def forward(self, batch: Batch) -> Tensor:
         """Return the cumulative logits, float32 [B, classes - 1]."""
         fused = torch.cat([self._embed(batch, m) for m in self.encoders], dim=1)
@@ -45,7 +50,7 @@ class FusionNetwork(nn.Module):
 
     def _embed(self, batch: Batch, modality: str) -> Tensor:
         present = has(batch, modality)
-        embedding: Tensor = self.encoders[modality](batch[modality]) * present
+        embedding: Tensor = self.encoders[modality](batch[modality] * self.scales[modality]) * present
         if modality in self.tokens:
             embedding = embedding + self.tokens[modality](1.0 - present)
         return embedding
@@ -63,6 +68,8 @@ class LateFusionNetwork(nn.Module):
         )
         self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
 
+        self.scales = input_scales(config)
+
     def forward(self, batch: Batch) -> Tensor:
         """Return the cumulative logits, float32 [B, classes - 1]."""
         bias, unimodal = self.parts(batch)
@@ -71,8 +78,19 @@ class LateFusionNetwork(nn.Module):
     def parts(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cohort's logits and those of every modality (zero where absent), [B, classes - 1] each."""
         bias: Tensor = self.cohort(cohort_indicator(batch, self.cohorts))
-        unimodal = {m: self.heads[m](self.encoders[m](batch[m])) * has(batch, m) for m in self.encoders}
+        unimodal = {
+            m: self.heads[m](self.encoders[m](batch[m] * self.scales[m])) * has(batch, m) for m in self.encoders
+        }
         return bias, unimodal
+
+
+def input_scales(config: ModelConfig) -> dict[str, float]:
+    """Return the public factor on each modality's inputs, which brings a record's inputs to a norm near ten."""
+    maps = config.architecture == "convolutional"
+    return {
+        m: 1.0 if maps and m == "image" else NETWORK_NORM * INPUT_GAINS[m] / math.sqrt(n)
+        for m, n in config.features.items()
+    }
 
 
 def combinations(modalities: tuple[str, ...]) -> list[str]:

@@ -1,15 +1,22 @@
-"""Proximity-aware client weighting: sites whose updates agree with the others' count more.
+"""Proximity-aware client weighting: sites whose updates agree with their peers' count more.
 
 The published weight compares a site's update with the global one, which contains it::
 
     prox_k = <update_k, global update>
 
-That rewards whoever dominates the average, so ours is **leave-one-out**: the site takes its own weighted update out
-of the public mean first. Only the angle counts (an inflated norm gains nothing), it is smoothed over rounds, and
-the weights go through the bounds that sites and keyholder enforce (:mod:`orchestrator.weights`).
+Ours changes five things, each for a reason seen on the TCGA federations (docs/results.md):
 
-Under local noise a site's own noised update and the public model are already released: this is post-processing and
-costs nothing. Under shared noise a single update carries too little noise, so weighting by it is refused.
+* **leave-one-out**: the site takes its own weighted update out of the public mean first; the published rule rewards
+  whoever dominates the average;
+* only the angle counts: an inflated norm gains nothing;
+* a site is compared with the sites of its own cohort, whose total weight is kept: another cancer is not bad data;
+* cosines are smoothed, and only what is clearly below the cohort (``tolerance``) is turned down;
+* they are read in the first ``rounds`` rounds and then kept: near the optimum honest sites disagree with each other
+  as much as bad ones do.
+
+Weights then go through the bounds that sites and keyholder enforce (:mod:`orchestrator.weights`). Under local noise
+a site's own noised update and the public model are already released: this is post-processing and costs nothing.
+Under shared noise a single update carries too little noise, so weighting by it is refused.
 """
 
 from __future__ import annotations
@@ -32,18 +39,26 @@ Similarity = Literal["cosine", "inner-product"]
 class ProximityRule:
     """How proximities become weights.
 
-    ``sharpness`` b: the weight is exp(b cosine); ``smoothing`` in [0, 1) is the weight of past rounds.
-    ``published`` uses the raw similarity with the whole global update, cut at zero, without smoothing.
+    ``sharpness`` b: the weight is exp(-b shortfall), where the shortfall is how far a site's proximity lies more than
+    ``tolerance`` below its cohort's; ``smoothing`` in [0, 1) is the weight of past rounds; ``rounds`` is how many
+    rounds are read. ``published`` uses the raw similarity with the whole global update, block by block, every round,
+    cut at zero.
     """
 
     similarity: Similarity = "cosine"
     published: bool = False
-    sharpness: float = 5.0
+    sharpness: float = 10.0
+    tolerance: float = 0.1
     smoothing: float = 0.8
+    rounds: int = 6
 
     def __post_init__(self) -> None:
-        if not (self.sharpness >= 0 and 0 <= self.smoothing < 1):
-            raise InvalidInput("expected sharpness of at least 0 and smoothing in [0, 1)")
+        if not (self.sharpness >= 0 and self.tolerance >= 0 and 0 <= self.smoothing < 1 and self.rounds >= 1):
+            raise InvalidInput("expected sharpness and tolerance >= 0, smoothing in [0, 1) and a round to read")
+
+    def reads(self, number: int) -> bool:
+        """Return whether round ``number`` (from 1) is read."""
+        return self.published or number <= self.rounds
 
 
 def proximity(update: Vector, mean: Vector, share: float, rule: ProximityRule) -> float:
@@ -77,16 +92,51 @@ def smooth(past: Mapping[str, float], now: Mapping[str, float], rule: ProximityR
     return {**past, **{s: keep * past.get(s, value) + (1 - keep) * value for s, value in now.items()}}
 
 
-def weighted(counts: Mapping[str, float], proximities: Mapping[str, float], rule: ProximityRule) -> dict[str, float]:
-    """Return raw weights by site: the patient count times the factor of its proximity; bound them before use.
+def shortfalls(
+    proximities: Mapping[str, Mapping[str, float]], counts: Mapping[str, float], cohorts: Mapping[str, object]
+) -> dict[str, float]:
+    """Return how far every site's proximity lies above (+) or below (-) its cohort's, averaged over its blocks.
 
-    A site without a proximity yet gets the mean factor. All proximities at or below zero (published rule): counts.
+    Args:
+        proximities: smoothed proximities by modality block and site.
+        counts: patients by site.
+        cohorts: the cohort of each site; a site alone in its cohort for a block has no shortfall there.
     """
-    factor = {s: _factor(proximities[s], rule) for s in counts if s in proximities}
-    if not factor or max(factor.values()) <= 0:
+    found: dict[str, list[float]] = {site: [] for site in counts}
+    for by_site in proximities.values():
+        for site, value in by_site.items():
+            peers = [s for s in by_site if cohorts[s] == cohorts[site]]
+            if len(peers) > 1:
+                mean = sum(counts[s] * by_site[s] for s in peers) / sum(counts[s] for s in peers)
+                found[site].append(value - mean)
+    return {site: sum(values) / len(values) if values else 0.0 for site, values in found.items()}
+
+
+def weighted(
+    counts: Mapping[str, float], below: Mapping[str, float], cohorts: Mapping[str, object], rule: ProximityRule
+) -> dict[str, float]:
+    """Return raw weights by site: patient counts turned down by the shortfall, each cohort's total kept.
+
+    Args:
+        counts: patients of the sites that hold a block.
+        below: see :func:`shortfalls`.
+        cohorts: the cohort of each site.
+        rule: sharpness and tolerance.
+    """
+    raw = {s: n * math.exp(rule.sharpness * min(0.0, below.get(s, 0.0) + rule.tolerance)) for s, n in counts.items()}
+    result = {}
+    for site in counts:
+        peers = [s for s in counts if cohorts[s] == cohorts[site]]
+        result[site] = raw[site] * sum(counts[s] for s in peers) / sum(raw[s] for s in peers)
+    return result
+
+
+def weighted_as_published(counts: Mapping[str, float], proximities: Mapping[str, float]) -> dict[str, float]:
+    """Return patient counts times the proximity cut at zero; the counts alone where nothing is above zero."""
+    factor = {s: max(0.0, proximities.get(s, 0.0)) for s in counts}
+    if not proximities or max(factor.values()) <= 0:
         return dict(counts)
-    usual = sum(factor.values()) / len(factor)
-    return {s: n * factor.get(s, usual) for s, n in counts.items()}
+    return {s: n * factor[s] for s, n in counts.items()}
 
 
 def refuse_under_shared_noise(noise: str) -> None:
@@ -100,11 +150,3 @@ def refuse_under_shared_noise(noise: str) -> None:
             "proximity weighting reads single updates, which carry only a share of the noise here; "
             "use local noise, or weights that are all 1"
         )
-
-
-def _factor(value: float, rule: ProximityRule) -> float:
-    if rule.published:
-        return max(0.0, value)
-    if rule.similarity == "inner-product":
-        return max(0.0, value)
-    return math.exp(rule.sharpness * value)

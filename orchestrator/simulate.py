@@ -182,7 +182,7 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         updates = {site.name: _site_update(study, site, number, measuring) for site in study.sites}
         weights, factors = _weights(study), _factors(study)
         means = {b.name: _mean(study, b, updates, weights[b.name]) for b in study.exchanged}
-        if settings.proximity is not None:
+        if settings.proximity is not None and settings.proximity.reads(number):
             _observe_proximity(study, updates, means, weights, settings.proximity)
     arrays = {n: p.detach().numpy() for n, p in study.model.named_parameters()}
     scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
@@ -289,13 +289,20 @@ def _equal_weights(study: Study) -> dict[str, dict[str, float]]:
 
 
 def _weights(study: Study) -> dict[str, dict[str, float]]:
-    rule, result = study.settings.proximity, {}
+    rule = study.settings.proximity
+    counts = {s.name: float(s.patients) for s in study.sites}
+    cohorts = {s.name: s.cohort for s in study.sites}
+    by_modality = {b.name: study.cosines.get(b.name, {}) for b in study.exchanged if b.modality is not None}
+    below = prox.shortfalls(by_modality, counts, cohorts)
+    result: dict[str, dict[str, float]] = {}
     for block in study.exchanged:
-        raw = {s.name: float(s.patients) for s in study.holders(block)}
+        raw = {s.name: counts[s.name] for s in study.holders(block)}
+        if rule is not None and rule.published:
+            result[block.name] = prox.weighted_as_published(raw, study.cosines.get(block.name, {}))
+            continue
         if rule is not None:
-            raw = prox.weighted(raw, study.cosines.get(block.name, {}), rule)
-        published = rule is not None and rule.published
-        result[block.name] = raw if published or len(raw) < study.settings.min_sites else _bounded(study, raw)
+            raw = prox.weighted(raw, below, cohorts, rule)
+        result[block.name] = _bounded(study, raw) if len(raw) >= study.settings.min_sites else raw
     return result
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.proximity import ProximityRule, proximity, refuse_under_shared_noise, smooth, weighted
+from orchestrator.proximity import (
+    ProximityRule,
+    proximity,
+    refuse_under_shared_noise,
+    shortfalls,
+    smooth,
+    weighted,
+    weighted_as_published,
+)
 from orchestrator.weights import bounded
 from privacy.errors import InvalidInput, Refused
 
@@ -46,30 +54,59 @@ def test_inflating_the_norm_gains_nothing():
     assert proximities(loud, equal, PUBLISHED)["s0"] > proximities(v, equal, PUBLISHED)["s0"] + 0.2
 
 
+def final_weights(vectors, cohorts=None):
+    equal = dict.fromkeys(vectors, 1.0)
+    cohorts = cohorts or dict.fromkeys(vectors, "one")
+    below = shortfalls({"mrna": proximities(vectors, equal, OURS)}, equal, cohorts)
+    return bounded(weighted(equal, below, cohorts, OURS), min_sites=3)
+
+
 def test_a_site_that_points_the_other_way_counts_less_but_within_the_bounds():
     v = updates()
     v["s4"] = -v["s4"]
-    equal = dict.fromkeys(v, 1.0)
-    raw = weighted(equal, proximities(v, equal, OURS), OURS)
-    assert max(raw, key=raw.get) != "s4" == min(raw, key=raw.get)
-    final = bounded(raw, min_sites=3)
-    assert final["s4"] == min(final.values()) >= 0.25
+    final = final_weights(v)
+    assert 0.25 <= final["s4"] < 0.5
+    assert min(final[s] for s in v if s != "s4") > 0.9
+
+
+def test_sites_that_agree_keep_their_counts():
+    counts = {"a": 100.0, "b": 50.0, "c": 80.0}
+    below = shortfalls({"mrna": {"a": 0.30, "b": 0.22, "c": 0.26}}, counts, dict.fromkeys("abc", 0))
+    assert weighted(counts, below, dict.fromkeys("abc", 0), OURS) == pytest.approx(counts)
+
+
+def test_another_cohort_is_not_bad_data():
+    v, other = updates(seed=1, sites=3), updates(seed=2, sites=2)
+    both = v | {f"o{i}": -u for i, u in enumerate(other.values())}
+    cohorts = {s: s[0] for s in both}
+    final = final_weights(both, cohorts)
+    assert min(final.values()) > 0.9
+
+
+def test_each_cohort_keeps_its_total_weight():
+    counts = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 2.0}
+    cohorts = {"a": 0, "b": 0, "c": 1, "d": 1}
+    found = weighted(counts, {"a": -0.6, "c": -0.3}, cohorts, OURS)
+    assert found["a"] + found["b"] == pytest.approx(4.0)
+    assert found["a"] < 0.2 < found["c"] < 1.0 < found["d"]
 
 
 def test_claiming_the_largest_proximity_is_bounded():
     counts = dict.fromkeys("abcde", 100.0)
-    claimed = weighted(counts, {"a": 1.0, "b": -1.0, "c": -1.0, "d": -1.0, "e": -1.0}, OURS)
-    final = bounded(claimed, min_sites=3)
+    cohorts = dict.fromkeys("abcde", 0)
+    claimed = {"mrna": {"a": 1.0, "b": -1.0, "c": -1.0, "d": -1.0, "e": -1.0}}
+    final = bounded(weighted(counts, shortfalls(claimed, counts, cohorts), cohorts, OURS), min_sites=3)
     assert final["a"] / min(final.values()) <= 4.0
 
 
 def test_published_proximities_that_are_all_negative_fall_back_to_the_counts():
-    assert weighted({"a": 3.0, "b": 1.0}, {"a": -0.2, "b": -0.1}, PUBLISHED) == {"a": 3.0, "b": 1.0}
+    assert weighted_as_published({"a": 3.0, "b": 1.0}, {"a": -0.2, "b": -0.1}) == {"a": 3.0, "b": 1.0}
+    assert weighted_as_published({"a": 3.0, "b": 1.0}, {"a": 0.5, "b": -0.1}) == {"a": 1.5, "b": 0.0}
 
 
-def test_a_site_without_a_proximity_yet_gets_the_usual_factor():
-    found = weighted({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 0.0, "b": 0.0}, OURS)
-    assert found == {"a": 1.0, "b": 1.0, "c": 1.0}
+def test_only_the_first_rounds_are_read():
+    assert [OURS.reads(n) for n in (1, 6, 7)] == [True, True, False]
+    assert PUBLISHED.reads(40)
 
 
 def test_proximities_are_smoothed_over_rounds():
