@@ -386,8 +386,31 @@ def test_two_keys_of_one_institution_count_once(story: Story) -> None:
     participants[1] = dataclasses.replace(participants[1], institution=" hospital  ALBA")
     proposal = dataclasses.replace(story.proposal, participants=tuple(participants))
     plan = dataclasses.replace(story.plan, proposal_hash=proposal.proposal_hash)
-    with pytest.raises(Refused, match="institutions in block 'image'"):
+    assert [b.name for b in proposal.exchanged_blocks()] == ["shared"]
+    with pytest.raises(Refused, match="other blocks"):
         dataclasses.replace(story, proposal=proposal, plan=plan).tell()
+    plan = dataclasses.replace(plan, weights={"shared": plan.weights["shared"]})
+    with pytest.raises(Refused, match="has other blocks"):
+        dataclasses.replace(story, proposal=proposal, plan=plan).tell()
+
+
+def test_a_list_with_two_keys_of_one_institution_is_one_short(story: Story) -> None:
+    participants = list(story.proposal.participants)
+    participants[1] = dataclasses.replace(participants[1], institution=" hospital  ALBA")
+    blocks = tuple(b for b in story.proposal.blocks if b.name == "shared")
+    proposal = dataclasses.replace(story.proposal, participants=tuple(participants), blocks=blocks)
+    weights = {"shared": story.plan.weights["shared"]}
+    plan = dataclasses.replace(story.plan, proposal_hash=proposal.proposal_hash, weights=weights)
+    shape = (BlockShape(name="shared", values=30, ciphertexts=1),)
+    length = container.body_bytes({"shared": 1}, ENCRYPTION)
+    only_shared = dataclasses.replace(
+        story,
+        proposal=proposal,
+        plan=plan,
+        header=lambda h: dataclasses.replace(h, blocks=shape, body_bytes=length),
+    )
+    with pytest.raises(Refused, match="at least 3 institutions in block 'shared', got 2"):
+        dataclasses.replace(only_shared, present=("alba", "bruna", "corva")).tell()
 
 
 # lies about the plan -------------------------------------------------------------------------------------------
