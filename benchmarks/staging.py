@@ -1,0 +1,255 @@
+"""Compare the methods on one federation, many seeds, paired: the numbers behind docs/results.md.
+
+    python benchmarks/staging.py --data ../shared/data/tcga --federation tri-modal --task early-late --seeds 20 --json
+
+Exact metrics on held-out patients of public data (or of the synthetic tables when --data is not given), outside
+the protocol. Intervals are Student's t over seeds; differences are paired with fedavg over the same seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+
+from datasites.synthetic import generate
+from datasites.tcga.federations import FEDERATIONS, SPLITS, build
+from datasites.tcga.tables import Tables, read_tables
+from models.config import MODALITIES, ModelConfig
+from models.mlp import combinations
+from orchestrator.methods import DEFAULT_METHODS, architecture_of, method, settings_of
+from orchestrator.simulate import modality_mask, score, simulate
+from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
+from privacy.errors import InvalidInput
+
+
+def main() -> int:
+    arguments = parse()
+    started = time.monotonic()
+    jobs = [(vars(arguments), seed) for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)]
+    try:
+        for name in arguments.methods:
+            method(name)
+        with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as executor:
+            results = list(executor.map(run_seed, jobs))
+    except InvalidInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    report = summarise(arguments, results) | {"seconds": round(time.monotonic() - started, 1)}
+    print(json.dumps(report) if arguments.json else table(report))
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of cohort tables; synthetic tables when not given")
+    parser.add_argument("--federation", choices=FEDERATIONS, default="tri-modal")
+    parser.add_argument("--task", choices=("I-II", "early-late", "ordinal"), default="early-late")
+    parser.add_argument("--model", choices=("linear", "mlp", "mlp-auxiliary"), default="linear")
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--epsilon", type=float, default=math.inf)
+    parser.add_argument("--delta", type=float, default=1e-4)
+    parser.add_argument("--noise", choices=("local", "shared"), default="local")
+    parser.add_argument("--split", choices=SPLITS, default="stratified")
+    parser.add_argument("--corrupt", default="", help="flip:SITE,SITE or permute")
+    parser.add_argument("--alpha", type=float, default=0.5, help="of the dirichlet federation")
+    parser.add_argument("--minimum-cases", type=int, default=30, help="of a tissue source site")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+@lru_cache(maxsize=1)
+def tables_of(data: str | None) -> Tables:
+    return read_tables(Path(data)) if data else generate(seed=0)
+
+
+@lru_cache(maxsize=1)
+def patients_of(data: str | None, task: str, cohorts: tuple[str, ...]):
+    return patients(tables_of(data), task, cohorts)
+
+
+def run_seed(job: tuple[dict, int]) -> dict[str, dict]:
+    options, seed = job
+    torch.set_num_threads(1)
+    return {name: run_method(options, seed, name) for name in options["methods"]}
+
+
+def run_method(options: dict, seed: int, name: str) -> dict:
+    chosen = method(name)
+    federation = "upper-bound" if chosen.arrangement == "upper-bound" else options["federation"]
+    sites, test, everyone = federate(options, seed, federation)
+    config = ModelConfig(
+        architecture=architecture_of(chosen, options["model"]),
+        features=everyone.features,
+        cohorts=everyone.cohorts,
+        classes=everyone.classes,
+    )
+    settings = settings_of(
+        chosen,
+        options["model"],
+        rounds=options["rounds"],
+        epsilon=options["epsilon"],
+        delta=options["delta"],
+        noise=options["noise"],
+        sites=len(sites),
+    )
+    if chosen.arrangement == "alone":
+        return alone(config, sites, test, settings, seed)
+    together = [pool(sites)] if chosen.arrangement == "pooled" else sites
+    outcome = simulate(config, together, test, settings, seed=seed)
+    return (
+        scores(outcome.final)
+        | {"curve": outcome.curve, "sites": site_scores(outcome.model, config, sites, test)}
+        | {"combinations": combination_scores(outcome.model, config, test), "weights": outcome.weights}
+        | {"scales": outcome.scales}
+    )
+
+
+def federate(options: dict, seed: int, federation: str):
+    tables = tables_of(options["data"])
+    made = build(
+        federation,
+        tables,
+        task=options["task"],
+        seed=seed,
+        minimum_cases=options["minimum_cases"],
+        alpha=options["alpha"],
+        split=options["split"],
+    )
+    everyone = patients_of(options["data"], options["task"], made.cohorts)
+    sites, test = make_sites(everyone, made)
+    kind, _, names = options["corrupt"].partition(":")
+    if kind == "flip":
+        unknown = set(names.split(",")) - {s.name for s in sites}
+        if unknown:
+            raise InvalidInput(f"--corrupt flip: no site called {sorted(unknown)[0]}; sites: {[s.name for s in sites]}")
+        sites = flip_labels(sites, names.split(","), everyone.classes)
+    elif kind == "permute":
+        sites = permute_labels(sites, seed)
+    return sites, test, everyone
+
+
+def alone(config, sites, test, settings, seed: int) -> dict:
+    """Train every site by itself and score it on its own cohort's test patients; average within cohorts first."""
+    found = {}
+    for site in sites:
+        model = simulate(config, [site], test, settings, seed=seed).model
+        rows = test["cohort"] == site.cohort
+        found[site.name] = (site.cohort, scores(score(model, {n: v[rows] for n, v in test.items()}, config)))
+    result: dict = {"sites": {name: own["auroc"] for name, (_, own) in found.items()}}
+    cohorts = sorted({cohort for cohort, _ in found.values()})
+    for key in ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error"):
+        by_cohort = {config.cohorts[c]: mean([own[key] for k, own in found.values() if k == c]) for c in cohorts}
+        result[key] = mean(list(by_cohort.values()))
+        if key == "auroc":
+            result["auroc_by_cohort"] = by_cohort
+    return result
+
+
+def scores(metrics) -> dict:
+    return asdict(metrics)
+
+
+def site_scores(model, config, sites, test) -> dict[str, float]:
+    """Return the AUROC each site would see: its cohort's test patients, with the modalities it holds."""
+    found = {}
+    for site in sites:
+        rows = (test["cohort"] == site.cohort).nonzero().ravel()
+        own = modality_mask({n: v[rows] for n, v in test.items()}, site.modalities)
+        found[site.name] = score(model, own, config).auroc
+    return found
+
+
+def combination_scores(model, config, test) -> dict[str, float]:
+    """Return the AUROC with only some modalities, over the patients who have at least one of them."""
+    found = {}
+    for name in combinations(config.modalities):
+        wanted = name.split("+")
+        columns = [MODALITIES.index(m) for m in wanted]
+        rows = (test["presence"][:, columns].amax(dim=1) > 0).nonzero().ravel()
+        found[name] = score(model, modality_mask({n: v[rows] for n, v in test.items()}, wanted), config).auroc
+    return found
+
+
+def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
+    reference = "fedavg" if "fedavg" in arguments.methods else arguments.methods[0]
+    goal = mean([r[reference]["auroc"] for r in results])
+    methods = {}
+    for name in arguments.methods:
+        runs = [r[name] for r in results]
+        entry: dict = {key: interval([run[key] for run in runs]) for key in SCORES}
+        entry["auroc_by_cohort"] = by_key(runs, "auroc_by_cohort")
+        for key in ("sites", "combinations"):
+            if key in runs[0]:
+                entry[key] = by_key(runs, key)
+        entry["worst_site"] = interval([min(run["sites"].values()) for run in runs])
+        entry["site_spread"] = interval([float(np.std(list(run["sites"].values()))) for run in runs])
+        entry[f"auroc_minus_{reference}"] = interval(
+            [run["auroc"] - r[reference]["auroc"] for run, r in zip(runs, results, strict=True)]
+        )
+        if "curve" in runs[0]:
+            curve = np.mean([run["curve"] for run in runs], axis=0)
+            entry["curve"] = [round(float(v), 4) for v in curve]
+            reached = np.flatnonzero(curve >= goal)
+            entry["rounds_to_reference"] = int(reached[0]) + 1 if len(reached) else None
+        methods[name] = entry
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "processes", "data")}
+    settings["epsilon"] = None if math.isinf(arguments.epsilon) else arguments.epsilon
+    source = "public data, outside the protocol" if arguments.data else "synthetic tables"
+    return {"settings": settings, "metrics": f"exact on {source}", "reference": reference, "methods": methods}
+
+
+SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+
+
+def by_key(runs: list[dict], key: str) -> dict[str, dict[str, float]]:
+    names = [n for n in runs[0][key] if all(n in run[key] for run in runs)]
+    return {n: interval([run[key][n] for run in runs]) for n in names}
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Return the mean and the half-width of its 95 % interval over seeds."""
+    array = np.array(values, dtype=float)
+    array = array[np.isfinite(array)]
+    if len(array) < 2:
+        return {"mean": float(array.mean()) if len(array) else math.nan, "half_width": 0.0}
+    half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
+    return {"mean": round(float(array.mean()), 4), "half_width": round(float(half), 4)}
+
+
+def mean(values: list[float]) -> float:
+    return float(np.mean(values))
+
+
+def table(report: dict) -> str:
+    reference = report["reference"]
+    lines = [f"{report['metrics']}; {report['settings']}", ""]
+    head = ["method", "AUROC", f"minus {reference}", "bal. acc.", "cross-entropy", "ECE", "worst site", "rounds"]
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, entry in report["methods"].items():
+        cells = [cell(entry[k]) for k in ("auroc", f"auroc_minus_{reference}", *SCORES[1:], "worst_site")]
+        lines.append("| " + " | ".join([name, *cells, str(entry.get("rounds_to_reference") or "-")]) + " |")
+    return "\n".join([*lines, "", f"{report['seconds']} s"])
+
+
+def cell(value: dict[str, float]) -> str:
+    return f"{value['mean']:.3f} ± {value['half_width']:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
