@@ -33,7 +33,7 @@ def pictures(populations: Sequence[PopulationReport], studies: Sequence[StudyRep
 
 
 def _over_time(population: PopulationReport) -> Picture:
-    figure, axes = _axes(3.1)
+    figure, axes = new_axes(3.1)
     times = [dt.datetime.fromisoformat(point.at) for point in population.timeline]
     spent = [_number(point.epsilon_spent) for point in population.timeline]
     promised = [_number(point.epsilon_promised_and_spent) for point in population.timeline]
@@ -62,7 +62,7 @@ def _over_time(population: PopulationReport) -> Picture:
     )
     return Picture(
         name=f"{population.name}.svg",
-        svg=_svg(figure),
+        svg=to_svg(figure),
         caption=f"Epsilon of {population.name} after every entry of the ledger "
         f"({limit}; {words.RDP}; {words.ADJACENCY}).",
         alternative=alternative,
@@ -71,7 +71,7 @@ def _over_time(population: PopulationReport) -> Picture:
 
 def _by_study(studies: Sequence[StudyReport]) -> Picture:
     shown = list(studies)[-12:]
-    figure, axes = _axes(0.9 + 0.42 * len(shown))
+    figure, axes = new_axes(0.9 + 0.42 * len(shown))
     for row, study in enumerate(reversed(shown)):
         axes.barh(row, _number(study.worst_case.value), height=0.56, color=PROMISED, alpha=0.28)
         axes.barh(row, _number(study.spent.value), height=0.56, color=SPENT)
@@ -89,13 +89,14 @@ def _by_study(studies: Sequence[StudyReport]) -> Picture:
     )
     return Picture(
         name="studies.svg",
-        svg=_svg(figure),
+        svg=to_svg(figure),
         caption=f"Epsilon by study at δ {', '.join(words.small(d) for d in deltas)} ({words.PLD}; {words.ADJACENCY}).",
         alternative=alternative + ".",
     )
 
 
-def _axes(height_inches: float) -> tuple[Any, Any]:
+def new_axes(height_inches: float) -> tuple[Any, Any]:
+    """Return a matplotlib figure of the page's width and its axes, in the reports' style."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -118,7 +119,8 @@ def _dates(axes: Any) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
-def _svg(figure: Any) -> bytes:
+def to_svg(figure: Any) -> bytes:
+    """Return a figure as SVG with the text as outlines; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
