@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,8 +164,8 @@ class ReviewRecords:
 
     def _request(self, row: tuple[Any, ...]) -> Request:
         proposal_hash, sealed, folder, received = row
-        proposal = open_proposal(parse(Signed, json.loads(sealed)))
-        if proposal.proposal_hash != proposal_hash:
+        proposal, actual_hash = _opened(sealed)
+        if actual_hash != proposal_hash:
             raise Tampered("the stored proposal does not have the hash it is stored under; restore the file")
         decided = self._read(
             "SELECT kind, person, reason, at FROM decisions WHERE hash = ? ORDER BY number", proposal_hash
@@ -179,7 +180,7 @@ class ReviewRecords:
             state=_state(decisions),
             signatures=self.signatures(proposal_hash),
             decisions=decisions,
-            approval=parse(Signed, json.loads(approval[0][0])) if approval else None,
+            approval=_signed(approval[0][0]) if approval else None,
         )
 
     def _write(self, statement: str, *values: object) -> int:
@@ -199,6 +200,18 @@ def open_proposal(signed: Signed) -> Proposal:
     """
     proposal = parse(Proposal, dict(signed.payload))
     return open_sealed(signed, PROPOSAL, proposal.orchestrator.public_key, Proposal)
+
+
+@lru_cache(maxsize=256)
+def _opened(sealed: str) -> tuple[Proposal, str]:
+    """Return a stored proposal and its hash; the same text was checked once and need not be checked again."""
+    proposal = open_proposal(_signed(sealed))
+    return proposal, proposal.proposal_hash
+
+
+@lru_cache(maxsize=512)
+def _signed(text: str) -> Signed:
+    return parse(Signed, json.loads(text))
 
 
 def _text(value: Any) -> str:
