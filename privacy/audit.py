@@ -35,7 +35,7 @@ from privacy.randomness import Randomness
 Inputs = dict[str, Tensor]
 # Trains the model in place for one round: model, records, record loss, mechanism, keyed stream.
 Trainer = Callable[[nn.Module, Inputs, RecordLoss, Mechanism, Randomness], None]
-# What is audited when nothing else is asked for: epsilon 2.65 at delta 1e-5, small enough for a broken step to stand out.
+# What is audited when nothing else is asked for: epsilon 2.65 at delta 1e-5, so that a broken step stands out.
 AUDITED = Mechanism(
     max_grad_norm=1.0, noise_multiplier=2.5, sampling_rate=0.5, steps_per_round=4, rounds=2, target_delta=1e-5
 )

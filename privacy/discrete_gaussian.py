@@ -55,9 +55,9 @@ def sample(words: Words, refine: Callable[[], int]) -> Integers:
         int64[n].
     """
     columns = draw(base_table(), words, refine)
-    first, second = columns[0::2], columns[1::2]
-    offset = np.int64(_HALF * (_MULTIPLIER + 1))
-    return first.astype(np.int64) * _MULTIPLIER + second - offset
+    half = columns.size // 2
+    samples = columns[:half] * np.int32(_MULTIPLIER) + columns[half:] - np.int32(_HALF * (_MULTIPLIER + 1))
+    return samples.astype(np.int64)
 
 
 def draw(table: AliasTable, words: Words, refine: Callable[[], int]) -> npt.NDArray[np.int32]:

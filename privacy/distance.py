@@ -6,7 +6,7 @@ Three imperfections, each with a bound proved in docs/shared-noise.md and checke
 * rounding under shared noise: the sites round their shares one by one, not the sum once;
 * saturation under shared noise: an encoded coordinate must fit its field.
 
-    >>> rounding_distance(sites=2, share_steps=3.0) < 1e-36
+    >>> rounding_distance(sites=2, share_steps=3.0) < 1e-35
     True
 """
 

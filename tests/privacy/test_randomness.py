@@ -23,7 +23,7 @@ def stream(**change: object) -> Randomness:
 def test_the_same_context_gives_the_same_bytes_for_ever() -> None:
     words = stream().uniform_words(2)
     assert words.tolist() == [15164489804387058866, 17461637837304741]
-    assert stream().grid_gaussian(3).tolist() == [174055, -13281, -110583]
+    assert stream().grid_gaussian(3).tolist() == [172219, 158933, -11533]
 
 
 @pytest.mark.parametrize(
