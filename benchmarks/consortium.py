@@ -52,7 +52,6 @@ from datasites.work import WorkQueue
 from models.config import ModelConfig
 from orchestrator.aggregation import model_from_bytes, model_to_bytes
 from orchestrator.processes import Processes, address
-from orchestrator.store import Store
 from privacy.canonical import sha256_hex
 from privacy.encryption_parameters import choose_parameters
 from privacy.errors import TesseraError
@@ -274,9 +273,9 @@ class Consortium:
         """Return the process id of orchestrator or keyholder."""
         return self.processes.children[role].pid
 
-    def stopped(self) -> Store:
-        """Return the store of an orchestrator that is not running, for reading."""
-        return Store(self.homes["orchestrator"].folder / "store")
+    def journal(self) -> Journal:
+        """Return the orchestrator's journal, for reading."""
+        return Journal(self.homes["orchestrator"].folder / "journal.sqlite", None)
 
     # studies ---------------------------------------------------------------------------------------------------
 

@@ -73,7 +73,11 @@ class RunningSumProcess:
 
     async def _ask(self, command: Mapping[str, Any]) -> None:
         async with self._lock:
-            process = await self._running()
+            if command["op"] == "start":
+                await self._ensure_running()
+            process = self._process
+            if process is None or process.returncode is not None:
+                raise WorkerDied("the summing process has ended")
             if process.stdin is None or process.stdout is None:
                 raise WorkerDied("the summing process has no pipes")
             try:
@@ -90,7 +94,7 @@ class RunningSumProcess:
         if "error" in answer:
             raise InvalidInput(str(answer["error"]))
 
-    async def _running(self) -> asyncio.subprocess.Process:
+    async def _ensure_running(self) -> None:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -101,4 +105,3 @@ class RunningSumProcess:
                 env={"PATH": os.environ.get("PATH", "")},
                 limit=1 << 20,
             )
-        return self._process

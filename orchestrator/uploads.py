@@ -6,10 +6,11 @@ header and one network chunk, whatever the length; a body that is longer than it
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from privacy.errors import InvalidInput, Refused, Tampered
 HEADER_LIMIT_BYTES = 1 << 18
 _INCOMING = ".incoming-"
 _DRAIN_BYTES = 16 << 20
+_DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class Incoming:
         if not declared.isascii() or not declared.isdigit():
             raise InvalidInput("expected an upload with a content-length")
         self.length = int(declared)
+        if self.length < 5:
+            raise InvalidInput(f"expected a signed header and a body, got {self.length} bytes")
         self._token_hash = token_hash
         self._digest = hashlib.sha256()
         self._pieces = request.stream()
@@ -80,9 +84,12 @@ class Incoming:
         return digest.hexdigest()
 
     async def drain(self) -> None:
-        """Read on without keeping anything, so that the caller hears why it was refused."""
-        while self._read_bytes < min(self.length, _DRAIN_BYTES):
-            await self._next()
+        """Read a little on without keeping anything, so that an honest caller hears why it was refused."""
+        if self.length <= _DRAIN_BYTES:
+            with suppress(TimeoutError, InvalidInput):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    while self._read_bytes < self.length:
+                        await self._next()
 
     async def _take(self, count: int) -> bytearray:
         while len(self._buffer) < count:

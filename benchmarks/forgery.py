@@ -1,0 +1,137 @@
+"""Updates made by hand, honest or not: what an attacker with a site's key, or without one, can send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import numpy as np
+from consortium import Hospital, steps_of
+
+from datasites.contract import BlockShape, Proposal, RoundPlan, Signed, UpdateHeader, WorkItem, dump, parse, seal
+from datasites.envelope import pack_envelope
+from datasites.files import write_atomically
+from datasites.tokens import make_token
+from privacy import ckks, container
+from privacy.canonical import sha256_hex
+from privacy.identity import Identity
+
+Blocks = Mapping[str, list[bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forger:
+    """Makes updates of one hospital for one round and sends them any way it likes."""
+
+    hospital: Hospital
+    index: int
+    proposal: Proposal
+    item: WorkItem
+
+    @property
+    def identity(self) -> Identity:
+        """The hospital's own key."""
+        return self.hospital.home.identity()
+
+    @property
+    def path(self) -> str:
+        """Where updates of this round go."""
+        return f"/studies/{self.item.study}/rounds/{self.item.round}/update"
+
+    @property
+    def plan(self) -> RoundPlan:
+        """The plan of the round."""
+        return parse(RoundPlan, dict(self.item.documents["plan"].payload))
+
+    def ciphertexts(self, integers: Mapping[str, np.ndarray] | None = None) -> dict[str, list[bytes]]:
+        """Encrypt what the hospital would send, or other integers."""
+        key = self.hospital.client.get_bytes(f"/blobs/{self.plan.key_hash}")
+        values = integers or {
+            b.name: steps_of(self.index, b.name, b.length)
+            for b in self.proposal.blocks_of(self.hospital.participant.site)
+        }
+        return {name: ckks.encrypt(key, self.proposal.encryption, v) for name, v in values.items()}
+
+    def header(self, body: bytes, /, **changes: Any) -> UpdateHeader:
+        """Return the header of ``body``, with ``changes``."""
+        site = self.hospital.participant.site
+        encryption = self.proposal.encryption
+        header = UpdateHeader(
+            study=self.item.study,
+            proposal_hash=self.proposal.proposal_hash,
+            round=self.item.round,
+            plan_hash=self.plan.plan_hash,
+            site=site,
+            blocks=tuple(
+                BlockShape(name=b.name, values=b.length, ciphertexts=encryption.ciphertexts_for(b.length))
+                for b in self.proposal.blocks_of(site)
+            ),
+            body_hash=sha256_hex(body),
+            body_bytes=len(body),
+            releases={},
+            journal_head="0" * 64,
+            ledger_head="0" * 64,
+        )
+        return replace(header, **changes)
+
+    def envelope(self, blocks: Blocks, /, *, signer: Identity | None = None, **changes: Any) -> bytes:
+        """Return a whole upload."""
+        return self.envelope_of(container.pack(blocks), signer=signer, **changes)
+
+    def envelope_of(self, body: bytes, /, *, signer: Identity | None = None, **changes: Any) -> bytes:
+        """Return a whole upload of any bytes."""
+        return pack_envelope(self.signed(body, signer=signer, **changes), body)
+
+    def signed(self, body: bytes, /, *, signer: Identity | None = None, **changes: Any) -> Signed:
+        """Return the signed header alone."""
+        return seal(signer or self.identity, "update", self.header(body, **changes))
+
+    def token(self, body: bytes, *, signer: Identity | None = None, path: str = "") -> str:
+        """Return a token for one upload."""
+        return make_token(
+            signer or self.identity,
+            audience=self.proposal.orchestrator.public_key,
+            method="PUT",
+            target=path or self.path,
+            body_hash=sha256_hex(body),
+        )
+
+    def send(self, body: Any, token: str | None, path: str = "") -> httpx.Response:
+        """Send bytes with any token."""
+        headers = {} if token is None else {"Authorization": token}
+        return httpx.put(self.hospital.url + (path or self.path), content=body, headers=headers, trust_env=False)
+
+    def commit(self, blocks: Blocks) -> httpx.Response:
+        """Send ciphertexts and remember them as the hospital's own, so that it will attest them."""
+        body = container.pack(blocks)
+        signed = self.signed(body)
+        folder = self.hospital.home.round_folder(self.item.study, self.item.round)
+        write_atomically(folder / "plan.json", json.dumps(dump(self.plan)).encode())
+        write_atomically(folder / "update.bin", body)
+        write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
+        return self.upload(pack_envelope(signed, body))
+
+    def upload(self, envelope: bytes) -> httpx.Response:
+        """Send an upload with a good token."""
+        return self.send(envelope, self.token(envelope))
+
+
+def with_coefficient(ciphertext: bytes, position: int, value: int) -> bytes:
+    """Return a ciphertext with one coefficient replaced."""
+    changed = bytearray(ciphertext)
+    changed[8 * position : 8 * position + 8] = value.to_bytes(8, "little")
+    return bytes(changed)
+
+
+def transparent(ciphertext: bytes) -> bytes:
+    """Return a ciphertext whose second polynomial is zero."""
+    return ciphertext[: len(ciphertext) // 2] + bytes(len(ciphertext) // 2)
+
+
+def probing(ciphertext: bytes, scale: int = 1 << 45) -> bytes:
+    """Return (0, B): a valid polynomial that makes the decryption depend on the secret key alone."""
+    half = len(ciphertext) // 2
+    return bytes(half) + scale.to_bytes(8, "little") * (half // 8)
