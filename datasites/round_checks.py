@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from datasites.contract import Commitments, Proposal, RoundKey, RoundPlan, Signed, UpdateHeader, open_sealed, parse
+from datasites.shared_encoding import share_integers
 from privacy.encryption_parameters import check_security
 from privacy.errors import InvalidInput, Refused
 from privacy.randomness import Randomness
@@ -100,6 +101,9 @@ def checked_update(values: np.ndarray, length: int) -> np.ndarray:
 def noise_only(proposal: Proposal, site: str, randomness: Randomness) -> TrainingResultParts:
     """Return what a site sends when its worker failed: no data, the usual noise, the usual shapes."""
     mechanism, training = proposal.mechanism, proposal.training
+    if proposal.noise == "shared":
+        zeros = {b.name: share_integers(proposal, b, np.zeros(b.length), randomness) for b in proposal.blocks_of(site)}
+        return {name: values.astype(np.float32) for name, values in zeros.items()}
     records = max(1, proposal.participant(site).dataset.patients)
     step = training.learning_rate * mechanism.share_deviation / (mechanism.sampling_rate * records)
     deviation = step * math.sqrt(mechanism.steps_per_round)

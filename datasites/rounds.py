@@ -42,6 +42,7 @@ from datasites.environment import current_environment
 from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
+from datasites.shared_encoding import checked_integers
 from privacy import ckks, tags
 from privacy.canonical import sha256_hex
 from privacy.container import pack, unpack
@@ -208,13 +209,17 @@ class RoundParticipant:
         rounding = self._randomness(proposal, plan, reference).child("rounding")
         blocks: dict[str, list[bytes]] = {}
         for block in proposal.blocks_of(self.site):
-            integers = quantise(
-                round_checks.checked_update(result.updates[block.name], block.length),
-                bound=proposal.training.update_bound,
-                weight=float(plan.weights[block.name][self.site]),
-                levels=proposal.encryption.levels,
-                uniform=rounding.child(block.name).uniform,
-            )
+            values = round_checks.checked_update(result.updates[block.name], block.length)
+            if proposal.noise == "shared":
+                integers = checked_integers(proposal, values)
+            else:
+                integers = quantise(
+                    values,
+                    bound=proposal.training.update_bound,
+                    weight=float(plan.weights[block.name][self.site]),
+                    levels=proposal.encryption.levels,
+                    uniform=rounding.child(block.name).uniform,
+                )
             blocks[block.name] = ckks.encrypt(key, proposal.encryption, integers)
         body = pack(blocks)
         header = UpdateHeader(

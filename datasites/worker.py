@@ -26,6 +26,7 @@ from datasites.contract import Proposal, RoundPlan, parse
 from datasites.dataset import case_ids, load, membership, read_schema
 from datasites.loss_release import released_losses
 from datasites.plan_checks import check_independence
+from datasites.shared_encoding import share_integers
 from datasites.worker_protocol import RESULT_NAME, WorkerJob
 from models.batch import to_tensors
 from models.config import MODALITIES, ModelConfig
@@ -86,6 +87,8 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         from_bytes(model, job.model.read_bytes())
     releases = _releases(job, model, record_loss, training, validation, randomness)
     blocks = proposal.blocks_of(job.site)
+    if proposal.noise == "shared":
+        return _shares(job, model, record_loss, training, randomness), {"releases": releases, "checks": checks}
     before = {block.name: flatten(model, block.parameters) for block in blocks}
     _train(job, model, record_loss, training, randomness)
     vectors = {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}
@@ -125,6 +128,26 @@ def _releases(
         release=mechanism.losses,
         randomness=stream,
     )
+
+
+def _shares(
+    job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness
+) -> dict[str, np.ndarray]:
+    """Return one step's clipped gradient sum with this site's share of the noise, as integers in float32."""
+    owner = {name: block.modality for block in job.proposal.blocks for name in block.parameters}
+    sums = dp_sgd.clipped_gradient_sum(
+        model,
+        inputs,
+        record_loss,
+        job.proposal.mechanism,
+        randomness.child("training"),
+        modality_of_parameter=owner.get,
+    )
+    vectors = {}
+    for block in job.proposal.blocks_of(job.site):
+        flat = np.concatenate([sums[name].reshape(-1) for name in block.parameters])
+        vectors[block.name] = share_integers(job.proposal, block, flat, randomness).astype(np.float32)
+    return vectors
 
 
 def _train(job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness) -> None:

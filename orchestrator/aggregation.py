@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from safetensors.numpy import load, save
 
-from datasites.contract import Block, Training
+from datasites.contract import Block, Proposal, RoundPlan, Training
+from datasites.shared_encoding import block_gradient
 from privacy.errors import InvalidInput
+from privacy.quantise import dequantise
 
 _BETA_1, _BETA_2, _TAU = 0.9, 0.99, 1e-3
 
@@ -35,6 +37,44 @@ def scatter(model: Arrays, block: Block, values: np.ndarray) -> None:
         size = model[name].size
         model[name] = values[start : start + size].reshape(model[name].shape).astype(np.float32)
         start += size
+
+
+def mean_updates(
+    proposal: Proposal,
+    plan: RoundPlan,
+    model: Mapping[str, np.ndarray],
+    totals: Mapping[str, np.ndarray],
+    sites: Sequence[str],
+) -> Arrays:
+    """Return each exchanged block's mean update from the decrypted integers, float32.
+
+    Under local noise the mean is over the weights that arrived. Under shared noise the total is a noised gradient sum
+    over the union of the hospitals, and the update is one step of gradient descent with weight decay.
+
+    Args:
+        proposal: the study's.
+        plan: the round's.
+        model: parameters before the round.
+        totals: block name to integers.
+        sites: whose updates are in the sum.
+    """
+    updates = {}
+    for block in proposal.exchanged_blocks():
+        total = totals[block.name].astype(np.int64)
+        if proposal.noise == "shared":
+            gradient = block_gradient(proposal, block, total, sites)
+            gradient = gradient + proposal.training.weight_decay * gather(model, block)
+            scale = plan.scales.get(block.name, 1.0)
+            updates[block.name] = (-proposal.training.learning_rate * scale * gradient).astype(np.float32)
+        else:
+            weights = plan.weights[block.name]
+            updates[block.name] = dequantise(
+                total,
+                bound=proposal.training.update_bound,
+                levels=proposal.encryption.levels,
+                total_weight=sum(weights[site] for site in sites if site in weights),
+            )
+    return updates
 
 
 @dataclass

@@ -234,6 +234,7 @@ def _study(
         noise=settings.noise,  # type: ignore[arg-type]  # checked above
         architecture=settings.architecture,  # type: ignore[arg-type]  # checked above
         seed=settings.seed if settings.public_noise else None,
+        min_sites=max(3, len(offers) - 1) if settings.noise == "shared" else 3,
     )
     proposal = submit(node, home, client, study, offers)
     for block in local_blocks(proposal):
@@ -241,7 +242,7 @@ def _study(
     progress.step("Waiting for the hospitals to review and approve")
     _approve(settings, progress, homes, reviewers, proposal.proposal_hash, processes)
     status = _wait(progress, client, proposal.rounds, processes)
-    progress.step("Evaluating on held-out patients")
+    progress.step("Evaluating on held-out patients; hospitals write their privacy reports")
     metrics = final_metrics(client, status, prepared.test)
     return {
         **status,
@@ -325,7 +326,7 @@ def _site_result(home: Home, site: Any, status: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _wait_for_report(home: Home, seconds: float = 60.0) -> dict[str, Any]:
+def _wait_for_report(home: Home, seconds: float = 240.0) -> dict[str, Any]:
     path = home.folder / "reports" / "summary.json"
     deadline = time.monotonic() + seconds
     while not path.exists():

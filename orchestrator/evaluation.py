@@ -26,7 +26,7 @@ _TINY = 1e-7
 class Metrics:
     """Scores of one set of predictions; ``auroc`` is the mean of ``auroc_by_cohort``.
 
-    ``balanced_accuracy`` is also averaged over cohorts, with one threshold (the most probable class);
+    ``balanced_accuracy`` is also averaged over cohorts, decided by what stands out in the cohort (label-free);
     ``cross_entropy`` is in nats; ``calibration_error`` is the expected calibration error in 10 equal-width bins.
     """
 
@@ -90,8 +90,13 @@ def binary_auroc(score: Floats, positive: NDArray[np.bool_]) -> float:
 
 
 def balanced_accuracy(probability: Floats, label: Integers) -> float:
-    """Return the recall of the most probable class, averaged over the classes that occur."""
-    hits = probability.argmax(axis=1) == label
+    """Return the recall averaged over the classes that occur, deciding as if they were equally common.
+
+    The decision is the class whose probability stands out most against its mean over these cases: no label is used,
+    and a rare late stage is not lost to the commoner early one.
+    """
+    usual = probability.mean(axis=0)
+    hits = (probability / np.maximum(usual, _TINY)).argmax(axis=1) == label
     return _mean([float(hits[label == value].mean()) for value in sorted(set(label.tolist()))])
 
 

@@ -211,6 +211,9 @@ def _update_bound(settings: StudySettings, mechanism: Mechanism, offers: Sequenc
     A gradient of norm C rarely puts more than a tenth of it on one coordinate; what would pass the box is projected
     on it, at every site alike.
     """
+    if settings.noise == "shared":  # the box holds a site's clipped gradient sum
+        largest = max(o.dataset.patients for o in offers)
+        return float(f"{0.1 * settings.max_grad_norm * mechanism.sampling_rate * largest:.6g}")
     records = max(1, min(o.dataset.patients for o in offers))
     rate, steps = settings.learning_rate, mechanism.steps_per_round
     drift = rate * steps * settings.max_grad_norm

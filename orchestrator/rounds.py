@@ -25,7 +25,7 @@ from datasites.contract import (
     parse,
     seal,
 )
-from orchestrator.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes
+from orchestrator.aggregation import ServerOptimizer, mean_updates, model_from_bytes, model_to_bytes
 from orchestrator.board import Board
 from orchestrator.intake import Intake
 from orchestrator.store import Store
@@ -34,7 +34,6 @@ from orchestrator.weights import fedavg_weights
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 from privacy.journal import Journal
-from privacy.quantise import dequantise
 
 _ATTEST_SECONDS = 60.0
 
@@ -261,16 +260,10 @@ class StudyRunner:
         """Divide by the weight that arrived, take the server's step, write the checkpoint."""
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
         weights = plan.payload["weights"]
-        updates = {}
-        for block in self.proposal.exchanged_blocks():
-            total_weight = sum(float(weights[block.name][h.site]) for h in headers if h.site in weights[block.name])
-            updates[block.name] = dequantise(
-                totals[block.name].astype(np.int64),
-                bound=self.proposal.training.update_bound,
-                levels=self.proposal.encryption.levels,
-                total_weight=total_weight,
-            )
         model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
+        updates = mean_updates(
+            self.proposal, parse(RoundPlan, dict(plan.payload)), model, totals, [h.site for h in headers]
+        )
         model = self._optimizer.step(model, self.proposal.exchanged_blocks(), updates)
         checkpoint = {
             "model_hash": self._store.put_blob(model_to_bytes(model)),
