@@ -69,6 +69,16 @@ def test_the_test_quarter_is_stratified_by_stage(tables):
         assert sum(case in set(federation.test) for case in late) == round(len(late) / 4)
 
 
+def test_the_site_held_out_split_keeps_every_tissue_source_site_on_one_side(tables):
+    federation = build("tri-modal", tables, task="early-late", seed=1, split="site-held-out")
+    source = {case: str(c.clinical.loc[case, "tss"]) for c in tables.cohorts.values() for case in c.clinical.index}
+    trained = {source[case] for site in federation.sites for case in site.cases}
+    tested = {source[case] for case in federation.test}
+    assert tested and not trained & tested
+    with pytest.raises(InvalidInput, match="unknown split"):
+        build("tri-modal", tables, task="early-late", seed=1, split="random")
+
+
 def test_the_tri_modal_preset_is_the_papers(tables):
     sites = build("tri-modal", tables, task="I-II", seed=0).sites
     letters = {"mrna": "M", "image": "I", "clinical": "C"}
