@@ -23,7 +23,7 @@ IDENTITY = Identity.from_seed(bytes(32))
 CONTEXT = multiprocessing.get_context("fork")
 WORKERS = 8
 ATTEMPTS = 10_000
-PLAN = StudyCost(rounds=3, round=gaussian_cost(45.0))
+PLAN = StudyCost(rounds=3, round=gaussian_cost(25.0))
 
 
 def _fight(path: Path, population: str, seed: int, pipe: Connection) -> None:
@@ -34,7 +34,7 @@ def _fight(path: Path, population: str, seed: int, pipe: Connection) -> None:
     while True:
         act = generator.choice(("reserve", "reserve", "charge", "charge", "charge", "free"))
         if act == "reserve" or not proposal:
-            act, proposal = "reserve", f"{generator.randrange(600):064d}"
+            act, proposal = "reserve", f"{generator.randrange(300):064d}"
         number = generator.randint(1, 3)
         outcome = _try(ledger, population, act, proposal, number)
         pipe.send((act, proposal, number, outcome))
@@ -90,7 +90,7 @@ def test_ten_thousand_attempts_of_eight_killed_processes_never_overspend(tmp_pat
     deadline = time.monotonic() + 300
     while len(said) < ATTEMPTS:
         assert time.monotonic() < deadline, f"only {len(said)} attempts"
-        time.sleep(generator.uniform(0.05, 0.3))
+        time.sleep(generator.uniform(0.1, 0.6))
         victim = generator.randrange(WORKERS)
         fighters[victim].kill()
         kills += 1
