@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator.cli_fetch import app as fetch_app
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ keyholder_app = typer.Typer(help="The neutral keyholder.", no_args_is_help=True)
 app.add_typer(datasite_app, name="datasite")
 app.add_typer(orchestrator_app, name="orchestrator")
 app.add_typer(keyholder_app, name="keyholder")
+app.add_typer(fetch_app)  # tessera fetch, tessera convert
 
 console = Console(stderr=True)
 
