@@ -21,7 +21,14 @@ def predictions(n=200, classes=2, seed=0):
 def test_auroc_and_balanced_accuracy_agree_with_scikit_learn():
     p, label, _ = predictions()
     assert auroc(p, label) == pytest.approx(roc_auc_score(label, p[:, 1]))
-    assert balanced_accuracy(p, label) == pytest.approx(balanced_accuracy_score(label, p.argmax(axis=1)))
+    decided = (p / p.mean(axis=0)).argmax(axis=1)
+    assert balanced_accuracy(p, label) == pytest.approx(balanced_accuracy_score(label, decided))
+
+
+def test_a_rare_class_is_decided_for_where_it_stands_out():
+    risk = np.r_[np.full(90, 0.05), np.full(10, 0.30)]  # the late stage is never the more probable one
+    p = np.stack([1 - risk, risk], axis=1)
+    assert balanced_accuracy(p, np.repeat([0, 1], [90, 10])) == pytest.approx(1.0)
 
 
 def test_ordinal_auroc_is_the_mean_over_thresholds():
