@@ -201,18 +201,24 @@ def keyholder_run(home: HomeOption, end_with_parent: ParentOption = False) -> No
 @app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="A role's folder, or a copy of it.")],
+    peers: Annotated[
+        list[Path] | None, typer.Option(help="A peer's folder: heads in its journal must lie in this one's chains.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Check journal and ledger of a folder offline and say where they break."""
     from datasites.home import Home
-    from privacy.verification import verify_folder
+    from privacy.verification import heads_seen_by, verify_folder
 
     public_key = name = None
     if (folder / "config.json").exists() and (folder / "roster.json").exists():
         home = Home(folder=folder)
         name = home.config().name
         public_key = home.roster().by_name(name).public_key
-    found = verify_folder(folder, public_key=public_key, name=name)
+    if peers and public_key is None:
+        raise InvalidInput("expected config.json and roster.json in the folder, to know its key among the peers' heads")
+    heads = [head for peer in peers or () for head in heads_seen_by(peer, owner=str(public_key), name=name)]
+    found = verify_folder(folder, public_key=public_key, name=name, heads=heads)
     if json_output:
         show({"folder": str(folder), **asdict(found), "ok": found.holds})
     else:

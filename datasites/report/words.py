@@ -18,7 +18,7 @@ AS_ASSUMED = "everybody whom the studies assume (shared noise: see who may collu
 
 HOW_TO_VERIFY = (
     "tessera verify FOLDER checks every hash, signature, time and sum in the hospital's journal and ledger, offline.",
-    "tessera verify FOLDER --peers PEER_FOLDER ... also compares with the heads that the other participants wrote down "
+    "tessera verify FOLDER --peers PEER_FOLDER also compares with the heads that the other participants wrote down "
     "in every round. Only this shows that the end of a chain was not cut off or rewritten.",
     "Compare the key's fingerprint above with the one the hospital tells you by telephone.",
 )
