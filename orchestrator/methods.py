@@ -101,7 +101,7 @@ def settings_of(
             max_sites=max(sites, fewest),
         ).calibrate(epsilon, delta)
         rate = 2 * base.learning_rate
-        base = replace(base, rounds=PRIVATE_ROUNDS, learning_rate=rate, mechanism=mechanism, average=0.5)
+        base = replace(base, rounds=PRIVATE_ROUNDS, learning_rate=rate, mechanism=mechanism)
     return chosen.change(base, architecture)
 
 
