@@ -1,0 +1,156 @@
+"""The command line: one clear line and the right exit code for bad input, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+import pandas as pd
+import pytest
+
+from datasites.home import Config, Home
+from datasites.roster import Roster
+from datasites.synthetic import SyntheticShape, generate, write_tables
+from orchestrator import cli
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``tessera ARGUMENTS`` in this process; return exit code, standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """A small folder of cohort tables in the real form."""
+    folder = tmp_path / "tables"
+    write_tables(
+        generate(
+            seed=1, shape=SyntheticShape(genes=12, image_features=8, patients={"BRCA": 60, "LUSC": 60, "LIHC": 60})
+        ),
+        folder,
+    )
+    return folder
+
+
+def one_line(err: str) -> str:
+    text = " ".join(err.split())
+    assert "Traceback" not in text
+    assert text.count("error:") <= 1
+    return text
+
+
+def test_ingest_writes_one_dataset_per_institution(run, tables, tmp_path):
+    code, out, _ = run("datasite", "ingest", tables, "--out", tmp_path / "out", "--json")
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert len(result["sites"]) == 9
+    assert (tmp_path / "out" / "sites" / result["sites"][0]["name"] / "schema.json").exists()
+
+
+def test_an_unknown_federation_is_refused(run, tables, tmp_path):
+    code, _, err = run("demo", "--data", tables, "--federation", "quadri-modal", "--out", tmp_path / "demo")
+    assert code == 2
+    assert "unknown federation 'quadri-modal': expected one of tri-modal" in one_line(err)
+    assert not (tmp_path / "demo").exists() or not any((tmp_path / "demo").iterdir())
+
+
+def test_an_empty_folder_is_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("datasite", "ingest", tmp_path / "empty", "--out", tmp_path / "out")
+    assert code == 2
+    assert "expected" in one_line(err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.rename(columns={"case_id": "patient"}), "case_id"),
+        (lambda t: pd.concat([t, t.head(2)]), "every case once"),
+        (lambda t: t.assign(**{t.columns[1]: t[t.columns[1]].astype(object).where(t.index != 3, "high")}), "number"),
+    ],
+    ids=["no case_id", "duplicate cases", "a non-numeric gene"],
+)
+def test_a_malformed_gene_table_is_refused(run, tables, tmp_path, change, message):
+    path = next((tables / "BRCA").glob("mrna.*"))
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    changed = change(table)
+    path.unlink()
+    changed.to_csv(tables / "BRCA" / "mrna.csv", index=False)
+    code, _, err = run("datasite", "ingest", tables, "--out", tmp_path / "out")
+    assert code == 2
+    assert message in one_line(err)
+    assert "TCGA-" not in err and "SYN-" not in err  # no patient id
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("demo", "--rounds", "0"),
+        ("demo", "--sites", "2"),
+        ("demo", "--noise", "loud"),
+        ("demo", "--epsilon", "-1"),
+        ("demo", "--task", "IX"),
+        ("dance",),
+        ("datasite", "run"),
+    ],
+)
+def test_bad_options_are_usage_errors(run, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    one_line(err)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_output_folder_with_something_in_it_is_refused(run, tmp_path):
+    (tmp_path / "precious").write_text("data")
+    code, _, err = run("demo", "--out", tmp_path)
+    assert code == 2
+    assert "empty or new folder" in one_line(err)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_port_in_use_is_refused(run, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = Config(name="orchestrator", institution="S", role="orchestrator", orchestrator_url="", port=port)
+        home = Home.create(tmp_path / "o", config)
+        party = home.party()
+        other = Home.create(tmp_path / "k", Config(name="k", institution="K", role="keyholder", orchestrator_url=""))
+        Roster(orchestrator=party, keyholder=other.party(), sites=()).save(home.folder / "roster.json")
+        code, _, err = run("orchestrator", "run", "--home", home.folder)
+    assert code == 2
+    assert f"expected to listen on 127.0.0.1:{port}, but address already in use" in one_line(err)
+
+
+def test_a_folder_that_is_no_home_is_refused(run, tmp_path):
+    code, _, err = run("datasite", "run", "--home", tmp_path)
+    assert code == 2
+    assert "expected a Tessera home" in one_line(err)
+
+
+def test_init_shows_the_public_key_and_its_fingerprint(run, tmp_path):
+    code, out, _ = run("keyholder", "init", "--home", tmp_path / "k", "--orchestrator-url", "http://127.0.0.1:1")
+    shown = json.loads(out)
+    assert code == 0
+    assert len(shown["public_key"]) == 64
+    assert len(shown["fingerprint"].split("-")) == 8
+
+
+def test_verify_finds_nothing_in_an_empty_folder_and_says_so(run, tmp_path):
+    code, out, _ = run("verify", tmp_path, "--json")
+    assert code == 1
+    assert json.loads(out)["ok"] is False
