@@ -224,19 +224,29 @@ def _site_update(study: Study, site: SimulatedSite, number: int, measuring: bool
 
 
 def _plain_steps(model: nn.Module, records: Records, settings: SimulationSettings) -> None:
-    kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.AdamW
     parameters = list(model.parameters())
     start = [p.detach().clone() for p in parameters]
-    optimizer = kind(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    adam = None
+    if settings.optimizer == "adam":
+        adam = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     for _ in range(settings.local_steps):
-        optimizer.zero_grad()
-        torch.autograd.backward(record_loss(model, records).mean())
-        if settings.proximal_mu:
-            for parameter, origin in zip(parameters, start, strict=True):
-                if parameter.grad is not None:
-                    parameter.grad.add_(parameter.detach() - origin, alpha=settings.proximal_mu)
-        optimizer.step()
-    optimizer.zero_grad()
+        gradients = torch.autograd.grad(record_loss(model, records).mean(), parameters)
+        for parameter, origin, gradient in zip(parameters, start, gradients, strict=True):
+            parameter.grad = gradient.add_(parameter.detach() - origin, alpha=settings.proximal_mu)
+        if adam is not None:
+            adam.step()
+        else:
+            _descend(parameters, settings)
+    model.zero_grad(set_to_none=True)
+
+
+def _descend(parameters: Sequence[nn.Parameter], settings: SimulationSettings) -> None:
+    """One step of gradient descent with weight decay; torch.optim would first import a compiler (five seconds)."""
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.mul_(1 - settings.learning_rate * settings.weight_decay)
+                parameter.add_(parameter.grad, alpha=-settings.learning_rate)
 
 
 def _private_steps(study: Study, site: SimulatedSite, records: Records, number: int, mechanism: Mechanism) -> None:
