@@ -28,7 +28,8 @@ from datasites.roster import Roster
 from orchestrator.demo_data import Prepared, prepare
 from orchestrator.processes import Processes, address
 from orchestrator.propose import StudySettings, local_blocks
-from orchestrator.results import final_metrics
+from orchestrator.results import final_metrics, learning_curve
+from orchestrator.study_report import study_facts, write_study_report
 from orchestrator.submit import offers_of, scientist, submit
 from privacy.errors import InvalidInput, TesseraError
 
@@ -100,7 +101,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         progress.step("Starting orchestrator, keyholder and hospitals")
         _start(processes, homes, prepared)
         result = _study(settings, progress, homes, prepared, reviewers, processes)
-    reports = _reports(homes, prepared)
+    reports = [str(path) for path in _study_report(out, result)] + _reports(homes, prepared)
     return {
         "study": STUDY,
         "rounds_completed": result["rounds_completed"],
@@ -243,10 +244,12 @@ def _study(
     _approve(settings, progress, homes, reviewers, proposal.proposal_hash, processes)
     status = _wait(progress, client, proposal.rounds, processes)
     progress.step("Evaluating on held-out patients; hospitals write their privacy reports")
+    curve = learning_curve(client, status, prepared.test)
     metrics = final_metrics(client, status, prepared.test)
     return {
         **status,
         "metrics": metrics,
+        "curve": curve,
         "sites": [_site_result(homes[s.name], s, status) for s in prepared.sites],
     }
 
@@ -334,6 +337,11 @@ def _wait_for_report(home: Home, seconds: float = 240.0) -> dict[str, Any]:
             raise TesseraError(f"{home.folder.name} wrote no privacy report in {seconds:g} s; see its log")
         time.sleep(0.1)
     return dict(json.loads(path.read_bytes()))
+
+
+def _study_report(out: Path, result: dict[str, Any]) -> tuple[Path, Path]:
+    facts = study_facts(result, metrics=result["metrics"], sites=result["sites"], curve=result["curve"])
+    return write_study_report(facts, out / "reports")
 
 
 def _finite(value: float | None) -> float | str | None:

@@ -29,6 +29,20 @@ def final_metrics(client: SignedClient, status: dict[str, Any], test: Path) -> d
     return evaluate_model(proposal, client.get_bytes(f"/blobs/{last['model_hash']}"), test)
 
 
+def learning_curve(
+    client: SignedClient, status: dict[str, Any], test: Path, *, points: int = 40
+) -> list[tuple[int, float]]:
+    """Return (round, AUROC) on the held-out dataset, for at most ``points`` rounds evenly spread and the last one."""
+    proposal = parse(Proposal, status["proposal"]["payload"])
+    rounds = len(status["checkpoints"])
+    chosen = sorted({round(1 + i * (rounds - 1) / max(1, points - 1)) for i in range(points)}) if rounds else []
+    curve = []
+    for number in chosen:
+        model = client.get_bytes(f"/blobs/{status['checkpoints'][number - 1]['model_hash']}")
+        curve.append((number, float(evaluate_model(proposal, model, test)["auroc"])))
+    return curve
+
+
 def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[str, Any]:
     """Return the metrics of one model on the held-out dataset in ``test``, all modalities given."""
     import torch
