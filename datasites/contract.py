@@ -164,6 +164,16 @@ class Proposal:
     expires: str
     nonce: str
 
+    def __post_init__(self) -> None:
+        if self.mechanism.noise == "shared":  # shares of too few sites would carry less noise than is charged
+            self.mechanism.check_study(
+                noise=self.noise,
+                rounds=self.rounds,
+                min_sites=self.min_sites,
+                colluders=self.colluders,
+                sites=len(self.participants),
+            )
+
     @property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""

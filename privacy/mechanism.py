@@ -186,6 +186,28 @@ class Mechanism:
         gain = math.sqrt(self.min_sites / (self.min_sites - self.colluders))
         return replace(self, noise_multiplier=self.noise_multiplier * gain)
 
+    def check_study(self, *, noise: str, rounds: int, min_sites: int, colluders: int, sites: int) -> None:
+        """Refuse a study whose rounds are not those this mechanism is charged for.
+
+        A sum over fewer sites than the shares are made for would carry less noise than the ledger says.
+
+        Args:
+            noise: the study's noise mode.
+            rounds: the study's rounds.
+            min_sites: fewest sites the keyholder decrypts a sum of.
+            colluders: sites the study assumes to collude.
+            sites: sites that may take part.
+
+        Raises:
+            InvalidInput: a difference; the message names it.
+        """
+        _require(noise == self.noise, "the study's noise", f"{self.noise!r} as in its mechanism", noise)
+        _require(rounds <= self.rounds, "the study's rounds", f"at most {self.rounds} as in its mechanism", rounds)
+        if self.noise == "shared":
+            _require(min_sites >= self.min_sites, "the study's min_sites", f"at least {self.min_sites}", min_sites)
+            _require(colluders <= self.colluders, "the study's colluders", f"at most {self.colluders}", colluders)
+            _require(sites <= self.max_sites, "the study's sites", f"at most {self.max_sites}", sites)
+
     def releases_losses(self, round_number: int) -> bool:
         """Return whether losses are released in this round (1 is the first)."""
         self._check_round(round_number)

@@ -178,3 +178,13 @@ def test_renyi_curves_add_up_over_rounds() -> None:
     assert len(curve) == len(ORDERS)
     for whole, part in zip(curve, STUDY.rdp(rounds=2), strict=True):
         assert whole == pytest.approx(4 * part, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "change", [{"noise": "local"}, {"rounds": 9}, {"min_sites": 4}, {"colluders": 3}, {"sites": 17}]
+)
+def test_a_study_that_runs_otherwise_than_charged_is_refused(change: dict) -> None:
+    study: dict = {"noise": "shared", "rounds": 8, "min_sites": 5, "colluders": 2, "sites": 9}
+    SHARED.check_study(**study)
+    with pytest.raises(InvalidInput, match="the study's"):
+        SHARED.check_study(**(study | change))
