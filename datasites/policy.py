@@ -158,6 +158,7 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
         InvalidInput: the site does not take part.
     """
     found = [
+        *_charge_violations(proposal),
         *_noise_violations(policy, proposal),
         *_study_violations(policy, proposal, site),
         *_partner_violations(policy, proposal, site),
@@ -179,6 +180,21 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
             )
         )
     return found
+
+
+def _charge_violations(proposal: Proposal) -> list[Violation]:
+    """Return whether the study would do more than the mechanism that is charged; no policy can allow that."""
+    try:
+        proposal.mechanism.check_study(
+            noise=proposal.noise,
+            rounds=proposal.rounds,
+            min_sites=proposal.min_sites,
+            colluders=proposal.colluders,
+            sites=len(proposal.participants),
+        )
+    except InvalidInput as error:
+        return [Violation(rule="what runs is what is charged", message=str(error))]
+    return []
 
 
 def _noise_violations(policy: Policy, proposal: Proposal) -> list[Violation]:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from datasites.contract import dump
+from datasites.environment import code_hash
 from datasites.policy import SandboxPolicy
 from datasites.worker_protocol import (
     EXIT_MEMORY,
@@ -154,13 +155,15 @@ class WorkerPool:
         theirs.close()
         ours.settimeout(_START_SECONDS)
         try:
-            ready = ours.recv(16) == b"ready"
+            word, _, code = ours.recv(128).decode().partition(" ")
         except OSError:
-            ready = False
-        if not ready:
+            word, code = "", ""
+        if word != "ready" or code != code_hash():
+            ours.close()
             self._server.kill()
             self._server.wait()
-            raise Refused("the worker server did not start; its messages are above")
+            reason = "did not start; its messages are in the log" if word != "ready" else "has other source code"
+            raise Refused(f"the worker server {reason}; restart the datasite")
         ours.settimeout(None)
         self._control = ours
         return ours

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from datasites import kernel
+from datasites.environment import code_hash
 from datasites.sandbox import Confinement, close_descriptors, confine
 from datasites.worker_protocol import EXIT_FAILED, EXIT_MEMORY, EXIT_REFUSED, Launch
 from privacy.errors import Refused
@@ -46,7 +47,7 @@ def preload() -> None:
 def serve(control: socket.socket) -> None:
     """Fork a supervisor for every launch until the daemon closes its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    control.send(b"ready")
+    control.send(f"ready {code_hash()}".encode())
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
         if not data:

@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datasites.portal import api, forms, pages, problems
+from datasites.portal import api, forms, operations, pages, problems
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
 from datasites.portal.rendering import FOLDER, page
@@ -38,12 +38,14 @@ def create_portal(context: PortalContext) -> FastAPI:
     )
     app.state.context = context
     app.state.desk = Desk(context)
+    context.environment()  # what this process was started with, not what lies on the disk when somebody looks
     app.include_router(api.health)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     problems.install(app, _page_of_problem)
+    operations.install(app, app.state.desk)
     app.add_middleware(SecurityHeaders)
     return app
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from datasites.accounts import AccountStore
 from datasites.approval_records import Request
 from datasites.approvals import ApprovalStore
-from datasites.contract import Proposal
+from datasites.contract import Environment, Proposal
+from datasites.environment import current_environment
 from privacy.journal import Journal
 
 
@@ -19,7 +20,7 @@ class CostPreview:
     """What a study would cost at the owner's delta: epsilon before, the worst case of the study, and after.
 
     ``after`` comes from the accountant and is not the sum of the other two. ``fits`` says whether the ledger would
-    reserve it.
+    reserve it. ``accountant`` says how epsilon is computed, adjacency included.
     """
 
     population: str
@@ -116,6 +117,7 @@ class PortalContext:
         reports: reports that may be downloaded.
         dry_run: one round of a request on the mock data, in the sandbox; may take a minute.
         layers: the sandbox layers that are active on this machine, name to whether.
+        environment: the software of this process, compared with what a proposal names.
         secure_cookies: True when the portal is served over HTTPS.
         clock: the present time.
     """
@@ -132,5 +134,6 @@ class PortalContext:
     reports: Callable[[], tuple[ReportFile, ...]]
     dry_run: Callable[[Request], DryRun]
     layers: Callable[[], Mapping[str, bool]]
+    environment: Callable[[], Environment] = current_environment
     secure_cookies: bool = False
     clock: Callable[[], dt.datetime] = _utc_now

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from datasites.accounts import Account
 from datasites.approval_records import Request
 from datasites.contract import Party
+from datasites.environment import differences
 from datasites.policy import Violation, check
 from datasites.portal.context import BudgetLine, CostPreview, PortalContext, StudyStatus
 from datasites.portal.live import DryRuns, Fresh, JournalView
@@ -53,12 +54,18 @@ class Desk:
         others = [p for p in proposal.participants if p.name != self.context.site]
         return [p for p in (proposal.orchestrator, proposal.keyholder, *others) if p.public_key not in known]
 
+    def differences(self, request: Request) -> list[str]:
+        """Return where the software that a request names differs from what runs here."""
+        return differences(request.proposal.environment, self.context.environment())
+
     def blocked(self, request: Request) -> str:
         """Return why a request cannot be approved now, or an empty text."""
         if self.violations(request):
             return "it breaks this hospital's policy"
         if self.unconfirmed(request):
             return "not everybody's fingerprint was compared"
+        if self.differences(request):
+            return "the software here is not what it names; the study has to be proposed again"
         cost = self.cost(request)
         if cost is None or not cost.fits:
             return "the privacy budget does not allow it" if cost else "the ledger cannot say what it costs"
@@ -77,6 +84,8 @@ class Desk:
         key = self.context.accounts.unlock(name, password)
         if request.proposal.plan.kind == "python" and not self.trials.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
+        if self.differences(request):
+            raise Refused(f"the software is not what the proposal names: {'; '.join(self.differences(request)[:3])}")
         cost = self.context.preview(request.proposal)
         return self.context.approvals.approve(proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after)
 

@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 
 from datasites.approval_records import Request as ReviewRequest
 from datasites.contract import dump
-from datasites.environment import current_environment, differences
 from datasites.findings import Finding, find
 from datasites.portal import live
 from datasites.portal.access import Context, DeskHere, Reader
@@ -45,6 +44,7 @@ def login(request: Request, context: Context, to: str = "/inbox") -> HTMLRespons
 
 
 @router.get("/welcome")
+@router.get("/register")
 def welcome(request: Request, context: Context, token: Annotated[str, Query(max_length=128)]) -> HTMLResponse:
     """The form behind a one-time link."""
     role = context.accounts.invitation_role(token, now=context.clock())
@@ -210,7 +210,7 @@ def show_request(
         unconfirmed=[p.institution for p in desk.unconfirmed(found)],
         confirmed=desk.context.approvals.confirmed(),
         blocked=desk.blocked(found),
-        differences=differences(proposal.environment, current_environment())[:5],
+        differences=desk.differences(found)[:5],
         findings=findings,
         flags=_flags(findings),
         trial=desk.trials.state(found.proposal_hash),

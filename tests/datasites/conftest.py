@@ -51,6 +51,18 @@ def participant(name: str, **dataset: object) -> Participant:
     )
 
 
+def make_mechanism(*, rounds: int = 5, noise: str = "local") -> Mechanism:
+    return Mechanism(
+        max_grad_norm=1.0,
+        noise_multiplier=1.2,
+        sampling_rate=0.25,
+        steps_per_round=1 if noise == "shared" else 4,
+        rounds=rounds,
+        target_delta=1e-5,
+        noise=noise,
+    )
+
+
 def make_proposal(*, code: dict[str, bytes] = CODE, kind: str = "declarative", **changes: object) -> Proposal:
     """A small study of three hospitals; any field can be replaced."""
     fields: dict[str, object] = {
@@ -70,14 +82,7 @@ def make_proposal(*, code: dict[str, bytes] = CODE, kind: str = "declarative", *
             server_learning_rate=1.0,
             aggregation="fedavg",
         ),
-        "mechanism": Mechanism(
-            max_grad_norm=1.0,
-            noise_multiplier=1.2,
-            sampling_rate=0.25,
-            steps_per_round=4,
-            rounds=5,
-            target_delta=1e-5,
-        ),
+        "mechanism": make_mechanism(rounds=changes.get("rounds", 5), noise=changes.get("noise", "local")),
         "noise": "local",
         "rounds": 5,
         "min_sites": 3,
@@ -216,6 +221,7 @@ def make_context(
             layers=("seccomp",),
         ),
         layers=lambda: {"seccomp": True, "landlock": False},
+        environment=lambda: make_proposal().environment,
         clock=lambda: now,
     )
 

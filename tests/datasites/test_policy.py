@@ -39,6 +39,11 @@ def test_each_rule_is_found(new_proposal, policy, change, rule):
     assert rule in rules(policy, new_proposal(**change))
 
 
+def test_a_study_that_runs_longer_than_it_is_charged_for_is_found(new_proposal):
+    assert rules("", new_proposal(rounds=9, mechanism=mechanism(rounds=5))) == {"what runs is what is charged"}
+    assert rules("", new_proposal(rounds=3, mechanism=mechanism(rounds=5))) == set()
+
+
 def test_an_epsilon_over_the_cap_or_infinite_is_found(new_proposal):
     assert rules("[budget]\nepsilon_cap = 3.0", new_proposal(), epsilon=3.5) == {"budget.epsilon_cap"}
     assert rules("", new_proposal(), epsilon=float("inf")) == {"noise.allow_infinite_epsilon"}

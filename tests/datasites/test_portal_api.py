@@ -108,6 +108,14 @@ def test_over_the_cap_nothing_is_approved(desk, new_context, new_proposal):
     assert not desk.store.is_approved(proposal_hash)
 
 
+def test_nothing_is_approved_that_this_software_would_refuse_in_every_round(portal, desk, new_proposal):
+    other = replace(new_proposal().environment, code_hash="9" * 64)
+    proposal_hash = desk.submit(new_proposal(environment=other))
+    url = f"/api/requests/{proposal_hash}/approve"
+    assert "software" in problem(portal.post(url, json={"password": PASSWORD}, headers=token(portal)))
+    assert not desk.store.is_approved(proposal_hash)
+
+
 def test_free_python_needs_a_dry_run_that_passed(new_desk, new_context, new_proposal):
     desk = new_desk("[study]\nallow_free_python = true")
     proposal_hash = desk.submit(new_proposal(kind="python"))

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from datasites.environment import current_environment
 from datasites.portal.app import create_portal
 from datasites.portal.context import StudyStatus
 
@@ -98,12 +97,11 @@ def sign_in(page, address: str, name: str) -> None:
 
 def two_versions(desk, new_proposal) -> tuple[str, str]:
     """An approved first version and a second one that waits."""
-    here = current_environment()
     first, second = {"plan.toml": b"rate = 1\n"}, {"plan.toml": b"rate = 2\n"}
-    approved = desk.submit(new_proposal(code=first, environment=here), first)
+    approved = desk.submit(new_proposal(code=first), first)
     for name in ("anna", "bela"):
         desk.approve(approved, name)
-    return approved, desk.submit(new_proposal(code=second, rounds=8, environment=here), second)
+    return approved, desk.submit(new_proposal(code=second, rounds=8), second)
 
 
 def test_two_people_review_dry_run_approve_watch_revoke_and_download(
