@@ -16,6 +16,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,9 +165,9 @@ class Hospital:
         """Return what this hospital is asked to do now."""
         return [work_item(i) for i in self.client.get_json("/work", params={"wait": wait}, wait_seconds=wait)]
 
-    def run(self, ended: Callable[[], bool]) -> None:
+    def run(self, ended: Callable[[], bool], *, wait: float = 1.0) -> None:
         """Do what is asked until ``ended``, as the datasite's own loop does."""
-        queue = WorkQueue(self.client, wait_seconds=1.0)
+        queue = WorkQueue(self.client, wait_seconds=wait)
         while not ended():
             with contextlib.suppress(TesseraError):
                 for item in queue.ask():
@@ -196,8 +198,9 @@ class Consortium:
         sites: int,
         institutions: Sequence[str] = (),
         trainers: Mapping[int, Trainer] | None = None,
+        script: Path | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, self._script = folder, script
         self.processes = Processes(logs=folder / "logs")
         self._trainers = dict(trainers or {})
         self.homes = {
@@ -242,7 +245,11 @@ class Consortium:
     def start(self, *, keyholder: bool = True, hospitals: bool = True) -> None:
         """Start orchestrator and keyholder, and open the hospitals in this process."""
         home = self.homes["orchestrator"]
-        self.processes.start("orchestrator", ["orchestrator", "run", "--home", str(home.folder)])
+        if self._script is None:
+            self.processes.start("orchestrator", ["orchestrator", "run", "--home", str(home.folder)])
+        else:
+            command = [sys.executable, str(self._script), str(home.folder)]
+            self.processes.children["orchestrator"] = subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
         self.processes.wait_until_ready([home.folder], READY_SECONDS)
         self.settle(self.url)
         if keyholder:
@@ -363,7 +370,7 @@ class Consortium:
         found: dict[str, Any] = self.client.get_json(f"/studies/{study}")
         return found
 
-    def wait(self, study: str, state: str, seconds: float = 60.0) -> dict[str, Any]:
+    def wait(self, study: str, state: str, seconds: float = 60.0, *, every: float = 0.1) -> dict[str, Any]:
         """Return the study once it is in ``state``.
 
         Raises:
@@ -376,7 +383,7 @@ class Consortium:
                 return status
             if status["state"] in ("failed", "paused", "finished") or time.monotonic() > deadline:
                 raise TesseraError(f"expected {study} to be {state}, got {status['state']}: {status['reason']}")
-            time.sleep(0.05)
+            time.sleep(every)
 
     def model(self, status: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the last model of a study."""

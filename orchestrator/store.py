@@ -7,6 +7,7 @@ updates lie under ``updates/`` and are served to nobody; models, round keys and 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,17 @@ _DOCUMENTS = sa.Table(
     sa.Column("document", sa.Text, nullable=False),
 )
 
+_PLACES_KEPT = 1000
+Documents = dict[tuple[str, int], dict[str, Any]]
+
 STATES = ("waiting", "running", "paused", "finished", "failed")
 
 
 class Store:
-    """The orchestrator's memory in one folder, or in the database at ``database_url`` with blobs in the folder."""
+    """The orchestrator's memory in one folder, or in the database at ``database_url`` with blobs in the folder.
+
+    One process at a time has it open; several threads may use it.
+    """
 
     def __init__(self, folder: Path, database_url: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +58,8 @@ class Store:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _durable)
         _METADATA.create_all(self._engine)
+        self._lock = threading.RLock()
+        self._known: dict[tuple[str, int, str], Documents] = {}
 
     def close(self) -> None:
         """Let go of the database."""
@@ -93,9 +102,10 @@ class Store:
         Raises:
             InvalidInput: there is no such study.
         """
-        for study, proposal, state, reason in self.studies():
-            if study == name:
-                return proposal, state, reason
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.study == name)).one_or_none()
+        if row is not None:
+            return parse(Signed, row.proposal.encode()), row.state, row.reason
         raise InvalidInput(f"there is no study called {name[:80]!r}; `tessera status` lists them")
 
     # signed documents of a round ------------------------------------------------------------------------------
@@ -118,40 +128,44 @@ class Store:
         value = dump(document) if isinstance(document, Signed) else dict(document)
         text = canonical_json(value).decode()
         place = {"study": study, "round": round_, "kind": kind, "closing": closing, "author": author}
-        with self._engine.begin() as connection:
-            found = connection.execute(sa.select(_DOCUMENTS.c.document).filter_by(**place)).scalar_one_or_none()
-            if found is None:
-                connection.execute(_DOCUMENTS.insert().values(**place, document=text))
+        with self._lock:
+            known = self._place(study, round_, kind)
+            if (author, closing) not in known:
+                with self._engine.begin() as connection:
+                    connection.execute(_DOCUMENTS.insert().values(**place, document=text))
+                self._known[(study, round_, kind)] = {**known, (author, closing): json.loads(text)}
                 return True
-        if found != text:
+        if canonical_json(known[(author, closing)]).decode() != text:
             raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
         return False
 
     def document(
         self, study: str, round_: int, kind: str, *, closing: int = 0, author: str = ""
     ) -> dict[str, Any] | None:
-        """Return one document, or None."""
-        place = {"study": study, "round": round_, "kind": kind, "closing": closing, "author": author}
-        with self._engine.connect() as connection:
-            text = connection.execute(sa.select(_DOCUMENTS.c.document).filter_by(**place)).scalar_one_or_none()
-        return None if text is None else dict(json.loads(text))
+        """Return one document, or None; it is not to be changed."""
+        return self._place(study, round_, kind).get((author, closing))
 
     def documents(self, study: str, round_: int, kind: str, *, closing: int | None = None) -> dict[str, dict[str, Any]]:
         """Return all documents of a kind in a round, by author (the newest closing's, unless one is named)."""
-        place: dict[str, Any] = {"study": study, "round": round_, "kind": kind}
-        if closing is not None:
-            place["closing"] = closing
-        query = sa.select(_DOCUMENTS.c.author, _DOCUMENTS.c.document).filter_by(**place)
-        query = query.order_by(_DOCUMENTS.c.author, _DOCUMENTS.c.closing)
-        with self._engine.connect() as connection:
-            return {author: json.loads(text) for author, text in connection.execute(query).all()}
+        found = sorted(self._place(study, round_, kind).items())
+        return {author: value for (author, number), value in found if closing in (None, number)}
 
     def count(self, study: str, round_: int, kind: str, *, author: str) -> int:
         """Return how many documents of a kind somebody left in a round, over all closings."""
-        place = {"study": study, "round": round_, "kind": kind, "author": author}
-        with self._engine.connect() as connection:
-            query = sa.select(sa.func.count()).select_from(_DOCUMENTS).filter_by(**place)
-            return int(connection.execute(query).scalar() or 0)
+        return sum(name == author for name, _ in self._place(study, round_, kind))
+
+    def _place(self, study: str, round_: int, kind: str) -> Documents:
+        """Return what lies in one place; since nothing in it ever changes, it is read from the database once."""
+        place = (study, round_, kind)
+        with self._lock:
+            if place not in self._known:
+                query = sa.select(_DOCUMENTS).filter_by(study=study, round=round_, kind=kind)
+                with self._engine.connect() as connection:
+                    rows = connection.execute(query).all()
+                while len(self._known) >= _PLACES_KEPT:
+                    del self._known[next(iter(self._known))]
+                self._known[place] = {(r.author, r.closing): json.loads(r.document) for r in rows}
+            return self._known[place]
 
     def last_round(self, study: str, kind: str) -> int:
         """Return the last round that has a document of this kind; 0 if none has."""

@@ -87,10 +87,11 @@ def encrypt(public: bytes, parameters: EncryptionParameters, integers: NDArray[n
     encoder = seal.CKKSEncoder(context)
     plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext()
     encrypted = []
-    for slots in pack(integers, parameters):
-        encoder.encode(slots.tolist(), parameters.scale, plaintext)
-        encryptor.encrypt(plaintext, ciphertext)
-        encrypted.append(_save(ciphertext)[-parameters.ciphertext_bytes :])
+    with _scratch_path() as path:
+        for slots in pack(integers, parameters):
+            encoder.encode(slots.tolist(), parameters.scale, plaintext)
+            encryptor.encrypt(plaintext, ciphertext)
+            encrypted.append(_saved(ciphertext, path)[-parameters.ciphertext_bytes :])
     return encrypted
 
 
@@ -208,8 +209,12 @@ def _public_key_prefix(parameters: EncryptionParameters) -> bytes:
 def _save(value: Any) -> bytes:
     """Return a SEAL object's own bytes, without SEAL's header and compression."""
     with _scratch_path() as path:
-        value.save(path)
-        raw = Path(path).read_bytes()
+        return _saved(value, path)
+
+
+def _saved(value: Any, path: str) -> bytes:
+    value.save(path)  # from the beginning, whatever was there
+    raw = Path(path).read_bytes()
     return zstandard.ZstdDecompressor().decompress(raw[16:], max_output_size=_LARGEST_OBJECT)
 
 
