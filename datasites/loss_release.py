@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from datasites.released_numbers import terms_of
 from models.config import MODALITIES
 from privacy.mechanism import LossRelease
 from privacy.randomness import Randomness
@@ -21,15 +22,6 @@ from privacy.releases import loss_sums
 
 Batch = Mapping[str, Tensor]
 RecordLoss = Callable[[nn.Module, Batch], Tensor]
-
-
-def terms_of(modalities: tuple[str, ...], most: int) -> tuple[str, ...]:
-    """Return the terms a site reports: its combination first, then each modality alone, at most ``most``.
-
-    ``terms_of(("mrna", "image"), 3)`` is ``("mrna+image", "mrna", "image")``.
-    """
-    alone = modalities if len(modalities) > 1 else ()
-    return ("+".join(modalities), *alone)[:most]
 
 
 def released_losses(

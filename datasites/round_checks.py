@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from datasites.contract import Commitments, Proposal, RoundKey, RoundPlan, Signed, UpdateHeader, open_sealed, parse
+from datasites.released_numbers import expected_names, training_share
 from datasites.shared_encoding import share_integers
 from privacy.encryption_parameters import check_security
 from privacy.errors import InvalidInput, Refused
@@ -20,12 +21,14 @@ def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
 
     Raises:
         Refused: another study or proposal, a round outside the study, or weights outside their bounds.
+        InvalidInput: the evaluation is charged for fewer outputs than the model has.
     """
     if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
         raise Refused("the round plan is for another proposal than the approved one")
     if not 1 <= plan.round <= proposal.rounds:
         raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
     check_security(proposal.encryption)
+    expected_names(proposal, site, plan.round)
     check_weights(proposal, plan)
     for block in proposal.blocks_of(site):
         if site not in plan.weights[block.name]:
@@ -104,7 +107,7 @@ def noise_only(proposal: Proposal, site: str, randomness: Randomness) -> Trainin
     if proposal.noise == "shared":
         zeros = {b.name: share_integers(proposal, b, np.zeros(b.length), randomness) for b in proposal.blocks_of(site)}
         return {name: values.astype(np.float32) for name, values in zeros.items()}
-    records = max(1, proposal.participant(site).dataset.patients)
+    records = max(1.0, training_share(proposal) * proposal.participant(site).dataset.patients)
     step = training.learning_rate * mechanism.share_deviation / (mechanism.sampling_rate * records)
     deviation = step * math.sqrt(mechanism.steps_per_round)
     return {

@@ -42,11 +42,12 @@ from datasites.environment import current_environment
 from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
+from datasites.released_numbers import checked_numbers, empty_numbers
 from datasites.shared_encoding import checked_integers
 from privacy import ckks, tags
 from privacy.canonical import sha256_hex
 from privacy.container import pack, unpack
-from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.journal import Journal
 from privacy.ledger import Ledger
 from privacy.quantise import quantise
@@ -108,7 +109,7 @@ class RoundParticipant:
                 self._train(item)
             elif item.kind == "attest":
                 self._attest(item)
-        except (Refused, InvalidInput) as error:
+        except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
 
     # training --------------------------------------------------------------------------------------------------
@@ -177,7 +178,8 @@ class RoundParticipant:
         if result is None:
             self.journal.append("worker-failed", {"study": plan.study, "round": plan.round})
             updates = round_checks.noise_only(proposal, self.site, randomness.child("failed"))
-            result = TrainingResult(updates=updates, releases={})
+            numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
+            result = TrainingResult(updates=updates, releases=numbers)
         return result
 
     def _require_healthy(self, study: str) -> None:
@@ -207,6 +209,7 @@ class RoundParticipant:
         """Bound, weight, round, encrypt; write the ciphertexts, then the signed header."""
         reference, _ = self.dataset(proposal.participant(self.site).dataset.name)
         rounding = self._randomness(proposal, plan, reference).child("rounding")
+        releases = checked_numbers(proposal, self.site, plan.round, result.releases)
         blocks: dict[str, list[bytes]] = {}
         for block in proposal.blocks_of(self.site):
             values = round_checks.checked_update(result.updates[block.name], block.length)
@@ -234,7 +237,7 @@ class RoundParticipant:
             ),
             body_hash=sha256_hex(body),
             body_bytes=len(body),
-            releases=dict(result.releases),
+            releases=releases,
             journal_head=self.journal.head.hash,
             ledger_head=self.ledger.head.hash,
         )
@@ -248,7 +251,7 @@ class RoundParticipant:
                 "round": plan.round,
                 "body_hash": header.body_hash,
                 "bytes": len(body),
-                "releases": dict(result.releases),
+                "releases": releases,
             },
         )
 
@@ -262,6 +265,8 @@ class RoundParticipant:
     def _attest(self, item: WorkItem) -> None:
         proposal = self._proposal(item.study)
         folder = self.home.round_folder(item.study, item.round)
+        if not (folder / "header.json").exists():
+            raise Refused(f"round {item.round} was not trained here: there is nothing to attest")
         plan = parse(RoundPlan, (folder / "plan.json").read_bytes())
         sealed = item.documents["commitments"]
         commitments = open_sealed(sealed, "commitments", proposal.orchestrator.public_key, Commitments)

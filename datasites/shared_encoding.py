@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasites.contract import Block, Proposal
+from datasites.released_numbers import training_share
 from privacy.errors import InvalidInput
 from privacy.randomness import Randomness
 from privacy.shared_noise import SharedEncoding, choose_encoding, encode, mean_gradient
@@ -49,7 +50,7 @@ def checked_integers(proposal: Proposal, values: np.ndarray) -> np.ndarray:
     Raises:
         InvalidInput: a value is no integer or beyond the encoding's levels.
     """
-    integers = np.rint(values).astype(np.int64)
+    integers: np.ndarray = np.rint(values).astype(np.int64)
     if not np.array_equal(integers, values) or int(np.abs(integers).max(initial=0)) > encoding_of(proposal).levels:
         raise InvalidInput("expected integers within the encoding's levels from the worker")
     return integers
@@ -62,13 +63,13 @@ def block_gradient(proposal: Proposal, block: Block, total: np.ndarray, sites: S
         proposal: with shared noise.
         block: an exchanged block.
         total: int64 [block.length].
-        sites: whose updates are in the sum; the mean is over the released patient counts of those that hold the
-            block's modality.
+        sites: whose updates are in the sum; the mean is over the share that trains of the released patient counts of
+            those that hold the block's modality.
     """
     holders = [p for p in proposal.participants if p.name in sites and block.modality in (None, *p.modalities)]
     return mean_gradient(
         total.astype(np.int64),
         encoding_of(proposal),
         sampling_rate=proposal.mechanism.sampling_rate,
-        expected_records=float(max(1, sum(p.dataset.patients for p in holders))),
+        expected_records=max(1.0, training_share(proposal) * sum(p.dataset.patients for p in holders)),
     )

@@ -7,7 +7,6 @@ before anything is believed. Reading it needs no torch.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from datasites.approval_records import Request
 from datasites.contract import Proposal, RoundPlan
+from datasites.released_numbers import checked_numbers
 from datasites.rounds import TrainingJob, TrainingResult
 from datasites.worker_pool import WorkerPool
 from datasites.worker_protocol import MODEL_NAME, Outcome, WorkerJob, derive
@@ -78,7 +78,9 @@ class SandboxedTrainer:
                 return None
             try:
                 updates, facts = read_result(outcome.result, job.proposal, self.site)
-                return TrainingResult(updates=updates, releases=_releases(facts))
+                return TrainingResult(
+                    updates=updates, releases=_releases(facts, job.proposal, self.site, job.plan.round)
+                )
             except InvalidInput as error:
                 self.failed(outcome, str(error))
                 return None
@@ -176,13 +178,11 @@ def read_result(path: Path, proposal: Proposal, site: str) -> tuple[dict[str, np
     return vectors, facts
 
 
-def _releases(facts: Mapping[str, Any]) -> dict[str, float]:
+def _releases(facts: Mapping[str, Any], proposal: Proposal, site: str, number: int) -> dict[str, float]:
     releases = facts.get("releases", {})
-    if not isinstance(releases, dict) or not all(
-        isinstance(v, (int, float)) and math.isfinite(v) for v in releases.values()
-    ):
-        raise InvalidInput("expected named finite numbers as the worker's releases")
-    return {str(name): float(value) for name, value in releases.items()}
+    if not isinstance(releases, dict):
+        raise InvalidInput("expected named numbers as the worker's releases")
+    return checked_numbers(proposal, site, number, releases)
 
 
 class _JobFolder:

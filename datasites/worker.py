@@ -26,6 +26,8 @@ from datasites.contract import Proposal, RoundPlan, parse
 from datasites.dataset import case_ids, load, membership, read_schema
 from datasites.loss_release import released_losses
 from datasites.plan_checks import check_independence
+from datasites.released_numbers import VALIDATION, training_share, validates
+from datasites.score_release import released_scores
 from datasites.shared_encoding import share_integers
 from datasites.worker_protocol import RESULT_NAME, WorkerJob
 from models.batch import to_tensors
@@ -38,8 +40,6 @@ from privacy.randomness import Randomness
 RecordLoss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 Inputs = dict[str, Tensor]
 METADATA = "tessera"
-VALIDATION = 0.2
-"""Share of the records that validate in studies that release losses."""
 
 
 def main(source: BinaryIO) -> None:
@@ -105,7 +105,7 @@ def _records(job: WorkerJob) -> tuple[Inputs, Inputs]:
         arrays[modality][:] = 0
     known = {*job.proposal.model.features, "presence", "cohort", "label"}
     inputs = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
-    if job.proposal.mechanism.losses is None:
+    if not validates(job.proposal):
         return inputs, {name: tensor[:0] for name, tensor in inputs.items()}
     side = membership(case_ids(job.part), bytes.fromhex(job.membership), validation=VALIDATION)
     trains = torch.from_numpy(side)
@@ -116,18 +116,26 @@ def _releases(
     job: WorkerJob, model: nn.Module, record_loss: RecordLoss, training: Inputs, validation: Inputs, stream: Randomness
 ) -> dict[str, float]:
     """Return the noised numbers this round releases; an empty mapping in most rounds."""
-    mechanism = job.proposal.mechanism
-    if mechanism.losses is None or not mechanism.releases_losses(job.plan.round):
-        return {}
-    return released_losses(
-        model,
-        record_loss,
-        training,
-        validation,
-        modalities=job.proposal.participant(job.site).modalities,
-        release=mechanism.losses,
-        randomness=stream,
-    )
+    mechanism, number, found = job.proposal.mechanism, job.plan.round, dict[str, float]()
+    if mechanism.losses is not None and mechanism.releases_losses(number):
+        found |= released_losses(
+            model,
+            record_loss,
+            training,
+            validation,
+            modalities=job.proposal.participant(job.site).modalities,
+            release=mechanism.losses,
+            randomness=stream,
+        )
+    if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
+        found |= released_scores(
+            model,
+            validation,
+            classes=job.proposal.model.classes,
+            release=mechanism.evaluation,
+            randomness=stream,
+        )
+    return found
 
 
 def _shares(
@@ -153,7 +161,7 @@ def _shares(
 def _train(job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness) -> None:
     proposal, settings = job.proposal, job.proposal.training
     patients = proposal.participant(job.site).dataset.patients
-    share = 1.0 if proposal.mechanism.losses is None else 1.0 - VALIDATION
+    share = training_share(proposal)
     owner = {name: block.modality for block in proposal.blocks for name in block.parameters}
     dp_sgd.train(
         model,

@@ -13,6 +13,7 @@ from typing import Any
 
 from datasites.contract import BlockShape, Proposal, RoundPlan, Signed, UpdateHeader, dump, open_sealed, parse
 from datasites.files import sync_folder
+from datasites.released_numbers import checked_numbers
 from orchestrator.store import Store
 from orchestrator.sums import RunningSumProcess, WorkerDied
 from orchestrator.uploads import Upload, remove_interrupted
@@ -73,7 +74,7 @@ class Intake:
 
         Raises:
             Refused: the round is not open, made for another plan, or this site sent another update already.
-            InvalidInput: the header's names, shapes or lengths are not what this round expects.
+            InvalidInput: the header's names, shapes, lengths or released numbers are not what this round expects.
             Tampered: the signature does not hold.
         """
         header = open_sealed(signed, "update", self._proposal.participant(site).public_key, UpdateHeader)
@@ -85,6 +86,7 @@ class Intake:
         if header.proposal_hash != self._proposal.proposal_hash:
             raise Refused(f"round {number}: the update was made for another proposal")
         self._check_shapes(site, header)
+        checked_numbers(self._proposal, site, number, header.releases)
         known = self.headers(number)
         if site in known and known[site] == dump(signed):
             return header

@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datasites.contract import (
     Block,
@@ -25,10 +25,11 @@ from datasites.contract import (
     Training,
 )
 from datasites.environment import current_environment
+from datasites.released_numbers import VALIDATION
 from models.config import Architecture, ModelConfig
 from privacy.encryption_parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
-from privacy.mechanism import Mechanism
+from privacy.mechanism import HistogramRelease, Mechanism
 
 DEFAULT_STEPS = 20
 _CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
@@ -51,9 +52,10 @@ class Offer:
 class StudySettings:
     """What the scientist decides.
 
-    ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``steps_per_round`` None spreads
-    :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of small hospitals is best spent
-    (docs/results.md).
+    ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``evaluation_share`` of it pays for one
+    evaluation in the last round, on a fifth of the records that then do not train; 0 leaves it out.
+    ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
+    small hospitals is best spent (docs/results.md).
     """
 
     study: str
@@ -64,6 +66,7 @@ class StudySettings:
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: NoiseMode = "local"
+    evaluation_share: float = 0.0
     architecture: Architecture = "linear"
     aggregation: str = "fedavg"
     sampling_rate: float = 1.0
@@ -186,9 +189,29 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
         max_sites=len(offers),
         max_parameters=parameters,
     )
-    if settings.epsilon is None or math.isinf(settings.epsilon):
+    mechanism = replace(mechanism, evaluation=_evaluation(settings, mechanism))
+    if _without_privacy(settings):
         return mechanism
-    return mechanism.calibrate(settings.epsilon, settings.delta)
+    return mechanism.calibrate(settings.epsilon or math.inf, settings.delta)
+
+
+def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
+    """Return one evaluation in the last round that takes ``evaluation_share`` of the divergence epsilon allows."""
+    if settings.evaluation_share == 0:
+        return None
+    if not 0 < settings.evaluation_share < 1:
+        raise InvalidInput(f"expected an evaluation_share from 0 to below 1, got {settings.evaluation_share:g}")
+    multiplier = 0.0
+    if not _without_privacy(settings):
+        whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
+        alone = whole.calibrate(settings.epsilon or math.inf, settings.delta).noise_multiplier
+        multiplier = float(f"{alone / math.sqrt(settings.evaluation_share):.4g}")
+    outputs = _CLASSES[settings.task] - 1
+    return HistogramRelease(every_rounds=settings.rounds, noise_multiplier=multiplier, outputs=outputs)
+
+
+def _without_privacy(settings: StudySettings) -> bool:
+    return settings.epsilon is None or math.isinf(settings.epsilon)
 
 
 def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
@@ -214,7 +237,8 @@ def _update_bound(settings: StudySettings, mechanism: Mechanism, offers: Sequenc
     if settings.noise == "shared":  # the box holds a site's clipped gradient sum
         largest = max(o.dataset.patients for o in offers)
         return float(f"{0.1 * settings.max_grad_norm * mechanism.sampling_rate * largest:.6g}")
-    records = max(1, min(o.dataset.patients for o in offers))
+    share = 1.0 if mechanism.evaluation is None else 1.0 - VALIDATION
+    records = max(1.0, share * min(o.dataset.patients for o in offers))
     rate, steps = settings.learning_rate, mechanism.steps_per_round
     drift = rate * steps * settings.max_grad_norm
     noise = rate * math.sqrt(steps) * mechanism.share_deviation / (mechanism.sampling_rate * records)

@@ -21,12 +21,14 @@ from datasites.contract import (
     Signed,
     UpdateHeader,
     WorkItem,
+    dump,
     open_sealed,
     parse,
     seal,
 )
 from orchestrator.aggregation import ServerOptimizer, mean_updates, model_from_bytes, model_to_bytes
 from orchestrator.board import Board
+from orchestrator.dp_evaluation import dp_evaluation
 from orchestrator.intake import Intake
 from orchestrator.store import Store
 from orchestrator.uploads import Upload
@@ -265,12 +267,15 @@ class StudyRunner:
             self.proposal, parse(RoundPlan, dict(plan.payload)), model, totals, [h.site for h in headers]
         )
         model = self._optimizer.step(model, self.proposal.exchanged_blocks(), updates)
+        releases = {h.site: dict(h.releases) for h in headers}
+        evaluation = dp_evaluation(self.proposal, number, releases)
         checkpoint = {
             "model_hash": self._store.put_blob(model_to_bytes(model)),
             "moments_hash": self._store.put_blob(model_to_bytes(self._optimizer.moments)),
             "sites": sorted(h.site for h in headers),
             "uplink_bytes": sum(h.body_bytes for h in headers),
-            "releases": {h.site: dict(h.releases) for h in headers},
+            "releases": releases,
+            "evaluation": dump(evaluation) if evaluation else None,
             "weights": {b: dict(w) for b, w in weights.items()},
             "seconds": round(seconds, 3),
         }
