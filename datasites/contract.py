@@ -411,9 +411,7 @@ def parse(kind: type[T], data: Any) -> T:
 def seal(identity: Identity, kind: str, value: Any) -> Signed:
     """Sign a frozen value for the purpose ``kind``."""
     payload = dump(value)
-    return Signed(
-        kind=kind, payload=payload, public_key=identity.public_key, signature=identity.sign(kind, payload)
-    )
+    return Signed(kind=kind, payload=payload, public_key=identity.public_key, signature=identity.sign(kind, payload))
 
 
 def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T]) -> T:
