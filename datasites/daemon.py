@@ -265,7 +265,7 @@ def run(folder: Path) -> None:
     ]
     app = create_portal(portal_facts.context(datasite))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
     )
     try:
         for loop in loops:

@@ -7,7 +7,6 @@ standard error; ``--json`` puts one JSON object on standard output.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from dataclasses import asdict
@@ -18,6 +17,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli_fetch import app as fetch_app
+from orchestrator.cli_operations import app as operations_app
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.add_typer(datasite_app, name="datasite")
 app.add_typer(orchestrator_app, name="orchestrator")
 app.add_typer(keyholder_app, name="keyholder")
 app.add_typer(fetch_app)  # tessera fetch, tessera convert
+app.add_typer(operations_app)  # tessera status, tessera doctor
 
 console = Console(stderr=True)
 
@@ -243,9 +244,10 @@ def _init(home: Path, name: str, institution: str, role: Any, url: str, host: st
 
 def _serve(run: Any, end_with_parent: bool) -> None:
     from datasites.lifecycle import end_with_parent as watch
+    from datasites.logs import configure_logs
 
     os.umask(0o077)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logs(os.environ.get("TESSERA_LOG_FORMAT", "text"), os.environ.get("TESSERA_LOG_LEVEL", "warning"))
     if end_with_parent:
         watch()
     run()

@@ -11,6 +11,7 @@ import uvicorn
 
 from datasites.home import Home
 from datasites.lifecycle import announce, bind
+from orchestrator import operations
 from orchestrator.server import Service, create_app
 from orchestrator.store import Store
 from privacy.journal import Journal
@@ -46,9 +47,8 @@ def run(folder: Path) -> None:
         journal=Journal(folder / "journal.sqlite", identity),
     )
     app = create_app(service, mailbox_folder=folder / "mailbox")
-    server = Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
-    )
+    operations.install(app, service, folder)
+    server = Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS))
     server.service = service
 
     async def serve() -> None:

@@ -37,5 +37,6 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
         "approvals": store.documents(study, 0, "approval"),
         "initial": store.document(study, 0, "initial"),
         "checkpoints": checkpoints,
+        "updates_now": sorted(store.documents(study, rounds + 1, "update")),
         "refusals": {str(n): store.documents(study, n, "refusal") for n in range(1, rounds + 2)},
     }

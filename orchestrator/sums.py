@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasites.contract import BlockShape, dump
 from privacy.encryption_parameters import EncryptionParameters
@@ -29,7 +29,9 @@ class WorkerDied(TesseraError):
 
 
 class RunningSumProcess:
-    """One sum of encrypted updates, grown site by site."""
+    """One sum of encrypted updates, grown site by site; ``died`` counts the processes that ended unasked."""
+
+    died: ClassVar[int] = 0
 
     def __init__(self, parameters: EncryptionParameters) -> None:
         self._parameters = parameters
@@ -85,17 +87,23 @@ class RunningSumProcess:
                 await process.stdin.drain()
                 line = await asyncio.wait_for(process.stdout.readline(), _ANSWER_SECONDS)
             except (TimeoutError, ConnectionError, OSError) as error:
-                await self.close()
+                await self._died()
                 raise WorkerDied("the summing process does not answer") from error
             if not line:
-                await self.close()
+                await self._died()
                 raise WorkerDied("the summing process ended while reading a ciphertext")
         answer = json.loads(line)
         if "error" in answer:
             raise InvalidInput(str(answer["error"]))
 
+    async def _died(self) -> None:
+        RunningSumProcess.died += 1
+        await self.close()
+
     async def _ensure_running(self) -> None:
-        if self._process is None or self._process.returncode is not None:
+        if self._process is not None and self._process.returncode is not None:
+            await self._died()
+        if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",

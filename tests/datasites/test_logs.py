@@ -1,0 +1,81 @@
+"""Log lines: one JSON object each for machines, and never a token, key or password."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from datasites.logs import configure_logs, without_secrets
+from privacy.errors import InvalidInput
+
+TOKEN = "eyJhdWRpZW5jZSI6IjEyMyJ9.c2lnbmF0dXJlc2lnbmF0dXJl"  # gitleaks:allow - not a real one
+PEM = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ\n-----END PRIVATE KEY-----"
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    yield io.StringIO()
+    root.handlers[:], level = before
+    root.setLevel(level)
+
+
+def test_a_json_line_says_when_who_what_and_why(stream):
+    configure_logs("json", "info", role="datasite", stream=stream)
+    logging.getLogger("tessera.requests").info("request", extra={"route": "/work", "status": 200})
+    try:
+        raise ValueError("a bad number")
+    except ValueError:
+        logging.getLogger("x").exception("failed for %s", "a reason")
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (first["message"], first["route"], first["status"]) == ("request", "/work", 200)
+    assert (first["level"], first["logger"], first["role"]) == ("info", "tessera.requests", "datasite")
+    assert first["timestamp"].startswith("20")
+    assert second["message"] == "failed for a reason"
+    assert "ValueError: a bad number" in second["exception"]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"Authorization: Tessera {TOKEN}", TOKEN),
+        (f"authorization: bearer {TOKEN}", TOKEN),
+        (f"GET /register?token={TOKEN}&x=1", TOKEN),
+        ("postgresql://tessera:hunter2@db/x", "hunter2"),
+        ("cookie tessera-0123456789ab=abcdef; path=/", "abcdef"),
+        (PEM, "MC4CAQAwBQYDK2VwBCIEIJ"),
+    ],
+)
+def test_what_looks_like_a_secret_is_cut_out(stream, form, text, secret):
+    configure_logs(form, "info", stream=stream)
+    logging.getLogger("x").warning("%s", text)
+    assert secret not in stream.getvalue()
+    assert "[removed]" in stream.getvalue()
+
+
+def test_secrets_in_fields_and_tracebacks_are_cut_out_too(stream):
+    configure_logs("json", "info", stream=stream)
+    try:
+        raise RuntimeError(f"Bearer {TOKEN}")
+    except RuntimeError:
+        logging.getLogger("x").exception("oops", extra={"password": "hunter2", "detail": f"Tessera {TOKEN}"})
+    assert TOKEN not in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_ordinary_sentences_stay_as_they_are():
+    for text in ("the summing process ended", "Tessera orchestrator", "tessera status lists the studies"):
+        assert without_secrets(text) == text
+
+
+def test_an_unknown_format_or_level_is_refused():
+    with pytest.raises(InvalidInput, match="text, json"):
+        configure_logs("xml")
+    with pytest.raises(InvalidInput, match="debug"):
+        configure_logs("json", "loud")

@@ -1,0 +1,95 @@
+"""The orchestrator's `/metrics`: figures read off the journal, for this machine or a token, and nobody's names."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from datasites.contract import Party
+from datasites.roster import Roster
+from orchestrator.operations import TOKEN_FILE, install
+from orchestrator.server import Service, create_app
+from orchestrator.store import Store
+from orchestrator.sums import RunningSumProcess
+from privacy.identity import Identity
+from privacy.journal import Journal
+
+
+@pytest.fixture
+def service(tmp_path):
+    identity = Identity.generate()
+    names = ("orchestrator", "keyholder", "hospital-a", "hospital-b", "hospital-c")
+    keys = (identity, *(Identity.generate() for _ in names[1:]))
+    parties = [Party(name=n, institution=n, public_key=k.public_key) for n, k in zip(names, keys, strict=True)]
+    made = Service(
+        identity=identity,
+        roster=Roster(orchestrator=parties[0], keyholder=parties[1], sites=tuple(parties[2:])),
+        store=Store(tmp_path / "store"),
+        journal=Journal(tmp_path / "journal.sqlite", identity),
+    )
+    yield made
+    made.journal.close()
+
+
+@pytest.fixture
+def clients(service, tmp_path):
+    app = create_app(service, mailbox_folder=tmp_path / "mailbox")
+    install(app, service, tmp_path)
+    with TestClient(app, client=("127.0.0.1", 5000)) as here:
+        yield here, TestClient(app, client=("192.0.2.7", 5000))
+
+
+def finished(journal, number, sites=("hospital-a", "hospital-b", "hospital-c")):
+    body = {"study": "secret-study", "round": number, "sites": list(sites), "uplink_bytes": 300, "seconds": 1.5}
+    journal.append("round-finished", body)
+
+
+def test_figures_come_from_the_journal_and_grow_with_it(clients, service):
+    here, _ = clients
+    finished(service.journal, 1)
+    service.journal.append("refusal", {"study": "secret-study", "round": 1, "party": "hospital-b", "reason": "no"})
+    text = here.get("/metrics").text
+    assert "tessera_rounds_total 1.0" in text
+    assert "tessera_updates_total 3.0" in text
+    assert "tessera_update_bytes_total 300.0" in text
+    assert "tessera_refusals_total 1.0" in text
+    assert 'tessera_studies{state="running"} 0.0' in text
+    finished(service.journal, 2, sites=("hospital-a",))
+    text = here.get("/metrics").text
+    assert "tessera_rounds_total 2.0" in text
+    assert "tessera_updates_total 4.0" in text
+    assert 'route="/metrics"' in text
+    assert 'tessera_journal_entries_total{kind="round-finished"} 2.0' in text
+
+
+def test_no_study_and_no_hospital_is_named(clients, service):
+    here, _ = clients
+    finished(service.journal, 1)
+    here.get("/studies/secret-study")
+    text = here.get("/metrics").text
+    assert "secret-study" not in text
+    assert "hospital" not in text
+
+
+def test_others_need_the_token_of_the_operator(clients, tmp_path):
+    _, elsewhere = clients
+    token = "a-token-of-enough-letters"
+    assert elsewhere.get("/metrics").status_code == 403
+    assert elsewhere.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status_code == 403
+    (tmp_path / TOKEN_FILE).write_text(token + "\n")
+    assert elsewhere.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert elsewhere.get("/metrics", headers={"Authorization": f"Bearer {token}x"}).status_code == 403
+    (tmp_path / TOKEN_FILE).write_text("")
+    assert elsewhere.get("/metrics", headers={"Authorization": "Bearer "}).status_code == 403
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
+def test_what_a_proxy_passes_on_is_not_from_this_machine(clients, header):
+    here, _ = clients
+    assert here.get("/metrics", headers={header: "127.0.0.1"}).status_code == 403
+
+
+def test_a_summing_process_that_dies_is_counted(clients, monkeypatch):
+    here, _ = clients
+    monkeypatch.setattr(RunningSumProcess, "died", 3)
+    assert "tessera_sum_worker_restarts_total 3.0" in here.get("/metrics").text
