@@ -1,0 +1,390 @@
+"""The orchestrator as liar: real hospitals and a real keyholder, and every lie it could tell them, told once.
+
+No network here: the liar answers the others' requests itself and signs whatever it likes with the true key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from consortium import Consortium, Hospital, steps_of
+from safetensors.numpy import load
+
+from datasites.contract import (
+    Attestation,
+    Commitments,
+    Proposal,
+    Refusal,
+    RoundKey,
+    RoundPlan,
+    Signed,
+    SumResult,
+    UpdateHeader,
+    WorkItem,
+    dump,
+    parse,
+    seal,
+)
+from datasites.envelope import unpack_envelope
+from datasites.keyholder.custody import KeyCustody
+from datasites.keyholder.daemon import Keyholder
+from orchestrator.aggregation import model_to_bytes
+from privacy import container
+from privacy.canonical import sha256_hex
+from privacy.ciphertexts import RunningSum
+from privacy.identity import Identity
+from privacy.journal import Journal
+
+LENGTH, SITES = 700, 4
+STRANGER = Identity.from_seed(b"x" * 32)
+
+
+class Liar:
+    """What the orchestrator says and hears, one client for everybody."""
+
+    def __init__(self, consortium: Consortium, proposal: Proposal) -> None:
+        self.consortium, self.proposal, self.identity = consortium, proposal, consortium.identity
+        self.blobs: dict[str, bytes] = {}
+        self.sent: dict[str, list[Any]] = {"refusal": [], "attestation": [], "update": [], "key": [], "result": []}
+        self.approvals: dict[str, Any] = {}
+        self.model_hash = self.blob(model_to_bytes({"shared": np.zeros(LENGTH, np.float32)}))
+
+    def blob(self, data: bytes) -> str:
+        self.blobs[sha256_hex(data)] = data
+        return sha256_hex(data)
+
+    def get_bytes(self, path: str, **_: Any) -> bytes:
+        return self.blobs[path.removeprefix("/blobs/")]
+
+    def get_json(self, path: str, **_: Any) -> Any:
+        proposal = dump(seal(self.identity, "proposal", self.proposal))
+        return {"proposal": proposal, "approvals": self.approvals}
+
+    def put_bytes(self, path: str, body: bytes, **_: Any) -> Any:
+        self.sent[path.rsplit("/", 1)[1]].append(unpack_envelope(body))
+
+    def post_json(self, path: str, value: Any, **_: Any) -> Any:
+        if path.endswith("/approvals"):
+            self.approvals[value["payload"]["site"]] = value
+        else:
+            self.sent[path.rsplit("/", 1)[1]].append(parse(Signed, value))
+
+    def close(self) -> None: ...
+
+    def reasons(self, party: str) -> list[str]:
+        refusals = [parse(Refusal, dict(s.payload)) for s in self.sent["refusal"]]
+        return [r.reason for r in refusals if r.party == party]
+
+
+class Stage:
+    """One round told step by step; every step can be told wrongly."""
+
+    def __init__(self, consortium: Consortium, liar: Liar, keyholder: Keyholder, number: int = 1) -> None:
+        self.consortium, self.liar, self.keyholder, self.number = consortium, liar, keyholder, number
+        self.proposal = liar.proposal
+        keyholder.handle(self.item("key"))
+        self.key, public = liar.sent["key"][-1]
+        liar.blob(public)
+        self.plan = seal(liar.identity, "round-plan", self.round_plan())
+        self.bodies: dict[str, bytes] = {}
+        self.updates: dict[str, Signed] = {}
+
+    def item(self, kind: Any, documents: dict[str, Signed] | None = None, attestations: Any = ()) -> WorkItem:
+        return WorkItem(
+            kind=kind,
+            study=self.proposal.study,
+            round=self.number,
+            closing=1,
+            documents=documents or {},
+            attestations=tuple(attestations),
+        )
+
+    def round_plan(self, **changes: Any) -> RoundPlan:
+        plan = RoundPlan(
+            study=self.proposal.study,
+            proposal_hash=self.proposal.proposal_hash,
+            round=self.number,
+            model_hash=self.liar.model_hash,
+            key_hash=parse(RoundKey, dict(self.key.payload)).key_hash,
+            weights={"shared": dict.fromkeys(self.consortium.names, 1.0)},
+            scales={"shared": 1.0},
+            deadline_seconds=30,
+        )
+        return replace(plan, **changes)
+
+    def train(self, index: int, plan: Signed | None = None, key: Signed | None = None) -> bool:
+        """Return whether hospital ``index`` sent an update."""
+        before = len(self.liar.sent["update"])
+        documents = {"plan": plan or self.plan, "key": key or self.key}
+        self.consortium.hospitals[index].participant.handle(self.item("train", documents))
+        if len(self.liar.sent["update"]) == before:
+            return False
+        signed, body = self.liar.sent["update"][-1]
+        self.updates[f"site-{index}"], self.bodies[f"site-{index}"] = signed, body
+        return True
+
+    def train_all(self) -> None:
+        for index in range(SITES):
+            assert self.train(index)
+
+    def sum_of(self, bodies: list[bytes]) -> bytes:
+        chunks = self.proposal.encryption.ciphertexts_for(LENGTH)
+        running = RunningSum(self.proposal.encryption, ciphertexts=chunks)
+        for body in bodies:
+            running.add(container.unpack(body, {"shared": chunks}, self.proposal.encryption)["shared"])
+        return container.pack({"shared": running.to_ciphertexts()})
+
+    def close(
+        self, *, body: bytes | None = None, updates: list[Signed] | None = None, attest: tuple[int, ...] = (0, 1, 2, 3)
+    ) -> tuple[Signed, list[Signed]]:
+        """Fix a list and a sum, and ask for attestations."""
+        data = self.sum_of(list(self.bodies.values())) if body is None else body
+        commitments = Commitments(
+            study=self.proposal.study,
+            round=self.number,
+            plan_hash=parse(RoundPlan, dict(self.plan.payload)).plan_hash,
+            closing=1,
+            updates=tuple(updates if updates is not None else self.updates.values()),
+            sum_hash=self.liar.blob(data),
+        )
+        sealed = seal(self.liar.identity, "commitments", commitments)
+        before = len(self.liar.sent["attestation"])
+        for i in attest:
+            self.consortium.hospitals[i].participant.handle(self.item("attest", {"commitments": sealed}))
+        return sealed, self.liar.sent["attestation"][before:]
+
+    def decrypt(self, commitments: Signed, attestations: list[Signed], plan: Signed | None = None) -> np.ndarray | None:
+        """Return the integers, or None where the keyholder refused."""
+        before = len(self.liar.sent["result"])
+        documents = {"plan": plan or self.plan, "key": self.key, "commitments": commitments}
+        self.keyholder.handle(self.item("decrypt", documents, attestations))
+        if len(self.liar.sent["result"]) == before:
+            return None
+        signed, integers = self.liar.sent["result"][-1]
+        assert parse(SumResult, dict(signed.payload)).integers_hash == sha256_hex(integers)
+        return load(integers)["shared"]
+
+    @property
+    def why(self) -> str:
+        return self.liar.reasons("keyholder")[-1]
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    with Consortium(tmp_path_factory.mktemp("liar"), sites=SITES) as made:
+        made.open_hospitals()
+        yield made
+
+
+@pytest.fixture
+def stage(consortium: Consortium, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    proposal = consortium.proposal(f"lie-{sha256_hex(request.node.name.encode())[:12]}", length=LENGTH, rounds=2)
+    liar = Liar(consortium, proposal)
+    hospitals = []
+    for h in consortium.hospitals:
+        participant = replace(h.participant, client=liar)  # type: ignore[arg-type]
+        hospitals.append(Hospital(home=h.home, url="", participant=participant, approvals=h.approvals))
+    real, consortium.hospitals = consortium.hospitals, hospitals
+    for hospital in hospitals:
+        hospital.approve(seal(consortium.identity, "proposal", proposal))
+    home = consortium.homes["keyholder"]
+    custody = KeyCustody(tmp_path / "keys", home.identity())
+    journal = Journal(tmp_path / "journal.sqlite", home.identity())
+    keyholder = Keyholder(home=home, client=liar, custody=custody, journal=journal, queue=None)  # type: ignore[arg-type]
+    yield Stage(consortium, liar, keyholder)
+    custody.close()
+    journal.close()
+    consortium.hospitals = real
+
+
+def total(*sites: int) -> list[int]:
+    return [int(v) for v in sum(steps_of(i, "shared", LENGTH) for i in sites)]
+
+
+def test_the_honest_round_is_answered_exactly_and_again_the_same(stage: Stage) -> None:
+    stage.train_all()
+    closed = stage.close()
+    first, again = stage.decrypt(*closed), stage.decrypt(*closed)
+    assert first is not None and again is not None
+    assert first.tolist() == again.tolist() == total(0, 1, 2, 3)
+    kinds = [e.kind for e in stage.keyholder.journal.entries()]
+    assert kinds.count("decrypted") == 1
+
+
+def test_a_second_sum_of_an_answered_round_is_never_answered(stage: Stage) -> None:
+    stage.train_all()
+    assert stage.decrypt(*stage.close()) is not None
+    stage.bodies.pop("site-3"), stage.updates.pop("site-3")
+    assert stage.decrypt(*stage.close(attest=(0, 1, 2))) is None
+    assert "answered with another sum" in stage.why
+
+
+def changed_body(body: bytes) -> bytes:
+    return body[:100] + bytes([body[100] ^ 1]) + body[101:]
+
+
+Lie = Callable[[Stage], bytes]
+SUM_LIES: dict[str, Lie] = {
+    "a ciphertext swapped for one of its own": lambda s: s.sum_of([changed_body(s.bodies["site-0"]), *others(s)]),
+    "a ciphertext dropped": lambda s: s.sum_of(others(s)),
+    "a ciphertext doubled": lambda s: s.sum_of([s.bodies["site-0"], *list(s.bodies.values())[:-1]]),
+    "a single update for a sum": lambda s: s.bodies["site-0"],
+    "a single update doubled to look like a sum": lambda s: s.sum_of([s.bodies["site-0"]] * 4),
+    "a sum with one coefficient changed": lambda s: changed_body(s.sum_of(list(s.bodies.values()))),
+}
+
+
+def others(stage: Stage) -> list[bytes]:
+    return [b for name, b in stage.bodies.items() if name != "site-0"]
+
+
+@pytest.mark.parametrize("lie", SUM_LIES, ids=str)
+def test_a_sum_that_is_not_the_sum_of_the_list_is_not_decrypted(stage: Stage, lie: str) -> None:
+    stage.train_all()
+    commitments, attestations = stage.close(body=SUM_LIES[lie](stage))
+    assert len(attestations) == SITES  # no hospital can see it, the tags do
+    assert stage.decrypt(commitments, attestations) is None
+    assert "the tags do not add up" in stage.why
+    assert stage.decrypt(*stage.close()) is not None  # the truth is still answered
+
+
+def test_a_sum_replaced_after_it_was_attested_is_not_decrypted(stage: Stage) -> None:
+    stage.train_all()
+    sealed, attestations = stage.close()
+    lied = replace(parse(Commitments, dict(sealed.payload)), sum_hash=stage.liar.blob(stage.bodies["site-0"]))
+    assert stage.decrypt(seal(stage.liar.identity, "commitments", lied), attestations) is None
+    assert "attested another list, plan or sum" in stage.why
+    stage.liar.blobs[str(sealed.payload["sum_hash"])] = stage.bodies["site-0"]
+    assert stage.decrypt(sealed, attestations) is None
+    assert "do not have the hash" in stage.why
+
+
+def test_an_update_replayed_from_an_earlier_round_is_refused_by_all(stage: Stage) -> None:
+    stage.train_all()
+    assert stage.decrypt(*stage.close()) is not None
+    later = Stage(stage.consortium, stage.liar, stage.keyholder, number=2)
+    for index in (1, 2, 3):
+        assert later.train(index)
+    later.updates["site-0"], later.bodies["site-0"] = stage.updates["site-0"], stage.bodies["site-0"]
+    commitments, attestations = later.close(attest=(1, 2, 3))
+    assert not attestations and "another plan in this round" in stage.liar.reasons("site-1")[-1]
+    assert later.decrypt(commitments, stage.liar.sent["attestation"][:4]) is None
+    assert "another study, round or plan" in stage.why
+
+
+def test_a_hospital_refuses_every_plan_of_a_round_but_the_first_for_ever(stage: Stage) -> None:
+    other = stage.liar.blob(model_to_bytes({"shared": np.ones(LENGTH, np.float32)}))
+    second = seal(stage.liar.identity, "round-plan", stage.round_plan(model_hash=other))
+    assert stage.train(0)
+    for _ in range(2):
+        assert not stage.train(0, plan=second)
+        assert "another plan already; one plan per round" in stage.liar.reasons("site-0")[-1]
+    assert stage.train(0)
+    reopened = Hospital.open(stage.consortium.hospitals[0].home, lambda _: None)
+    folder = reopened.home.round_folder(stage.proposal.study, 1)
+    kept = json.loads((folder / "plan.json").read_bytes())
+    reopened.close()
+    assert kept["model_hash"] == stage.liar.model_hash
+
+
+def test_different_models_to_different_hospitals_never_meet_in_a_sum(stage: Stage) -> None:
+    other = stage.liar.blob(model_to_bytes({"shared": np.ones(LENGTH, np.float32)}))
+    second = seal(stage.liar.identity, "round-plan", stage.round_plan(model_hash=other))
+    assert all([stage.train(0, plan=second), stage.train(1), stage.train(2), stage.train(3)])
+    commitments, attestations = stage.close()
+    assert not attestations
+    assert "was given another plan" in stage.liar.reasons("site-1")[-1]
+    assert "another round or plan" in stage.liar.reasons("site-0")[-1]
+    forged = [
+        seal(STRANGER, "attestation", Attestation(
+            study=stage.proposal.study, round=1, plan_hash="0" * 64, list_hash="0" * 64, sum_hash="0" * 64,
+            site="site-0", tags=(0, 0, 0, 0),
+        ))
+    ]  # fmt: skip
+    assert stage.decrypt(commitments, forged) is None
+    assert "made for another study, round or plan" in stage.why
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"site-0": 1.0, "site-1": 1e-6, "site-2": 1e-6, "site-3": 1e-6},
+        {"site-0": 1.0, "site-1": 0.25, "site-2": 0.25, "site-3": 0.25},
+        {"site-0": 1.0, "site-1": 1.0, "site-2": 1.0},
+        {"site-0": 2.0, "site-1": 1.0, "site-2": 1.0, "site-3": 1.0},
+        {"site-0": 1.0, "site-1": 1.0, "site-2": 1.0, "site-3": 1.0, "invented": 1.0},
+    ],
+)
+def test_weights_out_of_bounds_are_refused_by_hospitals_and_keyholder(stage: Stage, weights: dict[str, float]) -> None:
+    plan = seal(stage.liar.identity, "round-plan", stage.round_plan(weights={"shared": weights}))
+    assert not stage.train(1, plan=plan)
+    assert "weight" in stage.liar.reasons("site-1")[-1]
+    stage.train_all()
+    assert stage.decrypt(*stage.close(), plan=plan) is None
+    assert "weight" in stage.why
+
+
+def test_an_invented_participant_is_refused_by_all(stage: Stage) -> None:
+    stage.train_all()
+    payload = dict(stage.updates["site-0"].payload)
+    for signer, name in ((STRANGER, "invented"), (STRANGER, "site-0")):
+        invented = seal(signer, "update", replace(parse(UpdateHeader, payload), site=name))
+        updates = [*[u for n, u in stage.updates.items() if n != name], invented]
+        commitments, attestations = stage.close(updates=updates)
+        assert not attestations
+        assert stage.decrypt(commitments, attestations) is None
+        assert "takes no part" in stage.why
+
+
+def test_a_study_with_an_invented_participant_gets_no_key(stage: Stage, tmp_path: Path) -> None:
+    extra = replace(stage.proposal.participants[0], name="invented", public_key=STRANGER.public_key)
+    proposal = replace(stage.proposal, study="invented", participants=(*stage.proposal.participants, extra))
+    stage.liar.proposal = proposal
+    stage.keyholder.handle(replace(stage.item("key"), study="invented"))
+    assert "has not approved this proposal" in stage.why
+
+
+def test_too_few_hospitals_are_never_decrypted_whatever_the_list_says(stage: Stage) -> None:
+    stage.train_all()
+    names = ["site-0", "site-1"]
+    body = stage.sum_of([stage.bodies[n] for n in names])
+    closed = stage.close(body=body, updates=[stage.updates[n] for n in names], attest=(0, 1))
+    assert len(closed[1]) == 2
+    assert stage.decrypt(*closed) is None
+    assert "at least 3 institutions" in stage.why
+
+
+def test_a_hospital_that_is_missing_or_doubled_in_the_list_does_not_sign(stage: Stage) -> None:
+    stage.train_all()
+    updates = list(stage.updates.values())
+    _, attestations = stage.close(updates=updates[1:], attest=(0,))
+    assert not attestations and "our own update is not in the list" in stage.liar.reasons("site-0")[-1]
+    _, attestations = stage.close(updates=[*updates, updates[1]], attest=(0,))
+    assert not attestations and "stands twice" in stage.liar.reasons("site-0")[-1]
+
+
+def test_a_key_the_keyholder_did_not_make_is_refused_by_hospitals(stage: Stage) -> None:
+    key = parse(RoundKey, dict(stage.key.payload))
+    own = stage.liar.blob(b"k" * key.key_bytes)
+    plan = seal(stage.liar.identity, "round-plan", stage.round_plan(key_hash=own))
+    forged = seal(stage.liar.identity, "round-key", replace(key, key_hash=own))
+    assert not stage.train(0, plan=plan, key=forged)
+    assert "another key" in stage.liar.reasons("site-0")[-1]
+
+
+def test_a_list_for_a_round_that_was_not_trained_is_not_signed(stage: Stage) -> None:
+    later = replace(stage.item("attest", {"commitments": stage.key}), round=2)
+    stage.consortium.hospitals[0].participant.handle(later)
+    assert "was not trained here" in stage.liar.reasons("site-0")[-1]
+
+
+def test_a_plan_whose_signature_does_not_hold_is_refused_and_told(stage: Stage) -> None:
+    forged = replace(stage.plan, payload={**stage.plan.payload, "deadline_seconds": 31})
+    assert not stage.train(0, plan=forged)
+    assert "signature does not hold" in stage.liar.reasons("site-0")[-1]
