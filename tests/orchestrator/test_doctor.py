@@ -1,0 +1,213 @@
+"""`tessera doctor` and `tessera status` on folders in all sorts of states; nothing is changed by looking."""
+
+from __future__ import annotations
+
+import json
+import socket
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from typer.testing import CliRunner
+
+from datasites.home import Config, Home
+from datasites.roster import Roster
+from orchestrator import doctor
+from orchestrator.cli_operations import app
+from orchestrator.study_view import study_line
+from privacy.journal import Journal
+
+
+class Clock(BaseHTTPRequestHandler):
+    ahead_seconds = 0.0
+
+    def do_GET(self):
+        self.send_response_only(200)
+        self.send_header("Date", formatdate(__import__("time").time() + self.ahead_seconds, usegmt=True))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def clock():
+    Clock.ahead_seconds = 0.0
+    server = HTTPServer(("127.0.0.1", 0), Clock)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def home(tmp_path, clock):
+    url = f"http://127.0.0.1:{clock.server_port}"
+    parties = {}
+    for name, role in (("orchestrator", "orchestrator"), ("keyholder", "keyholder"), ("hospital-a", "datasite")):
+        config = Config(name=name, institution=name, role=role, orchestrator_url=url)
+        parties[name] = Home.create(tmp_path / name, config).party()
+    roster = Roster(
+        orchestrator=parties["orchestrator"], keyholder=parties["keyholder"], sites=(parties["hospital-a"],)
+    )
+    for name in parties:
+        roster.save(tmp_path / name / "roster.json")
+    made = Home(folder=tmp_path / "hospital-a")
+    (made.folder / "policy.toml").write_text("[budget]\nepsilon_cap = 3.0\n")
+    journal = Journal(made.folder / "journal.sqlite", made.identity())
+    journal.append("started", {"n": 1})
+    journal.append("started", {"n": 2})
+    journal.close()
+    return made
+
+
+def found(home, **options):
+    return {check.name: check for check in doctor.examine(home.folder, **options)}
+
+
+def test_a_good_home_passes_every_check(home):
+    checks = found(home)
+    assert [c for c in checks.values() if not c.ok] == []
+    assert set(checks) == {
+        *("settings", "keys", "roster", "clock", "port", "policy", "sandbox", "chains", "versions", "disk"),
+    }
+    assert "2 entries" in checks["chains"].found
+    result = CliRunner().invoke(app, ["doctor", "--home", str(home.folder), "--json"])
+    assert (result.exit_code, json.loads(result.stdout)["ok"]) == (0, True)
+
+
+def test_a_key_that_others_may_read_is_found(home):
+    (home.folder / "identity.pem").chmod(0o644)
+    check = found(home)["keys"]
+    assert not check.ok
+    assert "chmod go=" in check.advice
+    result = CliRunner().invoke(app, ["doctor", "--home", str(home.folder)])
+    assert result.exit_code == 1
+    assert "BAD keys" in result.stderr
+
+
+def test_a_missing_key_is_reported_and_not_made(home):
+    (home.folder / "identity.pem").unlink()
+    assert not found(home)["keys"].ok
+    assert not (home.folder / "identity.pem").exists()
+
+
+def test_a_folder_open_to_others_is_found(home):
+    home.folder.chmod(0o755)
+    assert "chmod 700" in found(home)["keys"].advice
+
+
+def test_a_roster_with_another_key_of_this_role_is_found(home):
+    roster = json.loads((home.folder / "roster.json").read_text())
+    roster["sites"][0]["public_key"] = "0" * 64
+    (home.folder / "roster.json").write_text(json.dumps(roster))
+    assert "another key" in found(home)["roster"].found
+
+
+def test_a_clock_that_is_minutes_off_is_found(home):
+    Clock.ahead_seconds = -200.0
+    check = found(home)["clock"]
+    assert not check.ok
+    assert "200 s apart" in check.found or "199 s apart" in check.found or "201 s apart" in check.found
+
+
+def test_an_orchestrator_that_does_not_answer_is_named(home, clock):
+    clock.shutdown()
+    clock.server_close()
+    check = found(home)["clock"]
+    assert not check.ok
+    assert "does not answer" in check.found
+
+
+def test_a_port_that_somebody_else_holds_is_found(home):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        config = {**home.config().__dict__, "port": other.getsockname()[1]}
+        Home.create(home.folder, Config(**config))
+        assert not found(home)["port"].ok
+
+
+def test_versions_are_compared_with_a_lock_file(home, tmp_path):
+    lock = tmp_path / "lock.txt"
+    lock.write_text("numpy==0.1  # old\nnot-installed-here==1\n")
+    check = found(home, lock=lock)["versions"]
+    assert not check.ok
+    assert "numpy" in check.found
+    assert "not-installed-here" not in check.found
+    lock.write_text("what is this?\n")
+    assert not found(home, lock=lock)["versions"].ok
+
+
+def test_a_full_disk_is_found(home, monkeypatch):
+    monkeypatch.setattr(doctor, "ENOUGH_DISK_BYTES", 1 << 60)
+    assert not found(home)["disk"].ok
+
+
+def test_a_layer_that_policy_demands_and_the_machine_lacks_is_found(home, monkeypatch):
+    monkeypatch.setattr(doctor, "available_layers", lambda: dict.fromkeys(doctor_layers(), False))
+    check = found(home)["sandbox"]
+    assert not check.ok
+    assert "seccomp" in check.found
+
+
+def doctor_layers():
+    from datasites.sandbox import LAYERS
+
+    return LAYERS
+
+
+def test_a_journal_that_was_cut_or_changed_is_found(home):
+    path = home.folder / "journal.sqlite"
+    data = path.read_bytes()
+    assert data.count(b'"n":2') == 1
+    path.write_bytes(data.replace(b'"n":2', b'"n":3'))
+    check = found(home)["chains"]
+    assert not check.ok
+    assert "do not start" in check.advice
+
+
+def test_no_home_at_all_is_one_bad_line_and_exit_code_one(tmp_path):
+    result = CliRunner().invoke(app, ["doctor", "--home", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "BAD settings" in result.stderr
+
+
+def test_status_says_why_the_orchestrator_could_not_be_asked(home, clock):
+    from orchestrator import study_view
+
+    clock.shutdown()
+    clock.server_close()
+    status = study_view.read_status(home, answer_seconds=0.2)
+    assert "did not answer" in status.problem
+    assert status.studies == ()
+    assert not status.over
+
+
+def test_a_study_line_counts_updates_dropouts_and_seconds():
+    checkpoints = [
+        {"sites": ["a", "b", "c"], "seconds": 1.5, "uplink_bytes": 30},
+        {"sites": ["a", "b"], "seconds": 2.0, "uplink_bytes": 20},
+    ]
+    line = study_line(
+        {
+            "study": "s",
+            "state": "running",
+            "reason": "",
+            "rounds": 5,
+            "rounds_completed": 2,
+            "proposal": {"payload": {"participants": [{"name": n} for n in "abc"]}},
+            "approvals": {"a": {}, "b": {}, "c": {}},
+            "checkpoints": checkpoints,
+            "refusals": {"2": {"c": {}}, "3": {}},
+            "updates_now": ["a"],
+        }
+    )
+    assert (line.seconds, line.last_round_seconds, line.uplink_bytes, line.refusals) == (3.5, 2.0, 50, 1)
+    assert [(s.name, s.updates, s.dropouts, s.here) for s in line.sites] == [
+        ("a", 2, 0, True),
+        ("b", 2, 0, False),
+        ("c", 1, 1, False),
+    ]
