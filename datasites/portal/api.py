@@ -13,7 +13,7 @@ from datasites.approval_records import Request as ReviewRequest
 from datasites.contract import dump
 from datasites.portal import shapes
 from datasites.portal.access import ApiReviewer, Context, DeskHere, Reader, set_session, sign_in
-from datasites.portal.context import PortalContext
+from datasites.portal.context import CostPreview, PortalContext
 from datasites.portal.desk import Desk
 from datasites.portal.problems import Problem
 from privacy.errors import Refused
@@ -164,7 +164,7 @@ def budget(desk: DeskHere, _: Reader) -> list[shapes.Budget]:
         shapes.Budget(
             population=line.population,
             datasets=list(line.datasets),
-            cap=line.cap,
+            cap=finite(line.cap),
             delta=line.delta,
             spent=finite(line.spent),
             reserved=finite(line.reserved),
@@ -194,10 +194,23 @@ def detail(desk: Desk, request: ReviewRequest) -> shapes.RequestDetail:
     return shapes.RequestDetail(
         **_summary(desk.context, request),
         proposal=dump(request.proposal),
-        cost=shapes.Cost(**{**asdict(cost), "cost": finite(cost.cost), "after": finite(cost.after)}) if cost else None,
+        cost=_cost(cost) if cost else None,
         violations=[shapes.Broken(rule=v.rule, message=v.message) for v in desk.violations(request)],
         unconfirmed=[p.name for p in desk.unconfirmed(request)],
         decisions=[shapes.Decided(**asdict(d)) for d in request.decisions],
+    )
+
+
+def _cost(cost: CostPreview) -> shapes.Cost:
+    return shapes.Cost(
+        population=cost.population,
+        delta=cost.delta,
+        cap=finite(cost.cap),
+        before=finite(cost.before),
+        cost=finite(cost.cost),
+        after=finite(cost.after),
+        accountant=cost.accountant,
+        fits=cost.fits,
     )
 
 

@@ -42,8 +42,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     ]
     if cost is not None:
         sentences.append(
-            f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. Epsilon {cost.before:.2f} is spent "
-            f"so far; after the study it would be at most {number(cost.after)} of {cost.cap:g}."
+            f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. Epsilon {number(cost.before)} is "
+            f"spent so far; after the study it would be at most {number(cost.after)} of {number(cost.cap)}."
         )
     code = (
         "The code is our own, reviewed and selected by a specification."

@@ -17,21 +17,24 @@ _WIDTH, _BAR, _LEFT, _RIGHT = 640.0, 34.0, 8.0, 632.0
 
 def cost_picture(cost: CostPreview) -> Markup:
     """Return the budget as one bar: spent before, added by this study at its worst, left, with the cap marked."""
-    after = cost.after if math.isfinite(cost.after) else cost.cap * 1.5
-    scale = (_RIGHT - _LEFT) / max(cost.cap, after, cost.before) / 1.08
-    before, end, cap = cost.before * scale, after * scale, cost.cap * scale
+    known = [v for v in (cost.before, cost.after) if math.isfinite(v)]
+    limit = cost.cap if math.isfinite(cost.cap) else max([1.0, *known])
+    after = cost.after if math.isfinite(cost.after) else limit * 1.5
+    spent = min(cost.before, after)
+    scale = (_RIGHT - _LEFT) / max(limit, after, spent) / 1.08
+    before, end, cap = spent * scale, after * scale, limit * scale
     added = "added" if cost.fits else "over"
     title = (
-        f"Epsilon at delta {cost.delta:g}: {cost.before:.2f} before this study, "
-        f"{number(cost.after)} after it at its worst, the cap is {cost.cap:g}"
+        f"Epsilon at delta {cost.delta:g}: {number(cost.before)} before this study, "
+        f"{number(cost.after)} after it at its worst, the cap is {number(cost.cap)}"
     )
     parts = [
         f'<rect class="left" x="{_LEFT}" y="26" width="{cap:.1f}" height="{_BAR}"/>',
         f'<rect class="spent" x="{_LEFT}" y="26" width="{before:.1f}" height="{_BAR}"/>',
         f'<rect class="{added}" x="{_LEFT + before:.1f}" y="26" width="{max(end - before, 1):.1f}" height="{_BAR}"/>',
         f'<line class="cap" x1="{_LEFT + cap:.1f}" x2="{_LEFT + cap:.1f}" y1="16" y2="70"/>',
-        _text(_LEFT + cap, 13, f"cap {cost.cap:g}", "end"),
-        _text(_LEFT, 86, f"spent {cost.before:.2f}", "start"),
+        _text(_LEFT + cap, 13, f"cap {number(cost.cap)}", "end"),
+        _text(_LEFT, 86, f"spent {number(cost.before)}", "start"),
         _text(min(_LEFT + end, _RIGHT), 86, f"after {number(cost.after)}", "end" if end > 240 else "start"),
     ]
     return _svg(title, 92, parts)
@@ -40,16 +43,17 @@ def cost_picture(cost: CostPreview) -> Markup:
 def timeline_picture(line: BudgetLine) -> Markup:
     """Return epsilon spent after every charge, oldest left, with the cap as a dashed line."""
     points = [p.epsilon for p in line.timeline if math.isfinite(p.epsilon)]
-    top = max([line.cap, line.reserved, *points]) * 1.1 or 1.0
+    known = [v for v in (line.cap, line.reserved, *points) if math.isfinite(v)]
+    top = max(known, default=1.0) * 1.1 or 1.0
     title = (
-        f"Epsilon spent on {line.population} over {len(points)} charges: now {number(line.spent)} of {line.cap:g}, "
-        f"delta {line.delta:g}"
+        f"Epsilon spent on {line.population} over {len(points)} charges: now {number(line.spent)} of "
+        f"{number(line.cap)}, delta {line.delta:g}"
     )
-    cap_y = _height(line.cap, top)
+    cap_y = _height(min(line.cap, top), top)
     parts = [
         f'<line class="axis" x1="40" x2="{_RIGHT}" y1="160" y2="160"/>',
         f'<line class="cap dashed" x1="40" x2="{_RIGHT}" y1="{cap_y:.1f}" y2="{cap_y:.1f}"/>',
-        _text(_RIGHT, cap_y - 4, f"cap {line.cap:g}", "end"),
+        _text(_RIGHT, cap_y - 4, f"cap {number(line.cap)}", "end"),
         _text(36, 164, "0", "end"),
         _text(36, _height(top / 1.1, top) + 4, f"{top / 1.1:.3g}", "end"),
     ]

@@ -94,12 +94,12 @@ class ConfirmedKey(BaseModel):
 
 
 class Cost(BaseModel):
-    """Epsilon before, of, and after a study, at the owner's delta (add or remove one patient)."""
+    """Epsilon before, of, and after a study, at the owner's delta (add or remove one patient); null is infinite."""
 
     population: str
     delta: float
-    cap: float
-    before: float
+    cap: float | None
+    before: float | None
     cost: float | None
     after: float | None
     accountant: str
@@ -192,7 +192,7 @@ class Budget(BaseModel):
 
     population: str
     datasets: list[str]
-    cap: float
+    cap: float | None
     delta: float
     spent: float | None
     reserved: float | None

