@@ -7,7 +7,9 @@ orchestrator about approvals, one asks for work and does it. Each is a loop that
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +72,7 @@ class Datasite:
         journal = Journal(home.folder / "journal.sqlite", identity)
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policy)
-        client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key)
+        client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca)
 
         def reserve(proposal: Proposal) -> None:
             population = datasets.population_of(proposal.participant(config.name).dataset)
@@ -241,10 +243,25 @@ class Worker:
             if item.kind != "finished":
                 self._datasite.participant.handle(item)
             elif item.study not in self._reported:
+                self._datasite.pool.close()  # its memory is not needed until the next study
                 write_reports_apart(self._datasite.home)
                 self._reported.add(item.study)
         self._queue.handled()
         return 0.0
+
+
+def first_link(accounts: AccountStore, home: Home) -> str:
+    """Return a one-time link for the first steward; empty when there are accounts, or a link that still holds."""
+    now = dt.datetime.now(dt.UTC)
+    if accounts.accounts() or accounts.invited(now=now):
+        return ""
+    return registration_link(home, accounts.invite("steward", now=now))
+
+
+def registration_link(home: Home, token: str) -> str:
+    """Return where the portal turns an invitation into an account; the portal must have announced itself."""
+    url = json.loads((home.folder / "address.json").read_bytes())["url"]
+    return f"{url}/register?token={token}"
 
 
 def run(folder: Path) -> None:
@@ -265,12 +282,23 @@ def run(folder: Path) -> None:
     ]
     app = create_portal(portal_facts.context(datasite))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            ssl_certfile=config.tls_certificate or None,
+            ssl_keyfile=config.tls_key or None,
+        )
     )
     try:
         for loop in loops:
             loop.start()
-        announce(folder, listener, "datasite")
+        announce(folder, listener, "datasite", public_url=config.public_url, https=bool(config.tls_certificate))
+        welcome = first_link(datasite.accounts, home)
+        if welcome:  # not by the log, which would cut the secret out
+            sys.stdout.write(f"{config.name}: make the first steward's account within three days at {welcome}\n")
+            sys.stdout.flush()
         server.run(sockets=[listener])
     finally:
         for loop in loops:
