@@ -201,6 +201,7 @@ class Consortium:
         script: Path | None = None,
     ) -> None:
         self.folder, self._script = folder, script
+        current_environment()  # read once, so that hospitals forked later agree on it
         self.processes = Processes(logs=folder / "logs")
         self._trainers = dict(trainers or {})
         self.homes = {

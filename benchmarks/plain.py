@@ -50,8 +50,8 @@ class PlainParticipant(RoundParticipant):
         folder: Path,
         proposal: Proposal,
         plan: RoundPlan,
-        key: bytes,
-        result: TrainingResult,  # noqa: ARG002
+        key: bytes,  # noqa: ARG002
+        result: TrainingResult,
     ) -> None:
         """Bound, weight and write down, with the header of an encrypted update."""
         bound = proposal.training.update_bound
@@ -106,9 +106,9 @@ class PlainSum:
             self.totals[shape.name] += values[start : start + shape.values]
             start += shape.values
 
-    async def finish(self) -> bytes:
+    async def finish(self, path: Path) -> str:  # noqa: ARG002
         """Nothing is closed in the clear."""
-        return b""
+        return ""
 
     async def close(self) -> None:
         """Nothing to end."""

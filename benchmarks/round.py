@@ -4,12 +4,12 @@
     python benchmarks/round.py --sites 9 --parameters 700000 --no-training --json
 
 Orchestrator, keyholder and every hospital are processes of their own; a hospital trains in its sandboxed worker with
-DP-SGD (``noise = "local"``, one epoch a round) on synthetic patients. A round lasts from one checkpoint to the next, by the
-orchestrator's journal; both kinds take turns, and medians over all rounds but each study's first are given. In the clear
-(``benchmarks/plain.py``) float32 vectors take the place of ciphertexts, and there is no keyholder and no tag.
+DP-SGD (``noise = "local"``, one epoch a round) on synthetic patients. A round lasts from one checkpoint to the next,
+by the orchestrator's journal; both kinds take turns, and medians over all rounds but each study's first are given. In
+the clear (``benchmarks/plain.py``) float32 vectors stand for ciphertexts, and there is no keyholder and no tag.
 
-With ``--json`` the last line of standard output is one JSON object; ``*_cpu_seconds`` are processor seconds a round of all
-processes together, ``healthz_p99_ms`` what a health request takes while updates come in.
+With ``--json`` the last line of standard output is one JSON object; ``*_cpu_seconds`` are processor seconds a round of
+all processes together, ``healthz_p99_ms`` what a health request takes while updates come in.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def hospitals(consortia: dict[str, Consortium], settings: Settings, data: list[P
     for index in range(settings.sites):
         ours, theirs = context.Pipe()
 
-        def work(index: int = index, theirs: Connection = theirs) -> None:
+        def work(index: int = index, theirs: Connection = theirs, ours: Connection = ours) -> None:
             for end in [*ends, ours]:
                 end.close()
             be_hospital(consortia, index, theirs, settings, data[index] if data else None)

@@ -207,7 +207,7 @@ class RoundParticipant:
         self, folder: Path, proposal: Proposal, plan: RoundPlan, key: bytes, result: TrainingResult
     ) -> None:
         """Bound, weight, round, encrypt; write the ciphertexts, then the signed header."""
-        reference, _ = self.dataset(proposal.participant(self.site).dataset.name)
+        reference = proposal.participant(self.site).dataset  # compared with what is here before the records were read
         rounding = self._randomness(proposal, plan, reference).child("rounding")
         releases = checked_numbers(proposal, self.site, plan.round, result.releases)
         blocks: dict[str, list[bytes]] = {}

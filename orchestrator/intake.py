@@ -60,14 +60,20 @@ class Intake:
         """End the summing process."""
         await self._sum.close()
 
-    async def sum_of(self, number: int, sites: set[str]) -> bytes:
-        """Return the sum of exactly these sites' updates, built afresh if it is not at hand."""
+    async def warm(self) -> None:
+        """Start the summing process while the round's key is made."""
         async with self._adding:
+            await self._sum.restart({b.name: b.length for b in self._proposal.exchanged_blocks()})
+
+    async def sum_of(self, number: int, sites: set[str]) -> str:
+        """Keep the sum of exactly these sites' updates as a blob and return its hash; built afresh if need be."""
+        async with self._adding:
+            path = self._store.update_folder(self._proposal.study, number) / f"sum-{len(sites)}"
             if self._sum.sites == sites:
                 with suppress(WorkerDied):
-                    return await self._sum.finish()
+                    return self._store.adopt_blob(path, await self._sum.finish(path))
             await self._rebuild(number, sites)
-            return await self._sum.finish()
+            return self._store.adopt_blob(path, await self._sum.finish(path))
 
     def announced(self, site: str, signed: Signed, number: int) -> UpdateHeader:
         """Check an update by its header alone, before a byte of it is read.

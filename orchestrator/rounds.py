@@ -91,7 +91,7 @@ class StudyRunner:
 
     async def _round(self, number: int) -> None:
         started = time.monotonic()
-        key = await self._key(number)
+        key, _ = await asyncio.gather(self._key(number), self.intake.warm())
         plan = self._plan(number, key)
         await self._collect(number, plan, key)
         commitments, attestations = await self._close(number, plan)
@@ -212,14 +212,14 @@ class StudyRunner:
         found = self._store.document(self.proposal.study, number, "commitments", closing=closing)
         if found is not None:
             return parse(Signed, found)
-        data = await self.intake.sum_of(number, set(updates))
+        sum_hash = await self.intake.sum_of(number, set(updates))
         commitments = Commitments(
             study=self.proposal.study,
             round=number,
             plan_hash=parse(RoundPlan, dict(plan.payload)).plan_hash,
             closing=closing,
             updates=tuple(parse(Signed, u) for u in updates.values()),
-            sum_hash=await asyncio.to_thread(self._store.put_blob, data),
+            sum_hash=sum_hash,
         )
         signed = seal(self._identity, "commitments", commitments)
         self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from datasites.contract import Signed, dump, parse
-from datasites.files import write_atomically
+from datasites.files import sync_folder, write_atomically
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
 
@@ -181,6 +181,14 @@ class Store:
         path = self._folder / "blobs" / digest
         if not path.exists():
             write_atomically(path, data)
+        return digest
+
+    def adopt_blob(self, path: Path, digest: str) -> str:
+        """Make the durable file at ``path``, whose hash is ``digest``, a blob; return the hash."""
+        target = self._folder / "blobs" / _checked_digest(digest)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
+        sync_folder(target.parent)
         return digest
 
     def blob_path(self, digest: str) -> Path:

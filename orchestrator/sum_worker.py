@@ -4,7 +4,7 @@
 
     {"op": "start", "parameters": {...}, "blocks": {"shared": 7}}    begin an empty sum
     {"op": "add", "path": "...", "shapes": [{"name", "values", "ciphertexts"}]}
-    {"op": "finish", "path": "..."}                                  write the sum there
+    {"op": "finish", "path": "..."}                                  write the sum there, answer its hash
 
 It holds no key, has an empty environment and reads each update once, straight from its file.
 """
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from datasites.contract import parse
+from datasites.files import write_atomically
+from privacy.canonical import sha256_hex
 from privacy.ciphertexts import RunningSum
 from privacy.container import pack, unpack
 from privacy.encryption_parameters import EncryptionParameters, check_security
@@ -32,18 +34,20 @@ class Sums:
         self._sums: dict[str, RunningSum] = {}
         self._values: dict[str, int] = {}
 
-    def handle(self, command: Mapping[str, Any]) -> None:
-        """Do one command."""
+    def handle(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Do one command and return the answer to it."""
         operation = command.get("op")
         if operation == "start":
             self._start(parse(EncryptionParameters, command["parameters"]), command["blocks"])
         elif operation == "add":
             self._add(Path(command["path"]), command["shapes"])
         elif operation == "finish":
-            blocks = {name: total.to_ciphertexts() for name, total in self._sums.items()}
-            Path(command["path"]).write_bytes(pack(blocks))
+            body = pack({name: total.to_ciphertexts() for name, total in self._sums.items()})
+            write_atomically(Path(command["path"]), body)
+            return {"ok": True, "hash": sha256_hex(body)}
         else:
             raise InvalidInput(f"expected start, add or finish, got {operation!r}")
+        return {"ok": True}
 
     def _start(self, parameters: EncryptionParameters, blocks: Mapping[str, int]) -> None:
         check_security(parameters)
@@ -75,8 +79,7 @@ def main() -> None:
     sums = Sums()
     for line in sys.stdin.buffer:
         try:
-            sums.handle(json.loads(line))
-            answer: dict[str, Any] = {"ok": True}
+            answer = sums.handle(json.loads(line))
         except TesseraError as error:
             answer = {"error": str(error)}
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,12 +57,10 @@ class RunningSumProcess:
         await self._ask({"op": "add", "path": str(path), "shapes": [dump(s) for s in shapes]})
         self.sites.add(site)
 
-    async def finish(self) -> bytes:
-        """Return the sum's ciphertexts as one container; the sum may still grow afterwards."""
-        with tempfile.TemporaryDirectory(prefix="tessera-sum-") as folder:
-            path = Path(folder) / "sum"
-            await self._ask({"op": "finish", "path": str(path)})
-            return await asyncio.to_thread(path.read_bytes)
+    async def finish(self, path: Path) -> str:
+        """Write the sum's ciphertexts to ``path`` as one container and return its hash; the sum may still grow."""
+        answer = await self._ask({"op": "finish", "path": str(path)})
+        return str(answer["hash"])
 
     async def close(self) -> None:
         """End the process; its sum is lost."""
@@ -73,7 +70,7 @@ class RunningSumProcess:
         self._process = None
         self.sites = set()
 
-    async def _ask(self, command: Mapping[str, Any]) -> None:
+    async def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
         async with self._lock:
             if command["op"] == "start":
                 await self._ensure_running()
@@ -92,9 +89,10 @@ class RunningSumProcess:
             if not line:
                 await self._died()
                 raise WorkerDied("the summing process ended while reading a ciphertext")
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise InvalidInput(str(answer["error"]))
+        return answer
 
     async def _died(self) -> None:
         RunningSumProcess.died += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasites.contract import Proposal, Refusal, Signed, SumResult, WorkItem, dump, parse, seal
 from datasites.envelope import pack_envelope
@@ -17,7 +18,7 @@ from datasites.home import Home
 from datasites.http import SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
 from datasites.keyholder.custody import KeyCustody
-from datasites.lifecycle import Loop, announce, wait_for_signal
+from datasites.lifecycle import Loop, announce, stop_loops, wait_for_signal
 from datasites.work import WorkQueue
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
@@ -59,8 +60,7 @@ class Keyholder:
         proposal = self._study(item.study)
         key, public = self.custody.open_round(proposal, item.round)
         signed = seal(self.home.identity(), "round-key", key)
-        if self._first(f"key-{item.study}-{item.round}"):
-            self.journal.append("round-key", dump(key))
+        self._journal_once(f"key-{item.study}-{item.round}", "round-key", dump(key))
         self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/key", pack_envelope(signed, public))
 
     def _answer(self, item: WorkItem) -> None:
@@ -81,9 +81,9 @@ class Keyholder:
         result = SumResult(
             study=item.study, round=item.round, sum_hash=answer.sum_hash, integers_hash=answer.integers_hash
         )
-        if self._first(f"answer-{item.study}-{item.round}"):
-            sites = sorted({site for sites in checked.contributors.values() for site in sites})
-            self.journal.append("decrypted", {**dump(result), "list_hash": checked.list_hash, "sites": sites})
+        sites = sorted({site for sites in checked.contributors.values() for site in sites})
+        entry = {**dump(result), "list_hash": checked.list_hash, "sites": sites}
+        self._journal_once(f"answer-{item.study}-{item.round}", "decrypted", entry)
         signed = seal(self.home.identity(), "sum-result", result)
         self.client.put_bytes(
             f"/studies/{item.study}/rounds/{item.round}/result", pack_envelope(signed, answer.integers)
@@ -107,19 +107,17 @@ class Keyholder:
             self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
         return proposal
 
-    def _first(self, what: str) -> bool:
-        """Return whether ``what`` was not journaled yet; a repeated answer is no new event."""
-        marks = self.home.folder / "journaled"
-        path = marks / sha256_hex(what.encode())[:32]
-        if path.exists():
-            return False
-        write_atomically(path, b"")
-        return True
+    def _journal_once(self, what: str, kind: str, body: dict[str, Any]) -> None:
+        """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""
+        mark = self.home.folder / "journaled" / sha256_hex(what.encode())[:32]
+        if not mark.exists():
+            self.journal.append(kind, body)
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch(mode=0o600)
 
     def _forget(self, study: str) -> None:
-        if self._first(f"forget-{study}"):
-            self.custody.forget(study)
-            self.journal.append("study-over", {"study": study})
+        self.custody.forget(study)
+        self._journal_once(f"forget-{study}", "study-over", {"study": study})
 
     def _refuse(self, item: WorkItem, reason: str) -> None:
         party = self.home.config().name
@@ -137,7 +135,7 @@ def run(folder: Path) -> None:
     """
     home = Home(folder=folder)
     config, identity = home.config(), home.identity()
-    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key)
+    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
     custody = KeyCustody(folder / "keys", identity)
     journal = Journal(folder / "journal.sqlite", identity)
     keyholder = Keyholder(home=home, client=client, custody=custody, journal=journal, queue=WorkQueue(client))
@@ -147,7 +145,7 @@ def run(folder: Path) -> None:
         announce(folder, None, "keyholder")
         wait_for_signal()
     finally:
-        loop.stop()
+        stop_loops([loop])
         client.close()
         custody.close()
         journal.close()
