@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from datasites.contract import NoiseMode, Proposal
 from privacy.canonical import canonical_hash
@@ -31,9 +31,12 @@ class _Section(BaseModel):
 
 
 class BudgetPolicy(_Section):
-    """The privacy cap of every patient population here, in (epsilon, delta), add-or-remove adjacency."""
+    """The privacy cap of every patient population here, in (epsilon, delta), add-or-remove adjacency.
 
-    epsilon_cap: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    ``epsilon_cap = inf`` is no cap at all, and needs ``noise.allow_infinite_epsilon`` beside it.
+    """
+
+    epsilon_cap: float = Field(default=10.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
 
 
@@ -96,6 +99,14 @@ class Policy(_Section):
     partners: tuple[Partner, ...] = ()
     accept_only_partners: bool = False
 
+    @model_validator(mode="after")
+    def _no_cap_needs_a_second_word(self) -> Policy:
+        if math.isinf(self.budget.epsilon_cap) and not self.noise.allow_infinite_epsilon:
+            raise ValueError(
+                "epsilon_cap = inf is no cap: set noise.allow_infinite_epsilon = true as well, or a number"
+            )
+        return self
+
     @classmethod
     def parse(cls, text: str) -> Policy:
         """Read a policy from TOML text; what is left out has the cautious default.
@@ -110,7 +121,7 @@ class Policy(_Section):
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise InvalidInput(f"the policy is not valid: {where}: {first['msg']}") from error
+            raise InvalidInput(f"the policy is not valid: {where or 'as a whole'}: {first['msg']}") from error
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -128,7 +139,10 @@ class Policy(_Section):
     @property
     def policy_hash(self) -> str:
         """SHA-256 of the canonical policy."""
-        return canonical_hash(self.model_dump(mode="json"))
+        value = self.model_dump(mode="json")
+        if math.isinf(self.budget.epsilon_cap):
+            value["budget"]["epsilon_cap"] = "inf"  # canonical JSON has no such number
+        return canonical_hash(value)
 
     def required_reviewers(self, proposal: Proposal) -> int:
         """Return how many different people must sign ``proposal``; free Python needs at least two."""
@@ -163,7 +177,7 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
         *_study_violations(policy, proposal, site),
         *_partner_violations(policy, proposal, site),
     ]
-    if epsilon is not None and epsilon > policy.budget.epsilon_cap and math.isfinite(epsilon):
+    if epsilon is not None and epsilon > policy.budget.epsilon_cap:
         found.append(
             Violation(
                 rule="budget.epsilon_cap",

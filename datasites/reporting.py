@@ -7,6 +7,7 @@ approvals of the home; ``summary.json`` beside it is what machines read first.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -58,17 +59,23 @@ def write_reports(home: Home) -> tuple[Path, ...]:
 
 
 def summary(ledger: Ledger, site: str) -> dict[str, Any]:
-    """Return what was spent of which cap, for the population that has spent most."""
+    """Return what was spent of which cap, for the population that has spent most; infinite is the string "inf"."""
     accounts = [ledger.account(population) for population in ledger.populations()]
     most = max(accounts, key=lambda account: account.spent.epsilon)
     return {
         "site": site,
         "population": most.population,
-        "epsilon_spent": most.spent.epsilon,
-        "epsilon_cap": most.cap.epsilon if most.cap else None,
+        "epsilon_spent": _plain(most.spent.epsilon),
+        "epsilon_cap": _plain(most.cap.epsilon) if most.cap else None,
         "delta": most.spent.delta,
-        "studies": {s.study: {"rounds": len(s.charged_rounds), "epsilon": s.spent.epsilon} for s in most.studies},
+        "studies": {
+            s.study: {"rounds": len(s.charged_rounds), "epsilon": _plain(s.spent.epsilon)} for s in most.studies
+        },
     }
+
+
+def _plain(epsilon: float) -> float | str:
+    return "inf" if math.isinf(epsilon) else epsilon  # JSON has no such number
 
 
 def write_reports_apart(home: Home) -> None:

@@ -27,8 +27,8 @@ def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
         raise Refused("the round plan is for another proposal than the approved one")
     if not 1 <= plan.round <= proposal.rounds:
         raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
-    check_security(proposal.encryption)
     expected_names(proposal, site, plan.round)
+    check_security(proposal.encryption)
     check_weights(proposal, plan)
     for block in proposal.blocks_of(site):
         if site not in plan.weights[block.name]:

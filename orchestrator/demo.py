@@ -28,7 +28,7 @@ from datasites.roster import Roster
 from orchestrator.demo_data import Prepared, prepare
 from orchestrator.processes import Processes, address
 from orchestrator.propose import StudySettings, local_blocks
-from orchestrator.results import final_metrics, learning_curve
+from orchestrator.results import final_metrics, last_evaluation, learning_curve
 from orchestrator.study_report import study_facts, write_study_report
 from orchestrator.submit import offers_of, scientist, submit
 from privacy.errors import InvalidInput, TesseraError
@@ -94,7 +94,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
     prepared = prepare(
         settings.data, out, federation=settings.federation, task=settings.task, sites=settings.sites, seed=settings.seed
     )
-    homes = _make_homes(out, prepared)
+    homes = _make_homes(out, prepared, settings.epsilon)
     reviewers = [_invite(homes[site.name]) for site in prepared.sites]
     with ExitStack() as stack:
         processes = stack.enter_context(Processes(logs=out / "logs"))
@@ -108,6 +108,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "uplink_bytes": sum(c["uplink_bytes"] for c in result["checkpoints"]),
         "metrics": result["metrics"],
+        "dp_evaluation": result["dp_evaluation"],
         "sites": result["sites"],
         "reports": reports,
         "out": str(out),
@@ -119,6 +120,8 @@ def _check(settings: DemoSettings) -> None:
         raise InvalidInput(f"expected noise to be local or shared, got {settings.noise!r}")
     if not settings.epsilon > 0:
         raise InvalidInput(f"expected epsilon above 0, got {settings.epsilon:g}; use inf for no privacy at all")
+    if settings.noise == "shared" and math.isinf(settings.epsilon):
+        raise InvalidInput("expected a finite epsilon with shared noise, which has no encoding without noise")
     if settings.architecture not in ("linear", "mlp", "mlp-auxiliary"):
         raise InvalidInput(f"expected model linear, mlp or mlp-auxiliary, got {settings.architecture!r}")
     if settings.out is not None and settings.out.exists() and any(settings.out.iterdir()):
@@ -133,7 +136,7 @@ def _out_folder(settings: DemoSettings) -> Path:
 # homes -------------------------------------------------------------------------------------------------------------
 
 
-def _make_homes(out: Path, prepared: Prepared) -> dict[str, Home]:
+def _make_homes(out: Path, prepared: Prepared, epsilon: float) -> dict[str, Home]:
     homes = {
         "orchestrator": _home(out, "orchestrator", "Study scientists (demo)", "orchestrator"),
         "keyholder": _home(out, "keyholder", "Neutral keyholder (demo)", "keyholder"),
@@ -148,7 +151,7 @@ def _make_homes(out: Path, prepared: Prepared) -> dict[str, Home]:
     for home in homes.values():
         roster.save(home.folder / "roster.json")
     for site in prepared.sites:
-        _write_policy(homes[site.name], roster)
+        _write_policy(homes[site.name], roster, math.inf if math.isinf(epsilon) else _DEMO_CAP)
     return homes
 
 
@@ -158,12 +161,12 @@ def _home(out: Path, name: str, institution: str, role: Any) -> Home:
     return Home.create(folder, Config(name=name, institution=institution, role=role, orchestrator_url=url))
 
 
-def _write_policy(home: Home, roster: Roster) -> None:
+def _write_policy(home: Home, roster: Roster, cap: float) -> None:
     """Write the demo's policy: what a cautious owner sets, and the partners whose fingerprints were compared."""
     lines = [
         "# Policy of this datasite (docs/review.md). In the demo all fingerprints count as compared.",
         "[budget]",
-        f"epsilon_cap = {_DEMO_CAP}",
+        f"epsilon_cap = {cap}",
         f"delta = {_DEMO_DELTA}",
         "[noise]",
         'modes = ["local", "shared"]',
@@ -179,6 +182,7 @@ def _write_policy(home: Home, roster: Roster) -> None:
 
 _DEMO_CAP = 12.0
 _DEMO_DELTA = 1e-4
+_EVALUATION_SHARE = 0.1
 
 
 def _invite(home: Home) -> Reviewer:
@@ -235,6 +239,7 @@ def _study(
         noise=settings.noise,  # type: ignore[arg-type]  # checked above
         architecture=settings.architecture,  # type: ignore[arg-type]  # checked above
         seed=settings.seed if settings.public_noise else None,
+        evaluation_share=_EVALUATION_SHARE if settings.rounds > 1 else 0.0,  # a first round has no model to score yet
         min_sites=max(3, len(offers) - 1) if settings.noise == "shared" else 3,
     )
     proposal = submit(node, home, client, study, offers)
@@ -249,6 +254,7 @@ def _study(
     return {
         **status,
         "metrics": metrics,
+        "dp_evaluation": last_evaluation(client, status, prepared.test),
         "curve": curve,
         "sites": [_site_result(homes[s.name], s, status) for s in prepared.sites],
     }
@@ -323,7 +329,7 @@ def _site_result(home: Home, site: Any, status: dict[str, Any]) -> dict[str, Any
         "modalities": list(site.modalities),
         "patients": len(site.cases),
         "rounds": rounds,
-        "epsilon_spent": _finite(report["epsilon_spent"]),
+        "epsilon_spent": report["epsilon_spent"],
         "delta": report["delta"],
         "epsilon_cap": report["epsilon_cap"],
     }
@@ -342,10 +348,6 @@ def _wait_for_report(home: Home, seconds: float = 240.0) -> dict[str, Any]:
 def _study_report(out: Path, result: dict[str, Any]) -> tuple[Path, Path]:
     facts = study_facts(result, metrics=result["metrics"], sites=result["sites"], curve=result["curve"])
     return write_study_report(facts, out / "reports")
-
-
-def _finite(value: float | None) -> float | str | None:
-    return "inf" if value is not None and math.isinf(value) else value
 
 
 def _reports(homes: dict[str, Home], prepared: Prepared) -> list[str]:

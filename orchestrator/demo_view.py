@@ -59,10 +59,25 @@ class DemoView:
         self._console.print(
             f"  AUROC {metrics['auroc']:.3f} (mean over cohorts), balanced accuracy {metrics['balanced_accuracy']:.3f}"
         )
+        if result.get("dp_evaluation"):
+            self._console.print(_estimate(result["dp_evaluation"]), soft_wrap=True, highlight=False)
         self._console.print(_table(result))
         self._console.print("\nReports:")
         for path in result["reports"]:
             self._console.print(f"  {path}", soft_wrap=True, highlight=False)
+
+
+def _estimate(found: dict[str, Any]) -> str:
+    """Say what the hospitals' own records say, beside the exact figures of the same model."""
+    exact = found["exact"]
+    return (
+        f"The model that went into round {found['round']}, scored inside the protocol on about {found['records']} "
+        "validation records:\n"
+        f"  AUROC {found['auroc']:.3f} +- {found['auroc_error']:.3f}, cross entropy {found['cross_entropy']:.3f} +- "
+        f"{found['cross_entropy_error']:.3f} ({found['label']})\n"
+        f"  AUROC {exact['auroc']:.3f}, cross entropy {exact['cross_entropy']:.3f} "
+        f"({exact['label']}, {exact['test_patients']} held-out patients)"
+    )
 
 
 def _table(result: dict[str, Any]) -> Table:
@@ -77,8 +92,8 @@ def _table(result: dict[str, Any]) -> Table:
             site["name"],
             ", ".join(site["modalities"]),
             str(site["rounds"]),
-            spent if isinstance(spent, str) else f"{spent:.2f}",
-            f"{site['epsilon_cap']:g}",
+            "inf: NO PRIVACY" if isinstance(spent, str) else f"{spent:.2f}",
+            f"{float(site['epsilon_cap']):g}",
             f"{site['delta']:g}",
         )
     return table

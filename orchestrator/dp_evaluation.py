@@ -14,13 +14,14 @@ Everything here is post-processing of released numbers and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasites.contract import Proposal
+from datasites.publishing import COUNT_NOISE_MULTIPLIER
 from datasites.released_numbers import VALIDATION, histograms_of
 from privacy.randomness import covering_deviation
 from privacy.releases import BINS
@@ -93,23 +94,52 @@ def dp_evaluation(proposal: Proposal, number: int, releases: Mapping[str, Mappin
 
 @dataclass(frozen=True, kw_only=True)
 class _Pool:
-    """Histograms float64 [outputs, classes, 32] of some sites together."""
+    """Histograms float64 [outputs, classes, 32] of some sites together.
+
+    ``listed`` is how many validation records the released counts lead to expect, ``listed_error`` how far that may be
+    off; ``deviation`` is the noise of one bin.
+    """
 
     histograms: Floats
-    records: float
+    listed: float
+    listed_error: float
     deviation: float
 
     @classmethod
     def of(
-        cls, proposal: Proposal, sites: list[str], releases: Mapping[str, Mapping[str, float]], deviation: float
+        cls, proposal: Proposal, sites: Sequence[str], releases: Mapping[str, Mapping[str, float]], deviation: float
     ) -> _Pool:
         patients = sum(proposal.participant(site).dataset.patients for site in sites)
-        total = np.sum([histograms_of(releases[site], proposal.model.classes) for site in sites], axis=0)
+        dealt = VALIDATION * (1 - VALIDATION) * patients + len(sites) * (VALIDATION * COUNT_NOISE_MULTIPLIER) ** 2
         return cls(
-            histograms=total, records=max(1.0, VALIDATION * patients), deviation=deviation * float(np.sqrt(len(sites)))
+            histograms=np.sum([histograms_of(releases[site], proposal.model.classes) for site in sites], axis=0),
+            listed=max(1.0, VALIDATION * patients),
+            listed_error=float(np.sqrt(dealt)),
+            deviation=deviation * float(np.sqrt(len(sites))),
         )
 
-    def thresholds(self) -> list[tuple[Floats, Floats, float]]:
+    @property
+    def records(self) -> float:
+        """The number of records scored, by the released counts and the noised bins together."""
+        return float(self._records(np.array([self.histograms[0].sum()]), np.array([self.listed]))[0])
+
+    def auroc(self) -> tuple[float, float]:
+        """Return the area, averaged over the thresholds, and its standard error."""
+        results = [self._area(early, late, deviation) for early, late, deviation in self._thresholds()]
+        return float(np.mean([area for area, _ in results])), float(np.mean([error for _, error in results]))
+
+    def cross_entropy(self) -> tuple[float, float]:
+        """Return the mean negative log-likelihood at the bins' centres, and its standard error."""
+        costs, records, results = np.concatenate([-np.log1p(-_CENTRES), -np.log(_CENTRES)]), self.records, []
+        for early, late, deviation in self._thresholds():
+            mean = float(costs @ np.concatenate([early, late])) / records
+            cells = _on_simplex(np.concatenate([early, late]), records) / records
+            sampling = float(cells @ costs**2 - (cells @ costs) ** 2) / records
+            noise = float(deviation**2 * (costs @ costs)) / records**2
+            results.append((mean, float(np.sqrt(max(0.0, sampling) + noise))))
+        return float(np.mean([mean for mean, _ in results])), float(np.mean([error for _, error in results]))
+
+    def _thresholds(self) -> list[tuple[Floats, Floats, float]]:
         """Return, for every threshold, the histograms of the earlier and the later side and one bin's deviation."""
         found = []
         for k, by_class in enumerate(self.histograms):
@@ -117,40 +147,29 @@ class _Pool:
             found.append((*sides, self.deviation * float(np.sqrt(max(k + 1, len(by_class) - k - 1)))))
         return found
 
-    def auroc(self) -> tuple[float, float]:
-        """Return the area, averaged over the thresholds, and its standard error."""
-        results = []
-        for early, late, deviation in self.thresholds():
-            area = float(_areas(early[None], late[None], self.records)[0])
-            results.append((area, self._auroc_error(early, late, deviation)))
-        return float(np.mean([a for a, _ in results])), float(np.mean([e for _, e in results]))
-
-    def _auroc_error(self, early: Floats, late: Floats, deviation: float) -> float:
-        """Return the spread of the estimate over made-up records and noise like these (parametric bootstrap)."""
+    def _area(self, early: Floats, late: Floats, deviation: float) -> tuple[float, float]:
+        """Return the area and its spread over made-up records and noise like these (parametric bootstrap)."""
         stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
         cells = _on_simplex(np.concatenate([early, late]), self.records)
-        drawn = stream.multinomial(round(self.records), cells / cells.sum(), size=_DRAWS).astype(np.float64)
-        drawn += stream.normal(0.0, deviation, drawn.shape)
-        return float(np.std(_areas(drawn[:, :BINS], drawn[:, BINS:], self.records)))
+        drawn = stream.poisson(cells, size=(_DRAWS, cells.size)) + stream.normal(0.0, deviation, (_DRAWS, cells.size))
+        listed = self.records + stream.normal(0.0, self.listed_error, _DRAWS)
+        spread = np.std(_areas(drawn[:, :BINS], drawn[:, BINS:], self._records(drawn.sum(axis=1), listed)))
+        records = self._records(np.array([early.sum() + late.sum()]), np.array([self.listed]))
+        return float(_areas(early[None], late[None], records)[0]), float(spread)
 
-    def cross_entropy(self) -> tuple[float, float]:
-        """Return the mean negative log-likelihood at the bins' centres, and its standard error."""
-        results = []
-        for early, late, deviation in self.thresholds():
-            costs = np.concatenate([-np.log1p(-_CENTRES), -np.log(_CENTRES)])
-            mean = float(costs @ np.concatenate([early, late])) / self.records
-            cells = _on_simplex(np.concatenate([early, late]), self.records) / self.records
-            sampling = float(cells @ costs**2 - (cells @ costs) ** 2) / self.records
-            noise = float(deviation**2 * (costs @ costs)) / self.records**2
-            results.append((mean, float(np.sqrt(max(0.0, sampling) + noise))))
-        return float(np.mean([m for m, _ in results])), float(np.mean([e for _, e in results]))
+    def _records(self, counted: Floats, listed: Floats) -> Floats:
+        """Weigh the noised total of all bins and the listed number by their precision."""
+        noise = self.deviation**2 * self.histograms[0].size
+        return np.asarray(
+            np.maximum(1.0, (self.listed_error**2 * counted + noise * listed) / (self.listed_error**2 + noise))
+        )
 
 
-def _areas(early: Floats, late: Floats, records: float) -> Floats:
+def _areas(early: Floats, late: Floats, records: Floats) -> Floats:
     """Return the area under the ROC curve of histograms [n, 32] of both sides, cut to [0, 1], float64 [n].
 
     The number of pairs won is unbiased, since the noise of the two sides is independent; the sizes of the sides come
-    from their noised totals and the public number of records together.
+    from their noised totals and the number of records [n] together.
     """
     below = np.cumsum(early, axis=1) - early / 2
     won = (late * below).sum(axis=1)

@@ -43,6 +43,24 @@ def learning_curve(
     return curve
 
 
+def last_evaluation(client: SignedClient, status: dict[str, Any], test: Path) -> dict[str, Any] | None:
+    """Return the study's last differentially private evaluation beside exact figures of the very same model.
+
+    None when the study released none. ``exact`` is on the held-out dataset in ``test``, not on the hospitals' records.
+    """
+    released = [c["evaluation"] for c in status["checkpoints"] if c.get("evaluation")]
+    if not released:
+        return None
+    number = int(released[-1]["round"])
+    scored = (
+        status["checkpoints"][number - 2] if number > 1 else status["initial"]
+    )  # the model that went into the round
+    proposal = parse(Proposal, status["proposal"]["payload"])
+    exact = evaluate_model(proposal, client.get_bytes(f"/blobs/{scored['model_hash']}"), test)
+    kept = ("auroc", "cross_entropy", "test_patients", "label")
+    return {**released[-1], "exact": {name: exact[name] for name in kept}}
+
+
 def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[str, Any]:
     """Return the metrics of one model on the held-out dataset in ``test``, all modalities given."""
     import torch

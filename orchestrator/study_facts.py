@@ -73,6 +73,23 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationFact:
+    """One differentially private evaluation (:class:`orchestrator.dp_evaluation.DpEvaluation`); errors are standard."""
+
+    round: int
+    label: str
+    sites: int
+    records: int
+    noise_multiplier: float
+    auroc: float
+    auroc_error: float
+    auroc_by_cohort: Mapping[str, float]
+    auroc_error_by_cohort: Mapping[str, float]
+    cross_entropy: float
+    cross_entropy_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyFacts:
     """Everything the study report shows. ``metrics_label`` says on which data the metrics are and how exact."""
 
@@ -100,6 +117,7 @@ class StudyFacts:
     rounds: tuple[RoundFacts, ...]
     metrics: tuple[MetricFact, ...] = ()
     metrics_label: str = ""
+    evaluations: tuple[EvaluationFact, ...] = ()
     curve: tuple[CurvePoint, ...] = field(default=())
 
 
@@ -151,6 +169,7 @@ def study_facts(
         rounds=rounds,
         metrics=_metrics(metrics or {}),
         metrics_label=str((metrics or {}).get("label", "")),
+        evaluations=tuple(parse(EvaluationFact, c["evaluation"]) for c in status["checkpoints"] if c.get("evaluation")),
         curve=tuple(CurvePoint(round=n, auroc=float(auroc)) for n, auroc in curve),
     )
 

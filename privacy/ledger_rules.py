@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from privacy.errors import BudgetExceeded, InvalidInput, Refused
 from privacy.ledger_costs import Cap, Cost, StudyCost, study_cost
 from privacy.ledger_state import TOLERANCE, Population, Reservation, State
@@ -44,6 +46,11 @@ def check_share(population: Population, total: Cost, orders: tuple[int, ...], wh
     """Raise BudgetExceeded when ``total`` would pass the cap at one of the filter's ``orders``."""
     cap = cap_of(population)
     share = population.share(total, orders)
+    if math.isinf(share) and any(map(math.isinf, total.rdp)):
+        raise BudgetExceeded(
+            f"{what} does not fit under the cap of {population.name}: something leaves without noise, which costs an "
+            f"infinite epsilon, and the cap is {cap.epsilon:g} at delta {cap.delta:g}: add noise"
+        )
     if share > 1 + TOLERANCE:
         raise BudgetExceeded(
             f"{what} does not fit under the cap of {population.name}: expected at most epsilon {cap.epsilon:g} at "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -254,11 +254,18 @@ def _rounds(study: StudyAccount, who: str, delta: float, records: Records) -> tu
                 round=number,
                 outcome="sent noise only (training failed)" if number in failed else outcome,
                 bytes_sent=int(body["bytes"]) if body else None,
-                releases=tuple(sorted(body["releases"])) if body else (),
+                releases=_named(body["releases"]) if body else (),
                 spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.RDP, who),
             )
         )
     return tuple(lines)
+
+
+def _named(releases: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the names of released numbers; the bins of score histograms are counted instead of listed."""
+    bins = [name for name in releases if name.startswith("score.")]
+    names = sorted(name for name in releases if not name.startswith("score."))
+    return (*names, *([f"score histograms ({len(bins)} bins)"] if bins else []))
 
 
 def _is(entry: Entry, kind: str, study: str) -> bool:

@@ -1,5 +1,8 @@
 """The owner's policy: cautious by default, refused when malformed, and each rule says what it found."""
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from datasites.policy import Policy, check
@@ -70,6 +73,16 @@ def test_a_policy_can_accept_what_is_off_by_default(new_proposal):
 def test_a_malformed_policy_is_refused_with_its_place(text, message):
     with pytest.raises(InvalidInput, match=message):
         Policy.parse(text)
+
+
+def test_no_cap_needs_two_words_and_a_finite_cap_refuses_an_infinite_cost(new_proposal):
+    both = Policy.parse("[budget]\nepsilon_cap = inf\n[noise]\nallow_infinite_epsilon = true")
+    assert both.policy_hash != Policy.parse("[noise]\nallow_infinite_epsilon = true").policy_hash
+    loud = new_proposal(mechanism=replace(new_proposal().mechanism, noise_multiplier=0.0))
+    assert check(both, loud, "alba", epsilon=math.inf) == []
+    capped = Policy.parse("[noise]\nallow_infinite_epsilon = true")
+    assert {v.rule for v in check(capped, loud, "alba", epsilon=math.inf)} == {"budget.epsilon_cap"}
+    assert "noise.allow_infinite_epsilon" in {v.rule for v in check(Policy(), loud, "alba", epsilon=math.inf)}
 
 
 def test_a_missing_policy_file_is_one_clear_line(tmp_path):

@@ -246,7 +246,7 @@ def test_a_cap_below_what_is_promised_is_refused(tmp_path: Path) -> None:
 def test_no_privacy_fits_only_under_no_cap(tmp_path: Path) -> None:
     ledger, population = new_ledger(tmp_path)
     naked = StudyCost(rounds=2, round=gaussian_cost(0))
-    with pytest.raises(BudgetExceeded):
+    with pytest.raises(BudgetExceeded, match="leaves without noise"):
         reserve(ledger, population, "naked", naked)
     ledger.set_cap(population, epsilon=math.inf, delta=DELTA, by="B. Steward", reason="public data")
     ledger.charge(reserve(ledger, population, "naked", naked), 1)
