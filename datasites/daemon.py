@@ -22,7 +22,7 @@ from datasites.contract import Proposal, Signed, dump, parse
 from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
-from datasites.lifecycle import Loop, announce, bind
+from datasites.lifecycle import Loop, announce, bind, on_end_signal, stop_loops
 from datasites.policy import Policy
 from datasites.portal.app import create_portal
 from datasites.publishing import Datasets
@@ -291,6 +291,7 @@ def run(folder: Path) -> None:
             ssl_keyfile=config.tls_key or None,
         )
     )
+    on_end_signal(lambda: setattr(server, "should_exit", True))
     try:
         for loop in loops:
             loop.start()
@@ -301,7 +302,6 @@ def run(folder: Path) -> None:
             sys.stdout.flush()
         server.run(sockets=[listener])
     finally:
-        for loop in loops:
-            loop.stop()
+        stop_loops(loops)
         datasite.close()
         (folder / "address.json").unlink(missing_ok=True)

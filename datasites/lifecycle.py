@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def announce(folder: Path, listener: socket.socket | None, role: str) -> None:
-    """Write ``address.json`` in the role's folder once it is ready: role, process id, URL where it listens."""
+def announce(
+    folder: Path, listener: socket.socket | None, role: str, *, public_url: str = "", https: bool = False
+) -> None:
+    """Write ``address.json`` in the role's folder once it is ready.
+
+    It holds role, process id, ``listens`` (the URL on this machine) and ``url`` (where others reach it).
+    """
     address: dict[str, Any] = {"role": role, "pid": os.getpid()}
     if listener is not None:
         host, port = listener.getsockname()[:2]
-        address["url"] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (looked up, not listened on)
+        address["listens"] = f"http{'s' * https}://{f'[{here}]' if ':' in here else here}:{port}"
+        address["url"] = public_url or address["listens"]
     write_atomically(folder / "address.json", json.dumps(address).encode())
 
 
@@ -83,10 +90,14 @@ class Loop(threading.Thread):
                 failures = 0
             except TesseraError as error:
                 failures += 1
+                if self._ended.is_set():
+                    return  # what it needed is being closed
                 _log.warning("%s: %s", self.name, error)
                 pause = min(_LONGEST_PAUSE_SECONDS, 0.2 * 2**failures)
             except Exception:  # one bad message must not end a hospital's daemon
                 failures += 1
+                if self._ended.is_set():
+                    return
                 _log.exception("%s failed", self.name)
                 pause = min(_LONGEST_PAUSE_SECONDS, 0.5 * 2**failures)
             self._woken.wait(pause)
@@ -100,6 +111,25 @@ class Loop(threading.Thread):
         """Make the current step the last."""
         self._ended.set()
         self._woken.set()
+
+
+def stop_loops(loops: Sequence[Loop], *, seconds: float = 1.5) -> None:
+    """Stop all loops and wait a moment for steps that are nearly done; one in a long poll ends with the process."""
+    for loop in loops:
+        loop.stop()
+    deadline = time.monotonic() + seconds
+    for loop in loops:
+        loop.join(max(0.0, deadline - time.monotonic()))
+
+
+def on_end_signal(end: Callable[[], object]) -> None:
+    """Let SIGTERM and SIGINT call ``end`` from now on, and never end the process by themselves.
+
+    uvicorn, once it has stopped, raises the signal again for whoever handled it before: by default that would end the
+    process there and then, before its stores are closed.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end())
 
 
 def wait_for_signal() -> None:
