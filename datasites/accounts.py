@@ -114,6 +114,10 @@ class AccountStore:
         self._run("INSERT INTO invitations VALUES (?, ?, ?)", _hash(token), role, expires)
         return token
 
+    def invited(self, *, now: dt.datetime) -> bool:
+        """Return whether a link is out that somebody can still register with."""
+        return bool(self._all("SELECT 1 FROM invitations WHERE expires > ?", now.isoformat()))
+
     def invitation_role(self, token: str, *, now: dt.datetime) -> Role:
         """Return the role a still valid invitation is for.
 

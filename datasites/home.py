@@ -32,7 +32,12 @@ Role = Literal["orchestrator", "keyholder", "datasite"]
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The settings of one role. ``port`` is where it listens (0: a free one); a keyholder does not listen."""
+    """The settings of one role. ``port`` is where it listens (0: a free one); a keyholder does not listen.
+
+    ``public_url`` is where others reach it, if that is not where it listens (a published port, a proxy). ``ca`` is the
+    certificate file an HTTPS orchestrator must be vouched for by (empty: the system's); ``tls_certificate`` and
+    ``tls_key`` make this role's own server speak HTTPS (one file may hold both; empty: plain HTTP).
+    """
 
     name: str
     institution: str
@@ -41,6 +46,10 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 0
     dataset: str = ""
+    public_url: str = ""
+    ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
+from datasites.tls import client_context
 from datasites.tokens import make_token
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
@@ -54,6 +56,7 @@ class SignedClient:
         transport: in place of the network, such as ``httpx.MockTransport``.
         timeout_seconds: for connecting and for each read; a long poll adds its own waiting time.
         retry_seconds: for how long a server that cannot be reached is tried again; 0 tries once.
+        ca: file of the certificate that must vouch for an HTTPS server; empty: the system's authorities.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class SignedClient:
         transport: httpx.BaseTransport | None = None,
         timeout_seconds: float = 30.0,
         retry_seconds: float = 60.0,
+        ca: str = "",
     ) -> None:
         self.identity = identity
         self.base_url = base_url
@@ -72,7 +76,8 @@ class SignedClient:
         self._timeout_seconds = timeout_seconds
         self._retry_seconds = retry_seconds
         # trust_env is off: no proxy or netrc of the environment may see or change signed requests
-        self._client = httpx.Client(base_url=base_url, transport=transport, trust_env=False)
+        verify = client_context(Path(ca)) if ca else True
+        self._client = httpx.Client(base_url=base_url, transport=transport, trust_env=False, verify=verify)
 
     def __enter__(self) -> SignedClient:
         return self

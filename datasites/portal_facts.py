@@ -43,6 +43,7 @@ def context(datasite: Datasite) -> PortalContext:
         reports=lambda: reports(datasite.home.folder / "reports"),
         dry_run=lambda request: dry_run(datasite, request),
         layers=lambda: {str(name): on for name, on in available_layers().items()},
+        secure_cookies=config.public_url.startswith("https:") or bool(config.tls_certificate),
     )
 
 

@@ -18,6 +18,9 @@ from rich.console import Console
 
 from orchestrator.cli_fetch import app as fetch_app
 from orchestrator.cli_operations import app as operations_app
+from orchestrator.cli_serve import app as serve_app
+from orchestrator.cli_serve import invite
+from orchestrator.cli_study import app as study_app
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 
 app = typer.Typer(
@@ -35,12 +38,15 @@ app.add_typer(orchestrator_app, name="orchestrator")
 app.add_typer(keyholder_app, name="keyholder")
 app.add_typer(fetch_app)  # tessera fetch, tessera convert
 app.add_typer(operations_app)  # tessera status, tessera doctor
+app.add_typer(serve_app)  # tessera serve, tessera roster
+app.add_typer(study_app)  # tessera propose, tessera study
+datasite_app.command("invite")(invite)
 
 console = Console(stderr=True)
 
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # typer exports only this subclass of its usage errors
 
-HomeOption = Annotated[Path, typer.Option("--home", help="The role's folder.")]
+HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
 ParentOption = Annotated[bool, typer.Option("--end-with-parent", hidden=True)]
 
 
@@ -239,7 +245,7 @@ def _init(home: Path, name: str, institution: str, role: Any, url: str, host: st
 
     config = Config(name=name, institution=institution, role=role, orchestrator_url=url, host=host, port=port)
     party = Home.create(home, config).party()
-    show({**asdict(party), "fingerprint": fingerprint(party.public_key)})
+    show({"role": role, **asdict(party), "fingerprint": fingerprint(party.public_key)})
 
 
 def _serve(run: Any, end_with_parent: bool) -> None:

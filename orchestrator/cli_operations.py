@@ -23,7 +23,7 @@ app = typer.Typer()
 _console = Console()
 _errors = Console(stderr=True)
 
-HomeOption = Annotated[Path, typer.Option("--home", help="The role's folder.")]
+HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 _COLOURS = {"finished": "green", "running": "cyan", "waiting": "yellow", "paused": "red", "failed": "red"}
 

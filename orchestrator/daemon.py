@@ -10,10 +10,11 @@ from types import FrameType
 import uvicorn
 
 from datasites.home import Home
-from datasites.lifecycle import announce, bind
+from datasites.lifecycle import announce, bind, on_end_signal
 from orchestrator import operations
 from orchestrator.server import Service, create_app
 from orchestrator.store import Store
+from privacy.errors import InvalidInput
 from privacy.journal import Journal
 
 _GRACE_SECONDS = 5
@@ -43,17 +44,42 @@ def run(folder: Path) -> None:
     service = Service(
         identity=identity,
         roster=home.roster(),
-        store=Store(folder / "store", os.environ.get("DATABASE_URL")),
+        store=Store(folder / "store", _database_url()),
         journal=Journal(folder / "journal.sqlite", identity),
     )
     app = create_app(service, mailbox_folder=folder / "mailbox")
     operations.install(app, service, folder)
-    server = Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS))
+    server = Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            ssl_certfile=config.tls_certificate or None,
+            ssl_keyfile=config.tls_key or None,
+        )
+    )
     server.service = service
+    on_end_signal(lambda: setattr(server, "should_exit", True))
 
     async def serve() -> None:
-        announce(folder, listener, "orchestrator")
+        announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
         await server.serve(sockets=[listener])
 
     asyncio.run(serve())
     (folder / "address.json").unlink(missing_ok=True)
+
+
+def _database_url() -> str | None:
+    """Return the database's address from ``DATABASE_URL``, or from the file that ``DATABASE_URL_FILE`` names.
+
+    Raises:
+        InvalidInput: the file cannot be read.
+    """
+    file = os.environ.get("DATABASE_URL_FILE")
+    if not file:
+        return os.environ.get("DATABASE_URL") or None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidInput("expected a readable file in DATABASE_URL_FILE; check the path and its owner") from error

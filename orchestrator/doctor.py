@@ -26,6 +26,7 @@ from datasites.environment import DISTRIBUTION
 from datasites.home import Config, Home
 from datasites.policy import Policy
 from datasites.sandbox import available_layers
+from datasites.tls import client_context
 from orchestrator.study_view import orchestrator_url
 from privacy.errors import TesseraError
 from privacy.identity import Identity, fingerprint
@@ -76,7 +77,7 @@ def examine(folder: Path, *, lock: Path | None = None) -> tuple[Check, ...]:
 def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "keys", lambda: _keys(home.folder)
     yield "roster", lambda: _roster(home, config)
-    yield "clock", lambda: _clock(orchestrator_url(home))
+    yield "clock", lambda: _clock(orchestrator_url(home), config.ca)
     if config.role != "keyholder":
         yield "port", lambda: _port(home.folder, config)
     if config.role == "datasite":
@@ -130,9 +131,10 @@ def _roster(home: Home, config: Config) -> str:
     return f"{len(roster.sites)} hospitals, orchestrator {roster.orchestrator.name}, keyholder {roster.keyholder.name}"
 
 
-def _clock(url: str) -> str:
+def _clock(url: str, ca: str) -> str:
     try:
-        answer = httpx.get(f"{url}/healthz", timeout=_ANSWER_SECONDS, trust_env=False)
+        verify = client_context(Path(ca)) if ca else True
+        answer = httpx.get(f"{url}/healthz", timeout=_ANSWER_SECONDS, trust_env=False, verify=verify)
         there = parsedate_to_datetime(answer.headers["date"])
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _Failed(

@@ -117,6 +117,7 @@ def client_of(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> SignedC
         home.roster().orchestrator.public_key,
         timeout_seconds=answer_seconds,
         retry_seconds=answer_seconds,
+        ca=home.config().ca,
     )
 
 
@@ -127,7 +128,7 @@ def orchestrator_url(home: Home) -> str:
         return config.orchestrator_url
     if (home.folder / "address.json").exists():
         return address(home.folder)
-    return f"http://{config.host}:{config.port}"
+    return config.public_url or f"http://{config.host}:{config.port}"
 
 
 def study_line(status: Mapping[str, Any]) -> StudyLine:

@@ -1,0 +1,143 @@
+"""How parties learn of one another: party files, exchanged by hand or through a shared folder, become one roster.
+
+A party file is public: role, name, institution, public key. On one machine (compose) the roles leave theirs in a
+shared folder and wait for the others'; nobody there compares fingerprints, the first to write a name has it. Between
+machines people send the files, compare fingerprints by telephone, and build the same roster with ``tessera roster``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+from datasites.consortium import Consortium
+from datasites.contract import Party
+from datasites.home import Role
+from datasites.roster import Roster
+from privacy.errors import InvalidInput, Refused, TesseraError
+
+_POLL_SECONDS = 0.2
+AUTHORITY_FILE = "ca.pem"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """A party and the role it says it has."""
+
+    role: Role
+    party: Party
+
+
+def read_party(path: Path) -> Enrolled:
+    """Read a party file, as ``tessera ... init`` prints it.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        role, fields = value["role"], {k: value[k] for k in ("name", "institution", "public_key")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"expected what `tessera ROLE init` printed in {path.name}, could not read it") from error
+    if role not in get_args(Role) or not all(isinstance(v, str) for v in fields.values()):
+        raise InvalidInput(f"expected a role out of {', '.join(get_args(Role))} and three texts in {path.name}")
+    return Enrolled(role=role, party=Party(**fields))
+
+
+def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
+    """Return the roster of these parties, hospitals in the order given.
+
+    Raises:
+        InvalidInput: not exactly one orchestrator and one keyholder, or fewer than three hospitals.
+    """
+    by_role: dict[str, list[Party]] = {role: [] for role in get_args(Role)}
+    for one in enrolled:
+        by_role[one.role].append(one.party)
+    counts = {role: len(parties) for role, parties in by_role.items()}
+    if (counts["orchestrator"], counts["keyholder"]) != (1, 1) or counts["datasite"] < 3:
+        raise InvalidInput(f"expected one orchestrator, one keyholder and at least three hospitals, got {counts}")
+    return Roster(
+        orchestrator=by_role["orchestrator"][0], keyholder=by_role["keyholder"][0], sites=tuple(by_role["datasite"])
+    )
+
+
+def publish_party(exchange: Path, role: Role, party: Party) -> None:
+    """Leave this role's party file in the shared folder.
+
+    Raises:
+        Refused: somebody else has this name there.
+    """
+    text = json.dumps({"role": role, **asdict(party)}, sort_keys=True).encode()
+    publish(exchange, f"{party.name}.json", text)
+
+
+def publish(exchange: Path, name: str, data: bytes) -> None:
+    """Leave a public file in the shared folder, which everybody may read and nobody replaces.
+
+    Raises:
+        Refused: another file has this name.
+    """
+    path = exchange / name
+    temporary = exchange / f".{secrets.token_hex(8)}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+        os.link(temporary, path)  # fails where there is one already, and is whole where there is none
+    except FileExistsError:
+        if path.read_bytes() != data:
+            raise Refused(
+                f"another {name} lies in the exchange folder: an old consortium's, or somebody took the name; "
+                "empty the folder once everybody is stopped"
+            ) from None
+    finally:
+        temporary.unlink()
+
+
+def gather(
+    exchange: Path, consortium: Consortium, *, seconds: float, waiting: Callable[[str], None] = lambda _: None
+) -> Roster:
+    """Wait for everybody's party file and return the roster; it is the same at every role.
+
+    Args:
+        exchange: the shared folder.
+        consortium: who is expected; a file that says another role or institution is refused.
+        seconds: how long to wait.
+        waiting: told the names that are missing, whenever they change.
+
+    Raises:
+        TesseraError: somebody did not come in time.
+        InvalidInput: a file differs from what is expected.
+    """
+    wait_for({name: exchange / f"{name}.json" for name in consortium.names}, seconds=seconds, waiting=waiting)
+    enrolled = [read_party(exchange / f"{name}.json") for name in consortium.names]
+    for name, one in zip(consortium.names, enrolled, strict=True):
+        role, member = consortium.member(name)
+        expected, found = (role, name, member.institution), (one.role, one.party.name, one.party.institution)
+        if expected != found:
+            raise InvalidInput(f"expected {expected} in the exchange folder, got {found}; empty it and start again")
+    return build_roster(enrolled)
+
+
+def wait_for(files: Mapping[str, Path], *, seconds: float, waiting: Callable[[str], None] = lambda _: None) -> None:
+    """Wait until every file exists.
+
+    Raises:
+        TesseraError: one does not in time.
+    """
+    deadline = time.monotonic() + seconds
+    told = ""
+    while missing := ", ".join(name for name, path in files.items() if not path.exists()):
+        if missing != told:
+            waiting(missing)
+            told = missing
+        if time.monotonic() > deadline:
+            raise TesseraError(f"{missing} did not come to the exchange folder in {seconds:g} s; are they started?")
+        time.sleep(_POLL_SECONDS)
