@@ -11,11 +11,14 @@ with ``proposal.json`` in its tree) is never run here, approved or not: the encr
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from syft_datasets.dataset_manager import SyftDatasetManager
@@ -25,10 +28,12 @@ from syft_job.models import JobStatus
 
 from datasites.syft.guards import check_relative
 from datasites.syft.subprocess_sandbox import run_isolated
+from privacy.errors import TesseraError
 
 PROPOSAL_FILE = "proposal.json"
 MAX_OUTPUT_BYTES = 16 * 1024**2
 MAX_LOG_BYTES = 256 * 1024
+_MOST_FOLDERS = 16
 _log = logging.getLogger(__name__)
 
 
@@ -130,17 +135,52 @@ class MockJobRunner(SyftJobRunner):  # type: ignore[misc]  # syft ships no types
         (review / "stdout.txt").write_bytes(outcome.stdout[:MAX_LOG_BYTES])
         (review / "stderr.txt").write_bytes(outcome.stderr[:MAX_LOG_BYTES])
         (review / "returncode.txt").write_text(str(outcome.exit_status))
-        left = MAX_OUTPUT_BYTES
-        for path in sorted(outputs.rglob("*")):
-            if path.is_symlink() or not path.is_file() or path.stat().st_size > left:
-                continue
-            left -= path.stat().st_size
-            target = review / "outputs" / check_relative(path.relative_to(outputs))
+        for name, content in collected(outputs):
+            target = review / "outputs" / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            target.write_bytes(content)
 
     def _set_finalized_job_state(self, ref: Any, returncode: int) -> None:
         super()._set_finalized_job_state(ref, 0 if returncode == 0 else 1)
+
+
+def collected(outputs: Path, limit_bytes: int = MAX_OUTPUT_BYTES) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield what a job left in ``outputs``: relative path and content of plain files, ``limit_bytes`` in all.
+
+    The folder is the job's to arrange, also while it is read, so no name is trusted twice: neither the folder itself
+    nor anything in it is followed as a link, and a file is judged by the descriptor that it is read from.
+    """
+    left = limit_bytes
+    for folder, folders, names, descriptor in os.fwalk(outputs, follow_symlinks=False):
+        place = Path(folder).relative_to(outputs)
+        if len(place.parts) >= _MOST_FOLDERS:
+            folders.clear()
+        for name in sorted(names):
+            content = _plain_file(name, descriptor, left)
+            if content is not None:
+                left -= len(content)
+                yield from ((path, content) for path in _sendable(place / name))
+
+
+def _sendable(path: Path) -> list[PurePosixPath]:
+    """Return ``path`` when a peer takes such a name, or nothing."""
+    with suppress(TesseraError):
+        return [check_relative(path)]
+    return []
+
+
+def _plain_file(name: str, folder: int, limit_bytes: int) -> bytes | None:
+    """Return the content of a regular file with one name and at most ``limit_bytes``, or None."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            return None
+        content = file.read(limit_bytes + 1)
+    return content if len(content) <= limit_bytes else None
 
 
 def stage_mocks(syftbox: Path, email: str, target: Path) -> Path:

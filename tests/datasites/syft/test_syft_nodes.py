@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from datasites.letters import Place
 from datasites.syft.client import OwnerNode, ReceivedJob, ScientistNode, read_tree
 from datasites.syft.guards import bounded
 from datasites.syft.postbox import Postbox
-from datasites.syft.runner import MockOutcome, MockRun, run_in_subprocess
+from datasites.syft.runner import MockOutcome, MockRun, collected, run_in_subprocess
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.identity import Identity
@@ -184,6 +185,50 @@ def test_a_submitted_run_script_is_never_run(
     scientist.sync()
     assert scientist.job_outputs("north", "plain") == {"ran.txt": b"main.py"}
     assert not marker.exists()
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_a_job_that_leaves_links_in_place_of_its_outputs_sends_nothing_of_what_they_point_at(
+    nodes: tuple[OwnerNode, ScientistNode], tmp_path: Path
+) -> None:
+    owner, scientist = nodes
+    private = tmp_path / "kept" / "private"
+    private.mkdir(parents=True)
+    (private / "records.csv").write_text(PLANTED)
+    inside = f"os.symlink({str(private)!r}, 'outputs/d'); os.symlink({str(private / 'records.csv')!r}, 'outputs/f')"
+    outside = f"os.rmdir('outputs'); os.symlink({str(private)!r}, 'outputs')"
+    for name, trick in (("inside", f"{inside}; open('outputs/own', 'w').write('own')"), ("outside", outside)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.py").write_text(f"import os; {trick}")
+        scientist.submit("north", name, tmp_path / name, entrypoint="main.py")
+    owner.sync()
+    for job in owner.pending_jobs():
+        owner.approve(job)
+    owner.run_approved_on_mock()
+    owner.sync()
+    scientist.sync()
+    assert scientist.job_outputs("north", "inside") == {"own": b"own"}
+    assert scientist.job_outputs("north", "outside") == {}
+
+
+def test_outputs_are_plain_files_with_one_name_within_the_limit(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    (outputs / "deep").mkdir(parents=True)
+    (outputs / "deep" / "a.txt").write_bytes(b"aa")
+    (outputs / "b.txt").write_bytes(b"bbb")
+    (outputs / "large.txt").write_bytes(bytes(100))
+    (outputs / ".hidden").write_bytes(b"h")
+    (outputs / "twice.txt").hardlink_to(_file(tmp_path / "elsewhere", b"e"))
+    os.mkfifo(outputs / "pipe")
+    assert {str(path): content for path, content in collected(outputs, limit_bytes=10)} == {
+        "b.txt": b"bbb",
+        "deep/a.txt": b"aa",
+    }
+
+
+def _file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
 @pytest.mark.usefixtures("sandbox")
