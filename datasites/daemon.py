@@ -27,6 +27,7 @@ from datasites.policy import Policy
 from datasites.portal.app import create_portal
 from datasites.publishing import Datasets
 from datasites.reporting import write_reports_apart
+from datasites.rollback import Standing
 from datasites.rounds import RoundParticipant
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
@@ -40,6 +41,7 @@ from privacy.ledger import Ledger
 
 _POLL_SECONDS = 20.0
 _GRACE_SECONDS = 5
+_ROLLED_BACK_SECONDS = 5.0
 PROPOSAL_FILE = "proposal.json"
 
 
@@ -59,6 +61,7 @@ class Datasite:
     pool: WorkerPool
     trainer: SandboxedTrainer
     participant: RoundParticipant
+    standing: Standing
 
     @classmethod
     def open(cls, home: Home) -> Datasite:
@@ -74,7 +77,10 @@ class Datasite:
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policy)
         client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca)
 
+        standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
+
         def reserve(proposal: Proposal) -> None:
+            standing.require()
             population = datasets.population_of(proposal.participant(config.name).dataset)
             ledger.reserve(
                 population,
@@ -123,6 +129,7 @@ class Datasite:
             pool=pool,
             trainer=trainer,
             participant=participant,
+            standing=standing,
         )
 
     def close(self) -> None:
@@ -236,9 +243,14 @@ class Worker:
         self._datasite = datasite
         self._queue = WorkQueue(datasite.client)
         self._reported: set[str] = set()
+        self._stands = False
 
     def step(self) -> float:
-        """Do what is to be done now, or wait for it."""
+        """Do what is to be done now, or wait for it; nothing at all while the chains are older than what left."""
+        if not self._stands:
+            self._stands = self._datasite.standing.holds()
+            if not self._stands:
+                return _ROLLED_BACK_SECONDS
         for item in self._queue.ask():
             if item.kind != "finished":
                 self._datasite.participant.handle(item)

@@ -42,6 +42,7 @@ def context(datasite: Datasite) -> PortalContext:
         studies=lambda: studies(datasite),
         reports=lambda: reports(datasite.home.folder / "reports"),
         dry_run=lambda request: dry_run(datasite, request),
+        trouble=lambda: datasite.standing.trouble,
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         secure_cookies=config.public_url.startswith("https:") or bool(config.tls_certificate),
     )

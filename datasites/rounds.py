@@ -43,6 +43,7 @@ from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
 from datasites.released_numbers import checked_numbers, empty_numbers
+from datasites.rollback import was_imported
 from datasites.shared_encoding import checked_integers
 from privacy import ckks, tags
 from privacy.canonical import sha256_hex
@@ -121,6 +122,8 @@ class RoundParticipant:
         self._keep_first_plan(folder, plan)
         self._require_healthy(item.study)
         if not (folder / "header.json").exists():
+            if was_imported(self.journal, item.study, item.round):
+                raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             key = self._round_key(proposal, plan, item)
             result = self._trained(proposal, plan)
             self._store_update(folder, proposal, plan, key, result)
@@ -273,6 +276,8 @@ class RoundParticipant:
         own = parse(Signed, (folder / "header.json").read_bytes())
         round_checks.check_commitments(proposal, plan, commitments, self.site, own)
         header = parse(UpdateHeader, dict(own.payload))
+        self.journal.check_not_rolled_back([header.journal_head])
+        self.ledger.check_not_rolled_back([header.ledger_head])
         counts = {b.name: b.ciphertexts for b in header.blocks}
         blocks = unpack((folder / "update.bin").read_bytes(), counts, proposal.encryption)
         challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)

@@ -158,6 +158,25 @@ def datasite_report(home: HomeOption) -> None:
         typer.echo(path)
 
 
+@datasite_app.command("import-gap")
+def datasite_import_gap(
+    home: HomeOption,
+    by: Annotated[str, typer.Option(help="Who does this; it is written into journal and ledger.")],
+    reason: Annotated[str, typer.Option(help="Why the newest copy is gone.")],
+    json_output: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """After a restore from an old backup: book the rounds that journal and ledger have forgotten."""
+    from datasites.home import Home
+    from datasites.rollback import import_gap
+
+    booked = import_gap(Home(folder=home), by=by, reason=reason)
+    for study in booked:
+        rounds = ", ".join(map(str, study["rounds"]))
+        console.print(f"{study['study']}: rounds {rounds} are charged; the datasite works again", highlight=False)
+    if json_output:
+        show({"studies": booked})
+
+
 @datasite_app.command("run")
 def datasite_run(home: HomeOption, end_with_parent: ParentOption = False) -> None:
     """Run a datasite: portal, PySyft node and rounds."""

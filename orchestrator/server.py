@@ -36,6 +36,7 @@ from datasites.envelope import unpack_envelope
 from datasites.roster import Roster
 from orchestrator.authentication import Authenticator, StreamedCall
 from orchestrator.board import Board
+from orchestrator.heads import shown_heads
 from orchestrator.mailbox import Bell, create_mailbox_router
 from orchestrator.mailbox_store import MailboxStore
 from orchestrator.problems import install_problem_handlers
@@ -179,6 +180,10 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
     @app.get("/studies")
     async def studies(party: Party = caller) -> list[dict[str, Any]]:
         return [study_status(service.store, name, party.name) for name, *_ in service.store.studies()]
+
+    @app.get("/heads")
+    async def heads(party: Party = caller) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(shown_heads, service.store, party.name)
 
     @app.get("/studies/{study}")
     async def study(study: str, party: Party = caller) -> dict[str, Any]:

@@ -118,6 +118,7 @@ class PortalContext:
         dry_run: one round of a request on the mock data, in the sandbox; may take a minute.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
+        trouble: why this datasite does no work at all; empty while it does.
         secure_cookies: True when the portal is served over HTTPS.
         clock: the present time.
     """
@@ -135,5 +136,6 @@ class PortalContext:
     dry_run: Callable[[Request], DryRun]
     layers: Callable[[], Mapping[str, bool]]
     environment: Callable[[], Environment] = current_environment
+    trouble: Callable[[], str] = lambda: ""
     secure_cookies: bool = False
     clock: Callable[[], dt.datetime] = _utc_now

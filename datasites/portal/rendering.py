@@ -71,5 +71,6 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "active": "/inbox" if path.startswith("/requests/") else path,
         "said": SAID.get(request.query_params.get("said", ""), ""),
         "problem": problem,
+        "trouble": context.trouble() if credential else "",
     }
     return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
