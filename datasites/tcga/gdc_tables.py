@@ -58,7 +58,7 @@ def read_gdc(folder: Path, *, genes: Sequence[str] | None = None) -> GdcFolder:
         if case in cases:
             chosen[case] = min(chosen.get(case, (sample, path)), (sample, path))
     rows = {case: read_star_counts(path, genes=genes) for case, (_, path) in sorted(chosen.items())}
-    abundance = pd.DataFrame.from_dict(rows, orient="index").rename_axis("case_id") if rows else None
+    abundance = pd.concat(rows, axis="columns").T.rename_axis(index="case_id", columns=None) if rows else None
     return GdcFolder(project=project, clinical=clinical, abundance=abundance)
 
 
