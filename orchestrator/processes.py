@@ -16,6 +16,7 @@ from types import TracebackType
 from privacy.errors import TesseraError
 
 _END_SECONDS = 10.0
+_INHERITED = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DATABASE_URL", "DATABASE_URL_FILE"})
 
 
 @dataclass
@@ -97,5 +98,5 @@ def address(home: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV"}}
+    kept = {k: v for k, v in os.environ.items() if k in _INHERITED}
     return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 
 from datasites.contract import Signed
@@ -12,9 +14,16 @@ SIGNED = Signed(kind="proposal", payload={"study": "s"}, public_key="k", signatu
 OTHER = Signed(kind="proposal", payload={"study": "t"}, public_key="k", signature="x")
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def database(request):
+    if request.param == "sqlite":
+        return None
+    return request.getfixturevalue("postgres")(f"store_{uuid4().hex}")
+
+
 @pytest.fixture
-def store(tmp_path):
-    made = Store(tmp_path)
+def store(tmp_path, database):
+    made = Store(tmp_path, database)
     yield made
     made.close()
 
@@ -41,13 +50,14 @@ def test_a_study_name_belongs_to_one_proposal(store):
         store.study("unknown")
 
 
-def test_everything_is_there_after_a_restart(tmp_path):
-    first = Store(tmp_path)
+def test_everything_is_there_after_a_restart(tmp_path, database):
+    first = Store(tmp_path, database)
     first.add_study("s", SIGNED)
     first.put_document("s", 3, "checkpoint", {"model_hash": "m"})
     digest = first.put_blob(b"model")
     first.close()
-    second = Store(tmp_path)
+    second = Store(tmp_path, database)
+    assert (tmp_path / "orchestrator.sqlite").exists() == (database is None)
     assert second.last_round("s", "checkpoint") == 3
     assert second.blob(digest) == b"model"
     second.close()
