@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/tessera demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not docker'
 
 check: setup
 	$(BIN)/ruff check .
@@ -28,5 +28,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python benchmarks/encryption.py --json
+	$(BIN)/python benchmarks/encryption.py --parameters 1000000 --sites 10 --json
+	$(BIN)/python benchmarks/round.py --json
+	$(BIN)/python benchmarks/round.py --parameters 700000 --sites 9 --no-training --json
 	$(BIN)/python benchmarks/dp_sgd.py --json
