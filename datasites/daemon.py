@@ -13,8 +13,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
-
 from datasites import portal_facts
 from datasites.accounts import AccountStore
 from datasites.approvals import ApprovalStore
@@ -32,6 +30,7 @@ from datasites.rounds import RoundParticipant
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
 from datasites.training import SandboxedTrainer
+from datasites.web_server import WebServer
 from datasites.work import WorkQueue
 from datasites.worker_pool import WorkerPool
 from datasites.worker_protocol import Outcome
@@ -40,7 +39,6 @@ from privacy.journal import Journal
 from privacy.ledger import Ledger
 
 _POLL_SECONDS = 20.0
-_GRACE_SECONDS = 5
 _ROLLED_BACK_SECONDS = 5.0
 PROPOSAL_FILE = "proposal.json"
 
@@ -293,16 +291,7 @@ def run(folder: Path) -> None:
         Loop("work", Worker(datasite).step),
     ]
     app = create_portal(portal_facts.context(datasite))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            ssl_certfile=config.tls_certificate or None,
-            ssl_keyfile=config.tls_key or None,
-        )
-    )
+    server = WebServer(app, config, ending=app.state.desk.streams.close)
     on_end_signal(lambda: setattr(server, "should_exit", True))
     try:
         for loop in loops:

@@ -5,30 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
 
 from datasites.home import Home
 from datasites.lifecycle import announce, bind, on_end_signal
+from datasites.web_server import WebServer
 from orchestrator import operations
 from orchestrator.server import Service, create_app
 from orchestrator.store import Store
 from privacy.errors import InvalidInput
 from privacy.journal import Journal
-
-_GRACE_SECONDS = 5
-
-
-class Server(uvicorn.Server):
-    """A server that answers its long polls when it is asked to end."""
-
-    service: Service
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown."""
-        self.service.end_waiting()
-        super().handle_exit(sig, frame)
 
 
 def run(folder: Path) -> None:
@@ -49,17 +34,7 @@ def run(folder: Path) -> None:
     )
     app = create_app(service, mailbox_folder=folder / "mailbox")
     operations.install(app, service, folder)
-    server = Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            ssl_certfile=config.tls_certificate or None,
-            ssl_keyfile=config.tls_key or None,
-        )
-    )
-    server.service = service
+    server = WebServer(app, config, ending=service.end_waiting)
     on_end_signal(lambda: setattr(server, "should_exit", True))
 
     async def serve() -> None:

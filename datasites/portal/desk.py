@@ -13,6 +13,7 @@ from datasites.environment import differences
 from datasites.policy import Violation, check
 from datasites.portal.context import BudgetLine, CostPreview, PortalContext, StudyStatus
 from datasites.portal.live import DryRuns, Fresh, JournalView
+from datasites.portal.streams import Streams
 from privacy.errors import InvalidInput, Refused, TesseraError
 
 _SECONDS = 1.0
@@ -24,6 +25,7 @@ class Desk:
     def __init__(self, context: PortalContext) -> None:
         self.context = context
         self.trials = DryRuns(context)
+        self.streams = Streams()
         self.journal = JournalView(context.journal)
         self.studies: Fresh[tuple[StudyStatus, ...]] = Fresh(context.studies, seconds=_SECONDS)
         self.budget: Fresh[tuple[BudgetLine, ...]] = Fresh(context.budget, seconds=_SECONDS)

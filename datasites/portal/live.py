@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
-
-from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
 
 from datasites.approval_records import Request as ReviewRequest
 from datasites.portal.context import DryRun, PortalContext
@@ -19,9 +14,6 @@ from privacy.errors import Refused, TesseraError
 from privacy.journal import Entry, Journal
 
 T = TypeVar("T")
-_POLL_SECONDS = 1.0
-_LONGEST_SECONDS = 900.0
-_KEEP_ALIVE_SECONDS = 15.0
 
 
 class Fresh(Generic[T]):
@@ -131,25 +123,3 @@ class DryRuns:
             self._states[request.proposal_hash] = replace(state, state="failed", problem="it could not be run")
             raise
         self._states[request.proposal_hash] = ended
-
-
-def events(request: Request, snapshot: Callable[[], object]) -> StreamingResponse:
-    """Return a stream of server-sent events: one ``changed`` whenever ``snapshot`` returns something else."""
-    return StreamingResponse(
-        _changes(request, snapshot), media_type="text/event-stream", headers={"cache-control": "no-store"}
-    )
-
-
-async def _changes(request: Request, snapshot: Callable[[], object]) -> AsyncIterator[str]:
-    seen = await run_in_threadpool(snapshot)
-    started = spoken = time.monotonic()
-    yield "retry: 2000\n\n"
-    while time.monotonic() - started < _LONGEST_SECONDS and not await request.is_disconnected():
-        await asyncio.sleep(_POLL_SECONDS)
-        now = await run_in_threadpool(snapshot)
-        if now != seen:
-            seen, spoken = now, time.monotonic()
-            yield "event: changed\ndata: {}\n\n"
-        elif time.monotonic() - spoken > _KEEP_ALIVE_SECONDS:
-            spoken = time.monotonic()
-            yield ": still here\n\n"

@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from datasites.approval_records import Request as ReviewRequest
 from datasites.contract import dump
 from datasites.findings import Finding, find
-from datasites.portal import live
 from datasites.portal.access import Context, DeskHere, Reader
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.desk import Desk
@@ -76,7 +75,7 @@ def request_page(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reade
 @router.get("/requests/{proposal_hash}/events")
 def request_events(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reader) -> Response:
     """Say when the dry run of a request went on."""
-    return live.events(request, lambda: desk.trials.state(proposal_hash))
+    return desk.streams.events(request, lambda: desk.trials.state(proposal_hash))
 
 
 @router.get("/studies")
@@ -88,7 +87,7 @@ def studies(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
 @router.get("/studies/events")
 def study_events(request: Request, desk: DeskHere, _: Reader) -> Response:
     """Say when a study went on."""
-    return live.events(request, desk.studies)
+    return desk.streams.events(request, desk.studies)
 
 
 @router.get("/budget")

@@ -1,0 +1,50 @@
+"""Server-sent events: a page hears that something changed and fetches itself again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+_POLL_SECONDS = 1.0
+_LONGEST_SECONDS = 900.0
+_KEEP_ALIVE_SECONDS = 15.0
+
+
+class Streams:
+    """The event streams of one server; all of them end when it does."""
+
+    def __init__(self) -> None:
+        self._ended = asyncio.Event()
+
+    def close(self) -> None:
+        """End all streams now; to be called on the server's event loop."""
+        self._ended.set()
+
+    def events(self, request: Request, snapshot: Callable[[], object]) -> StreamingResponse:
+        """Return a stream of events: one ``changed`` whenever ``snapshot`` returns something else."""
+        return StreamingResponse(
+            self._changes(request, snapshot), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    async def _changes(self, request: Request, snapshot: Callable[[], object]) -> AsyncIterator[str]:
+        seen = await run_in_threadpool(snapshot)
+        started = spoken = time.monotonic()
+        yield "retry: 2000\n\n"
+        while time.monotonic() - started < _LONGEST_SECONDS and not await request.is_disconnected():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), _POLL_SECONDS)
+            if self._ended.is_set():
+                return
+            now = await run_in_threadpool(snapshot)
+            if now != seen:
+                seen, spoken = now, time.monotonic()
+                yield "event: changed\ndata: {}\n\n"
+            elif time.monotonic() - spoken > _KEEP_ALIVE_SECONDS:
+                spoken = time.monotonic()
+                yield ": still here\n\n"
