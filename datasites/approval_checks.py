@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from datasites.approval_records import Confirmation
 from datasites.contract import Approval, DatasetReference, Environment, Proposal, ReviewerSignature
 from datasites.environment import differences
 from privacy.errors import Refused, TesseraError
@@ -127,20 +128,47 @@ def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None
         raise Refused(f"the approval expired at {approval.expires}; approve the study again")
 
 
-def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[str]) -> None:
-    """Check that the owner has confirmed the key of everybody in the study out of band.
+def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirmation]) -> None:
+    """Check that the owner has confirmed the key of everybody in the study out of band, as whose it is named.
+
+    A key that was confirmed as one institution's does not count as another's: ``min_sites`` counts institutions.
 
     Raises:
-        Refused: somebody's fingerprint is not confirmed yet.
+        Refused: somebody's fingerprint is not confirmed yet, or was confirmed as somebody else's.
     """
+    known = {c.public_key: c for c in confirmed}
     others = [p for p in proposal.participants if p.name != site]
-    missing = [
-        f"{p.name} ({p.institution})"
-        for p in (proposal.orchestrator, proposal.keyholder, *others)
-        if p.public_key not in confirmed
-    ]
+    parties = (proposal.orchestrator, proposal.keyholder, *others)
+    missing = [f"{p.name} ({p.institution})" for p in parties if p.public_key not in known]
     if missing:
         raise Refused(f"fingerprints not confirmed yet: {', '.join(missing)}; compare them on the fingerprints page")
+    for party in parties:
+        owner = known[party.public_key]
+        if owner.institution and _folded(owner.institution) != _folded(party.institution):
+            raise Refused(
+                f"the key of {party.name} was confirmed as that of {owner.institution}, not of {party.institution}; "
+                "the study has to name everybody as they are"
+            )
+
+
+def check_parties(proposal: Proposal) -> None:
+    """Check that nobody stands twice in a study, and that whoever holds the keys has no other part in it.
+
+    Raises:
+        Refused: a name or key twice, or a keyholder who orchestrates, takes part, or is of such an institution.
+    """
+    orchestrator, keyholder, participants = proposal.orchestrator, proposal.keyholder, proposal.participants
+    for what, values in (("name", [p.name for p in participants]), ("key", [p.public_key for p in participants])):
+        if len(set(values)) < len(values):
+            raise Refused(f"a participant's {what} stands twice in the proposal")
+    if keyholder.public_key in {orchestrator.public_key, *(p.public_key for p in participants)}:
+        raise Refused("the keyholder may neither orchestrate the study nor take part in it")
+    if _folded(keyholder.institution) in {_folded(p.institution) for p in (orchestrator, *participants)}:
+        raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None:

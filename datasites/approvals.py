@@ -32,7 +32,7 @@ from datasites.contract import (
     seal,
 )
 from datasites.policy import Policy, check
-from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.errors import BudgetExceeded, InvalidInput, Refused, TesseraError
 from privacy.identity import Identity
 
 Record = Callable[[str, dict[str, Any]], object]
@@ -143,7 +143,8 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
-        checks.check_confirmed(proposal, self.site, self.confirmed())
+        checks.check_parties(proposal)
+        checks.check_confirmed(proposal, self.site, self.confirmations())
         payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
         signature = ReviewerSignature(
             reviewer=reviewer.name,
@@ -279,7 +280,8 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site)
         if violations:
             raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
-        checks.check_confirmed(proposal, self.site, self.confirmed())
+        checks.check_parties(proposal)
+        checks.check_confirmed(proposal, self.site, self.confirmations())
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:
@@ -299,9 +301,18 @@ class ApprovalStore:
         if not self.policy.review.auto_approve_reruns or check(self.policy, proposal, self.site):
             return
         earlier = self._earlier(proposal, now)
-        if earlier is not None:
+        if earlier is not None and self._fits(proposal):
             self._store_approval(proposal, (), now)
             self._decide(proposal, "approved-automatically", "policy", f"re-run of {earlier.proposal_hash}", now)
+
+    def _fits(self, proposal: Proposal) -> bool:
+        """Reserve the worst case; False when the budget has no room, so that people look at it."""
+        try:
+            if self._reserve is not None:
+                self._reserve(proposal)
+        except BudgetExceeded:
+            return False
+        return True
 
     def _seal_when_complete(self, proposal: Proposal, now: dt.datetime) -> None:
         signatures = self._records.signatures(proposal.proposal_hash)

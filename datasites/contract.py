@@ -173,6 +173,15 @@ class Proposal:
                 colluders=self.colluders,
                 sites=len(self.participants),
             )
+            self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
+
+    def _check_blocks(self) -> None:
+        for what, names in (
+            ("block", [block.name for block in self.blocks]),
+            ("parameter", [name for block in self.blocks for name in block.parameters]),
+        ):
+            if len(set(names)) < len(names):
+                raise InvalidInput(f"expected every {what} once in a study with shared noise, got one twice")
 
     @property
     def proposal_hash(self) -> str:

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from datasites.approval_checks import check_time
+from datasites.approval_checks import check_parties, check_time
 from datasites.contract import (
     Approval,
     Attestation,
@@ -141,17 +141,7 @@ def _check_parties(proposal: Proposal, orchestrator: Party, keyholder: Party) ->
         raise Refused("the proposal names another orchestrator than the one known here")
     if proposal.keyholder.public_key != keyholder.public_key:
         raise Refused("the proposal names another keyholder; its sums cannot be decrypted here")
-    participants = proposal.participants
-    for what, values in (
-        ("name", [p.name for p in participants]),
-        ("key", [p.public_key for p in participants]),
-    ):
-        if len(set(values)) < len(values):
-            raise Refused(f"a participant's {what} stands twice in the proposal")
-    if keyholder.public_key in {orchestrator.public_key, *(p.public_key for p in participants)}:
-        raise Refused("the keyholder may neither orchestrate the study nor take part in it")
-    if _institution(keyholder) in {_institution(orchestrator), *map(_institution, participants)}:
-        raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
+    check_parties(replace(proposal, orchestrator=orchestrator, keyholder=keyholder))  # as they are known here
 
 
 def _check_approvals(proposal: Proposal, approvals: Sequence[Signed], now: dt.datetime) -> None:

@@ -216,6 +216,26 @@ def test_nobody_can_approve_before_the_fingerprints_are_confirmed(desk, new_prop
         desk.approve(proposal_hash)
 
 
+def test_a_key_that_was_confirmed_as_one_institutions_does_not_count_as_anothers(desk, new_proposal):
+    alba, bruna, corva = new_proposal().participants
+    renamed = replace(corva, institution="Another hospital")
+    proposal_hash = desk.submit(new_proposal(participants=(alba, bruna, renamed)))
+    with pytest.raises(Refused, match=r"confirmed as that of Hospital Corva, not of Another hospital"):
+        desk.approve(proposal_hash)
+
+
+def test_who_orchestrates_or_takes_part_cannot_hold_the_keys(desk, new_proposal):
+    plain = new_proposal()
+    for keyholder in (
+        replace(plain.keyholder, public_key=plain.orchestrator.public_key),
+        replace(plain.keyholder, public_key=plain.participant("bruna").public_key),
+        replace(plain.keyholder, institution=" hospital  BRUNA"),
+    ):
+        proposal_hash = desk.submit(new_proposal(keyholder=keyholder))
+        with pytest.raises(Refused, match=r"neither orchestrate the study nor take part in it"):
+            desk.approve(proposal_hash)
+
+
 def test_a_denied_proposal_stays_denied_and_its_reason_is_kept(desk, new_proposal, now):
     proposal_hash = desk.submit(new_proposal())
     anna = desk.accounts.account("anna")

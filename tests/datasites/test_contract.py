@@ -8,6 +8,7 @@ import pytest
 
 from datasites.contract import (
     Approval,
+    Block,
     Party,
     ReviewerSignature,
     Signed,
@@ -67,3 +68,14 @@ def test_a_changed_payload_or_a_borrowed_signature_is_tampering():
     other_kind = Signed(kind="order", payload=signed.payload, public_key=signed.public_key, signature=signed.signature)
     with pytest.raises(Tampered):
         open_sealed(other_kind, "order", identity.public_key, Party)
+
+
+@pytest.mark.parametrize(
+    "blocks", [(("weight", "weight"),), (("weight",), ("bias", "weight"))], ids=["within a block", "in two blocks"]
+)
+def test_under_shared_noise_no_parameter_is_sent_twice_since_only_one_noise_is_charged(new_proposal, blocks):
+    found = tuple(
+        Block(name=f"b{i}", modality=None, length=6 * len(names), parameters=names) for i, names in enumerate(blocks)
+    )
+    with pytest.raises(InvalidInput, match="every parameter once"):
+        new_proposal(noise="shared", blocks=found)
