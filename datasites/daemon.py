@@ -112,6 +112,7 @@ class Datasite:
             journal=journal,
             train=trainer,
             dataset=datasets.here,
+            round_seconds=policy.sandbox.round_seconds,
         )
         journal.append("started", {"policy_hash": policy.policy_hash})
         return cls(

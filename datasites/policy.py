@@ -72,10 +72,13 @@ class ReviewPolicy(_Section):
 class SandboxPolicy(_Section):
     """Limits of the worker and the layers that must be active before it may read a record.
 
-    ``memory_bytes`` counts what the job allocates on top of the preloaded libraries.
+    ``memory_bytes`` counts what the job allocates on top of the preloaded libraries. An update leaves at a whole
+    multiple of ``round_seconds`` after its work began: a worker that crashes early looks like one that trained. With
+    ``round_seconds`` above ``time_seconds`` (plus some for the encryption) a hanging one does as well.
     """
 
     time_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    round_seconds: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     memory_bytes: int = Field(default=4 * 2**30, ge=2**26)
     output_bytes: int = Field(default=2**28, ge=2**16)
     minimum_layers: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "seccomp")

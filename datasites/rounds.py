@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,11 @@ class DatasetHere(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RoundParticipant:
-    """Does the work items of one datasite."""
+    """Does the work items of one datasite.
+
+    ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of the policy): updates leave at whole multiples
+    of it only, so that their time does not tell how a worker fared on private data.
+    """
 
     site: str
     home: Home
@@ -102,6 +107,7 @@ class RoundParticipant:
     journal: Journal
     train: Trainer
     dataset: DatasetHere
+    round_seconds: float = 0.0
 
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
@@ -122,11 +128,13 @@ class RoundParticipant:
         self._keep_first_plan(folder, plan)
         self._require_healthy(item.study)
         if not (folder / "header.json").exists():
+            started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             key = self._round_key(proposal, plan, item)
             result = self._trained(proposal, plan)
             self._store_update(folder, proposal, plan, key, result)
+            self._wait_for_usual_time(started)
         self._send(folder, item)
 
     def _proposal(self, study: str) -> Proposal:
@@ -184,6 +192,11 @@ class RoundParticipant:
             numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
             result = TrainingResult(updates=updates, releases=numbers)
         return result
+
+    def _wait_for_usual_time(self, started: float) -> None:
+        """Hold the update until a whole multiple of ``round_seconds`` after the work began, however it went."""
+        if self.round_seconds > 0:
+            time.sleep(self.round_seconds - (time.monotonic() - started) % self.round_seconds)
 
     def _require_healthy(self, study: str) -> None:
         """Refuse all further rounds of a study whose worker failed twice on private data."""
