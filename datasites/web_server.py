@@ -13,7 +13,7 @@ import uvicorn
 
 from datasites.home import Config
 
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 3
 
 
 class WebServer(uvicorn.Server):
