@@ -11,7 +11,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasites.approvals import ApprovalStore
 from datasites.files import write_atomically
@@ -21,7 +21,13 @@ from privacy.errors import TesseraError
 from privacy.journal import Journal
 from privacy.ledger import Ledger
 
+if TYPE_CHECKING:
+    from datasites.report.facts import EmpiricalAudit
+    from privacy.chain import Entry
+
 _LONGEST_SECONDS = 300.0
+AUDITED = "privacy-audit"
+"""Kind of the journal's entries that hold the result of ``tessera audit-privacy``."""
 
 
 def write_reports(home: Home) -> tuple[Path, ...]:
@@ -49,6 +55,7 @@ def write_reports(home: Home) -> tuple[Path, ...]:
             ledger=ledger,
             journal=journal,
             requests=approvals.requests(),
+            audits=tuple(_audit(entry) for entry in journal.entries(kind=AUDITED)),
         )
         paths = write_all(report, folder)
         write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())
@@ -56,6 +63,30 @@ def write_reports(home: Home) -> tuple[Path, ...]:
         for store in (approvals, ledger, journal):
             store.close()
     return paths
+
+
+def _audit(entry: Entry) -> EmpiricalAudit:
+    from datasites.report import words
+    from datasites.report.facts import EmpiricalAudit, Epsilon
+
+    found = entry.body
+    claimed = Epsilon(
+        value=None if found["claimed"] == "inf" else float(found["claimed"]),
+        delta=float(found["delta"]),
+        adjacency=words.ADJACENCY,
+        accountant=words.PLD,
+        against=words.EVERYBODY,
+    )
+    return EmpiricalAudit(
+        at=entry.at,
+        study=str(found["study"]),
+        data=str(found["data"]),
+        canaries=int(found["canaries"]),
+        confidence=float(found["confidence"]),
+        lower_bound=float(found["lower"]),
+        claimed=claimed,
+        flagged=bool(found["flagged"]),
+    )
 
 
 def summary(ledger: Ledger, site: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator.cli_audit import app as audit_app
 from orchestrator.cli_fetch import app as fetch_app
 from orchestrator.cli_operations import app as operations_app
 from orchestrator.cli_serve import app as serve_app
@@ -36,6 +37,7 @@ keyholder_app = typer.Typer(help="The neutral keyholder.", no_args_is_help=True)
 app.add_typer(datasite_app, name="datasite")
 app.add_typer(orchestrator_app, name="orchestrator")
 app.add_typer(keyholder_app, name="keyholder")
+app.add_typer(audit_app)  # tessera audit-privacy
 app.add_typer(fetch_app)  # tessera fetch, tessera convert
 app.add_typer(operations_app)  # tessera status, tessera doctor
 app.add_typer(serve_app)  # tessera serve, tessera roster

@@ -118,7 +118,7 @@ def audit(
         raise InvalidInput("expected local noise: under shared noise a single site has no guarantee to audit")
     steps = replace(mechanism, losses=None, count=None, evaluation=None)
     present = Randomness.public(seed, site="auditor", study="audit", round=1, plan_hash="coins").uniform(canaries) < 0.5
-    moved = _moved(steps, present, background, seed, trainer or _real)
+    moved = _moved(steps, present, background, seed, trainer or honest)
     correct = _correct(moved, present, count)
     delta = steps.target_delta
     bound = {"canaries": canaries, "guesses": count, "delta": delta, "confidence": confidence}
@@ -194,9 +194,10 @@ def _linear_loss(model: nn.Module, batch: Inputs) -> Tensor:
     return loss
 
 
-def _real(
+def honest(
     model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
 ) -> None:
+    """Train one round as every study does (:func:`privacy.dp_sgd.train`): what is audited by default."""
     train(
         model,
         inputs,

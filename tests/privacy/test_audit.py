@@ -9,7 +9,8 @@ import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from torch import Tensor, nn
 
-from privacy.audit import AUDITED, Trainer, _linear_loss, _real, audit, lower_bound, p_value
+from privacy.audit import AUDITED, Trainer, _linear_loss, audit, honest, lower_bound, p_value
+from privacy.audit_faults import FAULTS
 from privacy.bookkeeping import RecordLoss
 from privacy.errors import InvalidInput
 from privacy.mechanism import Mechanism
@@ -19,13 +20,13 @@ torch.set_num_threads(1)
 
 
 def noise_off(model: nn.Module, inputs: dict, loss: RecordLoss, mechanism: Mechanism, stream: Randomness) -> None:
-    _real(model, inputs, loss, replace(mechanism, noise_multiplier=0.0), stream)
+    honest(model, inputs, loss, replace(mechanism, noise_multiplier=0.0), stream)
 
 
 def clip_off(model: nn.Module, inputs: dict, loss: RecordLoss, mechanism: Mechanism, stream: Randomness) -> None:
     """The right noise for the clip that is claimed, around gradients that nobody clipped."""
     loud = replace(mechanism, max_grad_norm=1e4, noise_multiplier=mechanism.noise_multiplier / 1e4)
-    _real(model, inputs, loss, loud, stream)
+    honest(model, inputs, loss, loud, stream)
 
 
 def column_loss(model: nn.Module, inputs: dict, loss: RecordLoss, mechanism: Mechanism, stream: Randomness) -> None:
@@ -100,6 +101,12 @@ def test_the_slope_of_the_delta_term_is_that_of_its_definition() -> None:
     slope = max((tail(correct - i) - tail(correct)) / i for i in range(1, correct + 1))
     expected = tail(correct) + 2 * canaries * delta * slope
     assert p_value(correct, guesses=guesses, canaries=canaries, epsilon=epsilon, delta=delta) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_every_fault_that_the_command_offers_is_flagged(name: str) -> None:
+    result = audit(trainer=FAULTS[name])
+    assert result.flagged, result
 
 
 def test_an_audit_that_could_not_notice_says_so() -> None:
