@@ -73,7 +73,7 @@ def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[s
     torch.set_num_threads(1)
     model = build_model(proposal.model, seed=0)
     from_bytes(model, model_bytes)
-    arrays = load(test / "private", read_schema(test))
+    arrays = {name: np.array(array) for name, array in load(test / "private", read_schema(test)).items()}
     known = {*proposal.model.features, "presence", "cohort", "label"}
     with torch.no_grad():
         batch = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
