@@ -29,6 +29,8 @@ Batch = Mapping[str, Tensor]
 RecordLoss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 # The name of the one group when the whole gradient has one bound.
 RECORD = "record"
+# A gradient so many times above its bound counts as not finite: float32 has no exact factor for it.
+_LARGEST_RATIO = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ class BookKeeper:
         return keep
 
     def _norms(self, pairs: Mapping[str, tuple[Tensor, Tensor]], records: int) -> dict[str, Tensor]:
-        totals = {group: torch.zeros(records) for group in self.groups}
+        totals = {group: torch.zeros(records, dtype=torch.float64) for group in self.groups}
         for name, (x, g) in pairs.items():
             layer = self._layers[name]
             per_parameter = RULES[type(layer)].squared_norms(layer, x.detach(), g)
@@ -143,8 +145,8 @@ class BookKeeper:
         self, pairs: Mapping[str, tuple[Tensor, Tensor]], bounds: Mapping[str, float], records: int
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         norms = {group: squared.sqrt() for group, squared in self._norms(pairs, records).items()}
-        factors = {group: (bounds[group] / (norm + 1e-6)).clamp(max=1.0) for group, norm in norms.items()}
-        finite = torch.stack(list(norms.values())).isfinite().all(dim=0)
+        factors = {g: (bounds[g] / (norm + 1e-6)).clamp(max=1.0).to(torch.float32) for g, norm in norms.items()}
+        finite = torch.stack([norm <= _LARGEST_RATIO * bounds[group] for group, norm in norms.items()]).all(dim=0)
         return factors, None if bool(finite.all()) else finite
 
     def _summed(

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn
 
+_SHORTEST, _LONGEST = 1e-10, 1e19  # between these float32 squares lose nothing that counts
+
 Norms = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
 Sums = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
 
@@ -41,16 +43,42 @@ def _nothing(layer: Any) -> str | None:  # noqa: ARG001 - the signature of a ref
 
 
 def _square(values: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return norms.square()
+    flat = values.flatten(1)
+    norms: Tensor = torch.linalg.vector_norm(flat, dim=1)
+    return _lengths(flat).square() if bool((norms < _SHORTEST).any()) else norms.double().square()
+
+
+def _lengths(values: Tensor) -> Tensor:
+    """Lengths along the last dimension, float64: float32 squares vanish below 1e-23. Beyond 1e19 they are infinite."""
+    lengths: Tensor = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64)
+    return lengths.masked_fill(lengths > _LONGEST, torch.inf)
+
+
+def _with_slack(squared: Tensor, terms: Tensor) -> Tensor:
+    """Squared norms of float32 sums over positions that are bounds, whatever cancels in the sum.
+
+    A sum of T terms is off by at most ``T 2**-24`` times the sum of their lengths (Higham, "Accuracy and Stability of
+    Numerical Algorithms", section 4.2), in the norm as in the clipped sum; whoever chooses the weights can have terms
+    cancel, so that what is left is rounding alone and would pass unclipped.
+
+    Args:
+        squared: float64 [B], as computed.
+        terms: float64 [B, T], the length of each position's term.
+    """
+    positions = terms.shape[1]
+    if positions == 1:
+        return squared
+    return (squared.sqrt() + positions * 2.0**-23 * terms.sum(dim=1)).square()
 
 
 def _outer_norms(x: Tensor, g: Tensor) -> Tensor:
     """Squared norms of sum_t g[b, t] x[b, t]^T for x [B, T, i] and g [B, T, o]."""
     positions, inputs, outputs = x.shape[1], x.shape[2], g.shape[2]
+    terms = _lengths(x) * _lengths(g)
     if positions * positions * 2 <= inputs * outputs:
-        return ((x @ x.mT) * (g @ g.mT)).sum(dim=(1, 2)).clamp(min=0)
-    return _square(g.mT @ x)
+        wide, narrow = x.double(), g.double()
+        return _with_slack(((wide @ wide.mT) * (narrow @ narrow.mT)).sum(dim=(1, 2)).clamp(min=0), terms)
+    return _with_slack(_square(g.mT @ x), terms)
 
 
 def _linear_norms(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -60,7 +88,7 @@ def _linear_norms(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Tensor]:
         return norms | ({"bias": gradient} if layer.bias is not None else {})
     x, g = x.flatten(1, -2), g.flatten(1, -2)
     norms = {"weight": _outer_norms(x, g)}
-    return norms | ({"bias": _square(g.sum(dim=1))} if layer.bias is not None else {})
+    return norms | ({"bias": _with_slack(_square(g.sum(dim=1)), _lengths(g))} if layer.bias is not None else {})
 
 
 def _linear_sums(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -103,7 +131,8 @@ def _from_records(records: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]) -
 def _embedding_norms(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     tokens, gradient = _tokens(layer, x, g)
     same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
-    return {"weight": ((gradient @ gradient.mT) * same).sum(dim=(1, 2)).clamp(min=0)}
+    wide = gradient.double()
+    return {"weight": _with_slack(((wide @ wide.mT) * same).sum(dim=(1, 2)).clamp(min=0), _lengths(gradient))}
 
 
 def _embedding_sums(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -135,7 +164,9 @@ def _patches(layer: nn.Conv2d, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
 
 def _convolution_norms(layer: nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     norms = {"weight": _outer_norms(*_patches(layer, x, g)).reshape(len(x), layer.groups).sum(dim=1)}
-    return norms | ({"bias": _square(g.sum(dim=(2, 3)))} if layer.bias is not None else {})
+    if layer.bias is None:
+        return norms
+    return norms | {"bias": _with_slack(_square(g.sum(dim=(2, 3))), _lengths(g.flatten(2).mT))}
 
 
 def _convolution_sums(layer: nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, Tensor]:

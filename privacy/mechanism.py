@@ -117,7 +117,7 @@ class Mechanism:
     single step of a round: what is charged is what the orchestrator and ``colluders`` sites see together.
 
     Args:
-        max_grad_norm: L2 bound C of one record's gradient, above 0.
+        max_grad_norm: L2 bound C of one record's gradient, 1e-9 to 1e9.
         noise_multiplier: noise standard deviation over C, at least 0; 0 is no privacy and epsilon is infinite.
         sampling_rate: probability q that a record is in a batch, in (0, 1].
         steps_per_round: noised steps in a round, at least 1; exactly 1 for shared noise.
@@ -296,7 +296,7 @@ _MULTIPLIER = ("a noise multiplier", "a finite number, at least 0")
 
 
 def _check_gradient_fields(m: Mechanism) -> None:
-    _require(_positive(m.max_grad_norm), "max_grad_norm", "a finite number above 0", m.max_grad_norm)
+    _require(1e-9 <= m.max_grad_norm <= 1e9, "max_grad_norm", "from 1e-9 to 1e9, where float32 clips", m.max_grad_norm)
     _require(_multiplier(m.noise_multiplier), *_MULTIPLIER, m.noise_multiplier)
     _require(0 < m.sampling_rate <= 1, "sampling_rate", "above 0 and at most 1", m.sampling_rate)
     _require(m.steps_per_round >= 1, "steps_per_round", "at least 1", m.steps_per_round)

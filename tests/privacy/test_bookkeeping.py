@@ -258,4 +258,37 @@ def test_squared_norms_are_those_of_single_records() -> None:
     loop = [
         sum(float((g.double() ** 2).sum()) for g in gradient.values()) for gradient in record_gradients(model, batch)
     ]
-    torch.testing.assert_close(ours, torch.tensor(loop).float(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(ours, torch.tensor(loop, dtype=torch.float64), rtol=1e-4, atol=1e-7)
+
+
+def test_a_gradient_whose_squares_vanish_in_float32_is_clipped() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(5.3e-17)
+    batch = {"x": torch.tensor([[1e18]])}  # a saturated logit: the gradient is 1e-23 times 1e18
+
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return nn.functional.softplus(-model(batch["x"])).squeeze(1)
+
+    for bound in (1e-6, 1e-9):
+        with BookKeeper(model) as keeper:
+            total = keeper.clipped_sum(batch, loss, {RECORD: bound})
+        assert 0 < float(total["weight"].norm()) <= bound
+
+
+@pytest.mark.parametrize("size", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("width", [4, 64], ids=["records' gradients", "Gram matrices"])
+def test_what_rounding_leaves_of_terms_that_cancel_is_clipped(width: int, size: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    model = nn.Linear(width, width)
+    first = size * torch.randn(1, 1, width, generator=generator)
+    direction = 1e3 * torch.randn(width, generator=generator)
+    batch = {"x": torch.cat([first, first * (1 + 1e-7), first, first], dim=1)}
+
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        out = model(batch["x"])
+        return ((out[:, 0] - out[:, 1]) + (out[:, 2] - out[:, 3])) @ direction
+
+    with BookKeeper(model) as keeper:
+        total = keeper.clipped_sum(batch, loss, {RECORD: 1.0})
+    assert sum(float(t.double().norm() ** 2) for t in total.values()) <= 1.0
