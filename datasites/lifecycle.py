@@ -7,11 +7,12 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from datasites.files import write_atomically
 from privacy.errors import InvalidInput, TesseraError
@@ -130,6 +131,17 @@ def on_end_signal(end: Callable[[], object]) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end())
+
+
+def leave() -> NoReturn:
+    """End this process at once, with everything closed and said; exit code 0.
+
+    Python would first take every imported module apart, which takes a busy machine seconds of the ten that it has.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def wait_for_signal() -> None:

@@ -271,6 +271,7 @@ def _init(home: Path, name: str, institution: str, role: Any, url: str, host: st
 
 def _serve(run: Any, end_with_parent: bool) -> None:
     from datasites.lifecycle import end_with_parent as watch
+    from datasites.lifecycle import leave
     from datasites.logs import configure_logs
 
     os.umask(0o077)
@@ -278,6 +279,7 @@ def _serve(run: Any, end_with_parent: bool) -> None:
     if end_with_parent:
         watch()
     run()
+    leave()
 
 
 def main() -> None:
