@@ -53,6 +53,7 @@ from datasites.worker_pool import WorkerPool
 from orchestrator.aggregation import model_to_bytes
 from orchestrator.propose import Offer, StudySettings, build_proposal
 from privacy.errors import TesseraError
+from privacy.journal import Journal
 
 SHARES = {"shared": 0.1, "mrna": 0.55, "image": 0.3, "clinical": 0.05}
 KINDS = ("encrypted", "plain")
@@ -223,6 +224,16 @@ def round_seconds(consortium: Consortium, study: str) -> list[float]:
     return [(b - a).total_seconds() for a, b in itertools.pairwise(at)]
 
 
+def require_trained(consortium: Consortium, kind: str) -> None:
+    """Refuse to report times of rounds in which a worker failed and only noise was sent."""
+    for name in consortium.names:
+        journal = Journal(consortium.homes[name].folder / "journal.sqlite", None)
+        failures = list(journal.entries(kind="worker-failed"))
+        journal.close()
+        if failures:
+            raise TesseraError(f"the worker of {name} failed in {len(failures)} {kind} rounds")
+
+
 # what it costs ----------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +336,8 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
             run_study(encrypted, "encrypted", "probed", make, ends)
             health = probe.p99_ms()
             status = encrypted.status("study-0")
+            for kind, consortium in consortia.items():
+                require_trained(consortium, kind)
     proposal = status["proposal"]["payload"]
     medians = {kind: statistics.median(values) for kind, values in seconds.items()}
     return {
