@@ -133,14 +133,16 @@ class Datasets:
             by="publishing",
             reason="the number of patients that scientists see; used wherever a study needs n",
         )
+        secret, cases = _secret(self.home.identity(), "cases"), case_ids(folder / "private")
         noise = Randomness(
             _secret(self.home.identity(), "noise"),
             study="publishing",
             round=0,
             plan_hash=sha256_hex(name.encode()),
-            dataset_fingerprint=fingerprint(folder, _secret(self.home.identity(), "fingerprint")),
+            # the same patients keep their one noise, whatever else of the dataset changes: it is charged once
+            dataset_fingerprint=sha256_hex("".join(sorted(case_hash(secret, c) for c in cases)).encode()),
         ).gaussian((1,), COUNT_NOISE_MULTIPLIER)
-        count = max(1, round(len(case_ids(folder / "private")) + float(noise[0])))
+        count = max(1, round(len(cases) + float(noise[0])))
         self.journal.append("count-released", {"dataset": schema.name, "version": schema.version, "patients": count})
         return count
 

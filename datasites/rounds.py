@@ -162,10 +162,18 @@ class RoundParticipant:
         """Write down the first plan of this round; any other is refused for ever."""
         path = folder / "plan.json"
         if not path.exists():
+            self._require_no_other_plan(plan)
             write_atomically(path, json.dumps(dump(plan)).encode())
             self.journal.append("round-plan", {"study": plan.study, "round": plan.round, "plan_hash": plan.plan_hash})
         if parse(RoundPlan, path.read_bytes()).plan_hash != plan.plan_hash:
             raise Refused(f"round {plan.round} has another plan already; one plan per round")
+
+    def _require_no_other_plan(self, plan: RoundPlan) -> None:
+        """Refuse another plan of a round whose folder is gone: the round was charged for the first one."""
+        for entry in self.journal.entries(kind="round-plan"):
+            known = (entry.body["study"], entry.body["round"], entry.body["plan_hash"])
+            if known[:2] == (plan.study, plan.round) and known[2] != plan.plan_hash:
+                raise Refused(f"round {plan.round} has another plan already; one plan per round")
 
     def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> bytes:
         key = open_sealed(item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey)

@@ -27,12 +27,16 @@ def canonical_json(value: Json | Mapping[str, Any]) -> bytes:
         value: nested mappings with string keys, lists or tuples, strings, ints, finite floats, booleans, None.
 
     Raises:
-        InvalidInput: a value that JSON cannot carry, a key that is not a string, or a float that is not finite.
+        InvalidInput: a value that JSON cannot carry, a key that is not a string, a float that is not finite, or text
+            with half of a surrogate pair.
     """
     _check(value)
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict
-    ).encode()
+    try:
+        return json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict
+        ).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
 
 
 def canonical_hash(value: Json | Mapping[str, Any]) -> str:

@@ -135,10 +135,6 @@ def _message(kind: str, payload: Mapping[str, Any]) -> bytes:
 
 
 def _public_bytes(public_key: str) -> bytes:
-    try:
-        raw = bytes.fromhex(public_key)
-    except ValueError as error:
-        raise InvalidInput("expected a public key of 64 hexadecimal digits") from error
-    if len(raw) != 32:
-        raise InvalidInput(f"expected a public key of 32 bytes, got {len(raw)}")
-    return raw
+    if len(public_key) != 64 or set(public_key) - set("0123456789abcdef"):  # one spelling for one key
+        raise InvalidInput("expected a public key of 64 hexadecimal digits in lower case")
+    return bytes.fromhex(public_key)

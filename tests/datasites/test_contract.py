@@ -18,7 +18,7 @@ from datasites.contract import (
     seal,
 )
 from privacy.errors import InvalidInput, Tampered
-from privacy.identity import Identity
+from privacy.identity import Identity, verify
 
 PARTY = Party(name="hospital-a", institution="A", public_key="00" * 32)
 
@@ -79,3 +79,17 @@ def test_under_shared_noise_no_parameter_is_sent_twice_since_only_one_noise_is_c
     )
     with pytest.raises(InvalidInput, match="every parameter once"):
         new_proposal(noise="shared", blocks=found)
+
+
+def test_one_key_has_one_spelling():
+    identity = Identity.from_seed(b"k" * 32)
+    signature = identity.sign("greeting", {"to": "a"})
+    verify(identity.public_key, "greeting", {"to": "a"}, signature)
+    for spelling in (identity.public_key.upper(), f" {identity.public_key}", identity.public_key[:-1]):
+        with pytest.raises(InvalidInput, match="lower case"):
+            verify(spelling, "greeting", {"to": "a"}, signature)
+
+
+def test_half_a_surrogate_pair_is_an_invalid_input_and_no_crash():
+    with pytest.raises(InvalidInput, match="surrogate"):
+        parse(Party, {"name": "\ud800", "institution": "A", "public_key": "k"})

@@ -6,6 +6,7 @@ No network here: the liar answers the others' requests itself and signs whatever
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from datasites.envelope import unpack_envelope
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
 from orchestrator.aggregation import model_to_bytes
-from privacy import container
+from privacy import container, tags
 from privacy.canonical import sha256_hex
 from privacy.ciphertexts import RunningSum
 from privacy.identity import Identity
@@ -388,3 +389,32 @@ def test_a_plan_whose_signature_does_not_hold_is_refused_and_told(stage: Stage) 
     forged = replace(stage.plan, payload={**stage.plan.payload, "deadline_seconds": 31})
     assert not stage.train(0, plan=forged)
     assert "signature does not hold" in stage.liar.reasons("site-0")[-1]
+
+
+def test_another_plan_is_refused_though_the_rounds_folder_is_gone_since_only_one_was_charged(stage: Stage) -> None:
+    assert stage.train(0)
+    hospital = stage.consortium.hospitals[0]
+    shutil.rmtree(hospital.home.round_folder(stage.proposal.study, stage.number))
+    other = stage.liar.blob(model_to_bytes({"shared": np.ones(LENGTH, np.float32)}))
+    changed = stage.round_plan(model_hash=other)
+    assert not stage.train(0, plan=seal(stage.liar.identity, "round-plan", changed))
+    assert "another plan already" in stage.liar.reasons("site-0")[-1]
+    assert stage.train(0)
+
+
+def test_what_remains_an_orchestrator_with_one_hospital_has_anothers_update_decrypted(stage: Stage) -> None:
+    """Not wanted, and not prevented (docs/threat-model.md): a colluder's tags are its own word for what it sent."""
+    stage.train_all()
+    alone = stage.bodies["site-0"]
+    sealed, attested = stage.close(body=alone)
+    parameters, commitments = stage.proposal.encryption, parse(Commitments, dict(sealed.payload))
+    challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
+    chunks = {"shared": parameters.ciphertexts_for(LENGTH)}
+    wanted = tags.tag(container.unpack(alone, chunks, parameters), challenge, parameters)
+    honest = tags.combine([parse(Attestation, dict(a.payload)).tags for a in attested[:3]], parameters)
+    forged = tuple((w - h) % parameters.data_prime for w, h in zip(wanted, honest, strict=True))
+    lie = replace(parse(Attestation, dict(attested[3].payload)), tags=forged)
+    colluder = stage.consortium.hospitals[3].home.identity()
+    integers = stage.decrypt(sealed, [*attested[:3], seal(colluder, "attestation", lie)])
+    assert integers is not None
+    assert integers.tolist() == total(0)
