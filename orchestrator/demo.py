@@ -100,7 +100,9 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         processes = stack.enter_context(Processes(logs=out / "logs"))
         progress.step("Starting orchestrator, keyholder and hospitals")
         _start(processes, homes, prepared)
-        result = _study(settings, progress, homes, prepared, reviewers, processes)
+        identity = homes["orchestrator"].identity()
+        client = stack.enter_context(SignedClient(identity, address(homes["orchestrator"].folder), identity.public_key))
+        result = _study(settings, progress, client, homes, prepared, reviewers, processes)
     reports = [str(path) for path in _study_report(out, result)] + _reports(homes, prepared)
     return {
         "study": STUDY,
@@ -216,13 +218,13 @@ def _start(processes: Processes, homes: dict[str, Home], prepared: Prepared) -> 
 def _study(
     settings: DemoSettings,
     progress: Progress,
+    client: SignedClient,
     homes: dict[str, Home],
     prepared: Prepared,
     reviewers: Sequence[Reviewer],
     processes: Processes,
 ) -> dict[str, Any]:
     home = homes["orchestrator"]
-    client = SignedClient(home.identity(), address(home.folder), home.identity().public_key)
     progress.step("Reading what the hospitals published (PySyft mock data and released counts)")
     node = scientist(home, client)
     names = [s.name for s in prepared.sites]
