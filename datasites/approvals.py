@@ -248,7 +248,7 @@ class ApprovalStore:
         own = self._records.confirmations()
         known = {c.public_key for c in own}
         return own + tuple(
-            Confirmation(public_key=p.public_key, name=p.name, institution="", person="policy file", at="")
+            Confirmation(public_key=p.public_key, name=p.name, institution=p.institution, person="policy file", at="")
             for p in self.policy.partners
             if p.public_key not in known
         )

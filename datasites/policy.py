@@ -85,10 +85,11 @@ class SandboxPolicy(_Section):
 
 
 class Partner(_Section):
-    """An institution whose key the owner has checked out of band and written into the policy."""
+    """A party whose key the owner has checked out of band; with an institution the key counts as that one's only."""
 
     name: str
     public_key: _PublicKey
+    institution: str = ""
 
 
 class Policy(_Section):

@@ -132,6 +132,7 @@ def starting_policy(roster: Roster, own_key: str) -> str:
     for party in roster.everybody:
         if party.public_key != own_key:
             lines += ["[[partners]]", f"name = {json.dumps(party.name)}", f'public_key = "{party.public_key}"']
+            lines += [f"institution = {json.dumps(party.institution)}"]
     return "\n".join(lines) + "\n"
 
 

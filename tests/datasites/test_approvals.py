@@ -11,6 +11,7 @@ from datasites.contract import Approval, Environment, open_sealed
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity
 
+STRANGER = Identity.from_seed(b"s" * 32)
 CODE = {"plan.toml": b"architecture = 'linear'\n"}
 
 
@@ -222,6 +223,21 @@ def test_a_key_that_was_confirmed_as_one_institutions_does_not_count_as_anothers
     proposal_hash = desk.submit(new_proposal(participants=(alba, bruna, renamed)))
     with pytest.raises(Refused, match=r"confirmed as that of Hospital Corva, not of Another hospital"):
         desk.approve(proposal_hash)
+
+
+def test_a_partner_of_the_policy_counts_as_the_institution_written_there(new_desk, new_proposal):
+    corva = new_proposal().participant("corva")
+    partner = f'[[partners]]\nname = "corva"\npublic_key = "{STRANGER.public_key}"\ninstitution = "Hospital Corva"'
+    desk = new_desk(partner, name="desk-partner")
+    others = new_proposal().participants[:2]
+    for institution, holds in (("Another hospital", False), ("hospital corva", True)):
+        named = replace(corva, public_key=STRANGER.public_key, institution=institution)
+        proposal_hash = desk.submit(new_proposal(participants=(*others, named)))
+        if holds:
+            desk.approve(proposal_hash)
+        else:
+            with pytest.raises(Refused, match="confirmed as that of Hospital Corva"):
+                desk.approve(proposal_hash)
 
 
 def test_who_orchestrates_or_takes_part_cannot_hold_the_keys(desk, new_proposal):
