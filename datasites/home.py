@@ -63,6 +63,7 @@ class Home:
         """Make the folder with a new identity; an existing home keeps its identity and gets the new settings."""
         home = cls(folder=folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
         write_atomically(folder / "config.json", json.dumps(asdict(config), indent=2).encode())
         home.identity()
         return home

@@ -179,6 +179,7 @@ def _write_policy(home: Home, roster: Roster, cap: float) -> None:
     for party in roster.everybody:
         if party.public_key != home.identity().public_key:
             lines += ["[[partners]]", f"name = {json.dumps(party.name)}", f'public_key = "{party.public_key}"']
+            lines += [f"institution = {json.dumps(party.institution)}"]
     (home.folder / "policy.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

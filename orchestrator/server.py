@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 
 from datasites.contract import (
@@ -148,8 +148,10 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
     caller = Depends(authenticate)
 
     @app.get("/work")
-    async def work(wait: float = 0.0, known: str = "", party: Party = caller) -> JSONResponse:
-        seconds = min(max(wait, 0.0), _LONGEST_WAIT_SECONDS)
+    async def work(
+        wait: float = Query(0.0, ge=0, allow_inf_nan=False), known: str = "", party: Party = caller
+    ) -> JSONResponse:
+        seconds = min(wait, _LONGEST_WAIT_SECONDS)
         return JSONResponse(await service.board.wait(party.name, seconds, known))
 
     @app.get("/blobs/{digest}", dependencies=[caller])
