@@ -22,10 +22,10 @@ class WebServer(uvicorn.Server):
     Args:
         app: the ASGI application.
         config: of the role; its certificate, if it has one, makes the server speak HTTPS.
-        ending: called on the server's event loop when the shutdown begins; ends streams and long polls.
+        ending: called on the server's event loop when the shutdown begins; end streams and long polls.
     """
 
-    def __init__(self, app: Any, config: Config, *, ending: Callable[[], object]) -> None:
+    def __init__(self, app: Any, config: Config, *ending: Callable[[], object]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -40,5 +40,6 @@ class WebServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what waits, then everything else."""
-        self._ending()
+        for end in self._ending:
+            end()
         await super().shutdown(sockets)

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli_audit import app as audit_app
+from orchestrator.cli_dashboard import dashboard_link
 from orchestrator.cli_fetch import app as fetch_app
 from orchestrator.cli_operations import app as operations_app
 from orchestrator.cli_serve import app as serve_app
@@ -43,6 +44,7 @@ app.add_typer(operations_app)  # tessera status, tessera doctor
 app.add_typer(serve_app)  # tessera serve, tessera roster
 app.add_typer(study_app)  # tessera propose, tessera study
 datasite_app.command("invite")(invite)
+orchestrator_app.command("dashboard-link")(dashboard_link)
 
 console = Console(stderr=True)
 

@@ -10,6 +10,7 @@ from datasites.home import Home
 from datasites.lifecycle import announce, bind, on_end_signal
 from datasites.web_server import WebServer
 from orchestrator import operations
+from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.server import Service, create_app
 from orchestrator.store import Store
 from privacy.errors import InvalidInput
@@ -34,7 +35,10 @@ def run(folder: Path) -> None:
     )
     app = create_app(service, mailbox_folder=folder / "mailbox")
     operations.install(app, service, folder)
-    server = WebServer(app, config, ending=service.end_waiting)
+    https = config.public_url.startswith("https:") or bool(config.tls_certificate)
+    dashboard, end_streams = create_dashboard(service, folder, https=https)
+    app.mount(MOUNT, dashboard)
+    server = WebServer(app, config, service.end_waiting, end_streams)
     on_end_signal(lambda: setattr(server, "should_exit", True))
 
     async def serve() -> None:

@@ -174,6 +174,18 @@ def study_facts(
     )
 
 
+def losses_by_round(facts: StudyFacts) -> dict[str, list[tuple[int, float]]]:
+    """Return noised loss sums per patient, in nats, of the sites that sent them, by name and round."""
+    patients = {site.name: site.patients for site in facts.sites}
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in facts.rounds:
+        for name in sorted({n for of in line.releases.values() for n in of if n.startswith("loss")}):
+            having = [site for site, of in line.releases.items() if name in of]
+            total = sum(line.releases[site][name] for site in having)
+            found.setdefault(name, []).append((line.round, total / sum(patients[site] for site in having)))
+    return found
+
+
 def _round(number: int, checkpoint: Mapping[str, Any], proposal: Proposal) -> RoundFacts:
     here = tuple(checkpoint["sites"])
     return RoundFacts(

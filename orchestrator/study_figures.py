@@ -7,7 +7,7 @@ from typing import Any
 
 from datasites.report.figures import CAP, INK, PROMISED, SPENT, Picture, new_axes, to_svg
 from datasites.report.words import number, small
-from orchestrator.study_facts import StudyFacts
+from orchestrator.study_facts import StudyFacts, losses_by_round
 
 _COLOURS = ("#0b6b66", "#8a5a00", "#3d5a98", "#98202a", "#5b7a1e", "#7b4a8b", "#1d2b36", "#b3541e", "#3f8ea3")
 _DASHES = ("-", "--", ":")
@@ -18,7 +18,7 @@ def pictures(facts: StudyFacts) -> tuple[Picture, ...]:
     drawn = []
     if facts.curve:
         drawn.append(_curve(facts))
-    losses = _losses(facts)
+    losses = losses_by_round(facts)
     if losses:
         drawn.append(_loss_lines(losses))
     if facts.rounds:
@@ -37,18 +37,6 @@ def _curve(facts: StudyFacts) -> Picture:
     caption = f"AUROC after each round ({facts.metrics_label or 'held-out patients'}); dotted: guessing."
     alternative = f"Line chart: AUROC {values[0]:.3f} in round {rounds[0]}, {values[-1]:.3f} in round {rounds[-1]}."
     return Picture(name="curve", svg=to_svg(figure), caption=caption, alternative=alternative)
-
-
-def _losses(facts: StudyFacts) -> dict[str, list[tuple[int, float]]]:
-    """Return noised losses per listed patient of the sites that sent them, by name and round."""
-    patients = {site.name: site.patients for site in facts.sites}
-    found: dict[str, list[tuple[int, float]]] = {}
-    for line in facts.rounds:
-        for name in sorted({n for of in line.releases.values() for n in of if n.startswith("loss")}):
-            having = [site for site, of in line.releases.items() if name in of]
-            total = sum(line.releases[site][name] for site in having)
-            found.setdefault(name, []).append((line.round, total / sum(patients[site] for site in having)))
-    return found
 
 
 def _loss_lines(losses: Mapping[str, list[tuple[int, float]]]) -> Picture:

@@ -12,7 +12,8 @@ from datasites.contract import Party
 from datasites.environment import differences
 from datasites.policy import Violation, check
 from datasites.portal.context import BudgetLine, CostPreview, PortalContext, StudyStatus
-from datasites.portal.live import DryRuns, Fresh, JournalView
+from datasites.portal.fresh import Fresh
+from datasites.portal.live import DryRuns, JournalView
 from datasites.portal.streams import Streams
 from privacy.errors import InvalidInput, Refused, TesseraError
 

@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 from datasites.approval_records import Request as ReviewRequest
 from datasites.portal.context import DryRun, PortalContext
 from privacy.errors import Refused, TesseraError
 from privacy.journal import Entry, Journal
-
-T = TypeVar("T")
-
-
-class Fresh(Generic[T]):
-    """Remembers what a function returned for a moment, so that a hundred readers cost as much as one."""
-
-    def __init__(self, function: Callable[[], T], *, seconds: float) -> None:
-        self._function = function
-        self._seconds = seconds
-        self._lock = threading.Lock()
-        self._value: T | None = None
-        self._until = 0.0
-
-    def __call__(self) -> T:
-        """Return the value, at most ``seconds`` old."""
-        with self._lock:
-            if self._value is None or time.monotonic() >= self._until:
-                self._value = self._function()
-                self._until = time.monotonic() + self._seconds
-            return self._value
 
 
 class JournalView:

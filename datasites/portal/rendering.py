@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from datasites.portal.access import context_of, credential_of
+from datasites.portal.assets import new_environment
 from datasites.portal.language import listed, modality, state, when
 from datasites.portal.pictures import number
 from privacy.identity import fingerprint
 
-FOLDER = Path(__file__).parent
 MENU = (
     ("/inbox", "Inbox"),
     ("/studies", "Studies"),
@@ -36,13 +34,7 @@ SAID = {
 _TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn", "denied": "bad", "revoked": "bad"}
 _ROLES = {"steward": "data steward", "privacy-officer": "privacy officer", "auditor": "auditor"}
 
-_environment = Environment(
-    loader=FileSystemLoader(FOLDER / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_environment = new_environment(mount="/static")
 _environment.globals.update(
     fingerprint=fingerprint,
     listed=listed,

@@ -3,88 +3,21 @@
 Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's temporary folder.
 """
 
-import os
-import shutil
-import socket
-import subprocess
-import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import uvicorn
 
 from datasites.portal.app import create_portal
 from datasites.portal.context import StudyStatus
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
-CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "correct horse battery staple"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium (apt-get install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as engine:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory) -> str:
-    """The source of axe-core: from TESSERA_AXE, or installed by npm into a temporary folder."""
-    given = os.environ.get("TESSERA_AXE")
-    if given:
-        return Path(given).read_text()
-    if shutil.which("npm") is None:
-        pytest.skip("needs axe-core: set TESSERA_AXE to axe.min.js, or install npm")
-    folder = tmp_path_factory.mktemp("axe")
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    source = folder / "node_modules" / "axe-core" / "axe.min.js"
-    if done.returncode or not source.exists():
-        pytest.skip("needs axe-core, which npm could not install here")
-    return source.read_text()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def shoot(tmp_path):
-    folder = Path(os.environ.get("TESSERA_ARTEFACTS", tmp_path / "screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def take(page, name: str) -> None:
-        page.screenshot(path=folder / f"portal-{name}.png", full_page=True)
-
-    return take
-
-
-@pytest.fixture
-def serve():
+def serve(serve_app):
     """Serves a portal on a free port until the test ends."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(context) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(create_portal(context), log_level="warning", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        while not server.started:
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
+    return lambda context: serve_app(create_portal(context))
 
 
 def sign_in(page, address: str, name: str) -> None:
@@ -133,7 +66,7 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
         if name == "anna":
             page.get_by_role("button", name="Run it").click()
             page.get_by_text("What would leave in a round").wait_for(timeout=10_000)
-            shoot(page, "request")
+            shoot(page, "portal-request")
         page.get_by_label("Your password").fill(PASSWORD)
         page.get_by_role("button", name="Sign and approve").click()
         page.get_by_text("Signed with your key.").wait_for()
@@ -143,7 +76,7 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
     assert page.get_by_text("Round 1 of 8").is_visible()
     rounds[0] = 2
     page.get_by_text("Round 2 of 8").wait_for(timeout=10_000)  # told by the server, without a reload
-    shoot(page, "studies")
+    shoot(page, "portal-studies")
 
     page.goto(f"{address}/requests/{second}")
     page.get_by_label("Why?").fill("A patient withdrew consent.")
@@ -179,14 +112,14 @@ def test_axe_finds_no_violation_on_any_page(
     size = {"width": width, "height": 900}
     page = browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True).new_page()
     page.goto(f"{address}/login")
-    found = {"login": violations(page, axe)}
+    found = {"login": axe(page)}
     sign_in(page, address, "anna")
     names = ["inbox", "studies", "budget", "journal", "reports", "fingerprints", "policy", "people"]
     for path in [*names, f"requests/{approved}", f"requests/{second}", f"requests/{'0' * 64}"]:
         page.goto(f"{address}/{path}")
-        found[path] = violations(page, axe)
+        found[path] = axe(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        shoot(page, f"{path.replace('/', '-')[:24]}-{width}-{scheme}")
+        shoot(page, f"portal-{path.replace('/', '-')[:24]}-{width}-{scheme}")
     assert {path: names for path, names in found.items() if names} == {}
 
 
@@ -196,9 +129,3 @@ def test_the_keyboard_reaches_the_content_first(browser, serve, desk, new_contex
     page.goto(f"{address}/login")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-
-
-def violations(page, axe: str) -> list[str]:
-    page.evaluate(axe)
-    result = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
-    return [f"{v['id']}: {v['nodes'][0]['target']}" for v in result["violations"]]

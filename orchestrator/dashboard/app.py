@@ -1,0 +1,172 @@
+"""The dashboard's application, mounted under ``/dashboard`` of the orchestrator. Every page only reads."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Form, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from datasites.portal import problems
+from datasites.portal.assets import STATIC, Assets, SecurityHeaders, asset, new_environment
+from datasites.portal.fresh import Fresh
+from datasites.portal.streams import Streams
+from datasites.report.words import number, small
+from orchestrator.dashboard.access import SESSION_HOURS, Visitors
+from orchestrator.dashboard.charts import swatch
+from orchestrator.dashboard.facts import StudyNow, study_now, traces
+from orchestrator.dashboard.reports import Reports
+from orchestrator.server import Service
+from privacy.errors import InvalidInput
+
+MOUNT = "/dashboard"
+FOLDER = Path(__file__).parent
+_SECONDS = 1.0
+# a report carries its own style and pictures, and no script
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+_TONES = {"running": "good", "finished": "good", "waiting": "warn", "paused": "bad", "failed": "bad"}
+
+
+class Dashboard:
+    """What the pages share: the orchestrator's service, its visitors, and what was read a moment ago."""
+
+    def __init__(self, service: Service, visitors: Visitors, reports: Reports, *, https: bool) -> None:
+        self.service = service
+        self.visitors = visitors
+        self.reports = reports
+        self.https = https
+        self.streams = Streams()
+        self.cookie = f"tessera-dashboard-{service.identity.public_key[:12]}"
+        self.traces = Fresh(lambda: traces(service.store), seconds=_SECONDS)
+        self._studies: dict[str, Fresh[StudyNow]] = {}
+        self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
+        self._templates.globals |= {"number": number, "small": small, "swatch": swatch, "tones": _TONES}
+        self._templates.globals["own"] = lambda name: asset(f"{MOUNT}/static", FOLDER / "static" / name)
+
+    def names(self) -> list[str]:
+        """Return the names of all studies that this orchestrator may see."""
+        return list(self.traces())
+
+    def study(self, name: str) -> StudyNow:
+        """Return one study, a second old at most.
+
+        Raises:
+            InvalidInput: there is none of this name.
+        """
+        if name not in self._studies:
+            if name not in (known for known, *_ in self.service.store.studies()):
+                raise InvalidInput("there is no study of this name here")
+            caller = self.service.roster.orchestrator.name
+            self._studies[name] = Fresh(lambda: study_now(self.service.store, name, caller), seconds=_SECONDS)
+        return self._studies[name]()
+
+    def known(self, request: Request) -> bool:
+        """Return whether the browser holds an open session."""
+        secret = request.cookies.get(self.cookie, "")
+        return bool(secret) and self.visitors.knows(secret, now=_now())
+
+    def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        """Return one page."""
+        shared = {
+            "institution": self.service.roster.orchestrator.institution,
+            "name": self.service.roster.orchestrator.name,
+            "signed_in": self.known(request),
+            "caller": None,
+            "problem": "",
+            "said": "",
+            "trouble": "",
+        }
+        return HTMLResponse(self._templates.get_template(template).render({**shared, **values}), status)
+
+
+def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[FastAPI, Callable[[], None]]:
+    """Return the application to be mounted under :data:`MOUNT`, and what ends its event streams.
+
+    Args:
+        service: the orchestrator's.
+        folder: the orchestrator's home; ``dashboard.sqlite`` and finished reports lie in it.
+        https: whether the orchestrator speaks HTTPS, so that the cookie is for HTTPS alone.
+    """
+    from orchestrator.dashboard.access import FILE
+
+    visitors = Visitors(folder / FILE)
+    board = Dashboard(service, visitors, Reports(folder / "dashboard"), https=https)
+    app = FastAPI(title="Tessera dashboard", openapi_url=None, docs_url=None, redoc_url=None)
+    app.mount("/shared", Assets(STATIC))
+    app.mount("/static", Assets(FOLDER / "static"))
+    _add_visits(app, board)
+    _add_pages(app, board)
+    problems.install(app, lambda request, problem: _page_of_problem(board, request, problem))
+    app.add_middleware(SecurityHeaders)
+    return app, board.streams.close
+
+
+def _add_visits(app: FastAPI, board: Dashboard) -> None:
+    @app.get("/enter")
+    def ask(request: Request, token: Annotated[str, Query(max_length=128)] = "") -> HTMLResponse:
+        """Ask before the link is used up: programs that look at links in advance only read this."""
+        return board.page(request, "enter.html", token=token)
+
+    @app.post("/enter")
+    def enter(token: Annotated[str, Form(max_length=128)]) -> Response:
+        secret = board.visitors.enter(token, now=_now())
+        response = RedirectResponse(f"{MOUNT}/", 303)
+        response.set_cookie(
+            board.cookie,
+            secret,
+            max_age=SESSION_HOURS * 3600,
+            path=MOUNT,
+            httponly=True,
+            samesite="strict",
+            secure=board.https,
+        )
+        return response
+
+    @app.post("/leave")
+    def leave(request: Request) -> Response:
+        board.visitors.leave(request.cookies.get(board.cookie, ""))
+        response = RedirectResponse(f"{MOUNT}/enter", 303)
+        response.delete_cookie(board.cookie, path=MOUNT)
+        return response
+
+
+def _add_pages(app: FastAPI, board: Dashboard) -> None:
+    def visitor(request: Request) -> None:
+        if not board.known(request):
+            raise problems.NotSignedIn
+
+    signed_in = [Depends(visitor)]
+
+    @app.get("/", dependencies=signed_in)
+    def studies(request: Request) -> HTMLResponse:
+        return board.page(request, "studies.html", studies=[board.study(name) for name in board.names()])
+
+    @app.get("/events", dependencies=signed_in)
+    def changes(request: Request) -> Response:
+        return board.streams.events(request, board.traces)
+
+    @app.get("/studies/{study}", dependencies=signed_in)
+    def study(request: Request, study: str) -> HTMLResponse:
+        return board.page(request, "study.html", study=board.study(study))
+
+    @app.get("/studies/{study}/events", dependencies=signed_in)
+    def study_changes(request: Request, study: str) -> Response:
+        return board.streams.events(request, lambda: board.traces().get(study))
+
+    @app.get("/studies/{study}/report", dependencies=signed_in)
+    def report(study: str) -> Response:
+        path = board.reports.write(board.study(study).facts)
+        return FileResponse(path, media_type="text/html", headers={"content-security-policy": _REPORT_POLICY})
+
+
+def _page_of_problem(board: Dashboard, request: Request, problem: problems.Problem) -> Response:
+    if problem.status == 401:
+        return RedirectResponse(f"{MOUNT}/enter", 303)
+    return board.page(request, "problem.html", status=problem.status, detail=problem.detail)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,183 @@
+"""What the dashboard says of a study: the facts of its report as they are now, and the round that is under way.
+
+Everything here is what every participant of the study may ask for as well (:mod:`orchestrator.status`), or follows
+from it: approvals, noised releases, public weights, who was in which sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from datasites.contract import Proposal, parse
+from orchestrator.dashboard.charts import Chart, Series, lines
+from orchestrator.status import study_status
+from orchestrator.store import Store
+from orchestrator.study_facts import SiteFacts, StudyFacts, losses_by_round, study_facts
+from privacy.mechanism import Mechanism
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteNow:
+    """One hospital: its facts, what it does now, and the epsilon of the sums it was in or that were lost.
+
+    Both epsilons are of this study alone, at its delta, add or remove one patient, by privacy loss distributions; None
+    stands for infinite. The hospital's ledger decides: it also counts rounds that were charged and came too late.
+    """
+
+    facts: SiteFacts
+    now: str
+    epsilon_now: float | None
+    epsilon_study: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyNow:
+    """One study as the dashboard shows it; ``lost`` names rounds whose sum was refused, with the reason."""
+
+    facts: StudyFacts
+    phase: str
+    sites: tuple[SiteNow, ...]
+    charts: tuple[Chart, ...]
+    lost: Mapping[int, str]
+
+    @property
+    def approved(self) -> int:
+        """How many hospitals have approved."""
+        return sum(site.facts.approved is not None for site in self.sites)
+
+    @property
+    def dropouts(self) -> int:
+        """How many updates are missing in all finished rounds together."""
+        return sum(len(line.missing) for line in self.facts.rounds if line.round not in self.lost)
+
+
+def study_now(store: Store, study: str, caller: str) -> StudyNow:
+    """Read one study as ``caller``, one of its parties, may see it.
+
+    Raises:
+        InvalidInput: no such study.
+        Refused: ``caller`` takes no part in it.
+    """
+    status = study_status(store, study, caller)
+    facts = study_facts(status)
+    mechanism = parse(Proposal, status["proposal"]["payload"]).mechanism
+    lost = {n: str(c["lost"]) for n, c in enumerate(status["checkpoints"], 1) if c and c.get("lost")}
+    return StudyNow(
+        facts=facts,
+        phase=_phase(store, study, status),
+        sites=tuple(
+            SiteNow(
+                facts=site,
+                now=_doing(site.name, status),
+                epsilon_now=_epsilon(mechanism, site.rounds + len(lost)),
+                epsilon_study=_epsilon(mechanism, facts.rounds_planned),
+            )
+            for site in facts.sites
+        ),
+        charts=tuple(_charts(facts, _scales(store, status))),
+        lost=lost,
+    )
+
+
+def traces(store: Store) -> dict[str, tuple[object, ...]]:
+    """Return, by study, a few figures that differ whenever a page about it would."""
+    found = {}
+    for name, _, state, reason in store.studies():
+        now = store.last_round(name, "checkpoint") + 1
+        kinds = ("refusal", "key", "update", "commitments", "attestation", "result")
+        counts = tuple(len(store.documents(name, now, kind)) for kind in kinds)
+        found[name] = (state, reason, now, len(store.documents(name, 0, "approval")), *counts)
+    return found
+
+
+def _phase(store: Store, study: str, status: Mapping[str, Any]) -> str:
+    if status["state"] not in ("waiting", "running"):
+        return ""
+    participants = status["proposal"]["payload"]["participants"]
+    missing = len(participants) - len(status["approvals"])
+    number = status["rounds_completed"] + 1
+    if missing:
+        return f"Waiting for the approval of {missing} of {len(participants)} hospitals."
+    if number > status["rounds"]:
+        return "The last round is finished."
+    if not store.documents(study, number, "key"):
+        return f"Round {number}: the keyholder makes a fresh key."
+    if not store.documents(study, number, "commitments"):
+        return f"Round {number}: {len(status['updates_now'])} of {len(participants)} encrypted updates are here."
+    if not store.documents(study, number, "result"):
+        signed = len(store.documents(study, number, "attestation"))
+        return f"Round {number}: the sum is fixed; {signed} hospitals have signed it, then the keyholder decrypts it."
+    return f"Round {number}: the sum is decrypted; the model takes its step."
+
+
+def _doing(name: str, status: Mapping[str, Any]) -> str:
+    if status["state"] not in ("waiting", "running") or name not in status["approvals"]:
+        return ""
+    refusal = status["refusals"].get(str(status["rounds_completed"] + 1), {}).get(name)
+    if refusal:
+        return f"refused: {refusal['payload']['reason']}"
+    return "update is here" if name in status["updates_now"] else "not yet"
+
+
+@lru_cache(maxsize=1024)
+def _epsilon(mechanism: Mechanism, rounds: int) -> float | None:
+    value = mechanism.epsilon(rounds=rounds) if rounds else 0.0
+    return value if math.isfinite(value) else None
+
+
+def _scales(store: Store, status: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """Return the blending scale of every block by round; nothing where the study does not blend."""
+    if "dgb" not in status["proposal"]["payload"]["training"]["aggregation"]:
+        return {}
+    found: dict[str, list[tuple[int, float]]] = {}
+    for number in range(1, status["rounds_completed"] + 1):
+        plan = store.document(status["study"], number, "plan") or {"payload": {"scales": {}}}
+        for block, scale in plan["payload"]["scales"].items():
+            found.setdefault(block, []).append((number, float(scale)))
+    return found
+
+
+def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) -> list[Chart]:
+    drawn = []
+    for side in ("training", "validation"):
+        named = {n: p for n, p in losses_by_round(facts).items() if n.startswith(f"loss.{side}.")}
+        if named:
+            series = [Series(name=n.rsplit(".", 1)[1], points=tuple(points)) for n, points in named.items()]
+            note = "Noised, clipped loss sums that the hospitals released, over the patients they listed."
+            drawn.append(lines(series, title=f"Losses by modality, {side}", unit="nats per patient", note=note))
+    if scales:
+        series = [Series(name=block, points=tuple(points)) for block, points in scales.items()]
+        note = "How much each modality's gradient counts, the same public number at every hospital."
+        drawn.append(lines(series, title="Blending weights", unit="scale", note=note))
+    return drawn + [_weights(facts, blocks) for blocks in _alike(facts)]
+
+
+def _alike(facts: StudyFacts) -> list[tuple[str, ...]]:
+    """Group the blocks that had the same weights in every round, so that each picture is drawn once."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for block in sorted({block for line in facts.rounds for block in line.weights}):
+        key = tuple(tuple(sorted(line.weights.get(block, {}).items())) for line in facts.rounds)
+        groups.setdefault(key, []).append(block)
+    return [tuple(blocks) for blocks in groups.values()]
+
+
+def _weights(facts: StudyFacts, blocks: tuple[str, ...]) -> Chart:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in facts.rounds:
+        for site, weight in line.weights.get(blocks[0], {}).items():
+            found.setdefault(site, []).append((line.round, weight))
+    series = [Series(name=site, points=tuple(points)) for site, points in sorted(found.items())]
+    title = f"Weights of the hospitals: {', '.join(blocks)}"
+    return lines(series, title=title, unit="relative to the largest", note=_weighing(facts), top=1.0)
+
+
+def _weighing(facts: StudyFacts) -> str:
+    if "pcw" in facts.aggregation:
+        return "Proximity weights: how well an update agrees with the other hospitals' updates."
+    if facts.noise == "shared":
+        return "With shared noise every hospital has the same weight."
+    return "By the noised numbers of patients that the hospitals released."
