@@ -292,7 +292,7 @@ def run(folder: Path) -> None:
         Loop("work", Worker(datasite).step),
     ]
     app = create_portal(portal_facts.context(datasite))
-    server = WebServer(app, config, ending=app.state.desk.streams.close)
+    server = WebServer(app, config, app.state.desk.streams.close)
     on_end_signal(lambda: setattr(server, "should_exit", True))
     try:
         for loop in loops:
