@@ -22,6 +22,7 @@ import pytest
 from datasites.what_leaves import Request, as_markdown, fields_of, unaccounted
 from orchestrator import demo
 from orchestrator.processes import Processes
+from privacy.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 SITE = "brca-1"
@@ -69,6 +70,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "Processes", Watched)
         demo.run_demo(settings, Quiet())
+    journal = Journal(folder / SITE / "journal.sqlite", None)
+    assert not list(journal.entries(kind="worker-failed"))  # or nothing private was ever at stake
+    journal.close()
     yield folder
 
 
