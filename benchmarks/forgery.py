@@ -72,8 +72,8 @@ class Forger:
             body_hash=sha256_hex(body),
             body_bytes=len(body),
             releases={},
-            journal_head="0" * 64,
-            ledger_head="0" * 64,
+            journal_head=self.hospital.participant.journal.head.hash,
+            ledger_head=self.hospital.participant.ledger.head.hash,
         )
         return replace(header, **changes)
 

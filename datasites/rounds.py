@@ -118,6 +118,8 @@ class RoundParticipant:
                 self._attest(item)
         except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
+        except KeyError:
+            self._refuse(item, "the work item lacks a document")
 
     # training --------------------------------------------------------------------------------------------------
 
@@ -139,16 +141,21 @@ class RoundParticipant:
 
     def _proposal(self, study: str) -> Proposal:
         """Return the approved proposal of ``study`` after checking everything it covers once more."""
+        proposal = self._approved(study)
+        reference, _ = self.dataset(proposal.participant(self.site).dataset.name)
+        return self.approvals.check_before_round(
+            proposal.proposal_hash,
+            now=dt.datetime.now(dt.UTC),
+            environment=current_environment(),
+            dataset=reference,
+            clock_high_water=self.journal.now(),
+        )
+
+    def _approved(self, study: str) -> Proposal:
+        """Return the proposal of ``study`` that is approved here and not revoked."""
         for request in self.approvals.requests():
             if request.proposal.study == study and request.state == "approved":
-                reference, _ = self.dataset(request.proposal.participant(self.site).dataset.name)
-                return self.approvals.check_before_round(
-                    request.proposal_hash,
-                    now=dt.datetime.now(dt.UTC),
-                    environment=current_environment(),
-                    dataset=reference,
-                    clock_high_water=self.journal.now(),
-                )
+                return request.proposal
         raise Refused(f"study {study!r} is not approved here")
 
     def _checked_plan(self, proposal: Proposal, item: WorkItem) -> RoundPlan:
@@ -193,12 +200,26 @@ class RoundParticipant:
             dataset=folder,
             noise_secret=self._noise_secret(proposal),
         )
-        result = self.train(job)
+        result = self._usable(proposal, plan, self.train(job))
         if result is None:
             self.journal.append("worker-failed", {"study": plan.study, "round": plan.round})
             updates = round_checks.noise_only(proposal, self.site, randomness.child("failed"))
             numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
             result = TrainingResult(updates=updates, releases=numbers)
+        return result
+
+    def _usable(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult | None) -> TrainingResult | None:
+        """Return the worker's result, or None where this round cannot send it: after the charge nothing refuses."""
+        if result is None:
+            return None
+        try:
+            checked_numbers(proposal, self.site, plan.round, result.releases)
+            for block in proposal.blocks_of(self.site):
+                values = round_checks.checked_update(result.updates[block.name], block.length)
+                if proposal.noise == "shared":
+                    checked_integers(proposal, values)
+        except (InvalidInput, Refused, KeyError):
+            return None
         return result
 
     def _wait_for_usual_time(self, started: float) -> None:
@@ -287,7 +308,7 @@ class RoundParticipant:
     # attesting -------------------------------------------------------------------------------------------------
 
     def _attest(self, item: WorkItem) -> None:
-        proposal = self._proposal(item.study)
+        proposal = self._approved(item.study)  # all it covers was checked before this round's training
         folder = self.home.round_folder(item.study, item.round)
         if not (folder / "header.json").exists():
             raise Refused(f"round {item.round} was not trained here: there is nothing to attest")

@@ -171,7 +171,7 @@ def read_result(path: Path, proposal: Proposal, site: str) -> tuple[dict[str, np
             if shapes != {name: (length,) for name, length in expected.items()}:
                 raise InvalidInput("expected one vector per block from the worker, got other names or shapes")
             vectors = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise InvalidInput("expected a safetensors file of vectors from the worker, could not read one") from error
     if any(v.dtype != np.float32 for v in vectors.values()) or not isinstance(facts, dict):
         raise InvalidInput("expected float32 vectors from the worker, got another type")

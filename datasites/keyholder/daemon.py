@@ -55,6 +55,8 @@ class Keyholder:
                 self._forget(item.study)
         except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
+        except KeyError:
+            self._refuse(item, "the work item lacks a document")
 
     def _offer_key(self, item: WorkItem) -> None:
         proposal = self._study(item.study)
