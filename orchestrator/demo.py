@@ -25,7 +25,9 @@ from datasites.accounts import AccountStore
 from datasites.home import Config, Home
 from datasites.http import SignedClient
 from datasites.roster import Roster
+from orchestrator.dashboard.links import new_link
 from orchestrator.demo_data import Prepared, prepare
+from orchestrator.demo_guide import approval_guide
 from orchestrator.processes import Processes, address
 from orchestrator.propose import StudySettings, local_blocks
 from orchestrator.results import final_metrics, last_evaluation, learning_curve
@@ -55,6 +57,7 @@ class DemoSettings:
     noise: str
     architecture: str
     public_noise: bool
+    manual_all: bool = False
 
 
 class Progress(Protocol):
@@ -248,6 +251,7 @@ def _study(
     proposal = submit(node, home, client, study, offers)
     for block in local_blocks(proposal):
         progress.note(f"the {block} part has fewer than {proposal.min_sites} holders and stays at its sites")
+    progress.note(f"dashboard, for one browser and half an hour: {new_link(home)}")
     progress.step("Waiting for the hospitals to review and approve")
     _approve(settings, progress, homes, reviewers, proposal.proposal_hash, processes)
     status = _wait(progress, client, proposal.rounds, processes)
@@ -271,12 +275,15 @@ def _approve(
     proposal_hash: str,
     processes: Processes,
 ) -> None:
+    by_hand = reviewers if settings.manual_all else reviewers[:1] if settings.manual else ()
+    urls = {r.site: address(homes[r.site].folder) for r in reviewers}
+    links = {r.site: f"{urls[r.site]}/register?token={r.name}" for r in by_hand}
     for reviewer in reviewers:
-        url = address(homes[reviewer.site].folder)
-        if settings.manual:
-            progress.note(f"{reviewer.site}: open {url}/register?token={reviewer.name} , make an account, approve")
-        else:
-            _approve_as(reviewer, url, proposal_hash, processes)
+        if reviewer.site not in links:
+            _approve_as(reviewer, urls[reviewer.site], proposal_hash, processes)
+    if links:
+        for line in approval_guide(links, study=STUDY, others=len(reviewers) - len(links)):
+            progress.note(line)
 
 
 def _approve_as(reviewer: Reviewer, url: str, proposal_hash: str, processes: Processes) -> None:
@@ -312,12 +319,18 @@ def _wait(progress: Progress, client: SignedClient, rounds: int, processes: Proc
         processes.check()
         status: dict[str, Any] = client.get_json(f"/studies/{STUDY}")
         state = status["state"]
-        progress.rounds(status["rounds_completed"], rounds, state)
+        progress.rounds(status["rounds_completed"], rounds, _missing(status) if state == "waiting" else state)
         if state == "finished":
             return status
         if state in ("paused", "failed"):
             raise TesseraError(f"the study is {state}: {status['reason']}")
         time.sleep(_POLL_SECONDS)
+
+
+def _missing(status: dict[str, Any]) -> str:
+    names = [p["name"] for p in status["proposal"]["payload"]["participants"] if p["name"] not in status["approvals"]]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"waiting for {names[0]}{more} to approve" if names else "waiting"
 
 
 # what it cost ------------------------------------------------------------------------------------------------------

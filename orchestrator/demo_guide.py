@@ -1,0 +1,34 @@
+"""What ``tessera demo --manual`` tells a person who has never seen a portal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from datasites.accounts import MINIMUM_PASSWORD
+
+
+def approval_guide(links: Mapping[str, str], *, study: str, others: int) -> list[str]:
+    """Return the lines to print: where to go, then what to do there.
+
+    Args:
+        links: by hospital, where its first account is made.
+        study: its name, as the inbox shows it.
+        others: hospitals that approve by themselves.
+    """
+    width = max(len(name) for name in links)
+    rest = f"; the other {others} approve by themselves" if others else ""
+    where = "this hospital" if len(links) == 1 else f"each of these {len(links)} hospitals"
+    return [
+        "",
+        f"[bold]Your turn: approve the study at {where}{rest}.[/bold]",
+        "",
+        *(f"  {name:<{width}}  {link}" for name, link in links.items()),
+        "",
+        "  1. Open the link (it works once) and make an account: a short name in lower-case letters, and a password",
+        f"     of at least {MINIMUM_PASSWORD} characters. A sentence is good; nobody can restore it.",
+        f"  2. In the inbox open {study}. Read what it does, what it costs and what was found; a dry run is optional.",
+        "  3. Under the decision enter the same password and press Sign and approve.",
+        "",
+        "  Training starts when every hospital has approved. Ctrl-C ends everything.",
+        "",
+    ]

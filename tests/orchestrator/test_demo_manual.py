@@ -1,0 +1,88 @@
+"""What `tessera demo --manual` prints, and a newcomer who follows it in a browser."""
+
+from __future__ import annotations
+
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from orchestrator.demo_guide import approval_guide
+
+PASSWORD = "the river is cold in march"
+
+
+def test_the_guide_names_hospital_link_password_rule_and_what_happens_then():
+    text = "\n".join(approval_guide({"hospital-a": "http://127.0.0.1:1/register?token=t"}, study="pilot", others=8))
+    assert "hospital-a  http://127.0.0.1:1/register?token=t" in text
+    assert "the other 8 approve by themselves" in text
+    assert "at least 12 characters" in text and "Sign and approve" in text
+    every = "\n".join(approval_guide({"a": "l", "hospital-b": "m"}, study="pilot", others=0))
+    assert "each of these 2 hospitals" in every and "by themselves" not in every
+    assert "  a           l" in every
+
+
+@pytest.fixture
+def manual_demo(tmp_path):
+    """A demo of three hospitals that waits for a person; call it with a pattern to wait for what it prints."""
+    arguments = ["demo", "--manual", "--sites", "3", "--rounds", "2", "--out", str(tmp_path / "demo")]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    said: queue.Queue[str] = queue.Queue()
+    reader = threading.Thread(target=lambda: [said.put(line.decode()) for line in child.stderr], daemon=True)
+    reader.start()
+
+    def until(pattern: str, seconds: float = 180.0) -> str:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = re.search(pattern, said.get(timeout=max(0.1, deadline - time.monotonic())))
+            if found:
+                return found.group(0)
+        raise AssertionError(f"the demo never printed {pattern}")
+
+    yield until
+    child.terminate()
+    try:
+        child.wait(30)
+    finally:
+        child.kill()
+        child.wait()
+        reader.join(10)
+        child.stderr.close()
+
+
+@pytest.mark.consortium
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_newcomer_approves_in_under_two_minutes_by_what_the_demo_prints(browser, shoot, manual_demo):
+    dashboard = manual_demo(r"http://\S+/dashboard/enter\?token=\S+")
+    link = manual_demo(r"http://\S+/register\?token=\S+")
+    began = time.monotonic()
+    page = browser.new_context().new_page()
+    page.goto(link)
+    page.get_by_label("Name").fill("anna")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Make the account").click()
+    page.get_by_role("heading", name="Inbox").wait_for()
+    while not page.get_by_role("link", name="cancer-staging").count():
+        assert time.monotonic() - began < 120
+        page.reload()
+    page.get_by_role("link", name="cancer-staging").click()
+    page.get_by_role("button", name="Run it").click()
+    page.get_by_text("What would leave in a round").wait_for(timeout=60_000)
+    shoot(page, "demo-request")
+    page.get_by_label("Your password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign and approve").click()
+    page.get_by_text("Signed with your key.").wait_for()
+    assert time.monotonic() - began < 120
+    page.goto(dashboard)
+    page.get_by_role("button", name="Open the dashboard").click()
+    page.get_by_role("link", name="cancer-staging").click()
+    page.get_by_text("Round 2 of 2").wait_for(timeout=60_000)
+    assert page.get_by_role("img").count() >= 1
+    shoot(page, "demo-dashboard")
