@@ -45,7 +45,9 @@ def compose(*arguments: str, check: bool = True, seconds: float = 300.0) -> subp
 
 def environment() -> dict[str, str]:
     wheels = os.environ.get("WHEELS_DIR") or find_links() or str(ROOT / "docker" / "wheels")
-    return {**os.environ, "TESSERA_PORTS": "83", "WHEELS_DIR": wheels, "COMPOSE_PROGRESS": "plain"}
+    own = re.compile("TESSERA_|COMPOSE_|DATABASE_URL")
+    kept = {name: value for name, value in os.environ.items() if not own.match(name)}
+    return {**kept, "TESSERA_PORTS": "83", "TESSERA_VERSION": "test", "WHEELS_DIR": wheels}
 
 
 def find_links() -> str:
@@ -65,7 +67,7 @@ def image() -> str:
     started = time.monotonic()
     compose("build", seconds=800)
     print(f"image built in {time.monotonic() - started:.0f} s")
-    return "tessera:local"
+    return "tessera:test"
 
 
 @pytest.fixture(scope="module")
