@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench docker
 
 setup: $(STAMP)
 
@@ -20,6 +20,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not docker'
+
+# compose.yaml on a real Docker engine: builds the image, trains with three hospitals, takes everything down.
+docker: setup
+	$(BIN)/python -m pytest -m docker tests/docker
 
 check: setup
 	$(BIN)/ruff check .
