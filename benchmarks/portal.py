@@ -34,6 +34,7 @@ from orchestrator.study_view import read_status
 
 _READY_SECONDS = 240.0
 _WAIT_SECONDS = 30.0
+_LAG = "waiting for a core"
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the measurement")
     parser.add_argument("--think", type=float, default=2.0, help="mean seconds between two pages of one person")
-    parser.add_argument("--rounds", type=int, default=400, help="rounds of the study that trains meanwhile")
+    parser.add_argument("--rounds", type=int, default=200, help="of the study that trains meanwhile; at most 200")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tessera-portal-") as folder:
@@ -61,7 +62,7 @@ def measure(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         child = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", *command], stdout=log, stderr=log)
         try:
             orchestrator = Home(folder=out / "orchestrator")
-            first = wait_for_rounds(orchestrator, child)
+            first = wait_for_rounds(orchestrator, child, Path(log.name))
             home = Home(folder=next(p for p in out.iterdir() if (p / "ledger.sqlite").exists()))
             cookies, pages = sessions(home, arguments.users), paths(home)
             before = os.getloadavg()[0]
@@ -75,7 +76,7 @@ def measure(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return report(loads, arguments, seconds=seconds, rounds=rounds, before=before)
 
 
-def wait_for_rounds(home: Home, child: subprocess.Popen[bytes]) -> int:
+def wait_for_rounds(home: Home, child: subprocess.Popen[bytes], log: Path) -> int:
     """Wait until the study's first rounds are finished; return how many are."""
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline and child.poll() is None:
@@ -84,7 +85,7 @@ def wait_for_rounds(home: Home, child: subprocess.Popen[bytes]) -> int:
             if studies and studies[0].rounds_completed >= 2:
                 return studies[0].rounds_completed
         time.sleep(0.5)
-    raise SystemExit("the demo did not begin to train")
+    raise SystemExit(f"the demo did not begin to train:\n{log.read_text()[-2000:]}")
 
 
 def sessions(home: Home, users: int) -> list[str]:
@@ -114,7 +115,7 @@ def paths(home: Home) -> list[str]:
 async def everybody(
     base: str, cookies: Sequence[str], pages: Sequence[str], arguments: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Let all read at once; return the seconds of every page load by page."""
+    """Let all read at once; return the seconds of every page load by page, and how late the client's own clock was."""
     loads: dict[str, list[float]] = defaultdict(list)
     end = time.monotonic() + arguments.seconds
 
@@ -130,15 +131,22 @@ async def everybody(
             answer.raise_for_status()
             await asyncio.sleep(choice.uniform(0.5, 1.5) * arguments.think)
 
+    async def clock() -> None:
+        while time.monotonic() < end:
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            loads[_LAG].append(time.monotonic() - began - 0.01)
+
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(base_url=base, timeout=60, trust_env=False, limits=limits) as client:
-        await asyncio.gather(*(person(index, client) for index in range(len(cookies))))
+        await asyncio.gather(clock(), *(person(index, client) for index in range(len(cookies))))
     return loads
 
 
 def report(
     loads: dict[str, list[float]], arguments: argparse.Namespace, *, seconds: float, rounds: int, before: float
 ) -> dict[str, Any]:
+    lag = loads.pop(_LAG)
     every = [s for of in loads.values() for s in of]
     return {
         "users": arguments.users,
@@ -151,6 +159,7 @@ def report(
         "load_before": round(before, 1),
         "load_after": round(os.getloadavg()[0], 1),
         **percentiles(every),
+        "waiting_for_a_core": percentiles(lag),
         "by_page": {page: {"pages": len(of), **percentiles(of)} for page, of in sorted(loads.items())},
     }
 

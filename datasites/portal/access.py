@@ -44,7 +44,14 @@ def cookie_name(context: PortalContext) -> str:
 
 
 def credential_of(request: Request) -> Credential | None:
-    """Return who calls, or None."""
+    """Return who calls, or None; looked up once per request."""
+    if not hasattr(request.state, "credential"):
+        request.state.credential = _credential(request)
+    known: Credential | None = request.state.credential
+    return known
+
+
+def _credential(request: Request) -> Credential | None:
     context = context_of(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     secret = token if scheme.lower() == "bearer" else request.cookies.get(cookie_name(context), "")
