@@ -20,6 +20,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)  # whatever the process's umask
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

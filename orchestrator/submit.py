@@ -64,11 +64,11 @@ def offers_of(
         check()
         node.sync()
         found = {d.owner: d for d in node.datasets() if _card_path(d) is not None}
-        missing = [site for site in sites if site not in found]
+        missing = [site for site in sites if site not in found or site not in node.peers]
         if not missing:
             return [_offer(home, found[site]) for site in sites]
         if time.monotonic() > deadline:
-            raise TesseraError(f"{missing[0]} published no dataset in {seconds:g} s; see its log")
+            raise TesseraError(f"{missing[0]} published no dataset, or did not accept us as a peer, in {seconds:g} s; see its log")
         node.wait_for_news(_POLL_SECONDS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 
@@ -21,8 +22,12 @@ def run(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        umask = os.umask(0o022)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            os.umask(umask)  # the commands set their own
         captured = capsys.readouterr()
         return ended.value.code or 0, captured.out, captured.err
 
