@@ -68,7 +68,7 @@ def offers_of(
         if not missing:
             return [_offer(home, found[site]) for site in sites]
         if time.monotonic() > deadline:
-            raise TesseraError(f"{missing[0]} published no dataset, or did not accept us as a peer, in {seconds:g} s; see its log")
+            raise TesseraError(f"{missing[0]} published nothing or did not accept us in {seconds:g} s; see its log")
         node.wait_for_news(_POLL_SECONDS)
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import http.client
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from consortium import LEVELS, Consortium, steps_of
+from consortium import LEVELS, Consortium, Hospital, steps_of
 from forgery import Forger, transparent, with_coefficient
 
-from datasites.contract import UpdateHeader, open_sealed
+from datasites.contract import UpdateHeader, WorkItem, open_sealed
 from datasites.envelope import unpack_envelope
 from privacy.errors import TesseraError
 from privacy.identity import Identity
@@ -116,12 +117,23 @@ class Fuzzer:
         return answer.status
 
 
+def train_item(hospital: Hospital, study: str) -> WorkItem:
+    """Wait for the request to train in ``study``; what earlier studies left on the board is passed over."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for item in hospital.work(wait=1):
+            if item.study == study and item.kind == "train":
+                return item
+        time.sleep(0.1)
+    raise AssertionError(f"nobody was asked to train in {study}")
+
+
 @pytest.mark.parametrize("tries", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_no_mutated_upload_is_accepted_or_does_harm(consortium: Consortium, tries: int) -> None:
     proposal = consortium.propose(f"fuzz-{tries}", length=LENGTH, deadline_seconds=600)
     forgers = []
     for index, hospital in enumerate(consortium.hospitals):
-        (item,) = [i for i in hospital.work(wait=10) if i.study == proposal.study and i.kind == "train"]
+        item = train_item(hospital, proposal.study)
         forgers.append(Forger(hospital=hospital, index=index, proposal=proposal, item=item))
     fuzzers = [Fuzzer(forgers[i], forgers[(i + 1) % SITES], seed=i) for i in range(THREADS)]
     pid = consortium.pid("orchestrator")
