@@ -83,6 +83,6 @@ def test_a_newcomer_approves_in_under_two_minutes_by_what_the_demo_prints(browse
     page.goto(dashboard)
     page.get_by_role("button", name="Open the dashboard").click()
     page.get_by_role("link", name="cancer-staging").click()
-    page.get_by_text("Round 2 of 2").wait_for(timeout=60_000)
+    page.get_by_text("Round 2 of 2").wait_for(timeout=180_000)
     assert page.get_by_role("img").count() >= 1
     shoot(page, "demo-dashboard")
