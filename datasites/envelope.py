@@ -25,7 +25,5 @@ def unpack_envelope(data: bytes) -> tuple[Signed, bytes]:
         raise InvalidInput(f"expected a signed header and a body, got {len(data)} bytes")
     length = int.from_bytes(data[:4], "big")
     if length > _HEADER_LIMIT_BYTES or length > len(data) - 4:
-        raise InvalidInput(
-            f"expected a header of at most {_HEADER_LIMIT_BYTES} bytes inside the body, got {length}"
-        )
+        raise InvalidInput(f"expected a header of at most {_HEADER_LIMIT_BYTES} bytes inside the body, got {length}")
     return parse(Signed, data[4 : 4 + length]), data[4 + length :]

@@ -36,8 +36,7 @@ def batch(settings, records=12, seed=0):
     presence = (torch.rand(records, 3, generator=g) > 0.4).float()
     presence[:, 2] = 1.0
     made = {
-        m: torch.randn(records, n, generator=g) * presence[:, [i]]
-        for i, (m, n) in enumerate(settings.features.items())
+        m: torch.randn(records, n, generator=g) * presence[:, [i]] for i, (m, n) in enumerate(settings.features.items())
     }
     cohort = torch.randint(0, 3, (records,), generator=g)
     label = torch.randint(0, settings.classes, (records,), generator=g)
