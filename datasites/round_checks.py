@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from safetensors.numpy import load
 
 from datasites.contract import Commitments, Proposal, RoundKey, RoundPlan, Signed, UpdateHeader, open_sealed, parse
 from datasites.released_numbers import expected_names, training_share
@@ -101,8 +102,12 @@ def checked_update(values: np.ndarray, length: int) -> np.ndarray:
     return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def noise_only(proposal: Proposal, site: str, randomness: Randomness) -> TrainingResultParts:
-    """Return what a site sends when its worker failed: no data, the usual noise, the usual shapes."""
+def noise_only(proposal: Proposal, site: str, model: bytes, randomness: Randomness) -> TrainingResultParts:
+    """Return what a site sends when its worker failed: no data, the usual noise, the usual shapes.
+
+    The pull of weight decay on the public model is in it as in every update, or its absence would tell. The shape is
+    that of plain gradient steps; a round of Adam or FedProx differs (docs/threat-model.md).
+    """
     mechanism, training = proposal.mechanism, proposal.training
     if proposal.noise == "shared":
         zeros = {b.name: share_integers(proposal, b, np.zeros(b.length), randomness) for b in proposal.blocks_of(site)}
@@ -110,10 +115,14 @@ def noise_only(proposal: Proposal, site: str, randomness: Randomness) -> Trainin
     records = max(1.0, training_share(proposal) * proposal.participant(site).dataset.patients)
     step = training.learning_rate * mechanism.share_deviation / (mechanism.sampling_rate * records)
     deviation = step * math.sqrt(mechanism.steps_per_round)
-    return {
-        b.name: randomness.child(b.name).gaussian((b.length,), deviation).astype(np.float32)
-        for b in proposal.blocks_of(site)
-    }
+    pull = (1 - training.learning_rate * training.weight_decay) ** mechanism.steps_per_round - 1
+    parameters = load(model)
+    result = {}
+    for block in proposal.blocks_of(site):
+        flat = np.concatenate([np.asarray(parameters[name], np.float32).reshape(-1) for name in block.parameters])
+        noise = randomness.child(block.name).gaussian((block.length,), deviation)
+        result[block.name] = (noise + pull * flat).astype(np.float32)
+    return result
 
 
 TrainingResultParts = dict[str, np.ndarray]

@@ -203,7 +203,7 @@ class RoundParticipant:
         result = self._usable(proposal, plan, self.train(job))
         if result is None:
             self.journal.append("worker-failed", {"study": plan.study, "round": plan.round})
-            updates = round_checks.noise_only(proposal, self.site, randomness.child("failed"))
+            updates = round_checks.noise_only(proposal, self.site, model, randomness.child("failed"))
             numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
             result = TrainingResult(updates=updates, releases=numbers)
         return result
