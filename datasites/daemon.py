@@ -29,6 +29,7 @@ from datasites.rollback import Standing
 from datasites.rounds import RoundParticipant
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
+from datasites.syft.runner import PROPOSAL_FILE
 from datasites.training import SandboxedTrainer
 from datasites.web_server import WebServer
 from datasites.work import WorkQueue
@@ -40,7 +41,6 @@ from privacy.ledger import Ledger
 
 _POLL_SECONDS = 20.0
 _ROLLED_BACK_SECONDS = 5.0
-PROPOSAL_FILE = "proposal.json"
 
 
 @dataclass(frozen=True, kw_only=True)

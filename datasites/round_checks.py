@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from safetensors.numpy import load
@@ -56,9 +57,20 @@ def check_weights(proposal: Proposal, plan: RoundPlan) -> None:
             raise Refused(f"expected weights in [{SMALLEST_WEIGHT}, 1] for block {block.name!r}")
         if proposal.noise == "shared" and set(weights.values()) != {1.0}:
             raise Refused("under shared noise every weight is 1")
-        total, squares = sum(weights.values()), sum(w * w for w in weights.values())
-        if total * total < proposal.min_sites * squares * (1 - 1e-9):
+        if too_few_effective(weights, proposal.min_sites):
             raise Refused(f"the weights of block {block.name!r} leave fewer than {proposal.min_sites} effective sites")
+
+
+def effective_sites(weights: Mapping[str, float]) -> float:
+    """Return (sum w)^2 / sum w^2: 3.0 for three equal weights, 1.0 for one site alone."""
+    total = sum(weights.values())
+    squares = sum(w * w for w in weights.values())
+    return total * total / squares if squares else 0.0
+
+
+def too_few_effective(weights: Mapping[str, float], min_sites: int) -> bool:
+    """Say whether a weighted sum rests on fewer than ``min_sites`` effective sites (up to rounding)."""
+    return effective_sites(weights) < min_sites * (1 - 1e-9)
 
 
 def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:

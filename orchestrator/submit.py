@@ -15,12 +15,12 @@ from datasites.http import SignedClient
 from datasites.publishing import CARD, Card
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
+from datasites.syft.runner import PROPOSAL_FILE
 from orchestrator.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, TesseraError
 
 _POLL_SECONDS = 2.0
-PROPOSAL_FILE = "proposal.json"
 
 PLAN_TEXT = '''"""What this study asks for.
 

@@ -9,16 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from datasites.contract import Proposal
+from datasites.round_checks import SMALLEST_WEIGHT, effective_sites
 
-SMALLEST_WEIGHT = 0.25
 _DECIMALS = 6
-
-
-def effective_sites(weights: Mapping[str, float]) -> float:
-    """Return (sum w)^2 / sum w^2: 3.0 for three equal weights, 1.0 for one site alone."""
-    total = sum(weights.values())
-    squares = sum(w * w for w in weights.values())
-    return total * total / squares if squares else 0.0
 
 
 def bounded(weights: Mapping[str, float], *, min_sites: int) -> dict[str, float]:

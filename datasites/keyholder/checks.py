@@ -34,7 +34,7 @@ from datasites.contract import (
     UpdateHeader,
     open_sealed,
 )
-from datasites.round_checks import check_weights
+from datasites.round_checks import check_weights, too_few_effective
 from privacy import container, tags
 from privacy.canonical import sha256_hex
 from privacy.encryption_parameters import check_security
@@ -222,9 +222,7 @@ def _checked_contributors(
                 f"expected updates of at least {proposal.min_sites} institutions in block {block.name!r}, "
                 f"got {len(institutions)}; a sum of fewer is never decrypted"
             )
-        weights = [plan.weights[block.name][site] for site in sites]
-        squares = sum(weight * weight for weight in weights)
-        if sum(weights) ** 2 < proposal.min_sites * squares * (1 - 1e-9):
+        if too_few_effective({site: plan.weights[block.name][site] for site in sites}, proposal.min_sites):
             raise Refused(f"the weights that arrived in block {block.name!r} leave too few effective sites")
         contributors[block.name] = sites
     return contributors

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.weights import SMALLEST_WEIGHT, bounded, effective_sites
+from datasites.round_checks import SMALLEST_WEIGHT, effective_sites
+from orchestrator.weights import bounded
 
 
 @given(
