@@ -19,10 +19,12 @@ from datasites.portal.language import modality, summary
 from datasites.portal.pictures import cost_picture, timeline_picture
 from datasites.portal.rendering import page
 from datasites.portal.shapes import Hash
+from datasites.portal.streams import mark
 from privacy.errors import TesseraError
 
 router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 50
+Seen = Annotated[str, Query(max_length=24)]
 _GROUPS = (
     ("To decide", ("pending", "changes-requested"), "Nothing waits for you."),
     ("Approved", ("approved",), "Nothing is approved."),
@@ -73,21 +75,22 @@ def request_page(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reade
 
 
 @router.get("/requests/{proposal_hash}/events")
-def request_events(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reader) -> Response:
+def request_events(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reader, seen: Seen = "") -> Response:
     """Say when the dry run of a request went on."""
-    return desk.streams.events(request, lambda: desk.trials.state(proposal_hash))
+    return desk.streams.events(request, lambda: desk.trials.state(proposal_hash), seen=seen)
 
 
 @router.get("/studies")
 def studies(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
     """Studies and their rounds."""
-    return page(request, "studies.html", studies=desk.studies())
+    shown = desk.studies()
+    return page(request, "studies.html", studies=shown, seen=mark(shown))
 
 
 @router.get("/studies/events")
-def study_events(request: Request, desk: DeskHere, _: Reader) -> Response:
+def study_events(request: Request, desk: DeskHere, _: Reader, seen: Seen = "") -> Response:
     """Say when a study went on."""
-    return desk.streams.events(request, desk.studies)
+    return desk.streams.events(request, desk.studies, seen=seen)
 
 
 @router.get("/budget")
@@ -194,6 +197,7 @@ def show_request(
     names = sorted(proposal.plan.code)
     findings = find(found.folder, names)
     blocks = proposal.blocks_of(desk.context.site)
+    trial = desk.trials.state(found.proposal_hash)
     return page(
         request,
         "request.html",
@@ -212,7 +216,8 @@ def show_request(
         differences=desk.differences(found)[:5],
         findings=findings,
         flags=_flags(findings),
-        trial=desk.trials.state(found.proposal_hash),
+        trial=trial,
+        seen=mark(trial),
         blocks=blocks,
         total_values=f"{sum(b.length for b in blocks):,}",
         parties=_parties(found),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -16,6 +17,11 @@ _LONGEST_SECONDS = 900.0
 _KEEP_ALIVE_SECONDS = 15.0
 
 
+def mark(snapshot: object) -> str:
+    """Return a short text that differs for two snapshots with different ``repr``: 24 hexadecimal digits."""
+    return hashlib.sha256(repr(snapshot).encode()).hexdigest()[:24]
+
+
 class Streams:
     """The event streams of one server; all of them end when it does."""
 
@@ -26,25 +32,34 @@ class Streams:
         """End all streams now; to be called on the server's event loop."""
         self._ended.set()
 
-    def events(self, request: Request, snapshot: Callable[[], object]) -> StreamingResponse:
-        """Return a stream of events: one ``changed`` whenever ``snapshot`` returns something else."""
+    def events(self, request: Request, snapshot: Callable[[], object], *, seen: str = "") -> StreamingResponse:
+        """Return a stream of events: one ``changed`` whenever ``snapshot`` returns something else.
+
+        Args:
+            request: the browser's.
+            snapshot: returns what the page shows, or figures that differ whenever the page would.
+            seen: :func:`mark` of the snapshot that the page was drawn from, so that what happened between the drawing
+                of the page and the opening of this stream is told at once; empty for what is so when it opens.
+        """
         return StreamingResponse(
-            self._changes(request, snapshot), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            self._changes(request, snapshot, seen),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
         )
 
-    async def _changes(self, request: Request, snapshot: Callable[[], object]) -> AsyncIterator[str]:
-        seen = await run_in_threadpool(snapshot)
+    async def _changes(self, request: Request, snapshot: Callable[[], object], seen: str) -> AsyncIterator[str]:
+        seen = seen or mark(await run_in_threadpool(snapshot))
         started = spoken = time.monotonic()
         yield "retry: 2000\n\n"
         while time.monotonic() - started < _LONGEST_SECONDS and not await request.is_disconnected():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), _POLL_SECONDS)
-            if self._ended.is_set():
-                return
-            now = await run_in_threadpool(snapshot)
+            now = mark(await run_in_threadpool(snapshot))
             if now != seen:
                 seen, spoken = now, time.monotonic()
                 yield "event: changed\ndata: {}\n\n"
             elif time.monotonic() - spoken > _KEEP_ALIVE_SECONDS:
                 spoken = time.monotonic()
                 yield ": still here\n\n"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), _POLL_SECONDS)
+            if self._ended.is_set():
+                return

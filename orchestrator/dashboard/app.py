@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from datasites.portal import problems
 from datasites.portal.assets import STATIC, Assets, SecurityHeaders, asset, new_environment
 from datasites.portal.fresh import Fresh
-from datasites.portal.streams import Streams
+from datasites.portal.streams import Streams, mark
 from datasites.report.words import number, small
 from orchestrator.dashboard.access import SESSION_HOURS, Visitors
 from orchestrator.dashboard.charts import swatch
@@ -25,6 +25,7 @@ from privacy.errors import InvalidInput
 MOUNT = "/dashboard"
 FOLDER = Path(__file__).parent
 _SECONDS = 1.0
+Seen = Annotated[str, Query(max_length=24)]
 # a report carries its own style and pictures, and no script
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 _TONES = {"running": "good", "finished": "good", "waiting": "warn", "paused": "bad", "failed": "bad"}
@@ -41,27 +42,26 @@ class Dashboard:
         self.streams = Streams()
         self.cookie = f"tessera-dashboard-{service.identity.public_key[:12]}"
         self.traces = Fresh(lambda: traces(service.store), seconds=_SECONDS)
-        self._studies: dict[str, Fresh[StudyNow]] = {}
+        self._studies: dict[str, tuple[object, Fresh[StudyNow]]] = {}
         self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
         self._templates.globals |= {"number": number, "small": small, "swatch": swatch, "tones": _TONES}
         self._templates.globals["own"] = lambda name: asset(f"{MOUNT}/static", FOLDER / "static" / name)
 
-    def names(self) -> list[str]:
-        """Return the names of all studies that this orchestrator may see."""
-        return list(self.traces())
-
     def study(self, name: str) -> StudyNow:
-        """Return one study, a second old at most.
+        """Return one study, a second old at most, and never older than what :attr:`traces` tells.
 
         Raises:
             InvalidInput: there is none of this name.
         """
-        if name not in self._studies:
+        trace = self.traces().get(name)
+        known, fresh = self._studies.get(name, (None, None))
+        if fresh is None or known != trace:
             if name not in (known for known, *_ in self.service.store.studies()):
                 raise InvalidInput("there is no study of this name here")
             caller = self.service.roster.orchestrator.name
-            self._studies[name] = Fresh(lambda: study_now(self.service.store, name, caller), seconds=_SECONDS)
-        return self._studies[name]()
+            fresh = Fresh(lambda: study_now(self.service.store, name, caller), seconds=_SECONDS)
+            self._studies[name] = (trace, fresh)
+        return fresh()
 
     def known(self, request: Request) -> bool:
         """Return whether the browser holds an open session."""
@@ -142,19 +142,21 @@ def _add_pages(app: FastAPI, board: Dashboard) -> None:
 
     @app.get("/", dependencies=signed_in)
     def studies(request: Request) -> HTMLResponse:
-        return board.page(request, "studies.html", studies=[board.study(name) for name in board.names()])
+        told = board.traces()
+        return board.page(request, "studies.html", studies=[board.study(name) for name in told], seen=mark(told))
 
     @app.get("/events", dependencies=signed_in)
-    def changes(request: Request) -> Response:
-        return board.streams.events(request, board.traces)
+    def changes(request: Request, seen: Seen = "") -> Response:
+        return board.streams.events(request, board.traces, seen=seen)
 
     @app.get("/studies/{study}", dependencies=signed_in)
     def study(request: Request, study: str) -> HTMLResponse:
-        return board.page(request, "study.html", study=board.study(study))
+        seen = mark(board.traces().get(study))
+        return board.page(request, "study.html", study=board.study(study), seen=seen)
 
     @app.get("/studies/{study}/events", dependencies=signed_in)
-    def study_changes(request: Request, study: str) -> Response:
-        return board.streams.events(request, lambda: board.traces().get(study))
+    def study_changes(request: Request, study: str, seen: Seen = "") -> Response:
+        return board.streams.events(request, lambda: board.traces().get(study), seen=seen)
 
     @app.get("/studies/{study}/report", dependencies=signed_in)
     def report(study: str) -> Response:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from datasites.contract import Party, Signed, dump
 from datasites.home import Config, Home
+from datasites.portal.streams import Streams
 from datasites.roster import Roster
 from orchestrator.cli import app as command_line
 from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.dashboard.charts import Series, lines
-from orchestrator.dashboard.facts import study_now
+from orchestrator.dashboard.facts import study_now, traces
 from orchestrator.server import Service
 from orchestrator.store import Store
 from privacy.canonical import sha256_hex
@@ -135,6 +138,33 @@ def test_a_stranger_sees_nothing_of_any_study(dashboard, service, path):
     assert answer.url.path == "/dashboard/enter"
     assert "pilot" not in answer.text
     assert stranger.get(f"/dashboard{path}", headers={"accept": "application/json"}).status_code == 401
+
+
+def test_a_page_fetched_after_an_event_is_as_new_as_the_event(client, service, monkeypatch):
+    put_study(service.store, 1)
+    monkeypatch.setattr("orchestrator.dashboard.app._SECONDS", 3600.0)  # a page's facts are kept for an hour
+    assert "Round 1 of" in client.get("/dashboard/studies/pilot").text
+    put_round(service.store, "pilot", 2)
+    assert "Round 2 of" in client.get("/dashboard/studies/pilot").text
+    assert "Round 2 of" in client.get("/dashboard/").text
+
+
+def test_what_changed_between_the_drawing_of_a_page_and_its_stream_is_told_at_once(dashboard, client, service):
+    put_study(service.store, 1)
+    drawn = client.get("/dashboard/studies/pilot").text
+    path = re.search(r'data-live="([^"]+)"', drawn).group(1)
+    put_round(service.store, "pilot", 2)
+    streams = Streams()
+    told = asyncio.run(first_event(streams, path, lambda: traces(service.store).get("pilot")))
+    assert told.startswith("event: changed")
+
+
+async def first_event(streams: Streams, path: str, snapshot) -> str:
+    """Open a stream with the mark that a page carried and return what it says first, within a second."""
+    request = Request({"type": "http", "method": "GET", "path": path, "headers": []}, receive=asyncio.Event().wait)
+    stream = streams.events(request, snapshot, seen=path.split("seen=")[1]).body_iterator
+    assert (await anext(stream)).startswith("retry:")
+    return await asyncio.wait_for(anext(stream), 1.0)
 
 
 def test_looking_at_a_link_does_not_use_it_up(dashboard, link):
