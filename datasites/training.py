@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from datasites.approval_records import Request
 from datasites.contract import Proposal, RoundPlan
 from datasites.released_numbers import checked_numbers
+from datasites.round_randomness import membership_secret, worker_seed
 from datasites.rounds import TrainingJob, TrainingResult
 from datasites.worker_pool import WorkerPool
-from datasites.worker_protocol import MODEL_NAME, Outcome, WorkerJob, derive
+from datasites.worker_protocol import MODEL_NAME, Outcome, WorkerJob
 from privacy.errors import InvalidInput
 
 _METADATA = "tessera"
@@ -125,8 +126,6 @@ class SandboxedTrainer:
         checks: bool = False,
     ) -> WorkerJob:
         (place / "out").mkdir()
-        dataset = proposal.participant(self.site).dataset
-        facts = {"study": plan.study, "round": plan.round, "plan": plan.plan_hash}
         return WorkerJob(
             proposal=proposal,
             plan=plan,
@@ -136,8 +135,8 @@ class SandboxedTrainer:
             model=model,
             code=self.code_of(plan.proposal_hash) if proposal.plan.kind == "python" else None,
             output=place / "out",
-            seed=derive(secret, "round", facts | {"dataset": dataset.fingerprint}),
-            membership=derive(secret, "membership", {"dataset": dataset.name}),
+            seed=worker_seed(proposal, plan, self.site, secret),
+            membership=membership_secret(proposal, self.site, secret),
             checks=checks,
         )
 

@@ -18,27 +18,22 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
-import torch
 from torch import Tensor, nn
 
 import models.build
 from datasites.contract import Proposal, RoundPlan, parse
 from datasites.dataset import case_ids, load, membership, read_schema
-from datasites.loss_release import released_losses
 from datasites.plan_checks import check_independence
-from datasites.released_numbers import VALIDATION, training_share, validates
-from datasites.score_release import released_scores
-from datasites.shared_encoding import share_integers
+from datasites.released_numbers import VALIDATION
+from datasites.round_randomness import worker_stream
+from datasites.site_training import split_records, train_round
 from datasites.worker_protocol import RESULT_NAME, WorkerJob
 from models.batch import to_tensors
 from models.config import MODALITIES, ModelConfig
-from models.parameters import flatten, from_bytes
-from privacy import dp_sgd
+from models.parameters import from_bytes
 from privacy.errors import InvalidInput
-from privacy.randomness import Randomness
 
 RecordLoss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
-Inputs = dict[str, Tensor]
 METADATA = "tessera"
 
 
@@ -74,28 +69,16 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train one round; return the update of every block this site sends, and the released numbers and checks."""
     proposal = job.proposal
     training, validation = _records(job)
-    randomness = Randomness(
-        bytes.fromhex(job.seed),
-        study=job.plan.study,
-        round=job.plan.round,
-        plan_hash=job.plan.plan_hash,
-        dataset_fingerprint=proposal.participant(job.site).dataset.fingerprint,
-    )
     model, record_loss = _plan(job)
     checks = check_independence(model, record_loss, training) if job.checks else []
     if job.model is not None:
         from_bytes(model, job.model.read_bytes())
-    releases = _releases(job, model, record_loss, training, validation, randomness)
-    blocks = proposal.blocks_of(job.site)
-    if proposal.noise == "shared":
-        return _shares(job, model, record_loss, training, randomness), {"releases": releases, "checks": checks}
-    before = {block.name: flatten(model, block.parameters) for block in blocks}
-    _train(job, model, record_loss, training, randomness)
-    vectors = {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}
+    randomness = worker_stream(proposal, job.plan, job.site, job.seed)
+    vectors, releases = train_round(proposal, job.plan, job.site, model, record_loss, training, validation, randomness)
     return vectors, {"releases": releases, "checks": checks}
 
 
-def _records(job: WorkerJob) -> tuple[Inputs, Inputs]:
+def _records(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the records that train and those that validate, with only the modalities this site contributes."""
     schema = read_schema(job.schema)
     arrays = {name: np.array(array) for name, array in load(job.part, schema).items()}  # own, writable memory
@@ -105,78 +88,8 @@ def _records(job: WorkerJob) -> tuple[Inputs, Inputs]:
         arrays[modality][:] = 0
     known = {*job.proposal.model.features, "presence", "cohort", "label"}
     inputs = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
-    if not validates(job.proposal):
-        return inputs, {name: tensor[:0] for name, tensor in inputs.items()}
-    side = membership(case_ids(job.part), bytes.fromhex(job.membership), validation=VALIDATION)
-    trains = torch.from_numpy(side)
-    return {n: t[trains] for n, t in inputs.items()}, {n: t[~trains] for n, t in inputs.items()}
-
-
-def _releases(
-    job: WorkerJob, model: nn.Module, record_loss: RecordLoss, training: Inputs, validation: Inputs, stream: Randomness
-) -> dict[str, float]:
-    """Return the noised numbers this round releases; an empty mapping in most rounds."""
-    mechanism, number, found = job.proposal.mechanism, job.plan.round, dict[str, float]()
-    if mechanism.losses is not None and mechanism.releases_losses(number):
-        found |= released_losses(
-            model,
-            record_loss,
-            training,
-            validation,
-            modalities=job.proposal.participant(job.site).modalities,
-            release=mechanism.losses,
-            randomness=stream,
-        )
-    if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
-        found |= released_scores(
-            model,
-            validation,
-            classes=job.proposal.model.classes,
-            release=mechanism.evaluation,
-            randomness=stream,
-        )
-    return found
-
-
-def _shares(
-    job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness
-) -> dict[str, np.ndarray]:
-    """Return one step's clipped gradient sum with this site's share of the noise, as integers in float32."""
-    owner = {name: block.modality for block in job.proposal.blocks for name in block.parameters}
-    sums = dp_sgd.clipped_gradient_sum(
-        model,
-        inputs,
-        record_loss,
-        job.proposal.mechanism,
-        randomness.child("training"),
-        modality_of_parameter=owner.get,
-    )
-    vectors = {}
-    for block in job.proposal.blocks_of(job.site):
-        flat = np.concatenate([sums[name].reshape(-1) for name in block.parameters])
-        vectors[block.name] = share_integers(job.proposal, block, flat, randomness).astype(np.float32)
-    return vectors
-
-
-def _train(job: WorkerJob, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness) -> None:
-    proposal, settings = job.proposal, job.proposal.training
-    patients = proposal.participant(job.site).dataset.patients
-    share = training_share(proposal)
-    owner = {name: block.modality for block in proposal.blocks for name in block.parameters}
-    dp_sgd.train(
-        model,
-        inputs,
-        record_loss,
-        proposal.mechanism,
-        randomness.child("training"),
-        optimizer=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        expected_records=max(1.0, share * patients),
-        modality_of_parameter=owner.get,
-        part_scales=job.plan.scales,
-        proximal_mu=settings.proximal_mu,
-    )
+    secret = bytes.fromhex(job.membership)
+    return split_records(job.proposal, inputs, lambda: membership(case_ids(job.part), secret, validation=VALIDATION))
 
 
 def _plan(job: WorkerJob) -> tuple[nn.Module, RecordLoss]:

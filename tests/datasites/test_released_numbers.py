@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datasites import round_checks, worker
-from datasites.released_numbers import checked_numbers, empty_numbers, expected_names
+from datasites import round_checks
+from datasites.released_numbers import checked_numbers, empty_numbers, expected_names, training_share
 from datasites.score_release import released_scores, scores_of
 from datasites.training import trial_plan
 from privacy.errors import InvalidInput
@@ -103,5 +103,5 @@ def test_every_validation_record_counts_once_and_no_other(new_proposal):
 
 
 def test_without_releases_every_record_trains(new_proposal, proposal):
-    assert worker.training_share(new_proposal()) == 1.0
-    assert worker.training_share(proposal) == 0.8
+    assert training_share(new_proposal()) == 1.0
+    assert training_share(proposal) == 0.8

@@ -1,0 +1,64 @@
+"""Which keyed stream each random step of a round reads, at a hospital and in a simulation alike.
+
+The streams of a real study hang on the site's secret and on everything that names the round: study, number, plan hash
+and dataset fingerprint. A study with a public seed has no privacy to protect and has to repeat instead, from one
+consortium to the next and in :mod:`orchestrator.study_simulation`: its streams hang on seed, site, study and round
+alone, since keys, nonces and fingerprints differ from run to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from datasites.contract import Proposal, RoundPlan
+from datasites.worker_protocol import derive
+from privacy.canonical import sha256_hex
+from privacy.randomness import Randomness
+
+_PUBLIC = "public seed"
+
+
+def noise_secret(proposal: Proposal, site: str, own: Callable[[], bytes]) -> bytes:
+    """Return the site's own noise secret, or, for a public seed, one that anybody can derive (no privacy).
+
+    Args:
+        proposal: the study's.
+        site: whose secret.
+        own: gives the site's long-lived secret; not called for a public seed.
+    """
+    if proposal.seed is None:
+        return own()
+    return bytes.fromhex(sha256_hex(f"public-seed/{proposal.seed}/{site}".encode()))
+
+
+def daemon_stream(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes) -> Randomness:
+    """Return the stream of what the daemon draws in a round: rounding, and the noise of a failed worker."""
+    return _stream(proposal, plan, site, secret)
+
+
+def worker_seed(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes) -> str:
+    """Return the 32 secret bytes (hexadecimal) that a worker gets for one round, and for no other."""
+    plan_hash, fingerprint = _context(proposal, plan, site)
+    facts = {"study": plan.study, "round": plan.round, "plan": plan_hash, "dataset": fingerprint}
+    return derive(secret, "round", facts)
+
+
+def worker_stream(proposal: Proposal, plan: RoundPlan, site: str, seed: str) -> Randomness:
+    """Return the worker's stream from what :func:`worker_seed` gave it."""
+    return _stream(proposal, plan, site, bytes.fromhex(seed))
+
+
+def membership_secret(proposal: Proposal, site: str, secret: bytes) -> str:
+    """Return the secret bytes (hexadecimal) that split a dataset's records; the same in every round."""
+    return derive(secret, "membership", {"dataset": proposal.participant(site).dataset.name})
+
+
+def _stream(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes) -> Randomness:
+    plan_hash, fingerprint = _context(proposal, plan, site)
+    return Randomness(secret, study=plan.study, round=plan.round, plan_hash=plan_hash, dataset_fingerprint=fingerprint)
+
+
+def _context(proposal: Proposal, plan: RoundPlan, site: str) -> tuple[str, str]:
+    if proposal.seed is not None:
+        return _PUBLIC, _PUBLIC
+    return plan.plan_hash, proposal.participant(site).dataset.fingerprint
