@@ -26,9 +26,12 @@ def noise_secret(proposal: Proposal, site: str, own: Callable[[], bytes]) -> byt
         site: whose secret.
         own: gives the site's long-lived secret; not called for a public seed.
     """
-    if proposal.seed is None:
-        return own()
-    return bytes.fromhex(sha256_hex(f"public-seed/{proposal.seed}/{site}".encode()))
+    return own() if proposal.seed is None else public_secret(proposal.seed, site)
+
+
+def public_secret(seed: int, site: str) -> bytes:
+    """Return what stands in for the secret of ``site`` in a study with a public seed: **no privacy**."""
+    return bytes.fromhex(sha256_hex(f"public-seed/{seed}/{site}".encode()))
 
 
 def daemon_stream(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes) -> Randomness:
@@ -48,9 +51,9 @@ def worker_stream(proposal: Proposal, plan: RoundPlan, site: str, seed: str) -> 
     return _stream(proposal, plan, site, bytes.fromhex(seed))
 
 
-def membership_secret(proposal: Proposal, site: str, secret: bytes) -> str:
-    """Return the secret bytes (hexadecimal) that split a dataset's records; the same in every round."""
-    return derive(secret, "membership", {"dataset": proposal.participant(site).dataset.name})
+def membership_secret(secret: bytes, dataset: str) -> str:
+    """Return the secret bytes (hexadecimal) that split the records of ``dataset``; the same in every round."""
+    return derive(secret, "membership", {"dataset": dataset})
 
 
 def _stream(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes) -> Randomness:

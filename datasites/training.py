@@ -22,7 +22,7 @@ from datasites.contract import Proposal, RoundPlan
 from datasites.released_numbers import checked_numbers
 from datasites.round_randomness import membership_secret, worker_seed
 from datasites.rounds import TrainingJob, TrainingResult
-from datasites.worker_pool import WorkerPool
+from datasites.worker_pool import WorkerPool, log_of
 from datasites.worker_protocol import MODEL_NAME, Outcome, WorkerJob
 from privacy.errors import InvalidInput
 
@@ -86,18 +86,22 @@ class SandboxedTrainer:
                 self.failed(outcome, str(error))
                 return None
 
-    def try_on_mock(self, request: Request, dataset: Path) -> Trial:
+    def try_on_mock(
+        self, request: Request, dataset: Path, *, watch: Callable[[Path], object] = lambda _log: None
+    ) -> Trial:
         """Run one round of a request on the mock part, in the same sandbox as the real one.
 
         Args:
             request: what was proposed.
             dataset: the dataset's folder, with ``schema.json`` and ``mock/``.
+            watch: told where the log grows while the round runs; the file is gone when this returns.
         """
         proposal = request.proposal
         with _JobFolder(self.folder) as place:
             job = self._worker_job(
                 proposal, trial_plan(proposal), dataset / "mock", place, model=None, secret=bytes(32), checks=True
             )
+            watch(log_of(job))
             outcome = self.pool.run(job)
             log = outcome.log.read_text(errors="replace")[-_LOG_CHARACTERS:]
             updates: Mapping[str, np.ndarray] = {}
@@ -136,7 +140,7 @@ class SandboxedTrainer:
             code=self.code_of(plan.proposal_hash) if proposal.plan.kind == "python" else None,
             output=place / "out",
             seed=worker_seed(proposal, plan, self.site, secret),
-            membership=membership_secret(proposal, self.site, secret),
+            membership=membership_secret(secret, proposal.participant(self.site).dataset.name),
             checks=checks,
         )
 

@@ -116,6 +116,19 @@ class ServerOptimizer:
         return self.moments[name]
 
 
+def next_model(
+    proposal: Proposal,
+    plan: RoundPlan,
+    optimizer: ServerOptimizer,
+    model: Arrays,
+    totals: Mapping[str, np.ndarray],
+    sites: Sequence[str],
+) -> Arrays:
+    """Return the model after a round, from the decrypted integers of ``sites`` (in the order of their names)."""
+    updates = mean_updates(proposal, plan, model, totals, sites)
+    return optimizer.step(model, proposal.exchanged_blocks(), updates)
+
+
 def model_to_bytes(model: Mapping[str, np.ndarray]) -> bytes:
     """Return a model as safetensors; the same model gives the same bytes."""
     return bytes(save({name: np.ascontiguousarray(model[name]) for name in sorted(model)}))

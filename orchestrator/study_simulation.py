@@ -1,0 +1,135 @@
+"""A whole study without network, sandbox and encryption: the code of live rounds around one seam.
+
+Live and simulated rounds plan (:mod:`orchestrator.planning`), train (:mod:`datasites.site_training`), round to integers
+(:mod:`datasites.update_encoding`) and step (:func:`orchestrator.aggregation.next_model`) with the same functions. The
+seam is :class:`Engine`: live, the integers travel encrypted and come back as their sum; here they are added. Integer
+sums do not depend on who adds them where, so every engine gives the same model, bit for bit, as a live consortium with
+the same proposal and its public seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasites.contract import Proposal, RoundPlan
+from datasites.released_numbers import checked_numbers
+from datasites.round_checks import check_weights
+from datasites.round_randomness import daemon_stream, public_secret, worker_seed, worker_stream
+from datasites.site_training import split_records, train_round
+from datasites.update_encoding import encode_update
+from models.build import build_model, record_loss
+from models.parameters import from_bytes
+from orchestrator.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from orchestrator.planning import FinishedRound, Planner
+from orchestrator.simulated_sites import SimulatedSite
+from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput
+
+_NO_KEY = "0" * 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sum:
+    """What some sites sent in one round, added: int64 [block.length] by block, and each site's released numbers."""
+
+    totals: Mapping[str, NDArray[np.int64]]
+    releases: Mapping[str, Mapping[str, float]]
+
+
+class Engine(Protocol):
+    """Has every site do its part of a round and returns the sum: the place of transport and encryption."""
+
+    def round(self, plan: RoundPlan, model: bytes) -> Sum:
+        """Return the sum over all sites of one round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedRound:
+    """One finished round: its plan, the model after it (safetensors), and what was released."""
+
+    plan: RoundPlan
+    model: bytes
+    finished: FinishedRound
+
+
+class Shard:
+    """Some sites in one process; as an engine of its own, all of them.
+
+    Args:
+        proposal: with a public seed.
+        sites: whose ``trains`` was drawn with the seed's membership secret.
+    """
+
+    def __init__(self, proposal: Proposal, sites: Sequence[SimulatedSite]) -> None:
+        self._proposal, self._seed = proposal, _public_seed(proposal)
+        self._model = build_model(proposal.model, seed=self._seed)
+        known = {*proposal.model.features, "presence", "cohort", "label"}
+        self._records = {
+            s.name: split_records(proposal, {n: t for n, t in s.records.items() if n in known}, s.trains.numpy)
+            for s in sites
+        }
+
+    def round(self, plan: RoundPlan, model: bytes) -> Sum:
+        """Train every site of this shard and add what they would encrypt."""
+        totals: dict[str, NDArray[np.int64]] = {}
+        releases = {}
+        for site in self._records:
+            integers, releases[site] = self._site(plan, model, site)
+            for block, values in integers.items():
+                totals[block] = totals[block] + values if block in totals else values
+        return Sum(totals=totals, releases=releases)
+
+    def _site(self, plan: RoundPlan, model: bytes, site: str) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
+        proposal, secret = self._proposal, public_secret(self._seed, site)
+        from_bytes(self._model, model)
+        training, validation = self._records[site]
+        stream = worker_stream(proposal, plan, site, worker_seed(proposal, plan, site, secret))
+        updates, releases = train_round(proposal, plan, site, self._model, record_loss, training, validation, stream)
+        integers = encode_update(proposal, plan, site, updates, daemon_stream(proposal, plan, site, secret))
+        return integers, checked_numbers(proposal, site, plan.round, releases)
+
+
+def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[SimulatedRound]:
+    """Run every round of a study and yield each when it is finished.
+
+    Args:
+        proposal: with a public seed, as a live study would have it.
+        model: the initial model, safetensors.
+        engine: does the sites' part.
+
+    Raises:
+        InvalidInput: the proposal has no public seed, or its plan is not declarative.
+        Refused: a plan outside the bounds.
+    """
+    _public_seed(proposal)
+    planner, optimizer = Planner(proposal), ServerOptimizer(proposal.training)
+    proposal_hash = proposal.proposal_hash
+    for number in range(1, proposal.rounds + 1):
+        plan = RoundPlan(
+            study=proposal.study,
+            proposal_hash=proposal_hash,
+            round=number,
+            model_hash=sha256_hex(model),
+            key_hash=_NO_KEY,
+            weights=planner.weights(),
+            scales=planner.scales(),
+            deadline_seconds=proposal.deadline_seconds,
+        )
+        check_weights(proposal, plan)
+        arrived = engine.round(plan, model)
+        sites = tuple(sorted(arrived.releases))
+        model = model_to_bytes(next_model(proposal, plan, optimizer, model_from_bytes(model), arrived.totals, sites))
+        finished = FinishedRound(number=number, sites=sites, releases=arrived.releases)
+        planner.observe(finished)
+        yield SimulatedRound(plan=plan, model=model, finished=finished)
+
+
+def _public_seed(proposal: Proposal) -> int:
+    if proposal.seed is None or proposal.plan.kind != "declarative":
+        raise InvalidInput("expected a proposal with a public seed and a declarative plan; only such a study repeats")
+    return proposal.seed
