@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from datasites.portal import api, forms, operations, pages, problems
 from datasites.portal.assets import STATIC, Assets, SecurityHeaders
+from datasites.portal.bodies import ShortBodies
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
 from datasites.portal.rendering import page
@@ -34,6 +35,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.mount("/static", Assets(STATIC), name="static")
     problems.install(app, _page_of_problem)
     operations.install(app, app.state.desk)
+    app.add_middleware(ShortBodies)
     app.add_middleware(SecurityHeaders)
     return app
 

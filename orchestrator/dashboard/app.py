@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 
 from datasites.portal import problems
 from datasites.portal.assets import STATIC, Assets, SecurityHeaders, asset, new_environment
+from datasites.portal.bodies import ShortBodies
 from datasites.portal.fresh import Fresh
 from datasites.portal.streams import Streams, mark
 from datasites.report.words import number, small
@@ -100,6 +101,7 @@ def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[Fa
     _add_visits(app, board)
     _add_pages(app, board)
     problems.install(app, lambda request, problem: _page_of_problem(board, request, problem))
+    app.add_middleware(ShortBodies)
     app.add_middleware(SecurityHeaders)
     return app, board.streams.close
 

@@ -1,0 +1,216 @@
+"""A server that strangers may dial stays quick while slow clients hold what they can get, and then lets them go."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from datasites.home import Config
+from datasites.patience import Patience, PatientProtocol
+from datasites.tls import client_context, ensure_authority, ensure_server_certificate
+from datasites.web_server import WebServer
+
+CONFIG = Config(name="alba", institution="Hospital Alba", role="datasite", orchestrator_url="http://127.0.0.1:9")
+QUICK = Patience(
+    head_seconds=0.6,
+    body_seconds=0.6,
+    leftover_seconds=0.4,
+    read_seconds=0.6,
+    look_seconds=0.1,
+    connections=40,
+    connections_of_one=30,
+)
+BIG = b"x" * (8 << 20)
+
+
+def make_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.put("/body")
+    async def body(request: Request) -> int:
+        return len(await request.body())
+
+    @app.put("/unread")
+    async def unread() -> Response:
+        return Response(status_code=403)
+
+    @app.get("/later")
+    async def later() -> str:
+        await asyncio.sleep(1.5)
+        return "news"
+
+    @app.get("/big")
+    async def big() -> Response:
+        return Response(BIG)
+
+    return app
+
+
+@contextmanager
+def serving(config: Config = CONFIG) -> Iterator[tuple[str, int]]:
+    server = WebServer(make_app(), config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield listener.getsockname()
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    monkeypatch.setattr(PatientProtocol, "patience", QUICK)
+    with serving() as found:
+        yield found
+
+
+@contextmanager
+def dial(address: tuple[str, int], data: bytes = b"") -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=5) as client:
+        client.sendall(data)
+        yield client
+
+
+def is_alive(address: tuple[str, int]) -> float:
+    started = time.monotonic()
+    url = f"http://127.0.0.1:{address[1]}/healthz"
+    assert httpx.get(url, timeout=5, trust_env=False).json() == {"status": "ok"}
+    return time.monotonic() - started
+
+
+def taken(client: socket.socket) -> int:
+    """Read to the end, which may be a broken connection, and return how many bytes there were."""
+    count = 0
+    with suppress(ConnectionError):
+        while part := client.recv(1 << 20):
+            count += len(part)
+    return count
+
+
+def seconds_until_dropped(client: socket.socket, drip: bytes = b"") -> float:
+    """Send ``drip`` again and again until the server has closed the connection."""
+    started = time.monotonic()
+    client.settimeout(0.1)
+    while time.monotonic() - started < 10:
+        try:
+            if drip:
+                client.sendall(drip)
+            if client.recv(65_536) == b"":
+                break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    return time.monotonic() - started
+
+
+def test_a_connection_that_asks_for_nothing_is_dropped(address) -> None:
+    with dial(address) as client:
+        assert 0.4 < seconds_until_dropped(client) < 3
+
+
+def test_a_head_that_comes_byte_by_byte_is_dropped_however_steadily_it_comes(address) -> None:
+    with dial(address, b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: ") as client:
+        assert 0.4 < seconds_until_dropped(client, b"z") < 3
+
+
+def test_a_second_request_that_never_ends_is_dropped_too(address) -> None:
+    with dial(address, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n") as client:
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        assert seconds_until_dropped(client, b"z") < 3
+
+
+def test_a_head_without_end_is_refused(address) -> None:
+    with dial(address, b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: " + b"z" * 50_000) as client:
+        assert client.recv(65_536).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
+def test_a_body_that_comes_byte_by_byte_is_dropped(address, head) -> None:
+    with dial(address, b"PUT /body HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n\r\n") as client:
+        drip = b"1\r\nz\r\n" if b"chunked" in head else b"z"
+        assert 0.4 < seconds_until_dropped(client, drip) < 3
+
+
+def test_what_is_left_of_a_refused_body_is_not_waited_for(address) -> None:
+    with dial(address, b"PUT /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n") as client:
+        assert client.recv(65_536).startswith(b"HTTP/1.1 403")
+        assert seconds_until_dropped(client, b"z") < 3
+
+
+def test_a_client_that_does_not_take_its_answer_is_dropped(address) -> None:
+    with dial(address, b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n") as client:
+        time.sleep(2.5)
+        assert taken(client) < len(BIG)
+
+
+def test_a_slow_but_steady_body_arrives(address) -> None:
+    head = b"PUT /body HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 80000\r\n\r\n"
+    with dial(address, head) as client:
+        for _ in range(20):
+            client.sendall(b"z" * 4000)
+            time.sleep(0.1)
+        assert client.recv(65_536).endswith(b"80000")
+
+
+def test_an_answer_that_takes_its_time_is_waited_for(address) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", trust_env=False, timeout=5) as client:
+        assert client.get("/later").json() == "news"
+        assert len(client.get("/big").content) == len(BIG)
+
+
+def test_the_server_answers_at_once_while_hundreds_of_slow_clients_hold_on(address) -> None:
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(dial(address, b"GET /healthz HTTP/1.1\r\nX-Slow: "))
+        assert max(is_alive(address) for _ in range(5)) < 1
+
+
+def test_requests_under_way_are_not_dropped_to_make_room(address) -> None:
+    head = b"PUT /body HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+    with ExitStack() as stack:
+        busy = stack.enter_context(dial(address, head))
+        time.sleep(0.2)  # until the server has read that this one asks for something
+        for _ in range(60):
+            stack.enter_context(dial(address))
+        busy.sendall(b"hello")
+        assert busy.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_tls_handshake_that_never_comes_is_dropped(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(PatientProtocol, "patience", QUICK)
+    monkeypatch.setattr("datasites.web_server._HANDSHAKE_SECONDS", 0.5)
+    authority = ensure_authority(tmp_path, name="alba")
+    certificate = ensure_server_certificate(authority, tmp_path, names=["127.0.0.1"])
+    config = Config(**{**vars(CONFIG), "tls_certificate": str(certificate)})
+    with serving(config) as address:
+        with dial(address) as client:
+            assert 0.3 < seconds_until_dropped(client) < 5
+        context = client_context(authority.certificate_path)
+        url = f"https://127.0.0.1:{address[1]}/healthz"
+        assert httpx.get(url, verify=context, trust_env=False).status_code == 200
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.load_verify_locations(authority.certificate_path)
+        with pytest.warns(DeprecationWarning):
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises(ssl.SSLError), socket.create_connection(address) as plain:
+            old.wrap_socket(plain, server_hostname="127.0.0.1")
