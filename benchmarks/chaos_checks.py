@@ -1,0 +1,172 @@
+"""What was lost? Counted from evidence that the code under test did not write, or wrote long before the fault.
+
+* Rounds whose records were read, integers before encryption and accepted uploads come from each hospital's witness
+  (:mod:`chaos_site`), charges from the rows of its ledger, read with plain SQL.
+* What was decrypted comes from the orchestrator's store, read with plain SQL and as the files it serves.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from chaos_consortium import KEYHOLDER, ORCHESTRATOR, ChaosConsortium
+from safetensors.numpy import load
+
+from datasites.contract import Proposal
+from privacy.ledger_costs import study_cost
+from privacy.verification import verify_folder
+
+Round = tuple[str, int]
+
+
+@dataclass
+class Findings:
+    """Everything that was found wrong, each thing once however often it is looked at."""
+
+    lost_updates: set[str] = field(default_factory=set)
+    missing_updates: set[str] = field(default_factory=set)
+    double_charges: set[str] = field(default_factory=set)
+    lost_charges: set[str] = field(default_factory=set)
+    wrong_sums: set[str] = field(default_factory=set)
+    lost_rounds: set[str] = field(default_factory=set)
+    redrawn: set[str] = field(default_factory=set)
+    chains: set[str] = field(default_factory=set)
+
+
+class Checks:
+    """Looks at a consortium from outside; :meth:`look` after every fault, :meth:`finish` at the end."""
+
+    def __init__(self, consortium: ChaosConsortium) -> None:
+        self._consortium = consortium
+        self.findings = Findings()
+        self.proposals: dict[str, Proposal] = {}
+        self.rounds: dict[Round, str] = {}
+        self.looks = 0
+
+    def look(self, role: str) -> None:
+        """Check everything that can be known at this moment, and the chains of one role."""
+        self.looks += 1
+        for site in self._consortium.sites:
+            self._charges(site)
+        self._sums()
+        self._chain(role)
+
+    def finish(self) -> bool:
+        """Check everything once more, now that all roles have ended; return whether every chain holds."""
+        for site in self._consortium.sites:
+            self._charges(site)
+            self._spend(site)
+        self._sums()
+        verified = {name: self._verified(name) for name in self._consortium.roles}
+        return all(verified.values()) and not self.findings.chains
+
+    # charges ---------------------------------------------------------------------------------------------------
+
+    def _charges(self, site: str) -> None:
+        read = set(self._witnessed(site, "reads.jsonl"))  # before the ledger: a charge comes first
+        charged = Counter((body["study"], body["round"]) for body in self._ledger(site, "charge"))
+        self.findings.double_charges |= {f"{site} {r}" for r, times in charged.items() if times > 1}
+        self.findings.lost_charges |= {f"{site} {r}" for r in read - set(charged)}
+        self.findings.redrawn |= {f"{site} {r}" for r in self._witnessed(site, "redrawn.jsonl")}
+
+    def _spend(self, site: str) -> None:
+        """Compare the sum of all charges with that of the rounds whose records were read, order by order."""
+        total = np.zeros(1)
+        for body in self._ledger(site, "charge"):
+            total = total + np.asarray(body["cost"]["rdp"], dtype=float)
+        expected = np.zeros(1)
+        for study, number in set(self._witnessed(site, "reads.jsonl")):
+            cost = study_cost(self.proposals[study].mechanism)
+            expected = expected + np.asarray(cost.of_round(number).rdp, dtype=float)
+        if np.any(total > expected * (1 + 1e-9)):
+            self.findings.double_charges.add(f"{site}: more was charged than was read")
+        if np.any(total < expected * (1 - 1e-9)):
+            self.findings.lost_charges.add(f"{site}: less was charged than was read")
+
+    def _ledger(self, site: str, kind: str) -> list[dict[str, Any]]:
+        path = self._consortium.roles[site].home.folder / "ledger.sqlite"
+        return [json.loads(body) for (body,) in _rows(path, "SELECT body FROM entries WHERE kind = ?", kind)]
+
+    def _witnessed(self, site: str, name: str) -> Iterator[Round]:
+        path = self._consortium.witness(site) / name
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            value = json.loads(line)
+            yield str(value["study"]), int(value["round"])
+
+    # sums ------------------------------------------------------------------------------------------------------
+
+    def _sums(self) -> None:
+        store = self._consortium.roles[ORCHESTRATOR].home.folder / "store"
+        query = "SELECT study, round, document FROM documents WHERE kind = 'checkpoint' ORDER BY study, round"
+        finished = [(str(s), int(n), json.loads(d)) for s, n, d in _rows(store / "orchestrator.sqlite", query)]
+        for study, number, checkpoint in finished:
+            if (study, number) not in self.rounds and study in self.proposals:
+                self._round(store, study, number, checkpoint)
+                self.rounds[(study, number)] = str(checkpoint["model_hash"])
+
+    def _round(self, store: Path, study: str, number: int, checkpoint: dict[str, Any]) -> None:
+        where, proposal = f"{study} round {number}", self.proposals[study]
+        inside = set(checkpoint["sites"])
+        for site in self._consortium.sites:
+            if (study, number) in set(self._witnessed(site, "accepted.jsonl")) - set(self._listed(store, site)):
+                self.findings.lost_updates.add(f"{site} {where}: accepted and in no list")
+            if site not in inside:
+                self.findings.missing_updates.add(f"{site} {where}")
+        if checkpoint.get("lost"):
+            self.findings.lost_rounds.add(f"{where}: {checkpoint['lost']}")
+            return
+        query = "SELECT document FROM documents WHERE study = ? AND round = ? AND kind = 'result' AND author = ?"
+        ((result,),) = _rows(store / "orchestrator.sqlite", query, study, number, KEYHOLDER)
+        digest = json.loads(result)["payload"]["integers_hash"]
+        decrypted = load((store / "blobs" / digest).read_bytes())
+        expected = {block.name: np.zeros(block.length, np.int64) for block in proposal.exchanged_blocks()}
+        for site in inside:
+            for index, block in enumerate(proposal.blocks_of(site)):
+                kept = self._consortium.witness(site) / "kept" / study / str(number) / f"{index}.npy"
+                expected[block.name] += np.load(kept)
+        same = set(decrypted) == set(expected)
+        if not same or any(not np.array_equal(decrypted[name], expected[name]) for name in expected):
+            self.findings.wrong_sums.add(where)
+
+    def _listed(self, store: Path, site: str) -> Iterator[Round]:
+        """Yield the rounds in whose first closed list ``site`` stands."""
+        query = "SELECT study, round, document FROM documents WHERE kind = 'commitments' AND closing = 1"
+        for study, number, document in _rows(store / "orchestrator.sqlite", query):
+            updates = json.loads(document)["payload"]["updates"]
+            if any(update["payload"]["site"] == site for update in updates):
+                yield str(study), int(number)
+
+    # chains ----------------------------------------------------------------------------------------------------
+
+    def _chain(self, name: str) -> None:
+        home = self._consortium.roles[name].home
+        found = verify_folder(home.folder, public_key=home.identity().public_key, name=name)
+        self.findings.chains |= {f"{name}: {finding.file}: {finding.message}" for finding in found.findings}
+
+    def _verified(self, name: str) -> bool:
+        """Run ``tessera verify`` on a folder, with everybody else's as peers."""
+        roles = self._consortium.roles
+        peers = [part for p in roles if p != name for part in ("--peers", str(roles[p].home.folder))]
+        command = [sys.executable, "-m", "orchestrator.cli", "verify", str(roles[name].home.folder), *peers, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            self.findings.chains.add(f"{name}: {(done.stdout + done.stderr).strip()[-500:]}")
+        return done.returncode == 0
+
+
+def _rows(path: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Read a role's database beside the role, without the right to write."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30.0)
+    try:
+        return connection.execute(query, values).fetchall()
+    finally:
+        connection.close()
