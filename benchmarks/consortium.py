@@ -421,6 +421,5 @@ def _home(folder: Path, name: str, institution: str, role: Any) -> Home:
 
 def _policy(roster: Roster) -> Policy:
     partners = tuple(Partner(name=p.name, public_key=p.public_key) for p in roster.everybody)
-    return Policy.parse("[noise]\nallow_public_seed = true\nallow_infinite_epsilon = true").model_copy(
-        update={"partners": partners}
-    )
+    rules = '[noise]\nmodes = ["local", "shared"]\nallow_public_seed = true\nallow_infinite_epsilon = true'
+    return Policy.parse(rules).model_copy(update={"partners": partners})

@@ -32,6 +32,7 @@ from privacy.errors import InvalidInput
 from privacy.mechanism import HistogramRelease, Mechanism
 
 DEFAULT_STEPS = 20
+_MOST_SHARING = 64  # more hospitals have no proof of their shared noise; local noise does not ask
 _CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
 
 
@@ -84,7 +85,13 @@ class StudySettings:
 
 
 def build_proposal(
-    settings: StudySettings, offers: Sequence[Offer], *, orchestrator: Party, keyholder: Party, code: dict[str, str]
+    settings: StudySettings,
+    offers: Sequence[Offer],
+    *,
+    orchestrator: Party,
+    keyholder: Party,
+    code: dict[str, str],
+    packed_sites: int | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -94,6 +101,7 @@ def build_proposal(
         orchestrator: who signs.
         keyholder: who decrypts sums; no participant.
         code: file name to SHA-256 of the submitted tree.
+        packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
 
     Raises:
         InvalidInput: hospitals with different schemas or tasks, or too few of them.
@@ -108,7 +116,8 @@ def build_proposal(
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
     mechanism = _mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
     training = _training(settings, mechanism, offers)
-    levels = default_levels(len(offers))
+    packed = packed_sites or len(offers)
+    levels = default_levels(packed)
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
         study=settings.study,
@@ -127,7 +136,7 @@ def build_proposal(
         min_sites=settings.min_sites,
         colluders=settings.colluders,
         blocks=blocks,
-        encryption=choose_parameters(sites=len(offers), levels=levels, length=max(b.length for b in blocks)),
+        encryption=choose_parameters(sites=packed, levels=levels, length=max(b.length for b in blocks)),
         deadline_seconds=settings.deadline_seconds,
         participants=tuple(_participant(o) for o in offers),
         orchestrator=orchestrator,
@@ -186,7 +195,7 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
         noise=settings.noise,
         min_sites=settings.min_sites,
         colluders=settings.colluders,
-        max_sites=len(offers),
+        max_sites=len(offers) if shared else max(settings.min_sites, min(len(offers), _MOST_SHARING)),
         max_parameters=parameters,
     )
     mechanism = replace(mechanism, evaluation=_evaluation(settings, mechanism))

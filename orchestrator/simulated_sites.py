@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,11 +93,16 @@ def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
     return Patients(task=task, cohorts=tuple(cohorts), classes=class_count(task), rows=rows, arrays=arrays)
 
 
-def make_sites(everyone: Patients, federation: Federation) -> tuple[list[SimulatedSite], Records]:
-    """Return the sites of ``federation`` and its test records with everything that was measured of them."""
+def make_sites(
+    everyone: Patients, federation: Federation, secret_of: Callable[[str], bytes] = str.encode
+) -> tuple[list[SimulatedSite], Records]:
+    """Return the sites of ``federation`` and its test records with everything that was measured of them.
+
+    ``secret_of`` gives the secret that decides by keyed hash which records of a site train.
+    """
     sites = []
     for site in federation.sites:
-        side = membership(site.cases, site.name.encode(), validation=VALIDATION)
+        side = membership(site.cases, secret_of(site.name), validation=VALIDATION)
         sites.append(
             SimulatedSite(
                 name=site.name,

@@ -1,0 +1,108 @@
+"""A small live study on synthetic patients: real orchestrator, keyholder and encryption, workers in this process."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from consortium import Consortium
+
+from datasites import worker
+from datasites.contract import DatasetReference, Proposal, seal
+from datasites.ingest import ingest
+from datasites.tcga.federations import Federation
+from datasites.tcga.tables import Tables
+from datasites.training import SandboxedTrainer
+from datasites.worker_pool import _encoded
+from datasites.worker_protocol import RESULT_NAME, Outcome, WorkerJob
+from orchestrator.propose import Offer, StudySettings, build_proposal
+from orchestrator.simulated_proposal import offer
+from orchestrator.simulated_sites import patients
+
+
+class WorkersHere:
+    """Runs what the worker pool would run, in this process and without a sandbox."""
+
+    def run(self, job: WorkerJob) -> Outcome:
+        log = job.output.parent / "log"
+        log.touch()
+        worker.main(io.BytesIO(_encoded(job)))
+        return Outcome(
+            status="ok",
+            reason="",
+            seconds=0.0,
+            peak_memory_bytes=0,
+            layers=(),
+            log=log,
+            result=job.output / RESULT_NAME,
+        )
+
+
+@dataclass
+class LiveStudies:
+    """A consortium whose hospitals hold the sites of one federation."""
+
+    consortium: Consortium
+    federation: Federation
+    offers: Sequence[Offer]
+
+    @classmethod
+    def start(cls, folder: Path, tables: Tables, *, federation: str, task: str, sites: int) -> LiveStudies:
+        plan = ingest(tables, folder / "dealt", federation=federation, task=task, seed=5, sites=sites)
+        names = [site.name for site in plan.sites]
+        consortium = _Named(folder, names)
+        consortium.start()
+        everyone = patients(tables, task, plan.cohorts)
+        offers = [
+            replace(offer(everyone, plan, site), party=consortium.homes[site.name].party()) for site in plan.sites
+        ]
+        for hospital, made in zip(consortium.hospitals, offers, strict=True):
+            trainer = SandboxedTrainer(
+                site=made.party.name, pool=WorkersHere(), folder=folder / "jobs" / made.party.name, code_of=_no_code
+            )
+            place = folder / "dealt" / "sites" / made.party.name
+            hospital.participant = replace(hospital.participant, train=trainer, dataset=_dataset(made.dataset, place))
+        return cls(consortium=consortium, federation=plan, offers=offers)
+
+    def run(self, settings: StudySettings) -> tuple[Proposal, bytes, dict[str, Any]]:
+        """Return the proposal, the last model and the study's status."""
+        made = self.consortium
+        proposal, model = build_proposal(
+            settings, self.offers, orchestrator=made.roster.orchestrator, keyholder=made.roster.keyholder, code={}
+        )
+        made.register(proposal, model)
+        signed = seal(made.identity, "proposal", proposal)
+        for hospital in made.hospitals:
+            hospital.approve(signed)
+        with made.working():
+            status = made.wait(settings.study, "finished")
+        last = made.client.get_bytes(f"/blobs/{status['checkpoints'][-1]['model_hash']}")
+        return proposal, last, status
+
+    def close(self) -> None:
+        self.consortium.__exit__(None, None, None)
+
+
+class _Named(Consortium):
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._given = list(names)
+        super().__init__(folder, sites=len(names))
+
+    @property
+    def names(self) -> list[str]:
+        return self._given
+
+    @names.setter
+    def names(self, _: list[str]) -> None:
+        """The federation's names stay."""
+
+
+def _dataset(reference: DatasetReference, folder: Path) -> Callable[[str], tuple[DatasetReference, Path]]:
+    return lambda _: (reference, folder)
+
+
+def _no_code(_: str) -> Path:
+    raise AssertionError("a declarative plan has no code")

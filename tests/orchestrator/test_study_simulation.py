@@ -1,0 +1,94 @@
+"""A simulated study is the live one without network and encryption: the same model, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from live_study import LiveStudies
+
+from datasites.synthetic import SyntheticShape, generate
+from orchestrator.propose import StudySettings
+from orchestrator.simulated_proposal import simulated_study
+from orchestrator.simulated_sites import make_sites, patients
+from orchestrator.study_simulation import Shard, run_study
+from privacy.errors import InvalidInput
+
+torch.set_num_threads(1)
+SHAPE = SyntheticShape(patients={"BRCA": 80, "LUSC": 60, "LIHC": 60}, genes=20, image_features=12, signal=0.6)
+SETTINGS = StudySettings(
+    study="twin", purpose="p", legal_basis="l", task="early-late", rounds=3, epsilon=8.0, seed=11, deadline_seconds=30
+)
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return generate(seed=1, shape=SHAPE)
+
+
+@pytest.fixture(scope="module")
+def live(tables, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStudies]:
+    folder = tmp_path_factory.mktemp("twin")
+    made = LiveStudies.start(folder, tables, federation="tri-modal", task="early-late", sites=5)
+    yield made
+    made.close()
+
+
+def simulated(settings: StudySettings, tables, federation):
+    study = simulated_study(patients(tables, "early-late", federation.cohorts), federation, settings)
+    return list(run_study(study.proposal, study.model, Shard(study.proposal, study.sites)))
+
+
+STUDIES = {
+    "local": replace(SETTINGS, study="local"),
+    "adam": replace(SETTINGS, study="adam", aggregation="fedadam", architecture="mlp", learning_rate=0.05),
+    "none": replace(SETTINGS, study="none", epsilon=None, aggregation="fedprox", evaluation_share=0.1),
+    "shared": replace(SETTINGS, study="shared", noise="shared", evaluation_share=0.1),
+}
+
+
+@pytest.mark.consortium
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_simulation_gives_the_live_model_bit_for_bit(live, tables, name):
+    settings = STUDIES[name]
+    _, model, status = live.run(settings)
+    rounds = simulated(settings, tables, live.federation)
+    assert rounds[-1].model == model
+    for done, checkpoint in zip(rounds, status["checkpoints"], strict=True):
+        assert done.plan.weights == checkpoint["weights"]
+        assert done.finished.releases == checkpoint["releases"]
+        assert list(done.finished.sites) == checkpoint["sites"]
+
+
+def test_shards_of_any_size_add_up_to_the_same_model(tables):
+    from datasites.tcga.federations import build
+
+    federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
+    study = simulated_study(patients(tables, "early-late", federation.cohorts), federation, SETTINGS)
+    shards = [Shard(study.proposal, study.sites[:2]), Shard(study.proposal, study.sites[2:])]
+    plan = next(iter(run_study(study.proposal, study.model, Shard(study.proposal, study.sites)))).plan
+    whole = Shard(study.proposal, study.sites).round(plan, study.model)
+    parts = [shard.round(plan, study.model) for shard in shards]
+    for block, total in whole.totals.items():
+        assert (total == sum(p.totals[block] for p in parts if block in p.totals)).all()
+
+
+def test_a_simulation_without_a_public_seed_is_refused(tables):
+    from datasites.tcga.federations import build
+
+    federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
+    everyone = patients(tables, "early-late", federation.cohorts)
+    with pytest.raises(InvalidInput, match="public seed"):
+        simulated_study(everyone, federation, replace(SETTINGS, seed=None))
+
+
+def test_which_records_validate_hangs_on_the_seed_alone(tables):
+    from datasites.tcga.federations import build
+
+    federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
+    everyone = patients(tables, "early-late", federation.cohorts)
+    one, two = (simulated_study(everyone, federation, replace(SETTINGS, seed=s)).sites for s in (1, 2))
+    assert any((a.trains != b.trains).any() for a, b in zip(one, two, strict=True))
+    assert len(make_sites(everyone, federation)[0]) == len(one)
