@@ -69,8 +69,13 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
         raise Refused(f"the signature of {signature.reviewer} does not hold under this proposal") from error
 
 
-def check_code(proposal: Proposal, folder: Path) -> None:
+def check_code(proposal: Proposal, folder: Path, *, besides: Collection[str] = ()) -> None:
     """Compare every file of the code tree with the hash that was approved.
+
+    Args:
+        proposal: lists the files and their hashes.
+        folder: the tree.
+        besides: names of files that may lie in it beside the code.
 
     Raises:
         Refused: a file is changed, missing, added, or not a plain file.
@@ -84,10 +89,10 @@ def check_code(proposal: Proposal, folder: Path) -> None:
     expected = proposal.plan.code
     for name in sorted(set(expected) - set(present)):
         raise Refused(f"the file {name} of the approved plan is missing")
-    for name in sorted(set(present) - set(expected)):
+    for name in sorted(set(present) - set(expected) - set(besides)):
         raise Refused(f"the file {name} was added after the approval")
-    for name, path in present.items():
-        if hashlib.sha256(path.read_bytes()).hexdigest() != expected[name]:
+    for name, digest in expected.items():
+        if hashlib.sha256(present[name].read_bytes()).hexdigest() != digest:
             raise Refused(f"the file {name} was changed after the approval")
 
 

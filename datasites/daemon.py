@@ -15,6 +15,8 @@ from pathlib import Path
 
 from datasites import portal_facts
 from datasites.accounts import AccountStore
+from datasites.approval_checks import check_code
+from datasites.approval_records import Request, open_proposal
 from datasites.approvals import ApprovalStore
 from datasites.contract import Proposal, Signed, dump, parse
 from datasites.files import write_atomically
@@ -191,23 +193,44 @@ class Node:
             self._owner.approve(job, "runs on mock data only")
             return
         try:
-            signed = parse(Signed, (job.folder / PROPOSAL_FILE).read_bytes())
-            now = dt.datetime.now(dt.UTC)
-            self._datasite.approvals.receive(signed, self._kept_tree(job, signed), now=now)
+            plans = self._datasite.home.folder / "plans"
+            receive_proposal(self._datasite.approvals, job.folder, plans, now=dt.datetime.now(dt.UTC))
             self._owner.approve(job, "received for review; training needs the portal's approval")
         except TesseraError as error:
             self._datasite.journal.append("proposal-rejected", {"job": job.name, "reason": str(error)})
             self._owner.reject(job, str(error))
 
-    def _kept_tree(self, job: ReceivedJob, signed: Signed) -> Path:
-        """Copy the submitted code where PySyft's synchronisation cannot change it any more."""
-        folder = self._datasite.home.folder / "plans" / str(signed.signature).translate(_SAFE)[:40]
-        if not folder.exists():
-            staging = folder.with_name(f".{folder.name}.new")
-            shutil.rmtree(staging, ignore_errors=True)
-            shutil.copytree(job.folder, staging, ignore=shutil.ignore_patterns(PROPOSAL_FILE))
-            staging.replace(folder)
-        return folder
+
+def receive_proposal(approvals: ApprovalStore, job: Path, plans: Path, *, now: dt.datetime) -> Request:
+    """Keep a submitted proposal and its code where PySyft's synchronisation cannot change it any more.
+
+    Signature and file list are checked where the job lies, before anything is copied; nothing stays of what is refused.
+
+    Args:
+        approvals: receives it.
+        job: the submitted tree, with the signed proposal in it.
+        plans: gets one folder for it.
+        now: the present time, with zone.
+
+    Raises:
+        Refused, InvalidInput, Tampered: as :meth:`ApprovalStore.receive`.
+    """
+    signed = parse(Signed, (job / PROPOSAL_FILE).read_bytes())
+    proposal = open_proposal(signed)
+    check_code(proposal, job, besides=(PROPOSAL_FILE,))
+    folder = plans / str(signed.signature).translate(_SAFE)[:40]
+    new = not folder.exists()
+    if new:
+        staging = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(job, staging, ignore=shutil.ignore_patterns(PROPOSAL_FILE))
+        staging.replace(folder)
+    try:
+        return approvals.receive(signed, folder, now=now)
+    except TesseraError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 _SAFE = str.maketrans({"/": "_", "+": "-", "=": None})

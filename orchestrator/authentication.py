@@ -7,13 +7,14 @@
     @app.get("/work")
     async def work(caller: Party = Depends(authenticate)) -> ...
 
-``Depends(authenticate)`` reads the whole body (up to a bound) to compare its hash; an endpoint that streams a
-large body to disk uses ``Depends(authenticate.streamed)`` and compares the hash itself.
+``Depends(authenticate)`` reads the whole body, up to what a JSON document of ours can need, to compare its hash; an
+endpoint that takes a model or a letter uses ``Depends(authenticate.up_to(size))``, and one that streams a large body to
+disk ``Depends(authenticate.streamed)`` and compares the hash itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -24,6 +25,8 @@ from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
 Registry = Callable[[str], Party | None]
+JSON_BYTES = 1024**2
+"""No JSON document that a hospital or the keyholder sends needs more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ class Authenticator:
         registry: Registry,
         *,
         lifetime_seconds: float = 60,
-        max_body_bytes: int = 256 * 1024**2,
+        max_body_bytes: int = JSON_BYTES,
     ) -> None:
         self._registry = registry
         self._max_body_bytes = max_body_bytes
@@ -64,8 +67,23 @@ class Authenticator:
         Raises:
             Refused, Tampered, InvalidInput: as ``TokenVerifier.check``; InvalidInput for a body that is too long.
         """
+        return await self._checked(request, self._max_body_bytes)
+
+    def up_to(self, allowed: int | Callable[[Request, Party], int]) -> Callable[[Request], Awaitable[Party]]:
+        """Return the same check for an endpoint that takes longer bodies.
+
+        Args:
+            allowed: how many bytes; or says so for one caller, before any of them is read, and may refuse it.
+        """
+
+        async def check(request: Request) -> Party:
+            return await self._checked(request, allowed)
+
+        return check
+
+    async def _checked(self, request: Request, allowed: int | Callable[[Request, Party], int]) -> Party:
         token = self._open(request)
-        body = await _body(request, self._max_body_bytes)
+        body = await _body(request, allowed if isinstance(allowed, int) else allowed(request, self._party(token)))
         if sha256_hex(body) != token.body_hash:
             raise Refused("expected a token for this body, got one for another body; sign every request anew")
         return self._party(token)

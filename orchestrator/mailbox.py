@@ -102,6 +102,7 @@ def create_mailbox_router(
     *,
     knows: Callable[[str], bool] = lambda _: True,
     bell: Bell | None = None,
+    authenticate_letter: Callable[..., Awaitable[Party]] | None = None,
 ) -> APIRouter:
     """Return the mailbox's routes, to be included under the orchestrator's application.
 
@@ -110,13 +111,14 @@ def create_mailbox_router(
         authenticate: a dependency that gives the calling party, such as ``orchestrator.authentication.Authenticator``.
         knows: says whether a participant of this name exists; letters to anybody else are refused.
         bell: wakes the long polls; closed at shutdown.
+        authenticate_letter: the same as ``authenticate`` for requests that carry a letter, which may be long.
     """
     router = APIRouter(prefix="/mailbox", tags=["mailbox"])
     bell = bell or Bell()
 
     @router.put("/letter")
     async def put(
-        request: Request, where: PlaceQuery = Query(), caller: Party = Depends(authenticate)
+        request: Request, where: PlaceQuery = Query(), caller: Party = Depends(authenticate_letter or authenticate)
     ) -> dict[str, int]:
         place = where.place()
         if caller.name != place.writer:

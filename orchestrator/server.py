@@ -35,6 +35,7 @@ from datasites.contract import (
 from datasites.envelope import unpack_envelope
 from datasites.roster import Roster
 from orchestrator.authentication import Authenticator, StreamedCall
+from orchestrator.blob_access import require_readable
 from orchestrator.board import Board
 from orchestrator.heads import shown_heads
 from orchestrator.mailbox import Bell, create_mailbox_router
@@ -51,6 +52,10 @@ from privacy.journal import Journal
 
 _LONGEST_WAIT_SECONDS = 25.0
 _MOST_REFUSALS = 20
+_HEADER_BYTES = 1 << 20
+_MODEL_BYTES = 256 << 20
+_PROPOSAL_BYTES = 16 << 20
+_KEY_BYTES = 4 << 20
 
 
 @dataclass
@@ -120,11 +125,13 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     app = FastAPI(title="Tessera orchestrator", lifespan=lifespan)
     install_problem_handlers(app)
     authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
+    letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
-        MailboxStore(mailbox_folder),
+        letters,
         authenticate,
         knows=lambda name: any(party.name == name for party in service.roster.everybody),
         bell=service.bell,
+        authenticate_letter=authenticate.up_to(letters.limits.letter_bytes + _HEADER_BYTES),
     )
     app.include_router(mailbox)
     _add_health(app, service)
@@ -154,21 +161,28 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         seconds = min(wait, _LONGEST_WAIT_SECONDS)
         return JSONResponse(await service.board.wait(party.name, seconds, known))
 
-    @app.get("/blobs/{digest}", dependencies=[caller])
-    async def blob(digest: str) -> FileResponse:
+    def ours(size: int, what: str) -> Any:
+        def allowed(_: Request, party: Party) -> int:
+            _only(party, service.roster.orchestrator, what)
+            return size
+
+        return Depends(authenticate.up_to(allowed))
+
+    @app.get("/blobs/{digest}")
+    async def blob(digest: str, party: Party = caller) -> FileResponse:
+        if party.public_key != service.roster.orchestrator.public_key:
+            await asyncio.to_thread(require_readable, service.store, party.name, digest)
         return _Blob(service.store.blob_path(digest), media_type="application/octet-stream")
 
-    @app.put("/blobs/{digest}")
-    async def put_blob(digest: str, request: Request, party: Party = caller) -> dict[str, str]:
-        _only(party, service.roster.orchestrator, "store models")
+    @app.put("/blobs/{digest}", dependencies=[ours(_MODEL_BYTES, "store models")])
+    async def put_blob(digest: str, request: Request) -> dict[str, str]:
         data = await request.body()
         if sha256_hex(data) != digest:
             raise InvalidInput("the body's hash differs from the address it was put at")
         return {"hash": service.store.put_blob(data)}
 
-    @app.post("/studies")
-    async def add_study(request: Request, party: Party = caller) -> dict[str, str]:
-        _only(party, service.roster.orchestrator, "register studies")
+    @app.post("/studies", dependencies=[ours(_PROPOSAL_BYTES, "register studies")])
+    async def add_study(request: Request) -> dict[str, str]:
         body = await request.json()
         signed = parse(Signed, body["proposal"])
         proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
@@ -216,10 +230,18 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
 def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
     caller = Depends(authenticate)
 
+    def from_keyholder(request: Request, party: Party) -> int:
+        """Return how long a key or a result may be, to the study's keyholder alone."""
+        proposal = service.runner(str(request.path_params["study"])).proposal
+        _only(party, proposal.keyholder, "offer round keys and send results")
+        integers = 8 * sum(block.length for block in proposal.exchanged_blocks())
+        return _HEADER_BYTES + max(_KEY_BYTES, integers)
+
+    keyholder = Depends(authenticate.up_to(from_keyholder))
+
     @app.put("/studies/{study}/rounds/{number}/key")
-    async def put_key(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+    async def put_key(study: str, number: int, request: Request, party: Party = keyholder) -> dict[str, str]:
         runner = service.runner(study)
-        _only(party, runner.proposal.keyholder, "offer round keys")
         signed, body = unpack_envelope(await request.body())
         key = open_sealed(signed, "round-key", runner.proposal.keyholder.public_key, RoundKey)
         if (key.study, key.round, key.proposal_hash) != (study, number, runner.proposal.proposal_hash):
@@ -262,9 +284,8 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         return {"list_hash": attestation.list_hash}
 
     @app.put("/studies/{study}/rounds/{number}/result")
-    async def put_result(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+    async def put_result(study: str, number: int, request: Request, party: Party = keyholder) -> dict[str, str]:
         runner = service.runner(study)
-        _only(party, runner.proposal.keyholder, "send results")
         signed, body = unpack_envelope(await request.body())
         result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
         if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):

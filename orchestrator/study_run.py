@@ -15,7 +15,7 @@ from orchestrator.propose import StudySettings, local_blocks
 from orchestrator.results import final_metrics, learning_curve
 from orchestrator.study_report import study_facts, write_study_report
 from orchestrator.study_view import client_of, study_line
-from orchestrator.submit import offers_of, scientist, submit
+from orchestrator.submit import Draft, offers_of, scientist, submit
 from privacy.canonical import sha256_hex
 from privacy.errors import Refused, TesseraError
 
@@ -54,7 +54,8 @@ def propose(
         TesseraError: a hospital published nothing in time.
     """
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
-        _check_new(client, settings.study)
+        if Draft.find(home, settings) is None:  # else an earlier command ended on the way: send on what it signed
+            _check_new(client, settings.study)
         names = tuple(sites) or tuple(party.name for party in home.roster().sites)
         progress.step(f"Reading what {len(names)} hospitals published")
         node = scientist(home, client)

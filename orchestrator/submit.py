@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from datasites.contract import Proposal, dump, parse, seal
+from datasites.contract import Proposal, Signed, dump, open_sealed, parse, seal
 from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
@@ -17,8 +19,8 @@ from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
 from orchestrator.propose import Offer, StudySettings, build_proposal
-from privacy.canonical import sha256_hex
-from privacy.errors import InvalidInput, TesseraError
+from privacy.canonical import canonical_json, sha256_hex
+from privacy.errors import InvalidInput, Refused, TesseraError
 
 _POLL_SECONDS = 2.0
 
@@ -72,32 +74,100 @@ def offers_of(
         node.wait_for_news(_POLL_SECONDS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A proposal on its way: built and signed once, registered and sent until every hospital has it.
+
+    ``sent`` names the hospitals whose mailbox took it. It lies in the orchestrator's home, so that a command that ended
+    on the way is simply given again.
+    """
+
+    settings: Mapping[str, str]
+    proposal: Signed
+    model: str
+    sent: tuple[str, ...] = ()
+
+    @classmethod
+    def find(cls, home: Home, settings: StudySettings) -> Draft | None:
+        """Return the draft of this study, or None.
+
+        Raises:
+            Refused: it was begun with other settings.
+        """
+        path = _draft_path(home, settings.study)
+        if not path.exists():
+            return None
+        draft = parse(cls, path.read_bytes())
+        if dict(draft.settings) != _plain(settings):
+            raise Refused(
+                f"a proposal called {settings.study!r} was begun with other settings and did not reach everybody; give "
+                "the same command again to send it, or choose another name"
+            )
+        return draft
+
+    def keep(self, home: Home) -> None:
+        """Write it down."""
+        write_atomically(_draft_path(home, self.settings["study"]), canonical_json(dump(self)))
+
+    def opened(self, home: Home) -> Proposal:
+        """Return the proposal inside."""
+        return open_sealed(self.proposal, "proposal", home.roster().orchestrator.public_key, Proposal)
+
+
+def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer]) -> Draft:
+    """Build and sign the proposal and write it down.
+
+    Raises:
+        InvalidInput: the offers do not fit together.
+    """
+    roster = home.roster()
+    code = {"plan.py": sha256_hex(PLAN_TEXT.encode())}
+    proposal, model = build_proposal(
+        settings, offers, orchestrator=roster.orchestrator, keyholder=roster.keyholder, code=code
+    )
+    signed = seal(home.identity(), "proposal", proposal)
+    draft = Draft(settings=_plain(settings), proposal=signed, model=base64.b64encode(model).decode())
+    draft.keep(home)
+    return draft
+
+
 def submit(
     node: ScientistNode, home: Home, client: SignedClient, settings: StudySettings, offers: Sequence[Offer]
 ) -> Proposal:
     """Build and sign the proposal, register the study, and send it to every hospital as a PySyft job.
 
+    A draft of the same settings that did not reach everybody is sent on instead, as it was signed.
+
     Raises:
         InvalidInput: the offers do not fit together.
         Refused: a study of this name exists with another proposal.
     """
-    roster, identity = home.roster(), home.identity()
-    code = {"plan.py": sha256_hex(PLAN_TEXT.encode())}
-    proposal, model = build_proposal(
-        settings, offers, orchestrator=roster.orchestrator, keyholder=roster.keyholder, code=code
-    )
-    signed = seal(identity, "proposal", proposal)
+    draft = Draft.find(home, settings)
+    again = draft is not None
+    draft = draft or draft_of(home, settings, offers)
+    proposal, model = draft.opened(home), base64.b64decode(draft.model)
     model_hash = sha256_hex(model)
     client.put_bytes(f"/blobs/{model_hash}", model)
-    client.post_json("/studies", {"proposal": dump(signed), "model_hash": model_hash})
+    client.post_json("/studies", {"proposal": dump(draft.proposal), "model_hash": model_hash})
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         write_atomically(tree / "plan.py", PLAN_TEXT.encode())
-        write_atomically(tree / PROPOSAL_FILE, json.dumps(dump(signed)).encode())
-        for offer in offers:
-            node.submit(offer.party.name, f"{settings.study}-{proposal.proposal_hash[:8]}", tree)
+        write_atomically(tree / PROPOSAL_FILE, json.dumps(dump(draft.proposal)).encode())
+        for site in [p.name for p in proposal.participants if p.name not in draft.sent]:
+            node.submit(site, f"{settings.study}-{proposal.proposal_hash[:8]}", tree, again=again)
+            draft = replace(draft, sent=(*draft.sent, site))
+            draft.keep(home)
     node.sync()
+    _draft_path(home, settings.study).unlink()
     return proposal
+
+
+def _draft_path(home: Home, study: str) -> Path:
+    return home.folder / "drafts" / f"{sha256_hex(study.encode())[:16]}.json"
+
+
+def _plain(settings: StudySettings) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(settings).items()}  # an infinite epsilon is no JSON
 
 
 def _card_path(dataset: PublishedDataset) -> Path | None:

@@ -15,6 +15,7 @@ so neither a synchronisation nor a plain job of PySyft can come upon them.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -246,7 +247,9 @@ class ScientistNode(_Node):
             for d in found
         ]
 
-    def submit(self, site: str, job_name: str, tree: Path, *, entrypoint: str | None = None) -> None:
+    def submit(
+        self, site: str, job_name: str, tree: Path, *, entrypoint: str | None = None, again: bool = False
+    ) -> None:
         """Send a code tree to a hospital as a job.
 
         Args:
@@ -254,6 +257,7 @@ class ScientistNode(_Node):
             job_name: unique among our jobs at this hospital.
             tree: a folder; a ``proposal.json`` at its root makes the job a proposal.
             entrypoint: the Python file that a plain job starts with, relative to ``tree``.
+            again: send it although it may have been begun before, as after a crash on the way.
 
         Raises:
             InvalidInput: an empty or too large tree, a bad name, or a name that was used before.
@@ -267,8 +271,9 @@ class ScientistNode(_Node):
             manager = self.client.job_client.manager
             ref = manager.new_submission_ref(address(site), job_name)
             folder = manager.submission_dir(ref)
-            if folder.exists():
+            if folder.exists() and not again:
                 raise InvalidInput(f"a job called {job_name!r} was sent to {site} before; choose another name")
+            shutil.rmtree(folder, ignore_errors=True)
             for name, content in files.items():
                 write_atomically(folder / "code" / name, content, mode=0o644)
             write_atomically(folder / "run.sh", b"# Tessera never runs this file.\n", mode=0o644)
