@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import httpx
 import numpy as np
 from consortium import Hospital, steps_of
 
-from datasites.contract import BlockShape, Proposal, RoundPlan, Signed, UpdateHeader, WorkItem, dump, parse, seal
+from datasites.contract import (
+    BlockShape,
+    Proposal,
+    RoundKey,
+    RoundPlan,
+    Signed,
+    UpdateHeader,
+    WorkItem,
+    dump,
+    parse,
+    seal,
+)
 from datasites.envelope import pack_envelope
 from datasites.files import write_atomically
 from datasites.tokens import make_token
-from privacy import ckks, container
+from privacy import ckks, container, pads
 from privacy.canonical import sha256_hex
 from privacy.identity import Identity
 
@@ -30,6 +42,7 @@ class Forger:
     index: int
     proposal: Proposal
     item: WorkItem
+    seed: bytes = field(default_factory=pads.new_seed, repr=False)
 
     @property
     def identity(self) -> Identity:
@@ -47,13 +60,14 @@ class Forger:
         return parse(RoundPlan, dict(self.item.documents["plan"].payload))
 
     def ciphertexts(self, integers: Mapping[str, np.ndarray] | None = None) -> dict[str, list[bytes]]:
-        """Encrypt what the hospital would send, or other integers."""
+        """Encrypt and pad what the hospital would send, or other integers."""
         key = self.hospital.client.get_bytes(f"/blobs/{self.plan.key_hash}")
         values = integers or {
             b.name: steps_of(self.index, b.name, b.length)
             for b in self.proposal.blocks_of(self.hospital.participant.site)
         }
-        return {name: ckks.encrypt(key, self.proposal.encryption, v) for name, v in values.items()}
+        bare = {name: ckks.encrypt(key, self.proposal.encryption, v) for name, v in values.items()}
+        return pads.pad(bare, self.seed, self.proposal.encryption)
 
     def header(self, body: bytes, /, **changes: Any) -> UpdateHeader:
         """Return the header of ``body``, with ``changes``."""
@@ -71,11 +85,20 @@ class Forger:
             ),
             body_hash=sha256_hex(body),
             body_bytes=len(body),
+            pad=self.sealed_pad,
             releases={},
             journal_head=self.hospital.participant.journal.head.hash,
             ledger_head=self.hospital.participant.ledger.head.hash,
         )
         return replace(header, **changes)
+
+    @cached_property
+    def sealed_pad(self) -> str:
+        """Return the seed of the hospital's pad, sealed to the keyholder."""
+        key = parse(RoundKey, dict(self.item.documents["key"].payload))
+        plan, site = self.plan, self.hospital.participant.site
+        label = pads.PadLabel(study=plan.study, round=plan.round, plan_hash=plan.plan_hash, site=site)
+        return pads.seal_seed(self.seed, key.pad_key, label)
 
     def envelope(self, blocks: Blocks, /, *, signer: Identity | None = None, **changes: Any) -> bytes:
         """Return a whole upload."""
@@ -104,10 +127,10 @@ class Forger:
         headers = {} if token is None else {"Authorization": token}
         return httpx.put(self.hospital.url + (path or self.path), content=body, headers=headers, trust_env=False)
 
-    def commit(self, blocks: Blocks) -> httpx.Response:
+    def commit(self, blocks: Blocks, /, **changes: Any) -> httpx.Response:
         """Send ciphertexts and remember them as the hospital's own, so that it will attest them."""
         body = container.pack(blocks)
-        signed = self.signed(body)
+        signed = self.signed(body, **changes)
         folder = self.hospital.home.round_folder(self.item.study, self.item.round)
         write_atomically(folder / "plan.json", json.dumps(dump(self.plan)).encode())
         write_atomically(folder / "update.bin", body)

@@ -42,7 +42,7 @@ from privacy.canonical import sha256_hex
 class PlainParticipant(RoundParticipant):
     """A hospital that sends its weighted update as it is."""
 
-    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> bytes:  # noqa: ARG002
+    def _public_key(self, key: RoundKey) -> bytes:  # noqa: ARG002
         return b""
 
     def _store_update(
@@ -50,7 +50,8 @@ class PlainParticipant(RoundParticipant):
         folder: Path,
         proposal: Proposal,
         plan: RoundPlan,
-        key: bytes,  # noqa: ARG002
+        key: RoundKey,  # noqa: ARG002
+        public: bytes,  # noqa: ARG002
         result: TrainingResult,
     ) -> None:
         """Bound, weight and write down, with the header of an encrypted update."""
@@ -72,6 +73,7 @@ class PlainParticipant(RoundParticipant):
             blocks=tuple(BlockShape(name=b.name, values=b.length, ciphertexts=0) for b in blocks),
             body_hash=sha256_hex(body),
             body_bytes=len(body),
+            pad="",
             releases=dict(result.releases),
             journal_head=self.journal.head.hash,
             ledger_head=self.ledger.head.hash,
@@ -146,6 +148,7 @@ class PlainRunner(StudyRunner):
             round=number,
             key_hash=sha256_hex(b""),
             key_bytes=0,
+            pad_key="",
         )
         key = seal(self._identity, "round-key", no_key)
         plan = self._plan(number, key)

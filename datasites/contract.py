@@ -24,6 +24,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -202,21 +203,17 @@ class Proposal:
         Raises:
             InvalidInput: nobody of that name takes part.
         """
-        for participant in self.participants:
-            if participant.name == name:
-                return participant
-        raise InvalidInput(f"{name!r} does not take part in study {self.study!r}")
+        found = self._by_name.get(name)
+        if found is None:
+            raise InvalidInput(f"{name!r} does not take part in study {self.study!r}")
+        return found
 
     def contributors(self, block: Block) -> tuple[str, ...]:
         """Return the names of the sites that contribute to ``block``.
 
         Under shared noise every site sends every block, so that all shares are in the sum.
         """
-        return tuple(
-            p.name
-            for p in self.participants
-            if self.noise == "shared" or block.modality is None or block.modality in p.modalities
-        )
+        return tuple(p.name for p in self.participants if self._contributes(p, block))
 
     def institutions(self, sites: Iterable[str]) -> frozenset[str]:
         """Return the distinct institutions of some sites; ``min_sites`` counts these, however many keys one has."""
@@ -224,11 +221,23 @@ class Proposal:
 
     def exchanged_blocks(self) -> tuple[Block, ...]:
         """Return the blocks with at least ``min_sites`` contributing institutions; the others stay at their sites."""
-        return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
+        return self._exchanged
 
     def blocks_of(self, site: str) -> tuple[Block, ...]:
         """Return the exchanged blocks that ``site`` contributes to."""
-        return tuple(b for b in self.exchanged_blocks() if site in self.contributors(b))
+        participant = self._by_name.get(site)
+        return tuple(b for b in self._exchanged if participant is not None and self._contributes(participant, b))
+
+    def _contributes(self, participant: Participant, block: Block) -> bool:
+        return self.noise == "shared" or block.modality is None or block.modality in participant.modalities
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Participant]:
+        return {p.name: p for p in reversed(self.participants)}  # of two namesakes the first
+
+    @cached_property
+    def _exchanged(self) -> tuple[Block, ...]:
+        return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,13 +264,18 @@ class Approval:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundKey:
-    """The CKKS public key of one (study, round): who made it is the signature, what it is the hash."""
+    """The CKKS public key of one (study, round): who made it is the signature, what it is the hash.
+
+    ``pad_key`` is the X25519 key that sites seal the seeds of their pads to (:mod:`privacy.pads`), 64 hexadecimal
+    digits.
+    """
 
     study: str
     proposal_hash: str
     round: int
     key_hash: str
     key_bytes: int
+    pad_key: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,7 +314,8 @@ class BlockShape:
 class UpdateHeader:
     """A site's commitment to one encrypted update.
 
-    ``releases`` are named, already noised numbers charged in the ledger (losses, ...). ``journal_head`` and
+    ``releases`` are named, already noised numbers charged in the ledger (losses, ...). ``pad`` is the seed of the pad
+    over the ciphertexts, sealed to the keyholder (:mod:`privacy.pads`). ``journal_head`` and
     ``ledger_head`` are the site's chain heads, so that its peers countersign them.
     """
 
@@ -312,6 +327,7 @@ class UpdateHeader:
     blocks: tuple[BlockShape, ...]
     body_hash: str
     body_bytes: int
+    pad: str
     releases: Mapping[str, float]
     journal_head: str
     ledger_head: str
@@ -388,12 +404,16 @@ class WorkItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why a role did not do its part of a round."""
+    """Why a role did not do its part of a round.
+
+    ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.
+    """
 
     study: str
     round: int
     party: str
     reason: str
+    without: tuple[str, ...] = ()
 
 
 def dump(value: Any) -> dict[str, Any]:

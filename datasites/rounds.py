@@ -45,14 +45,15 @@ from datasites.home import Home
 from datasites.http import SignedClient
 from datasites.released_numbers import checked_numbers, empty_numbers
 from datasites.rollback import was_imported
+from datasites.round_randomness import daemon_stream, noise_secret
 from datasites.shared_encoding import checked_integers
-from privacy import ckks, tags
+from datasites.update_encoding import encode_update
+from privacy import ckks, pads, tags
 from privacy.canonical import sha256_hex
 from privacy.container import pack, unpack
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.journal import Journal
 from privacy.ledger import Ledger
-from privacy.quantise import quantise
 from privacy.randomness import Randomness
 
 _FAILURES_UNTIL_END = 2
@@ -134,8 +135,9 @@ class RoundParticipant:
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             key = self._round_key(proposal, plan, item)
+            public = self._public_key(key)
             result = self._trained(proposal, plan)
-            self._store_update(folder, proposal, plan, key, result)
+            self._store_update(folder, proposal, plan, key, public, result)
             self._wait_for_usual_time(started)
         self._send(folder, item)
 
@@ -182,15 +184,18 @@ class RoundParticipant:
             if known[:2] == (plan.study, plan.round) and known[2] != plan.plan_hash:
                 raise Refused(f"round {plan.round} has another plan already; one plan per round")
 
-    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> bytes:
+    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> RoundKey:
         key = open_sealed(item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey)
         round_checks.check_key(proposal, plan, key)
-        return self._blob(plan.key_hash, 4 << 20)
+        return key
+
+    def _public_key(self, key: RoundKey) -> bytes:
+        return self._blob(key.key_hash, 4 << 20)
 
     def _trained(self, proposal: Proposal, plan: RoundPlan) -> TrainingResult:
-        reference, folder = self.dataset(proposal.participant(self.site).dataset.name)
+        _, folder = self.dataset(proposal.participant(self.site).dataset.name)
         model = self._blob(plan.model_hash, 1 << 30)
-        randomness = self._randomness(proposal, plan, reference)
+        randomness = self._randomness(proposal, plan)
         self.ledger.charge(plan.proposal_hash, plan.round)
         self.journal.append("round-charged", {"study": plan.study, "round": plan.round})
         job = TrainingJob(
@@ -234,42 +239,21 @@ class RoundParticipant:
             raise Refused("the study has ended at this site; its people find the reason in their journal")
 
     def _noise_secret(self, proposal: Proposal) -> bytes:
-        """Return the site's own noise secret, or, for a public seed, one that anybody can derive (no privacy)."""
-        if proposal.seed is None:
-            return self.home.identity().derive_secret("noise")
-        return bytes.fromhex(sha256_hex(f"public-seed/{proposal.seed}/{self.site}".encode()))
+        return noise_secret(proposal, self.site, lambda: self.home.identity().derive_secret("noise"))
 
-    def _randomness(self, proposal: Proposal, plan: RoundPlan, reference: DatasetReference) -> Randomness:
-        return Randomness(
-            self._noise_secret(proposal),
-            study=plan.study,
-            round=plan.round,
-            plan_hash=plan.plan_hash,
-            dataset_fingerprint=reference.fingerprint,
-        )
+    def _randomness(self, proposal: Proposal, plan: RoundPlan) -> Randomness:
+        return daemon_stream(proposal, plan, self.site, self._noise_secret(proposal))
 
     def _store_update(
-        self, folder: Path, proposal: Proposal, plan: RoundPlan, key: bytes, result: TrainingResult
+        self, folder: Path, proposal: Proposal, plan: RoundPlan, key: RoundKey, public: bytes, result: TrainingResult
     ) -> None:
-        """Bound, weight, round, encrypt; write the ciphertexts, then the signed header."""
-        reference = proposal.participant(self.site).dataset  # compared with what is here before the records were read
-        rounding = self._randomness(proposal, plan, reference).child("rounding")
+        """Bound, weight, round, encrypt, pad; write the padded ciphertexts, then the signed header."""
         releases = checked_numbers(proposal, self.site, plan.round, result.releases)
-        blocks: dict[str, list[bytes]] = {}
-        for block in proposal.blocks_of(self.site):
-            values = round_checks.checked_update(result.updates[block.name], block.length)
-            if proposal.noise == "shared":
-                integers = checked_integers(proposal, values)
-            else:
-                integers = quantise(
-                    values,
-                    bound=proposal.training.update_bound,
-                    weight=float(plan.weights[block.name][self.site]),
-                    levels=proposal.encryption.levels,
-                    uniform=rounding.child(block.name).uniform,
-                )
-            blocks[block.name] = ckks.encrypt(key, proposal.encryption, integers)
-        body = pack(blocks)
+        integers = encode_update(proposal, plan, self.site, result.updates, self._randomness(proposal, plan))
+        blocks = {name: ckks.encrypt(public, proposal.encryption, values) for name, values in integers.items()}
+        seed = pads.new_seed()
+        label = pads.PadLabel(study=plan.study, round=plan.round, plan_hash=plan.plan_hash, site=self.site)
+        body = pack(pads.pad(blocks, seed, proposal.encryption))
         header = UpdateHeader(
             study=plan.study,
             proposal_hash=plan.proposal_hash,
@@ -282,6 +266,7 @@ class RoundParticipant:
             ),
             body_hash=sha256_hex(body),
             body_bytes=len(body),
+            pad=pads.seal_seed(seed, key.pad_key, label),
             releases=releases,
             journal_head=self.journal.head.hash,
             ledger_head=self.ledger.head.hash,

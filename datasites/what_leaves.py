@@ -78,6 +78,11 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.pad",),
+        covered_by="a random seed, sealed to the keyholder; without it the ciphertexts decrypt to nothing",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.releases.loss.*",),
         covered_by="noised clipped loss sums: `mechanism.losses`, charged in their rounds",
     ),

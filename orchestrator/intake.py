@@ -11,13 +11,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from datasites.contract import BlockShape, Proposal, RoundPlan, Signed, UpdateHeader, dump, open_sealed, parse
+from datasites.contract import (
+    Attestation,
+    BlockShape,
+    Proposal,
+    RoundPlan,
+    Signed,
+    UpdateHeader,
+    dump,
+    open_sealed,
+    parse,
+)
 from datasites.files import sync_folder
 from datasites.released_numbers import checked_numbers
 from orchestrator.store import Store
 from orchestrator.sums import RunningSumProcess, WorkerDied
 from orchestrator.uploads import Upload, remove_interrupted
-from privacy.container import body_bytes
+from privacy import tags
+from privacy.container import body_bytes, unpack
 from privacy.errors import InvalidInput, Refused, TesseraError
 
 
@@ -125,6 +136,23 @@ class Intake:
             await asyncio.to_thread(
                 self._store.put_document, header.study, header.round, "update", upload.signed, author=header.site
             )
+
+    def check_tags(self, attestation: Attestation) -> None:
+        """Check a site's tags against its own stored ciphertexts, so that a wrong one costs nobody else the round.
+
+        Raises:
+            InvalidInput: they are not those of what it sent, or it sent nothing.
+        """
+        document = self.headers(attestation.round).get(attestation.site)
+        if document is None:
+            raise InvalidInput(f"{attestation.site} sent no update in this round; there is nothing to attest")
+        header = parse(UpdateHeader, document["payload"])
+        path = self._store.update_path(header.study, header.round, header.body_hash)
+        counts = {b.name: b.ciphertexts for b in header.blocks}
+        blocks = unpack(path.read_bytes(), counts, self._proposal.encryption)
+        challenge = tags.challenges(attestation.list_hash, attestation.sum_hash)
+        if tags.tag(blocks, challenge, self._proposal.encryption) != tuple(attestation.tags):
+            raise InvalidInput("the tags are not those of the ciphertexts that this site sent")
 
     def _check_shapes(self, site: str, header: UpdateHeader) -> None:
         encryption = self._proposal.encryption

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,13 @@ from datasites.contract import (
     parse,
     seal,
 )
-from orchestrator.aggregation import ServerOptimizer, mean_updates, model_from_bytes, model_to_bytes
+from orchestrator.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from orchestrator.board import Board
 from orchestrator.dp_evaluation import dp_evaluation
 from orchestrator.intake import Intake
+from orchestrator.planning import FinishedRound, Planner
 from orchestrator.store import Store
 from orchestrator.uploads import Upload
-from orchestrator.weights import fedavg_weights
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 from privacy.journal import Journal
@@ -63,7 +63,9 @@ class StudyRunner:
         self._arrived = asyncio.Event()
         self.intake = Intake(self.proposal, store)
         self._refusals: dict[tuple[int, str], str] = {}
+        self._unusable: set[tuple[int, str]] = set()
         self._optimizer = ServerOptimizer(self.proposal.training)
+        self._planner = Planner(self.proposal)
 
     # the loop --------------------------------------------------------------------------------------------------
 
@@ -94,8 +96,7 @@ class StudyRunner:
         key, _ = await asyncio.gather(self._key(number), self.intake.warm())
         plan = self._plan(number, key)
         await self._collect(number, plan, key)
-        commitments, attestations = await self._close(number, plan)
-        totals = await self._decrypt(number, plan, key, commitments, attestations)
+        commitments, totals = await self._sum(number, plan, key)
         await asyncio.to_thread(self._step, number, plan, commitments, totals, time.monotonic() - started)
 
     async def _key(self, number: int) -> Signed:
@@ -107,8 +108,8 @@ class StudyRunner:
             self._board.publish(keyholder, self._item("key", number + 1))
         return parse(Signed, self._documents(number, "key")[keyholder])
 
-    async def _answered(self, number: int, kind: str) -> None:
-        """Wait for the keyholder's document.
+    async def _answered(self, number: int, kind: str, otherwise: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the keyholder's document; return whether it came, rather than ``otherwise`` becoming true.
 
         Raises:
             StudyPaused: it refused.
@@ -118,10 +119,13 @@ class StudyRunner:
             lambda: keyholder in self._documents(number, kind) or (number, keyholder) in self._refusals, None
         )
         if keyholder not in self._documents(number, kind):
+            if otherwise():
+                return False
             reason = self._refusals[(number, keyholder)]
             if kind == "result":
                 self._lose(number, reason)
             raise StudyPaused(f"round {number}: the keyholder refused: {reason}")
+        return True
 
     def _lose(self, number: int, reason: str) -> None:
         """Write a round off whose sum the keyholder will never decrypt; the model stays as it was."""
@@ -148,20 +152,28 @@ class StudyRunner:
         found = self._store.document(self.proposal.study, number, "plan")
         if found is not None:
             return parse(Signed, found)
+        self._look_back(number)
         plan = RoundPlan(
             study=self.proposal.study,
             proposal_hash=self.proposal.proposal_hash,
             round=number,
             model_hash=self.model_hash(number - 1),
             key_hash=str(key.payload["key_hash"]),
-            weights=fedavg_weights(self.proposal),
-            scales={b.name: 1.0 for b in self.proposal.exchanged_blocks()},
+            weights=self._planner.weights(),
+            scales=self._planner.scales(),
             deadline_seconds=self.proposal.deadline_seconds,
         )
         signed = seal(self._identity, "round-plan", plan)
         self._store.put_document(self.proposal.study, number, "plan", signed)
         self._journal.append("round-planned", {"study": plan.study, "round": number, "plan_hash": plan.plan_hash})
         return signed
+
+    def _look_back(self, number: int) -> None:
+        """Have the planner see every finished round before ``number``, also those before a restart."""
+        for past in range(self._planner.finished + 1, number):
+            done = self._store.document(self.proposal.study, past, "checkpoint") or {}
+            sites, releases = tuple(done.get("sites", ())), done.get("releases", {})
+            self._planner.observe(FinishedRound(number=past, sites=sites, releases=releases))
 
     async def _collect(self, number: int, plan: Signed, key: Signed) -> None:
         """Ask every site, add what comes, stop when all came or the deadline passed; ask once more if too few did."""
@@ -182,11 +194,23 @@ class StudyRunner:
         self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
         self._require_enough(number, set(self.intake.headers(number)))
 
-    async def _close(self, number: int, plan: Signed) -> tuple[Signed, list[Signed]]:
-        """Fix the list and the sum; who vanishes before tagging is taken out and the list is redone."""
+    async def _sum(self, number: int, plan: Signed, key: Signed) -> tuple[Signed, dict[str, np.ndarray]]:
+        """Close the round and have its sum decrypted; once more without the sites whose pads do not open."""
+        closing, present = 0, set(self.intake.headers(number))
+        while True:
+            commitments, attestations = await self._close(number, plan, present, closing)
+            totals = await self._decrypt(number, plan, key, commitments, attestations)
+            if totals is not None:
+                return commitments, totals
+            closing = int(commitments.payload["closing"])
+            present = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
+            present -= {site for round_, site in self._unusable if round_ == number}
+            self._refusals.pop((number, self.proposal.keyholder.name), None)
+            self._require_enough(number, present)
+
+    async def _close(self, number: int, plan: Signed, present: set[str], closing: int) -> tuple[Signed, list[Signed]]:
+        """Fix the list and the sum; who vanishes before tagging, or tags wrongly, is taken out, the list redone."""
         updates = self.intake.headers(number)
-        present = set(updates)
-        closing = 0
         while True:
             closing += 1
             commitments = await self._commit(number, plan, {s: updates[s] for s in sorted(present)}, closing)
@@ -238,7 +262,8 @@ class StudyRunner:
 
     async def _decrypt(
         self, number: int, plan: Signed, key: Signed, commitments: Signed, attestations: list[Signed]
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, np.ndarray] | None:
+        """Return the integers, or None where the keyholder cannot use what some sites sent."""
         keyholder = self.proposal.keyholder.name
         documents = {"plan": plan, "key": key, "commitments": commitments}
         closing = int(commitments.payload["closing"])
@@ -251,7 +276,9 @@ class StudyRunner:
             attestations=tuple(attestations),
         )
         self._board.publish(keyholder, item)
-        await self._answered(number, "result")
+        listed = {(number, str(u["payload"]["site"])) for u in commitments.payload["updates"]}
+        if not await self._answered(number, "result", otherwise=lambda: bool(self._unusable & listed)):
+            return None
         self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "decrypt")
         result = self._documents(number, "result")[keyholder]
         return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
@@ -263,10 +290,8 @@ class StudyRunner:
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
         weights = plan.payload["weights"]
         model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
-        updates = mean_updates(
-            self.proposal, parse(RoundPlan, dict(plan.payload)), model, totals, [h.site for h in headers]
-        )
-        model = self._optimizer.step(model, self.proposal.exchanged_blocks(), updates)
+        sites = [h.site for h in headers]
+        model = next_model(self.proposal, parse(RoundPlan, dict(plan.payload)), self._optimizer, model, totals, sites)
         releases = {h.site: dict(h.releases) for h in headers}
         evaluation = dp_evaluation(self.proposal, number, releases)
         checkpoint = {
@@ -291,9 +316,18 @@ class StudyRunner:
         self._board.withdraw(self.proposal.study, party=header.site, when=lambda i: i.kind == "train")
         self.wake()
 
-    def refused(self, party: str, number: int, reason: str) -> None:
-        """Take note that ``party`` will not do its part of a round; what it was asked is withdrawn."""
+    def refused(self, party: str, number: int, reason: str, without: Collection[str] = ()) -> None:
+        """Take note that ``party`` will not do its part of a round; what it was asked is withdrawn.
+
+        Args:
+            party: who refuses.
+            number: the round.
+            reason: for people.
+            without: sites whose updates the keyholder cannot use; from anybody else it is ignored.
+        """
         self._refusals[(number, party)] = reason
+        if party == self.proposal.keyholder.name:
+            self._unusable |= {(number, site) for site in without}
         self._board.withdraw(self.proposal.study, party=party, when=lambda i: i.round == number)
         self.wake()
 

@@ -276,6 +276,12 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         signed = parse(Signed, await request.json())
         attestation = open_sealed(signed, "attestation", participant.public_key, Attestation)
         closing = _closing_of(service.store, attestation, study, number)
+        try:
+            await asyncio.to_thread(runner.intake.check_tags, attestation)
+        except InvalidInput as error:
+            service.journal.append("tags-refused", {"study": study, "round": number, "site": attestation.site})
+            runner.refused(party.name, number, str(error))
+            raise
         await asyncio.to_thread(
             service.store.put_document, study, number, "attestation", signed, closing=closing, author=party.name
         )
@@ -310,7 +316,7 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         if earlier < _MOST_REFUSALS:
             service.store.put_document(study, number, "refusal", signed, closing=earlier, author=party.name)
             service.journal.append("refusal", dump(refusal))
-        runner.refused(party.name, number, refusal.reason)
+        runner.refused(party.name, number, refusal.reason, refusal.without)
         return {"party": party.name}
 
 

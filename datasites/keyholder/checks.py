@@ -10,6 +10,7 @@ orchestrator, study    every listed participant, and nobody else, signed this pr
 orchestrator, plan     signed; this proposal, round and key; weights in bounds, also over those that came, per block
 orchestrator, list     every update signed by a participant under this very plan; nobody twice; ``min_sites`` per block
 orchestrator, sum      every contributor attested this list, plan and sum; their tags add up to the tag of the sum
+both together          what is decrypted is the sum less the pads of the listed sites, each once (:mod:`privacy.pads`)
 one hospital           its header announces exactly its blocks; what it encrypted is checked slot by slot when decrypted
 =====================  ================================================================================================
 """
@@ -56,7 +57,7 @@ class SumRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSum:
-    """A sum that passed every check: what to decrypt, and how many sites are in each block."""
+    """A sum that passed every check: what to decrypt, which sites are in each block, and their sealed pads by site."""
 
     proposal: Proposal
     round: int
@@ -65,6 +66,7 @@ class CheckedSum:
     sum_hash: str
     ciphertexts: Mapping[str, Sequence[bytes]]
     contributors: Mapping[str, tuple[str, ...]]
+    pads: Mapping[str, str]
 
 
 def check_study(
@@ -133,6 +135,7 @@ def check_sum_request(
         sum_hash=commitments.sum_hash,
         ciphertexts=ciphertexts,
         contributors=contributors,
+        pads={site: header.pad for site, header in headers.items()},
     )
 
 

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from safetensors.numpy import save
 from datasites.contract import Proposal, RoundKey
 from datasites.keyholder.checks import CheckedSum
 from datasites.keyholder.keys import KeyFiles
-from privacy import ckks
+from privacy import ckks, pads
 from privacy.canonical import sha256_hex
 from privacy.encryption_parameters import EncryptionParameters
 from privacy.errors import Refused, UnsafeSum
@@ -42,12 +43,20 @@ UNSAFE_SUMS_UNTIL_PAUSE = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rounds (
     study TEXT NOT NULL, round INTEGER NOT NULL, proposal_hash TEXT NOT NULL,
-    key_hash TEXT NOT NULL, public BLOB NOT NULL,
+    key_hash TEXT NOT NULL, public BLOB NOT NULL, pad_key TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('open', 'deciding', 'answered', 'unsafe', 'forgotten')),
     sum_hash TEXT, integers BLOB,
     PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS resumed (study TEXT PRIMARY KEY, unsafe INTEGER NOT NULL);
 """
+
+
+class BadPads(Refused):
+    """The pads of ``sites`` do not open; the round may be closed again without them."""
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        super().__init__(f"the pads of {', '.join(sites)} do not open; close the round without these sites")
+        self.sites = tuple(sites)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +130,19 @@ class KeyCustody:
         """Decrypt a checked sum, or repeat the answer it was given before; afterwards the key is gone.
 
         Raises:
+            BadPads: a listed site's pad does not open; the round is not bound to this sum.
             UnsafeSum: a slot is no honest sum; nothing leaves, the key is destroyed, the round is over.
             Refused: the round is bound to another sum, is over, or the study is paused.
             Tampered: the stored key was changed or belongs to another keyholder.
         """
         study, number = checked.proposal.study, checked.round
         with self._lock:
+            seeds = self._seeds(checked)
             row = self._claim(checked)
             if row["state"] == "answered":
                 return _answer(row)
             try:
-                integers = self._decrypt(checked, _round_key(row))
+                integers = self._decrypt(checked, _round_key(row), seeds)
             except UnsafeSum:
                 self._finish(study, number, "unsafe", None)
                 raise
@@ -161,13 +172,30 @@ class KeyCustody:
             self._sweep()
 
     def _make_key(self, proposal: Proposal, number: int) -> sqlite3.Row:
-        pair = ckks.generate_round_key(proposal.encryption)
+        pair, pad = ckks.generate_round_key(proposal.encryption), pads.generate_pad_key()
         row: sqlite3.Row = self._record.execute(
-            "INSERT INTO rounds VALUES (?, ?, ?, ?, ?, 'open', NULL, NULL) RETURNING *",
-            (proposal.study, number, proposal.proposal_hash, sha256_hex(pair.public), pair.public),
+            "INSERT INTO rounds VALUES (?, ?, ?, ?, ?, ?, 'open', NULL, NULL) RETURNING *",
+            (proposal.study, number, proposal.proposal_hash, sha256_hex(pair.public), pair.public, pad.public),
         ).fetchone()
-        self._keys.store(_round_key(row), pair.secret)
+        self._keys.store(_round_key(row), pad.private + pair.secret)
         return row
+
+    def _seeds(self, checked: CheckedSum) -> dict[str, bytes]:
+        """Open the pads of the listed sites; none where the round is over and its key destroyed."""
+        row = self._row(checked.proposal.study, checked.round)
+        if row is None or row["state"] not in ("open", "deciding"):
+            return {}
+        private = self._keys.load(_round_key(row))[: pads.PRIVATE_BYTES]
+        label = partial(pads.PadLabel, study=row["study"], round=row["round"], plan_hash=checked.plan_hash)
+        seeds, bad = {}, []
+        for site, sealed in checked.pads.items():
+            try:
+                seeds[site] = pads.open_seed(sealed, private, label(site=site))
+            except Refused:
+                bad.append(site)
+        if bad:
+            raise BadPads(bad)
+        return seeds
 
     def _claim(self, checked: CheckedSum) -> sqlite3.Row:
         """Bind the round to this sum, durably and before any decryption; another sum is refused for ever."""
@@ -188,13 +216,14 @@ class KeyCustody:
                 )
             return row
 
-    def _decrypt(self, checked: CheckedSum, key: RoundKey) -> bytes:
-        proposal, secret = checked.proposal, self._keys.load(key)
+    def _decrypt(self, checked: CheckedSum, key: RoundKey, seeds: Mapping[str, bytes]) -> bytes:
+        proposal, secret = checked.proposal, self._keys.load(key)[pads.PRIVATE_BYTES :]
+        bare = pads.remove(checked.ciphertexts, seeds, checked.contributors, proposal.encryption)
         totals = {
             block.name: ckks.decrypt_sum(
                 secret,
                 proposal.encryption,
-                checked.ciphertexts[block.name],
+                bare[block.name],
                 values=block.length,
                 contributors=len(checked.contributors[block.name]),
             )
@@ -249,6 +278,7 @@ def _round_key(row: sqlite3.Row) -> RoundKey:
         round=row["round"],
         key_hash=row["key_hash"],
         key_bytes=len(row["public"]),
+        pad_key=row["pad_key"],
     )
 
 

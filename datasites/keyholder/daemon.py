@@ -17,7 +17,7 @@ from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
-from datasites.keyholder.custody import KeyCustody
+from datasites.keyholder.custody import BadPads, KeyCustody
 from datasites.lifecycle import Loop, announce, stop_loops, wait_for_signal
 from datasites.work import WorkQueue
 from privacy.canonical import sha256_hex
@@ -53,6 +53,8 @@ class Keyholder:
                 self._answer(item)
             elif item.kind in ("finished", "forget"):
                 self._forget(item.study)
+        except BadPads as error:
+            self._refuse(item, str(error), without=error.sites)
         except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
         except KeyError:
@@ -121,9 +123,9 @@ class Keyholder:
         self.custody.forget(study)
         self._journal_once(f"forget-{study}", "study-over", {"study": study})
 
-    def _refuse(self, item: WorkItem, reason: str) -> None:
+    def _refuse(self, item: WorkItem, reason: str, *, without: tuple[str, ...] = ()) -> None:
         party = self.home.config().name
-        refusal = Refusal(study=item.study, round=item.round, party=party, reason=reason[:500])
+        refusal = Refusal(study=item.study, round=item.round, party=party, reason=reason[:500], without=without)
         self.journal.append("refused", {"item": item.kind, **dump(refusal)})
         path = f"/studies/{item.study}/rounds/{item.round}/refusal"
         self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))

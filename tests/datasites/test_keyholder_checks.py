@@ -79,6 +79,7 @@ class Story:
             round=1,
             key_hash=sha256_hex(PAIR.public),
             key_bytes=len(PAIR.public),
+            pad_key="0" * 64,
         )
         return check_sum_request(self.proposal, key, self.request(), answered_sum=answered_sum)
 
@@ -119,6 +120,7 @@ class Story:
             blocks=tuple(BlockShape(name=b, values=LENGTHS[b], ciphertexts=1) for b in CIPHERTEXTS[name]),
             body_hash=sha256_hex(body),
             body_bytes=len(body),
+            pad=f"sealed by {name}",
             releases={},
             journal_head="0" * 64,
             ledger_head="0" * 64,
@@ -262,6 +264,7 @@ def test_a_body_exchanged_after_the_list_was_closed_is_refused(story: Story) -> 
         round=1,
         key_hash=story.plan.key_hash,
         key_bytes=len(PAIR.public),
+        pad_key="0" * 64,
     )
     with pytest.raises(Refused, match="hash"):
         check_sum_request(story.proposal, key, dataclasses.replace(request, body=other))

@@ -13,8 +13,8 @@ from safetensors.numpy import load
 
 from datasites.contract import Block, Proposal
 from datasites.keyholder.checks import CheckedSum
-from datasites.keyholder.custody import KeyCustody, integers_to_bytes
-from privacy import ckks, container
+from datasites.keyholder.custody import BadPads, KeyCustody, integers_to_bytes
+from privacy import ckks, container, pads
 from privacy.canonical import sha256_hex
 from privacy.ciphertexts import RunningSum
 from privacy.encryption_parameters import choose_parameters
@@ -24,6 +24,8 @@ from privacy.identity import Identity
 ENCRYPTION = choose_parameters(sites=4, levels=100, length=30)
 KEYHOLDER = Identity.from_seed(b"k" * 32)
 SITES = ("alba", "bruna", "corva")
+SEEDS = {site: pads.new_seed() for site in SITES}
+PAD = pads.generate_pad_key()
 
 
 @pytest.fixture
@@ -36,7 +38,8 @@ def proposal(new_proposal) -> Proposal:
 
 
 @pytest.fixture
-def custody(tmp_path: Path) -> Iterator[KeyCustody]:
+def custody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyCustody]:
+    monkeypatch.setattr(pads, "generate_pad_key", lambda: PAD)
     made = KeyCustody(tmp_path / "keys", KEYHOLDER)
     yield made
     made.close()
@@ -47,13 +50,12 @@ def key_files(folder: Path) -> list[Path]:
 
 
 def checked_sum(proposal: Proposal, public: bytes, *, number: int = 1, value: int = 5) -> CheckedSum:
-    ciphertexts = {}
-    for block in proposal.blocks:
-        running = RunningSum(ENCRYPTION, ciphertexts=1)
-        for _ in SITES:
-            running.add(ckks.encrypt(public, ENCRYPTION, np.full(block.length, value)))
-        ciphertexts[block.name] = running.to_ciphertexts()
-    return sealed_sum(proposal, ciphertexts, number)
+    running = {block.name: RunningSum(ENCRYPTION, ciphertexts=1) for block in proposal.blocks}
+    for site in SITES:
+        bare = {b.name: ckks.encrypt(public, ENCRYPTION, np.full(b.length, value)) for b in proposal.blocks}
+        for name, ciphertexts in pads.pad(bare, SEEDS[site], ENCRYPTION).items():
+            running[name].add(ciphertexts)
+    return sealed_sum(proposal, {name: total.to_ciphertexts() for name, total in running.items()}, number)
 
 
 def sealed_sum(proposal: Proposal, ciphertexts: dict[str, list[bytes]], number: int = 1) -> CheckedSum:
@@ -65,7 +67,12 @@ def sealed_sum(proposal: Proposal, ciphertexts: dict[str, list[bytes]], number: 
         sum_hash=sha256_hex(container.pack(ciphertexts)),
         ciphertexts=ciphertexts,
         contributors=dict.fromkeys(ciphertexts, SITES),
+        pads={site: pads.seal_seed(SEEDS[site], PAD.public, label(proposal, number, site)) for site in SITES},
     )
+
+
+def label(proposal: Proposal, number: int, site: str) -> pads.PadLabel:
+    return pads.PadLabel(study=proposal.study, round=number, plan_hash="a" * 64, site=site)
 
 
 def attack(proposal: Proposal, number: int) -> CheckedSum:
@@ -93,6 +100,36 @@ def test_the_key_of_a_round_is_the_same_until_it_is_answered(custody: KeyCustody
     with pytest.raises(Refused, match="over"):
         custody.open_round(proposal, 1)
     assert custody.round_key(proposal.study, 1) == first[0]
+
+
+def test_a_pad_that_does_not_open_is_named_and_the_round_stays_open_for_another_list(
+    custody: KeyCustody, proposal: Proposal
+) -> None:
+    _, public = custody.open_round(proposal, 1)
+    good = checked_sum(proposal, public)
+    swapped = {**good.pads, SITES[0]: good.pads[SITES[1]]}
+    for bad in (swapped, {**good.pads, SITES[0]: "00"}, {**good.pads, SITES[0]: "zz" * (pads.SEALED_HEX // 2)}):
+        with pytest.raises(BadPads, match=SITES[0]) as caught:
+            custody.answer(dataclasses.replace(good, pads=bad))
+        assert caught.value.sites == (SITES[0],)
+    assert custody.answered_sum(proposal.study, 1) is None
+    assert load(custody.answer(good).integers)["mrna"].tolist() == [15] * 8
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 0), (0, 1, 1), (2, 1, 1), (3, 0, 0)])
+def test_a_sum_that_holds_a_listed_update_any_other_than_once_decrypts_to_nothing(
+    custody: KeyCustody, proposal: Proposal, counts: tuple[int, ...]
+) -> None:
+    _, public = custody.open_round(proposal, 1)
+    running = {b.name: RunningSum(ENCRYPTION, ciphertexts=1) for b in proposal.blocks}
+    for site, count in zip(SITES, counts, strict=True):
+        bare = {b.name: ckks.encrypt(public, ENCRYPTION, np.full(b.length, 5)) for b in proposal.blocks}
+        for name, ciphertexts in pads.pad(bare, SEEDS[site], ENCRYPTION).items():
+            for _ in range(count):
+                running[name].add(ciphertexts)
+    total = {name: total.to_ciphertexts() for name, total in running.items()}
+    with pytest.raises(UnsafeSum):
+        custody.answer(sealed_sum(proposal, total))
 
 
 def test_the_same_sum_gets_the_same_answer_and_no_other_sum_ever_one(
@@ -252,4 +289,14 @@ def test_the_record_of_answers_holds_no_secret_columns(custody: KeyCustody, tmp_
     record = sqlite3.connect(tmp_path / "keys" / "answers.sqlite")
     columns = {row[1] for row in record.execute("PRAGMA table_info(rounds)")}
     record.close()
-    assert columns == {"study", "round", "proposal_hash", "key_hash", "public", "state", "sum_hash", "integers"}
+    assert columns == {
+        "study",
+        "round",
+        "proposal_hash",
+        "key_hash",
+        "public",
+        "pad_key",
+        "state",
+        "sum_hash",
+        "integers",
+    }

@@ -38,7 +38,7 @@ from datasites.keyholder.daemon import Keyholder
 from orchestrator.aggregation import model_to_bytes
 from privacy import container, tags
 from privacy.canonical import sha256_hex
-from privacy.ciphertexts import RunningSum
+from privacy.ciphertexts import RunningSum, coefficients
 from privacy.identity import Identity
 from privacy.journal import Journal
 
@@ -402,19 +402,76 @@ def test_another_plan_is_refused_though_the_rounds_folder_is_gone_since_only_one
     assert stage.train(0)
 
 
-def test_what_remains_an_orchestrator_with_one_hospital_has_anothers_update_decrypted(stage: Stage) -> None:
-    """Not wanted, and not prevented (docs/threat-model.md): a colluder's tags are its own word for what it sent."""
-    stage.train_all()
-    alone = stage.bodies["site-0"]
-    sealed, attested = stage.close(body=alone)
+def forge_last_tag(stage: Stage, sealed: Signed, attested: list[Signed], body: bytes) -> list[Signed]:
+    """Return attestations in which the last hospital, a colluder, says whatever makes ``body`` add up."""
     parameters, commitments = stage.proposal.encryption, parse(Commitments, dict(sealed.payload))
     challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
     chunks = {"shared": parameters.ciphertexts_for(LENGTH)}
-    wanted = tags.tag(container.unpack(alone, chunks, parameters), challenge, parameters)
+    wanted = tags.tag(container.unpack(body, chunks, parameters), challenge, parameters)
     honest = tags.combine([parse(Attestation, dict(a.payload)).tags for a in attested[:3]], parameters)
     forged = tuple((w - h) % parameters.data_prime for w, h in zip(wanted, honest, strict=True))
     lie = replace(parse(Attestation, dict(attested[3].payload)), tags=forged)
     colluder = stage.consortium.hospitals[3].home.identity()
-    integers = stage.decrypt(sealed, [*attested[:3], seal(colluder, "attestation", lie)])
-    assert integers is not None
-    assert integers.tolist() == total(0)
+    return [*attested[:3], seal(colluder, "attestation", lie)]
+
+
+COLLUSIONS: dict[str, Lie] = {
+    "one update alone": lambda s: s.bodies["site-0"],
+    "one update and the colluder's": lambda s: s.sum_of([s.bodies["site-0"], s.bodies["site-3"]]),
+    "all but one": lambda s: s.sum_of(others(s)),
+    "one update twice": lambda s: s.sum_of([s.bodies["site-0"], *s.bodies.values()][:4]),
+}
+
+
+@pytest.mark.parametrize("collusion", COLLUSIONS, ids=str)
+def test_an_orchestrator_with_one_hospital_gets_no_other_sum_decrypted_though_the_tags_add_up(
+    stage: Stage, collusion: str
+) -> None:
+    stage.train_all()
+    body = COLLUSIONS[collusion](stage)
+    sealed, attested = stage.close(body=body)
+    assert stage.decrypt(sealed, forge_last_tag(stage, sealed, attested, body)) is None
+    assert "not one of honest updates" in stage.why  # the tags agreed; the pads of the others did not go away
+
+
+def test_a_colluder_that_cancels_the_others_ciphertexts_cancels_no_pad(stage: Stage) -> None:
+    """The colluder sends first's update less all others', so that the true sum would be first's update alone."""
+    stage.train_all()
+    parameters = stage.proposal.encryption
+    chunks = {"shared": parameters.ciphertexts_for(LENGTH)}
+    arrays = [
+        np.stack([coefficients(c, parameters) for c in container.unpack(b, chunks, parameters)["shared"]])
+        for name, b in stage.bodies.items()
+        if name in ("site-1", "site-2")
+    ]
+    prime = np.uint64(parameters.data_prime)
+    cancelling = (2 * prime - arrays[0] - arrays[1]) % prime
+    body = container.pack({"shared": [chunk.tobytes() for chunk in cancelling]})
+    colluder = stage.consortium.hospitals[3].home.identity()
+    header = parse(UpdateHeader, dict(stage.updates["site-3"].payload))
+    stage.updates["site-3"] = seal(colluder, "update", replace(header, body_hash=sha256_hex(body)))
+    stage.bodies["site-3"] = body
+    sealed, attested = stage.close(attest=(0, 1, 2))
+    whole = stage.sum_of(list(stage.bodies.values()))
+    assert whole == stage.bodies["site-0"]  # the sum really is one update
+    last = replace(parse(Attestation, dict(attested[0].payload)), site="site-3")
+    attestations = forge_last_tag(stage, sealed, [*attested, seal(colluder, "attestation", last)], whole)
+    assert stage.decrypt(sealed, attestations) is None
+    assert "not one of honest updates" in stage.why
+
+
+def test_a_pad_that_was_copied_from_another_hospital_names_the_copier(stage: Stage) -> None:
+    stage.train_all()
+    colluder = stage.consortium.hospitals[3].home.identity()
+    header = parse(UpdateHeader, dict(stage.updates["site-3"].payload))
+    copied = replace(header, pad=str(stage.updates["site-0"].payload["pad"]))
+    stage.updates["site-3"] = seal(colluder, "update", copied)
+    sealed, attested = stage.close(attest=(0, 1, 2))
+    last = replace(parse(Attestation, dict(attested[0].payload)), site="site-3")
+    attestations = forge_last_tag(
+        stage, sealed, [*attested, seal(colluder, "attestation", last)], stage.sum_of(list(stage.bodies.values()))
+    )
+    assert stage.decrypt(sealed, attestations) is None
+    assert "pads of site-3 do not open" in stage.why
+    refusal = parse(Refusal, dict(stage.liar.sent["refusal"][-1].payload))
+    assert refusal.without == ("site-3",)

@@ -17,7 +17,9 @@ import pytest
 from consortium import LEVELS, Consortium, Hospital, steps_of
 from forgery import Forger, probing, transparent, with_coefficient
 
-from datasites.contract import BlockShape, Proposal, WorkItem
+from datasites.contract import Attestation, BlockShape, Commitments, Proposal, WorkItem, dump, parse, seal
+from privacy import pads
+from privacy.errors import TesseraError
 from privacy.identity import Identity
 
 SITES = 4
@@ -51,8 +53,10 @@ def expected_mean(sites: list[int], length: int = LENGTH, block: str = "shared")
     return sum(steps_of(i, block, length) for i in sites) / LEVELS / len(sites)
 
 
-def finish(consortium: Consortium, proposal: Proposal, sites: list[int]) -> dict[str, Any]:
-    with consortium.working(*sites):
+def finish(
+    consortium: Consortium, proposal: Proposal, sites: list[int], *, working: list[int] | None = None
+) -> dict[str, Any]:
+    with consortium.working(*(working or sites)):
         status = consortium.wait(proposal.study, "finished")
     assert status["checkpoints"][-1]["sites"] == [f"site-{i}" for i in sites]
     model = consortium.model(status)["shared"]
@@ -230,6 +234,44 @@ def test_a_summing_process_killed_in_the_middle_of_an_add_changes_nothing(consor
     assert httpx.get(f"{consortium.url}/healthz", trust_env=False).status_code == 200
     assert f[3].commit(f[3].ciphertexts()).status_code == 200
     finish(consortium, proposal, [0, 1, 2, 3])
+
+
+# one bad hospital costs nobody else the round ----------------------------------------------------------------------
+
+
+def test_a_pad_that_does_not_open_costs_its_sender_its_place_and_nobody_else_the_round(consortium: Consortium) -> None:
+    proposal = consortium.propose("bad-pad", length=LENGTH)
+    bad = forger(consortium, 1, proposal)
+    assert bad.commit(bad.ciphertexts(), pad="0" * pads.SEALED_HEX).status_code == 200
+    began = time.monotonic()
+    finish(consortium, proposal, [0, 2, 3], working=[0, 1, 2, 3])
+    assert time.monotonic() - began < 30
+    refusals = [e.body for e in consortium.journal().entries(kind="refusal") if e.body["study"] == proposal.study]
+    assert [r["without"] for r in refusals] == [["site-1"]]
+
+
+def test_wrong_tags_are_refused_at_the_door_and_cost_nobody_else_the_round(consortium: Consortium) -> None:
+    proposal = consortium.propose("bad-tags", length=LENGTH)
+    for hospital in consortium.hospitals:
+        hospital.participant.handle(asked(hospital, "train", proposal.study))
+    liar = consortium.hospitals[1]
+    item = asked(liar, "attest", proposal.study)
+    commitments = parse(Commitments, dict(item.documents["commitments"].payload))
+    lie = Attestation(
+        study=proposal.study,
+        round=1,
+        plan_hash=commitments.plan_hash,
+        list_hash=commitments.list_hash,
+        sum_hash=commitments.sum_hash,
+        site="site-1",
+        tags=(1, 2, 3, 4),
+    )
+    with pytest.raises(TesseraError, match="not those of the ciphertexts"):
+        path = f"/studies/{proposal.study}/rounds/1/attestation"
+        liar.client.post_json(path, dump(seal(liar.home.identity(), "attestation", lie)))
+    finish(consortium, proposal, [0, 2, 3])
+    named = [e.body["site"] for e in consortium.journal().entries(kind="tags-refused")]
+    assert named == ["site-1"]
 
 
 # who vanishes, who is late ----------------------------------------------------------------------------------------
