@@ -1,18 +1,23 @@
-"""Proximity-aware client weighting: sites whose updates agree with their peers' count more.
+"""Proximity-aware client weighting: sites whose updates contradict everybody else's count less.
 
 The published weight compares a site's update with the global one, which contains it::
 
     prox_k = <update_k, global update>
 
-Ours changes five things, each for a reason seen on the TCGA federations (docs/results.md):
+Ours changes six things, each for a reason seen on the TCGA federations (docs/results.md has the numbers):
 
 * **leave-one-out**: the site takes its own weighted update out of the public mean first; the published rule rewards
   whoever dominates the average;
-* only the angle counts: an inflated norm gains nothing;
-* a site is compared with the sites of its own cohort, whose total weight is kept: another cancer is not bad data;
-* cosines are smoothed, and only what is clearly below the cohort (``tolerance``) is turned down;
-* they are read in the first ``rounds`` rounds and then kept: near the optimum honest sites disagree with each other
-  as much as bad ones do.
+* only the angle counts, so an inflated norm gains nothing; and one angle over all modality blocks of the site, so
+  that a long block counts as much as it moves the model, not as much as a short one;
+* cosines are averaged over the rounds ``first`` to ``last``: one round's cosine is mostly chance. The very first
+  round is left out, since it mainly says how common each stage is at a site, and another stage mix is not bad data;
+  later rounds are, since near the optimum honest sites contradict each other as well;
+* **absolute, not relative**: whoever agrees with the others keeps the full weight, however much others agree more;
+  only a mean cosine below ``-tolerance`` is turned down. On clean data next to nobody is;
+* the weight that is taken goes to the site's own cohort: another cancer is not to lose its say;
+* turning a bad site down changes the mean that the next round's cosines are taken with, so that sites it had made
+  look bad recover.
 
 Weights then go through the bounds that sites and keyholder enforce (:mod:`orchestrator.weights`). Under local noise
 a site's own noised update and the public model are already released: this is post-processing and costs nothing.
@@ -39,30 +44,29 @@ Similarity = Literal["cosine", "inner-product"]
 class ProximityRule:
     """How proximities become weights.
 
-    ``sharpness`` b: the weight is exp(-b shortfall), where the shortfall is how far a site's proximity lies more than
-    ``tolerance`` below its cohort's; ``smoothing`` in [0, 1) is the weight of past rounds; ``rounds`` is how many
-    rounds are read. ``published`` uses the raw similarity with the whole global update, block by block, every round,
-    cut at zero.
+    ``sharpness`` b: the weight is exp(b (proximity + ``tolerance``)) where that is below 1, else 1; the proximity is
+    the mean over the rounds ``first`` to ``last``. ``published`` uses the raw similarity with the whole global
+    update, block by block, every round, cut at zero; only there may ``similarity`` be the inner product's size.
     """
 
     similarity: Similarity = "cosine"
     published: bool = False
     sharpness: float = 10.0
     tolerance: float = 0.1
-    smoothing: float = 0.8
-    rounds: int = 6
+    first: int = 2
+    last: int = 6
 
     def __post_init__(self) -> None:
-        if not (self.sharpness >= 0 and self.tolerance >= 0 and 0 <= self.smoothing < 1 and self.rounds >= 1):
-            raise InvalidInput("expected sharpness and tolerance >= 0, smoothing in [0, 1) and a round to read")
+        if not (self.sharpness >= 0 and self.tolerance >= 0 and 1 <= self.first <= self.last):
+            raise InvalidInput("expected sharpness and tolerance of at least 0 and rounds 1 <= first <= last")
 
     def reads(self, number: int) -> bool:
         """Return whether round ``number`` (from 1) is read."""
-        return self.published or number <= self.rounds
+        return self.published or self.first <= number <= self.last
 
 
 def proximity(update: Vector, mean: Vector, share: float, rule: ProximityRule) -> float:
-    """Return how far a site's own update [n] points where the others' went.
+    """Return how far a site's own update [n] of one block points where the others' went.
 
     Args:
         update: the site's noised update of one block.
@@ -73,12 +77,29 @@ def proximity(update: Vector, mean: Vector, share: float, rule: ProximityRule) -
     Returns:
         A cosine in [-1, 1], or an inner product; 0 where either vector is zero.
     """
-    if update.shape != mean.shape or not 0 <= share < 1:
-        raise InvalidInput(f"expected vectors of one shape and a share in [0, 1), got {update.shape}, {mean.shape}")
-    own = update.astype(np.float64)
-    other = mean.astype(np.float64)
-    if not rule.published:
-        other = (other - share * own) / (1.0 - share)
+    return site_proximity({"": update}, {"": mean}, {"": share}, rule)
+
+
+def site_proximity(
+    updates: Mapping[str, Vector], means: Mapping[str, Vector], shares: Mapping[str, float], rule: ProximityRule
+) -> float:
+    """Return how far a site's whole update points where the others' went: one number for all its blocks.
+
+    Args:
+        updates: the site's noised update of each modality block that it holds (not of the shared block, which
+            mostly follows how common each stage is).
+        means: the public weighted mean of all sites' updates, at least of those blocks.
+        shares: the site's share of each mean, its weight over the sum of weights, in [0, 1).
+        rule: which similarity; the published rule does not take the site out.
+
+    Returns:
+        A cosine in [-1, 1], or an inner product; 0 where either vector is zero.
+
+    Raises:
+        InvalidInput: shapes or blocks disagree, or a share is out of its range.
+    """
+    own = np.concatenate([updates[name].astype(np.float64) for name in sorted(updates)])
+    other = np.concatenate([_others(updates[n], means[n], shares[n], rule) for n in sorted(updates)])
     inner = float(own @ other)
     if rule.similarity == "inner-product":
         return inner
@@ -86,44 +107,47 @@ def proximity(update: Vector, mean: Vector, share: float, rule: ProximityRule) -
     return max(-1.0, min(1.0, inner / norms)) if norms > 0 else 0.0
 
 
-def smooth(past: Mapping[str, float], now: Mapping[str, float], rule: ProximityRule) -> dict[str, float]:
-    """Return proximities by site, averaged with those of past rounds; a site's first one counts as it is."""
-    keep = 0.0 if rule.published else rule.smoothing
-    return {**past, **{s: keep * past.get(s, value) + (1 - keep) * value for s, value in now.items()}}
+def _others(update: Vector, mean: Vector, share: float, rule: ProximityRule) -> Vector:
+    if update.shape != mean.shape or not 0 <= share < 1:
+        raise InvalidInput(f"expected vectors of one shape and a share in [0, 1), got {update.shape}, {mean.shape}")
+    whole = mean.astype(np.float64)
+    return whole if rule.published else (whole - share * update.astype(np.float64)) / (1.0 - share)
 
 
-def shortfalls(
-    proximities: Mapping[str, Mapping[str, float]], counts: Mapping[str, float], cohorts: Mapping[str, object]
+def accumulate(
+    past: Mapping[str, float], now: Mapping[str, float], number: int, rule: ProximityRule
 ) -> dict[str, float]:
-    """Return how far every site's proximity lies above (+) or below (-) its cohort's, averaged over its blocks.
+    """Return proximities by site after round ``number``: the mean over the rounds that are read.
+
+    A site's first proximity counts as it is; the published rule keeps only the newest.
 
     Args:
-        proximities: smoothed proximities by modality block and site.
-        counts: patients by site.
-        cohorts: the cohort of each site; a site alone in its cohort for a block has no shortfall there.
+        past: what this function returned before; empty at first.
+        now: this round's proximities of the sites that came.
+        number: the round, one that ``rule.reads``.
+        rule: which rounds are read.
     """
-    found: dict[str, list[float]] = {site: [] for site in counts}
-    for by_site in proximities.values():
-        for site, value in by_site.items():
-            peers = [s for s in by_site if cohorts[s] == cohorts[site]]
-            if len(peers) > 1:
-                mean = sum(counts[s] * by_site[s] for s in peers) / sum(counts[s] for s in peers)
-                found[site].append(value - mean)
-    return {site: sum(values) / len(values) if values else 0.0 for site, values in found.items()}
+    new = 1.0 if rule.published else 1.0 / (number - rule.first + 1)
+    return {**past, **{s: past.get(s, value) + new * (value - past.get(s, value)) for s, value in now.items()}}
 
 
 def weighted(
-    counts: Mapping[str, float], below: Mapping[str, float], cohorts: Mapping[str, object], rule: ProximityRule
+    counts: Mapping[str, float],
+    proximities: Mapping[str, float],
+    cohorts: Mapping[str, object],
+    rule: ProximityRule,
 ) -> dict[str, float]:
-    """Return raw weights by site: patient counts turned down by the shortfall, each cohort's total kept.
+    """Return raw weights by site: patient counts turned down where proximities are negative, cohorts' totals kept.
 
     Args:
         counts: patients of the sites that hold a block.
-        below: see :func:`shortfalls`.
+        proximities: accumulated proximities by site; a site without one keeps its full weight.
         cohorts: the cohort of each site.
         rule: sharpness and tolerance.
     """
-    raw = {s: n * math.exp(rule.sharpness * min(0.0, below.get(s, 0.0) + rule.tolerance)) for s, n in counts.items()}
+    raw = {
+        s: n * math.exp(rule.sharpness * min(0.0, proximities.get(s, 0.0) + rule.tolerance)) for s, n in counts.items()
+    }
     result = {}
     for site in counts:
         peers = [s for s in counts if cohorts[s] == cohorts[site]]

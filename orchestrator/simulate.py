@@ -73,7 +73,8 @@ class Study:
     exchanged: list[Block]
     server: ServerOptimizer
     blending: BlendingState = field(default_factory=BlendingState)
-    cosines: dict[str, dict[str, float]] = field(default_factory=dict)
+    proximities: dict[str, float] = field(default_factory=dict)
+    published: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def holders(self, block: Block) -> list[SimulatedSite]:
         """Return the sites that contribute to ``block``."""
@@ -183,7 +184,7 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         weights, factors = _weights(study), _factors(study)
         means = {b.name: _mean(study, b, updates, weights[b.name]) for b in study.exchanged}
         if settings.proximity is not None and settings.proximity.reads(number):
-            _observe_proximity(study, updates, means, weights, settings.proximity)
+            _observe_proximity(study, number, updates, means, weights)
     arrays = {n: p.detach().numpy() for n, p in study.model.named_parameters()}
     scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
     stepped = study.server.step(arrays, study.exchanged, scaled)
@@ -302,16 +303,14 @@ def _weights(study: Study) -> dict[str, dict[str, float]]:
     rule = study.settings.proximity
     counts = {s.name: float(s.patients) for s in study.sites}
     cohorts = {s.name: s.cohort for s in study.sites}
-    by_modality = {b.name: study.cosines.get(b.name, {}) for b in study.exchanged if b.modality is not None}
-    below = prox.shortfalls(by_modality, counts, cohorts)
     result: dict[str, dict[str, float]] = {}
     for block in study.exchanged:
         raw = {s.name: counts[s.name] for s in study.holders(block)}
         if rule is not None and rule.published:
-            result[block.name] = prox.weighted_as_published(raw, study.cosines.get(block.name, {}))
+            result[block.name] = prox.weighted_as_published(raw, study.published.get(block.name, {}))
             continue
         if rule is not None:
-            raw = prox.weighted(raw, below, cohorts, rule)
+            raw = prox.weighted(raw, study.proximities, cohorts, rule)
         result[block.name] = _bounded(study, raw) if len(raw) >= study.settings.min_sites else raw
     return result
 
@@ -331,20 +330,27 @@ def _mean(study: Study, block: Block, updates: Mapping[str, Vectors], weights: M
 
 def _observe_proximity(
     study: Study,
+    number: int,
     updates: Mapping[str, Vectors],
     means: Vectors,
     weights: Mapping[str, Mapping[str, float]],
-    rule: prox.ProximityRule,
 ) -> None:
-    for block in study.exchanged:
-        shares = weights[block.name]
-        total = sum(shares.values())
-        now = {
-            site: prox.proximity(updates[site][block.name], means[block.name], shares[site] / total, rule)
-            for site in shares
-            if 0 <= shares[site] < total
+    rule = study.settings.proximity
+    if rule is None:
+        return
+    shares = {block: {s: w / sum(own.values()) for s, w in own.items()} for block, own in weights.items()}
+    if rule.published:
+        study.published = {
+            block: {s: prox.proximity(updates[s][block], means[block], w, rule) for s, w in own.items() if w < 1}
+            for block, own in shares.items()
         }
-        study.cosines[block.name] = prox.smooth(study.cosines.get(block.name, {}), now, rule)
+        return
+    now = {}
+    for site in study.sites:
+        own = {b: v for b, v in updates[site.name].items() if b in site.modalities and shares[b][site.name] < 1}
+        if own:
+            now[site.name] = prox.site_proximity(own, means, {b: shares[b][site.name] for b in own}, rule)
+    study.proximities = prox.accumulate(study.proximities, now, number, rule)
 
 
 def modality_mask(records: Records, modalities: Sequence[str]) -> Records:

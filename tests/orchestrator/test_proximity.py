@@ -7,10 +7,10 @@ import pytest
 
 from orchestrator.proximity import (
     ProximityRule,
+    accumulate,
     proximity,
     refuse_under_shared_noise,
-    shortfalls,
-    smooth,
+    site_proximity,
     weighted,
     weighted_as_published,
 )
@@ -54,33 +54,35 @@ def test_inflating_the_norm_gains_nothing():
     assert proximities(loud, equal, PUBLISHED)["s0"] > proximities(v, equal, PUBLISHED)["s0"] + 0.2
 
 
-def final_weights(vectors, cohorts=None):
-    equal = dict.fromkeys(vectors, 1.0)
-    cohorts = cohorts or dict.fromkeys(vectors, "one")
-    below = shortfalls({"mrna": proximities(vectors, equal, OURS)}, equal, cohorts)
-    return bounded(weighted(equal, below, cohorts, OURS), min_sites=3)
+def final_weights(vectors, rule=OURS):
+    """Weights after the rounds that are read, with the same updates every round; all sites are of one cohort."""
+    counts, cohorts, known = dict.fromkeys(vectors, 1.0), dict.fromkeys(vectors, "one"), {}
+    for number in range(rule.first, rule.last + 1):
+        weights = bounded(weighted(counts, known, cohorts, rule), min_sites=3)
+        known = accumulate(known, proximities(vectors, weights, rule), number, rule)
+    return bounded(weighted(counts, known, cohorts, rule), min_sites=3)
 
 
 def test_a_site_that_points_the_other_way_counts_less_but_within_the_bounds():
-    v = updates()
+    v = updates(agreement=0.5)
     v["s4"] = -v["s4"]
     final = final_weights(v)
-    assert 0.25 <= final["s4"] < 0.5
-    assert min(final[s] for s in v if s != "s4") > 0.9
+    assert final["s4"] == 0.25
+    assert min(final[s] for s in v if s != "s4") == 1.0
 
 
-def test_sites_that_agree_keep_their_counts():
+def test_sites_made_to_look_bad_by_a_bad_one_recover_once_it_is_turned_down():
+    v = updates(agreement=0.5, sites=4)
+    v["s3"] = -6 * v["s3"]  # its norm drags the mean that the others are compared with
+    equal = dict.fromkeys(v, 1.0)
+    assert proximities(v, equal, OURS)["s0"] < -OURS.tolerance
+    assert final_weights(v)["s3"] == 0.25 < 0.9 < final_weights(v)["s0"]
+
+
+def test_whoever_agrees_keeps_the_full_weight_however_much_others_agree_more():
     counts = {"a": 100.0, "b": 50.0, "c": 80.0}
-    below = shortfalls({"mrna": {"a": 0.30, "b": 0.22, "c": 0.26}}, counts, dict.fromkeys("abc", 0))
-    assert weighted(counts, below, dict.fromkeys("abc", 0), OURS) == pytest.approx(counts)
-
-
-def test_another_cohort_is_not_bad_data():
-    v, other = updates(seed=1, sites=3), updates(seed=2, sites=2)
-    both = v | {f"o{i}": -u for i, u in enumerate(other.values())}
-    cohorts = {s: s[0] for s in both}
-    final = final_weights(both, cohorts)
-    assert min(final.values()) > 0.9
+    found = weighted(counts, {"a": 0.60, "b": 0.0, "c": -0.09}, dict.fromkeys("abc", 0), OURS)
+    assert found == pytest.approx(counts)
 
 
 def test_each_cohort_keeps_its_total_weight():
@@ -91,12 +93,21 @@ def test_each_cohort_keeps_its_total_weight():
     assert found["a"] < 0.2 < found["c"] < 1.0 < found["d"]
 
 
-def test_claiming_the_largest_proximity_is_bounded():
-    counts = dict.fromkeys("abcde", 100.0)
-    cohorts = dict.fromkeys("abcde", 0)
-    claimed = {"mrna": {"a": 1.0, "b": -1.0, "c": -1.0, "d": -1.0, "e": -1.0}}
-    final = bounded(weighted(counts, shortfalls(claimed, counts, cohorts), cohorts, OURS), min_sites=3)
+def test_claiming_the_largest_proximity_gains_nothing_but_what_others_lost():
+    counts, cohorts = dict.fromkeys("abcde", 100.0), dict.fromkeys("abcde", 0)
+    assert weighted(counts, {"a": 1.0}, cohorts, OURS) == pytest.approx(counts)
+    claimed = {"a": 1.0, "b": -1.0, "c": -1.0, "d": -1.0, "e": -1.0}
+    final = bounded(weighted(counts, claimed, cohorts, OURS), min_sites=3)
     assert final["a"] / min(final.values()) <= 4.0
+
+
+def test_one_number_for_all_blocks_is_the_cosine_of_the_whole_update():
+    v = updates(sites=3)
+    parts = {s: {"mrna": u[:150], "image": u[150:]} for s, u in v.items()}
+    means = {b: np.mean([parts[s][b] for s in parts], axis=0) for b in ("mrna", "image")}
+    shares = dict.fromkeys(means, 1 / 3)
+    whole = proximities(v, dict.fromkeys(v, 1.0), OURS)["s0"]
+    assert site_proximity(parts["s0"], means, shares, OURS) == pytest.approx(whole, abs=1e-6)
 
 
 def test_published_proximities_that_are_all_negative_fall_back_to_the_counts():
@@ -104,14 +115,18 @@ def test_published_proximities_that_are_all_negative_fall_back_to_the_counts():
     assert weighted_as_published({"a": 3.0, "b": 1.0}, {"a": 0.5, "b": -0.1}) == {"a": 1.5, "b": 0.0}
 
 
-def test_only_the_first_rounds_are_read():
-    assert [OURS.reads(n) for n in (1, 6, 7)] == [True, True, False]
+def test_the_first_round_and_the_late_ones_are_not_read():
+    assert [OURS.reads(n) for n in (1, 2, 6, 7)] == [False, True, True, False]
     assert PUBLISHED.reads(40)
 
 
-def test_proximities_are_smoothed_over_rounds():
-    assert smooth({"a": 1.0}, {"a": 0.0, "b": 0.5}, OURS) == {"a": pytest.approx(0.8), "b": 0.5}
-    assert smooth({"a": 1.0}, {"a": 0.0}, PUBLISHED) == {"a": 0.0}
+def test_proximities_are_averaged_over_the_rounds_that_are_read():
+    known = {}
+    for number, value in zip(range(2, 7), (0.5, 0.1, -0.1, 0.3, 0.2), strict=True):
+        known = accumulate(known, {"a": value}, number, OURS)
+    assert known["a"] == pytest.approx(0.2)
+    assert accumulate({"a": 1.0}, {"b": 0.5}, 3, OURS) == {"a": 1.0, "b": 0.5}
+    assert accumulate({"a": 1.0}, {"a": 0.0}, 3, PUBLISHED) == {"a": 0.0}
 
 
 def test_zero_updates_have_no_direction():
