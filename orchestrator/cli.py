@@ -22,6 +22,7 @@ from orchestrator.cli_fetch import app as fetch_app
 from orchestrator.cli_operations import app as operations_app
 from orchestrator.cli_serve import app as serve_app
 from orchestrator.cli_serve import invite
+from orchestrator.cli_simulate import app as simulate_app
 from orchestrator.cli_study import app as study_app
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 
@@ -42,6 +43,7 @@ app.add_typer(audit_app)  # tessera audit-privacy
 app.add_typer(fetch_app)  # tessera fetch, tessera convert
 app.add_typer(operations_app)  # tessera status, tessera doctor
 app.add_typer(serve_app)  # tessera serve, tessera roster
+app.add_typer(simulate_app)  # tessera simulate
 app.add_typer(study_app)  # tessera propose, tessera study
 datasite_app.command("invite")(invite)
 orchestrator_app.command("dashboard-link")(dashboard_link)
