@@ -12,9 +12,9 @@ it to the keyholder (HPKE, RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305; stu
     >>> remove(total, {"site-0": seed, ...}, contributors, parameters)
 
 The keyholder subtracts the pads of the listed sites, each once, from whatever it was given, and answers one sum per
-round. A sum that contains the update of an honest site any other than exactly once if it is listed, or at all if it
-is not, keeps a uniform polynomial; its decryption is uniform as well, tells nothing and passes no slot check. The seed
-is never stored; the keyholder's private key goes with the round key.
+round. Whatever that was, what remains is the listed sum plus an offset that its maker knows and that is independent of
+the honest sites' ciphertexts (the proof: docs/decisions/0006-pads.md); without one listed update the offset is uniform,
+and its decryption passes no slot check. The seed is never stored; the private key goes with the round key.
 """
 
 from __future__ import annotations
