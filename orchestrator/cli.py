@@ -101,9 +101,12 @@ def demo(
         architecture=model,
         public_noise=public_noise,
     )
-    with DemoView(console) as view:
-        result = run_demo(settings, view)
-    view.summary(result)
+    view = DemoView(console)
+    by_hand = (manual or manual_all) and not json_output  # who approves in a browser reads the report there as well
+    with view:
+        result = run_demo(settings, view, stay=view.stay if by_hand else None)
+    if not by_hand:
+        view.summary(result)
     if json_output:
         show(result)
 

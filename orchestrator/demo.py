@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +82,15 @@ class Reviewer:
     password: str
 
 
-def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
+def run_demo(
+    settings: DemoSettings, progress: Progress, *, stay: Callable[[dict[str, Any], dict[str, str]], None] | None = None
+) -> dict[str, Any]:
     """Run the demo and return the object that ``--json`` prints.
+
+    Args:
+        settings: what to run.
+        progress: who shows it.
+        stay: called with that object and the portals that were left to a person, while all roles still run.
 
     Raises:
         InvalidInput: bad options or tables; nothing was started.
@@ -106,11 +113,22 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         identity = homes["orchestrator"].identity()
         client = stack.enter_context(SignedClient(identity, address(homes["orchestrator"].folder), identity.public_key))
         result = _study(settings, progress, client, homes, prepared, reviewers, processes)
+        seconds = round(time.monotonic() - started, 1)
+        shown = _shown(result, seconds=seconds, out=out, homes=homes, prepared=prepared)
+        if stay is not None:
+            shown_to = prepared.sites if settings.manual_all else prepared.sites[:1]
+            stay(shown, {site.name: address(homes[site.name].folder) for site in shown_to})
+    return shown
+
+
+def _shown(
+    result: dict[str, Any], *, seconds: float, out: Path, homes: dict[str, Home], prepared: Prepared
+) -> dict[str, Any]:
     reports = [str(path) for path in _study_report(out, result)] + _reports(homes, prepared)
     return {
         "study": STUDY,
         "rounds_completed": result["rounds_completed"],
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": seconds,
         "uplink_bytes": sum(c["uplink_bytes"] for c in result["checkpoints"]),
         "metrics": result["metrics"],
         "dp_evaluation": result["dp_evaluation"],

@@ -29,6 +29,25 @@ def approval_guide(links: Mapping[str, str], *, study: str, others: int) -> list
         f"  2. In the inbox open {study}. Read what it does, what it costs and what was found; a dry run is optional.",
         "  3. Under the decision enter the same password and press Sign and approve.",
         "",
-        "  Training starts when every hospital has approved. Ctrl-C ends everything.",
+        "  Training starts when every hospital has approved. Follow it under Studies; at its end print the privacy",
+        "  report under Reports. Everything stays up until you press Ctrl-C.",
+        "",
+    ]
+
+
+def reading_guide(portals: Mapping[str, str]) -> list[str]:
+    """Return the lines to print when the study has ended and the portals are still up.
+
+    Args:
+        portals: by hospital, where its portal is.
+    """
+    width = max(len(name) for name in portals)
+    return [
+        "",
+        "[bold]The hospitals' reports, to read and to print (sign in with the account you made):[/bold]",
+        "",
+        *(f"  {name:<{width}}  {address}/reports" for name, address in portals.items()),
+        "",
+        "  Press Ctrl-C to end everything; the files named above stay.",
         "",
     ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from datasites.lifecycle import wait_for_signal
+from orchestrator.demo_guide import reading_guide
 
 
 class DemoView:
@@ -48,6 +52,14 @@ class DemoView:
         if self._bar is None:
             self._bar = self._progress.add_task("Training", total=total)
         self._progress.update(self._bar, completed=done, description=f"Training ({text})")
+
+    def stay(self, result: dict[str, Any], portals: Mapping[str, str]) -> None:
+        """Show what came out and where to read on, and wait until the person ends the demo."""
+        self._progress.stop()
+        self.summary(result)
+        for line in reading_guide(portals):
+            self._console.print(line, soft_wrap=True, highlight=False)
+        wait_for_signal()
 
     def summary(self, result: dict[str, Any]) -> None:
         """Show what came out and what it cost."""

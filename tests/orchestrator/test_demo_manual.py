@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from orchestrator.demo_guide import approval_guide
+from orchestrator.demo_guide import approval_guide, reading_guide
 
 PASSWORD = "the river is cold in march"
 
@@ -24,6 +24,11 @@ def test_the_guide_names_hospital_link_password_rule_and_what_happens_then():
     every = "\n".join(approval_guide({"a": "l", "hospital-b": "m"}, study="pilot", others=0))
     assert "each of these 2 hospitals" in every and "by themselves" not in every
     assert "  a           l" in every
+
+
+def test_the_end_says_where_the_reports_are_and_how_to_leave():
+    text = "\n".join(reading_guide({"a": "http://127.0.0.1:1", "hospital-b": "http://127.0.0.1:2"}))
+    assert "  a           http://127.0.0.1:1/reports" in text and "Ctrl-C" in text
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def manual_demo(tmp_path):
 @pytest.mark.consortium
 @pytest.mark.browser
 @pytest.mark.slow
-def test_a_newcomer_approves_in_under_two_minutes_by_what_the_demo_prints(browser, shoot, manual_demo):
+def test_a_newcomer_approves_in_under_two_minutes_and_prints_the_report(browser, shoot, manual_demo):
     dashboard = manual_demo(r"http://\S+/dashboard/enter\?token=\S+")
     link = manual_demo(r"http://\S+/register\?token=\S+")
     began = time.monotonic()
@@ -76,13 +81,19 @@ def test_a_newcomer_approves_in_under_two_minutes_by_what_the_demo_prints(browse
     page.get_by_role("button", name="Run it").click()
     page.get_by_text("What would leave in a round").wait_for(timeout=60_000)
     shoot(page, "demo-request")
+    portal = page
     page.get_by_label("Your password").fill(PASSWORD)
     page.get_by_role("button", name="Sign and approve").click()
     page.get_by_text("Signed with your key.").wait_for()
     assert time.monotonic() - began < 120
+    page = browser.new_context().new_page()
     page.goto(dashboard)
     page.get_by_role("button", name="Open the dashboard").click()
     page.get_by_role("link", name="cancer-staging").click()
     page.get_by_text("Round 2 of 2").wait_for(timeout=180_000)
     assert page.get_by_role("img").count() >= 1
     shoot(page, "demo-dashboard")
+    portal.goto(manual_demo(r"http://\S+/reports$"))  # the portal is still there when the study has ended
+    report = portal.get_by_role("link", name="Privacy report (PDF)").get_attribute("href")
+    answer = portal.request.get(f"{link.split('/register')[0]}{report}")
+    assert answer.body().startswith(b"%PDF")
