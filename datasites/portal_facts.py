@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from datasites.portal.context import (
     Spending,
     StudyStatus,
 )
+from datasites.reporting import write_reports_apart
 from datasites.sandbox import available_layers
 from privacy.ledger_views import Account, StudyAccount, timeline
 
@@ -41,7 +43,8 @@ def context(datasite: Datasite) -> PortalContext:
         budget=lambda: budget(datasite),
         studies=lambda: studies(datasite),
         reports=lambda: reports(datasite.home.folder / "reports"),
-        dry_run=lambda request: dry_run(datasite, request),
+        dry_run=lambda request, watch: dry_run(datasite, request, watch),
+        write_reports=lambda: write_reports_apart(datasite.home),
         trouble=lambda: datasite.standing.trouble,
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         secure_cookies=config.public_url.startswith("https:") or bool(config.tls_certificate),
@@ -117,11 +120,11 @@ def _study_status(datasite: Datasite, account: Account, study: StudyAccount) -> 
     )
 
 
-def dry_run(datasite: Datasite, request: Request) -> DryRun:
-    """Run one round of a request on the mock part, in the sandbox of the real one."""
+def dry_run(datasite: Datasite, request: Request, watch: Callable[[Path], object]) -> DryRun:
+    """Run one round of a request on the mock part, in the sandbox of the real one; ``watch`` hears where its log is."""
     reference = request.proposal.participant(datasite.site).dataset
     _, folder = datasite.datasets.here(reference.name)
-    trial = datasite.trainer.try_on_mock(request, folder)
+    trial = datasite.trainer.try_on_mock(request, folder, watch=watch)
     return DryRun(
         outcome=trial.outcome.status,
         seconds=trial.outcome.seconds,

@@ -101,7 +101,7 @@ class WorkerPool:
         Returns:
             how it ended; ``result`` is set only with status ``ok``.
         """
-        log = job.output.parent / f"{job.output.name}.log"
+        log = log_of(job)
         started = time.monotonic()
         lines = self._launched(job, log)
         seconds = time.monotonic() - started
@@ -167,6 +167,11 @@ class WorkerPool:
         ours.settimeout(None)
         self._control = ours
         return ours
+
+
+def log_of(job: WorkerJob) -> Path:
+    """Return where a job's standard output and error go, beside its folder of output."""
+    return job.output.parent / f"{job.output.name}.log"
 
 
 def _judged(report: dict[str, Any]) -> tuple[Status, str]:

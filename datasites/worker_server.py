@@ -104,6 +104,7 @@ def _become_worker(launch: Launch, job: int, log: int, report: int) -> NoReturn:
         for source, target in ((job, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         close_descriptors((report,))
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # people watch a dry run's log grow
         limits = launch.limits
         layers = confine(
             Confinement(

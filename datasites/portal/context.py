@@ -115,7 +115,9 @@ class PortalContext:
         budget: the ledger's lines.
         studies: studies that run or ran here.
         reports: reports that may be downloaded.
-        dry_run: one round of a request on the mock data, in the sandbox; may take a minute.
+        write_reports: writes the reports as of now; takes some seconds.
+        dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It is told whom to tell
+            where the log grows meanwhile.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
         trouble: why this datasite does no work at all; empty while it does.
@@ -133,8 +135,9 @@ class PortalContext:
     budget: Callable[[], tuple[BudgetLine, ...]]
     studies: Callable[[], tuple[StudyStatus, ...]]
     reports: Callable[[], tuple[ReportFile, ...]]
-    dry_run: Callable[[Request], DryRun]
+    dry_run: Callable[[Request, Callable[[Path], object]], DryRun]
     layers: Callable[[], Mapping[str, bool]]
+    write_reports: Callable[[], object] = lambda: None
     environment: Callable[[], Environment] = current_environment
     trouble: Callable[[], str] = lambda: ""
     secure_cookies: bool = False

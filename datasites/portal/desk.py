@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import asdict
 
 from starlette.exceptions import HTTPException
@@ -30,6 +31,7 @@ class Desk:
         self.journal = JournalView(context.journal)
         self.studies: Fresh[tuple[StudyStatus, ...]] = Fresh(context.studies, seconds=_SECONDS)
         self.budget: Fresh[tuple[BudgetLine, ...]] = Fresh(context.budget, seconds=_SECONDS)
+        self._writing = threading.Lock()
         self._costs: dict[str, Fresh[CostPreview | None]] = {}
 
     def find(self, proposal_hash: str) -> Request:
@@ -97,6 +99,19 @@ class Desk:
         account = self.context.accounts.register(token, name, password, now=self.context.clock())
         self.context.journal.append("account-created", asdict(account))
         return account
+
+    def write_reports(self) -> None:
+        """Write the reports as of now, one writer at a time.
+
+        Raises:
+            Refused: they are being written.
+        """
+        if not self._writing.acquire(blocking=False):
+            raise Refused("the reports are being written already; look again in a moment")
+        try:
+            self.context.write_reports()
+        finally:
+            self._writing.release()
 
     def confirm(self, public_key: str, person: Account) -> None:
         """Confirm the key of a party of one of the studies here.

@@ -118,6 +118,14 @@ def confirm(desk: DeskHere, caller: FormReviewer, public_key: Secret) -> Respons
     return RedirectResponse("/fingerprints?said=confirmed", 303)
 
 
+@router.post("/reports")
+def write_reports(desk: DeskHere, caller: Reader, csrf: Secret) -> Response:
+    """Write the reports as of now; whoever may read may ask for them."""
+    check_csrf(caller, csrf)
+    desk.write_reports()
+    return RedirectResponse("/reports?said=written", 303)
+
+
 @router.post("/people")
 def invite(request: Request, desk: DeskHere, caller: FormReviewer, role: Annotated[Role, Form()]) -> Response:
     """Make a one-time link for somebody; only a steward may."""

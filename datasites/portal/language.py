@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Sequence
 
 from datasites.approval_checks import parse_time
 from datasites.contract import Proposal
+from datasites.odds import certainty
 from datasites.portal.context import CostPreview
 from datasites.portal.pictures import number
+from datasites.released_numbers import expected_names
 
 _TASKS = {
     "I-II": "tells stage I from stage II",
@@ -16,6 +19,12 @@ _TASKS = {
     "ordinal": "orders stages I, II and III or later",
 }
 _MODALITIES = {"mrna": "gene expression", "image": "slide features", "clinical": "clinical facts"}
+STUDY_STATES = {
+    "waiting": "Approved here. Training begins when all hospitals of the study have approved.",
+    "finished": "All rounds are done. Nothing more is computed on these patients for this study.",
+    "stopped": "The approval was taken back or does not hold any more: no further round runs here.",
+}
+_NAMED_ROUNDS = 6
 _STATES = {
     "pending": "waiting for a decision",
     "changes-requested": "changes asked for",
@@ -45,6 +54,11 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. Epsilon {number(cost.before)} is "
             f"spent so far; after the study it would be at most {number(cost.after)} of {number(cost.cap)}."
         )
+    sentences.append(
+        f"The trained model goes to {listed(proposal.custody.downloaders)}, who may keep it for "
+        f"{proposal.custody.retention_days} days ({proposal.custody.licence}). Legal basis: {proposal.legal_basis}"
+        f"{'' if proposal.legal_basis.endswith('.') else '.'}"
+    )
     code = (
         "The code is our own, reviewed and selected by a specification."
         if proposal.plan.kind == "declarative"
@@ -64,6 +78,42 @@ def _noise_sentence(proposal: Proposal) -> str:
         f"The noise is shared: each hospital adds a part. The cost below counts the orchestrator and "
         f"{proposal.colluders} dishonest hospital{'' if proposal.colluders == 1 else 's'} working together."
     )
+
+
+def meaning(cost: CostPreview) -> tuple[str, ...]:
+    """Return what the cost means for one patient: how sure somebody could be who sees everything that leaves."""
+    if not math.isfinite(cost.after):
+        return ("There would be no bound on what everything that leaves may tell about a single patient.",)
+    return (
+        "Take somebody who thinks it as likely as not (50 %) that a certain patient is in this data, and who sees "
+        f"everything that leaves. Before this study they can become at most {certainty(cost.before)} sure, after it "
+        f"at most {certainty(cost.after)}; at the cap it is {certainty(cost.cap)}. This is the worst case, whatever "
+        f"else they know; it fails with probability {cost.delta:g} at most.",
+    )
+
+
+def released(proposal: Proposal, site: str) -> tuple[str, ...]:
+    """Return which noised numbers leave unencrypted in which rounds, one sentence each without its full stop."""
+    mechanism, every = proposal.mechanism, range(1, proposal.rounds + 1)
+    kinds = (
+        ("loss.", mechanism.losses, mechanism.releases_losses, "sums of the model's losses over the patients"),
+        ("score.", mechanism.evaluation, mechanism.releases_evaluation, "counts of validation patients by score"),
+    )
+    found = []
+    for start, release, releases, what in kinds:
+        rounds = [number for number in every if release is not None and releases(number)]
+        if rounds:
+            count = sum(name.startswith(start) for name in expected_names(proposal, site, rounds[0]))
+            found.append(f"{count} noised {what}, in {_rounds(rounds)}")
+    return tuple(found)
+
+
+def _rounds(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"round {numbers[0]}"
+    if len(numbers) <= _NAMED_ROUNDS:
+        return f"rounds {listed([str(n) for n in numbers])}"
+    return f"{len(numbers)} rounds from {numbers[0]} to {numbers[-1]}"
 
 
 def state(name: str) -> str:

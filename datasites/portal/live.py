@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from datasites.approval_records import Request as ReviewRequest
 from datasites.portal.context import DryRun, PortalContext
 from privacy.errors import Refused, TesseraError
 from privacy.journal import Entry, Journal
+
+_LOG_BYTES = 20_000
 
 
 class JournalView:
@@ -38,12 +42,13 @@ class JournalView:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialState:
-    """A dry run of one request: not yet, running, ended with a result, or failed to run at all."""
+    """A dry run of one request: not yet, running (with its log so far), ended, or failed to run at all."""
 
     state: Literal["none", "running", "done", "failed"] = "none"
     since: str = ""
     result: DryRun | None = None
     problem: str = ""
+    log: str = ""
 
     @property
     def passed(self) -> bool:
@@ -59,10 +64,13 @@ class DryRuns:
         self._context = context
         self._lock = threading.Lock()
         self._states: dict[str, TrialState] = {}
+        self._logs: dict[str, Path] = {}
 
     def state(self, proposal_hash: str) -> TrialState:
         """Return how the dry run of a request stands."""
-        return self._states.get(proposal_hash, TrialState())
+        state = self._states.get(proposal_hash, TrialState())
+        log = self._logs.get(proposal_hash)
+        return replace(state, log=_tail(log)) if state.state == "running" and log is not None else state
 
     def start(self, request: ReviewRequest) -> None:
         """Begin a dry run in the background.
@@ -93,10 +101,19 @@ class DryRuns:
     def _run(self, request: ReviewRequest) -> None:
         state = self._states[request.proposal_hash]
         try:
-            ended = replace(state, state="done", result=self._context.dry_run(request))
+            watch = partial(self._logs.__setitem__, request.proposal_hash)
+            ended = replace(state, state="done", result=self._context.dry_run(request, watch))
         except TesseraError as error:
             ended = replace(state, state="failed", problem=str(error))
         except BaseException:
             self._states[request.proposal_hash] = replace(state, state="failed", problem="it could not be run")
             raise
         self._states[request.proposal_hash] = ended
+
+
+def _tail(path: Path) -> str:
+    """Return the end of a log that still grows, or nothing when it is not there yet or no more."""
+    try:
+        return path.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+    except OSError:
+        return ""

@@ -15,12 +15,12 @@ from datasites.findings import Finding, find
 from datasites.portal.access import Context, DeskHere, Reader
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.desk import Desk
-from datasites.portal.language import modality, summary
+from datasites.portal.language import STUDY_STATES, meaning, modality, released, summary
 from datasites.portal.pictures import cost_picture, timeline_picture
 from datasites.portal.rendering import page
 from datasites.portal.shapes import Hash
 from datasites.portal.streams import mark
-from privacy.errors import TesseraError
+from privacy.errors import InvalidInput, TesseraError
 
 router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 50
@@ -84,7 +84,7 @@ def request_events(request: Request, proposal_hash: Hash, desk: DeskHere, _: Rea
 def studies(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
     """Studies and their rounds."""
     shown = desk.studies()
-    return page(request, "studies.html", studies=shown, seen=mark(shown))
+    return page(request, "studies.html", studies=shown, seen=mark(shown), explained=STUDY_STATES)
 
 
 @router.get("/studies/events")
@@ -216,6 +216,8 @@ def show_request(
         differences=desk.differences(found)[:5],
         findings=findings,
         flags=_flags(findings),
+        released=_released(desk, found),
+        meaning=meaning(cost) if cost else (),
         trial=trial,
         seen=mark(trial),
         blocks=blocks,
@@ -239,6 +241,13 @@ def _comparison(desk: Desk, found: ReviewRequest) -> dict[str, Any]:
             del value[field]
     diffs = code_diff((earlier.folder, earlier.proposal.plan.code), (found.folder, found.proposal.plan.code))
     return {"earlier": earlier, "facts": facts_diff(before, now), "diffs": diffs}
+
+
+def _released(desk: Desk, found: ReviewRequest) -> tuple[str, ...]:
+    try:
+        return released(found.proposal, desk.context.site)
+    except InvalidInput as error:  # an evaluation that is charged for less than it would release
+        return (str(error),)
 
 
 def _flags(findings: tuple[Finding, ...]) -> dict[tuple[str, int], str]:
@@ -270,7 +279,16 @@ def _verified(desk: Desk) -> str:
 
 
 def _readable(section: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), _plain(value)) for key, value in section.items()]
+    return [_with_unit(key, value) for key, value in section.items()]
+
+
+def _with_unit(key: str, value: Any) -> tuple[str, str]:
+    name, _, unit = key.rpartition("_")
+    if unit == "bytes":
+        return name.replace("_", " "), f"{value / 2**20:,.0f} MiB"
+    if unit in ("seconds", "days"):
+        return name.replace("_", " "), f"{_plain(value)} {unit}"
+    return key.replace("_", " "), _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -29,6 +29,7 @@ SAID = {
     "asked": "Asked. The scientist will read your question.",
     "revoked": "Revoked. The study stops here before its next round.",
     "confirmed": "Confirmed and written into the journal.",
+    "written": "The reports are those of this moment.",
     "welcome": "Your account is made. Keep your password: nobody can restore it.",
 }
 _TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn", "denied": "bad", "revoked": "bad"}

@@ -37,13 +37,14 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The first page: what an ethics board has to know."""
+    """The first page: what an ethics board has to know; ``left`` says what left the hospital, why and to whom."""
 
     verdict: str
     tone: Tone
     sentences: tuple[str, ...]
     figures: tuple[Figure, ...]
     limits: tuple[str, ...]
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ def _over_time(population: PopulationReport) -> Picture:
     axes.step(times, spent, where="post", color=SPENT, linewidth=2.2, marker="o", markersize=3.5, label="spent")
     axes.step(times, caps, where="post", color=CAP, linewidth=1.6, linestyle=(0, (1, 1)), label="cap")
     axes.set_ylabel("epsilon")
+    axes.set_xlabel("time (UTC)")
     axes.set_ylim(bottom=0)
     _dates(axes)
     axes.legend(loc="upper left", frameon=False, ncols=3, bbox_to_anchor=(0, 1.16))
@@ -111,12 +112,18 @@ def new_axes(height_inches: float) -> tuple[Any, Any]:
     return figure, axes
 
 
+# by the step of the axis: year, month, day, hour, minute, second
+_WHEN = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
+
+
 def _dates(axes: Any) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator: Any = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(
+        ConciseDateFormatter(locator, formats=_WHEN, zero_formats=["", *_WHEN[:2], "%d %b", *_WHEN[4:]])
+    )  # type: ignore[no-untyped-call]
 
 
 def to_svg(figure: Any) -> bytes:

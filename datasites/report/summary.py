@@ -17,6 +17,8 @@ from datasites.report.facts import (
     Tone,
 )
 
+_STUDIES_IN_FULL = 3
+
 
 def summarise(
     populations: Sequence[PopulationReport],
@@ -33,6 +35,7 @@ def summarise(
         tone=tone,
         sentences=tuple(_sentences(populations, studies, by_hand)),
         figures=_figures(populations, studies, denied, by_hand, chains),
+        left=tuple(_left(studies, releases, by_hand)),
         limits=words.limits(
             free_python=any("honest" in w for s in studies for w in s.warnings),
             shared=any(s.without_colluders is not None for s in studies),
@@ -130,6 +133,34 @@ def _sentences(
     if by_hand:
         said.append(f"Released by hand, outside every figure here: {', '.join(line.name for line in by_hand)}.")
     return said
+
+
+def _left(studies: Sequence[StudyReport], releases: Sequence[ReleaseLine], by_hand: Sequence[ReleaseLine]) -> list[str]:
+    """Return what left the hospital, why and to whom; the newest studies in full, so that it stays one page."""
+    active = [study for study in studies if study.rounds_charged]
+    said = [] if by_hand else ["Patients' records stayed in this hospital; the software sends none."]
+    if len(active) > _STUDIES_IN_FULL:
+        said.append(f"Updates of {len(active)} studies, the newest {_STUDIES_IN_FULL} of which are:")
+    said += [_study_left(study) for study in active[-_STUDIES_IN_FULL:]]
+    counted = len(releases) - len(by_hand)
+    if counted:
+        said.append(f"{counted} noised count{'s' * (counted != 1)} of patients, part of the figures above.")
+    if by_hand:
+        said.append(f"By hand, outside every figure: {', '.join(line.name for line in by_hand)}.")
+    return said
+
+
+def _study_left(study: StudyReport) -> str:
+    others = sum(party.role == "hospital" for party in study.parties) - 1
+    keyholder = next((party.institution for party in study.parties if party.role == "keyholder"), "")
+    said = f"{study.study}: one noised, encrypted update of a model in each of {study.rounds_charged} rounds"
+    numbers = sum(bool(line.releases) for line in study.rounds)
+    if numbers:
+        said += f" (with noised losses or scores in {numbers} of them)"
+    if keyholder:
+        said += f"; only its sum with those of other hospitals ({others} take part) was decrypted, by {keyholder}"
+    said += f". Legal basis: {study.legal_basis.rstrip('.')}." if study.legal_basis else "."
+    return f"{said} Custody: {study.custody}." if study.custody else said
 
 
 def _datasets(population: PopulationReport) -> str:

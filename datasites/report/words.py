@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from datasites.contract import Proposal
+from datasites.odds import certainty
 from datasites.report.facts import Epsilon, Exposure, Term
 from privacy.mechanism import Mechanism
 
@@ -89,11 +90,9 @@ def odds(epsilon: float | None, delta: float) -> str:
         return "There is no bound on what everything that left may tell about a single patient."
     if epsilon == 0:
         return "Nothing that depends on a single patient has left the hospital."
-    percent = 100 / (1 + math.exp(-epsilon))
-    certainty = f"{percent:.0f} %" if percent < 99 else f"{percent:.2f} %" if percent < 99.99 else "almost certainty"
     return (
         f"Somebody who gives even odds (50 %) that a certain patient is in the data, and then sees everything that has "
-        f"left, can become at most {certainty} sure of it, but for a failure probability of {small(delta)}."
+        f"left, can become at most {certainty(epsilon)} sure of it, but for a failure probability of {small(delta)}."
     )
 
 

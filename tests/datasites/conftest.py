@@ -211,7 +211,7 @@ def make_context(
             ),
         ),
         reports=lambda: (ReportFile(name=report.name, title="Privacy report", path=report, created=now.isoformat()),),
-        dry_run=lambda _: DryRun(
+        dry_run=lambda _request, _watch: DryRun(
             outcome="ok",
             seconds=0.2,
             memory_bytes=10**8,

@@ -1,17 +1,21 @@
 """The pages without a browser: everybody reads, forms need their token, and nothing from outside is printed raw."""
 
+import math
 import re
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 
+from datasites.odds import certainty
 from datasites.portal.app import create_portal
 from datasites.portal.code_view import facts_diff, side_by_side
 from datasites.portal.context import BudgetLine, CostPreview, Spending
-from datasites.portal.language import summary
+from datasites.portal.language import meaning, summary
 from datasites.portal.pictures import cost_picture, timeline_picture
+from privacy.mechanism import HistogramRelease, LossRelease
 
 PASSWORD = "correct horse battery staple"
 HTML = {"accept": "text/html"}
@@ -118,6 +122,73 @@ def test_a_dry_run_is_started_and_its_result_shown(portal, desk, new_proposal):
         page = portal.get(f"/requests/{proposal_hash}").text
     assert "float32 [6]" in page
     assert "line one" in page
+
+
+def test_the_log_of_a_dry_run_grows_on_the_page_while_it_runs(desk, new_context, new_proposal, tmp_path):
+    log, go_on = tmp_path / "out.log", threading.Event()
+    context = new_context(desk)
+    ended = context.dry_run(None, print)
+
+    def slow(_request, watch):
+        watch(log)
+        log.write_text("step 1\n")
+        go_on.wait(20)
+        return ended
+
+    proposal_hash = desk.submit(new_proposal())
+    with TestClient(create_portal(replace(context, dry_run=slow)), headers=HTML) as portal:
+        csrf = sign_in(portal)
+        portal.post(f"/requests/{proposal_hash}/dry-run", data={"csrf": csrf})
+        assert _until(portal, proposal_hash, "step 1").count("Log so far") == 1
+        log.write_text("step 1\nstep 2 <b>\n")
+        assert "step 2 &lt;b&gt;" in _until(portal, proposal_hash, "step 2")
+        log.unlink()
+        go_on.set()
+        assert "Log so far" not in _until(portal, proposal_hash, "What would leave in a round")
+
+
+def _until(portal, proposal_hash: str, text: str) -> str:
+    for _ in range(200):
+        page = portal.get(f"/requests/{proposal_hash}").text
+        if text in page:
+            return page
+        time.sleep(0.02)
+    raise AssertionError(f"the page never said {text}")
+
+
+def test_the_request_says_what_its_epsilon_means_and_who_gets_the_model(portal, desk, new_proposal):
+    mechanism = replace(
+        new_proposal().mechanism,
+        losses=LossRelease(every_rounds=2, bound=2.0, noise_multiplier=25.0),
+        evaluation=HistogramRelease(every_rounds=5, noise_multiplier=20.0),
+    )
+    proposal_hash = desk.submit(new_proposal(mechanism=mechanism))
+    sign_in(portal)
+    page = portal.get(f"/requests/{proposal_hash}").text
+    assert "at most 73 % sure, after it at most 98 %; at the cap it is almost certainty" in page
+    assert "goes to dr-weber, who may keep it for 365 days (research only). Legal basis: DPIA 2026-017" in page
+    assert "noised sums of the model&#39;s losses over the patients, in rounds 2 and 4" in page
+    assert "64 noised counts of validation patients by score, in round 5" in page
+
+
+def test_an_infinite_cost_is_no_bound_in_words():
+    cost = CostPreview(
+        population="p", delta=1e-5, cap=math.inf, before=1, cost=math.inf, after=math.inf, accountant="RDP", fits=True
+    )
+    assert "no bound" in meaning(cost)[0]
+    assert certainty(0.0) == "50 %"
+    assert certainty(math.inf) == "completely"
+
+
+def test_whoever_reads_may_have_the_reports_written_now(desk, new_context):
+    written = []
+    context = replace(new_context(desk), write_reports=lambda: written.append(1))
+    with TestClient(create_portal(context), headers=HTML) as portal:
+        csrf = sign_in(portal, "otto")
+        assert portal.post("/reports", data={"csrf": "another"}).status_code == 403
+        answer = portal.post("/reports", data={"csrf": csrf})
+        assert answer.url.path == "/reports" and "those of this moment" in answer.text
+    assert written == [1]
 
 
 def test_a_second_version_is_compared_with_the_approved_one(portal, desk, new_proposal):

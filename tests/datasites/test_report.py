@@ -133,6 +133,10 @@ def test_the_report_tells_the_whole_story(story: Story) -> None:
     assert [r.guarantee for r in report.releases] == ["noised and charged"]
     assert all(chain.holds and chain.countersigned_heads == 15 for chain in report.chains)
     assert report.watermarks == ()
+    left = " ".join(report.summary.left)
+    assert "one noised, encrypted update of a model in each of 10 rounds (with noised losses or scores in 5" in left
+    assert "(2 take part) was decrypted, by Notary office" in left and "1 noised count of patients" in left
+    assert "Legal basis: DPIA 2026-017" in left and "dr-weber may have the model" in left
 
 
 def test_every_epsilon_says_at_what_against_whom_and_by_which_accountant(story: Story) -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import textwrap
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def pool():
 def trial(pool, dataset, new_desk, new_proposal, tmp_path):
     """Submits a plan of free Python and runs it on the mock data."""
 
-    def run(code: dict[str, bytes], limits: SandboxPolicy | None = None):
+    def run(code: dict[str, bytes], limits: SandboxPolicy | None = None, watch=lambda _log: None):
         desk = new_desk("[study]\nallow_free_python = true", name=f"desk{len(list(tmp_path.iterdir()))}")
         block = Block(name="all", modality=None, length=7, parameters=("layer.weight", "layer.bias"))
         proposal = new_proposal(code=code, kind="python", blocks=(block,))
@@ -100,7 +101,7 @@ def trial(pool, dataset, new_desk, new_proposal, tmp_path):
         trainer = SandboxedTrainer(site="alba", pool=pool, folder=tmp_path / "jobs", code_of=lambda _: request.folder)
         usual, pool.limits = pool.limits, limits or pool.limits
         try:
-            return trainer.try_on_mock(request, dataset)
+            return trainer.try_on_mock(request, dataset, watch=watch)
         finally:
             pool.limits = usual
 
@@ -167,6 +168,23 @@ def test_a_worker_that_sleeps_for_ever_is_ended(trial):
     assert result.outcome.status == "timed-out"
     assert result.outcome.seconds < 5
     assert works(trial)
+
+
+def test_what_a_plan_prints_can_be_read_while_it_runs(trial):
+    seen: list[str] = []
+
+    def follow(log: Path) -> None:
+        def look() -> None:
+            deadline = time.monotonic() + 20
+            while "hello" not in "".join(seen) and time.monotonic() < deadline:
+                seen.append(log.read_text() if log.exists() else "")
+                time.sleep(0.02)
+
+        threading.Thread(target=look, daemon=True).start()
+
+    result = trial(attack("print('hello from the plan')\nimport time\ntime.sleep(1)"), watch=follow)
+    assert result.outcome.status == "ok"
+    assert "hello from the plan" in seen[-1]
 
 
 def test_a_crash_is_reported_and_the_server_lives(trial):
