@@ -125,6 +125,7 @@ def heads_seen_by(peer_folder: Path, *, owner: str, name: str | None = None) -> 
 
 
 def _check_file(path: Path, purpose: Purpose, public_key: str | None) -> tuple[ChainFacts, list[Entry], list[str]]:
+    noted = _noted_head(path)  # before the copy: a running role may add entries meanwhile, and never takes one away
     with tempfile.TemporaryDirectory() as scratch:
         copy = _copy(path, Path(scratch))
         structure = list(_structure_problems(copy))
@@ -138,7 +139,7 @@ def _check_file(path: Path, purpose: Purpose, public_key: str | None) -> tuple[C
             chain.close()
     if owner != chain.public_key:
         found.insert(0, f"expected the chain of {owner[:12]}, got that of {chain.public_key[:12]}")
-    found += _head_file_problems(path, purpose, owner, rows)
+    found += _head_file_problems(noted, purpose, owner, rows)
     if purpose == "ledger" and not found:
         found += _balance_problems(entries)
     last = rows[-1] if rows else None
@@ -165,12 +166,20 @@ def _structure_problems(path: Path) -> Iterator[str]:
         connection.close()
 
 
-def _head_file_problems(path: Path, purpose: Purpose, owner: str, rows: list[tuple[Any, ...]]) -> list[str]:
+def _noted_head(path: Path) -> bytes | None:
+    """Return what lies in the head file of the chain at ``path``, or None where there is none."""
+    try:
+        return head_file(path).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _head_file_problems(noted: bytes | None, purpose: Purpose, owner: str, rows: list[tuple[Any, ...]]) -> list[str]:
     """The head file is behind the chain after a crash, never ahead of it: then entries were lost or cut off."""
-    if not head_file(path).exists():
+    if noted is None:
         return ["its head file is missing"] if rows else []
     try:
-        head = Head(**json.loads(head_file(path).read_bytes()))
+        head = Head(**json.loads(noted))
         head.check()
     except (TesseraError, ValueError, TypeError, AttributeError) as error:
         return [f"its head file is damaged: {error}"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from privacy import verification
 from privacy.chain import head_file, problems
 from privacy.identity import Identity
 from privacy.journal import Journal
@@ -85,6 +86,20 @@ def test_a_folder_in_use_holds(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite", IDENTITY)
     ledger.register_dataset("brca", 1, ["00" * 16])
     assert verify_folder(tmp_path).holds  # its entries lie in the write-ahead log
+
+
+def test_an_entry_added_during_the_check_is_no_finding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(folder / "journal.sqlite", IDENTITY)
+
+    def copy_while_the_role_works(path: Path, scratch: Path) -> Path:
+        copied = copy(path, scratch)
+        journal.append("meanwhile", {"file": path.name})
+        return copied
+
+    copy = verification._copy
+    monkeypatch.setattr(verification, "_copy", copy_while_the_role_works)
+    assert verify_folder(folder).findings == ()
+    journal.close()
 
 
 def test_an_empty_folder_and_another_owner_do_not_hold(folder: Path, tmp_path: Path) -> None:
