@@ -121,9 +121,9 @@ def _dates(axes: Any) -> None:
 
     locator: Any = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(
-        ConciseDateFormatter(locator, formats=_WHEN, zero_formats=["", *_WHEN[:2], "%d %b", *_WHEN[4:]])
-    )  # type: ignore[no-untyped-call]
+    zeros = ["", *_WHEN[:2], "%d %b", *_WHEN[4:]]
+    formatter: Any = ConciseDateFormatter(locator, formats=_WHEN, zero_formats=zeros)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(formatter)
 
 
 def to_svg(figure: Any) -> bytes:
