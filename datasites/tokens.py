@@ -130,7 +130,7 @@ class TokenVerifier:
         ):
             if not _same(got, expected):
                 raise Refused(f"expected a token for this {name}, got one for another {name}")
-        if abs(clock - token.issued_ms / 1000) > self._lifetime_seconds:
+        if abs(int(1000 * clock) - token.issued_ms) > 1000 * self._lifetime_seconds:
             raise Refused(f"expected a token at most {self._lifetime_seconds:g} s old; check the clocks of both sides")
         verify(token.caller, _KIND, asdict(token), signature)
         if self._admits is not None and not self._admits(token.caller):

@@ -111,7 +111,7 @@ def _target(request: Request) -> str:
 
 async def _body(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "0")
-    if not declared.isascii() or not declared.isdigit() or int(declared) > max_bytes:
+    if len(declared) > 18 or not declared.isascii() or not declared.isdigit() or int(declared) > max_bytes:
         raise InvalidInput(f"expected a body of at most {max_bytes} bytes, got {declared[:20]}")
     if hasattr(request, "_body"):
         return await request.body()

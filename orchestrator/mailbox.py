@@ -18,20 +18,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from datasites.contract import Party
-from datasites.letters import Box, Place, check_participant, open_letter
+from datasites.letters import Box, Place, check_file_name, check_participant, open_letter
+from orchestrator.description import BINARY_ANSWER, BINARY_BODY, body_of, checked_body
 from orchestrator.mailbox_store import Item, MailboxStore
-from privacy.errors import InvalidInput, Refused
+from privacy.errors import Refused
 
 MAX_WAIT_SECONDS = 60.0
 NEWS_PER_ANSWER = 2000
-M = TypeVar("M", bound=BaseModel)
 _SHAREABLE = ("version", "collection")
 
 
@@ -61,7 +61,7 @@ class Sharing(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     box: Box
-    folder: str = ""
+    folder: str = Field("", max_length=200)
     readers: list[str] = Field(max_length=1000)
 
 
@@ -116,7 +116,7 @@ def create_mailbox_router(
     router = APIRouter(prefix="/mailbox", tags=["mailbox"])
     bell = bell or Bell()
 
-    @router.put("/letter")
+    @router.put("/letter", openapi_extra=BINARY_BODY)
     async def put(
         request: Request, where: PlaceQuery = Query(), caller: Party = Depends(authenticate_letter or authenticate)
     ) -> dict[str, int]:
@@ -131,7 +131,9 @@ def create_mailbox_router(
         bell.ring()
         return {"sequence": sequence}
 
-    @router.get("/letter", response_class=Response)
+    @router.get(
+        "/letter", response_class=Response, responses={**BINARY_ANSWER, 204: {"description": "there is no letter here"}}
+    )
     async def get(where: PlaceQuery = Query(), caller: Party = Depends(authenticate)) -> Response:
         place = where.place()
         if not may_read(store, caller.name, place):
@@ -139,19 +141,21 @@ def create_mailbox_router(
         letter = await run_in_threadpool(store.get, place)
         return Response(letter, media_type="application/octet-stream", status_code=204 if letter is None else 200)
 
-    @router.post("/remove")
+    @router.post("/remove", openapi_extra=body_of(Removal))
     async def remove(request: Request, caller: Party = Depends(authenticate)) -> None:
-        places = [where.place() for where in _parse(Removal, await request.body()).places]
+        places = [where.place() for where in checked_body(Removal, await request.body()).places]
         if any(place.owner != caller.name for place in places):
             raise Refused("only the owner of a mailbox removes letters from it")
         await run_in_threadpool(store.remove, places)
         bell.ring()
 
-    @router.post("/share")
+    @router.post("/share", openapi_extra=body_of(Sharing))
     async def share(request: Request, caller: Party = Depends(authenticate)) -> None:
-        sharing = _parse(Sharing, await request.body())
+        sharing = checked_body(Sharing, await request.body())
         if sharing.box not in _SHAREABLE:
             raise Refused(f"only {' and '.join(_SHAREABLE)} can be shared, not {sharing.box}")
+        if sharing.folder:
+            check_file_name(sharing.folder)
         readers = [check_participant(reader) for reader in sharing.readers]
         await run_in_threadpool(store.share, caller.name, sharing.box, sharing.folder, readers)
         bell.ring()
@@ -185,15 +189,6 @@ async def _await_news(store: MailboxStore, bell: Bell, reader: str, since: int, 
             return items
         with suppress(TimeoutError):
             await asyncio.wait_for(ring.wait(), remaining)
-
-
-def _parse(kind: type[M], body: bytes) -> M:
-    # read here and not by FastAPI, which would take in a body of any length before the caller is known
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _plain(item: Item) -> list[Any]:

@@ -22,6 +22,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
 
@@ -76,6 +77,10 @@ def install_problem_handlers(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first.get("loc", ()))
         return problem(422, "invalid-input", f"{where}: {first.get('msg', 'malformed request')}")
 
+    async def gone(_: Request, __: Exception) -> JSONResponse:
+        return problem(400, "invalid-input", "the connection ended before the whole request was here")
+
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(TesseraError, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, malformed)

@@ -37,6 +37,18 @@ from datasites.roster import Roster
 from orchestrator.authentication import Authenticator, StreamedCall
 from orchestrator.blob_access import require_readable
 from orchestrator.board import Board
+from orchestrator.description import (
+    BINARY_ANSWER,
+    BINARY_BODY,
+    ERRORS,
+    REGISTRATION_BODY,
+    SIGNED_BODY,
+    Digest,
+    RoundNumber,
+    StudyName,
+    StudyRegistration,
+    checked_body,
+)
 from orchestrator.heads import shown_heads
 from orchestrator.mailbox import Bell, create_mailbox_router
 from orchestrator.mailbox_store import MailboxStore
@@ -122,7 +134,10 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
         yield
         await service.close()
 
-    app = FastAPI(title="Tessera orchestrator", lifespan=lifespan)
+    # no pages of documentation: they would load foreign scripts into the dashboard's origin
+    app = FastAPI(
+        title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
+    )
     install_problem_handlers(app)
     authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
     letters = MailboxStore(mailbox_folder)
@@ -168,27 +183,27 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
 
         return Depends(authenticate.up_to(allowed))
 
-    @app.get("/blobs/{digest}")
-    async def blob(digest: str, party: Party = caller) -> FileResponse:
+    @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
+    async def blob(digest: Digest, party: Party = caller) -> FileResponse:
         if party.public_key != service.roster.orchestrator.public_key:
             await asyncio.to_thread(require_readable, service.store, party.name, digest)
         return _Blob(service.store.blob_path(digest), media_type="application/octet-stream")
 
-    @app.put("/blobs/{digest}", dependencies=[ours(_MODEL_BYTES, "store models")])
-    async def put_blob(digest: str, request: Request) -> dict[str, str]:
+    @app.put("/blobs/{digest}", openapi_extra=BINARY_BODY, dependencies=[ours(_MODEL_BYTES, "store models")])
+    async def put_blob(digest: Digest, request: Request) -> dict[str, str]:
         data = await request.body()
         if sha256_hex(data) != digest:
             raise InvalidInput("the body's hash differs from the address it was put at")
         return {"hash": service.store.put_blob(data)}
 
-    @app.post("/studies", dependencies=[ours(_PROPOSAL_BYTES, "register studies")])
+    @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[ours(_PROPOSAL_BYTES, "register studies")])
     async def add_study(request: Request) -> dict[str, str]:
-        body = await request.json()
-        signed = parse(Signed, body["proposal"])
+        registration = checked_body(StudyRegistration, await request.body())
+        signed = parse(Signed, registration.proposal)
         proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
-        service.store.blob_path(str(body["model_hash"]))
+        service.store.blob_path(registration.model_hash)
         service.store.add_study(proposal.study, signed)
-        service.store.put_document(proposal.study, 0, "initial", {"model_hash": str(body["model_hash"])})
+        service.store.put_document(proposal.study, 0, "initial", {"model_hash": registration.model_hash})
         service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})
         service.start(proposal.study)
         return {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
@@ -202,19 +217,19 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         return await asyncio.to_thread(shown_heads, service.store, party.name)
 
     @app.get("/studies/{study}")
-    async def study(study: str, party: Party = caller) -> dict[str, Any]:
+    async def study(study: StudyName, party: Party = caller) -> dict[str, Any]:
         return study_status(service.store, study, party.name)
 
     @app.post("/studies/{study}/resume")
-    async def resume(study: str, party: Party = caller) -> dict[str, str]:
+    async def resume(study: StudyName, party: Party = caller) -> dict[str, str]:
         _only(party, service.roster.orchestrator, "resume studies")
         service.store.set_state(study, "waiting")
         service.start(study)
         return {"study": study, "state": "waiting"}
 
-    @app.post("/studies/{study}/approvals")
-    async def approve(study: str, request: Request, party: Party = caller) -> dict[str, str]:
-        signed = parse(Signed, await request.json())
+    @app.post("/studies/{study}/approvals", openapi_extra=SIGNED_BODY)
+    async def approve(study: StudyName, request: Request, party: Party = caller) -> dict[str, str]:
+        signed = parse(Signed, await request.body())
         runner = service.runner(study)
         participant = runner.proposal.participant(party.name)
         approval = open_sealed(signed, "approval", participant.public_key, Approval)
@@ -239,8 +254,10 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
 
     keyholder = Depends(authenticate.up_to(from_keyholder))
 
-    @app.put("/studies/{study}/rounds/{number}/key")
-    async def put_key(study: str, number: int, request: Request, party: Party = keyholder) -> dict[str, str]:
+    @app.put("/studies/{study}/rounds/{number}/key", openapi_extra=BINARY_BODY)
+    async def put_key(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
+    ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
         key = open_sealed(signed, "round-key", runner.proposal.keyholder.public_key, RoundKey)
@@ -253,9 +270,9 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         runner.wake()
         return {"key_hash": key.key_hash}
 
-    @app.put("/studies/{study}/rounds/{number}/update")
+    @app.put("/studies/{study}/rounds/{number}/update", openapi_extra=BINARY_BODY)
     async def put_update(
-        study: str, number: int, request: Request, call: StreamedCall = Depends(authenticate.streamed)
+        study: StudyName, number: RoundNumber, request: Request, call: StreamedCall = Depends(authenticate.streamed)
     ) -> dict[str, str]:
         runner = service.runner(study)
         headers: list[UpdateHeader] = []
@@ -269,11 +286,11 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
             await runner.receive_update(upload, headers[0])
         return {"body_hash": headers[0].body_hash}
 
-    @app.post("/studies/{study}/rounds/{number}/attestation")
-    async def attest(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+    @app.post("/studies/{study}/rounds/{number}/attestation", openapi_extra=SIGNED_BODY)
+    async def attest(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
         runner = service.runner(study)
         participant = runner.proposal.participant(party.name)
-        signed = parse(Signed, await request.json())
+        signed = parse(Signed, await request.body())
         attestation = open_sealed(signed, "attestation", participant.public_key, Attestation)
         closing = _closing_of(service.store, attestation, study, number)
         try:
@@ -289,8 +306,10 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         runner.wake()
         return {"list_hash": attestation.list_hash}
 
-    @app.put("/studies/{study}/rounds/{number}/result")
-    async def put_result(study: str, number: int, request: Request, party: Party = keyholder) -> dict[str, str]:
+    @app.put("/studies/{study}/rounds/{number}/result", openapi_extra=BINARY_BODY)
+    async def put_result(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
+    ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
         result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
@@ -301,10 +320,10 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         runner.wake()
         return {"integers_hash": result.integers_hash}
 
-    @app.post("/studies/{study}/rounds/{number}/refusal")
-    async def refuse(study: str, number: int, request: Request, party: Party = caller) -> dict[str, str]:
+    @app.post("/studies/{study}/rounds/{number}/refusal", openapi_extra=SIGNED_BODY)
+    async def refuse(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
         runner = service.runner(study)
-        signed = parse(Signed, await request.json())
+        signed = parse(Signed, await request.body())
         refusal = open_sealed(signed, "refusal", party.public_key, Refusal)
         if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
             raise InvalidInput("the refusal names another study, round or party than its address")

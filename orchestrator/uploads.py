@@ -39,7 +39,7 @@ class Incoming:
 
     def __init__(self, request: Request, token_hash: str) -> None:
         declared = request.headers.get("content-length", "")
-        if not declared.isascii() or not declared.isdigit():
+        if len(declared) > 18 or not declared.isascii() or not declared.isdigit():
             raise InvalidInput("expected an upload with a content-length")
         self.length = int(declared)
         if self.length < 5:
