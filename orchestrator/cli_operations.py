@@ -116,6 +116,7 @@ def _study_table(study: StudyLine) -> Table:
         f", round {study.rounds_completed} of {study.rounds}, {study.seconds:.1f} s{last}, "
         f"{study.uplink_bytes / 1e6:.1f} MB, {study.refusals} refusals",
         f"\n{study.reason}" if study.reason else "",
+        f"\n{study.waiting}" if study.waiting else "",
     )
     head = ("site", "approved", "updates", "dropouts", "this round")
     return _table(title, head, [_site_row(site) for site in study.sites])

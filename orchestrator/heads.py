@@ -1,4 +1,4 @@
-"""What a hospital has shown of its own chains, given back to it: how a restore from an old backup is noticed.
+"""What a peer has shown of its own past, given back to it: how a restore from an old backup is noticed.
 
 Every update header carries the heads of its site's journal and ledger under the site's own signature, and the other
 sites of the round attest the list it stands in. A site that lost its newest entries gets them back from here.
@@ -27,6 +27,21 @@ def shown_heads(store: Store, site: str) -> list[dict[str, Any]]:
         if updates:
             found.append({"proposal": dump(proposal), "updates": updates, **_newest_list(store, study, site)})
     return found
+
+
+def keyholder_heads(store: Store, keyholder: str) -> list[dict[str, Any]]:
+    """Return, for every study that ``keyholder`` serves: the proposal, the keys and the results that it signed."""
+    found = []
+    for study, proposal, _, _ in store.studies():
+        if proposal.payload["keyholder"]["name"] == keyholder:
+            keys, results = (_signed_by(store, study, kind, keyholder) for kind in ("key", "result"))
+            found.append({"proposal": dump(proposal), "keys": keys, "results": results})
+    return found
+
+
+def _signed_by(store: Store, study: str, kind: str, author: str) -> list[dict[str, Any]]:
+    rounds = range(1, store.last_round(study, kind) + 1)
+    return [d for n in rounds if (d := store.documents(study, n, kind).get(author)) is not None]
 
 
 def _newest_list(store: Store, study: str, site: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from orchestrator.intake import Intake
 from orchestrator.planning import FinishedRound, Planner
 from orchestrator.store import Store
 from orchestrator.uploads import Upload
+from orchestrator.waiting import Waiting, names
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 from privacy.journal import Journal
@@ -60,7 +61,7 @@ class StudyRunner:
         self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
         self._signed_proposal = signed
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
-        self._arrived = asyncio.Event()
+        self.waits = Waiting()
         self.intake = Intake(self.proposal, store)
         self._refusals: dict[tuple[int, str], str] = {}
         self._unusable: set[tuple[int, str]] = set()
@@ -89,7 +90,11 @@ class StudyRunner:
 
     async def _approvals(self) -> None:
         expected = {p.name for p in self.proposal.participants}
-        await self._until(lambda: set(self._documents(0, "approval")) >= expected, None)
+        await self.waits.until(
+            lambda: set(self._documents(0, "approval")) >= expected,
+            None,
+            lambda: f"approval by {names(expected - set(self._documents(0, 'approval')))}",
+        )
 
     async def _round(self, number: int) -> None:
         started = time.monotonic()
@@ -115,8 +120,10 @@ class StudyRunner:
             StudyPaused: it refused.
         """
         keyholder = self.proposal.keyholder.name
-        await self._until(
-            lambda: keyholder in self._documents(number, kind) or (number, keyholder) in self._refusals, None
+        await self.waits.until(
+            lambda: keyholder in self._documents(number, kind) or (number, keyholder) in self._refusals,
+            None,
+            lambda: f"round {number}: {keyholder} (keyholder), {'its key' if kind == 'key' else 'to decrypt the sum'}",
         )
         if keyholder not in self._documents(number, kind):
             if otherwise():
@@ -183,9 +190,10 @@ class StudyRunner:
             for site in sites - set(self.intake.headers(number)):
                 self._refusals.pop((number, site), None)
                 self._board.publish(site, self._item("train", number, documents={"plan": plan, "key": key}))
-            await self._until(
+            await self.waits.until(
                 lambda: set(self.intake.headers(number)) | self._refusing(number) >= sites,
                 self.proposal.deadline_seconds,
+                lambda: f"round {number}: updates of {names(sites - set(self.intake.headers(number)))}",
             )
             if self._enough(set(self.intake.headers(number))):
                 break
@@ -227,9 +235,13 @@ class StudyRunner:
             self._require_enough(number, present)
 
     async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
-        await self._until(
+        await self.waits.until(
             lambda: set(self._documents(number, "attestation", closing)) | self._refusing(number) >= sites,
             min(_ATTEST_SECONDS, self.proposal.deadline_seconds),
+            lambda: (
+                f"round {number}: signatures under the list of "
+                f"{names(sites - set(self._documents(number, 'attestation', closing)))}"
+            ),
         )
 
     async def _commit(self, number: int, plan: Signed, updates: Mapping[str, Any], closing: int) -> Signed:
@@ -333,8 +345,7 @@ class StudyRunner:
 
     def wake(self) -> None:
         """Let the runner look again at what has arrived."""
-        self._arrived.set()
-        self._arrived = asyncio.Event()
+        self.waits.wake()
 
     # small things ----------------------------------------------------------------------------------------------
 
@@ -379,18 +390,3 @@ class StudyRunner:
         for participant in self.proposal.participants:
             self._board.publish(participant.name, self._item(kind, number))
         self._board.publish(self.proposal.keyholder.name, self._item(kind, number))
-
-    async def _until(self, condition: Callable[[], bool], seconds: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = None if seconds is None else loop.time() + seconds
-        while True:
-            arrived = self._arrived
-            if condition():
-                return
-            remaining = None if deadline is None else deadline - loop.time()
-            if remaining is not None and remaining <= 0:
-                return
-            try:
-                await asyncio.wait_for(arrived.wait(), remaining)
-            except TimeoutError:
-                return

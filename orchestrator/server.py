@@ -49,11 +49,12 @@ from orchestrator.description import (
     StudyRegistration,
     checked_body,
 )
-from orchestrator.heads import shown_heads
 from orchestrator.mailbox import Bell, create_mailbox_router
 from orchestrator.mailbox_store import MailboxStore
 from orchestrator.problems import install_problem_handlers
+from orchestrator.rollback import Standing
 from orchestrator.rounds import StudyRunner
+from orchestrator.standing_api import add_standing
 from orchestrator.status import study_status
 from orchestrator.store import Store
 from orchestrator.uploads import receive
@@ -82,9 +83,47 @@ class Service:
     bell: Bell = field(default_factory=Bell)
     runners: dict[str, StudyRunner] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+    standing: Standing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.standing = Standing(
+            folder=self.store.folder, store=self.store, journal=self.journal, identity=self.identity
+        )
+
+    async def begin(self) -> None:
+        """Go on with all studies, unless journal or store turn out to be older than what was shown to others."""
+        if self.standing.trouble or not self.standing.look():
+            await self.pause_all()
+            return
+        for name, _proposal, state, _reason in self.store.studies():
+            if state in ("waiting", "running"):
+                self.start(name)
+
+    async def pause_all(self) -> None:
+        """Stop every study with the reason why no round runs here."""
+        tasks, self.tasks = list(self.tasks.values()), {}
+        self.runners = {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for name, _proposal, state, _reason in self.store.studies():
+            self.board.withdraw(name)
+            if state in ("waiting", "running"):
+                self.store.set_state(name, "paused", self.standing.trouble)
+
+    def waiting(self, study: str) -> str:
+        """Return what a running study waits for, and what keeps those it waits for; nothing if it waits for nobody."""
+        runner = self.runners.get(study)
+        if runner is None or study not in self.tasks or self.tasks[study].done():
+            return ""
+        parties = {*(p.name for p in runner.proposal.participants), runner.proposal.keyholder.name}
+        kept = [f"{name}: {self.troubles[name]}" for name in sorted(parties & set(self.troubles))]
+        return "; ".join(filter(None, [runner.waits.text, *kept]))
 
     def start(self, study: str) -> None:
         """Run a study on the event loop, unless it runs already."""
+        self.standing.require()
         if study in self.tasks and not self.tasks[study].done():
             return
         runner = StudyRunner(
@@ -106,6 +145,7 @@ class Service:
         Raises:
             Refused: it does not run.
         """
+        self.standing.require()
         if study not in self.runners:
             raise Refused(f"study {study[:80]!r} does not run here; `tessera status` lists the studies")
         return self.runners[study]
@@ -128,9 +168,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for name, _proposal, state, _reason in service.store.studies():
-            if state in ("waiting", "running"):
-                service.start(name)
+        await service.begin()
         yield
         await service.close()
 
@@ -152,6 +190,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     _add_health(app, service)
     _add_studies(app, service, authenticate)
     _add_rounds(app, service, authenticate)
+    add_standing(app, service, authenticate)
     return app
 
 
@@ -162,6 +201,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz")
     async def ready() -> dict[str, str]:
+        service.standing.require()
         service.store.studies()
         return {"status": "ready"}
 
@@ -173,7 +213,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
     async def work(
         wait: float = Query(0.0, ge=0, allow_inf_nan=False), known: str = "", party: Party = caller
     ) -> JSONResponse:
-        seconds = min(wait, _LONGEST_WAIT_SECONDS)
+        seconds = 0.0 if service.standing.trouble else min(wait, _LONGEST_WAIT_SECONDS)
         return JSONResponse(await service.board.wait(party.name, seconds, known))
 
     def ours(size: int, what: str) -> Any:
@@ -198,6 +238,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
 
     @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[ours(_PROPOSAL_BYTES, "register studies")])
     async def add_study(request: Request) -> dict[str, str]:
+        service.standing.require()
         registration = checked_body(StudyRegistration, await request.body())
         signed = parse(Signed, registration.proposal)
         proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
@@ -208,21 +249,21 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         service.start(proposal.study)
         return {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
 
+    def status_of(study: str, who: str) -> dict[str, Any]:
+        return {**study_status(service.store, study, who), "waiting": service.waiting(study)}
+
     @app.get("/studies")
     async def studies(party: Party = caller) -> list[dict[str, Any]]:
-        return [study_status(service.store, name, party.name) for name, *_ in service.store.studies()]
-
-    @app.get("/heads")
-    async def heads(party: Party = caller) -> list[dict[str, Any]]:
-        return await asyncio.to_thread(shown_heads, service.store, party.name)
+        return [status_of(name, party.name) for name, *_ in service.store.studies()]
 
     @app.get("/studies/{study}")
     async def study(study: StudyName, party: Party = caller) -> dict[str, Any]:
-        return study_status(service.store, study, party.name)
+        return status_of(study, party.name)
 
     @app.post("/studies/{study}/resume")
     async def resume(study: StudyName, party: Party = caller) -> dict[str, str]:
         _only(party, service.roster.orchestrator, "resume studies")
+        service.standing.require()
         service.store.set_state(study, "waiting")
         service.start(study)
         return {"study": study, "state": "waiting"}

@@ -61,6 +61,11 @@ class Store:
         self._lock = threading.RLock()
         self._known: dict[tuple[str, int, str], Documents] = {}
 
+    @property
+    def folder(self) -> Path:
+        """Where blobs and ciphertexts lie, and the database unless it is elsewhere."""
+        return self._folder
+
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()

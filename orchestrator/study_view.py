@@ -35,7 +35,10 @@ class SiteLine:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
-    """One study as it is now; seconds and bytes are those of the finished rounds together."""
+    """One study as it is now; seconds and bytes are those of the finished rounds together.
+
+    ``waiting`` says whom a running study waits for, and what keeps them.
+    """
 
     study: str
     state: str
@@ -47,6 +50,7 @@ class StudyLine:
     uplink_bytes: int
     refusals: int
     sites: tuple[SiteLine, ...]
+    waiting: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +151,7 @@ def study_line(status: Mapping[str, Any]) -> StudyLine:
         uplink_bytes=sum(c["uplink_bytes"] for c in checkpoints),
         refusals=sum(len(parties) for parties in status["refusals"].values()),
         sites=tuple(_site(name, status["approvals"], checkpoints, arrived) for name in participants),
+        waiting=str(status.get("waiting", "")),
     )
 
 

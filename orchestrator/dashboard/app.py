@@ -60,7 +60,9 @@ class Dashboard:
             if name not in (known for known, *_ in self.service.store.studies()):
                 raise InvalidInput("there is no study of this name here")
             caller = self.service.roster.orchestrator.name
-            fresh = Fresh(lambda: study_now(self.service.store, name, caller), seconds=_SECONDS)
+            fresh = Fresh(
+                lambda: study_now(self.service.store, name, caller, self.service.waiting(name)), seconds=_SECONDS
+            )
             self._studies[name] = (trace, fresh)
         return fresh()
 

@@ -55,8 +55,8 @@ class StudyNow:
         return sum(len(line.missing) for line in self.facts.rounds if line.round not in self.lost)
 
 
-def study_now(store: Store, study: str, caller: str) -> StudyNow:
-    """Read one study as ``caller``, one of its parties, may see it.
+def study_now(store: Store, study: str, caller: str, waiting: str = "") -> StudyNow:
+    """Read one study as ``caller``, one of its parties, may see it; ``waiting`` is what it waits for.
 
     Raises:
         InvalidInput: no such study.
@@ -68,7 +68,7 @@ def study_now(store: Store, study: str, caller: str) -> StudyNow:
     lost = {n: str(c["lost"]) for n, c in enumerate(status["checkpoints"], 1) if c and c.get("lost")}
     return StudyNow(
         facts=facts,
-        phase=_phase(store, study, status),
+        phase=" ".join(filter(None, [_phase(store, study, status), waiting and f"Now {waiting}."])),
         sites=tuple(
             SiteNow(
                 facts=site,

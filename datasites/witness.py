@@ -1,0 +1,114 @@
+"""What a hospital or the keyholder remembers of its orchestrator, so that one restored from an old backup is noticed.
+
+Before any work of a batch is done, the peer shows the newest signed head of the orchestrator's journal that it was
+given, and gets the present one, which is on disk here before the work begins. An orchestrator whose journal lacks a
+head that it signed itself was restored from a backup: it says so, hands out no work until a person has imported the
+gap (:mod:`orchestrator.rollback`), and is told by every peer which studies and plans it has forgotten.
+
+    >>> witness = Witness(home=home, client=client)
+    >>> witness.meet(items)      # before they are handled
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasites.contract import RoundPlan, Signed, WorkItem, dump, open_sealed, parse
+from datasites.files import write_atomically
+from datasites.home import Home
+from datasites.http import SignedClient
+from privacy.canonical import canonical_json, sha256_hex
+from privacy.errors import Refused, Tampered
+from privacy.journal import Head
+
+_FOLDER = "orchestrator-seen"
+_HEAD = "head.json"
+
+
+def nothing() -> tuple[Signed, ...]:
+    """Return no proposals: those of a peer that keeps none."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """One peer's memory of its orchestrator.
+
+    Args:
+        home: the peer's folder.
+        client: asks as the peer.
+        proposals: the signed proposals that the peer holds.
+        trouble: why the peer itself does no work now, or nothing; told to the orchestrator, who shows it.
+    """
+
+    home: Home
+    client: SignedClient
+    proposals: Callable[[], Iterable[Signed]] = nothing
+    trouble: Callable[[], str] = str
+
+    @property
+    def seen(self) -> Head | None:
+        """Return the newest head that the orchestrator gave."""
+        path = self._folder / _HEAD
+        return parse(Head, path.read_bytes()) if path.exists() else None
+
+    def meet(self, items: Iterable[WorkItem] = ()) -> None:
+        """Show what was seen, keep what is new; the first thing to do with every answer to "what is to be done?".
+
+        Raises:
+            Refused: the orchestrator is older than what it has shown; it was given everything that helps its people.
+            Tampered: the head is not signed by our orchestrator.
+        """
+        seen = self.seen
+        shown = {"seen": asdict(seen) if seen else None, "trouble": self.trouble()[:500]}
+        answer = self.client.post_json("/head", shown)
+        if answer["standing"]:
+            self._help()
+            raise Refused(f"the orchestrator does no rounds: {answer['standing']}")
+        head = parse(Head, answer["head"])
+        head.check()
+        if head.public_key != self._orchestrator:
+            raise Tampered("expected a head of our orchestrator's journal, got one of another key")
+        if head != seen:
+            write_atomically(self._folder / _HEAD, canonical_json(asdict(head)))
+        for item in items:
+            self._keep_plan(item)
+
+    def _keep_plan(self, item: WorkItem) -> None:
+        signed = item.documents.get("plan")
+        if signed is None:
+            return
+        plan = open_sealed(signed, "round-plan", self._orchestrator, RoundPlan)
+        path = self._folder / f"{sha256_hex(plan.study.encode())[:32]}.json"
+        if not path.exists() or int(_kept(path).payload["round"]) < plan.round:
+            write_atomically(path, json.dumps(dump(signed)).encode())
+
+    def _help(self) -> None:
+        """Give the orchestrator its own signed proposals and newest plans back."""
+        plans = [_kept(path) for path in sorted(self._folder.glob("*.json")) if path.name != _HEAD]
+        by_study = {str(plan.payload["study"]): plan for plan in plans}
+        for proposal in self.proposals():
+            plan = by_study.pop(str(proposal.payload["study"]), None)
+            self.client.post_json("/evidence", _evidence(proposal, plan))
+        for plan in by_study.values():
+            self.client.post_json("/evidence", _evidence(None, plan))
+
+    @property
+    def _folder(self) -> Path:
+        return self.home.folder / _FOLDER
+
+    @property
+    def _orchestrator(self) -> str:
+        return self.home.roster().orchestrator.public_key
+
+
+def _kept(path: Path) -> Signed:
+    return parse(Signed, path.read_bytes())
+
+
+def _evidence(proposal: Signed | None, plan: Signed | None) -> Mapping[str, Any]:
+    return {"proposal": dump(proposal) if proposal else None, "plan": dump(plan) if plan else None}
