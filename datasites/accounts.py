@@ -18,6 +18,8 @@ import re
 import secrets
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,6 +40,10 @@ INVITATION_HOURS = 72
 ATTEMPTS_PER_WINDOW = 6
 WINDOW_SECONDS = 300
 MINIMUM_PASSWORD = 12
+LINKED = "linked sign-in"
+"""Label of sessions that a sign-in elsewhere has opened (:mod:`datasites.oidc`)."""
+_DERIVATIONS_AT_ONCE = 2  # each takes 64 MiB, and anybody may ask for one
+_LONGEST_WAIT_SECONDS = 2.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (
@@ -47,6 +53,10 @@ CREATE TABLE IF NOT EXISTS invitations (hash TEXT PRIMARY KEY, role TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS credentials (
     hash TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name), kind TEXT NOT NULL,
     scopes TEXT NOT NULL, csrf TEXT NOT NULL, label TEXT NOT NULL, expires TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS links (
+    issuer TEXT NOT NULL, subject TEXT NOT NULL, account TEXT NOT NULL REFERENCES accounts(name), at TEXT NOT NULL,
+    PRIMARY KEY (issuer, subject));
+CREATE TABLE IF NOT EXISTS invited_subjects (hash TEXT PRIMARY KEY, issuer TEXT NOT NULL, subject TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS attempts (account TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS attempts_account ON attempts (account, at);
 """
@@ -94,6 +104,7 @@ class AccountStore:
         self._hardness = hardness or Hardness()
         self._hasher = argon2.PasswordHasher(self._hardness.passes, self._hardness.memory_kib, self._hardness.lanes)
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_DERIVATIONS_AT_ONCE)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         path.chmod(0o600)
@@ -105,13 +116,21 @@ class AccountStore:
         """Close the file."""
         self._database.close()
 
-    def invite(self, role: Role, *, now: dt.datetime) -> str:
-        """Return a secret that lets one person register once, as ``role``, within three days."""
+    def invite(self, role: Role, *, now: dt.datetime, subject: tuple[str, str] | None = None) -> str:
+        """Return a secret that lets one person register once, as ``role``, within three days.
+
+        Args:
+            role: of the account.
+            now: the present time.
+            subject: issuer and subject of a sign-in elsewhere that the new account will be linked with.
+        """
         if role not in get_args(Role):
             raise InvalidInput(f"expected one of the roles {', '.join(get_args(Role))}, got {role[:40]!r}")
         token = secrets.token_urlsafe(24)
         expires = (now + dt.timedelta(hours=INVITATION_HOURS)).isoformat()
         self._run("INSERT INTO invitations VALUES (?, ?, ?)", _hash(token), role, expires)
+        if subject is not None:
+            self._run("INSERT INTO invited_subjects VALUES (?, ?, ?)", _hash(token), *subject)
         return token
 
     def invited(self, *, now: dt.datetime) -> bool:
@@ -152,6 +171,10 @@ class AccountStore:
                 self._database.execute("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             except sqlite3.IntegrityError as error:
                 raise InvalidInput(f"the name {name!r} is taken; choose another") from error
+            self._database.execute(
+                "INSERT OR IGNORE INTO links SELECT issuer, subject, ?, ? FROM invited_subjects WHERE hash = ?",
+                (name, now.isoformat(), _hash(token)),
+            )
         return Account(name=name, role=role, public_key=identity.public_key)
 
     def account(self, name: str) -> Account:
@@ -176,14 +199,14 @@ class AccountStore:
         Raises:
             Refused: wrong name or password (the same words for both), or too many attempts.
         """
-        self._throttle(name, now)
         row = self._one("SELECT password FROM accounts WHERE name = ?", name)
-        try:
-            self._hasher.verify(row[0] if row else self._nobody, password)
-        except argon2.exceptions.VerificationError as error:
-            self._run("INSERT INTO attempts VALUES (?, ?)", name[:64], now.timestamp())
-            raise Refused("the name and the password do not go together") from error
-        self._run("DELETE FROM attempts WHERE account = ?", name)
+        with self._turn():
+            self._throttle(name, now)
+            try:
+                self._hasher.verify(row[0] if row else self._nobody, password)
+            except argon2.exceptions.VerificationError as error:
+                raise Refused("the name and the password do not go together") from error
+        self._run("DELETE FROM attempts WHERE account = ?", name[:64])
         return self.account(name)
 
     def unlock(self, name: str, password: str) -> Identity:
@@ -202,10 +225,35 @@ class AccountStore:
             raise Refused("the name and the password do not go together") from error
         return Identity.from_seed(seed)
 
-    def open_session(self, account: Account, *, now: dt.datetime) -> tuple[str, Credential]:
+    def link(self, name: str, issuer: str, subject: str, *, now: dt.datetime) -> None:
+        """Let whom ``issuer`` calls ``subject`` sign in as ``name`` from now on; it opens sessions and signs nothing.
+
+        Raises:
+            Refused: this sign-in is linked with somebody else's account.
+        """
+        row = self._one("SELECT account FROM links WHERE issuer = ? AND subject = ?", issuer, subject)
+        if row is not None and row[0] != name:
+            raise Refused("this sign-in is linked with another account here")
+        self._run("INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", issuer, subject, name, now.isoformat())
+
+    def unlink(self, name: str) -> None:
+        """Forget every sign-in elsewhere of an account, and end the sessions that came from one."""
+        self._run("DELETE FROM links WHERE account = ?", name)
+        self._run("DELETE FROM credentials WHERE account = ? AND label = ?", name, LINKED)
+
+    def linked(self, issuer: str, subject: str) -> Account | None:
+        """Return the account that a sign-in elsewhere opens, or None."""
+        row = self._one("SELECT account FROM links WHERE issuer = ? AND subject = ?", issuer, subject)
+        return None if row is None else self.account(row[0])
+
+    def has_link(self, name: str) -> bool:
+        """Return whether an account can be opened by a sign-in elsewhere."""
+        return self._one("SELECT 1 FROM links WHERE account = ?", name) is not None
+
+    def open_session(self, account: Account, *, now: dt.datetime, label: str = "browser") -> tuple[str, Credential]:
         """Start a browser session of eight hours; return its secret cookie value and what it grants."""
         scopes: tuple[Scope, ...] = ("read", "review") if account.decides else ("read",)
-        return self._issue(account, "session", scopes, "browser", now + dt.timedelta(hours=SESSION_HOURS))
+        return self._issue(account, "session", scopes, label, now + dt.timedelta(hours=SESSION_HOURS))
 
     def issue_token(
         self, account: Account, *, scopes: tuple[Scope, ...], label: str, days: float, now: dt.datetime
@@ -259,12 +307,26 @@ class AccountStore:
             account=account, kind=kind, scopes=scopes, csrf=csrf, label=label[:80], expires=expires
         )
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let few derive a key from a password at the same time: memory and processors are for the others too."""
+        if not self._turns.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            raise Refused("too many people sign in at this moment; try again in a few seconds")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
     def _throttle(self, name: str, now: dt.datetime) -> None:
+        """Count an attempt before it is made, so that many at once are many; a right password forgets them."""
         since = now.timestamp() - WINDOW_SECONDS
-        self._run("DELETE FROM attempts WHERE at < ?", since)
-        row = self._one("SELECT count(*) FROM attempts WHERE account = ? AND at >= ?", name[:64], since)
-        if row and row[0] >= ATTEMPTS_PER_WINDOW:
-            raise Refused(f"too many attempts: wait {WINDOW_SECONDS // 60} minutes and try again")
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("DELETE FROM attempts WHERE at < ?", (since,))
+            made = self._database.execute("SELECT count(*) FROM attempts WHERE account = ?", (name[:64],)).fetchone()
+            if made[0] >= ATTEMPTS_PER_WINDOW:
+                raise Refused(f"too many attempts: wait {WINDOW_SECONDS // 60} minutes and try again")
+            self._database.execute("INSERT INTO attempts VALUES (?, ?)", (name[:64], now.timestamp()))
 
     def _wrap(self, seed: bytes, name: str, password: str, salt: bytes) -> bytes:
         nonce = os.urandom(12)

@@ -47,6 +47,7 @@ def context(datasite: Datasite) -> PortalContext:
         write_reports=lambda: write_reports_apart(datasite.home),
         trouble=lambda: datasite.standing.trouble,
         layers=lambda: {str(name): on for name, on in available_layers().items()},
+        public_url=config.public_url,
         secure_cookies=config.public_url.startswith("https:") or bool(config.tls_certificate),
     )
 

@@ -101,10 +101,15 @@ class _Studies(Collector):
 
 
 def _here(request: Request) -> bool:
+    """Return whether this machine asks itself, by its own name: a page elsewhere could point its name at us."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
+    return _is_loopback(request.client.host) and _is_loopback(request.url.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(request.client.host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

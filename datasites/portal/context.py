@@ -122,6 +122,7 @@ class PortalContext:
         environment: the software of this process, compared with what a proposal names.
         trouble: why this datasite does no work at all; empty while it does.
         secure_cookies: True when the portal is served over HTTPS.
+        public_url: where people reach the portal; empty: wherever they say they did.
         clock: the present time.
     """
 
@@ -141,4 +142,5 @@ class PortalContext:
     environment: Callable[[], Environment] = current_environment
     trouble: Callable[[], str] = lambda: ""
     secure_cookies: bool = False
+    public_url: str = ""
     clock: Callable[[], dt.datetime] = _utc_now

@@ -133,7 +133,9 @@ def invite(request: Request, desk: DeskHere, caller: FormReviewer, role: Annotat
         raise Refused("only a steward invites people")
     token = desk.context.accounts.invite(role, now=desk.context.clock())
     desk.context.journal.append("account-invited", {"role": role, "person": caller.account.name})
-    link = f"{request.url.scheme}://{request.url.netloc}/welcome?token={token}"
+    # a Host header is the caller's to choose: a link that makes accounts has the configured address, if there is one
+    here = desk.context.public_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
+    link = f"{here}/welcome?token={token}"
     accounts = desk.context.accounts.accounts()
     return page(request, "people.html", accounts=accounts, link=link, link_role=role)
 

@@ -35,7 +35,7 @@ def service(tmp_path):
 def clients(service, tmp_path):
     app = create_app(service, mailbox_folder=tmp_path / "mailbox")
     install(app, service, tmp_path)
-    with TestClient(app, client=("127.0.0.1", 5000)) as here:
+    with TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 5000)) as here:
         yield here, TestClient(app, client=("192.0.2.7", 5000))
 
 
