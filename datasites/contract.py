@@ -30,6 +30,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.config import ModelConfig
+from datasites.plain_text import check_name, check_prose, check_study_name
 from privacy.canonical import canonical_hash, canonical_json
 from privacy.encryption_parameters import EncryptionParameters
 from privacy.errors import InvalidInput
@@ -166,6 +167,7 @@ class Proposal:
     nonce: str
 
     def __post_init__(self) -> None:
+        self._check_texts()
         if self.mechanism.noise == "shared":  # shares of too few sites would carry less noise than is charged
             self.mechanism.check_study(
                 noise=self.noise,
@@ -175,6 +177,25 @@ class Proposal:
                 sites=len(self.participants),
             )
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
+        self._check_aggregation()
+
+    def _check_aggregation(self) -> None:
+        way, plain = self.training.aggregation, self.training.server_optimizer == "sgd"
+        if "dgb" in way and self.mechanism.losses is None:
+            raise InvalidInput("gradient blending reads released losses: expected a mechanism that releases them")
+        if "pcw" in way and (self.noise == "shared" or not plain):
+            raise InvalidInput(
+                "proximity weighting reads single updates, which carry only a share of the noise under shared noise, "
+                "and the server's plain step; expected local noise and the server optimizer sgd"
+            )
+
+    def _check_texts(self) -> None:
+        check_study_name(self.study)
+        for text in (self.purpose, self.legal_basis):
+            check_prose(text, "a purpose and a legal basis")
+        for party in (self.orchestrator, self.keyholder, *self.participants):
+            check_name(party.name, "a party's name")
+            check_name(party.institution, "an institution")
 
     def _check_blocks(self) -> None:
         for what, names in (
@@ -365,7 +386,10 @@ class Commitments:
 
 @dataclass(frozen=True, kw_only=True)
 class Attestation:
-    """A site's word that its update is in the list, with the linear tags of its own ciphertexts."""
+    """A site's word that its update is in the list, with the linear tags of its own ciphertexts.
+
+    ``earlier`` are the hashes of the other lists of this round that it attested before; the keyholder has to know.
+    """
 
     study: str
     round: int
@@ -374,6 +398,7 @@ class Attestation:
     sum_hash: str
     site: str
     tags: tuple[int, ...]
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ lacks a number it should carry is refused as well, since a gap would say that tr
 
     loss.SIDE.TERM                  SIDE training or validation, TERM as in terms_of       mechanism.losses
     score.OUTPUT.CLASS.BIN          32 bins of "later than OUTPUT", by class               mechanism.evaluation
+    proximity.cosine                from the daemon: post-processing of its noised update  agreement.py
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from datasites.agreement import NAME as PROXIMITY
+from datasites.agreement import releases_proximity
 from datasites.contract import Proposal
 from privacy.errors import InvalidInput
 from privacy.randomness import Floats, Randomness
@@ -24,14 +27,16 @@ VALIDATION = 0.2
 """Share of the records that validate in studies that release losses or score histograms."""
 
 
-def validates(proposal: Proposal) -> bool:
-    """Return whether the study keeps validation records apart; otherwise every record trains."""
-    return proposal.mechanism.losses is not None or proposal.mechanism.evaluation is not None
+def validates(proposal: Proposal, number: int) -> bool:
+    """Return whether round ``number`` keeps validation records apart; otherwise every record trains."""
+    losses = proposal.mechanism.losses
+    measures = losses is not None and (losses.last_round is None or number <= losses.last_round)
+    return measures or proposal.mechanism.evaluation is not None
 
 
-def training_share(proposal: Proposal) -> float:
-    """Return which part of a site's records trains, in expectation."""
-    return 1.0 - VALIDATION if validates(proposal) else 1.0
+def training_share(proposal: Proposal, number: int) -> float:
+    """Return which part of a site's records trains in round ``number``, in expectation."""
+    return 1.0 - VALIDATION if validates(proposal, number) else 1.0
 
 
 def terms_of(modalities: tuple[str, ...], most: int) -> tuple[str, ...]:
@@ -64,12 +69,30 @@ def expected_names(proposal: Proposal, site: str, number: int) -> frozenset[str]
 
 
 def checked_numbers(proposal: Proposal, site: str, number: int, releases: Mapping[str, object]) -> dict[str, float]:
-    """Return ``releases`` when they are exactly what the mechanism releases in this round, each a finite number.
+    """Return ``releases`` when they are exactly what a worker releases in this round, each a finite number.
 
     Raises:
         InvalidInput: a name without a mechanism, a missing name, or something that is not a finite number.
     """
-    expected = expected_names(proposal, site, number)
+    return _checked(expected_names(proposal, site, number), number, releases)
+
+
+def checked_header_numbers(
+    proposal: Proposal, site: str, number: int, releases: Mapping[str, object]
+) -> dict[str, float]:
+    """Return the numbers of an update's header when they are exactly the worker's and the daemon's own.
+
+    Raises:
+        InvalidInput: as :func:`checked_numbers`, or a proximity that is no cosine.
+    """
+    own = {PROXIMITY} if releases_proximity(proposal, number) else set[str]()
+    found = _checked(expected_names(proposal, site, number) | own, number, releases)
+    if abs(found.get(PROXIMITY, 0.0)) > 1:
+        raise InvalidInput("expected a proximity between -1 and 1")
+    return found
+
+
+def _checked(expected: frozenset[str], number: int, releases: Mapping[str, object]) -> dict[str, float]:
     if set(releases) != expected:
         extra, missing = len(set(releases) - expected), len(expected - set(releases))
         raise InvalidInput(

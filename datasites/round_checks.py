@@ -11,8 +11,10 @@ from safetensors.numpy import load
 from datasites.contract import Commitments, Proposal, RoundKey, RoundPlan, Signed, UpdateHeader, open_sealed, parse
 from datasites.released_numbers import expected_names, training_share
 from datasites.shared_encoding import share_integers
+from datasites.step_scales import check_scales
 from privacy.encryption_parameters import check_security
 from privacy.errors import InvalidInput, Refused
+from privacy.journal import Journal
 from privacy.randomness import Randomness
 
 SMALLEST_WEIGHT = 0.25
@@ -22,7 +24,8 @@ def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
     """Check a round plan against the approved proposal.
 
     Raises:
-        Refused: another study or proposal, a round outside the study, or weights outside their bounds.
+        Refused: another study or proposal, a round outside the study, or weights or blending scales
+            outside their bounds.
         InvalidInput: the evaluation is charged for fewer outputs than the model has.
     """
     if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
@@ -35,8 +38,7 @@ def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
     for block in proposal.blocks_of(site):
         if site not in plan.weights[block.name]:
             raise Refused(f"the plan gives {site} no weight in block {block.name!r}")
-    if not all(math.isfinite(s) and 0 < s <= 1 for s in plan.scales.values()):
-        raise Refused("expected blending scales above 0 and at most 1")
+    check_scales(proposal, plan)
 
 
 def check_weights(proposal: Proposal, plan: RoundPlan) -> None:
@@ -107,6 +109,29 @@ def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitme
         raise Refused("our own update is not in the list as we sent it")
 
 
+def require_newest_round(journal: Journal, study: str, number: int) -> None:
+    """Check that no later round was planned: its model follows from this round's sum, which is answered therefore.
+
+    Raises:
+        Refused: one was; a second sum of this round would single somebody out.
+    """
+    newest = max(
+        (int(e.body["round"]) for e in journal.entries(kind="round-plan") if e.body["study"] == study), default=0
+    )
+    if newest > number:
+        raise Refused(f"round {number} is over: round {newest} was planned here; no other list of it is attested")
+
+
+def earlier_lists(journal: Journal, study: str, number: int, list_hash: str) -> tuple[str, ...]:
+    """Return the hashes of the other lists of this round that this site attested before, the oldest first."""
+    attested = (
+        str(entry.body["list_hash"])
+        for entry in journal.entries(kind="attested")
+        if (entry.body["study"], entry.body["round"]) == (study, number)
+    )
+    return tuple(dict.fromkeys(known for known in attested if known != list_hash))
+
+
 def checked_update(values: np.ndarray, length: int) -> np.ndarray:
     """Return the worker's vector as finite float32 of the right length (what is not finite becomes 0)."""
     if values.shape != (length,):
@@ -114,25 +139,29 @@ def checked_update(values: np.ndarray, length: int) -> np.ndarray:
     return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def noise_only(proposal: Proposal, site: str, model: bytes, randomness: Randomness) -> TrainingResultParts:
+def noise_only(
+    proposal: Proposal, plan: RoundPlan, site: str, model: bytes, randomness: Randomness
+) -> TrainingResultParts:
     """Return what a site sends when its worker failed: no data, the usual noise, the usual shapes.
 
-    The pull of weight decay on the public model is in it as in every update, or its absence would tell. The shape is
+    The pull of weight decay on the public model and the plan's blending scales are in it as in every update, or their
+    absence would tell. The shape is
     that of plain gradient steps; a round of Adam or FedProx differs (docs/threat-model.md).
     """
     mechanism, training = proposal.mechanism, proposal.training
     if proposal.noise == "shared":
         zeros = {b.name: share_integers(proposal, b, np.zeros(b.length), randomness) for b in proposal.blocks_of(site)}
         return {name: values.astype(np.float32) for name, values in zeros.items()}
-    records = max(1.0, training_share(proposal) * proposal.participant(site).dataset.patients)
+    records = max(1.0, training_share(proposal, plan.round) * proposal.participant(site).dataset.patients)
     step = training.learning_rate * mechanism.share_deviation / (mechanism.sampling_rate * records)
     deviation = step * math.sqrt(mechanism.steps_per_round)
-    pull = (1 - training.learning_rate * training.weight_decay) ** mechanism.steps_per_round - 1
     parameters = load(model)
     result = {}
     for block in proposal.blocks_of(site):
         flat = np.concatenate([np.asarray(parameters[name], np.float32).reshape(-1) for name in block.parameters])
-        noise = randomness.child(block.name).gaussian((block.length,), deviation)
+        scale = plan.scales.get(block.name, 1.0)
+        pull = (1 - scale * training.learning_rate * training.weight_decay) ** mechanism.steps_per_round - 1
+        noise = randomness.child(block.name).gaussian((block.length,), scale * deviation)
         result[block.name] = (noise + pull * flat).astype(np.float32)
     return result
 

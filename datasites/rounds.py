@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from datasites import round_checks
+from datasites import agreement, round_checks
 from datasites.approvals import ApprovalStore
 from datasites.contract import (
     Attestation,
@@ -42,12 +42,12 @@ from datasites.envelope import pack_envelope
 from datasites.environment import current_environment
 from datasites.files import write_atomically
 from datasites.home import Home
-from datasites.http import SignedClient
-from datasites.released_numbers import checked_numbers, empty_numbers
+from datasites.http import Declined, SignedClient
+from datasites.released_numbers import checked_header_numbers, checked_numbers, empty_numbers
 from datasites.rollback import was_imported
 from datasites.round_randomness import daemon_stream, noise_secret
 from datasites.shared_encoding import checked_integers
-from datasites.update_encoding import encode_update
+from datasites.update_encoding import Integers, encode_update
 from privacy import ckks, pads, tags
 from privacy.canonical import sha256_hex
 from privacy.container import pack, unpack
@@ -117,6 +117,8 @@ class RoundParticipant:
                 self._train(item)
             elif item.kind == "attest":
                 self._attest(item)
+        except Declined:  # the orchestrator's no, not ours: nothing is refused here
+            raise
         except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
         except KeyError:
@@ -136,8 +138,11 @@ class RoundParticipant:
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             key = self._round_key(proposal, plan, item)
             public = self._public_key(key)
-            result = self._trained(proposal, plan)
-            self._store_update(folder, proposal, plan, key, public, result)
+            model = self._blob(plan.model_hash, 1 << 30)
+            own = self._own_numbers(proposal, item, model)
+            result = self._trained(proposal, plan, model)
+            sent = self._store_update(folder, proposal, plan, key, public, result, own)
+            agreement.keep_sent(proposal, plan, folder, sent, model)
             self._wait_for_usual_time(started)
         self._send(folder, item)
 
@@ -192,9 +197,15 @@ class RoundParticipant:
     def _public_key(self, key: RoundKey) -> bytes:
         return self._blob(key.key_hash, 4 << 20)
 
-    def _trained(self, proposal: Proposal, plan: RoundPlan) -> TrainingResult:
+    def _own_numbers(self, proposal: Proposal, item: WorkItem, model: bytes) -> dict[str, float]:
+        """Return what the daemon releases besides the worker's numbers: how its last update agreed with the others'."""
+        last = self.home.round_folder(item.study, item.round - 1) if item.round > 1 else self.home.folder
+        kept = last / "plan.json"
+        plan = parse(RoundPlan, kept.read_bytes()) if kept.exists() else None
+        return agreement.own_numbers(proposal, item.round, self.site, last, plan, model)
+
+    def _trained(self, proposal: Proposal, plan: RoundPlan, model: bytes) -> TrainingResult:
         _, folder = self.dataset(proposal.participant(self.site).dataset.name)
-        model = self._blob(plan.model_hash, 1 << 30)
         randomness = self._randomness(proposal, plan)
         self.ledger.charge(plan.proposal_hash, plan.round)
         self.journal.append("round-charged", {"study": plan.study, "round": plan.round})
@@ -208,7 +219,7 @@ class RoundParticipant:
         result = self._usable(proposal, plan, self.train(job))
         if result is None:
             self.journal.append("worker-failed", {"study": plan.study, "round": plan.round})
-            updates = round_checks.noise_only(proposal, self.site, model, randomness.child("failed"))
+            updates = round_checks.noise_only(proposal, plan, self.site, model, randomness.child("failed"))
             numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
             result = TrainingResult(updates=updates, releases=numbers)
         return result
@@ -245,10 +256,17 @@ class RoundParticipant:
         return daemon_stream(proposal, plan, self.site, self._noise_secret(proposal))
 
     def _store_update(
-        self, folder: Path, proposal: Proposal, plan: RoundPlan, key: RoundKey, public: bytes, result: TrainingResult
-    ) -> None:
+        self,
+        folder: Path,
+        proposal: Proposal,
+        plan: RoundPlan,
+        key: RoundKey,
+        public: bytes,
+        result: TrainingResult,
+        own: Mapping[str, float],
+    ) -> Integers:
         """Bound, weight, round, encrypt, pad; write the padded ciphertexts, then the signed header."""
-        releases = checked_numbers(proposal, self.site, plan.round, result.releases)
+        releases = checked_header_numbers(proposal, self.site, plan.round, {**result.releases, **own})
         integers = encode_update(proposal, plan, self.site, result.updates, self._randomness(proposal, plan))
         blocks = {name: ckks.encrypt(public, proposal.encryption, values) for name, values in integers.items()}
         seed = pads.new_seed()
@@ -284,6 +302,7 @@ class RoundParticipant:
                 "releases": releases,
             },
         )
+        return integers
 
     def _send(self, folder: Path, item: WorkItem) -> None:
         signed = parse(Signed, (folder / "header.json").read_bytes())
@@ -294,6 +313,10 @@ class RoundParticipant:
 
     def _attest(self, item: WorkItem) -> None:
         proposal = self._approved(item.study)  # all it covers was checked before this round's training
+        self.approvals.check_decision(
+            proposal.proposal_hash, now=dt.datetime.now(dt.UTC), clock_high_water=self.journal.now()
+        )
+        round_checks.require_newest_round(self.journal, item.study, item.round)
         folder = self.home.round_folder(item.study, item.round)
         if not (folder / "header.json").exists():
             raise Refused(f"round {item.round} was not trained here: there is nothing to attest")
@@ -316,8 +339,11 @@ class RoundParticipant:
             sum_hash=commitments.sum_hash,
             site=self.site,
             tags=tags.tag(blocks, challenge, proposal.encryption),
+            earlier=round_checks.earlier_lists(self.journal, item.study, item.round, commitments.list_hash),
         )
         self._remember_peers(commitments, sealed)
+        present = [str(u.payload["site"]) for u in commitments.updates]
+        agreement.keep_sites(proposal, plan, folder, present)
         signed = seal(self.home.identity(), "attestation", attestation)
         self.client.post_json(f"/studies/{item.study}/rounds/{item.round}/attestation", dump(signed))
 

@@ -56,7 +56,9 @@ def checked_integers(proposal: Proposal, values: np.ndarray) -> np.ndarray:
     return integers
 
 
-def block_gradient(proposal: Proposal, block: Block, total: np.ndarray, sites: Sequence[str]) -> np.ndarray:
+def block_gradient(
+    proposal: Proposal, block: Block, total: np.ndarray, sites: Sequence[str], number: int
+) -> np.ndarray:
     """Return the noised mean gradient of a block from the decrypted sum of its integers, float64.
 
     Args:
@@ -65,11 +67,12 @@ def block_gradient(proposal: Proposal, block: Block, total: np.ndarray, sites: S
         total: int64 [block.length].
         sites: whose updates are in the sum; the mean is over the share that trains of the released patient counts of
             those that hold the block's modality.
+        number: the round.
     """
     holders = [p for p in proposal.participants if p.name in sites and block.modality in (None, *p.modalities)]
     return mean_gradient(
         total.astype(np.int64),
         encoding_of(proposal),
         sampling_rate=proposal.mechanism.sampling_rate,
-        expected_records=max(1.0, training_share(proposal) * sum(p.dataset.patients for p in holders)),
+        expected_records=max(1.0, training_share(proposal, number) * sum(p.dataset.patients for p in holders)),
     )

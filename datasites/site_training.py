@@ -59,16 +59,17 @@ def train_round(
 
 
 def split_records(
-    proposal: Proposal, inputs: Inputs, trains: Callable[[], NDArray[np.bool_]]
+    proposal: Proposal, number: int, inputs: Inputs, trains: Callable[[], NDArray[np.bool_]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the records that train and those that validate (none in a study that releases nothing about them).
+    """Return the records that train and those that validate (none in a round that keeps none apart).
 
     Args:
         proposal: the study's.
+        number: the round.
         inputs: all records of the site.
         trains: says by keyed hash which records train; asked only where some validate.
     """
-    if not validates(proposal):
+    if not validates(proposal, number):
         return dict(inputs), {name: tensor[:0] for name, tensor in inputs.items()}
     side = torch.from_numpy(trains())
     return {n: t[side] for n, t in inputs.items()}, {n: t[~side] for n, t in inputs.items()}
@@ -148,7 +149,7 @@ def _train(
         optimizer=settings.optimizer,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        expected_records=max(1.0, training_share(proposal) * patients),
+        expected_records=max(1.0, training_share(proposal, plan.round) * patients),
         modality_of_parameter=owner.get,
         part_scales=plan.scales,
         proximal_mu=settings.proximal_mu,

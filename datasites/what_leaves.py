@@ -93,6 +93,12 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.releases.proximity.*",),
+        covered_by="the angle between the site's last noised update and its peers': post-processing of what was "
+        "sent and of public models, under local noise only (`datasites/agreement.py`)",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.journal_head", "signed.payload.ledger_head"),
         covered_by=_CHAINS,
     ),

@@ -89,7 +89,12 @@ def _records(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     known = {*job.proposal.model.features, "presence", "cohort", "label"}
     inputs = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
     secret = bytes.fromhex(job.membership)
-    return split_records(job.proposal, inputs, lambda: membership(case_ids(job.part), secret, validation=VALIDATION))
+    return split_records(
+        job.proposal,
+        job.plan.round,
+        inputs,
+        lambda: membership(case_ids(job.part), secret, validation=VALIDATION),
+    )
 
 
 def _plan(job: WorkerJob) -> tuple[nn.Module, RecordLoss]:

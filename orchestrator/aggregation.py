@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from datasites.contract import Block, Proposal, RoundPlan, Training
 from datasites.shared_encoding import block_gradient
+from datasites.step_scales import restoring_gain
 from privacy.errors import InvalidInput
 from privacy.quantise import dequantise
 
@@ -48,7 +49,8 @@ def mean_updates(
 ) -> Arrays:
     """Return each exchanged block's mean update from the decrypted integers, float32.
 
-    Under local noise the mean is over the weights that arrived. Under shared noise the total is a noised gradient sum
+    Blending scales average 1 over the modalities here, whoever applied them (:mod:`datasites.step_scales`). Under local
+    noise the mean is over the weights that arrived. Under shared noise the total is a noised gradient sum
     over the union of the hospitals, and the update is one step of gradient descent with weight decay.
 
     Args:
@@ -62,7 +64,7 @@ def mean_updates(
     for block in proposal.exchanged_blocks():
         total = totals[block.name].astype(np.int64)
         if proposal.noise == "shared":
-            gradient = block_gradient(proposal, block, total, sites)
+            gradient = block_gradient(proposal, block, total, sites, plan.round)
             gradient = gradient + proposal.training.weight_decay * gather(model, block)
             scale = plan.scales.get(block.name, 1.0)
             updates[block.name] = (-proposal.training.learning_rate * scale * gradient).astype(np.float32)
@@ -74,6 +76,8 @@ def mean_updates(
                 levels=proposal.encryption.levels,
                 total_weight=sum(weights[site] for site in sites if site in weights),
             )
+        if block.modality is not None:
+            updates[block.name] = updates[block.name] * np.float32(restoring_gain(proposal, plan))
     return updates
 
 

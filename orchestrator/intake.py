@@ -23,13 +23,13 @@ from datasites.contract import (
     parse,
 )
 from datasites.files import sync_folder
-from datasites.released_numbers import checked_numbers
+from datasites.released_numbers import checked_header_numbers
 from orchestrator.store import Store
 from orchestrator.sums import RunningSumProcess, WorkerDied
 from orchestrator.uploads import Upload, remove_interrupted
 from privacy import tags
 from privacy.container import body_bytes, unpack
-from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.errors import InvalidInput, Refused
 
 
 class Intake:
@@ -103,7 +103,7 @@ class Intake:
         if header.proposal_hash != self._proposal.proposal_hash:
             raise Refused(f"round {number}: the update was made for another proposal")
         self._check_shapes(site, header)
-        checked_numbers(self._proposal, site, number, header.releases)
+        checked_header_numbers(self._proposal, site, number, header.releases)
         known = self.headers(number)
         if site in known and known[site] == dump(signed):
             return header
@@ -129,13 +129,22 @@ class Intake:
             path = self._store.update_path(header.study, header.round, header.body_hash)
             upload.path.replace(path)
             try:
-                await asyncio.gather(self._add(header, path), asyncio.to_thread(_sync, path))
-            except TesseraError:
+                await self._keep(upload, header, path)
+            except InvalidInput:
                 path.unlink(missing_ok=True)
                 raise
-            await asyncio.to_thread(
-                self._store.put_document, header.study, header.round, "update", upload.signed, author=header.site
-            )
+            except BaseException:
+                await self._sum.close()  # it may hold what no record tells of, and would take it twice: built afresh
+                raise
+
+    async def _keep(self, upload: Upload, header: UpdateHeader, path: Path) -> None:
+        """Add the update at ``path``, make it durable, then write down that it is here."""
+        steps = asyncio.gather(self._add(header, path), asyncio.to_thread(_sync, path), return_exceptions=True)
+        for problem in filter(None, await steps):  # both have ended: nothing is added behind our back
+            raise problem
+        await asyncio.to_thread(
+            self._store.put_document, header.study, header.round, "update", upload.signed, author=header.site
+        )
 
     def check_tags(self, attestation: Attestation) -> None:
         """Check a site's tags against its own stored ciphertexts, so that a wrong one costs nobody else the round.

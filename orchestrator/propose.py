@@ -25,14 +25,16 @@ from datasites.contract import (
     Training,
 )
 from datasites.environment import current_environment
-from datasites.released_numbers import VALIDATION
-from models.config import Architecture, ModelConfig
+from datasites.released_numbers import VALIDATION, terms_of
+from models.config import MODALITIES, Architecture, ModelConfig
 from privacy.encryption_parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
-from privacy.mechanism import HistogramRelease, Mechanism
+from privacy.mechanism import HistogramRelease, LossRelease, Mechanism
 
 DEFAULT_STEPS = 20
 _MOST_SHARING = 64  # more hospitals have no proof of their shared noise; local noise does not ask
+_FEW_ROUNDS, _MEASURED = 10, 0.4
+_LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
 _CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
 
 
@@ -54,7 +56,8 @@ class StudySettings:
     """What the scientist decides.
 
     ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``evaluation_share`` of it pays for one
-    evaluation in the last round, on a fifth of the records that then do not train; 0 leaves it out.
+    evaluation in the last round, on a fifth of the records that then do not train; 0 leaves it out. With blending
+    (``dgb``) ``blending_share`` of it pays for the losses that are released early on.
     ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md).
     """
@@ -68,6 +71,7 @@ class StudySettings:
     delta: float = 1e-4
     noise: NoiseMode = "local"
     evaluation_share: float = 0.0
+    blending_share: float = 0.1
     architecture: Architecture = "linear"
     aggregation: str = "fedavg"
     sampling_rate: float = 1.0
@@ -198,7 +202,9 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
         max_sites=len(offers) if shared else max(settings.min_sites, min(len(offers), _MOST_SHARING)),
         max_parameters=parameters,
     )
-    mechanism = replace(mechanism, evaluation=_evaluation(settings, mechanism))
+    mechanism = replace(
+        mechanism, evaluation=_evaluation(settings, mechanism), losses=_losses(settings, mechanism, offers)
+    )
     if _without_privacy(settings):
         return mechanism
     return mechanism.calibrate(settings.epsilon or math.inf, settings.delta)
@@ -210,13 +216,41 @@ def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelea
         return None
     if not 0 < settings.evaluation_share < 1:
         raise InvalidInput(f"expected an evaluation_share from 0 to below 1, got {settings.evaluation_share:g}")
-    multiplier = 0.0
-    if not _without_privacy(settings):
-        whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
-        alone = whole.calibrate(settings.epsilon or math.inf, settings.delta).noise_multiplier
-        multiplier = float(f"{alone / math.sqrt(settings.evaluation_share):.4g}")
+    multiplier = _multiplier(settings, mechanism, settings.evaluation_share)
     outputs = _CLASSES[settings.task] - 1
     return HistogramRelease(every_rounds=settings.rounds, noise_multiplier=multiplier, outputs=outputs)
+
+
+def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> LossRelease | None:
+    """Return the loss releases that blending observes: few, early, for ``blending_share`` of what epsilon allows.
+
+    Every one of them takes noise from training and keeps a fifth of the records out of it, so they stop after two
+    fifths of the rounds; the scales then stay.
+    """
+    if "dgb" not in settings.aggregation:
+        return None
+    if not 0 < settings.blending_share < 1:
+        raise InvalidInput(f"expected a blending_share above 0 and below 1, got {settings.blending_share:g}")
+    every = 2 if settings.rounds >= _FEW_ROUNDS else 1
+    last = min(settings.rounds, max(2 * every, int(_MEASURED * settings.rounds)))
+    times = last // every
+    losses = 2 if settings.architecture == "mlp-auxiliary" else 1
+    return LossRelease(
+        every_rounds=every,
+        bound=_LOSS_BOUND * losses * (_CLASSES[settings.task] - 1),
+        noise_multiplier=_multiplier(settings, mechanism, settings.blending_share / times),
+        terms=max(len(terms_of(o.modalities, len(MODALITIES) + 1)) for o in offers),
+        last_round=last,
+    )
+
+
+def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> float:
+    """Return the noise multiplier of one release that takes ``share`` of the divergence epsilon allows."""
+    if _without_privacy(settings):
+        return 0.0
+    whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
+    alone = whole.calibrate(settings.epsilon or math.inf, settings.delta).noise_multiplier
+    return float(f"{alone / math.sqrt(share):.4g}")
 
 
 def _without_privacy(settings: StudySettings) -> bool:
@@ -246,7 +280,8 @@ def _update_bound(settings: StudySettings, mechanism: Mechanism, offers: Sequenc
     if settings.noise == "shared":  # the box holds a site's clipped gradient sum
         largest = max(o.dataset.patients for o in offers)
         return float(f"{0.1 * settings.max_grad_norm * mechanism.sampling_rate * largest:.6g}")
-    share = 1.0 if mechanism.evaluation is None else 1.0 - VALIDATION
+    keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
+    share = 1.0 - VALIDATION if keeps_apart else 1.0
     records = max(1.0, share * min(o.dataset.patients for o in offers))
     rate, steps = settings.learning_rate, mechanism.steps_per_round
     drift = rate * steps * settings.max_grad_norm

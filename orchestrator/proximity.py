@@ -34,6 +34,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.agreement import FIRST_ROUND, LAST_ROUND, cosine, without
 from privacy.errors import InvalidInput, Refused
 
 Vector = NDArray[np.floating]
@@ -53,8 +54,8 @@ class ProximityRule:
     published: bool = False
     sharpness: float = 10.0
     tolerance: float = 0.1
-    first: int = 2
-    last: int = 6
+    first: int = FIRST_ROUND
+    last: int = LAST_ROUND
 
     def __post_init__(self) -> None:
         if not (self.sharpness >= 0 and self.tolerance >= 0 and 1 <= self.first <= self.last):
@@ -100,18 +101,13 @@ def site_proximity(
     """
     own = np.concatenate([updates[name].astype(np.float64) for name in sorted(updates)])
     other = np.concatenate([_others(updates[n], means[n], shares[n], rule) for n in sorted(updates)])
-    inner = float(own @ other)
-    if rule.similarity == "inner-product":
-        return inner
-    norms = float(np.linalg.norm(own) * np.linalg.norm(other))
-    return max(-1.0, min(1.0, inner / norms)) if norms > 0 else 0.0
+    return float(own @ other) if rule.similarity == "inner-product" else cosine(own, other)
 
 
 def _others(update: Vector, mean: Vector, share: float, rule: ProximityRule) -> Vector:
     if update.shape != mean.shape or not 0 <= share < 1:
         raise InvalidInput(f"expected vectors of one shape and a share in [0, 1), got {update.shape}, {mean.shape}")
-    whole = mean.astype(np.float64)
-    return whole if rule.published else (whole - share * update.astype(np.float64)) / (1.0 - share)
+    return mean.astype(np.float64) if rule.published else without(update, mean, share)
 
 
 def accumulate(

@@ -16,12 +16,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.agreement import NAME as PROXIMITY
+from datasites.agreement import agreement, releases_proximity
 from datasites.contract import Proposal, RoundPlan
-from datasites.released_numbers import checked_numbers
+from datasites.released_numbers import checked_header_numbers
 from datasites.round_checks import check_weights
 from datasites.round_randomness import daemon_stream, public_secret, worker_seed, worker_stream
 from datasites.site_training import split_records, train_round
-from datasites.update_encoding import encode_update
+from datasites.update_encoding import Integers, encode_update
 from models.build import build_model, record_loss
 from models.parameters import from_bytes
 from orchestrator.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
@@ -68,11 +70,10 @@ class Shard:
     def __init__(self, proposal: Proposal, sites: Sequence[SimulatedSite]) -> None:
         self._proposal, self._seed = proposal, _public_seed(proposal)
         self._model = build_model(proposal.model, seed=self._seed)
+        self._everybody = [p.name for p in proposal.participants]
+        self._last: dict[str, tuple[RoundPlan, bytes, Integers]] = {}
         known = {*proposal.model.features, "presence", "cohort", "label"}
-        self._records = {
-            s.name: split_records(proposal, {n: t for n, t in s.records.items() if n in known}, s.trains.numpy)
-            for s in sites
-        }
+        self._records = {s.name: ({n: t for n, t in s.records.items() if n in known}, s.trains) for s in sites}
 
     def round(self, plan: RoundPlan, model: bytes) -> Sum:
         """Train every site of this shard and add what they would encrypt."""
@@ -80,6 +81,7 @@ class Shard:
         releases = {}
         for site in self._records:
             integers, releases[site] = self._site(plan, model, site)
+            self._last[site] = (plan, model, integers)
             for block, values in integers.items():
                 totals[block] = totals[block] + values if block in totals else values
         return Sum(totals=totals, releases=releases)
@@ -87,11 +89,19 @@ class Shard:
     def _site(self, plan: RoundPlan, model: bytes, site: str) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
         proposal, secret = self._proposal, public_secret(self._seed, site)
         from_bytes(self._model, model)
-        training, validation = self._records[site]
+        records, trains = self._records[site]
+        training, validation = split_records(proposal, plan.round, records, trains.numpy)
         stream = worker_stream(proposal, plan, site, worker_seed(proposal, plan, site, secret))
         updates, releases = train_round(proposal, plan, site, self._model, record_loss, training, validation, stream)
         integers = encode_update(proposal, plan, site, updates, daemon_stream(proposal, plan, site, secret))
-        return integers, checked_numbers(proposal, site, plan.round, releases)
+        own = self._own_numbers(plan, model, site)
+        return integers, checked_header_numbers(proposal, site, plan.round, {**releases, **own})
+
+    def _own_numbers(self, plan: RoundPlan, model: bytes, site: str) -> dict[str, float]:
+        if not releases_proximity(self._proposal, plan.round):
+            return {}
+        last, before, sent = self._last[site]
+        return {PROXIMITY: agreement(self._proposal, last, site, self._everybody, sent, before, model)}
 
 
 def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[SimulatedRound]:

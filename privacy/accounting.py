@@ -58,11 +58,9 @@ def study_event(mechanism: Mechanism, rounds: int) -> DpEvent:
         step = PoissonSampledDpEvent(mechanism.sampling_rate, step)
     parts: list[list[DpEvent]] = [_repeated(step, rounds * mechanism.steps_per_round)]
     if mechanism.losses is not None:
-        parts.append(
-            _repeated(GaussianDpEvent(mechanism.losses.noise_multiplier), rounds // mechanism.losses.every_rounds)
-        )
+        parts.append(_repeated(GaussianDpEvent(mechanism.losses.noise_multiplier), mechanism.losses.times(rounds)))
     if mechanism.evaluation is not None:
-        times = rounds // mechanism.evaluation.every_rounds
+        times = mechanism.evaluation.times(rounds)
         parts.append(_repeated(GaussianDpEvent(mechanism.evaluation.noise_multiplier), times))
     if mechanism.count is not None:
         parts.append([GaussianDpEvent(mechanism.count.noise_multiplier)])

@@ -106,14 +106,19 @@ ZERO = Cost(rdp=(0.0,) * len(RDP_ORDERS))
 
 @dataclass(frozen=True, kw_only=True)
 class PeriodicCost:
-    """A release in every ``every_rounds``-th round, such as losses or an evaluation."""
+    """A release in every ``every_rounds``-th round, such as losses or an evaluation; none after ``last_round``."""
 
     every_rounds: int
     cost: Cost
+    last_round: int | None = None
 
     def __post_init__(self) -> None:
         if self.every_rounds < 1:
             raise InvalidInput(f"expected every_rounds to be at least 1, got {self.every_rounds}")
+
+    def times(self, rounds: int) -> int:
+        """Return how often it is released in the first ``rounds`` rounds."""
+        return (rounds if self.last_round is None else min(rounds, self.last_round)) // self.every_rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,13 +149,13 @@ class StudyCost:
         """
         if not 1 <= number <= self.rounds:
             raise InvalidInput(f"expected a round from 1 to {self.rounds}, got {number}")
-        extra = (item.cost for item in self.periodic if number % item.every_rounds == 0)
+        extra = (item.cost for item in self.periodic if item.times(number) > item.times(number - 1))
         return sum(extra, self.round)
 
     @property
     def total(self) -> Cost:
         """Everything the study may release."""
-        extra = (item.cost.times(self.rounds // item.every_rounds) for item in self.periodic)
+        extra = (item.cost.times(item.times(self.rounds)) for item in self.periodic)
         return sum(extra, self.once + self.round.times(self.rounds))
 
 
@@ -239,11 +244,16 @@ def study_cost(mechanism: Mechanism) -> StudyCost:
     single = replace(mechanism, rounds=1, losses=None, count=None, evaluation=None)
     training = Cost(rdp=single.rdp(RDP_ORDERS), total_variation=single.total_variation())
     several = (mechanism.losses, mechanism.evaluation)
+    last = None if mechanism.losses is None else mechanism.losses.last_round
     return StudyCost(
         rounds=mechanism.rounds,
         round=training,
         periodic=tuple(
-            PeriodicCost(every_rounds=item.every_rounds, cost=gaussian_cost(item.noise_multiplier))
+            PeriodicCost(
+                every_rounds=item.every_rounds,
+                cost=gaussian_cost(item.noise_multiplier),
+                last_round=last if item is mechanism.losses else None,
+            )
             for item in several
             if item is not None
         ),
@@ -274,9 +284,14 @@ def study_to_json(cost: StudyCost) -> dict[str, Any]:
     return {
         "rounds": cost.rounds,
         "round": cost_to_json(cost.round),
-        "periodic": [{"every_rounds": item.every_rounds, "cost": cost_to_json(item.cost)} for item in cost.periodic],
+        "periodic": [_periodic_to_json(item) for item in cost.periodic],
         "once": cost_to_json(cost.once),
     }
+
+
+def _periodic_to_json(item: PeriodicCost) -> dict[str, Any]:
+    plain: dict[str, Any] = {"every_rounds": item.every_rounds, "cost": cost_to_json(item.cost)}
+    return plain if item.last_round is None else {**plain, "last_round": item.last_round}
 
 
 def study_from_json(data: Mapping[str, Any]) -> StudyCost:
@@ -285,7 +300,11 @@ def study_from_json(data: Mapping[str, Any]) -> StudyCost:
         rounds=int(data["rounds"]),
         round=cost_from_json(data["round"]),
         periodic=tuple(
-            PeriodicCost(every_rounds=int(item["every_rounds"]), cost=cost_from_json(item["cost"]))
+            PeriodicCost(
+                every_rounds=int(item["every_rounds"]),
+                cost=cost_from_json(item["cost"]),
+                last_round=item.get("last_round"),
+            )
             for item in data["periodic"]
         ),
         once=cost_from_json(data["once"]),

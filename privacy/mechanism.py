@@ -41,12 +41,14 @@ class LossRelease:
         bound: largest loss a record may add to one sum, nats, above 0.
         noise_multiplier: noise standard deviation over the sensitivity, at least 0.
         terms: losses per record, at least 1.
+        last_round: none are released after this round, and all records train then; None means never.
     """
 
     every_rounds: int
     bound: float
     noise_multiplier: float
     terms: int = 1
+    last_round: int | None = None
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     def __post_init__(self) -> None:
@@ -54,12 +56,18 @@ class LossRelease:
         _require(self.every_rounds >= 1, "every_rounds of the loss release", "at least 1", self.every_rounds)
         _require(_positive(self.bound), "the loss bound", "a finite number above 0", self.bound)
         _require(self.terms >= 1, "the number of loss terms", "at least 1", self.terms)
+        last = self.last_round
+        _require(last is None or last >= self.every_rounds, "last_round", "None or at least every_rounds", last)
         _require(_multiplier(self.noise_multiplier), *_MULTIPLIER, self.noise_multiplier)
 
     @property
     def sensitivity(self) -> float:
         """L2 sensitivity of one release, nats."""
         return self.bound * math.sqrt(self.terms)
+
+    def times(self, rounds: int) -> int:
+        """Return how often losses are released in the first ``rounds`` rounds."""
+        return (rounds if self.last_round is None else min(rounds, self.last_round)) // self.every_rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +114,10 @@ class HistogramRelease:
     def sensitivity(self) -> float:
         """L2 sensitivity of one release, patients."""
         return math.sqrt(self.outputs)
+
+    def times(self, rounds: int) -> int:
+        """Return how often histograms are released in the first ``rounds`` rounds."""
+        return rounds // self.every_rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +223,7 @@ class Mechanism:
     def releases_losses(self, round_number: int) -> bool:
         """Return whether losses are released in this round (1 is the first)."""
         self._check_round(round_number)
-        return self.losses is not None and round_number % self.losses.every_rounds == 0
+        return self.losses is not None and self.losses.times(round_number) > self.losses.times(round_number - 1)
 
     def releases_evaluation(self, round_number: int) -> bool:
         """Return whether score histograms are released in this round (1 is the first)."""

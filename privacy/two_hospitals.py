@@ -40,9 +40,9 @@ def epsilon_at_two_hospitals(mechanism: Mechanism, delta: float, *, rounds: int 
 def _shared(mechanism: Mechanism, rounds: int) -> dp_event.DpEvent:
     parts = [dp_event.SelfComposedDpEvent(_step(mechanism), rounds * mechanism.steps_per_round)] if rounds else []
     for release in (mechanism.losses, mechanism.evaluation):
-        if release is not None and rounds >= release.every_rounds:
+        if release is not None and release.times(rounds):
             doubled = dp_event.GaussianDpEvent(release.noise_multiplier / 2)
-            parts.append(dp_event.SelfComposedDpEvent(doubled, rounds // release.every_rounds))
+            parts.append(dp_event.SelfComposedDpEvent(doubled, release.times(rounds)))
     if mechanism.count is not None:  # each hospital releases its own
         parts.append(dp_event.SelfComposedDpEvent(dp_event.GaussianDpEvent(mechanism.count.noise_multiplier), 2))
     return dp_event.ComposedDpEvent(parts)

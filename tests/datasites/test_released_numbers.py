@@ -103,5 +103,5 @@ def test_every_validation_record_counts_once_and_no_other(new_proposal):
 
 
 def test_without_releases_every_record_trains(new_proposal, proposal):
-    assert training_share(new_proposal()) == 1.0
-    assert training_share(proposal) == 0.8
+    assert training_share(new_proposal(), 1) == 1.0
+    assert training_share(proposal, 1) == 0.8
