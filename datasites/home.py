@@ -6,6 +6,7 @@
     identity.pem    Ed25519 private key, mode 0600
     roster.json     who is in the consortium
     policy.toml     the owner's rules (datasites)
+    oidc.toml       the hospital's own sign-in, where there is one (datasites)
     datasets/NAME/vN/{schema.json, private/, mock/}
     journal.sqlite  ledger.sqlite  approvals.sqlite
     rounds/STUDY/N/ what was sent in a round, so that a restart sends the same again

@@ -24,6 +24,7 @@ from privacy.ledger_views import Account, StudyAccount, timeline
 
 if TYPE_CHECKING:
     from datasites.daemon import Datasite
+    from datasites.oidc import OidcProvider
 
 _ACCOUNTANT = "RDP filter across studies; add or remove one patient"
 _TITLES = {"html": "Privacy report (web page)", "pdf": "Privacy report (PDF)", "json": "Privacy report (JSON)"}
@@ -48,8 +49,19 @@ def context(datasite: Datasite) -> PortalContext:
         trouble=lambda: datasite.standing.trouble,
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         public_url=config.public_url,
+        hospital_login=_hospital_login(datasite.home.folder),
         secure_cookies=config.public_url.startswith("https:") or bool(config.tls_certificate),
     )
+
+
+def _hospital_login(folder: Path) -> OidcProvider | None:
+    path = folder / "oidc.toml"
+    if not path.exists():
+        return None
+    from datasites.oidc import OidcProvider, OidcSettings  # costs memory that most hospitals need not spend
+
+    settings = OidcSettings.load(path)
+    return None if settings is None else OidcProvider(settings)
 
 
 def preview(datasite: Datasite, proposal: Proposal) -> CostPreview:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
-from datasites.portal import api, forms, operations, pages, problems
+from datasites.portal import api, forms, hospital_login, operations, pages, problems
 from datasites.portal.assets import STATIC, Assets, SecurityHeaders
 from datasites.portal.bodies import ShortBodies
 from datasites.portal.context import PortalContext
@@ -32,6 +32,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(api.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
+    app.include_router(hospital_login.router)
     app.mount("/static", Assets(STATIC), name="static")
     problems.install(app, _page_of_problem)
     operations.install(app, app.state.desk)

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasites.accounts import AccountStore
 from datasites.approval_records import Request
@@ -13,6 +14,9 @@ from datasites.approvals import ApprovalStore
 from datasites.contract import Environment, Proposal
 from datasites.environment import current_environment
 from privacy.journal import Journal
+
+if TYPE_CHECKING:
+    from datasites.oidc import OidcProvider
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,7 @@ class PortalContext:
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
         trouble: why this datasite does no work at all; empty while it does.
+        hospital_login: the hospital's own sign-in, where its owner has set one up.
         secure_cookies: True when the portal is served over HTTPS.
         public_url: where people reach the portal; empty: wherever they say they did.
         clock: the present time.
@@ -141,6 +146,7 @@ class PortalContext:
     write_reports: Callable[[], object] = lambda: None
     environment: Callable[[], Environment] = current_environment
     trouble: Callable[[], str] = lambda: ""
+    hospital_login: OidcProvider | None = None
     secure_cookies: bool = False
     public_url: str = ""
     clock: Callable[[], dt.datetime] = _utc_now

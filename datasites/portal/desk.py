@@ -15,6 +15,7 @@ from datasites.policy import Violation, check
 from datasites.portal.context import BudgetLine, CostPreview, PortalContext, StudyStatus
 from datasites.portal.fresh import Fresh
 from datasites.portal.live import DryRuns, JournalView
+from datasites.portal.sign_ins import SignIns
 from datasites.portal.streams import Streams
 from privacy.errors import InvalidInput, Refused, TesseraError
 
@@ -31,6 +32,7 @@ class Desk:
         self.journal = JournalView(context.journal)
         self.studies: Fresh[tuple[StudyStatus, ...]] = Fresh(context.studies, seconds=_SECONDS)
         self.budget: Fresh[tuple[BudgetLine, ...]] = Fresh(context.budget, seconds=_SECONDS)
+        self.sign_ins = SignIns()
         self._writing = threading.Lock()
         self._costs: dict[str, Fresh[CostPreview | None]] = {}
 

@@ -40,7 +40,7 @@ def login(request: Request, context: Context, name: Secret, password: Secret, to
     except TesseraError as error:
         nobody = not context.accounts.accounts()
         return page(request, "login.html", status=403, problem=str(error), to=to, nobody=nobody)
-    response = RedirectResponse(_inside(to), 303)
+    response = RedirectResponse(inside(to), 303)
     set_session(response, context, secret)
     return response
 
@@ -136,8 +136,8 @@ def invite(request: Request, desk: DeskHere, caller: FormReviewer, role: Annotat
     # a Host header is the caller's to choose: a link that makes accounts has the configured address, if there is one
     here = desk.context.public_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
     link = f"{here}/welcome?token={token}"
-    accounts = desk.context.accounts.accounts()
-    return page(request, "people.html", accounts=accounts, link=link, link_role=role)
+    accounts, linked = desk.context.accounts.accounts(), desk.context.accounts.has_link(caller.account.name)
+    return page(request, "people.html", accounts=accounts, link=link, link_role=role, linked=linked)
 
 
 def _decided(
@@ -152,6 +152,6 @@ def _decided(
     return RedirectResponse(f"/requests/{proposal_hash}?said={said}", 303)
 
 
-def _inside(to: str) -> str:
+def inside(to: str) -> str:
     """Return ``to`` where it is a path of this portal, or the inbox."""
     return to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/inbox"

@@ -182,9 +182,10 @@ def report(name: str, context: Context, _: Reader) -> Response:
 
 
 @router.get("/people")
-def people(request: Request, context: Context, _: Reader) -> HTMLResponse:
+def people(request: Request, context: Context, caller: Reader) -> HTMLResponse:
     """Who has an account."""
-    return page(request, "people.html", accounts=context.accounts.accounts(), link="", link_role="")
+    linked = context.accounts.has_link(caller.account.name)
+    return page(request, "people.html", accounts=context.accounts.accounts(), link="", link_role="", linked=linked)
 
 
 def show_request(

@@ -29,6 +29,8 @@ SAID = {
     "asked": "Asked. The scientist will read your question.",
     "revoked": "Revoked. The study stops here before its next round.",
     "confirmed": "Confirmed and written into the journal.",
+    "linked": "Linked. From now on your hospital account opens a session here.",
+    "unlinked": "The link is gone. Sign in with your password.",
     "written": "The reports are those of this moment.",
     "welcome": "Your account is made. Keep your password: nobody can restore it.",
 }
@@ -59,6 +61,7 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "own_fingerprint": fingerprint(context.public_key),
         "caller": credential.account if credential else None,
         "can_decide": credential is not None and "review" in credential.scopes,
+        "hospital_login": context.hospital_login.settings.name if context.hospital_login else "",
         "csrf": credential.csrf if credential else "",
         "menu": MENU,
         "active": "/inbox" if path.startswith("/requests/") else path,

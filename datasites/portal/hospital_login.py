@@ -1,0 +1,145 @@
+"""Signing in with the hospital's own accounts, where the owner has set it up (:mod:`datasites.oidc`).
+
+A sign-in under way is bound to the browser by a cookie of its own, because the session cookie is not sent when another
+site (the provider) leads the browser here. Each can be finished once. It opens a session; it never signs anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from datasites.accounts import LINKED, Account
+from datasites.portal.access import Context, DeskHere, Reader, check_csrf, cookie_name, set_session
+from datasites.portal.context import PortalContext
+from datasites.portal.desk import Desk
+from datasites.portal.forms import Secret, inside
+from datasites.portal.problems import describe
+from datasites.portal.rendering import page
+from datasites.portal.sign_ins import SIGN_IN_SECONDS, Pending
+from privacy.errors import Refused, TesseraError
+
+if TYPE_CHECKING:
+    from datasites.oidc import Begun, Identified, OidcProvider
+
+router = APIRouter(include_in_schema=False)
+_PATH = "/login/hospital"
+_Word = Annotated[str, Query(max_length=4096)]
+
+
+@router.get(_PATH)
+def begin(request: Request, desk: DeskHere, to: Annotated[str, Query(max_length=256)] = "/inbox") -> Response:
+    """Send the browser to the hospital's sign-in."""
+    try:
+        begun = _provider(desk.context).begin()
+    except TesseraError as error:
+        return _failed(request, desk.context, error)
+    response = RedirectResponse(begun.address, 303)
+    _remember(response, desk, begun, to=to, account=None)
+    return response
+
+
+@router.post("/people/link")
+def link(request: Request, desk: DeskHere, caller: Reader, csrf: Secret, password: Secret) -> Response:
+    """Link the caller's account with the hospital's sign-in, which they now show to be theirs; needs the password."""
+    check_csrf(caller, csrf)
+    account = desk.context.accounts.authenticate(caller.account.name, password, now=desk.context.clock())
+    begun = _provider(desk.context).begin()
+    response: Response = page(request, "continue.html", to=begun.address, what="To the hospital's sign-in")
+    _remember(response, desk, begun, to="/people?said=linked", account=account)
+    return response
+
+
+@router.post("/people/unlink")
+def unlink(desk: DeskHere, caller: Reader, csrf: Secret) -> Response:
+    """Forget the caller's link; sessions that came from it end."""
+    check_csrf(caller, csrf)
+    desk.context.accounts.unlink(caller.account.name)
+    desk.context.journal.append("account-unlinked", {"person": caller.account.name})
+    return RedirectResponse("/people?said=unlinked", 303)
+
+
+@router.get(f"{_PATH}/callback")
+def callback(
+    request: Request, desk: DeskHere, state: _Word = "", code: _Word = "", iss: _Word = "", error: _Word = ""
+) -> Response:
+    """Take the browser back from the hospital's sign-in: check everything, then open the session or make the link."""
+    context = desk.context
+    try:
+        provider, now = _provider(context), context.clock()
+        pending = desk.sign_ins.take(state, request.cookies.get(_cookie(context), ""), now=now)
+        provider.check_sender(iss)
+        if error or not code:
+            raise Refused("the hospital's sign-in did not let you in, or you went back")
+        who = provider.finish(pending.begun, code=code, now=now)
+        response = _finished(request, desk, provider, pending, who)
+    except TesseraError as problem:
+        response = _failed(request, context, problem)
+    response.delete_cookie(_cookie(context), path=_PATH)
+    return response
+
+
+def _finished(request: Request, desk: Desk, provider: OidcProvider, pending: Pending, who: Identified) -> Response:
+    context, now = desk.context, desk.context.clock()
+    if pending.account is not None:
+        context.accounts.link(pending.account.name, who.issuer, who.subject, now=now)
+        context.journal.append("account-linked", {"person": pending.account.name, "issuer": who.issuer})
+        return _onward(request, pending.to)
+    account = context.accounts.linked(who.issuer, who.subject)
+    if account is None:
+        return _onward(request, f"/welcome?token={_invitation(context, provider, who)}")
+    if provider.settings.roles and account.role not in who.roles:
+        raise Refused(f"your hospital account does not give you the part that {account.name} has here any more")
+    secret, _ = context.accounts.open_session(account, now=now, label=LINKED)
+    response = _onward(request, inside(pending.to))
+    set_session(response, context, secret)
+    return response
+
+
+def _invitation(context: PortalContext, provider: OidcProvider, who: Identified) -> str:
+    """Return a one-time link's secret for somebody without an account, where the owner allows that."""
+    if not provider.settings.create_accounts or not who.roles:
+        raise Refused(
+            "nobody here is linked with this hospital account: make your account with a one-time link from a steward, "
+            "then link it on the People page"
+        )
+    role = who.roles[0]
+    context.journal.append("account-invited", {"role": role, "person": "hospital sign-in"})
+    return context.accounts.invite(role, now=context.clock(), subject=(who.issuer, who.subject))
+
+
+def _onward(request: Request, to: str) -> Response:
+    """Return a page that leads on: a redirect would come from the provider, which gets no session cookie."""
+    return page(request, "continue.html", to=to, what="Continue")
+
+
+def _failed(request: Request, context: PortalContext, error: TesseraError) -> Response:
+    nobody = not context.accounts.accounts()
+    status = describe(error).status
+    return page(request, "login.html", status=status, problem=str(error), to="/inbox", nobody=nobody)
+
+
+def _remember(response: Response, desk: Desk, begun: Begun, *, to: str, account: Account | None) -> None:
+    secret = desk.sign_ins.add(begun, to=to, account=account, now=desk.context.clock())
+    response.set_cookie(
+        _cookie(desk.context),
+        secret,
+        max_age=SIGN_IN_SECONDS,
+        httponly=True,
+        samesite="lax",
+        secure=desk.context.secure_cookies,
+        path=_PATH,
+    )
+
+
+def _cookie(context: Context) -> str:
+    return f"{cookie_name(context)}-login"
+
+
+def _provider(context: PortalContext) -> OidcProvider:
+    if context.hospital_login is None:
+        raise HTTPException(404, "this hospital has not set up signing in with its own accounts")
+    return context.hospital_login
