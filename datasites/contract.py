@@ -29,8 +29,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from models.config import ModelConfig
 from datasites.plain_text import check_name, check_prose, check_study_name
+from models.config import ModelConfig
 from privacy.canonical import canonical_hash, canonical_json
 from privacy.encryption_parameters import EncryptionParameters
 from privacy.errors import InvalidInput

@@ -11,13 +11,19 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from syft.sync.connections.connection_router import ConnectionRouter
-from syft.sync.events.file_change_event import FileChangeEventsMessage, FileChangeEventsMessageFileName
-from syft.sync.messages.proposed_filechange import ProposedFileChangesMessage
+from syft.sync.events.file_change_event import (
+    FileChangeEvent,
+    FileChangeEventsMessage,
+    FileChangeEventsMessageFileName,
+)
+from syft.sync.messages.proposed_filechange import ProposedFileChange, ProposedFileChangesMessage
 from syft.sync.sync.datasite_watcher_syncer import DatasiteWatcherSyncer
 from syft_permissions.spec.ruleset import PERMISSION_FILE_NAME
 
@@ -25,9 +31,19 @@ from datasites.letters import check_file_name
 from datasites.syft.postbox import place_of
 from privacy.errors import Refused
 
-MAX_UNPACKED_BYTES = 256 * 1024**2
+MAX_UNPACKED_BYTES = 128 * 1024**2
 MAX_FILES = 5000
+MAX_JOBS = 1000
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _log = logging.getLogger(__name__)
+
+
+class _Proposal(ProposedFileChangesMessage):  # type: ignore[misc]  # syft ships no types
+    proposed_file_changes: Annotated[list[ProposedFileChange], Field(max_length=MAX_FILES)]
+
+
+class _Events(FileChangeEventsMessage):  # type: ignore[misc]
+    events: Annotated[list[FileChangeEvent], Field(max_length=MAX_FILES)]
 
 
 class GuardedRouter(ConnectionRouter):  # type: ignore[misc]  # syft ships no types
@@ -53,16 +69,20 @@ class GuardedRouter(ConnectionRouter):  # type: ignore[misc]  # syft ships no ty
             return message
 
     def _read(self, sender_email: str, data: bytes) -> Any:
-        message = ProposedFileChangesMessage.from_compressed_data(
-            bounded(self.peer_store.decrypt_and_verify_if_needed(sender_email, data))
-        )
+        content = unpacked(self.peer_store.decrypt_and_verify_if_needed(sender_email, data))
+        message = _Proposal.model_validate_json(content)
         if message.sender_email != sender_email:
             raise Refused("it names another sender than the one who encrypted it")
-        if len(message.proposed_file_changes) > MAX_FILES:
-            raise Refused(f"it changes more than {MAX_FILES} files at once")
         for change in message.proposed_file_changes:
             self._check(change, sender_email)
+        self._check_room(sender_email)
         return message
+
+    def _check_room(self, sender_email: str) -> None:
+        inbox = self.datasite / "app_data" / "job" / "inbox" / sender_email
+        jobs = sum(1 for version in inbox.glob("*") if version.is_dir() for _ in version.iterdir())
+        if jobs >= MAX_JOBS:
+            raise Refused(f"its sender has {MAX_JOBS} jobs here; remove old ones")
 
     def _check(self, change: Any, sender_email: str) -> None:
         path = check_relative(change.path_in_datasite)
@@ -84,9 +104,7 @@ class GuardedWatcher(DatasiteWatcherSyncer):  # type: ignore[misc]  # syft ships
         data = connection.download_file(file_id)
         try:
             peer_store = self.connection_router.peer_store
-            message = FileChangeEventsMessage.from_compressed_data(
-                bounded(peer_store.decrypt_and_verify_if_needed(peer_email, data))
-            )
+            message = _Events.model_validate_json(unpacked(peer_store.decrypt_and_verify_if_needed(peer_email, data)))
             for event in message.events:
                 check_relative(event.path_in_datasite)
                 if event.datasite_email != peer_email:
@@ -113,19 +131,28 @@ def check_relative(path: Path) -> PurePosixPath:
     return relative
 
 
-def bounded(data: bytes, limit_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
-    """Return gzip ``data`` unchanged if it unpacks to at most ``limit_bytes``.
+def unpacked(data: bytes, limit_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
+    """Return the JSON inside one of syft's messages, which is a compressed tar archive of one file.
+
+    syft unpacks whatever is called so: a sparse file of a terabyte, a link, or the last of a million entries. Here the
+    first entry is a plain file that lies whole in at most ``limit_bytes``, or the message is refused.
 
     Raises:
-        Refused: it unpacks to more, or not at all.
+        Refused: anything else.
     """
-    total = 0
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            while part := stream.read(1 << 20):
-                total += len(part)
-                if total > limit_bytes:
-                    raise Refused(f"it unpacks to more than {limit_bytes} bytes")
-    except (OSError, EOFError, zlib.error) as error:
+            archive = stream.read(limit_bytes + 1)
+        if len(archive) > limit_bytes:
+            raise Refused(f"it unpacks to more than {limit_bytes} bytes")
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+            entry = tar.next()
+            if entry is None or entry.type not in _PLAIN or entry.issparse() or not 0 <= entry.size <= len(archive):
+                raise Refused("it is not an archive of one plain file")
+            file = tar.extractfile(entry)
+            content = file.read() if file is not None else b""
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise Refused("it is not a compressed message") from error
-    return data
+    if len(content) != entry.size:
+        raise Refused("it is cut short")
+    return content

@@ -1,0 +1,67 @@
+"""Text from elsewhere that people read before they decide: it has to say what it seems to say.
+
+Unicode can turn the reading direction round, hide letters and break lines where nobody sees it, so that a reviewer
+reads one thing and a machine another ("Trojan Source", Boucher and Anderson 2023).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from privacy.errors import InvalidInput
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"  # some scripts cannot be written without
+_STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
+
+
+def unseen(text: str, *, besides: str = "") -> Iterator[tuple[int, str]]:
+    """Yield place and code point of every character that is not seen, but for those in ``besides``.
+
+    >>> list(unseen("a\\u202eb"))
+    [(1, 'U+202E')]
+    """
+    if text.isascii() and text.isprintable():
+        return
+    for place, letter in enumerate(text):
+        if unicodedata.category(letter) in _UNSEEN and letter not in besides:
+            yield place, f"U+{ord(letter):04X}"
+
+
+def check_name(text: str, what: str) -> str:
+    """Return a name that may be shown on one line.
+
+    Raises:
+        InvalidInput: empty, or with a character that is not seen.
+    """
+    return _checked(text, what, besides="")
+
+
+def check_prose(text: str, what: str) -> str:
+    """Return text of several lines that may be shown.
+
+    Raises:
+        InvalidInput: with a character that is not seen, other than line ends and what joins letters.
+    """
+    return _checked(text, what, besides="\n\t" + _JOINERS) if text else text
+
+
+def check_study_name(name: str) -> str:
+    """Return the name of a study, which stands in addresses, logs and file names.
+
+    Raises:
+        InvalidInput: anything but 1 to 80 letters, digits, spaces, dots, dashes and underscores of ASCII.
+    """
+    if not _STUDY.fullmatch(name):
+        raise InvalidInput(f"expected a study's name of 1 to 80 letters, digits, dots and dashes, got {name[:80]!r}")
+    return name
+
+
+def _checked(text: str, what: str, *, besides: str) -> str:
+    hidden = next(unseen(text, besides=besides), None)
+    if hidden or not text.strip():
+        which = f"the unseen character {hidden[1]}" if hidden else "nothing"
+        raise InvalidInput(f"expected {what} that reads as it is, got {which}; write it in plain letters")
+    return text
