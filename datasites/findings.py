@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from datasites.plain_text import unseen
+
 Severity = Literal["high", "medium", "low"]
 _ORDER = {"high": 0, "medium": 1, "low": 2}
 _LONGEST_STRING = 200
@@ -131,6 +133,12 @@ def _find_in_file(name: str, path: Path) -> Iterator[Finding]:
     except UnicodeDecodeError:
         yield _finding(name, 0, "high", "binary", "is not text; nobody can review it")
         return
+    hidden = next(unseen(text, besides="\n\t\r\f"), None)
+    if hidden:
+        line = text.count("\n", 0, hidden[0]) + 1
+        yield _finding(
+            name, line, "high", "hidden-text", f"has the unseen character {hidden[1]}: it may not run as it reads"
+        )
     if name.endswith(".sh"):
         yield _finding(name, 0, "low", "script", "is a shell script; it is never run here")
     if name.endswith(".py"):

@@ -32,6 +32,7 @@ from typing import Literal
 
 from datasites.contract import open_sealed, seal
 from datasites.envelope import pack_envelope, unpack_envelope
+from datasites.plain_text import check_name
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Tampered
 from privacy.identity import Identity
@@ -96,7 +97,7 @@ def check_file_name(name: str) -> str:
     """
     if not _TEXT.fullmatch(name) or name.startswith("."):
         raise InvalidInput(f"expected a plain file name without separators, got {name[:80]!r}")
-    return name
+    return check_name(name, "a file name")
 
 
 def seal_letter(identity: Identity, place: Place, data: bytes) -> bytes:
