@@ -116,6 +116,32 @@ def test_a_blending_scale_shrinks_what_leaves_of_its_modality(proposal, dataset,
     assert np.abs(scaled["clinical"]).mean() > 0.1 * np.abs(plain["clinical"]).mean()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_scale_of_a_thousandth_shrinks_the_displacement_a_thousandfold(proposal, dataset, tmp_path, optimizer):
+    training = replace(proposal.training, optimizer=optimizer)
+    public = replace(proposal, seed=1, training=training)  # the same noise under any plan
+    plain, _ = worker.run(job(public, dataset, tmp_path))
+    plan = replace(trial_plan(public), scales={"mrna": 0.001})
+    scaled, _ = worker.run(job(public, dataset, tmp_path, plan=plan))
+    sizes = {n: float(np.linalg.norm(scaled[n]) / np.linalg.norm(plain[n])) for n in scaled}
+    assert sizes["mrna"] == pytest.approx(0.001, rel=0.05)
+    assert sizes["clinical"] == pytest.approx(1.0, rel=0.05)
+
+
+def test_after_the_last_release_every_record_trains(proposal, dataset, tmp_path):
+    release = LossRelease(every_rounds=1, bound=2.0, noise_multiplier=0.0, terms=3, last_round=1)
+    proposal = replace(proposal, mechanism=replace(proposal.mechanism, losses=release))
+    sizes = []
+    for number in (1, 2):
+        made = job(proposal, dataset, tmp_path, plan=replace(trial_plan(proposal), round=number))
+        training, validation = worker._records(made)
+        sizes.append((len(training["label"]), len(validation["label"])))
+        _, facts = worker.run(made)
+        assert bool(facts["releases"]) == (number == 1)
+    assert sizes[0][0] < 60 == sum(sizes[0])
+    assert sizes[1] == (60, 0)
+
+
 def test_losses_are_released_in_their_rounds_only_and_split_by_membership(proposal, dataset, tmp_path):
     release = LossRelease(every_rounds=2, bound=2.0, noise_multiplier=0.0, terms=3)
     proposal = replace(proposal, mechanism=replace(proposal.mechanism, losses=release))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def test_the_gaussian_curve_is_the_theorem() -> None:
     assert gaussian_cost(2.0).rdp[RDP_ORDERS.index(8.0)] == 1.0
 
 
-def test_a_study_costs_what_its_mechanism_says() -> None:
+@pytest.mark.parametrize("last_round", [None, 5])
+def test_a_study_costs_what_its_mechanism_says(last_round: int | None) -> None:
     mechanism = Mechanism(
         max_grad_norm=1.0,
         noise_multiplier=1.5,
@@ -51,7 +53,7 @@ def test_a_study_costs_what_its_mechanism_says() -> None:
         steps_per_round=3,
         rounds=7,
         target_delta=1e-5,
-        losses=LossRelease(every_rounds=2, bound=3.0, noise_multiplier=12.0),
+        losses=LossRelease(every_rounds=2, bound=3.0, noise_multiplier=12.0, last_round=last_round),
         count=CountRelease(noise_multiplier=9.0),
         evaluation=HistogramRelease(every_rounds=7, noise_multiplier=15.0),
     )
@@ -62,6 +64,7 @@ def test_a_study_costs_what_its_mechanism_says() -> None:
     assert cost.total.epsilon(1e-5) < 1.15 * mechanism.epsilon()
     by_rounds = sum((cost.of_round(n) for n in range(1, 8)), cost.once)
     assert by_rounds.rdp == pytest.approx(cost.total.rdp)
+    assert study_from_json(json.loads(canonical_json(study_to_json(cost)))) == cost
 
 
 def test_total_variation_takes_its_share_of_delta() -> None:

@@ -112,6 +112,15 @@ def test_epsilon_grows_with_every_round_and_every_release() -> None:
         assert replace(FULL, **{name: None}).epsilon() < FULL.epsilon()
 
 
+def test_losses_stop_after_their_last_round_and_cost_nothing_from_then_on() -> None:
+    losses = LossRelease(every_rounds=3, bound=1.0, noise_multiplier=2.0, last_round=7)
+    study = replace(STUDY, rounds=12, losses=losses)
+    assert [n for n in range(1, 13) if study.releases_losses(n)] == [3, 6]
+    assert study.epsilon() < replace(study, losses=replace(losses, last_round=None)).epsilon()
+    with pytest.raises(InvalidInput, match="last_round"):
+        replace(losses, last_round=2)
+
+
 def test_epsilon_falls_with_noise_and_rises_as_delta_falls() -> None:
     assert replace(STUDY, noise_multiplier=3.0).epsilon() < STUDY.epsilon()
     assert STUDY.epsilon(1e-7) > STUDY.epsilon()
