@@ -18,7 +18,7 @@ from datasites.accounts import AccountStore
 from datasites.approval_checks import check_code
 from datasites.approval_records import Request, open_proposal
 from datasites.approvals import ApprovalStore
-from datasites.contract import Proposal, Signed, dump, parse
+from datasites.contract import Proposal, Signed, WorkItem, dump, parse
 from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
@@ -273,15 +273,16 @@ class Worker:
             self._stands = self._datasite.standing.holds()
             if not self._stands:
                 return _ROLLED_BACK_SECONDS
-        for item in self._queue.ask():
-            if item.kind != "finished":
-                self._datasite.participant.handle(item)
-            elif item.study not in self._reported:
-                self._datasite.pool.close()  # its memory is not needed until the next study
-                write_reports_apart(self._datasite.home)
-                self._reported.add(item.study)
-        self._queue.handled()
+        self._queue.deal(self._handle)
         return 0.0
+
+    def _handle(self, item: WorkItem) -> None:
+        if item.kind != "finished":
+            self._datasite.participant.handle(item)
+        elif item.study not in self._reported:
+            self._datasite.pool.close()  # its memory is not needed until the next study
+            write_reports_apart(self._datasite.home)
+            self._reported.add(item.study)
 
 
 def first_link(accounts: AccountStore, home: Home) -> str:

@@ -24,6 +24,11 @@ from privacy.identity import Identity
 
 Params = Mapping[str, str | int | float | None]
 
+
+class Declined(Refused):
+    """The server said no: to this request, at this moment. Whoever asked has decided nothing yet."""
+
+
 _BY_TYPE: dict[str, type[TesseraError]] = {
     "urn:tessera:budget-exceeded": BudgetExceeded,
     "urn:tessera:unsafe-sum": UnsafeSum,
@@ -33,9 +38,9 @@ _BY_STATUS: dict[int, type[TesseraError]] = {
     400: InvalidInput,
     413: InvalidInput,
     422: InvalidInput,
-    401: Refused,
-    403: Refused,
-    409: Refused,
+    401: Declined,
+    403: Declined,
+    409: Declined,
 }
 _MAX_JSON_BYTES = 16 * 1024**2
 _MAX_BODY_BYTES = 1024**3

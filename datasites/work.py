@@ -4,15 +4,15 @@ What a party is asked to do stays on the orchestrator's board until it is done, 
 already and is held until there is something else:
 
     >>> queue = WorkQueue(client)
-    >>> for item in queue.ask():
-    ...     handle(item)
-    >>> queue.handled()    # only now: what failed on the way is asked for again
+    >>> queue.deal(handle)    # what failed on the way is asked for again
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from datasites.contract import WorkItem, parse
-from datasites.http import SignedClient
+from datasites.http import Declined, SignedClient
 from privacy.canonical import canonical_hash
 
 POLL_SECONDS = 20.0
@@ -30,6 +30,23 @@ class WorkQueue:
         self._client = client
         self._wait_seconds = wait_seconds
         self._asked = self._known = ""
+
+    def deal(self, handle: Callable[[WorkItem], None]) -> None:
+        """Ask, and have every item handled; what the orchestrator declines just now holds up no other item.
+
+        Raises:
+            Declined: once all were tried; the item is asked for again, unless it has been withdrawn.
+            TesseraError: the orchestrator cannot be reached, or an item failed in another way.
+        """
+        declined: Declined | None = None
+        for item in self.ask():
+            try:
+                handle(item)
+            except Declined as error:
+                declined = error
+        if declined is not None:
+            raise declined
+        self.handled()
 
     def ask(self) -> list[WorkItem]:
         """Return what is to be done, as soon as it differs from what was handled, or after the wait."""

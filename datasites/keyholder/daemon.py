@@ -15,7 +15,7 @@ from datasites.contract import Proposal, Refusal, Signed, SumResult, WorkItem, d
 from datasites.envelope import pack_envelope
 from datasites.files import write_atomically
 from datasites.home import Home
-from datasites.http import SignedClient
+from datasites.http import Declined, SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
 from datasites.keyholder.custody import BadPads, KeyCustody
 from datasites.lifecycle import Loop, announce, stop_loops, wait_for_signal
@@ -39,9 +39,7 @@ class Keyholder:
 
     def step(self) -> float:
         """Do what is to be done now, or wait for it."""
-        for item in self.queue.ask():
-            self.handle(item)
-        self.queue.handled()
+        self.queue.deal(self.handle)
         return 0.0
 
     def handle(self, item: WorkItem) -> None:
@@ -55,6 +53,8 @@ class Keyholder:
                 self._forget(item.study)
         except BadPads as error:
             self._refuse(item, str(error), without=error.sites)
+        except Declined:  # the orchestrator's no, not ours: nothing is refused here
+            raise
         except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
         except KeyError:

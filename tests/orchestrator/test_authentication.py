@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request
 from starlette.testclient import TestClient
 
 from datasites.contract import Party
-from datasites.http import SignedClient
+from datasites.http import Declined, SignedClient
 from datasites.tokens import make_token
 from orchestrator.authentication import Authenticator, StreamedCall
 from orchestrator.problems import install_problem_handlers
@@ -22,7 +22,7 @@ SERVER = Identity.from_seed(b"s" * 32)
 KNOWN = Identity.from_seed(b"k" * 32)
 STRANGER = Identity.from_seed(b"x" * 32)
 PARTY = Party(name="north", institution="North Hospital", public_key=KNOWN.public_key)
-ERRORS = {"invalid": InvalidInput, "refused": Refused, "tampered": Tampered, "budget": BudgetExceeded}
+ERRORS = {"invalid": InvalidInput, "refused": Declined, "tampered": Tampered, "budget": BudgetExceeded}
 
 
 def make_app() -> FastAPI:

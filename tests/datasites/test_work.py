@@ -1,0 +1,48 @@
+"""What the orchestrator declines is asked again, after everything else; only a party's own no is a refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from datasites.contract import WorkItem, dump
+from datasites.http import Declined
+from datasites.work import WorkQueue
+
+
+class Board:
+    """A client whose orchestrator always has the same work."""
+
+    def __init__(self, *items: WorkItem) -> None:
+        self.items, self.questions = [dump(item) for item in items], list[Any]()
+
+    def get_json(self, path: str, *, params: dict[str, Any], **_: Any) -> Any:
+        assert path == "/work"
+        self.questions.append(params["known"])
+        return self.items
+
+
+def item(study: str) -> WorkItem:
+    return WorkItem(kind="train", study=study, round=1, closing=0, documents={})
+
+
+def test_a_declined_item_holds_up_no_other_and_is_asked_for_again() -> None:
+    board, handled = Board(item("paused"), item("running")), list[str]()
+
+    def handle(work: WorkItem) -> None:
+        if work.study == "paused" and len(handled) < 2:
+            raise Declined("study 'paused' does not run here")
+        handled.append(work.study)
+
+    queue = WorkQueue(board)  # type: ignore[arg-type]  # what it needs of a client
+    with pytest.raises(Declined):
+        queue.deal(handle)
+    assert handled == ["running"]
+    with pytest.raises(Declined):
+        queue.deal(handle)
+    queue.deal(handle)
+    assert handled == ["running", "running", "paused", "running"]
+    assert board.questions == [None, None, None]  # never said to be known before it was dealt with
+    queue.deal(handle)
+    assert board.questions[-1] is not None
