@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,12 +34,19 @@ _MESSAGE_BYTES = 1 << 20
 _PRELOADED = ("datasites.worker", "datasites.dataset", "models.build", "privacy.opacus_engine", "torch._dynamo")
 
 
-def preload() -> None:
-    """Import what every worker needs, with one thread, and freeze it so that forks share its memory."""
+def preload(control: socket.socket) -> None:
+    """Import what every worker needs, with one thread, and freeze it so that forks share its memory.
+
+    Imports take seconds: a daemon that ends meanwhile takes its server with it.
+    """
     import torch
 
     torch.set_num_threads(1)
+    watch = select.poll()
+    watch.register(control, 0)  # hang-ups alone
     for name in _PRELOADED:
+        if watch.poll(0):
+            sys.exit(0)
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
@@ -47,7 +55,8 @@ def preload() -> None:
 def serve(control: socket.socket) -> None:
     """Fork a supervisor for every launch until the daemon closes its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    control.send(f"ready {code_hash()}".encode())
+    with suppress(BrokenPipeError):  # the daemon has ended: so do we
+        control.send(f"ready {code_hash()}".encode())
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
         if not data:
@@ -156,7 +165,7 @@ def main() -> None:
     """Serve the daemon on the socket whose descriptor is the first argument."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     control = socket.socket(fileno=int(sys.argv[1]))
-    preload()
+    preload(control)
     serve(control)
 
 

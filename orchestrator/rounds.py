@@ -100,7 +100,8 @@ class StudyRunner:
         started = time.monotonic()
         key, _ = await asyncio.gather(self._key(number), self.intake.warm())
         plan = self._plan(number, key)
-        await self._collect(number, plan, key)
+        if not self._closings(number):  # else it was closed before a restart: what comes now would be in no list
+            await self._collect(number, plan, key)
         commitments, totals = await self._sum(number, plan, key)
         await asyncio.to_thread(self._step, number, plan, commitments, totals, time.monotonic() - started)
 
@@ -205,6 +206,8 @@ class StudyRunner:
     async def _sum(self, number: int, plan: Signed, key: Signed) -> tuple[Signed, dict[str, np.ndarray]]:
         """Close the round and have its sum decrypted; once more without the sites whose pads do not open."""
         closing, present = 0, set(self.intake.headers(number))
+        if self._closings(number):  # after a restart only the newest list counts: the keyholder may have summed it
+            closing = self._closings(number) - 1
         while True:
             commitments, attestations = await self._close(number, plan, present, closing)
             totals = await self._decrypt(number, plan, key, commitments, attestations)
@@ -361,6 +364,10 @@ class StudyRunner:
         document = self._store.document(self.proposal.study, after_round, "checkpoint")
         if document is not None:
             self._optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
+
+    def _closings(self, number: int) -> int:
+        """Return how often the list of a round was closed; each list is numbered by it."""
+        return self._store.count(self.proposal.study, number, "commitments", author="")
 
     def _documents(self, number: int, kind: str, closing: int | None = None) -> dict[str, dict[str, Any]]:
         return self._store.documents(self.proposal.study, number, kind, closing=closing)
