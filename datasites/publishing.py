@@ -17,7 +17,7 @@ from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.policy import Policy
 from privacy.canonical import sha256_hex
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 from privacy.journal import Journal
 from privacy.ledger import Ledger, case_hash
@@ -66,6 +66,9 @@ class Datasets:
         shutil.copytree(folder / "mock", staging)
         shutil.copy2(folder / "schema.json", staging / "schema.json")
         write_atomically(staging / CARD, json.dumps(dump(card), indent=2).encode(), mode=0o644)
+        if published.exists() and _content(staging) == _content(published):
+            shutil.rmtree(staging)  # a restart takes nothing away that a round may be looking at
+            return published
         shutil.rmtree(published, ignore_errors=True)
         staging.replace(published)
         return published
@@ -74,14 +77,15 @@ class Datasets:
         """Return the reference of the newest version of a dataset, fingerprinted again now, and its folder.
 
         Raises:
-            InvalidInput: there is no dataset of this name, or it was not published.
+            InvalidInput: there is no dataset of this name.
+            TesseraError: it is being published at this moment.
         """
         for folder in self.home.datasets():
             schema = read_schema(folder)
             if schema.name == name:
                 path = self.home.folder / "published" / f"{name}-v{schema.version}" / CARD
                 if not path.exists():
-                    raise InvalidInput(f"dataset {name!r} version {schema.version} was not published; restart")
+                    raise TesseraError(f"dataset {name!r} version {schema.version} is not published yet: wait for it")
                 approved = parse(Card, path.read_bytes()).dataset
                 return self._reference(schema, folder, approved.patients), folder
         raise InvalidInput(f"there is no dataset {name!r} here")
@@ -145,6 +149,10 @@ class Datasets:
         count = max(1, round(len(cases) + float(noise[0])))
         self.journal.append("count-released", {"dataset": schema.name, "version": schema.version, "patients": count})
         return count
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _secret(identity: Identity, purpose: str) -> bytes:

@@ -11,7 +11,8 @@ from datasites.lifecycle import announce, bind, on_end_signal
 from datasites.web_server import WebServer
 from orchestrator import operations
 from orchestrator.dashboard.app import MOUNT, create_dashboard
-from orchestrator.server import Service, create_app
+from orchestrator.server import create_app
+from orchestrator.service import Service
 from orchestrator.store import Store
 from privacy.errors import InvalidInput
 from privacy.journal import Journal

@@ -68,8 +68,10 @@ class Intake:
             self._round = 0
 
     async def close(self) -> None:
-        """End the summing process."""
-        await self._sum.close()
+        """Take no more updates and end the summing process."""
+        async with self._adding:
+            self._round = 0
+            await self._sum.close()
 
     async def warm(self) -> None:
         """Start the summing process while the round's key is made."""

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from datasites.telemetry import CONTENT_TYPE, JournalFigures, RequestMetrics, exposition, new_registry
-from orchestrator.server import Service
+from orchestrator.service import Service
 from orchestrator.store import STATES
 from orchestrator.sums import RunningSumProcess
 from privacy.errors import Refused

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,8 @@ from datasites.contract import (
     parse,
 )
 from datasites.envelope import unpack_envelope
-from datasites.roster import Roster
 from orchestrator.authentication import Authenticator, StreamedCall
 from orchestrator.blob_access import require_readable
-from orchestrator.board import Board
 from orchestrator.description import (
     BINARY_ANSWER,
     BINARY_BODY,
@@ -49,19 +46,16 @@ from orchestrator.description import (
     StudyRegistration,
     checked_body,
 )
-from orchestrator.mailbox import Bell, create_mailbox_router
+from orchestrator.mailbox import create_mailbox_router
 from orchestrator.mailbox_store import MailboxStore
 from orchestrator.problems import install_problem_handlers
-from orchestrator.rollback import Standing
-from orchestrator.rounds import StudyRunner
+from orchestrator.service import Service
 from orchestrator.standing_api import add_standing
 from orchestrator.status import study_status
 from orchestrator.store import Store
 from orchestrator.uploads import receive
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
-from privacy.identity import Identity
-from privacy.journal import Journal
 
 _LONGEST_WAIT_SECONDS = 25.0
 _MOST_REFUSALS = 20
@@ -69,98 +63,6 @@ _HEADER_BYTES = 1 << 20
 _MODEL_BYTES = 256 << 20
 _PROPOSAL_BYTES = 16 << 20
 _KEY_BYTES = 4 << 20
-
-
-@dataclass
-class Service:
-    """What the endpoints share."""
-
-    identity: Identity
-    roster: Roster
-    store: Store
-    journal: Journal
-    board: Board = field(default_factory=Board)
-    bell: Bell = field(default_factory=Bell)
-    runners: dict[str, StudyRunner] = field(default_factory=dict)
-    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    troubles: dict[str, str] = field(default_factory=dict)
-    standing: Standing = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.standing = Standing(
-            folder=self.store.folder, store=self.store, journal=self.journal, identity=self.identity
-        )
-
-    async def begin(self) -> None:
-        """Go on with all studies, unless journal or store turn out to be older than what was shown to others."""
-        if self.standing.trouble or not self.standing.look():
-            await self.pause_all()
-            return
-        for name, _proposal, state, _reason in self.store.studies():
-            if state in ("waiting", "running"):
-                self.start(name)
-
-    async def pause_all(self) -> None:
-        """Stop every study with the reason why no round runs here."""
-        tasks, self.tasks = list(self.tasks.values()), {}
-        self.runners = {}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for name, _proposal, state, _reason in self.store.studies():
-            self.board.withdraw(name)
-            if state in ("waiting", "running"):
-                self.store.set_state(name, "paused", self.standing.trouble)
-
-    def waiting(self, study: str) -> str:
-        """Return what a running study waits for, and what keeps those it waits for; nothing if it waits for nobody."""
-        runner = self.runners.get(study)
-        if runner is None or study not in self.tasks or self.tasks[study].done():
-            return ""
-        parties = {*(p.name for p in runner.proposal.participants), runner.proposal.keyholder.name}
-        kept = [f"{name}: {self.troubles[name]}" for name in sorted(parties & set(self.troubles))]
-        return "; ".join(filter(None, [runner.waits.text, *kept]))
-
-    def start(self, study: str) -> None:
-        """Run a study on the event loop, unless it runs already."""
-        self.standing.require()
-        if study in self.tasks and not self.tasks[study].done():
-            return
-        runner = StudyRunner(
-            study=study, store=self.store, board=self.board, identity=self.identity, journal=self.journal
-        )
-        self.runners[study] = runner
-        self.tasks[study] = asyncio.create_task(self._run(runner), name=f"study-{study}")
-
-    async def _run(self, runner: StudyRunner) -> None:
-        try:
-            await runner.run()
-        except Exception as error:  # a bug must pause the study with a reason, not vanish with its task
-            self.store.set_state(runner.proposal.study, "failed", f"{type(error).__name__}: {error}")
-            raise
-
-    def runner(self, study: str) -> StudyRunner:
-        """Return the running study.
-
-        Raises:
-            Refused: it does not run.
-        """
-        self.standing.require()
-        if study not in self.runners:
-            raise Refused(f"study {study[:80]!r} does not run here; `tessera status` lists the studies")
-        return self.runners[study]
-
-    def end_waiting(self) -> None:
-        """Answer every long poll now, so that a shutdown need not wait for them."""
-        self.board.close()
-        self.bell.close()
-
-    async def close(self) -> None:
-        """End all studies; they continue at the next start."""
-        for task in self.tasks.values():
-            task.cancel()
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        self.store.close()
 
 
 def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:

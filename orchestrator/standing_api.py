@@ -23,7 +23,7 @@ from privacy.errors import InvalidInput, Refused
 from privacy.journal import Head
 
 if TYPE_CHECKING:
-    from orchestrator.server import Service
+    from orchestrator.service import Service
 
 _EVIDENCE_BYTES = 16 << 20
 _TROUBLE_CHARACTERS = 500

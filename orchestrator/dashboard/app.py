@@ -20,7 +20,7 @@ from orchestrator.dashboard.access import SESSION_HOURS, Visitors
 from orchestrator.dashboard.charts import swatch
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
 from orchestrator.dashboard.reports import Reports
-from orchestrator.server import Service
+from orchestrator.service import Service
 from privacy.errors import InvalidInput
 
 MOUNT = "/dashboard"

@@ -25,7 +25,7 @@ from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.dashboard.charts import Series, lines
 from orchestrator.dashboard.facts import study_now, traces
-from orchestrator.server import Service
+from orchestrator.service import Service
 from orchestrator.store import Store
 from privacy.canonical import sha256_hex
 from privacy.errors import Refused

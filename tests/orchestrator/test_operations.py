@@ -8,7 +8,8 @@ from fastapi.testclient import TestClient
 from datasites.contract import Party
 from datasites.roster import Roster
 from orchestrator.operations import TOKEN_FILE, install
-from orchestrator.server import Service, create_app
+from orchestrator.server import create_app
+from orchestrator.service import Service
 from orchestrator.store import Store
 from orchestrator.sums import RunningSumProcess
 from privacy.identity import Identity
