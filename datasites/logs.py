@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from datasites.plain_text import visible
 from privacy.errors import InvalidInput
 
 Format = Literal["text", "json"]
@@ -109,5 +110,10 @@ class _TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Keep a message on its line: whoever caused it may have chosen its words."""
+        record.message = visible(record.message, besides="\t")
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
+        return visible(without_secrets(super().format(record)))

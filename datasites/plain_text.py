@@ -30,6 +30,17 @@ def unseen(text: str, *, besides: str = "") -> Iterator[tuple[int, str]]:
             yield place, f"U+{ord(letter):04X}"
 
 
+def visible(text: str, *, besides: str = "\n\t") -> str:
+    """Return ``text`` with what is not seen written out, for terminals and logs, which obey control characters.
+
+    >>> visible("paused\x1b[2J")
+    'paused\\x1b[2J'
+    """
+    hidden = dict.fromkeys(letter for place, _ in unseen(text, besides=besides) for letter in text[place])
+    table = str.maketrans({letter: letter.encode("unicode_escape").decode() for letter in hidden})
+    return text.translate(table)
+
+
 def check_name(text: str, what: str) -> str:
     """Return a name that may be shown on one line.
 

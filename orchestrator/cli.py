@@ -15,7 +15,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from datasites.plain_text import visible
 from orchestrator.cli_audit import app as audit_app
 from orchestrator.cli_dashboard import dashboard_link
 from orchestrator.cli_fetch import app as fetch_app
@@ -262,7 +264,7 @@ def verify(
         for chain in found.chains:
             console.print(f"{chain.file}: {chain.entries} entries, head {chain.head[:16]}, last {chain.last}")
         for finding in found.findings:
-            console.print(f"[red]{finding.file}: {finding.message}[/red]", highlight=False)
+            console.print(f"[red]{finding.file}: {escape(visible(finding.message))}[/red]", highlight=False)
         if found.holds:
             console.print(f"[green]Every entry and signature holds; {found.heads_compared} heads compared.[/green]")
     if not found.holds:
@@ -300,7 +302,7 @@ def main() -> None:
         console.print("ended; nothing is left running")
         sys.exit(130)
     except TesseraError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(visible(str(error)))}", highlight=False, soft_wrap=True)
         sys.exit(_code(error))
     except _USAGE_ERROR as error:
         error.show()

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from datasites.plain_text import visible
 
 if TYPE_CHECKING:
     from orchestrator.study_view import SiteLine, Status, StudyLine
@@ -85,7 +88,7 @@ def doctor(
 def _view(found: Status) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{found.role} {found.name}", style="bold")]
     if found.problem:
-        parts.append(Text(found.problem, style="red"))
+        parts.append(Text(visible(found.problem), style="red"))
     parts += [_study_table(study) for study in found.studies]
     if not found.studies and not found.problem:
         parts.append(Text("no studies yet"))
@@ -115,8 +118,8 @@ def _study_table(study: StudyLine) -> Table:
         (study.state, _COLOURS.get(study.state, "")),
         f", round {study.rounds_completed} of {study.rounds}, {study.seconds:.1f} s{last}, "
         f"{study.uplink_bytes / 1e6:.1f} MB, {study.refusals} refusals",
-        f"\n{study.reason}" if study.reason else "",
-        f"\n{study.waiting}" if study.waiting else "",
+        visible(f"\n{study.reason}") if study.reason else "",
+        visible(f"\n{study.waiting}") if study.waiting else "",
     )
     head = ("site", "approved", "updates", "dropouts", "this round")
     return _table(title, head, [_site_row(site) for site in study.sites])
@@ -132,7 +135,7 @@ def _table(title: Any, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -
     for column in head:
         table.add_column(column)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(visible(cell)) for cell in row))
     return table
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from datasites.contract import Signed
 from privacy.errors import InvalidInput
@@ -65,6 +66,18 @@ def checked_body(kind: type[M], body: bytes) -> M:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def read_json(body: bytes) -> Any:
+    """Read JSON that arrived, of any shape.
+
+    Raises:
+        InvalidInput: not JSON, or nested deeper than anything of ours.
+    """
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidInput(f"expected JSON, could not read it: {str(error)[:200]}") from error
 
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fastapi import Depends, FastAPI, Request
 
 from datasites.contract import Party, Signed, parse
 from orchestrator.authentication import JSON_BYTES, Authenticator
+from orchestrator.description import read_json
 from orchestrator.heads import keyholder_heads, shown_heads
 from privacy.errors import InvalidInput, Refused
 from privacy.journal import Head
@@ -42,7 +43,7 @@ def add_standing(app: FastAPI, service: Service, authenticate: Authenticator) ->
 
     @app.post("/head")
     async def head(request: Request, party: Party = caller) -> dict[str, Any]:
-        body = _fields(await request.json(), {"seen", "trouble"})
+        body = _fields(await request.body(), {"seen", "trouble"})
         _note_trouble(service, party, str(body["trouble"])[:_TROUBLE_CHARACTERS])
         seen = parse(Head, body["seen"]) if body["seen"] is not None else None
         if not service.standing.trouble and not service.standing.compare(seen, party.name):
@@ -52,7 +53,7 @@ def add_standing(app: FastAPI, service: Service, authenticate: Authenticator) ->
 
     @app.post("/evidence")
     async def evidence(request: Request, _: Party = witness) -> dict[str, str]:
-        body = _fields(await request.json(), {"proposal", "plan"})
+        body = _fields(await request.body(), {"proposal", "plan"})
         proposal, plan = (parse(Signed, body[n]) if body[n] is not None else None for n in ("proposal", "plan"))
         service.standing.learn(proposal, plan)
         return {"standing": service.standing.trouble}
@@ -61,7 +62,7 @@ def add_standing(app: FastAPI, service: Service, authenticate: Authenticator) ->
     async def import_gap(request: Request, party: Party = caller) -> dict[str, Any]:
         if party.public_key != service.roster.orchestrator.public_key:
             raise Refused("only the orchestrator's own people may import its gap")
-        body = _fields(await request.json(), {"by", "reason"})
+        body = _fields(await request.body(), {"by", "reason"})
         trouble = service.standing.trouble
         booked = service.standing.import_gap(by=str(body["by"]), reason=str(body["reason"]))
         for name, _proposal, state, why in service.store.studies():
@@ -78,7 +79,8 @@ def _note_trouble(service: Service, party: Party, trouble: str) -> None:
         service.troubles.pop(party.name, None)
 
 
-def _fields(body: Any, names: set[str]) -> dict[str, Any]:
+def _fields(data: bytes, names: set[str]) -> dict[str, Any]:
+    body = read_json(data)
     if not isinstance(body, dict) or body.keys() != names:
         raise InvalidInput(f"expected an object with the fields {', '.join(sorted(names))}")
     return body

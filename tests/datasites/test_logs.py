@@ -79,3 +79,13 @@ def test_an_unknown_format_or_level_is_refused():
         configure_logs("xml")
     with pytest.raises(InvalidInput, match="debug"):
         configure_logs("json", "loud")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_message_stays_on_its_line_and_moves_no_cursor(stream, form):
+    configure_logs(form, stream=stream)
+    logging.getLogger("tessera").warning("refused: %s", "no\n2026-01-01 ERROR tessera: forged\x1b[2J\r\u202e")
+    text = stream.getvalue()
+    assert len(text.splitlines()) == 1
+    assert not set(text) & set("\x1b\r\u202e")
+    assert "forged" in text

@@ -3,7 +3,7 @@
 import pytest
 
 from datasites.findings import find
-from datasites.plain_text import check_name, check_prose, check_study_name, unseen
+from datasites.plain_text import check_name, check_prose, check_study_name, unseen, visible
 from privacy.errors import InvalidInput
 
 TRICKS = {
@@ -58,3 +58,8 @@ def test_a_reviewer_is_told_of_code_that_does_not_run_as_it_reads(tmp_path) -> N
     (tmp_path / "plan.toml").write_text("name = 'a\u200bb'\n")
     found = {(f.file, f.line, f.severity) for f in find(tmp_path, ["plan.py", "plan.toml"]) if f.rule == "hidden-text"}
     assert found == {("plan.py", 2, "high"), ("plan.toml", 1, "high")}
+
+
+def test_what_is_not_seen_is_written_out_for_terminals() -> None:
+    assert visible("Größe\n\x1b]0;x\x07\u202e") == "Größe\n\\x1b]0;x\\x07\\u202e"
+    assert not any("\x1b" in visible(text) or "\u2028" in visible(text) for text in TRICKS.values())
