@@ -79,6 +79,9 @@ def demo(
     epsilon: Annotated[float, typer.Option(help="Worst-case epsilon per patient (inf: no privacy).")] = 8.0,
     noise: Annotated[str, typer.Option(help="local or shared.")] = "local",
     model: Annotated[str, typer.Option(help="linear, mlp or mlp-auxiliary.")] = "linear",
+    aggregation: Annotated[
+        str, typer.Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
+    ] = "fedavg",
     public_noise: Annotated[
         bool, typer.Option("--public-noise", help="Derive all noise from the seed: NO PRIVACY.")
     ] = False,
@@ -101,6 +104,7 @@ def demo(
         epsilon=epsilon,
         noise=noise,
         architecture=model,
+        aggregation=aggregation,
         public_noise=public_noise,
     )
     view = DemoView(console)

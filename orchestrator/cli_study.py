@@ -28,6 +28,9 @@ TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal.")]
 EpsilonOption = Annotated[float, typer.Option(help="Worst case per patient; inf: no privacy.")]
 DeltaOption = Annotated[float, typer.Option(min=1e-12, max=0.1, help="Delta of that epsilon.")]
 ModelOption = Annotated[str, typer.Option(help="linear, mlp or mlp-auxiliary.")]
+AggregationOption = Annotated[
+    str, typer.Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
+]
 SitesOption = Annotated[list[str] | None, typer.Option("--site", help="A hospital to ask; all of the roster without.")]
 MinSitesOption = Annotated[int, typer.Option(min=3, help="Fewest hospitals in a sum that may be decrypted.")]
 PurposeOption = Annotated[str, typer.Option(help="What the study is for, in a sentence reviewers will read.")]
@@ -54,6 +57,7 @@ def propose(
     epsilon: EpsilonOption = 8.0,
     delta: DeltaOption = 1e-4,
     model: ModelOption = "linear",
+    aggregation: AggregationOption = "fedavg",
     site: SitesOption = None,
     min_sites: MinSitesOption = 3,
     purpose: PurposeOption = _PURPOSE,
@@ -80,6 +84,7 @@ def run(
     epsilon: EpsilonOption = 8.0,
     delta: DeltaOption = 1e-4,
     model: ModelOption = "linear",
+    aggregation: AggregationOption = "fedavg",
     site: SitesOption = None,
     min_sites: MinSitesOption = 3,
     purpose: PurposeOption = _PURPOSE,
@@ -123,7 +128,7 @@ def resume(name: StudyArgument, home: HomeOption) -> None:
 
 
 def _settings(given: dict[str, Any]) -> Any:
-    from orchestrator.propose import StudySettings
+    from orchestrator.propose import StudySettings, check_aggregation
 
     for option, allowed in (
         ("noise", ("local", "shared")),
@@ -134,7 +139,19 @@ def _settings(given: dict[str, Any]) -> Any:
             raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {given[option][:40]!r}")
     if not given["epsilon"] > 0:
         raise InvalidInput(f"expected --epsilon above 0, got {given['epsilon']:g}; inf means no privacy")
-    same = ("purpose", "legal_basis", "task", "rounds", "epsilon", "delta", "noise", "min_sites", "deadline_seconds")
+    check_aggregation(given["aggregation"], given["noise"])
+    same = (
+        "aggregation",
+        "purpose",
+        "legal_basis",
+        "task",
+        "rounds",
+        "epsilon",
+        "delta",
+        "noise",
+        "min_sites",
+        "deadline_seconds",
+    )
     return StudySettings(study=given["name"], architecture=given["model"], **{option: given[option] for option in same})
 
 

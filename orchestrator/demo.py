@@ -29,7 +29,7 @@ from orchestrator.dashboard.links import new_link
 from orchestrator.demo_data import Prepared, prepare
 from orchestrator.demo_guide import approval_guide
 from orchestrator.processes import Processes, address
-from orchestrator.propose import StudySettings, local_blocks
+from orchestrator.propose import StudySettings, check_aggregation, local_blocks
 from orchestrator.results import final_metrics, last_evaluation, learning_curve
 from orchestrator.study_report import study_facts, write_study_report
 from orchestrator.submit import offers_of, scientist, submit
@@ -58,6 +58,7 @@ class DemoSettings:
     architecture: str
     public_noise: bool
     manual_all: bool = False
+    aggregation: str = "fedavg"
 
 
 class Progress(Protocol):
@@ -147,6 +148,7 @@ def _check(settings: DemoSettings) -> None:
         raise InvalidInput("expected a finite epsilon with shared noise, which has no encoding without noise")
     if settings.architecture not in ("linear", "mlp", "mlp-auxiliary"):
         raise InvalidInput(f"expected model linear, mlp or mlp-auxiliary, got {settings.architecture!r}")
+    check_aggregation(settings.aggregation, settings.noise)
     if settings.out is not None and settings.out.exists() and any(settings.out.iterdir()):
         raise InvalidInput(f"expected an empty or new folder for --out, got {settings.out}; choose another")
 
@@ -262,6 +264,7 @@ def _study(
         delta=_DEMO_DELTA,
         noise=settings.noise,  # type: ignore[arg-type]  # checked above
         architecture=settings.architecture,  # type: ignore[arg-type]  # checked above
+        aggregation=settings.aggregation,
         seed=settings.seed if settings.public_noise else None,
         evaluation_share=_EVALUATION_SHARE if settings.rounds > 1 else 0.0,  # a first round has no model to score yet
         min_sites=max(3, len(offers) - 1) if settings.noise == "shared" else 3,

@@ -27,12 +27,14 @@ from datasites.contract import (
 from datasites.environment import current_environment
 from datasites.released_numbers import VALIDATION, terms_of
 from models.config import MODALITIES, Architecture, ModelConfig
+from orchestrator.proximity import refuse_under_shared_noise
 from privacy.encryption_parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
 from privacy.mechanism import HistogramRelease, LossRelease, Mechanism
 
 DEFAULT_STEPS = 20
 _MOST_SHARING = 64  # more hospitals have no proof of their shared noise; local noise does not ask
+AGGREGATIONS = ("fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw")
 _FEW_ROUNDS, _MEASURED = 10, 0.4
 _LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
 _CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
@@ -111,6 +113,7 @@ def build_proposal(
         InvalidInput: hospitals with different schemas or tasks, or too few of them.
     """
     _check_offers(settings, offers)
+    check_aggregation(settings.aggregation, settings.noise)
     model_config = ModelConfig(
         architecture=settings.architecture,
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
@@ -152,6 +155,19 @@ def build_proposal(
         nonce=secrets.token_hex(16),
     )
     return proposal, model
+
+
+def check_aggregation(name: str, noise: str) -> None:
+    """Refuse an unknown aggregation, and one that reads single updates where they carry too little noise.
+
+    Raises:
+        InvalidInput: unknown.
+        Refused: proximity weighting under shared noise.
+    """
+    if name not in AGGREGATIONS:
+        raise InvalidInput(f"expected --aggregation out of {', '.join(AGGREGATIONS)}, got {name[:40]!r}")
+    if "pcw" in name:
+        refuse_under_shared_noise(noise)
 
 
 def local_blocks(proposal: Proposal) -> list[str]:

@@ -317,6 +317,7 @@ class StudyRunner:
             "releases": releases,
             "evaluation": dump(evaluation) if evaluation else None,
             "weights": {b: dict(w) for b, w in weights.items()},
+            "scales": dict(plan.payload["scales"]),
             "seconds": round(seconds, 3),
         }
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)

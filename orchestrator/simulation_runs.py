@@ -24,7 +24,7 @@ from models.build import build_model
 from models.config import Architecture
 from models.parameters import from_bytes
 from orchestrator.evaluation import Metrics
-from orchestrator.propose import StudySettings
+from orchestrator.propose import AGGREGATIONS, StudySettings
 from orchestrator.simulate import score
 from orchestrator.simulated_proposal import SimulatedStudy, simulated_study
 from orchestrator.simulated_sites import SimulatedSite, flip_labels, patients, permute_labels, pool
@@ -32,8 +32,7 @@ from orchestrator.study_simulation import Engine, Shard, SimulatedRound, run_stu
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
-FEDERATED = ("fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw")
-METHODS = (*FEDERATED, "upper-bound", "pooled", "local")
+METHODS = (*AGGREGATIONS, "upper-bound", "pooled", "local")
 MakeEngine = Callable[[SimulatedStudy], Engine]
 OnRound = Callable[[int, int, float], None]
 
@@ -83,7 +82,7 @@ class SimulationRequest:
             delta=self.delta,
             noise=cast(NoiseMode, self.noise),
             architecture=cast(Architecture, self.architecture),
-            aggregation=method if method in FEDERATED else "fedavg",
+            aggregation=method if method in AGGREGATIONS else "fedavg",
             seed=seed,
         )
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from datasites.agreement import NAME as PROXIMITY
 from datasites.contract import Approval, Proposal, parse
 
 FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
@@ -44,7 +45,10 @@ class SiteFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundFacts:
-    """One finished round; ``weights[block][site]`` is relative to the largest; ``releases`` are noised numbers."""
+    """One finished round; ``weights[block][site]`` and ``scales[block]`` are relative to the largest.
+
+    ``releases`` are noised numbers.
+    """
 
     round: int
     seconds: float | None
@@ -54,6 +58,7 @@ class RoundFacts:
     model_hash: str
     weights: Mapping[str, Mapping[str, float]]
     releases: Mapping[str, Mapping[str, float]]
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +191,16 @@ def losses_by_round(facts: StudyFacts) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+def proximities_by_round(facts: StudyFacts) -> dict[str, list[tuple[int, float]]]:
+    """Return, by site, the cosines it released: (round compared, cosine between its update and the others')."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in facts.rounds:
+        for site, of in line.releases.items():
+            if PROXIMITY in of:
+                found.setdefault(site, []).append((line.round - 1, of[PROXIMITY]))
+    return found
+
+
 def _round(number: int, checkpoint: Mapping[str, Any], proposal: Proposal) -> RoundFacts:
     here = tuple(checkpoint["sites"])
     return RoundFacts(
@@ -197,6 +212,7 @@ def _round(number: int, checkpoint: Mapping[str, Any], proposal: Proposal) -> Ro
         model_hash=str(checkpoint["model_hash"]),
         weights={b: {s: float(w) for s, w in of.items()} for b, of in checkpoint.get("weights", {}).items()},
         releases={s: {n: float(v) for n, v in of.items()} for s, of in checkpoint.get("releases", {}).items()},
+        scales={b: float(s) for b, s in checkpoint.get("scales", {}).items()},
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasites.report.figures import CAP, INK, PROMISED, SPENT, Picture, new_axes, to_svg
 from datasites.report.words import number, small
-from orchestrator.study_facts import StudyFacts, losses_by_round
+from orchestrator.study_facts import StudyFacts, losses_by_round, proximities_by_round
 
 _COLOURS = ("#0b6b66", "#8a5a00", "#3d5a98", "#98202a", "#5b7a1e", "#7b4a8b", "#1d2b36", "#b3541e", "#3f8ea3")
 _DASHES = ("-", "--", ":")
@@ -22,7 +22,13 @@ def pictures(facts: StudyFacts) -> tuple[Picture, ...]:
     if losses:
         drawn.append(_loss_lines(losses))
     if facts.rounds:
-        drawn += [_weights(facts), _presence(facts)]
+        drawn.append(_weights(facts))
+        if any(scale != 1 for line in facts.rounds for scale in line.scales.values()):
+            drawn.append(_scales(facts))
+        proximities = proximities_by_round(facts)
+        if proximities:
+            drawn.append(_proximities(proximities))
+        drawn.append(_presence(facts))
     if any(site.epsilon_spent is not None for site in facts.sites):
         drawn.append(_budgets(facts))
     return tuple(drawn)
@@ -71,6 +77,40 @@ def _weights(facts: StudyFacts) -> Picture:
         svg=to_svg(figure),
         caption="Weight of each hospital over time, relative to the largest, mean over the blocks it contributes to.",
         alternative=f"Line chart of weights by round; means: {', '.join(means)}.",
+    )
+
+
+def _scales(facts: StudyFacts) -> Picture:
+    figure, axes = new_axes(2.6)
+    blocks = sorted({block for line in facts.rounds for block in line.scales} - {"shared"})
+    for index, block in enumerate(blocks):
+        points = [(line.round, line.scales[block]) for line in facts.rounds if block in line.scales]
+        axes.plot(*zip(*points, strict=True), label=block, **_style(index))
+    _by_round(axes, "step, relative to the largest")
+    axes.set_ylim(0, 1.05)
+    axes.legend(frameon=False, fontsize=8, ncols=3)
+    last = ", ".join(f"{b} {facts.rounds[-1].scales.get(b, 1.0):.2f}" for b in blocks)
+    return Picture(
+        name="blending",
+        svg=to_svg(figure),
+        caption="Gradient blending: how long each modality's step is, the same public number at every hospital.",
+        alternative=f"Line chart of blending scales by round; last: {last}.",
+    )
+
+
+def _proximities(found: Mapping[str, list[tuple[int, float]]]) -> Picture:
+    figure, axes = new_axes(3.1)
+    for index, (site, points) in enumerate(sorted(found.items())):
+        axes.plot(*zip(*points, strict=True), label=site, **_style(index))
+    axes.axhline(0.0, color=CAP, linestyle=":", linewidth=1.2)
+    _by_round(axes, "cosine with the others")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2))
+    means = ", ".join(f"{site} {sum(v for _, v in p) / len(p):+.2f}" for site, p in sorted(found.items()))
+    return Picture(
+        name="proximity",
+        svg=to_svg(figure),
+        caption="Proximity: the angle between each hospital's noised update and the mean of the others', as it said.",
+        alternative=f"Line chart of cosines by round; means: {means}.",
     )
 
 

@@ -16,7 +16,7 @@ from datasites.contract import Proposal, parse
 from orchestrator.dashboard.charts import Chart, Series, lines
 from orchestrator.status import study_status
 from orchestrator.store import Store
-from orchestrator.study_facts import SiteFacts, StudyFacts, losses_by_round, study_facts
+from orchestrator.study_facts import SiteFacts, StudyFacts, losses_by_round, proximities_by_round, study_facts
 from privacy.mechanism import Mechanism
 
 
@@ -153,6 +153,11 @@ def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) ->
         series = [Series(name=block, points=tuple(points)) for block, points in scales.items()]
         note = "How much each modality's gradient counts, the same public number at every hospital."
         drawn.append(lines(series, title="Blending weights", unit="scale", note=note))
+    proximities = proximities_by_round(facts)
+    if proximities:
+        series = [Series(name=site, points=tuple(points)) for site, points in sorted(proximities.items())]
+        note = "The angle between a hospital's noised update and the mean of the others', as the hospital says."
+        drawn.append(lines(series, title="Proximity of the hospitals", unit="cosine", note=note))
     return drawn + [_weights(facts, blocks) for blocks in _alike(facts)]
 
 

@@ -81,12 +81,19 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_sent(run, home):
         (["--task", "III"], "--task out of"),
         (["--model", "oracle"], "--model out of"),
         (["--epsilon", "0"], "--epsilon above 0"),
+        (["--aggregation", "magic"], "--aggregation out of"),
     ],
 )
 def test_a_wish_that_makes_no_sense_is_a_usage_error(run, home, options, problem):
     code, _, err = run("study", "run", "new", "--home", home, *options)
     assert code == 2
     assert problem in err
+
+
+def test_proximity_weights_under_shared_noise_are_denied_before_anything_is_sent(run, home):
+    code, _, err = run("propose", "new", "--home", home, "--noise", "shared", "--aggregation", "dgb+pcw")
+    assert code == 3
+    assert "use local noise" in err
 
 
 def test_a_study_that_is_not_there_is_a_usage_error(run, home):

@@ -224,7 +224,10 @@ def test_a_lost_sum_is_charged_and_is_nobodys_dropout(service):
 def test_blending_and_proximity_weights_are_drawn_over_time(service):
     training = replace(proposal().training, aggregation="dgb+pcw")
     put_study(service.store, 3, training=training)
+    said = {n: {"proximity.cosine": 0.3 if n != "dora" else -0.4} for n in NAMES}
+    service.store.put_document("pilot", 4, "checkpoint", {**checkpoint(4), "releases": said, "evaluation": None})
     charts = {c.title: c for c in study_now(service.store, "pilot", "dr-lang").charts}
+    assert charts["Proximity of the hospitals"].series[-1].points == ((3, -0.4),)
     assert charts["Blending weights"].series[0].points == ((1, 1.1), (2, 1.2), (3, pytest.approx(1.3)))
     weights = charts["Weights of the hospitals: mrna"]
     assert weights.note.startswith("Proximity weights")

@@ -10,6 +10,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from orchestrator.study_facts import proximities_by_round
+from orchestrator.study_figures import pictures
 from orchestrator.study_report import study_facts, study_schema, write_study_report
 from privacy.errors import InvalidInput
 
@@ -47,6 +49,20 @@ def test_the_page_shows_them_and_the_json_follows_its_schema(tmp_path: Path) -> 
         assert text in page
     assert "<b>of cancer</b>" not in page
     assert not re.search(r"""<script|(?:src|href)=["']?(?:https?:)?//""", page)
+    jsonschema.validate(json.loads(data.read_text()), json.loads(SCHEMA.read_text()))
+
+
+def test_blending_and_proximity_are_shown_over_the_rounds(tmp_path: Path) -> None:
+    known = status(proposal(training=dataclasses.replace(proposal().training, aggregation="dgb+pcw")))
+    for number, done in enumerate(known["checkpoints"], start=1):
+        done["scales"] = {"mrna": 1.0 - 0.1 * number, "shared": 1.0}
+        if number > 2:
+            done["releases"] = {n: {"proximity.cosine": -0.2 if n == "dora" else 0.4} for n in done["sites"]}
+    facts = study_facts(known)
+    assert proximities_by_round(facts)["alba"] == [(2, 0.4), (3, 0.4), (4, 0.4), (5, 0.4)]
+    assert [p.name for p in pictures(facts)] == ["losses", "weights", "blending", "proximity", "presence"]
+    html, data = write_study_report(facts, tmp_path)
+    assert "dora -0.20" in html.read_text() and "mrna 0.40" in html.read_text()
     jsonschema.validate(json.loads(data.read_text()), json.loads(SCHEMA.read_text()))
 
 
