@@ -50,6 +50,7 @@ from datasites.http import SignedClient
 from datasites.policy import Partner, Policy
 from datasites.roster import Roster
 from datasites.rounds import DatasetHere, RoundParticipant, Trainer, TrainingJob, TrainingResult, work_item
+from datasites.witness import Witness
 from datasites.work import WorkQueue
 from models.config import ModelConfig
 from orchestrator.aggregation import model_from_bytes, model_to_bytes
@@ -167,7 +168,8 @@ class Hospital:
 
     def run(self, ended: Callable[[], bool], *, wait: float = 1.0) -> None:
         """Do what is asked until ``ended``, as the datasite's own loop does."""
-        queue = WorkQueue(self.client, wait_seconds=wait)
+        witness = Witness(home=self.home, client=self.client, proposals=self.approvals.sealed_proposals)
+        queue = WorkQueue(self.client, wait_seconds=wait, witness=witness)
         while not ended():
             with contextlib.suppress(TesseraError):
                 for item in queue.ask():

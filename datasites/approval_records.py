@@ -142,6 +142,10 @@ class ReviewRecords:
         rows = self._read("SELECT hash, sealed, folder, received FROM requests ORDER BY received DESC, rowid DESC")
         return tuple(self._request(row) for row in rows)
 
+    def sealed_proposals(self) -> tuple[Signed, ...]:
+        """Return all proposals as they were signed, the oldest first."""
+        return tuple(_signed(row[0]) for row in self._read("SELECT sealed FROM requests ORDER BY rowid"))
+
     def same_plan(self, proposal: Proposal) -> tuple[Request, ...]:
         """Return the other requests with the same plan hash."""
         rows = self._read(

@@ -37,6 +37,7 @@ from privacy.identity import Identity
 
 Record = Callable[[str, dict[str, Any]], object]
 APPROVAL = "approval"
+_CLOCK_APART = dt.timedelta(minutes=5)
 
 
 class ApprovalStore:
@@ -111,6 +112,10 @@ class ApprovalStore:
     def requests(self) -> tuple[Request, ...]:
         """Return all requests, the newest first."""
         return self._records.requests()
+
+    def sealed_proposals(self) -> tuple[Signed, ...]:
+        """Return every received proposal as its orchestrator signed it."""
+        return self._records.sealed_proposals()
 
     def approve(
         self,
@@ -215,14 +220,27 @@ class ApprovalStore:
         """
         try:
             request = self.request(proposal_hash)
-            latest = max(now, clock_high_water) if clock_high_water else now
-            self._check_decision(request, latest)
+            self._check_decision(request, max(now, clock_high_water or now))
             checks.check_code(request.proposal, code_folder or request.folder)
             checks.check_dataset(request.proposal, self.site, dataset)
             checks.check_environment(request.proposal, environment)
         except TesseraError as error:
-            self._record("round-refused", {"proposal_hash": proposal_hash, "reason": str(error)})
-            raise error if isinstance(error, Refused) else Refused(str(error)) from error
+            raise self._round_refused(proposal_hash, error, now, clock_high_water) from error
+        return request.proposal
+
+    def check_decision(
+        self, proposal_hash: str, *, now: dt.datetime, clock_high_water: dt.datetime | None = None
+    ) -> Proposal:
+        """Check again that the approval holds, as before anything is signed in a round; not the data and the software.
+
+        Raises:
+            Refused: with the reason, which is journaled as ``round-refused``.
+        """
+        try:
+            request = self.request(proposal_hash)
+            self._check_decision(request, max(now, clock_high_water or now))
+        except TesseraError as error:
+            raise self._round_refused(proposal_hash, error, now, clock_high_water) from error
         return request.proposal
 
     def confirm(
@@ -263,6 +281,17 @@ class ApprovalStore:
         others = [r for r in self.requests() if r.approval is not None and r.proposal_hash != before]
         same = [r for r in others if r.proposal.study == study]
         return next(iter(same or others), None)
+
+    def _round_refused(
+        self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
+    ) -> Refused:
+        """Journal why a round is refused, and say so when the clock may be the reason."""
+        reason = str(error)
+        if high_water is not None and high_water - now > _CLOCK_APART:
+            times = f"the journal has an entry of {high_water:%Y-%m-%d %H:%M}, the clock says {now:%Y-%m-%d %H:%M}"
+            reason += f"; {times}: it was set forward once or back now, and the later time counts (tessera doctor)"
+        self._record("round-refused", {"proposal_hash": proposal_hash, "reason": reason})
+        return type(error)(reason) if isinstance(error, Refused) else Refused(reason)
 
     def _check_decision(self, request: Request, now: dt.datetime) -> None:
         if request.state != "approved" or request.approval is None:

@@ -34,6 +34,7 @@ from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
 from datasites.training import SandboxedTrainer
 from datasites.web_server import WebServer
+from datasites.witness import Witness
 from datasites.work import WorkQueue
 from datasites.worker_pool import WorkerPool
 from datasites.worker_protocol import Outcome
@@ -263,7 +264,13 @@ class Worker:
 
     def __init__(self, datasite: Datasite) -> None:
         self._datasite = datasite
-        self._queue = WorkQueue(datasite.client)
+        self._witness = Witness(
+            home=datasite.home,
+            client=datasite.client,
+            proposals=datasite.approvals.sealed_proposals,
+            trouble=lambda: datasite.standing.trouble,
+        )
+        self._queue = WorkQueue(datasite.client, witness=self._witness)
         self._reported: set[str] = set()
         self._stands = False
 
@@ -272,6 +279,7 @@ class Worker:
         if not self._stands:
             self._stands = self._datasite.standing.holds()
             if not self._stands:
+                self._witness.meet()  # the orchestrator shows why nothing comes from here
                 return _ROLLED_BACK_SECONDS
         self._queue.deal(self._handle)
         return 0.0

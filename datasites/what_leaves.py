@@ -59,6 +59,21 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(request="GET /work", fields=("query.wait", "query.known"), covered_by="hash of what the orchestrator told"),
     Row(request="GET /heads", fields=(), covered_by="no field of its own"),
+    Row(
+        request="POST /head",
+        fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),
+        covered_by="the orchestrator's own journal head, given back to it",
+    ),
+    Row(
+        request="POST /head",
+        fields=("json.trouble",),
+        covered_by="a sentence of Tessera's own: why this site does no work now, with names of studies and rounds",
+    ),
+    Row(
+        request="POST /evidence",
+        fields=("json.proposal", "json.proposal.*", "json.plan", "json.plan.*"),
+        covered_by="the orchestrator's own signed documents, given back to one that was restored from a backup",
+    ),
     Row(request="GET /blobs/*", fields=(), covered_by="no field of its own; the hash stands in the round plan"),
     Row(
         request="PUT /studies/*/rounds/*/update",
@@ -107,6 +122,7 @@ TABLE: tuple[Row, ...] = (
         fields=(
             *_SIGNED,
             *(f"signed.payload.{n}" for n in ("study", "round", "plan_hash", "list_hash", "sum_hash", "site")),
+            "signed.payload.earlier[]",
         ),
         covered_by=_PUBLIC,
     ),

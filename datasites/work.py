@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from datasites.contract import WorkItem, parse
 from datasites.http import Declined, SignedClient
+from datasites.witness import Witness
 from privacy.canonical import canonical_hash
 
 POLL_SECONDS = 20.0
@@ -24,10 +25,14 @@ class WorkQueue:
     Args:
         client: signs as the party.
         wait_seconds: for how long the orchestrator may hold a question.
+        witness: what this party has seen of the orchestrator; compared before any work is handed out.
     """
 
-    def __init__(self, client: SignedClient, *, wait_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self, client: SignedClient, *, wait_seconds: float = POLL_SECONDS, witness: Witness | None = None
+    ) -> None:
         self._client = client
+        self._witness = witness
         self._wait_seconds = wait_seconds
         self._asked = self._known = ""
 
@@ -49,12 +54,19 @@ class WorkQueue:
         self.handled()
 
     def ask(self) -> list[WorkItem]:
-        """Return what is to be done, as soon as it differs from what was handled, or after the wait."""
+        """Return what is to be done, as soon as it differs from what was handled, or after the wait.
+
+        Raises:
+            Refused: the orchestrator is older than what it has shown to this party.
+        """
         data = self._client.get_json(
             "/work", params={"wait": self._wait_seconds, "known": self._known or None}, wait_seconds=self._wait_seconds
         )
         self._asked, self._known = canonical_hash(data), ""
-        return [parse(WorkItem, item) for item in data]
+        items = [parse(WorkItem, item) for item in data]
+        if self._witness is not None:
+            self._witness.meet(items)
+        return items
 
     def handled(self) -> None:
         """Say that everything of the last answer was dealt with."""

@@ -222,6 +222,26 @@ def orchestrator_run(home: HomeOption, end_with_parent: ParentOption = False) ->
     _serve(lambda: run(home), end_with_parent)
 
 
+@orchestrator_app.command("import-gap")
+def orchestrator_import_gap(
+    home: HomeOption,
+    by: Annotated[str, typer.Option(help="Who does this; it is written into the journal.")],
+    reason: Annotated[str, typer.Option(help="Why the newest copy is gone.")],
+    json_output: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """After a restore from an old backup, while the orchestrator runs: write off the rounds it has forgotten."""
+    from datasites.home import Home
+    from orchestrator.study_view import client_of
+
+    with client_of(Home(folder=home)) as client:
+        booked = client.post_json("/import-gap", {"by": by, "reason": reason})
+    for study in booked["studies"]:
+        rounds = ", ".join(map(str, study["rounds"])) or "none"
+        console.print(f"{study['study']}: rounds written off: {rounds}", highlight=False)
+    if json_output:
+        show(booked)
+
+
 @keyholder_app.command("init")
 def keyholder_init(
     home: HomeOption,
@@ -239,6 +259,24 @@ def keyholder_run(home: HomeOption, end_with_parent: ParentOption = False) -> No
     from datasites.keyholder.daemon import run
 
     _serve(lambda: run(home), end_with_parent)
+
+
+@keyholder_app.command("import-gap")
+def keyholder_import_gap(
+    home: HomeOption,
+    by: Annotated[str, typer.Option(help="Who does this; it is written into the journal.")],
+    reason: Annotated[str, typer.Option(help="Why the newest copy is gone.")],
+    json_output: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """After a restore from an old backup: close the rounds that the keyholder has forgotten, for ever."""
+    from datasites.home import Home
+    from datasites.keyholder.standing import import_gap
+
+    closed = import_gap(Home(folder=home), by=by, reason=reason)
+    for study, number in closed:
+        console.print(f"{study}: round {number} is over; its key is gone", highlight=False)
+    if json_output:
+        show({"rounds": [{"study": study, "round": number} for study, number in closed]})
 
 
 @app.command()

@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, Request
 
 from datasites.contract import Party, Signed, parse
 from orchestrator.authentication import JSON_BYTES, Authenticator
-from orchestrator.description import read_json
+from orchestrator.description import object_of, read_json
 from orchestrator.heads import keyholder_heads, shown_heads
 from privacy.errors import InvalidInput, Refused
 from privacy.journal import Head
@@ -41,24 +41,25 @@ def add_standing(app: FastAPI, service: Service, authenticate: Authenticator) ->
         found = keyholder_heads if party == service.roster.keyholder else shown_heads
         return await asyncio.to_thread(found, service.store, party.name)
 
-    @app.post("/head")
+    @app.post("/head", openapi_extra=object_of("seen", "trouble"))
     async def head(request: Request, party: Party = caller) -> dict[str, Any]:
         body = _fields(await request.body(), {"seen", "trouble"})
         _note_trouble(service, party, str(body["trouble"])[:_TROUBLE_CHARACTERS])
         seen = parse(Head, body["seen"]) if body["seen"] is not None else None
-        if not service.standing.trouble and not service.standing.compare(seen, party.name):
+        known = bool(service.standing.trouble)
+        if not service.standing.compare(seen, party.name) and not known:  # every peer's head is noted, for the import
             await service.pause_all()
         trouble = service.standing.trouble
         return {"standing": trouble, "head": None if trouble else asdict(service.journal.head)}
 
-    @app.post("/evidence")
+    @app.post("/evidence", openapi_extra=object_of("proposal", "plan"))
     async def evidence(request: Request, _: Party = witness) -> dict[str, str]:
         body = _fields(await request.body(), {"proposal", "plan"})
         proposal, plan = (parse(Signed, body[n]) if body[n] is not None else None for n in ("proposal", "plan"))
         service.standing.learn(proposal, plan)
         return {"standing": service.standing.trouble}
 
-    @app.post("/import-gap")
+    @app.post("/import-gap", openapi_extra=object_of("by", "reason"))
     async def import_gap(request: Request, party: Party = caller) -> dict[str, Any]:
         if party.public_key != service.roster.orchestrator.public_key:
             raise Refused("only the orchestrator's own people may import its gap")

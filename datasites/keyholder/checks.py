@@ -57,7 +57,10 @@ class SumRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSum:
-    """A sum that passed every check: what to decrypt, which sites are in each block, and their sealed pads by site."""
+    """A sum that passed every check: what to decrypt, which sites are in each block, and their sealed pads by site.
+
+    ``redone`` says that a site attested another list of this round before.
+    """
 
     proposal: Proposal
     round: int
@@ -67,6 +70,7 @@ class CheckedSum:
     ciphertexts: Mapping[str, Sequence[bytes]]
     contributors: Mapping[str, tuple[str, ...]]
     pads: Mapping[str, str]
+    redone: bool = False
 
 
 def check_study(
@@ -136,6 +140,7 @@ def check_sum_request(
         ciphertexts=ciphertexts,
         contributors=contributors,
         pads={site: header.pad for site, header in headers.items()},
+        redone=any(signed.payload.get("earlier") for signed in request.attestations),
     )
 
 

@@ -79,6 +79,7 @@ class KeyCustody:
     def __init__(self, folder: Path, identity: Identity) -> None:
         self._keys = KeyFiles(folder, identity)
         self._lock = threading.RLock()
+        self._made_now: set[tuple[str, int]] = set()
         self._record = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
         self._record.row_factory = sqlite3.Row
         self._record.execute("PRAGMA synchronous = FULL")
@@ -171,6 +172,27 @@ class KeyCustody:
             )
             self._sweep()
 
+    def answered(self) -> list[tuple[str, int]]:
+        """Return every (study, round) that was answered here."""
+        rows = self._record.execute("SELECT study, round FROM rounds WHERE state = 'answered'").fetchall()
+        return [(row["study"], row["round"]) for row in rows]
+
+    def lacks(self, key: RoundKey, sum_hash: str | None = None) -> bool:
+        """Return whether this record does not know a key that was signed here, or the sum it was used for."""
+        row = self._row(key.study, key.round)
+        if row is None or row["key_hash"] != key.key_hash:
+            return True
+        return sum_hash is not None and (row["sum_hash"], row["state"]) != (sum_hash, "answered")
+
+    def close_round(self, key: RoundKey, sum_hash: str | None = None) -> None:
+        """Write a round down as over whose key or answer this record has forgotten; its key is destroyed."""
+        with self._transaction():
+            self._record.execute(
+                "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, 'forgotten', ?, NULL)",
+                (key.study, key.round, key.proposal_hash, key.key_hash, b"", key.pad_key, sum_hash),
+            )
+        self._sweep()
+
     def _make_key(self, proposal: Proposal, number: int) -> sqlite3.Row:
         pair, pad = ckks.generate_round_key(proposal.encryption), pads.generate_pad_key()
         row: sqlite3.Row = self._record.execute(
@@ -178,6 +200,7 @@ class KeyCustody:
             (proposal.study, number, proposal.proposal_hash, sha256_hex(pair.public), pair.public, pad.public),
         ).fetchone()
         self._keys.store(_round_key(row), pad.private + pair.secret)
+        self._made_now.add((proposal.study, number))
         return row
 
     def _seeds(self, checked: CheckedSum) -> dict[str, bytes]:
@@ -210,11 +233,23 @@ class KeyCustody:
                 raise Refused(f"round {number} is over and its key destroyed")
             if row["state"] != "answered":
                 self._require_running(study)
+                self._require_first_list(row, checked)
                 self._record.execute(
                     "UPDATE rounds SET state = 'deciding', sum_hash = ? WHERE study = ? AND round = ?",
                     (checked.sum_hash, study, number),
                 )
             return row
+
+    def _require_first_list(self, row: sqlite3.Row, checked: CheckedSum) -> None:
+        """Refuse a redone list under a key from before this start: restored from a backup, we would not know of a sum.
+
+        Whoever could be singled out by a second sum of the round attested both lists, and says so.
+        """
+        if row["state"] == "open" and checked.redone and (row["study"], row["round"]) not in self._made_now:
+            raise Refused(
+                f"round {row['round']}: sites attested another list before, and this keyholder was started anew since "
+                "it made the key; it cannot know that it answered no other sum, so this round gets none"
+            )
 
     def _decrypt(self, checked: CheckedSum, key: RoundKey, seeds: Mapping[str, bytes]) -> bytes:
         proposal, secret = checked.proposal, self._keys.load(key)[pads.PRIVATE_BYTES :]

@@ -18,13 +18,16 @@ from datasites.home import Home
 from datasites.http import Declined, SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
 from datasites.keyholder.custody import BadPads, KeyCustody
+from datasites.keyholder.standing import KeyholderStanding, journaled_mark
 from datasites.lifecycle import Loop, announce, stop_loops, wait_for_signal
+from datasites.witness import Witness
 from datasites.work import WorkQueue
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.journal import Journal
 
 _SUM_LIMIT_BYTES = 1 << 30
+_ROLLED_BACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,15 @@ class Keyholder:
     custody: KeyCustody
     journal: Journal
     queue: WorkQueue
+    standing: KeyholderStanding | None = None
+    witness: Witness | None = None
 
     def step(self) -> float:
-        """Do what is to be done now, or wait for it."""
+        """Do what is to be done now, or wait for it; nothing while the record is older than what was signed."""
+        if self.standing is not None and not (self.standing.stands or self.standing.holds()):
+            if self.witness is not None:
+                self.witness.meet()  # it shows why nothing is answered
+            return _ROLLED_BACK_SECONDS
         self.queue.deal(self.handle)
         return 0.0
 
@@ -113,7 +122,7 @@ class Keyholder:
 
     def _journal_once(self, what: str, kind: str, body: dict[str, Any]) -> None:
         """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""
-        mark = self.home.folder / "journaled" / sha256_hex(what.encode())[:32]
+        mark = journaled_mark(self.home, what)
         if not mark.exists():
             self.journal.append(kind, body)
             mark.parent.mkdir(exist_ok=True)
@@ -131,6 +140,12 @@ class Keyholder:
         self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))
 
 
+def _served(home: Home) -> list[Signed]:
+    """Return the signed proposals of all studies that were served here."""
+    paths = sorted((home.folder / "studies").glob("*.json"))
+    return [parse(Signed, json.loads(path.read_bytes())["proposal"]) for path in paths]
+
+
 def run(folder: Path) -> None:
     """Work until the process is asked to end.
 
@@ -142,7 +157,17 @@ def run(folder: Path) -> None:
     client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
     custody = KeyCustody(folder / "keys", identity)
     journal = Journal(folder / "journal.sqlite", identity)
-    keyholder = Keyholder(home=home, client=client, custody=custody, journal=journal, queue=WorkQueue(client))
+    standing = KeyholderStanding(home=home, client=client, custody=custody, journal=journal)
+    witness = Witness(home=home, client=client, proposals=lambda: _served(home), trouble=lambda: standing.trouble)
+    keyholder = Keyholder(
+        home=home,
+        client=client,
+        custody=custody,
+        journal=journal,
+        queue=WorkQueue(client, witness=witness),
+        standing=standing,
+        witness=witness,
+    )
     loop = Loop("keyholder", keyholder.step)
     try:
         loop.start()
