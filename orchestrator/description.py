@@ -103,6 +103,13 @@ def _whole(schema: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
+def object_of(*fields: str) -> dict[str, Any]:
+    """Return the description of a JSON object with these fields and no other."""
+    properties: dict[str, Any] = {field: {} for field in fields}
+    schema = {"type": "object", "required": list(fields), "properties": properties, "additionalProperties": False}
+    return _body("application/json", schema)
+
+
 SIGNED_BODY = _body("application/json", _whole(TypeAdapter(Signed).json_schema()))
 REGISTRATION_BODY = body_of(StudyRegistration)
 BINARY_BODY = _body("application/octet-stream", {"type": "string", "format": "binary"})

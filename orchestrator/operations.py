@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from datasites.telemetry import CONTENT_TYPE, JournalFigures, RequestMetrics, exposition, new_registry
+from datasites.telemetry import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from orchestrator.service import Service
 from orchestrator.store import STATES
 from orchestrator.sums import RunningSumProcess
@@ -42,7 +42,7 @@ def install(app: FastAPI, service: Service, folder: Path) -> None:
     registry.register(JournalFigures(service.journal, _SUMS))
     registry.register(_Studies(service))
 
-    @app.get("/metrics", include_in_schema=False)
+    @app.get("/metrics", response_class=Response, responses=FIGURES)
     def metrics(request: Request) -> Response:
         if not _here(request) and not _holds_token(request, folder / TOKEN_FILE):
             raise Refused(f"metrics are for this machine, or for a bearer token that equals {TOKEN_FILE}")

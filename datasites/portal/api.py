@@ -23,7 +23,7 @@ _problem: dict[str, Any] = {
     "model": Problem,
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
-_ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     400: {**_problem, "description": "malformed"},
     401: {**_problem, "description": "nobody is signed in"},
     403: {**_problem, "description": "not allowed, or refused by a rule"},
@@ -32,7 +32,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     422: {**_problem, "description": "does not have the documented shape"},
 }
 
-router = APIRouter(prefix="/api", responses=_ERRORS)
+router = APIRouter(prefix="/api", responses=ERRORS)
 health = APIRouter()
 
 

@@ -10,14 +10,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from datasites.portal import shapes
 from datasites.portal.access import Context, Reader
+from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
-from datasites.telemetry import CONTENT_TYPE, JournalFigures, RequestMetrics, exposition, new_registry
+from datasites.telemetry import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from privacy.journal import Entry
 
 _BUDGET_LABELS = ("population", "delta", "adjacency", "accountant")
@@ -30,12 +32,13 @@ def install(app: FastAPI, desk: Desk) -> None:
     registry.register(JournalFigures(desk.context.journal, _SUMS))
     registry.register(_Figures(desk))
 
-    @app.get("/readyz", include_in_schema=False)
-    def readyz(context: Context) -> JSONResponse:
+    @app.get("/readyz", responses={503: {"model": shapes.Ready}}, summary="Can it be used?")
+    def readyz(context: Context, response: Response) -> shapes.Ready:
         ready = _answers(context)
-        return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        response.status_code = 200 if ready else 503
+        return shapes.Ready(status="ready" if ready else "not ready")
 
-    @app.get("/metrics", include_in_schema=False)
+    @app.get("/metrics", response_class=Response, responses={**ERRORS, **FIGURES}, summary="Figures for Prometheus")
     def metrics(_: Reader) -> Response:
         return Response(exposition(registry), media_type=CONTENT_TYPE)
 

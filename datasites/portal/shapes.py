@@ -216,6 +216,12 @@ class JournalPart(BaseModel):
     entries: list[JournalLine]
 
 
+class Ready(BaseModel):
+    """Whether journal and approvals can be read."""
+
+    status: Literal["ready", "not ready"]
+
+
 class Health(BaseModel):
     """The portal answers."""
 

@@ -21,6 +21,8 @@ def operations() -> list[tuple[str, str]]:
         (method, path)
         for method, path in (
             ("GET", "/healthz"),
+            ("GET", "/readyz"),
+            ("GET", "/metrics"),
             ("GET", "/api/requests"),
             ("GET", "/api/requests/{proposal_hash}"),
             ("GET", "/api/studies"),
