@@ -55,6 +55,8 @@ from orchestrator.propose import Offer, StudySettings
 from orchestrator.submit import offers_of, scientist, submit
 from privacy.errors import TesseraError
 
+KINDS = ((False, "fedavg"), (True, "fedavg"), (True, "dgb+pcw"))
+"""Studies take turns: shared noise; local noise; local noise with weights that depend on earlier rounds."""
 STUDY_SECONDS = 900.0
 ANSWER_SECONDS = 300.0
 _console = Console(stderr=True)
@@ -76,21 +78,32 @@ class Studies:
         self._offers = offers_of(self._node, self._home, self._consortium.sites, seconds=ANSWER_SECONDS)
 
     def propose(self, number: int) -> Proposal:
-        """Propose the study of this number; local and shared noise take turns."""
+        """Propose the study of this number, again and again until every hospital has it."""
+        local, aggregation = KINDS[number % len(KINDS)]
         settings = StudySettings(
             study=f"chaos-{number}",
             purpose="To see what survives.",
             legal_basis="Made-up patients.",
             task="early-late",
             rounds=self._rounds,
-            noise="local" if number % 2 else "shared",
+            noise="local" if local else "shared",
+            aggregation=aggregation,
             sampling_rate=0.5,
-            steps_per_round=2 if number % 2 else None,
+            steps_per_round=2 if local else None,
             seed=self._seed,
             deadline_seconds=int(STUDY_SECONDS),
             min_sites=3,
         )
-        return submit(self._node, self._home, self._consortium.client, settings, self._offers)
+        until(lambda: self._proposed(settings), ANSWER_SECONDS, "the proposal")
+        return self._proposal
+
+    def _proposed(self, settings: StudySettings) -> bool:
+        try:
+            self._proposal = submit(self._node, self._home, self._consortium.client, settings, self._offers)
+        except (OSError, TesseraError) as error:  # a scientist would give the command again
+            _console.print(f"proposing {settings.study}: {error}")
+            return False
+        return True
 
     def approve(self, proposal: Proposal) -> None:
         """Sign in every portal, for as long as it takes until the orchestrator knows."""
@@ -198,6 +211,7 @@ def disturbed(
         "roles": dict(adversary.roles),
         "checks": checks.looks,
         "redrawn": len(found.redrawn),
+        "refusals": checks.refusals,
         "exits_unasked": dict(Counter(f"{r.name}: {code}" for r in roles for code in r.exits_unasked)),
         "pauses": studies.pauses,
         "problems": adversary.problems,

@@ -51,6 +51,7 @@ class Checks:
         self.proposals: dict[str, Proposal] = {}
         self.rounds: dict[Round, str] = {}
         self.looks = 0
+        self.refusals: list[str] = []
 
     def look(self, role: str) -> None:
         """Check everything that can be known at this moment, and the chains of one role."""
@@ -66,6 +67,7 @@ class Checks:
             self._charges(site)
             self._spend(site)
         self._sums()
+        self.refusals = self._refused()
         verified = {name: self._verified(name) for name in self._consortium.roles}
         return all(verified.values()) and not self.findings.chains
 
@@ -144,6 +146,13 @@ class Checks:
             updates = json.loads(document)["payload"]["updates"]
             if any(update["payload"]["site"] == site for update in updates):
                 yield str(study), int(number)
+
+    def _refused(self) -> list[str]:
+        """Return what hospitals or keyholder refused; where faults only delay, nobody should."""
+        store = self._consortium.roles[ORCHESTRATOR].home.folder / "store" / "orchestrator.sqlite"
+        rows = _rows(store, "SELECT document FROM documents WHERE kind = 'refusal'")
+        found = [json.loads(document)["payload"] for (document,) in rows]
+        return [f"{f['party']} {f['study']} round {f['round']}: {f['reason']}" for f in found]
 
     # chains ----------------------------------------------------------------------------------------------------
 
