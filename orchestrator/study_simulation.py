@@ -9,7 +9,7 @@ the same proposal and its public seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.agreement import NAME as PROXIMITY
-from datasites.agreement import agreement, releases_proximity
+from datasites.agreement import agreement, compares, releases_proximity
 from datasites.contract import Proposal, RoundPlan
 from datasites.released_numbers import checked_header_numbers
 from datasites.round_checks import check_weights
@@ -41,6 +41,17 @@ class Sum:
 
     totals: Mapping[str, NDArray[np.int64]]
     releases: Mapping[str, Mapping[str, float]]
+
+
+def added(parts: Iterable[Sum]) -> Sum:
+    """Return the sum of several sums; their order makes no difference."""
+    totals: dict[str, NDArray[np.int64]] = {}
+    releases: dict[str, Mapping[str, float]] = {}
+    for part in parts:
+        releases |= part.releases
+        for block, values in part.totals.items():
+            totals[block] = totals[block] + values if block in totals else values
+    return Sum(totals=totals, releases=releases)
 
 
 class Engine(Protocol):
@@ -77,16 +88,9 @@ class Shard:
 
     def round(self, plan: RoundPlan, model: bytes) -> Sum:
         """Train every site of this shard and add what they would encrypt."""
-        totals: dict[str, NDArray[np.int64]] = {}
-        releases = {}
-        for site in self._records:
-            integers, releases[site] = self._site(plan, model, site)
-            self._last[site] = (plan, model, integers)
-            for block, values in integers.items():
-                totals[block] = totals[block] + values if block in totals else values
-        return Sum(totals=totals, releases=releases)
+        return added(self._site(plan, model, site) for site in self._records)
 
-    def _site(self, plan: RoundPlan, model: bytes, site: str) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
+    def _site(self, plan: RoundPlan, model: bytes, site: str) -> Sum:
         proposal, secret = self._proposal, public_secret(self._seed, site)
         from_bytes(self._model, model)
         records, trains = self._records[site]
@@ -95,7 +99,10 @@ class Shard:
         updates, releases = train_round(proposal, plan, site, self._model, record_loss, training, validation, stream)
         integers = encode_update(proposal, plan, site, updates, daemon_stream(proposal, plan, site, secret))
         own = self._own_numbers(plan, model, site)
-        return integers, checked_header_numbers(proposal, site, plan.round, {**releases, **own})
+        if compares(proposal, plan.round):
+            self._last[site] = (plan, model, integers)
+        numbers = checked_header_numbers(proposal, site, plan.round, {**releases, **own})
+        return Sum(totals=integers, releases={site: numbers})
 
     def _own_numbers(self, plan: RoundPlan, model: bytes, site: str) -> dict[str, float]:
         if not releases_proximity(self._proposal, plan.round):
