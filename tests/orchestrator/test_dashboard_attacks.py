@@ -1,0 +1,165 @@
+"""The dashboard under generated and hostile requests: no stack trace, no way in, no way out, nothing changed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from datasites.contract import Party
+from datasites.portal.bodies import MOST_BODY_BYTES
+from datasites.roster import Roster
+from orchestrator.dashboard.access import FILE, Visitors
+from orchestrator.dashboard.app import MOUNT, create_dashboard
+from orchestrator.server import Service
+from orchestrator.store import Store
+from privacy.identity import Identity
+from privacy.journal import Journal
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # schemathesis imports modules that its own dependencies deprecate
+    schemathesis = pytest.importorskip("schemathesis", reason="needs the schemathesis package")
+    from hypothesis import HealthCheck, Phase, given, settings
+
+PAGES = [
+    ("GET", "/enter"),
+    ("POST", "/enter"),
+    ("POST", "/leave"),
+    ("GET", "/"),
+    ("GET", "/events"),
+    ("GET", "/studies/{study}"),
+    ("GET", "/studies/{study}/events"),
+    ("GET", "/studies/{study}/report"),
+]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    identity = Identity.generate()
+    names = ("dr-lang", "notary", "alba", "bruna", "corva")
+    keys = (identity, *(Identity.generate() for _ in names[1:]))
+    parties = [Party(name=n, institution=n, public_key=k.public_key) for n, k in zip(names, keys, strict=True)]
+    made = Service(
+        identity=identity,
+        roster=Roster(orchestrator=parties[0], keyholder=parties[1], sites=tuple(parties[2:])),
+        store=Store(tmp_path / "store"),
+        journal=Journal(tmp_path / "journal.sqlite", identity),
+    )
+    yield made
+    made.journal.close()
+    made.store.close()
+
+
+@pytest.fixture
+def pages(service: Service, tmp_path: Path) -> FastAPI:
+    made, end_streams = create_dashboard(service, tmp_path, https=False)
+    end_streams()  # an event stream says once how things are, and ends
+    return made
+
+
+@pytest.fixture
+def cookie(tmp_path: Path, service: Service) -> str:
+    visitors = Visitors(tmp_path / FILE)
+    now = dt.datetime.now(dt.UTC)
+    secret = visitors.enter(visitors.new_link(now=now), now=now)
+    visitors.close()
+    return f"tessera-dashboard-{service.identity.public_key[:12]}={secret}"
+
+
+@pytest.fixture
+def client(pages: FastAPI, cookie: str) -> TestClient:
+    app = FastAPI()
+    app.mount(MOUNT, pages)
+    headers = {"accept": "text/html", "cookie": cookie}
+    return TestClient(app, headers=headers, raise_server_exceptions=False, follow_redirects=False)
+
+
+def test_every_page_is_tried(pages: FastAPI) -> None:
+    assert {(m.upper(), p) for p, ms in pages.openapi()["paths"].items() for m in ms} == set(PAGES)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("method", "path"), PAGES)
+def test_no_page_fails_on_generated_requests(
+    pages: FastAPI, cookie: str, method: str, path: str, known: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    schema = schemathesis.openapi.from_dict(pages.openapi())
+    client = TestClient(pages, raise_server_exceptions=False, follow_redirects=False)
+
+    @settings(
+        max_examples=6,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    @given(case=schema[path][method].as_strategy())
+    def run(case) -> None:
+        headers = {"accept": "text/html", **({"cookie": cookie} if known else {})}
+        form = case.body if isinstance(case.body, dict) else None
+        answer = client.request(method, case.formatted_path, params=case.query, data=form, headers=headers)
+        assert answer.status_code < 500
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        if not known and path not in ("/enter", "/leave"):
+            assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/enter")
+
+    run()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/shared/..%2f..%2f..%2faccess.py",
+        "/static/%2e%2e/app.py",
+        "/static/../templates/enter.html",
+        "/studies/..%2f..%2fstore",
+        "/studies/%00",
+        "/studies/%ff",
+        "/studies/" + "x" * 3000,
+        "/studies/%0d%0aset-cookie:%20a=b",
+        "/studies/{{7*7}}",
+    ],
+)
+def test_no_address_leads_to_another_file(client: TestClient, path: str) -> None:
+    answer = client.get(f"/dashboard{path}")
+    assert answer.status_code in (400, 404)
+    assert "import" not in answer.text and "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_no_form_needs_is_not_read(client: TestClient, chunked: bool) -> None:
+    body = b"token=" + b"x" * MOST_BODY_BYTES
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    answer = client.post("/dashboard/enter", content=iter([body]) if chunked else body, headers=kind)
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_what_another_site_sends_does_nothing(client: TestClient) -> None:
+    for path in ("/enter", "/leave"):
+        answer = client.post(f"/dashboard{path}", data={"token": "x"}, headers={"sec-fetch-site": "cross-site"})
+        assert answer.status_code == 403
+    assert client.get("/dashboard/").status_code == 200  # still signed in
+
+
+def test_no_answer_sends_people_to_another_host(client: TestClient) -> None:
+    for host in ("evil.example", "evil.example:80", "[::1", "a b", "127.0.0.1@evil.example"):
+        for method, path in (("GET", "/"), ("POST", "/leave"), ("GET", "//evil.example/")):
+            answer = client.request(method, f"/dashboard{path}", headers={"host": host, "cookie": ""})
+            assert "evil" not in answer.text
+            assert answer.headers.get("location", "/dashboard/").startswith("/dashboard/")
+
+
+def test_a_guessed_cookie_or_link_opens_nothing(client: TestClient, service: Service) -> None:
+    name = f"tessera-dashboard-{service.identity.public_key[:12]}"
+    for value in ("", "x", "0" * 43, "' OR 1=1 --", "\x00", "a" * 5000):
+        answer = client.get("/dashboard/", headers={"cookie": f"{name}={value}"})
+        assert answer.status_code == 303
+        assert client.post("/dashboard/enter", data={"token": value[:128]}).status_code in (403, 422)
