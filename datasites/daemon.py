@@ -22,7 +22,7 @@ from datasites.contract import Proposal, Signed, WorkItem, dump, parse
 from datasites.files import write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
-from datasites.lifecycle import Loop, announce, bind, on_end_signal, stop_loops
+from datasites.lifecycle import Loop, announce, bind, keep_private, on_end_signal, stop_loops
 from datasites.policy import Policy
 from datasites.portal.app import create_portal
 from datasites.publishing import Datasets
@@ -313,6 +313,7 @@ def run(folder: Path) -> None:
     Raises:
         InvalidInput: the folder is no datasite's, or the portal's port is taken.
     """
+    keep_private(folder)
     home = Home(folder=folder)
     config = home.config()
     listener = bind(config.host, config.port)

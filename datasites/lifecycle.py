@@ -21,6 +21,24 @@ _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_SECONDS = 10.0
 
 
+def keep_private(folder: Path) -> None:
+    """Close a role's folder, and what this process writes from now on, to every other user of the machine.
+
+    A folder that came back from a backup may have lost the mode it was made with.
+
+    Raises:
+        InvalidInput: the folder is another user's.
+    """
+    os.umask(0o077)
+    try:
+        if folder.is_dir() and folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
+    except PermissionError as error:
+        raise InvalidInput(
+            f"expected {folder.name} to belong to the user who runs this role; run chown on it"
+        ) from error
+
+
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one.
 

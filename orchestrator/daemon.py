@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from datasites.home import Home
-from datasites.lifecycle import announce, bind, on_end_signal
+from datasites.lifecycle import announce, bind, keep_private, on_end_signal
 from datasites.web_server import WebServer
 from orchestrator import operations
 from orchestrator.dashboard.app import MOUNT, create_dashboard
@@ -24,6 +24,7 @@ def run(folder: Path) -> None:
     Raises:
         InvalidInput: the folder is no orchestrator's, or its port is taken.
     """
+    keep_private(folder)
     home = Home(folder=folder)
     config = home.config()
     identity = home.identity()

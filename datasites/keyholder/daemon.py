@@ -19,7 +19,7 @@ from datasites.http import Declined, SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
 from datasites.keyholder.custody import BadPads, KeyCustody
 from datasites.keyholder.standing import KeyholderStanding, journaled_mark
-from datasites.lifecycle import Loop, announce, stop_loops, wait_for_signal
+from datasites.lifecycle import Loop, announce, keep_private, stop_loops, wait_for_signal
 from datasites.witness import Witness
 from datasites.work import WorkQueue
 from privacy.canonical import sha256_hex
@@ -152,6 +152,7 @@ def run(folder: Path) -> None:
     Raises:
         InvalidInput: the folder is no keyholder's.
     """
+    keep_private(folder)
     home = Home(folder=folder)
     config, identity = home.config(), home.identity()
     client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)

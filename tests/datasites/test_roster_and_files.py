@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 
 from datasites.contract import Party, seal
 from datasites.envelope import pack_envelope, unpack_envelope
 from datasites.files import write_atomically
 from datasites.home import Config, Home
+from datasites.lifecycle import keep_private
 from datasites.roster import Roster
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
@@ -71,3 +75,21 @@ def test_a_home_keeps_its_identity_when_its_settings_change(tmp_path):
     assert again.party() == first
     assert again.config().orchestrator_url == "http://127.0.0.1:2"
     assert (tmp_path / "a" / "identity.pem").stat().st_mode & 0o077 == 0
+
+
+def test_a_role_closes_its_folder_and_what_it_writes_to_other_users(tmp_path):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    folder.chmod(0o755)  # as a backup may have brought it back
+    before = os.umask(0o022)
+    try:
+        keep_private(folder)
+        (folder / "journal.sqlite").write_bytes(b"")
+        (folder / "rounds").mkdir()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(p.stat().st_mode) for p in (folder, folder / "journal.sqlite", folder / "rounds")] == [
+        0o700,
+        0o600,
+        0o700,
+    ]
