@@ -30,6 +30,7 @@ from datasites.sandbox import Confinement, close_descriptors, confine
 from datasites.worker_protocol import EXIT_FAILED, EXIT_MEMORY, EXIT_REFUSED, Launch
 from privacy.errors import Refused
 
+_NICENESS = 5  # people at the portal, and the daemon's own work, come before training
 _MESSAGE_BYTES = 1 << 20
 _PRELOADED = ("datasites.worker", "datasites.dataset", "models.build", "privacy.opacus_engine", "torch._dynamo")
 
@@ -108,6 +109,7 @@ def _become_worker(launch: Launch, job: int, log: int, report: int) -> NoReturn:
     try:
         kernel.die_with_parent()
         os.setsid()
+        os.nice(_NICENESS)
         os.environ.clear()
         os.chdir("/")
         for source, target in ((job, 0), (log, 1), (log, 2)):

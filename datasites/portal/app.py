@@ -12,7 +12,7 @@ from datasites.portal.assets import STATIC, Assets, SecurityHeaders
 from datasites.portal.bodies import ShortBodies
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
-from datasites.portal.rendering import page
+from datasites.portal.rendering import compile_templates, page
 
 
 def create_portal(context: PortalContext) -> FastAPI:
@@ -27,6 +27,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     )
     app.state.context = context
     app.state.desk = Desk(context)
+    compile_templates()
     context.environment()  # what this process was started with, not what lies on the disk when somebody looks
     app.include_router(api.health)
     app.include_router(api.router)

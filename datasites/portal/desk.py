@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from starlette.exceptions import HTTPException
@@ -31,6 +32,7 @@ class Desk:
         self.streams = Streams()
         self.journal = JournalView(context.journal)
         self.studies: Fresh[tuple[StudyStatus, ...]] = Fresh(context.studies, seconds=_SECONDS)
+        self.layers: Fresh[Mapping[str, bool]] = Fresh(context.layers, seconds=3600 * _SECONDS)  # tried once, for all
         self.budget: Fresh[tuple[BudgetLine, ...]] = Fresh(context.budget, seconds=_SECONDS)
         self.sign_ins = SignIns()
         self._writing = threading.Lock()

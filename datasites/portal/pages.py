@@ -142,7 +142,7 @@ def fingerprints(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
 
 
 @router.get("/policy")
-def policy(request: Request, context: Context, _: Reader) -> HTMLResponse:
+def policy(request: Request, desk: DeskHere, context: Context, _: Reader) -> HTMLResponse:
     """The owner's rules and the sandbox of this machine."""
     value = context.approvals.policy
     partners = ", ".join(p.name for p in value.partners) or "none are written down"
@@ -154,7 +154,7 @@ def policy(request: Request, context: Context, _: Reader) -> HTMLResponse:
         request,
         "policy.html",
         sections=sections,
-        layers=sorted(context.layers().items()),
+        layers=sorted(desk.layers().items()),
         policy_hash=value.policy_hash,
     )
 

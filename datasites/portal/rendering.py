@@ -50,6 +50,12 @@ _environment.globals.update(
 )
 
 
+def compile_templates() -> None:
+    """Compile all templates now, so that nobody's first look at a page has to wait for it."""
+    for name in _environment.list_templates(extensions=["html"]):
+        _environment.get_template(name)
+
+
 def page(request: Request, template: str, *, status: int = 200, problem: str = "", **values: Any) -> HTMLResponse:
     """Return one page for whoever is signed in; ``problem`` is shown on top as an alert."""
     context = context_of(request)

@@ -180,6 +180,15 @@ def test_an_infinite_cost_is_no_bound_in_words():
     assert certainty(math.inf) == "completely"
 
 
+def test_the_sandbox_is_tried_once_for_everybody_who_looks(desk, new_context):
+    tried = []
+    context = replace(new_context(desk), layers=lambda: tried.append(1) or {"seccomp": True})
+    with TestClient(create_portal(context), headers=HTML) as portal:
+        sign_in(portal)
+        assert all("seccomp" in portal.get("/policy").text for _ in range(3))
+    assert tried == [1]
+
+
 def test_whoever_reads_may_have_the_reports_written_now(desk, new_context):
     written = []
     context = replace(new_context(desk), write_reports=lambda: written.append(1))

@@ -187,6 +187,11 @@ def test_what_a_plan_prints_can_be_read_while_it_runs(trial):
     assert "hello from the plan" in seen[-1]
 
 
+def test_training_lets_everything_else_go_first(trial):
+    here = os.nice(0)
+    assert f"nice {here + 5}" in trial(attack("import os\nprint('nice', os.nice(0))")).log
+
+
 def test_a_crash_is_reported_and_the_server_lives(trial):
     result = trial(attack("import ctypes\nctypes.string_at(0)"))
     assert result.outcome.status == "crashed"
