@@ -37,6 +37,7 @@ from orchestrator.server import create_app
 from orchestrator.service import Service
 from orchestrator.store import Store
 from orchestrator.sum_worker import Sums
+from orchestrator.sums import WorkerDied
 from privacy.encryption_parameters import EncryptionParameters
 from privacy.errors import TesseraError
 from privacy.journal import Journal
@@ -50,22 +51,28 @@ class SumsHere:
     died = 0
 
     def __init__(self, parameters: EncryptionParameters) -> None:
-        self._parameters, self._sums = parameters, Sums()
+        self._parameters = parameters
+        self._sums: Sums | None = None
         self.sites: set[str] = set()
 
     async def restart(self, blocks: Mapping[str, int]) -> None:
-        self.sites = set()
-        self._sums.handle({"op": "start", "parameters": dump(self._parameters), "blocks": dict(blocks)})
+        self.sites, self._sums = set(), Sums()
+        self._ask({"op": "start", "parameters": dump(self._parameters), "blocks": dict(blocks)})
 
     async def add(self, site: str, path: Path, shapes: tuple[BlockShape, ...]) -> None:
-        self._sums.handle({"op": "add", "path": str(path), "shapes": [dump(s) for s in shapes]})
+        self._ask({"op": "add", "path": str(path), "shapes": [dump(s) for s in shapes]})
         self.sites.add(site)
 
     async def finish(self, path: Path) -> str:
-        return str(self._sums.handle({"op": "finish", "path": str(path)})["hash"])
+        return str(self._ask({"op": "finish", "path": str(path)})["hash"])
 
     async def close(self) -> None:
-        self.sites = set()
+        self.sites, self._sums = set(), None
+
+    def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        if self._sums is None:
+            raise WorkerDied("the sum was closed")
+        return self._sums.handle(command)
 
 
 class Wire(httpx.BaseTransport):

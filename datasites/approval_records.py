@@ -79,6 +79,7 @@ class ReviewRecords:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -92,10 +93,11 @@ class ReviewRecords:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # SQLite itself ends some that fail, on a full disk for one
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def add_request(self, signed: Signed, proposal: Proposal, folder: Path, at: str) -> bool:
         """Keep a proposal; return False when it was here already."""

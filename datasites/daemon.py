@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from datasites import portal_facts
@@ -19,7 +20,7 @@ from datasites.approval_checks import check_code
 from datasites.approval_records import Request, open_proposal
 from datasites.approvals import ApprovalStore
 from datasites.contract import Proposal, Signed, WorkItem, dump, parse
-from datasites.files import write_atomically
+from datasites.files import lack_of_room, remove_unfinished, write_atomically
 from datasites.home import Home
 from datasites.http import SignedClient
 from datasites.lifecycle import Loop, announce, bind, keep_private, on_end_signal, stop_loops
@@ -153,12 +154,16 @@ class Node:
     """The PySyft side: publishes mocks, receives proposals, runs plain jobs on mocks."""
 
     def __init__(self, datasite: Datasite) -> None:
-        roster = datasite.home.roster()
-        postbox = Postbox(datasite.client, datasite.site, lambda name: roster.by_name(name).public_key)
-        scientists = [roster.orchestrator.name]
         self._datasite = datasite
-        self._owner = OwnerNode(datasite.home.folder / "syft", postbox, scientists=scientists)
         self._published = False
+
+    @cached_property
+    def _owner(self) -> OwnerNode:
+        """PySyft's client; it speaks to the orchestrator at once, so it is made where failures are tried again."""
+        home = self._datasite.home
+        roster = home.roster()
+        postbox = Postbox(self._datasite.client, self._datasite.site, lambda name: roster.by_name(name).public_key)
+        return OwnerNode(home.folder / "syft", postbox, scientists=[roster.orchestrator.name])
 
     def step(self) -> float:
         """Publish once, then wait for news and deal with it."""
@@ -268,7 +273,7 @@ class Worker:
             home=datasite.home,
             client=datasite.client,
             proposals=datasite.approvals.sealed_proposals,
-            trouble=lambda: datasite.standing.trouble,
+            trouble=lambda: datasite.standing.trouble or lack_of_room(datasite.home.folder),
         )
         self._queue = WorkQueue(datasite.client, witness=self._witness)
         self._reported: set[str] = set()
@@ -317,6 +322,7 @@ def run(folder: Path) -> None:
     home = Home(folder=folder)
     config = home.config()
     listener = bind(config.host, config.port)
+    remove_unfinished(folder)
     datasite = Datasite.open(home)
     node = Node(datasite)
     loops = [

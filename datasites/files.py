@@ -1,10 +1,19 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the room for them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
+import sqlite3
+import time
 from pathlib import Path
+
+LEAST_BYTES = 64 * 1024**2
+"""With less room than this left nothing new is begun."""
+
+_UNFINISHED = ".new"
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -15,8 +24,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         data: the whole content.
         mode: the new file's permission bits.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -31,6 +40,14 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; each new name is durable."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -38,3 +55,34 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_unfinished(folder: Path, *, older_than_seconds: float = 60.0) -> None:
+    """Remove what a crash left of files that were being written below ``folder``; for the start of a role."""
+    latest = time.time() - older_than_seconds
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mtime < latest:
+            path.unlink(missing_ok=True)
+
+
+def is_out_of_room(error: BaseException) -> bool:
+    """Tell whether an error says that the disk, or its owner's share of it, is full."""
+    cause = getattr(error, "orig", None) or error  # SQLAlchemy wraps what the database said
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(cause, sqlite3.OperationalError) and "is full" in str(cause)
+
+
+def lack_of_room(folder: Path) -> str:
+    """Return a sentence when there is hardly any room left where ``folder`` lies, else nothing."""
+    free = shutil.disk_usage(folder).free
+    if free >= LEAST_BYTES:
+        return ""
+    return f"the disk is nearly full ({free // 1024**2} MiB free, {LEAST_BYTES // 1024**2} needed): make room there"
+
+
+def require_room(folder: Path) -> None:
+    """Raise OSError (no space left) where there is hardly any room, before anything is begun that would need some."""
+    lack = lack_of_room(folder)
+    if lack:
+        raise OSError(errno.ENOSPC, lack)

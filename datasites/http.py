@@ -192,7 +192,7 @@ class SignedClient:
     def _send(self, request: httpx.Request, max_bytes: int) -> bytes:
         response = self._client.send(request, stream=True)
         try:
-            if response.status_code in (502, 503, 504):
+            if response.status_code in (502, 503, 504, 507):
                 raise _TryAgain(f"status {response.status_code}")
             if response.is_success:
                 return _read(response, max_bytes)

@@ -40,7 +40,7 @@ from datasites.contract import (
 )
 from datasites.envelope import pack_envelope
 from datasites.environment import current_environment
-from datasites.files import write_atomically
+from datasites.files import require_room, write_atomically
 from datasites.home import Home
 from datasites.http import Declined, SignedClient
 from datasites.released_numbers import checked_header_numbers, checked_numbers, empty_numbers
@@ -136,6 +136,7 @@ class RoundParticipant:
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
+            require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
             key = self._round_key(proposal, plan, item)
             public = self._public_key(key)
             model = self._blob(plan.model_hash, 1 << 30)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from datasites.files import remove_unfinished
 from datasites.home import Home
 from datasites.lifecycle import announce, bind, keep_private, on_end_signal
 from datasites.web_server import WebServer
@@ -29,6 +30,7 @@ def run(folder: Path) -> None:
     config = home.config()
     identity = home.identity()
     listener = bind(config.host, config.port)
+    remove_unfinished(folder)
     service = Service(
         identity=identity,
         roster=home.roster(),

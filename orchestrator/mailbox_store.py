@@ -174,10 +174,11 @@ class MailboxStore:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # SQLite itself ends some that fail, on a full disk for one
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def _row(self, place: Place) -> tuple[str, int] | None:
         found: tuple[str, int] | None = self._database.execute(

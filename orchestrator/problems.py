@@ -8,6 +8,7 @@ error              status  type
 ``Refused``        403     ``urn:tessera:refused``
 ``BudgetExceeded`` 409     ``urn:tessera:budget-exceeded``
 ``UnsafeSum``      409     ``urn:tessera:unsafe-sum``
+no room on disk    507     ``urn:tessera:no-room``
 any other          500     ``urn:tessera:internal``
 =================  ======  ================================
 
@@ -24,6 +25,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from datasites.files import is_out_of_room
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
 
 _log = logging.getLogger(__name__)
@@ -58,6 +60,9 @@ def problem_of(error: Exception) -> JSONResponse:
             return problem(status, name, str(error))
     if isinstance(error, TesseraError):
         return problem(500, "failed", str(error))
+    if is_out_of_room(error):
+        _log.error("the disk is full: %s", error)
+        return problem(507, "no-room", "the server's disk is full; nothing was kept of this request, ask again later")
     _log.error("a request failed unexpectedly", exc_info=error)
     return problem(500, "internal", "the server failed on this request; its operator finds the reason in the log")
 

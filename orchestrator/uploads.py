@@ -7,6 +7,7 @@ header and one network chunk, whatever the length; a body that is longer than it
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -74,7 +75,8 @@ class Incoming:
             piece: bytes | bytearray = self._buffer
             while True:
                 digest.update(piece)
-                file.write(piece)
+                if file.write(piece) != len(piece):  # the last bytes that fitted; the next ones would raise
+                    raise OSError(errno.ENOSPC, "no room for the whole upload")
                 if self._read_bytes >= self.length:
                     break
                 piece = await self._next()

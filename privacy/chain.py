@@ -129,10 +129,11 @@ class Chain:
             before = self._begin(connection)
             try:
                 yield
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite itself ends some that fail, on a full disk for one
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
             after = self.head
         if after.index != before:
             self._write_head_file(after)
@@ -240,6 +241,8 @@ class Chain:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise
             raise Refused(f"the {self.purpose} is busy (or is open in this thread already): try again") from error
         return self._tail()[0]
 
@@ -275,8 +278,14 @@ class Chain:
 
     def _write_head_file(self, head: Head) -> None:
         temporary = self.path.with_name(f"{self.path.name}.head.{os.getpid()}.{threading.get_ident()}")
-        temporary.write_bytes(canonical_json(asdict(head)))
-        temporary.replace(head_file(self.path))
+        try:
+            with temporary.open("wb") as file:
+                file.write(canonical_json(asdict(head)))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(head_file(self.path))
+        except OSError:  # the entry stands; a head file that lags behind says nothing wrong
+            temporary.unlink(missing_ok=True)
 
 
 def head_file(path: Path) -> Path:

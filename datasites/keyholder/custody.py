@@ -293,10 +293,11 @@ class KeyCustody:
             self._record.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._record.execute("COMMIT")
             except BaseException:
-                self._record.execute("ROLLBACK")
+                if self._record.in_transaction:  # SQLite itself ends some that fail, on a full disk for one
+                    self._record.execute("ROLLBACK")
                 raise
-            self._record.execute("COMMIT")
 
 
 def integers_to_bytes(totals: Mapping[str, np.ndarray], parameters: EncryptionParameters) -> bytes:

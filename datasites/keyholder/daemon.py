@@ -13,7 +13,7 @@ from typing import Any
 
 from datasites.contract import Proposal, Refusal, Signed, SumResult, WorkItem, dump, parse, seal
 from datasites.envelope import pack_envelope
-from datasites.files import write_atomically
+from datasites.files import lack_of_room, remove_unfinished, write_atomically
 from datasites.home import Home
 from datasites.http import Declined, SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
@@ -155,11 +155,16 @@ def run(folder: Path) -> None:
     keep_private(folder)
     home = Home(folder=folder)
     config, identity = home.config(), home.identity()
+    remove_unfinished(folder)
     client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
     custody = KeyCustody(folder / "keys", identity)
     journal = Journal(folder / "journal.sqlite", identity)
     standing = KeyholderStanding(home=home, client=client, custody=custody, journal=journal)
-    witness = Witness(home=home, client=client, proposals=lambda: _served(home), trouble=lambda: standing.trouble)
+
+    def _trouble() -> str:
+        return standing.trouble or lack_of_room(folder)
+
+    witness = Witness(home=home, client=client, proposals=lambda: _served(home), trouble=_trouble)
     keyholder = Keyholder(
         home=home,
         client=client,

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from datasites.files import is_out_of_room
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,11 @@ def describe(error: Exception) -> Problem:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first.get("loc", ()))
         return _problem(422, "invalid-input", f"{where}: {first.get('msg', 'malformed request')}")
+    if is_out_of_room(error):
+        _log.error("the disk is full: %s", error)
+        return _problem(
+            507, "no-room", "the datasite's disk is full; nothing was kept of this request, make room first"
+        )
     _log.error("a portal request failed unexpectedly", exc_info=error)
     return _problem(500, "internal", "the portal failed on this request; its operator finds the reason in the log")
 

@@ -1,0 +1,133 @@
+"""The disk of one role fails at every single write of a round, full or for good: nothing is lost or doubled.
+
+Quick runs fail every eleventh write, each day other ones; the slow run fails every write.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from consortium import LEVELS, steps_of
+from faulty_disk import FaultyDisk
+from played import OVER, Played
+
+from datasites.files import remove_unfinished
+from orchestrator import service
+from privacy.verification import verify_folder
+
+LENGTH, SITES, TIMES = 40, 3, 3
+MEAN = sum(steps_of(i, "shared", LENGTH) for i in range(SITES)) / LEVELS / SITES
+ROLES = ("site-1", "keyholder", "orchestrator")
+World = tuple[Played, FaultyDisk]
+
+
+@pytest.fixture
+def world(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(service, "_STORAGE_SECONDS", 0.02)
+    with FaultyDisk(tmp_path / request.param) as disk, Played(tmp_path, sites=SITES) as played:
+        played.open()
+        yield played, disk
+
+
+def restart(played: Played, role: str, disk: FaultyDisk) -> None:
+    """End a role whose disk writes nothing any more, and start it from what lies there."""
+    if role == "orchestrator":
+        played.close_orchestrator()
+        disk.heal()
+        played.open_orchestrator()
+    elif role == "keyholder":
+        played.close_keyholder()
+        disk.heal()
+        played.open_keyholder()
+    else:
+        index = played.names.index(role)
+        played.hospitals[index].close()
+        disk.heal()
+        played.open_hospital(index)
+    remove_unfinished(played.homes[role].folder, older_than_seconds=-1.0)
+
+
+def round_with(played: Played, study: str, fault: Callable[[], None], mend: Callable[[], None]) -> None:
+    """Play one study of one round; the fault begins once it is approved, and is mended when it has struck."""
+    proposal = played.propose(study, length=LENGTH)
+    spent = [spend(played, i) for i in range(SITES)]
+    fault()
+
+    def over(status: dict[str, object]) -> bool:
+        mend()
+        return status["state"] in OVER
+
+    status = played.play(study, until=over)
+    assert status["state"] == "finished", (study, status["reason"], played.failures[-3:])
+    assert status["checkpoints"][0]["sites"] == played.names, study
+    np.testing.assert_allclose(played.model(status)["shared"], MEAN, atol=1e-6)
+    for index in range(SITES):
+        assert played.hospitals[index].participant.ledger.is_charged(proposal.proposal_hash, 1)
+        entries = played.hospitals[index].participant.journal.entries(kind="update-encrypted")
+        assert sum(e.body["study"] == study for e in entries) <= 2  # journaled again where the first try failed
+        if index not in _COSTS:
+            _COSTS[index] = spend(played, index) - spent[index]
+        assert spend(played, index) - spent[index] == pytest.approx(_COSTS[index])
+
+
+_COSTS: dict[int, float] = {}
+
+
+def spend(played: Played, index: int) -> float:
+    ledger = played.hospitals[index].participant.ledger
+    return float(ledger.spent(ledger.populations()[0]).cost.rdp[5])
+
+
+def check_nothing_is_left(played: Played, role: str) -> None:
+    for name in (*played.names, "orchestrator", "keyholder"):
+        folder = played.homes[name].folder
+        left = [p.name for p in folder.rglob("*") if p.name.endswith(".new") or p.name.startswith(".incoming-")]
+        assert left == [], name
+        found = verify_folder(folder, public_key=played.homes[name].identity().public_key, name=name)
+        assert found.holds, (role, name, found.findings)
+    assert not list((played.homes["keyholder"].folder / "keys").glob("*.key"))
+
+
+def points(disk: FaultyDisk, played: Played, every: int) -> range:
+    """Return which writes of a round are to fail; each day begins at another one."""
+    played.propose("whole", length=LENGTH)
+    disk.heal()
+    played.play("whole")
+    begin = 1 if every == 1 else 1 + dt.date.today().toordinal() % every
+    return range(begin, len(disk.points) + 1, every)
+
+
+EVERY = [pytest.param(11, id="sample"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize(("world", "role"), [(r, r) for r in ROLES], indirect=["world"], ids=ROLES)
+def test_a_disk_that_is_full_at_any_write_of_a_round_costs_nothing_once_there_is_room(
+    world: World, role: str, every: int
+) -> None:
+    played, disk = world
+    for point in points(disk, played, every):
+        round_with(played, f"full-{point}", lambda at=point: disk.fail(at=at, times=TIMES), lambda: None)
+        disk.heal()
+    check_nothing_is_left(played, role)
+
+
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize(("world", "role"), [(r, r) for r in ROLES], indirect=["world"], ids=ROLES)
+def test_a_role_that_dies_at_any_write_of_a_round_goes_on_from_what_is_on_disk(
+    world: World, role: str, every: int
+) -> None:
+    played, disk = world
+
+    def mend() -> None:
+        if disk.tripped:
+            restart(played, role, disk)
+
+    for point in points(disk, played, every):
+        round_with(played, f"dead-{point}", lambda at=point: disk.die(at=at), mend)
+        disk.heal()
+    check_nothing_is_left(played, role)
