@@ -28,6 +28,7 @@ from datasites.tcga.federations import FEDERATIONS, SPLITS, build
 from datasites.tcga.tables import Tables, read_tables
 from models.config import MODALITIES, ModelConfig
 from models.mlp import combinations
+from orchestrator.centring import centred
 from orchestrator.methods import DEFAULT_METHODS, architecture_of, method, settings_of
 from orchestrator.simulate import modality_mask, score, simulate
 from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
@@ -105,13 +106,14 @@ def run_method(options: dict, seed: int, name: str) -> dict:
         rounds=options["rounds"],
         epsilon=options["epsilon"],
         delta=options["delta"],
-        noise=options["noise"],
+        noise=options["noise"] if chosen.arrangement in ("federated", "upper-bound") else "local",
         sites=len(sites),
     )
     if chosen.arrangement == "alone":
         return alone(config, sites, test, settings, seed)
     together = [pool(sites)] if chosen.arrangement == "pooled" else sites
     outcome = simulate(config, together, test, settings, seed=seed)
+    test = centred(test, outcome.centres)
     return (
         scores(outcome.final)
         | {"curve": outcome.curve, "sites": site_scores(outcome.model, config, sites, test)}
@@ -148,9 +150,10 @@ def alone(config, sites, test, settings, seed: int) -> dict:
     """Train every site by itself and score it on its own cohort's test patients; average within cohorts first."""
     found = {}
     for site in sites:
-        model = simulate(config, [site], test, settings, seed=seed).model
+        outcome = simulate(config, [site], test, settings, seed=seed)
         rows = test["cohort"] == site.cohort
-        found[site.name] = (site.cohort, scores(score(model, {n: v[rows] for n, v in test.items()}, config)))
+        own = centred({n: v[rows] for n, v in test.items()}, outcome.centres)
+        found[site.name] = (site.cohort, scores(score(outcome.model, own, config)))
     result: dict = {"sites": {name: own["auroc"] for name, (_, own) in found.items()}}
     cohorts = sorted({cohort for cohort, _ in found.values()})
     for key in ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error"):
@@ -193,6 +196,7 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
     for name in arguments.methods:
         runs = [r[name] for r in results]
         entry: dict = {key: interval([run[key] for run in runs]) for key in SCORES}
+        entry["auroc_by_seed"] = [round(float(run["auroc"]), 4) for run in runs]
         entry["auroc_by_cohort"] = by_key(runs, "auroc_by_cohort")
         for key in ("sites", "combinations"):
             if key in runs[0]:

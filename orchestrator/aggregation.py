@@ -19,6 +19,8 @@ from privacy.errors import InvalidInput
 from privacy.quantise import dequantise
 
 _BETA_1, _BETA_2, _TAU = 0.9, 0.99, 1e-3
+_MOMENTUM = 0.7
+"""FedAvg with server momentum (Hsu, Qi and Brown 2019): 0.9, usual over thousands of rounds, overshoots in forty."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -105,7 +107,8 @@ class ServerOptimizer:
     def _direction(self, block: str, update: np.ndarray) -> np.ndarray:
         if self.training.server_optimizer == "sgd":
             return update
-        first = self._moment(f"{block}.first", _BETA_1 * self._zero(f"{block}.first", update) + (1 - _BETA_1) * update)
+        beta = _MOMENTUM if self.training.server_optimizer == "momentum" else _BETA_1
+        first = self._moment(f"{block}.first", beta * self._zero(f"{block}.first", update) + (1 - beta) * update)
         if self.training.server_optimizer == "momentum":
             return first
         second = self._zero(f"{block}.second", update)

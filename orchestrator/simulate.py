@@ -25,6 +25,7 @@ from models.parameters import assign, blocks, flatten
 from orchestrator import proximity as prox
 from orchestrator.aggregation import ServerOptimizer
 from orchestrator.blending import BlendingRule, BlendingState, observe, scales
+from orchestrator.centring import Centres, centred, centred_sites, released_centres
 from orchestrator.combination_losses import evaluate_losses
 from orchestrator.evaluation import Metrics, evaluate
 from orchestrator.simulated_sites import Records, SimulatedSite
@@ -42,6 +43,7 @@ class SimulationSettings:
     ``blending`` and ``proximity`` None switch the mechanism off. With blending, validation records are held out
     until ``measure_until`` (a share of the rounds); then the scales are frozen and they train with the others.
     ``average`` is the share of last rounds whose models are averaged for the result (0: the last model).
+    ``centre`` spends the first round on the feature means instead of a gradient (:mod:`orchestrator.centring`).
     """
 
     rounds: int = 40
@@ -59,6 +61,7 @@ class SimulationSettings:
     mechanism: Mechanism | None = None
     min_sites: int = 3
     average: float = 0.0
+    centre: bool = False
 
 
 @dataclass
@@ -83,11 +86,15 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of a simulated study: test scores after every round and at the end, and the final model."""
+    """The result of a simulated study: test scores after every round and at the end, and the final model.
+
+    ``centres`` are to be subtracted from records that the model is used on; empty where nothing was centred.
+    """
 
     curve: tuple[float, ...]
     final: Metrics
     model: nn.Module
+    centres: Centres
     weights: Mapping[str, Mapping[str, float]]
     scales: Mapping[str, float]
 
@@ -114,13 +121,15 @@ def simulate(
     """
     if settings.proximity is not None and settings.mechanism is not None:
         prox.refuse_under_shared_noise(settings.mechanism.noise)
-    study = _start(config, sites, settings, seed)
-    curve: list[float] = []
+    centres: Centres = released_centres(sites, settings.mechanism, seed=seed) if settings.centre else {}
+    test = centred(test, centres)
+    study = _start(config, centred_sites(sites, centres) if centres else sites, settings, seed)
+    curve = [score(study.model, test, config).auroc] if centres else []
     tail: list[np.ndarray] = []
     weights: dict[str, dict[str, float]] = {}
     factors: dict[str, float] = {}
     names = [n for n, _ in study.model.named_parameters()]
-    for number in range(1, settings.rounds + 1):
+    for number in range(1 + len(curve), settings.rounds + 1):
         weights, factors = _round(study, number)
         if number > settings.rounds * (1 - settings.average):
             tail.append(flatten(study.model, names))
@@ -128,7 +137,7 @@ def simulate(
     if tail:
         assign(study.model, names, np.mean(tail, axis=0))
     final = score(study.model, test, config)
-    return Outcome(curve=tuple(curve), final=final, model=study.model, weights=weights, scales=factors)
+    return Outcome(curve=tuple(curve), final=final, model=study.model, centres=centres, weights=weights, scales=factors)
 
 
 def predict(model: nn.Module, records: Records) -> np.ndarray:

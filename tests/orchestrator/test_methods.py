@@ -32,6 +32,15 @@ def test_a_private_study_is_charged_what_it_was_asked_for(noise):
     assert chosen.mechanism.noise == noise
 
 
+@pytest.mark.parametrize("noise", ["local", "shared"])
+def test_the_losses_that_private_blending_observes_are_paid_for_by_the_same_epsilon(noise):
+    chosen = settings_of(method("dgb"), "linear", epsilon=8.0, noise=noise, **GIVEN)
+    plain = settings_of(method("fedavg"), "linear", epsilon=8.0, noise=noise, **GIVEN)
+    assert chosen.mechanism.losses.noise_multiplier > 0
+    assert chosen.mechanism.epsilon() == pytest.approx(8.0, abs=0.02)
+    assert chosen.mechanism.noise_multiplier > plain.mechanism.noise_multiplier
+
+
 def test_methods_differ_from_fedavg_only_where_they_say():
     plain = settings_of(method("fedavg"), "linear", epsilon=math.inf, noise="local", **GIVEN)
     blended = settings_of(method("dgb+pcw"), "linear", epsilon=math.inf, noise="local", **GIVEN)
