@@ -50,6 +50,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     404: _problem("no such address"),
     409: _problem("a privacy cap would be passed, or a sum may not be decrypted"),
     422: _problem("does not have the documented shape"),
+    507: _problem("the disk has no room; ask again later"),
 }
 
 
