@@ -12,6 +12,8 @@ by its share. ``robust`` (the default), each change with its reason:
 * G counts as zero when validation got worse: the published size |G| rewards getting worse;
 * the floor grows with the losses' own noise (half the typical O^2), not a constant near zero: one small O otherwise
   takes the whole weight;
+* differences of less than two deviations of the noise that was added for privacy count as equal: where noise hides
+  what modalities gain, blending does nothing rather than anything;
 * log q is smoothed over evaluations and enters with exponent 1/2: two noisy losses do not decide a round;
 * scales have mean 1 and stay within ``bound`` of each other: blending changes where the step goes, not how long it is.
 
@@ -28,14 +30,19 @@ from dataclasses import dataclass, field
 from privacy.errors import InvalidInput
 
 Losses = Mapping[str, float]
+_HIDDEN = 2.0  # standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Mean train and validation loss of every modality combination (``"mrna"``, ``"mrna+image"``, ...), in nats."""
+    """Mean train and validation loss of every modality combination (``"mrna"``, ``"mrna+image"``, ...), in nats.
+
+    ``noise`` is the standard deviation of what was added to a mean validation loss, at most, in nats; public.
+    """
 
     train: Losses
     validation: Losses
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,7 @@ class BlendingRule:
     published: bool = False
     floor: float = 1e-6
     smoothing: float = 0.8
-    bound: float = 1.5
+    bound: float = 1.25
     exponent: float = 0.5
 
     def __post_init__(self) -> None:
@@ -85,8 +92,9 @@ def ratios(before: Evaluation, now: Evaluation, rule: BlendingRule) -> dict[str,
     if rule.published:
         return {s: max(abs(gained[s]), 1e-12) / max(overfit[s] ** 2, 1e-12) for s in names}
     typical = sum(o * o for o in overfit.values()) / max(1, len(names))
-    floor = max(rule.floor, 0.5 * typical)
-    least = 0.1 * max([rule.floor, *(abs(g) for g in gained.values())])
+    hidden = _HIDDEN * math.hypot(before.noise, now.noise)  # a smaller difference may be nothing but noise
+    floor = max(rule.floor, 0.5 * typical, hidden**2)
+    least = max(0.1 * max([rule.floor, *(abs(g) for g in gained.values())]), hidden)
     return {s: max(gained[s], least) / max(overfit[s] ** 2, floor) for s in names}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from datasites.contract import Proposal
@@ -37,4 +38,19 @@ def released_evaluation(proposal: Proposal, releases: Mapping[str, Mapping[str, 
         side: {term: min(bound, max(0.0, total / (shares[side] * patients[term]))) for term, total in by_term.items()}
         for side, by_term in sums.items()
     }
-    return Evaluation(train=means["training"], validation=means["validation"])
+    return Evaluation(
+        train=means["training"], validation=means["validation"], noise=_noise(proposal, releases, patients)
+    )
+
+
+def _noise(proposal: Proposal, releases: Mapping[str, Mapping[str, float]], patients: Mapping[str, float]) -> float:
+    """Return the largest deviation of the noise in a mean validation loss of one modality; public facts only."""
+    losses = proposal.mechanism.losses
+    if losses is None:
+        return 0.0
+    found = [0.0]
+    for term, count in patients.items():
+        sites = sum(f"loss.validation.{term}" in numbers for numbers in releases.values())
+        if "+" not in term:
+            found.append(losses.noise_multiplier * losses.sensitivity * math.sqrt(sites) / (VALIDATION * count))
+    return max(found)

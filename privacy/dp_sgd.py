@@ -249,7 +249,8 @@ def _guarded(model: nn.Module, randomness: Randomness) -> Iterator[None]:
     training = model.training
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1)))
+        # torch.manual_seed would also queue a call with its stack trace for every absent accelerator, for ever
+        torch.default_generator.manual_seed(int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1)))
         model.train()
         try:
             yield

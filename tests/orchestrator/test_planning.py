@@ -25,9 +25,9 @@ from privacy.mechanism import LossRelease
 BLOCKS = tuple(Block(name=m, modality=m, length=4, parameters=(m,)) for m in ("mrna", "clinical"))
 
 
-def study(aggregation: str, rounds: int = 12):
+def study(aggregation: str, rounds: int = 12, noise: float = 0.0):
     plain = proposal(rounds=rounds, blocks=BLOCKS)
-    losses = LossRelease(every_rounds=2, bound=2.0, noise_multiplier=5.0, terms=3, last_round=6)
+    losses = LossRelease(every_rounds=2, bound=2.0, noise_multiplier=noise, terms=3, last_round=6)
     return replace(
         plain,
         participants=tuple(replace(p, modalities=("mrna", "clinical")) for p in plain.participants),
@@ -149,6 +149,11 @@ def test_noise_in_the_losses_leaves_scales_within_their_bounds():
             }
             planner.observe(replace(done, releases=noised))
         assert all(1 / 1.5**2 - 1e-6 <= s <= 1 for s in planner.scales().values())
+
+
+def test_losses_that_noise_hides_do_not_blend():
+    assert set(planned(study("dgb", noise=5.0)).scales().values()) == {1.0}
+    assert planned(study("dgb", noise=0.01)).scales()["mrna"] < 1
 
 
 def offers():
