@@ -13,7 +13,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 from datasites.environment import DISTRIBUTION
 from datasites.home import Config, Home
 from datasites.policy import Policy
+from datasites.rollback import GAP
 from datasites.sandbox import available_layers
 from datasites.tls import client_context
 from orchestrator.study_view import orchestrator_url
@@ -84,6 +85,8 @@ def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]
         yield "policy", lambda: _policy(home.folder)
         yield "sandbox", lambda: _sandbox(home.folder)
     yield "chains", lambda: _chains(home, config)
+    yield "times", lambda: _times(home.folder)
+    yield "standing", lambda: _standing(home.folder)
 
 
 def _try(name: str, look: Callable[[], str]) -> Check:
@@ -146,6 +149,31 @@ def _clock(url: str, ca: str) -> str:
     if apart > CLOCK_SECONDS:
         raise _Failed(f"{apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s")
     return f"within {max(apart, 1.0):.0f} s of the orchestrator's"
+
+
+def _times(folder: Path) -> str:
+    """Compare the newest entries with the clock: whatever it says, no role goes back behind them."""
+    clock = datetime.now(UTC)
+    for chain in verify_folder(folder).chains:
+        newest = datetime.fromisoformat(chain.last) if chain.last else clock
+        if newest - clock > timedelta(seconds=CLOCK_SECONDS):
+            raise _Failed(
+                f"{chain.file} has an entry of {newest:%Y-%m-%d %H:%M}, {_span(newest - clock)} ahead of this clock",
+                "set the clock by NTP; if it is right now, it was set forward once: what expires before "
+                f"{newest:%Y-%m-%d %H:%M} counts as expired here, so propose studies with a later expiry",
+            )
+    return "no entry is ahead of the clock"
+
+
+def _span(apart: timedelta) -> str:
+    return f"{apart.days} days" if apart.days else f"{apart.seconds // 60} minutes"
+
+
+def _standing(folder: Path) -> str:
+    places = [path for path in (folder / GAP, folder / "store" / GAP) if path.exists()]
+    if not places:
+        return "nothing that was shown to others is known to be missing"
+    raise _Failed(str(json.loads(places[0].read_bytes())["reason"]), "see docs/survival.md before you import anything")
 
 
 def _versions(lock: Path | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -12,10 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from datasites.home import Config, Home
+from datasites.rollback import GAP
 from datasites.roster import Roster
 from orchestrator import doctor
 from orchestrator.cli_operations import app
 from orchestrator.study_view import study_line
+from privacy.chain import Chain
 from privacy.journal import Journal
 
 
@@ -73,7 +76,8 @@ def test_a_good_home_passes_every_check(home):
     checks = found(home)
     assert [c for c in checks.values() if not c.ok] == []
     assert set(checks) == {
-        *("settings", "keys", "roster", "clock", "port", "policy", "sandbox", "chains", "versions", "disk"),
+        *("settings", "keys", "roster", "clock", "port", "policy", "sandbox", "chains", "times"),
+        *("standing", "versions", "disk"),
     }
     assert "2 entries" in checks["chains"].found
     result = CliRunner().invoke(app, ["doctor", "--home", str(home.folder), "--json"])
@@ -167,6 +171,27 @@ def test_a_journal_that_was_cut_or_changed_is_found(home):
     check = found(home)["chains"]
     assert not check.ok
     assert "do not start" in check.advice
+
+
+@pytest.mark.parametrize("file", ["journal", "ledger"])
+def test_an_entry_from_the_future_says_that_the_clock_was_set_forward_or_is_behind(home, file):
+    assert found(home)["times"].ok
+    later = datetime.now(UTC) + timedelta(days=365)
+    chain = Chain(home.folder / f"{file}.sqlite", home.identity(), purpose=file, clock=lambda: later)
+    chain.append("started", {})
+    chain.close()
+    check = found(home)["times"]
+    assert not check.ok
+    assert f"{later:%Y-%m-%d}" in check.found
+    assert "364 days ahead" in check.found or "365 days ahead" in check.found
+    assert "later expiry" in check.advice
+
+
+def test_a_role_that_was_restored_from_an_old_backup_is_told_so(home):
+    assert found(home)["standing"].ok
+    (home.folder / GAP).write_text(json.dumps({"reason": "older than what was sent", "gaps": []}))
+    check = found(home)["standing"]
+    assert (check.ok, check.found) == (False, "older than what was sent")
 
 
 def test_no_home_at_all_is_one_bad_line_and_exit_code_one(tmp_path):
