@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import threading
@@ -281,6 +282,7 @@ def main() -> None:
     parser.add_argument("--no-reference", dest="reference", action="store_false", help="skip the undisturbed run")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and unmounted
     result = run(arguments)
     if arguments.json:
         print(json.dumps(result))

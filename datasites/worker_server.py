@@ -18,9 +18,10 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,22 +36,36 @@ _MESSAGE_BYTES = 1 << 20
 _PRELOADED = ("datasites.worker", "datasites.dataset", "models.build", "privacy.opacus_engine", "torch._dynamo")
 
 
-def preload(control: socket.socket) -> None:
-    """Import what every worker needs, with one thread, and freeze it so that forks share its memory.
-
-    Imports take seconds: a daemon that ends meanwhile takes its server with it.
-    """
+def preload() -> None:
+    """Import what every worker needs, with one thread, and freeze it so that forks share its memory."""
     import torch
 
     torch.set_num_threads(1)
-    watch = select.poll()
-    watch.register(control, 0)  # hang-ups alone
     for name in _PRELOADED:
-        if watch.poll(0):
-            sys.exit(0)
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def ending_with(control: socket.socket) -> Iterator[None]:
+    """End this process as soon as the daemon does: imports take seconds, in which nobody would read the socket."""
+    done = threading.Event()
+
+    def watch() -> None:
+        hang_up = select.poll()
+        hang_up.register(control, 0)
+        while not done.is_set():
+            if hang_up.poll(100):
+                os._exit(0)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()  # before anything is forked
 
 
 def serve(control: socket.socket) -> None:
@@ -167,7 +182,8 @@ def main() -> None:
     """Serve the daemon on the socket whose descriptor is the first argument."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     control = socket.socket(fileno=int(sys.argv[1]))
-    preload(control)
+    with ending_with(control):
+        preload()
     serve(control)
 
 

@@ -1,6 +1,9 @@
 """The worker: what runs is what the proposal says, restarts repeat, and a wrong result is never believed."""
 
 import json
+import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -254,6 +257,16 @@ def test_the_server_ends_with_its_daemon(pool, proposal):
         time.sleep(0.05)
     assert process.poll() is not None
     pool._control = None
+
+
+def test_a_server_whose_daemon_dies_during_its_imports_ends_at_once():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-I", "-m", "datasites.worker_server", str(theirs.fileno())]
+    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL)
+    theirs.close()
+    time.sleep(0.5)
+    ours.close()
+    assert server.wait(10) == 0  # without a word, and before it could say that it is ready
 
 
 def test_a_round_plan_survives_canonical_json(proposal):
