@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from privacy.errors import InvalidInput
 
 MOCK_ROWS = 48
 PARTS = ("private", "mock")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -106,7 +108,7 @@ def read_schema(path: Path) -> Schema:
     """Read ``schema.json`` (or the one inside a dataset folder).
 
     Raises:
-        InvalidInput: it is missing, not JSON, or has a missing or unknown field.
+        InvalidInput: it is missing, not JSON, has a missing or unknown field, or names that no dataset can have.
     """
     path = path / "schema.json" if path.is_dir() else path
     try:
@@ -114,7 +116,12 @@ def read_schema(path: Path) -> Schema:
         value["features"] = {m: tuple(names) for m, names in value["features"].items()}
         for field in ("cohorts", "modalities"):
             value[field] = tuple(value[field])
-        return Schema(**value)
+        schema = Schema(**value)
+        # all of these become names of files
+        known = set(schema.features) | set(schema.modalities) <= set(MODALITIES)
+        if not (known and _NAME.fullmatch(schema.name) and type(schema.version) is int and schema.version > 0):
+            raise ValueError
+        return schema
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInput(f"expected a dataset schema at {path.name}, could not read one") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -101,6 +102,29 @@ def test_a_dataset_is_never_overwritten(folder):
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"name": 1, "features": {}}', b"[]"])
 def test_a_broken_schema_is_one_clear_error(tmp_path, content):
     (tmp_path / "schema.json").write_bytes(content)
+    with pytest.raises(InvalidInput, match="expected a dataset schema"):
+        read_schema(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../../escaped"},
+        {"name": "/etc"},
+        {"name": ".."},
+        {"name": ""},
+        {"name": "a\u202eb"},
+        {"version": "../1"},
+        {"version": 0},
+        {"version": True},
+        {"modalities": ["../../escaped"]},
+        {"features": {"../../escaped": ["a"]}},
+    ],
+    ids=str,
+)
+def test_a_schema_from_elsewhere_names_no_file_outside_its_folder(tmp_path, change):
+    value = json.loads(json.dumps(dataclasses.asdict(SCHEMA)))
+    (tmp_path / "schema.json").write_text(json.dumps({**value, **change}))
     with pytest.raises(InvalidInput, match="expected a dataset schema"):
         read_schema(tmp_path)
 
