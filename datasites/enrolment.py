@@ -19,6 +19,8 @@ from typing import get_args
 from datasites.consortium import Consortium
 from datasites.contract import Party
 from datasites.home import Role
+from datasites.letters import check_participant
+from datasites.plain_text import check_name
 from datasites.roster import Roster
 from privacy.errors import InvalidInput, Refused, TesseraError
 
@@ -47,6 +49,8 @@ def read_party(path: Path) -> Enrolled:
         raise InvalidInput(f"expected what `tessera ROLE init` printed in {path.name}, could not read it") from error
     if role not in get_args(Role) or not all(isinstance(v, str) for v in fields.values()):
         raise InvalidInput(f"expected a role out of {', '.join(get_args(Role))} and three texts in {path.name}")
+    check_participant(fields["name"])
+    check_name(fields["institution"], "an institution")  # it stands beside the fingerprint that people compare
     return Enrolled(role=role, party=Party(**fields))
 
 

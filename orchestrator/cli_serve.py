@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 app = typer.Typer()
 _console = Console(stderr=True)
@@ -87,7 +88,7 @@ def roster(
     made = build_roster(read_party(path) for path in parties)
     made.save(out)
     for party in made.everybody:
-        _console.print(f"{party.name} ({party.institution}): {fingerprint(party.public_key)}", highlight=False)
+        _console.print(f"{party.name} ({escape(party.institution)}): {fingerprint(party.public_key)}", highlight=False)
     typer.echo(json.dumps({"roster": str(out), "parties": len(made.everybody)}))
 
 

@@ -128,3 +128,22 @@ def test_more_hospitals_of_a_cohort_than_an_even_deal_gives_are_refused():
     hospitals = [h.model_copy(update={"cohort": "BRCA"}) for h in THREE.hospitals]
     with pytest.raises(InvalidInput, match="evenly"):
         deal(THREE.model_copy(update={"hospitals": tuple(hospitals)}), generate(seed=0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"institution": "Alba): aaaa-bbbb\x1b[8m"},
+        {"institution": "Alba\ncorva (Corva): aaaa-bbbb"},
+        {"institution": "\u202eablA"},
+        {"name": "../alba"},
+        {"name": "[red]alba"},
+        {"name": ""},
+    ],
+    ids=str,
+)
+def test_a_party_file_cannot_dress_up_the_fingerprint_that_people_compare(tmp_path, change):
+    value = {"role": "datasite", "name": "alba", "institution": "Alba", "public_key": "a" * 64}
+    (tmp_path / "alba.json").write_text(json.dumps({**value, **change}))
+    with pytest.raises(InvalidInput):
+        read_party(tmp_path / "alba.json")
