@@ -1,0 +1,147 @@
+"""Somebody is cut off, too slow, or gone: the study waits, goes on without, or pauses, and says whom it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from consortium import LEVELS, steps_of
+from played import Played
+from rich.console import Console
+
+from datasites import work
+from orchestrator.cli_operations import _study_table
+from orchestrator.dashboard.facts import study_now
+from orchestrator.study_view import study_line
+
+LENGTH, SITES = 40, 4
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Iterator[Played]:
+    with Played(tmp_path, sites=SITES) as made:
+        made.open()
+        yield made
+
+
+def from_role(played: Played, *roles: str) -> Callable[[httpx.Request], bool]:
+    """Return whether a request was signed by one of the roles."""
+    keys = {played.homes[role].identity().public_key for role in roles}
+
+    def is_theirs(request: httpx.Request) -> bool:
+        statement = request.headers["Authorization"].removeprefix("Tessera ").partition(".")[0]
+        return json.loads(base64.urlsafe_b64decode(statement))["caller"] in keys
+
+    return is_theirs
+
+
+def shown(played: Played, study: str) -> tuple[str, str]:
+    """Return what `tessera status` and the dashboard print of a study, as text."""
+    out = StringIO()
+    Console(file=out, width=250).print(_study_table(study_line(played.status(study))))
+    now = study_now(played.service.store, study, "orchestrator", played.service.waiting(study))
+    return " ".join(out.getvalue().split()), now.phase
+
+
+def assert_mean(played: Played, status: dict[str, Any], sites: list[int], rounds: int = 1) -> None:
+    mean = sum(steps_of(i, "shared", LENGTH) for i in sites) / LEVELS / len(sites)
+    np.testing.assert_allclose(played.model(status)["shared"], rounds * mean, atol=1e-5)
+
+
+@pytest.mark.parametrize("role", ["site-1", "keyholder"])
+def test_a_study_waits_for_somebody_who_is_cut_off_and_says_for_whom(played: Played, role: str) -> None:
+    played.propose("cut", length=LENGTH)
+    played.wire.cut = from_role(played, role)
+    what = "updates of site-1" if role == "site-1" else "keyholder (keyholder), its key"
+    status = played.play("cut", until=lambda s: what in s["waiting"] and len(s["updates_now"]) in (0, SITES - 1))
+    assert status["state"] == "running"
+    for text in shown(played, "cut"):
+        assert "waiting since" in text
+        assert what in text
+    played.wire.cut = lambda _: False
+    status = played.play("cut")
+    assert status["state"] == "finished"
+    assert_mean(played, status, list(range(SITES)))
+    assert played.status("cut")["waiting"] == ""
+
+
+def test_the_round_goes_on_without_a_site_that_is_slower_than_the_deadline(played: Played) -> None:
+    proposal = played.propose("slow", length=LENGTH, deadline_seconds=1)
+    slow = played.hospitals[3]
+    played.step("keyholder")
+    played.play("slow", "site-0", until=lambda s: "updates of" in s["waiting"])
+    (item,) = [i for i in work.WorkQueue(slow.client, wait_seconds=0.0).ask() if i.kind == "train"]
+    status = played.play("slow", "site-0", "site-1", "site-2", "keyholder")
+    assert status["state"] == "finished"
+    assert status["checkpoints"][0]["sites"] == played.names[:3]
+    assert_mean(played, status, [0, 1, 2])
+    try:
+        slow.participant.handle(item)  # its worker ends only now
+    except Exception as error:
+        assert "takes no update" in str(error) or "does not run" in str(error)
+    assert slow.participant.ledger.is_charged(proposal.proposal_hash, 1)  # it was trained: late means spent
+    assert_mean(played, played.status("slow"), [0, 1, 2])
+    line = study_line(played.status("slow"))
+    assert {site.name: site.dropouts for site in line.sites} == {"site-0": 0, "site-1": 0, "site-2": 0, "site-3": 1}
+
+
+def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remain(played: Played) -> None:
+    played.propose("gone", length=LENGTH, rounds=2, deadline_seconds=1)
+    here = ("site-0", "site-1", "site-2", "keyholder")
+    status = played.play("gone", *here)
+    assert status["state"] == "finished"
+    assert [c["sites"] for c in status["checkpoints"]] == [list(here[:3])] * 2
+    assert_mean(played, status, [0, 1, 2], rounds=2)
+    played.propose("too-few", length=LENGTH, deadline_seconds=1)
+    status = played.play("too-few", "site-0", "site-1", "keyholder")
+    assert status["state"] == "paused"
+    assert "at least 3 institutions" in status["reason"]
+    assert "2 sites" in status["reason"]
+    assert "bring the missing sites back and resume" in shown(played, "too-few")[0]
+    assert status["rounds_completed"] == 0
+    played.client.post_json("/studies/too-few/resume", {})
+    status = played.play("too-few")
+    assert status["state"] == "finished"
+    assert_mean(played, status, list(range(SITES)))
+    for hospital in played.hospitals:
+        entries = hospital.participant.journal.entries(kind="round-charged")
+        assert sum(entry.body["study"] == "too-few" for entry in entries) == 1
+
+
+def test_a_keyholder_away_for_an_hour_is_waited_for_before_the_key_and_before_the_sum(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour passes by the event loop's own clock; nothing is decided without the keyholder."""
+    played.propose("away", length=LENGTH)
+    portal = played.wire.app.portal if played.wire.app is not None else None
+    assert portal is not None
+
+    def an_hour_later() -> None:
+        loop = asyncio.get_running_loop()
+        real = loop.time
+        monkeypatch.setattr(loop, "time", lambda: real() + 3600.0)
+
+    for what in ("its key", "to decrypt the sum"):
+        played.play("away", *played.names, until=lambda s, what=what: what in s["waiting"])
+        portal.call(an_hour_later)
+        for _ in range(5):
+            for name in played.names:
+                played.step(name)
+            time.sleep(0.01)
+        status = played.status("away")
+        assert status["state"] == "running"
+        assert what in status["waiting"]
+        assert what in shown(played, "away")[0]
+        played.step("keyholder")
+    status = played.play("away")
+    assert status["state"] == "finished"
+    assert_mean(played, status, list(range(SITES)))
