@@ -31,6 +31,7 @@ from orchestrator.demo_guide import approval_guide
 from orchestrator.processes import Processes, address
 from orchestrator.propose import StudySettings, check_aggregation, local_blocks
 from orchestrator.results import final_metrics, last_evaluation, learning_curve
+from orchestrator.study_pdf import write_study_pdf
 from orchestrator.study_report import study_facts, write_study_report
 from orchestrator.submit import offers_of, scientist, submit
 from privacy.errors import InvalidInput, TesseraError
@@ -382,9 +383,9 @@ def _wait_for_report(home: Home, seconds: float = 240.0) -> dict[str, Any]:
     return dict(json.loads(path.read_bytes()))
 
 
-def _study_report(out: Path, result: dict[str, Any]) -> tuple[Path, Path]:
+def _study_report(out: Path, result: dict[str, Any]) -> tuple[Path, ...]:
     facts = study_facts(result, metrics=result["metrics"], sites=result["sites"], curve=result["curve"])
-    return write_study_report(facts, out / "reports")
+    return *write_study_report(facts, out / "reports"), write_study_pdf(facts, out / "reports")
 
 
 def _reports(homes: dict[str, Home], prepared: Prepared) -> list[str]:

@@ -3,7 +3,8 @@
     >>> facts = study_facts(client.get_json("/studies/pilot"), metrics=metrics, sites=site_results)
     >>> html, data = write_study_report(facts, folder)
 
-A self-contained web page and the same facts as JSON (``docs/schemas/study-report.schema.json``).
+A self-contained web page and the same facts as JSON (``docs/schemas/study-report.schema.json``); the PDF is in
+:mod:`orchestrator.study_pdf`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from datasites.report.writing import TEMPLATES as STYLE
 from orchestrator.study_facts import StudyFacts, study_facts
 from orchestrator.study_figures import pictures
 
-__all__ = ["study_facts", "study_schema", "write_study_report"]
+__all__ = ["study_facts", "study_schema", "totals", "write_study_report"]
 
 NAME = "study-report"
 
@@ -41,7 +42,7 @@ def write_study_report(facts: StudyFacts | Mapping[str, Any], folder: Path) -> t
     known = facts if isinstance(facts, StudyFacts) else parse(StudyFacts, facts)
     html, data = folder / f"{NAME}.html", folder / f"{NAME}.json"
     plain = dataclasses.asdict(known)
-    write_atomically(html, _page().render(facts=plain, totals=_totals(known), pictures=_images(known)).encode())
+    write_atomically(html, _page().render(facts=plain, totals=totals(known), pictures=_images(known)).encode())
     write_atomically(data, json.dumps(plain, indent=2, allow_nan=False).encode())
     return html, data
 
@@ -54,7 +55,7 @@ def study_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tessera study report", **schema}
 
 
-def _totals(facts: StudyFacts) -> dict[str, Any]:
+def totals(facts: StudyFacts) -> dict[str, Any]:
     """Return what the cards at the top show."""
     timed = [r.seconds for r in facts.rounds if r.seconds is not None]
     complete = sum(not r.missing for r in facts.rounds)

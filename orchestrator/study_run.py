@@ -13,6 +13,7 @@ from datasites.home import Home
 from datasites.http import SignedClient
 from orchestrator.propose import StudySettings, local_blocks
 from orchestrator.results import final_metrics, learning_curve
+from orchestrator.study_pdf import write_study_pdf
 from orchestrator.study_report import study_facts, write_study_report
 from orchestrator.study_view import client_of, study_line
 from orchestrator.submit import Draft, offers_of, scientist, submit
@@ -122,7 +123,7 @@ def keep_result(home: Home, status: dict[str, Any], out: Path, *, test: Path | N
         metrics = final_metrics(client, status, test) if test is not None else None
         curve = learning_curve(client, status, test) if test is not None else []
     facts = study_facts(status, metrics=metrics, curve=curve)
-    reports = write_study_report(facts, out)
+    reports = (*write_study_report(facts, out), write_study_pdf(facts, out))
     line = asdict(study_line(status))
     return {
         **{k: line[k] for k in ("study", "state", "rounds", "rounds_completed", "seconds", "uplink_bytes", "sites")},

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.study_facts import proximities_by_round
 from orchestrator.study_figures import pictures
+from orchestrator.study_pdf import write_study_pdf
 from orchestrator.study_report import study_facts, study_schema, write_study_report
 from privacy.errors import InvalidInput
 
@@ -50,6 +51,15 @@ def test_the_page_shows_them_and_the_json_follows_its_schema(tmp_path: Path) -> 
     assert "<b>of cancer</b>" not in page
     assert not re.search(r"""<script|(?:src|href)=["']?(?:https?:)?//""", page)
     jsonschema.validate(json.loads(data.read_text()), json.loads(SCHEMA.read_text()))
+
+
+def test_the_pdf_is_accessible_and_has_the_pages_pictures(tmp_path: Path) -> None:
+    facts = study_facts(status(proposal()), metrics=METRICS, sites=SITES, curve=[(1, 0.6), (6, 0.701)])
+    path = write_study_pdf(facts, tmp_path)
+    data = path.read_bytes()
+    assert path.name == "study-report.pdf" and data.startswith(b"%PDF") and b"pdfuaid" in data
+    empty = study_facts({**status(proposal()), "checkpoints": [], "rounds_completed": 0})
+    assert write_study_pdf(empty, tmp_path).read_bytes().startswith(b"%PDF")
 
 
 def test_blending_and_proximity_are_shown_over_the_rounds(tmp_path: Path) -> None:
