@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench docker audit
+.PHONY: setup demo test check bench docker audit results
 
 setup: $(STAMP)
 
@@ -44,3 +44,7 @@ bench: setup
 	$(BIN)/python benchmarks/round.py --json
 	$(BIN)/python benchmarks/round.py --parameters 700000 --sites 9 --no-training --json
 	$(BIN)/python benchmarks/dp_sgd.py --json
+
+# The tables of docs/results.md and the plots of docs/results.html; a run that has its JSON is not repeated.
+results: setup
+	$(BIN)/python benchmarks/results.py --data ../shared/data/tcga

@@ -48,7 +48,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     report = summarise(arguments, results) | {"seconds": round(time.monotonic() - started, 1)}
-    print(json.dumps(report) if arguments.json else table(report))
+    print(json.dumps(report, separators=(",", ":")) if arguments.json else table(report))
     return 0
 
 

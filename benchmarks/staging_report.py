@@ -1,43 +1,71 @@
-"""Tables (Markdown) and plots (one HTML file) from the JSON of benchmarks/staging.py.
+"""The tables of docs/results.md and the plots of docs/results.html, from the JSON of benchmarks/staging.py.
 
-    python benchmarks/staging_report.py results/*.json --html results.html > tables.md
+    python benchmarks/staging_report.py benchmarks/results/*.json --markdown docs/results.md --html docs/results.html
 
-Each JSON file gives one table; with --html every file gets its learning curves too.
+The Markdown file keeps its prose: what stands between its two ``tables`` marks is replaced. Files are known by the
+names that benchmarks/results.py gives them.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import html
-import io
 import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+sys.path.insert(0, str(Path(__file__).parent))
+from staging_figures import figures
+from staging_targets import paired, targets, with_interval
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # the backend comes first
-
-COLUMNS = {
-    "auroc": "AUROC",
-    "difference": "paired difference",
-    "balanced_accuracy": "balanced accuracy",
-    "cross_entropy": "cross-entropy",
-    "calibration_error": "calibration error",
-    "worst_site": "worst site",
-}
+Reports = Mapping[str, dict]
+Table = tuple[str, list[str], list[list[str]]]
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+TASKS = ("early-late", "I-II")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="+", type=Path)
+    parser.add_argument("--markdown", type=Path)
     parser.add_argument("--html", type=Path)
     arguments = parser.parse_args()
-    reports = [json.loads(path.read_text()) for path in arguments.reports]
-    print("\n\n".join(markdown(report) for report in reports))
+    reports = {path.stem: json.loads(path.read_text()) for path in arguments.reports}
+    found = [(title, tables) for title, make in SECTIONS if (tables := make(reports))]
+    text = "\n\n".join(f"### {title}\n\n" + "\n\n".join(map(markdown, tables)) for title, tables in found)
+    if arguments.markdown:
+        replace_tables(arguments.markdown, text)
+    else:
+        print(text)
     if arguments.html:
-        arguments.html.write_text(page(reports))
+        arguments.html.write_text(page(found, figures(reports)))
+
+
+def replace_tables(path: Path, text: str) -> None:
+    """Put ``text`` between the two marks of a Markdown file."""
+    whole = path.read_text()
+    before, _, rest = whole.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def comparison(report: dict, held_out: dict | None) -> Table:
+    """Return one row a method: scores on the test quarter, and on sites that were held out where that was run."""
+    reference = report["reference"]
+    cohorts = " / ".join(next(iter(report["methods"].values()))["auroc_by_cohort"])
+    head = ["method", "AUROC", f"minus {reference}", cohorts, "sites held out", "balanced accuracy", "cross-entropy"]
+    head += ["calibration error", "worst site", "site spread", f"rounds to {reference}"]
+    rows = []
+    for name, entry in report["methods"].items():
+        other = (held_out or {"methods": {}})["methods"].get(name)
+        cells = [with_interval(entry["auroc"]), with_interval(entry[f"auroc_minus_{reference}"])]
+        cells.append(" / ".join(f"{v['mean']:.3f}" for v in entry["auroc_by_cohort"].values()))
+        cells.append(with_interval(other["auroc"]) if other else "-")
+        keys = ("balanced_accuracy", "cross_entropy", "calibration_error", "worst_site", "site_spread")
+        cells += [with_interval(entry[key]) for key in keys]
+        rows.append([name, *cells, str(entry.get("rounds_to_reference") or "-")])
+    return title(report), head, rows
 
 
 def title(report: dict) -> str:
@@ -45,57 +73,151 @@ def title(report: dict) -> str:
     privacy = (
         "no privacy" if s["epsilon"] is None else f"epsilon {s['epsilon']:g}, delta {s['delta']:g}, {s['noise']} noise"
     )
-    extra = "".join(f", {word}" for word in (s["corrupt"], s["split"] if s["split"] != "stratified" else "") if word)
+    extra = "".join(f", {w}" for w in (s["corrupt"], s["split"] if s["split"] != "stratified" else "") if w)
+    if s["federation"] == "dirichlet":
+        extra += f", alpha {s['alpha']:g}"
     return f"{s['federation']}, {s['task']}, {s['model']}, {privacy}{extra} ({s['seeds']} seeds)"
 
 
-def rows(report: dict) -> list[list[str]]:
-    reference = report["reference"]
+def clean(reports: Reports) -> list[Table]:
+    tables = []
+    for task in (*TASKS, "ordinal"):
+        if report := reports.get(f"main-tri-modal-{task}"):
+            tables.append(comparison(report, reports.get(f"main-held-out-{task}")))
+            tables.append(combinations(report))
+    return tables
+
+
+def combinations(report: dict) -> Table:
+    """Return the AUROC when only some modalities are used, for patients who have at least one of them."""
+    names = [n for n in ("fedavg", "dgb+pcw", "pooled", "upper-bound") if n in report["methods"]]
+    head = ["modalities used", *names]
+    keys = report["methods"][names[0]]["combinations"]
+    rows = [[k, *(with_interval(report["methods"][n]["combinations"][k]) for n in names)] for k in keys]
+    return f"By modality combination: {title(report)}", head, rows
+
+
+def flips(reports: Reports) -> list[Table]:
+    return [comparison(r, None) for name, r in reports.items() if name.startswith("flips-")]
+
+
+def federations(reports: Reports) -> list[Table]:
     made = []
-    for name, entry in report["methods"].items():
-        values = {**entry, "difference": entry[f"auroc_minus_{reference}"]}
-        cohorts = " / ".join(f"{v['mean']:.3f}" for v in entry["auroc_by_cohort"].values())
-        cells = [f"{values[c]['mean']:.3f} ± {values[c]['half_width']:.3f}" for c in COLUMNS]
-        made.append([name, *cells, cohorts, str(entry.get("rounds_to_reference") or "-")])
+    for federation in ("bi-modal", "upper-bound", "tissue-source-sites"):
+        made += [
+            comparison(report, reports.get(f"federations-{federation}-held-out-{task}"))
+            for task in TASKS
+            if (report := reports.get(f"federations-{federation}-{task}"))
+        ]
     return made
 
 
-def head(report: dict) -> list[str]:
-    cohorts = " / ".join(next(iter(report["methods"].values()))["auroc_by_cohort"])
-    return ["method", *COLUMNS.values(), cohorts, f"rounds to {report['reference']}'s AUROC"]
+def mlp(reports: Reports) -> list[Table]:
+    return [comparison(r, None) for name, r in reports.items() if name.startswith("mlp-")]
 
 
-def markdown(report: dict) -> str:
-    names = head(report)
-    lines = [f"**{title(report)}**", "", "| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows(report)])
+def privacy(reports: Reports) -> list[Table]:
+    """Return the AUROC by epsilon, each with its paired difference to the same seeds without privacy."""
+    tables: list[Table] = []
+    for task in TASKS:
+        plain = reports.get(f"main-tri-modal-{task}")
+        if plain is None:
+            continue
+        rows = [["no privacy", *(with_interval(plain["methods"]["fedavg"]["auroc"]), "-") * 2, *_scores(plain), "-"]]
+        for epsilon in (16, 8, 4, 2, 1):
+            row = [f"epsilon {epsilon}"]
+            for noise in ("shared", "local"):
+                row += _against(reports.get(f"privacy-epsilon-{epsilon}-{noise}-{task}"), plain)
+            shared = reports.get(f"privacy-epsilon-{epsilon}-shared-{task}")
+            local = reports.get(f"privacy-epsilon-{epsilon}-local-{task}")
+            rows.append([*row, *_scores(shared), _scores(local)[0]])
+        head = ["", "shared noise", "paired drop", "local noise", "paired drop"]
+        head += ["calibration error (shared)", "balanced accuracy (shared)", "calibration error (local)"]
+        tables.append((f"FedAvg by epsilon: tri-modal, {task}, delta 1e-4", head, rows))
+    return tables + [comparison(r, None) for name, r in reports.items() if _is_private_comparison(name)]
 
 
-def page(reports: list[dict]) -> str:
-    parts = [section(report) for report in reports]
-    style = "body{font-family:sans-serif;margin:2em}td,th{padding:.2em .6em;border-bottom:1px solid #ccc}"
-    return f"<!doctype html><meta charset=utf-8><title>Staging results</title><style>{style}</style>{''.join(parts)}"
+def _is_private_comparison(name: str) -> bool:
+    return name.startswith(("privacy-epsilon-8-methods", "privacy-epsilon-8-shared", "privacy-epsilon-8-local"))
 
 
-def section(report: dict) -> str:
-    cells = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows(report))
-    names = "".join(f"<th>{html.escape(n)}</th>" for n in head(report))
-    picture = f'<img alt="learning curves" src="data:image/png;base64,{curves(report)}">'
-    return f"<h2>{html.escape(title(report))}</h2><table><tr>{names}</tr>{cells}</table>{picture}"
+def _scores(report: dict | None) -> list[str]:
+    if report is None:
+        return ["-", "-"]
+    entry = report["methods"]["fedavg"]
+    return [with_interval(entry["calibration_error"]), with_interval(entry["balanced_accuracy"])]
 
 
-def curves(report: dict) -> str:
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for name, entry in report["methods"].items():
-        if "curve" in entry:
-            axes.plot(range(1, len(entry["curve"]) + 1), entry["curve"], label=name)
-    axes.set_xlabel("round")
-    axes.set_ylabel("AUROC, mean over cohorts")
-    axes.legend(fontsize="small")
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    plt.close(figure)
-    return base64.b64encode(data.getvalue()).decode()
+def _against(report: dict | None, plain: dict) -> list[str]:
+    if report is None:
+        return ["-", "-"]
+    entry = report["methods"]["fedavg"]
+    return [with_interval(entry["auroc"]), with_interval(paired(report, "fedavg", plain, "fedavg"))]
+
+
+def heterogeneity(reports: Reports) -> list[Table]:
+    """Return one table per kind: stage mix varied with all modalities everywhere, and the other way round."""
+    made = []
+    kinds = {"class": ("100", "1", "0.3", "0.1"), "type": ("upper-bound", "tri-modal", "bi-modal", "one-modality")}
+    texts = {
+        "class": "Class-based: stage mix drawn from Dirichlet(alpha), all modalities everywhere",
+        "type": "Type-based: which modalities an institution holds, stages stratified",
+    }
+    for kind, levels in kinds.items():
+        there = [(level, r) for level in levels if (r := reports.get(f"heterogeneity-{kind}-{level}"))]
+        if there:
+            head = ["level", *there[0][1]["methods"], "fedavg: calibration error", "fedavg: worst site"]
+            rows = []
+            for level, report in there:
+                entries = report["methods"]
+                cells = [with_interval(entries[n]["auroc"]) for n in entries]
+                fedavg = [with_interval(entries["fedavg"][k]) for k in ("calibration_error", "worst_site")]
+                rows.append([level, *cells, *fedavg])
+            made.append((f"{texts[kind]} (early-late, {there[0][1]['settings']['seeds']} seeds)", head, rows))
+    return made
+
+
+def null(reports: Reports) -> list[Table]:
+    return [comparison(r, None) for name, r in reports.items() if name.startswith("main-permuted")]
+
+
+SECTIONS: Sequence[tuple[str, Callable[[Reports], list[Table]]]] = (
+    ("What it had to show", targets),
+    ("Clean data, tri-modal federation", clean),
+    ("Flipped labels at two of nine institutions", flips),
+    ("Privacy", privacy),
+    ("The paper's network", mlp),
+    ("Other federations", federations),
+    ("Class-based against type-based heterogeneity", heterogeneity),
+    ("Permuted labels", null),
+)
+
+
+def markdown(table: Table) -> str:
+    caption, head, rows = table
+    lines = [f"**{caption}**", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def page(found: Sequence[tuple[str, list[Table]]], pictures: Mapping[str, str]) -> str:
+    style = (
+        "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#1b1b1b}"
+        "table{border-collapse:collapse;font-size:13px;margin:.5em 0 1.5em}th{text-align:left}"
+        "td,th{padding:.25em .7em;border-bottom:1px solid #ccc}svg{max-width:100%;height:auto}h3{margin-top:2em}"
+    )
+    parts = ["<h1>Staging results</h1><p>Exact metrics on held-out patients of public data, outside the protocol."]
+    parts.append(" How they were made and what is missed: docs/results.md.</p>")
+    for section, tables in found:
+        parts.append(f"<h2>{html.escape(section)}</h2>{pictures.get(section, '')}")
+        parts += [_table(table) for table in tables]
+    return f"<!doctype html><meta charset=utf-8><title>Staging results</title><style>{style}</style>{''.join(parts)}\n"
+
+
+def _table(table: Table) -> str:
+    caption, head, rows = table
+    names = "".join(f"<th>{html.escape(n)}</th>" for n in head)
+    cells = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    return f"<h3>{html.escape(caption)}</h3><table><tr>{names}</tr>{cells}</table>"
 
 
 if __name__ == "__main__":

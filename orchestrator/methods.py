@@ -51,14 +51,14 @@ def _schedule(architecture: Architecture, epsilon: float, noise: Noise) -> Priva
     if architecture != "linear":
         return PrivateSchedule(learning_rate=2 * _BASE[architecture].learning_rate)
     linear = PrivateSchedule(max_grad_norm=0.7, weight_decay=0.0, centre=True, max_parameters=4_000)
-    if noise == "shared" and epsilon >= _AMPLE:
-        return replace(linear, learning_rate=45.0, average=0.5)
-    if noise == "local" and epsilon < _AMPLE:
-        return replace(linear, rounds=6, learning_rate=25.0)
-    return replace(linear, rounds=10, learning_rate=30.0 if noise == "shared" else 15.0)
+    ample, least = (8.0, 3.0) if noise == "shared" else (16.0, 8.0)
+    if epsilon >= ample:
+        return replace(linear, learning_rate=45.0 if noise == "shared" else 25.0, average=0.5)
+    if epsilon >= least:
+        return replace(linear, rounds=10, learning_rate=30.0 if noise == "shared" else 20.0)
+    return replace(linear, rounds=6, learning_rate=40.0)
 
 
-_AMPLE = 8.0
 _BLENDING_SHARE = 0.05
 _LOSS_TERMS = 4
 
@@ -84,6 +84,14 @@ def _momentum(settings: SimulationSettings) -> SimulationSettings:
     return replace(settings, server_optimizer="momentum", server_learning_rate=_MOMENTUM_RATE)
 
 
+def _uncentred(settings: SimulationSettings) -> SimulationSettings:
+    """Return the private schedule that was best without centring (without privacy nothing is centred anyway)."""
+    if settings.mechanism is None:
+        return settings
+    mechanism = replace(settings.mechanism, max_grad_norm=1.0)
+    return replace(settings, centre=False, learning_rate=200.0 / settings.rounds, average=0.0, mechanism=mechanism)
+
+
 def _both(settings: SimulationSettings) -> SimulationSettings:
     return replace(settings, blending=BlendingRule(), proximity=ProximityRule())
 
@@ -100,6 +108,8 @@ METHODS: Mapping[str, Method] = {
         Method(name="dgb+pcw", change=lambda s, _: _both(s)),
         Method(name="pooled", arrangement="pooled"),
         Method(name="upper-bound", arrangement="upper-bound"),
+        Method(name="fedavg-uncentred", change=lambda s, _: _uncentred(s)),
+        Method(name="fedavg-auxiliary"),
         Method(name="fedavgm", change=lambda s, _: _momentum(s)),
         Method(name="dgb+pcw+momentum", change=lambda s, _: _momentum(_both(s))),
         Method(name="dgb-published", change=lambda s, _: replace(s, blending=BlendingRule(published=True))),
@@ -189,6 +199,6 @@ def _with_charged_losses(settings: SimulationSettings, epsilon: float, delta: fl
 
 def architecture_of(chosen: Method, architecture: Architecture) -> Architecture:
     """Return the model a method trains: blending an MLP adds the unimodal losses it is defined with."""
-    if architecture == "mlp" and chosen.name.startswith("dgb"):
+    if architecture == "mlp" and chosen.name.startswith(("dgb", "fedavg-auxiliary")):
         return "mlp-auxiliary"
     return architecture

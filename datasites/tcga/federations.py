@@ -18,7 +18,7 @@ from datasites.tcga.labels import labels
 from datasites.tcga.tables import Cohort, Tables
 from privacy.errors import InvalidInput
 
-FEDERATIONS = ("tri-modal", "bi-modal", "upper-bound", "tissue-source-sites", "dirichlet")
+FEDERATIONS = ("tri-modal", "bi-modal", "one-modality", "upper-bound", "tissue-source-sites", "dirichlet")
 SPLITS = ("stratified", "site-held-out")
 MINIMUM_SITES = 3
 _DIRICHLET_TRIES = 50
@@ -31,6 +31,7 @@ _TRI: Mapping[str, tuple[Pattern, ...]] = {
     "LIHC": ((MRNA, IMAGE, CLINICAL), (MRNA, CLINICAL), (CLINICAL,)),
 }
 _BI: tuple[Pattern, ...] = ((MRNA, IMAGE), (MRNA,), (IMAGE,))
+_ONE: tuple[Pattern, ...] = ((MRNA,), (IMAGE,), (CLINICAL,))
 _UPPER: tuple[Pattern, ...] = ((MRNA, IMAGE, CLINICAL),) * 3
 
 
@@ -126,7 +127,7 @@ def build(
 
 def _sites_per_cohort(name: str, cohorts: Sequence[str], sites: int | None) -> dict[str, int]:
     total = 3 * len(cohorts) if sites is None else sites
-    if name in ("tri-modal", "bi-modal", "upper-bound") and total > 3 * len(cohorts):
+    if name in ("tri-modal", "bi-modal", "one-modality", "upper-bound") and total > 3 * len(cohorts):
         raise InvalidInput(
             f"federation {name} has at most {3 * len(cohorts)} sites, got {total}; use dirichlet for more"
         )
@@ -170,7 +171,7 @@ def _source_sites(cohort: Cohort) -> pd.Series:
 def _patterns(name: str, cohort: str) -> tuple[Pattern, ...]:
     if name == "tri-modal":
         return _TRI.get(cohort, _TRI["BRCA"])
-    return _BI if name == "bi-modal" else _UPPER
+    return {"bi-modal": _BI, "one-modality": _ONE}.get(name, _UPPER)
 
 
 def _dealt_sites(name: str, cohort: Cohort, hands: Sequence[Sequence[str]]) -> list[Site]:

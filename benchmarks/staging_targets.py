@@ -1,0 +1,121 @@
+"""What the method had to show, target by target, read off the JSON; and paired differences across files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.stats import t as student
+
+Reports = Mapping[str, dict]
+Interval = Mapping[str, float]
+Table = tuple[str, list[str], list[list[str]]]
+TASKS = ("early-late", "I-II")
+
+
+def with_interval(value: Interval) -> str:
+    return f"{value['mean']:.3f} ± {value['half_width']:.3f}"
+
+
+def paired(report: dict, name: str, other: dict, other_name: str) -> dict[str, float]:
+    """Return the mean difference over the seeds that two reports share, and the half-width of its 95 % interval."""
+    first, last = _by_seed(report, name), _by_seed(other, other_name)
+    values = np.array([first[s] - last[s] for s in sorted(first.keys() & last.keys())])
+    if len(values) < 2:
+        return {"mean": math.nan, "half_width": math.nan}
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return {"mean": float(values.mean()), "half_width": float(half)}
+
+
+def _by_seed(report: dict, name: str) -> dict[int, float]:
+    first = report["settings"]["first_seed"]
+    return {first + i: v for i, v in enumerate(report["methods"][name]["auroc_by_seed"])}
+
+
+def targets(reports: Reports) -> list[Table]:
+    """Return one row per target: what was asked, what was measured, whether it is met."""
+    rows: list[list[str]] = []
+    for task in TASKS:
+        if main := reports.get(f"main-tri-modal-{task}"):
+            rows += _clean(task, main)
+    for name, report in reports.items():
+        if name.startswith("flips-"):
+            value = report["methods"]["dgb+pcw"]["auroc_minus_fedavg"]
+            asked = f"{report['settings']['corrupt']}, {report['settings']['task']}: dgb+pcw - fedavg >= .02, above 0"
+            rows.append([asked, with_interval(value), _met(value["mean"] >= 0.02 and _low(value) > 0)])
+    if network := reports.get("mlp-mlp-early-late"):
+        value = network["methods"]["dgb+pcw"]["auroc_minus_fedavg"]
+        rows.append(["the paper's MLP, early-late: dgb+pcw - fedavg >= .03", *_row(value, value["mean"] >= 0.03)])
+    for task in TASKS:
+        rows += _private(task, reports)
+    for task in TASKS:
+        if null := reports.get(f"main-permuted-{task}"):
+            value = null["methods"]["fedavg"]["auroc"]
+            asked = f"{task}: permuted labels at .50, within .03"
+            rows.append([asked, with_interval(value), _met(abs(value["mean"] - 0.5) <= 0.03)])
+    return [("Targets (paired 95 % intervals over seeds)", ["target", "measured", "met"], rows)] if rows else []
+
+
+def _clean(task: str, main: dict) -> list[list[str]]:
+    methods = main["methods"]
+    least = {"early-late": 0.65, "I-II": 0.615}[task]
+    fedavg = methods["fedavg"]["auroc"]
+    behind = paired(main, "pooled", main, "fedavg")
+    gain = paired(main, "fedavg", main, "local")
+    ours = methods["dgb+pcw"]["auroc_minus_fedavg"]
+    rows = [
+        [f"{task}: fedavg at least {least:g}", *_row(fedavg, fedavg["mean"] >= least)],
+        [f"{task}: pooled - fedavg at most .005", *_row(behind, behind["mean"] <= 0.005)],
+        [f"{task}: fedavg - local at least .03, above 0", *_row(gain, gain["mean"] >= 0.03 and _low(gain) > 0)],
+        [f"{task}: dgb+pcw - fedavg, lower bound above -.005", *_row(ours, _low(ours) > -0.005)],
+    ]
+    needed = methods["fedavg"]["rounds_to_reference"]
+    quick = {n: e["rounds_to_reference"] for n, e in methods.items() if n in ("fedavgm", "dgb+pcw+momentum")}
+    text = ", ".join(f"{n} {r}" for n, r in quick.items())
+    best = min((r for r in quick.values() if r), default=math.inf)
+    rows.append([f"{task}: half of FedAvg's {needed} rounds to its final AUROC", text, _met(2 * best <= needed)])
+    return rows
+
+
+def _private(task: str, reports: Reports) -> list[list[str]]:
+    rows = []
+    plain = reports.get(f"main-tri-modal-{task}")
+    for noise, allowed in (("shared", 0.010), ("local", 0.030)):
+        report = reports.get(f"privacy-epsilon-8-{noise}-{task}")
+        if report is None or plain is None:
+            continue
+        drop = paired(report, "fedavg", plain, "fedavg")
+        asked = f"{task}: epsilon 8, {noise} noise, within {allowed:g} of no privacy"
+        rows.append([asked, *_row(drop, drop["mean"] >= -allowed)])
+        if noise == "shared":
+            gain = paired(report, "fedavg", plain, "local")
+            rows.append(
+                [
+                    f"{task}: epsilon 8, shared noise, above the hospitals alone without privacy",
+                    *_row(gain, _low(gain) > 0),
+                ]
+            )
+            rows.append(_every_hospital(task, report, plain))
+    return rows
+
+
+def _every_hospital(task: str, report: dict, plain: dict) -> list[str]:
+    """Compare each hospital's own model with the private federated one on its cohort's test patients."""
+    cohorts = {c.lower(): v["mean"] for c, v in report["methods"]["fedavg"]["auroc_by_cohort"].items()}
+    alone = {s: v["mean"] for s, v in plain["methods"]["local"]["sites"].items()}
+    below = [s for s, v in alone.items() if cohorts[s.rsplit("-", 1)[0]] <= v]
+    text = f"above {len(alone) - len(below)} of {len(alone)}" + (f", not {', '.join(below)}" if below else "")
+    return [f"{task}: the same, hospital by hospital (means)", text, _met(not below)]
+
+
+def _row(value: Interval, met: bool) -> list[str]:
+    return [with_interval(value), _met(met)]
+
+
+def _low(value: Interval) -> float:
+    return value["mean"] - value["half_width"]
+
+
+def _met(met: bool) -> str:
+    return "yes" if met else "**no**"
