@@ -25,10 +25,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import argon2
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from datasites.key_wrapping import Hardness, unwrap, wrap
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
@@ -86,15 +84,6 @@ class Credential:
     csrf: str
     label: str
     expires: dt.datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hardness:
-    """The cost of Argon2id: passes, memory in KiB, lanes (RFC 9106's second recommendation by default)."""
-
-    passes: int = 3
-    memory_kib: int = 65536
-    lanes: int = 4
 
 
 class AccountStore:
@@ -160,7 +149,7 @@ class AccountStore:
         _check_name(name)
         _check_password(password)
         seed, salt = os.urandom(32), os.urandom(16)
-        identity, wrapped = Identity.from_seed(seed), self._wrap(seed, name, password, salt)
+        identity, wrapped = Identity.from_seed(seed), wrap(seed, name, password, salt, self._hardness)
         values = (name, role, self._hasher.hash(password), identity.public_key, salt, wrapped, now.isoformat())
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
@@ -193,6 +182,30 @@ class AccountStore:
         rows = self._all("SELECT name, role, public_key FROM accounts ORDER BY name")
         return tuple(Account(name=r[0], role=r[1], public_key=r[2]) for r in rows)
 
+    def retire(self, name: str) -> None:
+        """Close an account for ever: password, signing key, sessions, tokens and links are gone, the name stays taken.
+
+        What the person has signed stays signed.
+
+        Raises:
+            InvalidInput: there is no such account.
+            Refused: it is the last steward's, without whom nobody could invite anybody.
+        """
+        account = self.account(name)
+        stewards = [a.name for a in self.accounts() if a.role == "steward" and a.name not in self.retired()]
+        if account.role == "steward" and stewards == [name]:
+            raise Refused(f"{name} is the last steward here; invite another first")
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            nothing = (self._hasher.hash(secrets.token_hex(16)), b"", b"", name)
+            self._database.execute("UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ?", nothing)
+            self._database.execute("DELETE FROM credentials WHERE account = ?", (name,))
+            self._database.execute("DELETE FROM links WHERE account = ?", (name,))
+
+    def retired(self) -> frozenset[str]:
+        """Return the names of closed accounts."""
+        return frozenset(row[0] for row in self._all("SELECT name FROM accounts WHERE length(wrapped) = 0"))
+
     def authenticate(self, name: str, password: str, *, now: dt.datetime) -> Account:
         """Check a password; after six failures within five minutes an account has to wait.
 
@@ -218,12 +231,7 @@ class AccountStore:
         row = self._one("SELECT salt, wrapped FROM accounts WHERE name = ?", name)
         if row is None:
             raise Refused("the name and the password do not go together")
-        salt, wrapped = row
-        try:
-            seed = self._cipher(password, salt).decrypt(wrapped[:12], wrapped[12:], name.encode())
-        except InvalidTag as error:
-            raise Refused("the name and the password do not go together") from error
-        return Identity.from_seed(seed)
+        return Identity.from_seed(unwrap(row[1], name, password, row[0], self._hardness))
 
     def link(self, name: str, issuer: str, subject: str, *, now: dt.datetime) -> None:
         """Let whom ``issuer`` calls ``subject`` sign in as ``name`` from now on; it opens sessions and signs nothing.
@@ -327,15 +335,6 @@ class AccountStore:
             if made[0] >= ATTEMPTS_PER_WINDOW:
                 raise Refused(f"too many attempts: wait {WINDOW_SECONDS // 60} minutes and try again")
             self._database.execute("INSERT INTO attempts VALUES (?, ?)", (name[:64], now.timestamp()))
-
-    def _wrap(self, seed: bytes, name: str, password: str, salt: bytes) -> bytes:
-        nonce = os.urandom(12)
-        return nonce + self._cipher(password, salt).encrypt(nonce, seed, name.encode())
-
-    def _cipher(self, password: str, salt: bytes) -> ChaCha20Poly1305:
-        cost = self._hardness
-        kdf = Argon2id(salt=salt, length=32, iterations=cost.passes, lanes=cost.lanes, memory_cost=cost.memory_kib)
-        return ChaCha20Poly1305(kdf.derive(b"reviewer-key\0" + password.encode()))
 
     def _run(self, statement: str, *values: object) -> None:
         with self._lock:

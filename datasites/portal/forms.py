@@ -21,7 +21,7 @@ from datasites.portal.access import (
     sign_in,
 )
 from datasites.portal.desk import Desk
-from datasites.portal.pages import show_request
+from datasites.portal.pages import show_people, show_request
 from datasites.portal.problems import describe
 from datasites.portal.rendering import page
 from datasites.portal.shapes import Hash
@@ -136,8 +136,17 @@ def invite(request: Request, desk: DeskHere, caller: FormReviewer, role: Annotat
     # a Host header is the caller's to choose: a link that makes accounts has the configured address, if there is one
     here = desk.context.public_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
     link = f"{here}/welcome?token={token}"
-    accounts, linked = desk.context.accounts.accounts(), desk.context.accounts.has_link(caller.account.name)
-    return page(request, "people.html", accounts=accounts, link=link, link_role=role, linked=linked)
+    return show_people(request, desk.context, caller, link=link, link_role=role)
+
+
+@router.post("/people/close")
+def close_account(desk: DeskHere, caller: FormReviewer, name: Secret) -> Response:
+    """Close the account of somebody who has left; only a steward may, and not their own."""
+    if caller.account.role != "steward" or caller.account.name == name:
+        raise Refused("only a steward closes accounts, and another steward closes theirs")
+    desk.context.accounts.retire(name)
+    desk.context.journal.append("account-closed", {"name": name, "person": caller.account.name})
+    return RedirectResponse("/people?said=closed", 303)
 
 
 def _decided(

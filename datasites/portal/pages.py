@@ -9,11 +9,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from datasites.accounts import Credential
 from datasites.approval_records import Request as ReviewRequest
 from datasites.contract import dump
 from datasites.findings import Finding, find
 from datasites.portal.access import Context, DeskHere, Reader
 from datasites.portal.code_view import code_diff, code_file, facts_diff
+from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
 from datasites.portal.language import STUDY_STATES, meaning, modality, released, summary
 from datasites.portal.pictures import cost_picture, timeline_picture
@@ -184,8 +186,23 @@ def report(name: str, context: Context, _: Reader) -> Response:
 @router.get("/people")
 def people(request: Request, context: Context, caller: Reader) -> HTMLResponse:
     """Who has an account."""
-    linked = context.accounts.has_link(caller.account.name)
-    return page(request, "people.html", accounts=context.accounts.accounts(), link="", link_role="", linked=linked)
+    return show_people(request, context, caller)
+
+
+def show_people(
+    request: Request, context: PortalContext, caller: Credential, *, link: str = "", link_role: str = ""
+) -> HTMLResponse:
+    """Return the page of accounts, with a one-time link just made, if any."""
+    accounts = context.accounts
+    return page(
+        request,
+        "people.html",
+        accounts=accounts.accounts(),
+        retired=accounts.retired(),
+        linked=accounts.has_link(caller.account.name),
+        link=link,
+        link_role=link_role,
+    )
 
 
 def show_request(

@@ -29,6 +29,7 @@ SAID = {
     "asked": "Asked. The scientist will read your question.",
     "revoked": "Revoked. The study stops here before its next round.",
     "confirmed": "Confirmed and written into the journal.",
+    "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
     "linked": "Linked. From now on your hospital account opens a session here.",
     "unlinked": "The link is gone. Sign in with your password.",
     "written": "The reports are those of this moment.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datasites.accounts import AccountStore, Hardness
+from datasites.accounts import AccountStore
 from datasites.approvals import ApprovalStore
 from datasites.contract import (
     Block,
@@ -21,6 +21,7 @@ from datasites.contract import (
     Training,
     seal,
 )
+from datasites.key_wrapping import Hardness
 from datasites.policy import Policy
 from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, ReportFile, StudyStatus
 from models.config import ModelConfig

@@ -68,6 +68,23 @@ def test_a_session_ends_by_time_and_by_signing_out(desk, now):
     assert desk.accounts.credential(secret, now=now) is None
 
 
+def test_a_closed_account_opens_nothing_and_signs_nothing(desk, now):
+    accounts = desk.accounts
+    bela = accounts.account("bela")
+    session, _ = accounts.open_session(bela, now=now)
+    accounts.link("bela", "https://login.example", "17", now=now)
+    accounts.retire("bela")
+    assert accounts.credential(session, now=now) is None and accounts.linked("https://login.example", "17") is None
+    for action in (lambda: accounts.authenticate("bela", PASSWORD, now=now), lambda: accounts.unlock("bela", PASSWORD)):
+        with pytest.raises(Refused, match="do not go together"):
+            action()
+    assert accounts.retired() == {"bela"} and accounts.account("bela").public_key == bela.public_key
+    with pytest.raises(InvalidInput, match="taken"):
+        accounts.register(accounts.invite("steward", now=now), "bela", PASSWORD, now=now)
+    with pytest.raises(Refused, match="last steward"):
+        accounts.retire("anna")
+
+
 def test_an_auditor_gets_no_token_that_decides(desk, now):
     otto = desk.accounts.account("otto")
     with pytest.raises(Refused, match="auditor"):

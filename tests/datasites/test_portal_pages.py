@@ -253,6 +253,15 @@ def test_a_steward_invites_and_the_new_person_makes_an_account(portal, desk):
     assert desk.accounts.account("dora").role == "privacy-officer"
 
 
+def test_a_steward_closes_the_account_of_somebody_who_left(portal, desk):
+    csrf = sign_in(portal)
+    assert portal.post("/people/close", data={"csrf": csrf, "name": "anna"}).status_code == 403
+    page = portal.post("/people/close", data={"csrf": csrf, "name": "bela"}).text
+    assert "What they signed stays signed" in page and ">closed<" in page
+    assert desk.kinds()[-1] == "account-closed"
+    assert portal.post("/login", data={"name": "bela", "password": PASSWORD}).status_code == 403
+
+
 def test_an_auditor_sees_no_form_to_decide(portal, desk, new_proposal):
     proposal_hash = desk.submit(new_proposal())
     sign_in(portal, "otto")

@@ -1,0 +1,48 @@
+"""A person's signing key under their password: Argon2id (RFC 9106), then ChaCha20-Poly1305 with the name as context."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from privacy.errors import Refused
+
+_NONCE_BYTES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardness:
+    """The cost of Argon2id: passes, memory in KiB, lanes (RFC 9106's second recommendation by default)."""
+
+    passes: int = 3
+    memory_kib: int = 65536
+    lanes: int = 4
+
+
+def wrap(seed: bytes, name: str, password: str, salt: bytes, hardness: Hardness) -> bytes:
+    """Return ``seed`` so that only ``password`` opens it again, and only as the key of ``name``."""
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + _cipher(password, salt, hardness).encrypt(nonce, seed, name.encode())
+
+
+def unwrap(wrapped: bytes, name: str, password: str, salt: bytes, hardness: Hardness) -> bytes:
+    """Return the seed again.
+
+    Raises:
+        Refused: the password does not open it, or there is nothing to open.
+    """
+    try:
+        if not wrapped:
+            raise InvalidTag
+        return _cipher(password, salt, hardness).decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], name.encode())
+    except InvalidTag as error:
+        raise Refused("the name and the password do not go together") from error
+
+
+def _cipher(password: str, salt: bytes, cost: Hardness) -> ChaCha20Poly1305:
+    kdf = Argon2id(salt=salt, length=32, iterations=cost.passes, lanes=cost.lanes, memory_cost=cost.memory_kib)
+    return ChaCha20Poly1305(kdf.derive(b"reviewer-key\0" + password.encode()))
