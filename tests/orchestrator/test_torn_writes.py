@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from datasites.accounts import AccountStore
-from datasites.key_wrapping import Hardness
 from datasites.approval_records import Confirmation, ReviewRecords
 from datasites.contract import Signed
 from datasites.files import make_folder, remove_unfinished, write_atomically
+from datasites.key_wrapping import Hardness
 from datasites.letters import Place
 from orchestrator.mailbox_store import MailboxStore
 from orchestrator.store import Store
