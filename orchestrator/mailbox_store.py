@@ -58,6 +58,7 @@ class MailboxLimits:
     letter_bytes: int = 192 * 1024**2
     writer_bytes: int = 8 * 1024**3
     writer_letters: int = 200_000
+    writer_shares: int = 20_000
 
 
 class MailboxStore:
@@ -129,7 +130,11 @@ class MailboxStore:
             self._forget(digest)
 
     def share(self, owner: str, box: str, folder: str, readers: Iterable[str]) -> None:
-        """Let ``readers`` see a folder; its letters become news for them."""
+        """Let ``readers`` see a folder; its letters become news for them.
+
+        Raises:
+            Refused: the owner shares too much already; nothing more is shared.
+        """
         with self._transaction() as database:
             before = database.total_changes
             database.executemany(
@@ -137,6 +142,9 @@ class MailboxStore:
             )
             if database.total_changes == before:
                 return
+            shares = database.execute("SELECT count(*) FROM shares WHERE owner = ?", (owner,)).fetchone()[0]
+            if shares > self.limits.writer_shares:
+                raise Refused(f"{owner} shares more than {self.limits.writer_shares} folders; share fewer")
             names = database.execute(
                 "SELECT name FROM letters WHERE owner = ? AND box = ? AND folder = ?", (owner, box, folder)
             ).fetchall()

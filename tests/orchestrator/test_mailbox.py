@@ -260,3 +260,21 @@ def test_removed_letters_are_told_to_readers(store: MailboxStore) -> None:
     store.remove([where])
     (item,) = store.news("lab", seen, 10)
     assert (item.place, item.sha256) == (where, "")
+
+
+def test_the_number_of_shares_is_bounded(tmp_path: Path) -> None:
+    store = MailboxStore(tmp_path, MailboxLimits(writer_shares=3))
+    store.share("north", "collection", "mock", ["south", "lab"])
+    store.share("north", "version", "", ["south"])
+    with pytest.raises(Refused, match="shares more than 3"):
+        store.share("north", "version", "", ["lab", "other"])
+    store.share("north", "version", "", ["south"])  # what is shared already is no more
+    store.share("south", "version", "", ["north"])
+    assert not store.is_shared(Place(owner="north", box="version", folder="", name="a"), "lab")
+    store.close()
+
+
+@pytest.mark.parametrize("folder", ["../up", "a/b", ".hidden", "a\nb", "\u202ea", "x" * 201])
+def test_a_share_names_a_plain_folder(ask: Ask, folder: str) -> None:
+    body = canonical_json({"box": "collection", "folder": folder, "readers": ["south"]})
+    assert ask("north", "POST", "/mailbox/share", body).status_code == 400
