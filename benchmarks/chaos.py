@@ -38,6 +38,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class Studies:
             deadline_seconds=int(STUDY_SECONDS),
             min_sites=3,
         )
-        until(lambda: self._proposed(settings), ANSWER_SECONDS, "the proposal")
+        until(partial(self._proposed, settings), ANSWER_SECONDS, "the proposal")
         return self._proposal
 
     def _proposed(self, settings: StudySettings) -> bool:
@@ -109,7 +110,7 @@ class Studies:
     def approve(self, proposal: Proposal) -> None:
         """Sign in every portal, for as long as it takes until the orchestrator knows."""
         for site in self._consortium.sites:
-            until(lambda site=site: self._approved(site, proposal), ANSWER_SECONDS, f"the approval of {site}")
+            until(partial(self._approved, site, proposal), ANSWER_SECONDS, f"the approval of {site}")
 
     def _approved(self, site: str, proposal: Proposal) -> bool:
         try:

@@ -118,8 +118,9 @@ class Checks:
     def _round(self, store: Path, study: str, number: int, checkpoint: dict[str, Any]) -> None:
         where, proposal = f"{study} round {number}", self.proposals[study]
         inside = set(checkpoint["sites"])
+        listed = self._listed(store, study, number)
         for site in self._consortium.sites:
-            if (study, number) in set(self._witnessed(site, "accepted.jsonl")) - set(self._listed(store, site)):
+            if site not in listed and (study, number) in set(self._witnessed(site, "accepted.jsonl")):
                 self.findings.lost_updates.add(f"{site} {where}: accepted and in no list")
             if site not in inside:
                 self.findings.missing_updates.add(f"{site} {where}")
@@ -139,13 +140,11 @@ class Checks:
         if not same or any(not np.array_equal(decrypted[name], expected[name]) for name in expected):
             self.findings.wrong_sums.add(where)
 
-    def _listed(self, store: Path, site: str) -> Iterator[Round]:
-        """Yield the rounds in whose first closed list ``site`` stands."""
-        query = "SELECT study, round, document FROM documents WHERE kind = 'commitments' AND closing = 1"
-        for study, number, document in _rows(store / "orchestrator.sqlite", query):
-            updates = json.loads(document)["payload"]["updates"]
-            if any(update["payload"]["site"] == site for update in updates):
-                yield str(study), int(number)
+    def _listed(self, store: Path, study: str, number: int) -> set[str]:
+        """Return the sites in the list with which a round was closed first."""
+        query = "SELECT document FROM documents WHERE study = ? AND round = ? AND kind = 'commitments' AND closing = 1"
+        rows = _rows(store / "orchestrator.sqlite", query, study, number)
+        return {update["payload"]["site"] for (text,) in rows for update in json.loads(text)["payload"]["updates"]}
 
     def _refused(self) -> list[str]:
         """Return what hospitals or keyholder refused; where faults only delay, nobody should."""

@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 import psutil
 from chaos_consortium import ORCHESTRATOR, ChaosConsortium, Role
+from proxy import Link
 
 from privacy.errors import TesseraError
 
@@ -133,7 +134,7 @@ class Adversary:
         elif kind in ("full", "full+kill"):
             self._full(role, 1 + 4 * draw, kill=kind != "full")
         elif role.link is not None:
-            {"cut": role.link.cut, "hold": role.link.hold, "slow": lambda: _slow(role)}[kind]()
+            _disturb(role.link, kind)
             self._rest(0.3 + 5 * draw)
             role.link.heal()
 
@@ -190,6 +191,10 @@ class Adversary:
         time.sleep(seconds)
 
 
-def _slow(role: Role) -> None:
-    if role.link is not None:
-        role.link.slow(_SLOW_BYTES_PER_SECOND)
+def _disturb(link: Link, kind: str) -> None:
+    if kind == "cut":
+        link.cut()
+    elif kind == "hold":
+        link.hold()
+    else:
+        link.slow(_SLOW_BYTES_PER_SECOND)

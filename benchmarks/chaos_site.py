@@ -83,7 +83,7 @@ def install() -> None:
         return answer
 
     ckks.encrypt = witnessed_encrypt
-    SignedClient.put_bytes = witnessed_put  # type: ignore[method-assign]
+    SignedClient.put_bytes = witnessed_put  # type: ignore[assignment, method-assign]
     daemon.RoundParticipant = WitnessedParticipant  # type: ignore[attr-defined]
     daemon.SandboxedTrainer = WitnessedTrainer  # type: ignore[attr-defined]
 

@@ -70,7 +70,7 @@ class Gate:
             finally:
                 self.seconds.append(time.perf_counter() - started)
 
-        SignedClient.put_bytes = together  # type: ignore[method-assign]
+        SignedClient.put_bytes = together  # type: ignore[assignment, method-assign]
         try:
             yield
         finally:
