@@ -159,3 +159,13 @@ def test_verify_finds_nothing_in_an_empty_folder_and_says_so(run, tmp_path):
     code, out, _ = run("verify", tmp_path, "--json")
     assert code == 1
     assert json.loads(out)["ok"] is False
+
+
+@pytest.mark.parametrize("role", ["datasite", "keyholder"])
+def test_a_gap_that_is_not_there_cannot_be_imported(run, tmp_path, role):
+    home = tmp_path / "home"
+    options = ["--institution", "Somebody"] if role == "keyholder" else ["--name", "a", "--institution", "A"]
+    assert run(role, "init", "--home", home, "--orchestrator-url", "http://127.0.0.1:9", *options)[0] == 0
+    code, _, err = run(role, "import-gap", "--home", home, "--by", "A. Person", "--reason", "the disk failed")
+    assert code == 2
+    assert "no gap to import" in one_line(err)

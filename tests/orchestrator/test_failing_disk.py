@@ -6,7 +6,9 @@ Quick runs fail every eleventh write, each day other ones; the slow run fails ev
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,11 @@ from consortium import LEVELS, steps_of
 from faulty_disk import FaultyDisk
 from played import OVER, Played
 
+from datasites import files
 from datasites.files import remove_unfinished
+from datasites.letters import Place, seal_letter
 from orchestrator import service
+from privacy.errors import TesseraError
 from privacy.verification import verify_folder
 
 LENGTH, SITES, TIMES = 40, 3, 3
@@ -131,3 +136,49 @@ def test_a_role_that_dies_at_any_write_of_a_round_goes_on_from_what_is_on_disk(
         round_with(played, f"dead-{point}", lambda at=point: disk.die(at=at), mend)
         disk.heal()
     check_nothing_is_left(played, role)
+
+
+@pytest.mark.parametrize("world", ["orchestrator"], indirect=True)
+def test_a_letter_for_which_there_is_no_room_is_answered_with_507_and_taken_whole_later(world: World) -> None:
+    played, disk = world
+    client, identity = played.hospitals[0].client, played.homes["site-0"].identity()
+    folder = played.homes["orchestrator"].folder / "mailbox"
+
+    def put(number: int) -> None:
+        place = Place(owner="site-0", box="own", folder="", name=f"{number}.json")
+        client.put_bytes("/mailbox/letter", seal_letter(identity, place, b"news"), params=asdict(place))
+
+    disk.heal()
+    put(0)
+    writes = len(disk.points)
+    assert writes >= 4  # the letter synced, renamed, its folder synced; its row written and committed
+    for point in range(1, writes + 1):
+        disk.fail(at=point)
+        with pytest.raises(TesseraError, match="status 507"):
+            put(point)
+        names = [item[3] for item in client.get_json("/mailbox/news", params={"since": 0})["items"]]
+        assert f"{point}.json" not in names
+        put(point)
+        disk.heal()
+    names = [item[3] for item in client.get_json("/mailbox/news", params={"since": 0})["items"]]
+    assert names == [f"{number}.json" for number in range(writes + 1)]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("world", ["site-1"], indirect=True)
+def test_a_site_without_room_begins_nothing_and_is_charged_once_there_is_some(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played, _ = world
+    proposal = played.propose("narrow", length=LENGTH)
+    room = shutil.disk_usage(played.folder)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: room._replace(free=files.LEAST_BYTES - 1))
+    played.step("keyholder")
+    status = played.play("narrow", until=lambda _: len(played.failures) >= SITES)
+    assert status["state"] == "running"
+    assert all("the disk is nearly full" in str(error) for _, error in played.failures)
+    assert not any(h.participant.ledger.is_charged(proposal.proposal_hash, 1) for h in played.hospitals)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: room._replace(free=1 << 40))
+    status = played.play("narrow")
+    assert status["state"] == "finished"
+    assert all(h.participant.ledger.is_charged(proposal.proposal_hash, 1) for h in played.hospitals)
