@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import shutil
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from datasites.publishing import Datasets
 from datasites.reporting import write_reports_apart
 from datasites.rollback import Standing
 from datasites.rounds import RoundParticipant
+from datasites.sandbox import say_layers
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
@@ -44,6 +46,7 @@ from privacy.journal import Journal
 from privacy.ledger import Ledger
 
 _POLL_SECONDS = 20.0
+_LAYERS_SECONDS = 10.0  # trying them takes a process of its own, which may wait until the start is over
 _ROLLED_BACK_SECONDS = 5.0
 
 
@@ -332,6 +335,8 @@ def run(folder: Path) -> None:
     ]
     app = create_portal(portal_facts.context(datasite))
     server = WebServer(app, config, app.state.desk.streams.close)
+    layers = threading.Timer(_LAYERS_SECONDS, say_layers, [datasite.policy.sandbox.minimum_layers])
+    layers.daemon = True
     on_end_signal(lambda: setattr(server, "should_exit", True))
     try:
         for loop in loops:
@@ -341,8 +346,10 @@ def run(folder: Path) -> None:
         if welcome:  # not by the log, which would cut the secret out
             sys.stdout.write(f"{config.name}: make the first steward's account within three days at {welcome}\n")
             sys.stdout.flush()
+        layers.start()
         server.run(sockets=[listener])
     finally:
+        layers.cancel()
         stop_loops(loops)
         datasite.close()
         (folder / "address.json").unlink(missing_ok=True)

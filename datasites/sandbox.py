@@ -19,6 +19,7 @@ One process cannot be kept from patching our own code within itself: that is wha
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import resource
 import signal
@@ -35,6 +36,7 @@ from datasites import kernel
 from datasites.policy import Layer, SandboxPolicy
 from privacy.errors import Refused
 
+_log = logging.getLogger(__name__)
 LAYERS: tuple[Layer, ...] = (
     "rlimits",
     "namespaces",
@@ -103,6 +105,17 @@ def available_layers() -> dict[Layer, bool]:
     done = subprocess.run([sys.executable, "-I", "-m", "datasites.sandbox"], capture_output=True, check=False, cwd="/")
     found = set(done.stdout.decode().split())
     return {layer: layer in found for layer in LAYERS}
+
+
+def say_layers(minimum: Sequence[Layer]) -> None:
+    """Log which layers this machine offers, and as an error which of those that the policy demands it does not."""
+    offered = available_layers()
+    active, missing = ([name for name, on in offered.items() if on is wanted] for wanted in (True, False))
+    _log.info("sandbox layers: %s; not offered here: %s", ", ".join(active), ", ".join(missing) or "none")
+    try:
+        check_layers(active, minimum)
+    except Refused as error:
+        _log.error("no worker will run: %s", error)
 
 
 def software_folders() -> tuple[Path, ...]:

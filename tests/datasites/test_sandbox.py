@@ -14,7 +14,7 @@ import pytest
 from datasites.contract import Block
 from datasites.dataset import Part, Schema, fingerprint, write_dataset
 from datasites.policy import SandboxPolicy
-from datasites.sandbox import LAYERS, available_layers, check_layers
+from datasites.sandbox import LAYERS, available_layers, check_layers, say_layers
 from datasites.training import SandboxedTrainer
 from datasites.worker_pool import WorkerPool
 from privacy.errors import Refused
@@ -228,6 +228,17 @@ def test_below_the_minimum_of_layers_nothing_runs():
     check_layers(["rlimits", "seccomp"], ["seccomp"])
     with pytest.raises(Refused, match="landlock"):
         check_layers(["rlimits"], ["landlock"])
+
+
+def test_a_start_says_which_layers_are_active_and_what_the_policy_misses(monkeypatch, caplog):
+    offered = {layer: layer != "landlock" for layer in LAYERS}
+    monkeypatch.setattr("datasites.sandbox.available_layers", lambda: offered)
+    with caplog.at_level("INFO", logger="datasites.sandbox"):
+        say_layers(("rlimits",))
+        assert "seccomp" in caplog.text and "not offered here: landlock" in caplog.text
+        assert "no worker will run" not in caplog.text
+        say_layers(("rlimits", "landlock"))
+    assert "no worker will run: the sandbox lacks landlock" in caplog.text
 
 
 def test_the_layers_of_a_run_are_reported(trial):
