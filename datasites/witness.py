@@ -52,9 +52,10 @@ class Witness:
 
     @property
     def seen(self) -> Head | None:
-        """Return the newest head that the orchestrator gave."""
+        """Return the newest head that the orchestrator gave; what one with another key gave before is not its."""
         path = self._folder / _HEAD
-        return parse(Head, path.read_bytes()) if path.exists() else None
+        head = parse(Head, path.read_bytes()) if path.exists() else None
+        return head if head is not None and head.public_key == self._orchestrator else None
 
     def meet(self, items: Iterable[WorkItem] = ()) -> None:
         """Show what was seen, keep what is new; the first thing to do with every answer to "what is to be done?".
@@ -84,14 +85,15 @@ class Witness:
             return
         plan = open_sealed(signed, "round-plan", self._orchestrator, RoundPlan)
         path = self._folder / f"{sha256_hex(plan.study.encode())[:32]}.json"
-        if not path.exists() or int(_kept(path).payload["round"]) < plan.round:
+        known = _kept(path) if path.exists() else None
+        if known is None or known.public_key != signed.public_key or int(known.payload["round"]) < plan.round:
             write_atomically(path, json.dumps(dump(signed)).encode())
 
     def _help(self) -> None:
         """Give the orchestrator its own signed proposals and newest plans back."""
         plans = [_kept(path) for path in sorted(self._folder.glob("*.json")) if path.name != _HEAD]
-        by_study = {str(plan.payload["study"]): plan for plan in plans}
-        for proposal in self.proposals():
+        by_study = {str(plan.payload["study"]): plan for plan in plans if plan.public_key == self._orchestrator}
+        for proposal in (p for p in self.proposals() if p.public_key == self._orchestrator):
             plan = by_study.pop(str(proposal.payload["study"]), None)
             self.client.post_json("/evidence", _evidence(proposal, plan))
         for plan in by_study.values():

@@ -26,7 +26,7 @@ from orchestrator.aggregation import model_to_bytes
 from orchestrator.store import Store
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
-from privacy.journal import Head, Journal
+from privacy.journal import Entry, Head, Journal
 
 LOST = "lost when the orchestrator was restored from a backup"
 _COMMAND = "tessera orchestrator import-gap --home HOME --by NAME --reason TEXT"
@@ -55,10 +55,14 @@ class Standing:
     def look(self) -> bool:
         """Compare the store with the journal; the first thing to do after a start. Return whether both agree."""
         forgotten: dict[str, int] = {}
-        imported = self._imported_rounds()
-        for entry in self.journal.entries():
-            study, number = str(entry.body.get("study", "")), int(entry.body.get("round", 0) or 0)
-            if self._lacks(entry.kind, study, number, entry.body) and number > imported.get(study, -1):
+        imported, known = self._imported_rounds(), {study for study, *_ in self.store.studies()}
+        for entry in self.journal.entries(kind="study-registered"):
+            study = str(entry.body["study"])
+            if study not in known and study not in imported:
+                forgotten[study] = 0
+        for entry in self._newest():
+            study, number = str(entry.body["study"]), int(entry.body["round"])
+            if number > imported.get(study, -1) and self._lacks(entry.kind, study, number, entry.body):
                 forgotten[study] = max(number, forgotten.get(study, 0))
         if forgotten:
             rounds = "; ".join(f"{study} up to round {number}" for study, number in sorted(forgotten.items()))
@@ -150,16 +154,20 @@ class Standing:
         self.store.set_state(study, "failed", f"{LOST}; propose it again under another name")
 
     def _lacks(self, kind: str, study: str, number: int, body: Mapping[str, Any]) -> bool:
-        if kind == "study-registered":
-            return all(name != study for name, *_ in self.store.studies())
-        if kind not in _DOCUMENTS:
-            return False
         found = self.store.document(study, number, _DOCUMENTS[kind], closing=int(body.get("closing", 0)))
         if found is None:
             return True
         if kind == "round-planned":
             return bool(parse(RoundPlan, found["payload"]).plan_hash != body["plan_hash"])
         return kind == "round-finished" and found["model_hash"] != body["model_hash"]
+
+    def _newest(self) -> list[Entry]:
+        """Return the newest entry of each kind and study: who has what it names has what came before."""
+        newest: dict[tuple[str, str], Entry] = {}
+        for kind in _DOCUMENTS:
+            for entry in self.journal.entries(kind=kind):
+                newest[(kind, str(entry.body["study"]))] = entry
+        return list(newest.values())
 
     def _notice(self, what: str, *, heads: Iterable[Head] = (), rounds: Mapping[str, int] | None = None) -> None:
         gap = self._gap() if self._path.exists() else {"heads": [], "rounds": {}, "proposals": {}}
