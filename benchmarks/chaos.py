@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="processes to end by kill -9")
     parser.add_argument("--seed", type=int, default=0, help="of the adversary, the patients and the public noise")
     parser.add_argument("--sites", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=40, help="rounds of each study")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of each study")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kill and any others, by commas")
     parser.add_argument("--out", type=Path, help="a new folder that is kept, with homes, logs and witnesses")
     parser.add_argument("--no-reference", dest="reference", action="store_false", help="skip the undisturbed run")
