@@ -24,7 +24,7 @@ MENU = (
     ("/people", "People"),
 )
 SAID = {
-    "signed": "Signed with your key.",
+    "signed": "Signed with your key. Once all have signed everywhere, the rounds are under Studies.",
     "denied": "Denied. The scientist will read your reason.",
     "asked": "Asked. The scientist will read your question.",
     "revoked": "Revoked. The study stops here before its next round.",
