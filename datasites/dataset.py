@@ -4,7 +4,8 @@
 
     <dataset>/schema.json            public: modalities, feature names, cohorts, task, preprocessing
     <dataset>/private/records.parquet   case_id, cohort, label
-    <dataset>/private/<modality>.parquet   case_id and the model's inputs, float32
+    <dataset>/private/<modality>.parquet   case_id and the model's inputs, float32: a column each, or (tissue maps)
+                                           all in one column, a list a row
     <dataset>/mock/...               the same files with synthetic rows
 
 The mock is drawn from public constants only: it says nothing about the private part but its schema, and has
@@ -33,6 +34,8 @@ from privacy.canonical import canonical_hash, canonical_json
 from privacy.errors import InvalidInput
 
 MOCK_ROWS = 48
+_WIDE = 8000
+_ROW = "values"
 PARTS = ("private", "mock")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 Arrays = dict[str, NDArray[np.generic]]
@@ -141,7 +144,7 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
     for modality, names in schema.features.items():
         values = np.zeros((len(cases), len(names)), dtype=np.float32)
         if modality in schema.modalities:
-            table = _read(part_folder / f"{modality}.parquet", ["case_id", *names]).set_index("case_id")
+            table = _features(part_folder / f"{modality}.parquet", names)
             rows = [i for i, case in enumerate(cases) if case in table.index]
             values[rows] = table.loc[[cases[i] for i in rows]].to_numpy(dtype=np.float32)
             presence[rows, MODALITIES.index(modality)] = 1.0
@@ -225,9 +228,22 @@ def _write_part(folder: Path, schema: Schema, part: Part) -> None:
         names = list(schema.features[modality])
         if values.shape != (len(cases), len(names)) or not np.isfinite(values).all():
             raise InvalidInput(f"expected finite {modality} inputs of shape ({len(cases)}, {len(names)})")
-        table = pd.DataFrame(values, columns=names)
-        table.insert(0, "case_id", list(cases))
+        if len(names) > _WIDE:
+            table = pd.DataFrame({"case_id": list(cases), _ROW: list(values)})
+        else:
+            table = pd.DataFrame(values, columns=names)
+            table.insert(0, "case_id", list(cases))
         table.to_parquet(folder / f"{modality}.parquet", index=False)
+
+
+def _features(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    if len(names) <= _WIDE:
+        return _read(path, ["case_id", *names]).set_index("case_id")
+    table = _read(path, ["case_id", _ROW])
+    rows = [np.asarray(row, dtype=np.float32) for row in table[_ROW]]
+    if any(row.shape != (len(names),) for row in rows):
+        raise InvalidInput(f"{path.parent.name}/{path.name}: expected {len(names)} values in every row")
+    return pd.DataFrame(np.reshape(rows, (len(rows), len(names))), index=pd.Index(table["case_id"]))
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -23,7 +23,8 @@ from datasites.dataset import Part, Schema, write_dataset
 from datasites.tcga.federations import Federation, Site, build
 from datasites.tcga.labels import class_count, labels
 from datasites.tcga.preprocessing import clinical_features, clinical_inputs, image_inputs, mrna_inputs
-from datasites.tcga.tables import Cohort, Tables, read_tables
+from datasites.tcga.tables import Cohort, Images, Tables, read_tables
+from datasites.tcga.tissue_maps import MAP_FEATURE
 from datasites.tcga.variables import VARIABLES
 from models.config import MODALITIES
 from privacy.canonical import canonical_json
@@ -50,6 +51,7 @@ def ingest(
     minimum_cases: int = 40,
     test_fraction: float = 0.25,
     clinical_variables: Sequence[str] = CLINICAL_VARIABLES,
+    images: Images = "features",
     progress: Progress | None = None,
 ) -> Federation:
     """Write one dataset per institution of ``federation``; ``out`` appears complete or not at all.
@@ -64,6 +66,7 @@ def ingest(
         minimum_cases: see :func:`datasites.tcga.federations.build`.
         test_fraction: share of the cases that is held out, 0 to 0.9.
         clinical_variables: which clinical columns become inputs.
+        images: computed slide features, or tissue maps; only where ``source`` is a folder.
         progress: called with what was done, how much of it, out of how much.
 
     Raises:
@@ -71,7 +74,7 @@ def ingest(
     """
     if out.exists():
         raise InvalidInput(f"expected a new output folder, {out} exists; choose another one or remove it")
-    tables = source if isinstance(source, Tables) else read_tables(source)
+    tables = source if isinstance(source, Tables) else read_tables(source, images=images)
     plan = build(
         federation,
         tables,
@@ -116,9 +119,15 @@ def site_schema(plan: Federation, site: Site, features: Mapping[str, tuple[str, 
         classes=class_count(plan.task),
         modalities=tuple(m for m in MODALITIES if m in site.modalities),
         features=dict(features),
-        preprocessing={m: PREPROCESSING[m] for m in features},
+        preprocessing={m: _preprocessing(m, names) for m, names in features.items()},
         source=f"{plan.name} federation of cohort tables",
     )
+
+
+def _preprocessing(modality: str, features: Sequence[str]) -> str:
+    if modality == "image" and features[0].startswith(MAP_FEATURE):
+        return "tissue map [row, column, channel], value over 255"
+    return PREPROCESSING[modality]
 
 
 def site_part(

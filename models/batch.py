@@ -41,6 +41,19 @@ def has(batch: Batch, modality: str) -> Tensor:
     return batch["presence"][:, column : column + 1]
 
 
+def drop_modalities(batch: Batch, probability: float) -> Batch:
+    """Return ``batch`` with modalities left out at random, each record by itself and never all it has.
+
+    Args:
+        batch: as above.
+        probability: of leaving out one modality of one record.
+    """
+    present = batch["presence"]
+    kept = present * (torch.rand_like(present) >= probability)
+    nothing = kept.amax(dim=1, keepdim=True) == 0
+    return {**batch, "presence": torch.where(nothing, present, kept)}
+
+
 def cohort_indicator(batch: Batch, cohorts: int) -> Tensor:
     """Return the cohort of every record one-hot, as float32 [B, cohorts]; it also serves as the bias."""
     return torch.nn.functional.one_hot(batch["cohort"], cohorts).to(torch.float32)

@@ -29,7 +29,7 @@ def build_model(config: ModelConfig, *, seed: int) -> nn.Module:
         model = _module(config)
     _initialise(model, torch.Generator().manual_seed(seed))
     model.tessera_config = config  # type: ignore[assignment]
-    return model
+    return model.eval()  # training switches dropout on, and off again
 
 
 def record_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -47,6 +47,8 @@ def check_config(config: ModelConfig) -> None:
         raise InvalidModel(f"expected modalities out of {', '.join(MODALITIES)}, got {sorted(config.features)}")
     if min(config.features.values()) < 1 or not config.cohorts or config.classes < 2:
         raise InvalidModel("a model needs a feature per modality, a cohort and at least two classes")
+    if not 0.0 <= config.modality_dropout < 1.0:
+        raise InvalidModel(f"expected a modality dropout of 0 to below 1, got {config.modality_dropout}")
     if config.class_weights and len(config.class_weights) != config.classes:
         raise InvalidModel(f"expected {config.classes} class weights or none, got {len(config.class_weights)}")
     maps = config.side * config.side * 3

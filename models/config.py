@@ -26,7 +26,8 @@ class ModelConfig:
 
     ``class_weights`` (one per class, public; empty means all 1) multiply a record's loss by its class;
     ``heads`` says how the MLP fuses: one shared additive head over masked embeddings, or one head per modality
-    combination; ``missing_tokens`` replaces an absent modality's zeros by a learned vector; ``auxiliary`` is the
+    combination; ``missing_tokens`` replaces an absent modality's zeros by a learned vector; ``modality_dropout`` is the
+    probability with which training leaves out a modality that a record has, never its last one; ``auxiliary`` is the
     weight of the unimodal losses of ``mlp-auxiliary``; ``side`` is the edge length of the tissue maps that
     ``convolutional`` expects as its image input (side x side x 3 values).
     """
@@ -40,6 +41,7 @@ class ModelConfig:
     class_weights: tuple[float, ...] = ()
     heads: Heads = "shared"
     missing_tokens: bool = False
+    modality_dropout: float = 0.0
     auxiliary: float = 0.5
     side: int = 64
 

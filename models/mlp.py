@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, cohort_indicator, has
+from models.batch import Batch, cohort_indicator, drop_modalities, has
 from models.config import INPUT_GAINS, MODALITIES, ModelConfig
 from models.encoder import encoder
 
@@ -28,6 +28,7 @@ class FusionNetwork(nn.Module):
         super().__init__()
         self.cohorts = len(config.cohorts)
         self.outputs = config.classes - 1
+        self.dropout = config.modality_dropout
         self.encoders = nn.ModuleDict({m: encoder(config, m) for m in config.modalities})
         self.tokens = nn.ModuleDict()
         if config.missing_tokens:
@@ -41,6 +42,8 @@ class FusionNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the cumulative logits, float32 [B, classes - 1]."""
+        if self.training and self.dropout > 0:
+            batch = drop_modalities(batch, self.dropout)
         fused = torch.cat([self._embed(batch, m) for m in self.encoders], dim=1)
         logits: Tensor = self.cohort(cohort_indicator(batch, self.cohorts))
         for name, head in self.heads.items():

@@ -140,12 +140,14 @@ def datasite_ingest(
         int | None, typer.Option(min=3, help="Number of institutions; the preset's own by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    images: Annotated[str, typer.Option(help="features, or tissue-maps for the convolutional model.")] = "features",
     json_output: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Turn tables into per-institution datasets with a private and a mock part."""
     from rich.progress import Progress
 
     from datasites.ingest import ingest
+    from datasites.tcga.tables import images_of
 
     with Progress(console=console, transient=True) as bar:
         job = bar.add_task("Ingesting")
@@ -156,6 +158,7 @@ def datasite_ingest(
             task=task,
             sites=sites,
             seed=seed,
+            images=images_of(images),
             progress=lambda name, done, total: bar.update(job, description=name, completed=done, total=total),
         )
     for site in plan.sites:

@@ -27,7 +27,10 @@ NoiseOption = Annotated[str, typer.Option(help="local (every hospital its own) o
 TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal.")]
 EpsilonOption = Annotated[float, typer.Option(help="Worst case per patient; inf: no privacy.")]
 DeltaOption = Annotated[float, typer.Option(min=1e-12, max=0.1, help="Delta of that epsilon.")]
-ModelOption = Annotated[str, typer.Option(help="linear, mlp or mlp-auxiliary.")]
+ModelOption = Annotated[str, typer.Option(help="linear, mlp, mlp-auxiliary or convolutional (tissue maps).")]
+FusionOption = Annotated[
+    str, typer.Option(help="Of an MLP: shared head, tokens for what is missing, or a head per combination.")
+]
 AggregationOption = Annotated[
     str, typer.Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
 ]
@@ -57,6 +60,7 @@ def propose(
     epsilon: EpsilonOption = 8.0,
     delta: DeltaOption = 1e-4,
     model: ModelOption = "linear",
+    fusion: FusionOption = "shared",
     aggregation: AggregationOption = "fedavg",
     site: SitesOption = None,
     min_sites: MinSitesOption = 3,
@@ -84,6 +88,7 @@ def run(
     epsilon: EpsilonOption = 8.0,
     delta: DeltaOption = 1e-4,
     model: ModelOption = "linear",
+    fusion: FusionOption = "shared",
     aggregation: AggregationOption = "fedavg",
     site: SitesOption = None,
     min_sites: MinSitesOption = 3,
@@ -128,20 +133,22 @@ def resume(name: StudyArgument, home: HomeOption) -> None:
 
 
 def _settings(given: dict[str, Any]) -> Any:
-    from orchestrator.propose import StudySettings, check_aggregation
+    from orchestrator.propose import StudySettings, check_aggregation, check_fusion
 
     for option, allowed in (
         ("noise", ("local", "shared")),
         ("task", ("I-II", "early-late", "ordinal")),
-        ("model", ("linear", "mlp", "mlp-auxiliary")),
+        ("model", ("linear", "mlp", "mlp-auxiliary", "convolutional")),
     ):
         if given[option] not in allowed:
             raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {given[option][:40]!r}")
     if not given["epsilon"] > 0:
         raise InvalidInput(f"expected --epsilon above 0, got {given['epsilon']:g}; inf means no privacy")
     check_aggregation(given["aggregation"], given["noise"])
+    check_fusion(given["fusion"], given["model"], given["noise"])
     same = (
         "aggregation",
+        "fusion",
         "purpose",
         "legal_basis",
         "task",

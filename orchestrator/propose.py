@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from datasites.contract import (
     Block,
@@ -32,8 +33,16 @@ from privacy.encryption_parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
 from privacy.mechanism import HistogramRelease, LossRelease, Mechanism
 
+Fusion = Literal["shared", "tokens", "combination"]
 DEFAULT_STEPS = 20
+_MOST_SHARED_PARAMETERS = 65_536  # local noise has a bound of its own
 _MOST_SHARING = 64  # more hospitals have no proof of their shared noise; local noise does not ask
+FUSIONS = ("shared", "tokens", "combination")
+_FUSIONS: Mapping[str, Mapping[str, Any]] = {
+    "shared": {},
+    "tokens": {"missing_tokens": True, "modality_dropout": 0.2},
+    "combination": {"heads": "combination"},
+}
 AGGREGATIONS = ("fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw")
 _FEW_ROUNDS, _MEASURED = 10, 0.4
 _LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
@@ -60,6 +69,8 @@ class StudySettings:
     ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``evaluation_share`` of it pays for one
     evaluation in the last round, on a fifth of the records that then do not train; 0 leaves it out. With blending
     (``dgb``) ``blending_share`` of it pays for the losses that are released early on.
+    ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
+    or one head per modality ``combination``, which every hospital keeps to itself.
     ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md).
     """
@@ -75,6 +86,7 @@ class StudySettings:
     evaluation_share: float = 0.0
     blending_share: float = 0.1
     architecture: Architecture = "linear"
+    fusion: Fusion = "shared"
     aggregation: str = "fedavg"
     sampling_rate: float = 1.0
     steps_per_round: int | None = None
@@ -113,12 +125,14 @@ def build_proposal(
         InvalidInput: hospitals with different schemas or tasks, or too few of them.
     """
     _check_offers(settings, offers)
+    check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
     model_config = ModelConfig(
         architecture=settings.architecture,
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
         classes=_CLASSES[settings.task],
+        **_FUSIONS[settings.fusion],
     )
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
     mechanism = _mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
@@ -170,6 +184,20 @@ def check_aggregation(name: str, noise: str) -> None:
         refuse_under_shared_noise(noise)
 
 
+def check_fusion(name: str, architecture: str, noise: str) -> None:
+    """Refuse a fusion that this model or noise cannot carry.
+
+    Raises:
+        InvalidInput: unknown, not of this architecture, or heads that nobody would train.
+    """
+    if name not in FUSIONS:
+        raise InvalidInput(f"expected --fusion out of {', '.join(FUSIONS)}, got {name[:40]!r}")
+    if name != "shared" and architecture not in ("mlp", "convolutional"):
+        raise InvalidInput(f"expected the model mlp or convolutional with --fusion {name}, got {architecture}")
+    if name == "combination" and noise == "shared":
+        raise InvalidInput("under shared noise no hospital trains parameters of its own; use local noise")
+
+
 def local_blocks(proposal: Proposal) -> list[str]:
     """Return the blocks that stay at their sites because fewer than ``min_sites`` hold them."""
     exchanged = {b.name for b in proposal.exchanged_blocks()}
@@ -216,7 +244,7 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
         min_sites=settings.min_sites,
         colluders=settings.colluders,
         max_sites=len(offers) if shared else max(settings.min_sites, min(len(offers), _MOST_SHARING)),
-        max_parameters=parameters,
+        max_parameters=parameters if shared else min(parameters, _MOST_SHARED_PARAMETERS),
     )
     mechanism = replace(
         mechanism, evaluation=_evaluation(settings, mechanism), losses=_losses(settings, mechanism, offers)

@@ -19,12 +19,12 @@ from scipy.stats import t as student
 from datasites.contract import NoiseMode, Participant, Task
 from datasites.synthetic import DEFAULT_SHAPE, generate
 from datasites.tcga.federations import build
-from datasites.tcga.tables import Tables, read_tables
+from datasites.tcga.tables import Images, Tables, read_tables
 from models.build import build_model
 from models.config import Architecture
 from models.parameters import from_bytes
 from orchestrator.evaluation import Metrics
-from orchestrator.propose import AGGREGATIONS, StudySettings
+from orchestrator.propose import AGGREGATIONS, Fusion, StudySettings, check_fusion
 from orchestrator.simulate import score
 from orchestrator.simulated_proposal import SimulatedStudy, simulated_study
 from orchestrator.simulated_sites import SimulatedSite, flip_labels, patients, permute_labels, pool
@@ -51,6 +51,7 @@ class SimulationRequest:
     epsilon: float
     delta: float
     noise: str
+    fusion: str = "shared"
     alpha: float = 0.5
     split: str = "stratified"
     corrupt: str = ""
@@ -62,11 +63,14 @@ class SimulationRequest:
             raise InvalidInput(f"expected --method out of {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}")
         for option, value, allowed in (
             ("noise", self.noise, ("local", "shared")),
-            ("model", self.architecture, ("linear", "mlp", "mlp-auxiliary")),
+            ("model", self.architecture, ("linear", "mlp", "mlp-auxiliary", "convolutional")),
             ("task", self.task, ("I-II", "early-late", "ordinal")),
         ):
             if value not in allowed:
                 raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {value!r}")
+        check_fusion(self.fusion, self.architecture, self.noise)
+        if self.architecture == "convolutional" and self.data is None:
+            raise InvalidInput("the convolutional model reads tissue maps: expected --data with BRCA's, got none")
         if not self.epsilon > 0:
             raise InvalidInput(f"expected --epsilon above 0, got {self.epsilon:g}; inf means no privacy")
 
@@ -82,6 +86,7 @@ class SimulationRequest:
             delta=self.delta,
             noise=cast(NoiseMode, self.noise),
             architecture=cast(Architecture, self.architecture),
+            fusion=cast(Fusion, self.fusion),
             aggregation=method if method in AGGREGATIONS else "fedavg",
             seed=seed,
         )
@@ -209,7 +214,8 @@ def _only(study: SimulatedStudy, site: SimulatedSite) -> SimulatedStudy:
 
 
 def _study(request: SimulationRequest, method: str, seed: int) -> SimulatedStudy:
-    tables = _tables(request.data, request.synthetic_patients)
+    images: Images = "tissue-maps" if request.architecture == "convolutional" else "features"
+    tables = _tables(request.data, request.synthetic_patients, images)
     federation = build(
         "upper-bound" if method == "upper-bound" else request.federation,
         tables,
@@ -219,7 +225,7 @@ def _study(request: SimulationRequest, method: str, seed: int) -> SimulatedStudy
         alpha=request.alpha,
         split=request.split,
     )
-    everyone = _patients(request.data, request.synthetic_patients, request.task, federation.cohorts)
+    everyone = _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts)
     made = simulated_study(everyone, federation, request.settings(method, seed))
     return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
 
@@ -236,17 +242,17 @@ def _corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int
 
 
 @lru_cache(maxsize=1)
-def _tables(data: Path | None, synthetic_patients: int) -> Tables:
+def _tables(data: Path | None, synthetic_patients: int, images: Images) -> Tables:
     if data is not None:
-        return read_tables(data)
+        return read_tables(data, images=images)
     usual = DEFAULT_SHAPE.patients
     more = synthetic_patients / sum(usual.values())
     return generate(seed=0, shape=replace(DEFAULT_SHAPE, patients={c: round(n * more) for c, n in usual.items()}))
 
 
 @lru_cache(maxsize=1)
-def _patients(data: Path | None, synthetic_patients: int, task: str, cohorts: tuple[str, ...]) -> Any:
-    return patients(_tables(data, synthetic_patients), task, cohorts)
+def _patients(data: Path | None, synthetic_patients: int, images: Images, task: str, cohorts: tuple[str, ...]) -> Any:
+    return patients(_tables(data, synthetic_patients, images), task, cohorts)
 
 
 def _interval(values: Sequence[float]) -> dict[str, float]:

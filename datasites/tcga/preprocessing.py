@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datasites.tcga.image_constants import constants_of
 from datasites.tcga.leakage import refuse_leakage
+from datasites.tcga.tissue_maps import MAP_FEATURE
 from datasites.tcga.variables import VARIABLES, Categorical, Numeric
 from privacy.errors import InvalidInput
 
@@ -33,6 +34,8 @@ def mrna_inputs(table: pd.DataFrame, genes: Sequence[str], *, where: str) -> Mat
 
 def image_inputs(table: pd.DataFrame, features: Sequence[str], *, where: str) -> Matrix:
     """Return slide features on a common scale, float32 [cases, features]; a missing value is 0."""
+    if features and all(name.startswith(MAP_FEATURE) for name in features):
+        return table[list(features)].to_numpy(dtype=np.float32)  # tissue maps are on 0..1 already
     raw = numbers(table, features, where=where)
     constants = np.array([constants_of(f) for f in features], dtype=np.float32)
     scaled = (np.sign(raw) * np.log1p(np.abs(raw)) - constants[:, 0]) / constants[:, 1]

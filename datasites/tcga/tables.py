@@ -1,7 +1,8 @@
 """Reading a folder of TCGA tables as hospitals have them: one sub-folder per cohort, joined by case id.
 
 ``<COHORT>/clinical.csv`` is required (``case_id``, ``tss``, ``stage``, clinical variables); ``mrna.parquet`` and
-``image_features.parquet`` (or ``.csv``) are optional. Rows are joined by ``case_id`` and never by their order.
+``image_features.parquet`` (or ``.csv``) are optional, and so is ``image_tilmap64.npz``, which is read instead of the
+features when tissue maps are asked for. Rows are joined by ``case_id`` and never by their order.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
+from datasites.tcga.tissue_maps import MAPS_FILE, read_maps
 from privacy.errors import InvalidInput
 
 FILES: Mapping[str, str] = {"mrna": "mrna", "image": "image_features"}
+Images = Literal["features", "tissue-maps"]
 STAGES = {"I": 0, "II": 1, "III": 2, "IV": 3}
 
 
@@ -41,8 +45,12 @@ class Tables:
     image_features: tuple[str, ...]
 
 
-def read_tables(folder: Path) -> Tables:
+def read_tables(folder: Path, *, images: Images = "features") -> Tables:
     """Read every cohort below ``folder``.
+
+    Args:
+        folder: see the module's docstring.
+        images: which images to read: computed slide features, or tissue maps for the convolutional encoder.
 
     Raises:
         InvalidInput: no such folder, no cohort in it, or a table without ``case_id`` or with duplicate cases.
@@ -56,7 +64,20 @@ def read_tables(folder: Path) -> Tables:
         )
     listed = folder / "genes_common.txt"
     genes = listed.read_text().split() if listed.exists() else None
-    return join_cohorts([_read_cohort(folder / name) for name in names], genes=genes)
+    return join_cohorts([_read_cohort(folder / name, images) for name in names], genes=genes)
+
+
+def images_of(name: str) -> Images:
+    """Return which images ``name`` asks for.
+
+    Raises:
+        InvalidInput: neither features nor tissue-maps.
+    """
+    if name == "features":
+        return "features"
+    if name == "tissue-maps":
+        return "tissue-maps"
+    raise InvalidInput(f"expected images to be features or tissue-maps, got {name[:40]!r}")
 
 
 def join_cohorts(cohorts: list[Cohort], *, genes: Sequence[str] | None = None) -> Tables:
@@ -97,19 +118,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"case_id": str, "tss": str}, low_memory=False)
 
 
-def _read_cohort(folder: Path) -> Cohort:
+def _read_cohort(folder: Path, images: Images) -> Cohort:
     clinical = read_table(folder / "clinical.csv")
     if "stage" not in clinical.columns:
         raise InvalidInput(f"{folder.name}/clinical.csv: expected a column stage with I, II, III or IV")
     found = set(clinical["stage"].dropna().astype(str)) - set(STAGES)
     if found:
         raise InvalidInput(f"{folder.name}/clinical.csv: expected stages I, II, III, IV or blank, found other values")
-    paths = {m: _existing(folder, stem) for m, stem in FILES.items()}
-    return Cohort(
-        name=folder.name,
-        clinical=clinical,
-        modalities={m: read_table(path) for m, path in paths.items() if path is not None},
-    )
+    paths = {m: _existing(folder, stem) for m, stem in FILES.items() if m != "image" or images == "features"}
+    modalities = {m: read_table(path) for m, path in paths.items() if path is not None}
+    if images == "tissue-maps" and (folder / MAPS_FILE).exists():
+        modalities["image"] = read_maps(folder / MAPS_FILE)
+    return Cohort(name=folder.name, clinical=clinical, modalities=modalities)
 
 
 def _existing(folder: Path, stem: str) -> Path | None:
