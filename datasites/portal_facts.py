@@ -67,16 +67,22 @@ def _hospital_login(folder: Path) -> OidcProvider | None:
 def preview(datasite: Datasite, proposal: Proposal) -> CostPreview:
     """Return what a study would cost the population it asks for."""
     population = datasite.datasets.population_of(proposal.participant(datasite.site).dataset)
-    found = datasite.ledger.preview(population, proposal.mechanism)
+    account = datasite.ledger.account(population)
+    if account.cap is not None and any(s.proposal_hash == proposal.proposal_hash for s in account.studies):
+        cap, before, after, fits, reserved = account.cap, account.spent, account.committed, True, True
+    else:
+        found = datasite.ledger.preview(population, proposal.mechanism)
+        cap, before, after, fits, reserved = found.cap, found.before, found.after, found.fits, False
     return CostPreview(
         population=population,
-        delta=found.cap.delta,
-        cap=found.cap.epsilon,
-        before=found.before.epsilon,
-        cost=proposal.mechanism.epsilon(found.cap.delta),
-        after=found.after.epsilon,
+        delta=cap.delta,
+        cap=cap.epsilon,
+        before=before.epsilon,
+        cost=proposal.mechanism.epsilon(cap.delta),
+        after=after.epsilon,
         accountant=_ACCOUNTANT,
-        fits=found.fits,
+        fits=fits,
+        reserved=reserved,
     )
 
 

@@ -24,7 +24,8 @@ class CostPreview:
     """What a study would cost at the owner's delta: epsilon before, the worst case of the study, and after.
 
     ``after`` comes from the accountant and is not the sum of the other two. ``fits`` says whether the ledger would
-    reserve it. ``accountant`` says how epsilon is computed, adjacency included.
+    reserve it. ``accountant`` says how epsilon is computed, adjacency included. Of a study that is ``reserved``
+    already, ``before`` is what is spent now and ``after`` what all approved studies may spend, this one included.
     """
 
     population: str
@@ -35,6 +36,7 @@ class CostPreview:
     after: float
     accountant: str
     fits: bool
+    reserved: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,8 +51,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     ]
     if cost is not None:
         sentences.append(
-            f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. Epsilon {number(cost.before)} is "
-            f"spent so far; after the study it would be at most {number(cost.after)} of {number(cost.cap)}."
+            f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. {_so_far(cost)} at most "
+            f"{number(cost.after)} of {number(cost.cap)}."
         )
     sentences.append(
         f"The trained model goes to {listed(proposal.custody.downloaders)}, who may keep it for "
@@ -65,6 +65,13 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         else "The study brings its own Python code: the guarantee assumes that the reviewed code is honest."
     )
     return (*sentences, code)
+
+
+def _so_far(cost: CostPreview) -> str:
+    before = f"Epsilon {number(cost.before)} is spent"
+    if cost.reserved:
+        return f"{before} so far; when every approved study has run, this one included, it is"
+    return f"{before} or promised to other studies so far; after the study it would be"
 
 
 def _noise_sentence(proposal: Proposal) -> str:
@@ -86,7 +93,8 @@ def meaning(cost: CostPreview) -> tuple[str, ...]:
         return ("There would be no bound on what everything that leaves may tell about a single patient.",)
     return (
         "Take somebody who thinks it as likely as not (50 %) that a certain patient is in this data, and who sees "
-        f"everything that leaves. Before this study they can become at most {certainty(cost.before)} sure, after it "
+        f"everything that leaves. {'Now' if cost.reserved else 'Before this study'} they can become at most "
+        f"{certainty(cost.before)} sure, {'when every approved study has run' if cost.reserved else 'after it'} "
         f"at most {certainty(cost.after)}; at the cap it is {certainty(cost.cap)}. This is the worst case, whatever "
         f"else they know; it fails with probability {cost.delta:g} at most.",
     )

@@ -4,7 +4,9 @@ import math
 import re
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -15,6 +17,9 @@ from datasites.portal.code_view import facts_diff, side_by_side
 from datasites.portal.context import BudgetLine, CostPreview, Spending
 from datasites.portal.language import meaning, summary
 from datasites.portal.pictures import cost_picture, timeline_picture
+from datasites.portal_facts import preview
+from privacy.identity import Identity
+from privacy.ledger import Ledger, case_hash
 from privacy.mechanism import HistogramRelease, LossRelease
 
 PASSWORD = "correct horse battery staple"
@@ -169,6 +174,26 @@ def test_the_request_says_what_its_epsilon_means_and_who_gets_the_model(portal, 
     assert "goes to dr-weber, who may keep it for 365 days (research only). Legal basis: DPIA 2026-017" in page
     assert "noised sums of the model&#39;s losses over the patients, in rounds 2 and 4" in page
     assert "64 noised counts of validation patients by score, in round 5" in page
+
+
+def test_a_study_that_is_approved_already_is_not_counted_twice(desk, new_proposal, tmp_path):
+    proposal = new_proposal()
+    with closing(Ledger(tmp_path / "ledger.sqlite", Identity.from_seed(b"a" * 32))) as ledger:
+        population = ledger.register_dataset("alba-lung", 1, [case_hash(b"k" * 32, f"C{n}") for n in range(20)])
+        worst = proposal.mechanism.epsilon(1e-5)
+        ledger.set_cap(population, epsilon=1.5 * worst, delta=1e-5, by="owner", reason="room for one study, not two")
+        place = SimpleNamespace(population_of=lambda _: population)
+        datasite = SimpleNamespace(site="alba", ledger=ledger, datasets=place)
+        first = preview(datasite, proposal)
+        assert first.fits and not first.reserved and first.before == 0
+        reserved = {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "plan": proposal.mechanism}
+        ledger.reserve(population, **reserved)
+        ledger.charge(proposal.proposal_hash, 1)
+        now = preview(datasite, proposal)
+        assert now.fits and now.reserved and 0 < now.before < now.after == pytest.approx(first.after)
+        assert "when every approved study has run, this one included" in summary(proposal, "alba", now)[4]
+        other = preview(datasite, new_proposal(nonce="1" * 32))
+        assert not other.fits and other.after > now.after
 
 
 def test_an_infinite_cost_is_no_bound_in_words():
