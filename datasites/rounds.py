@@ -13,13 +13,13 @@ import datetime as dt
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from datasites import agreement, round_checks
+from datasites import agreement, own_parameters, round_checks
 from datasites.approvals import ApprovalStore
 from datasites.contract import (
     Attestation,
@@ -72,10 +72,11 @@ class TrainingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What the worker gives back: one float32 vector per block, and noised numbers by name."""
+    """What the worker gives back: one float32 vector per block, noised numbers by name, and what stays here."""
 
     updates: Mapping[str, np.ndarray]
     releases: Mapping[str, float]
+    own: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Trainer(Protocol):
@@ -142,6 +143,7 @@ class RoundParticipant:
             model = self._blob(plan.model_hash, 1 << 30)
             own = self._own_numbers(proposal, item, model)
             result = self._trained(proposal, plan, model)
+            own_parameters.keep(folder, result.own)
             sent = self._store_update(folder, proposal, plan, key, public, result, own)
             agreement.keep_sent(proposal, plan, folder, sent, model)
             self._wait_for_usual_time(started)
@@ -205,6 +207,11 @@ class RoundParticipant:
         plan = parse(RoundPlan, kept.read_bytes()) if kept.exists() else None
         return agreement.own_numbers(proposal, item.round, self.site, last, plan, model)
 
+    def _own_parameters(self, plan: RoundPlan) -> dict[str, np.ndarray]:
+        """Return what this site keeps to itself, as the newest round before this one left it."""
+        earlier = range(plan.round - 1, 0, -1)
+        return own_parameters.newest(self.home.round_folder(plan.study, number) for number in earlier)
+
     def _trained(self, proposal: Proposal, plan: RoundPlan, model: bytes) -> TrainingResult:
         _, folder = self.dataset(proposal.participant(self.site).dataset.name)
         randomness = self._randomness(proposal, plan)
@@ -213,7 +220,7 @@ class RoundParticipant:
         job = TrainingJob(
             proposal=proposal,
             plan=plan,
-            model=model,
+            model=own_parameters.with_own(proposal, model, self._own_parameters(plan)),
             dataset=folder,
             noise_secret=self._noise_secret(proposal),
         )

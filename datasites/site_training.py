@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from datasites.contract import Proposal, RoundPlan
 from datasites.loss_release import released_losses
+from datasites.own_parameters import PREFIX, own_names
 from datasites.released_numbers import training_share, validates
 from datasites.score_release import released_scores
 from datasites.shared_encoding import share_integers
@@ -56,6 +57,12 @@ def train_round(
     before = {block.name: flatten(model, block.parameters) for block in blocks}
     _train(proposal, plan, site, model, record_loss, training, randomness)
     return {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}, releases
+
+
+def own_parameters(proposal: Proposal, model: nn.Module) -> Vectors:
+    """Return a trained model's parameters that its site keeps, by their names in a worker's result."""
+    named = dict(model.named_parameters())
+    return {PREFIX + name: named[name].detach().numpy().copy() for name in own_names(proposal, named)}
 
 
 def split_records(

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from datasites.approval_records import Request
 from datasites.contract import Proposal, RoundPlan
+from datasites.own_parameters import PREFIX, shapes
 from datasites.released_numbers import checked_numbers
 from datasites.round_randomness import membership_secret, worker_seed
 from datasites.rounds import TrainingJob, TrainingResult
@@ -78,9 +79,12 @@ class SandboxedTrainer:
                 self.failed(outcome, outcome.log.read_text(errors="replace")[-_LOG_CHARACTERS:])
                 return None
             try:
-                updates, facts = read_result(outcome.result, job.proposal, self.site)
+                kept = shapes(job.proposal, job.model)
+                vectors, facts = read_result(outcome.result, job.proposal, self.site, kept)
                 return TrainingResult(
-                    updates=updates, releases=_releases(facts, job.proposal, self.site, job.plan.round)
+                    updates={name: v for name, v in vectors.items() if name not in kept},
+                    releases=_releases(facts, job.proposal, self.site, job.plan.round),
+                    own={name.removeprefix(PREFIX): vectors[name] for name in kept},
                 )
             except InvalidInput as error:
                 self.failed(outcome, str(error))
@@ -160,18 +164,26 @@ def trial_plan(proposal: Proposal) -> RoundPlan:
     )
 
 
-def read_result(path: Path, proposal: Proposal, site: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_result(
+    path: Path, proposal: Proposal, site: str, kept: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a worker's result and check that it is exactly one float32 vector per block of this site.
+
+    Args:
+        path: what the worker wrote.
+        proposal: the study's.
+        site: whose worker it was.
+        kept: names and shapes of the parameters that stay here (:func:`datasites.own_parameters.shapes`).
 
     Raises:
         InvalidInput: it is not.
     """
-    expected = {b.name: b.length for b in proposal.blocks_of(site)}
+    expected = {**{b.name: (b.length,) for b in proposal.blocks_of(site)}, **(kept or {})}
     try:
         with safe_open(path, framework="numpy") as file:
             facts = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if shapes != {name: (length,) for name, length in expected.items()}:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if found != expected:
                 raise InvalidInput("expected one vector per block from the worker, got other names or shapes")
             vectors = {name: file.get_tensor(name) for name in expected}
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:

@@ -26,7 +26,7 @@ from datasites.dataset import case_ids, load, membership, read_schema
 from datasites.plan_checks import check_independence
 from datasites.released_numbers import VALIDATION
 from datasites.round_randomness import worker_stream
-from datasites.site_training import split_records, train_round
+from datasites.site_training import own_parameters, split_records, train_round
 from datasites.worker_protocol import RESULT_NAME, WorkerJob
 from models.batch import to_tensors
 from models.config import MODALITIES, ModelConfig
@@ -75,6 +75,8 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         from_bytes(model, job.model.read_bytes())
     randomness = worker_stream(proposal, job.plan, job.site, job.seed)
     vectors, releases = train_round(proposal, job.plan, job.site, model, record_loss, training, validation, randomness)
+    if job.model is not None:
+        vectors |= own_parameters(proposal, model)
     return vectors, {"releases": releases, "checks": checks}
 
 

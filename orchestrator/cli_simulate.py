@@ -30,7 +30,7 @@ def simulate(
         list[str] | None, typer.Option(help="fedavg, fedprox, fedadam, dgb, pcw, dgb+pcw, upper-bound, pooled, local.")
     ] = None,
     model: Annotated[str, typer.Option(help="linear, mlp, mlp-auxiliary or convolutional (tissue maps).")] = "linear",
-    fusion: Annotated[str, typer.Option(help="Of an MLP: shared, tokens or combination.")] = "shared",
+    fusion: Annotated[str, typer.Option(help="Of an MLP: shared head, or tokens for what is missing.")] = "shared",
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of training.")] = 20,
     epsilon: Annotated[float, typer.Option(help="Worst case per patient; inf: no privacy.")] = 8.0,
     delta: Annotated[float, typer.Option(min=1e-12, max=0.1, help="Delta of that epsilon.")] = 1e-4,

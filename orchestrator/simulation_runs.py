@@ -69,6 +69,8 @@ class SimulationRequest:
             if value not in allowed:
                 raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {value!r}")
         check_fusion(self.fusion, self.architecture, self.noise)
+        if self.fusion == "combination":
+            raise InvalidInput("heads that stay at their hospitals give no model to score; expected shared or tokens")
         if self.architecture == "convolutional" and self.data is None:
             raise InvalidInput("the convolutional model reads tissue maps: expected --data with BRCA's, got none")
         if not self.epsilon > 0:

@@ -120,8 +120,10 @@ def keep_result(home: Home, status: dict[str, Any], out: Path, *, test: Path | N
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
         digest = status["checkpoints"][-1]["model_hash"]
         write_atomically(out / "model.safetensors", client.get_bytes(f"/blobs/{digest}"))
-        metrics = final_metrics(client, status, test) if test is not None else None
-        curve = learning_curve(client, status, test) if test is not None else []
+        heads = status["proposal"]["payload"]["model"]["heads"]
+        measured = None if heads == "combination" else test  # heads stay at their hospitals: no whole model is here
+        metrics = final_metrics(client, status, measured) if measured is not None else None
+        curve = learning_curve(client, status, measured) if measured is not None else []
     facts = study_facts(status, metrics=metrics, curve=curve)
     reports = (*write_study_report(facts, out), write_study_pdf(facts, out))
     line = asdict(study_line(status))

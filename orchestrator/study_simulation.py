@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from datasites.agreement import NAME as PROXIMITY
 from datasites.agreement import agreement, compares, releases_proximity
 from datasites.contract import Proposal, RoundPlan
+from datasites.own_parameters import PREFIX, with_own
 from datasites.released_numbers import checked_header_numbers
 from datasites.round_checks import check_weights
 from datasites.round_randomness import daemon_stream, public_secret, worker_seed, worker_stream
-from datasites.site_training import split_records, train_round
+from datasites.site_training import own_parameters, split_records, train_round
 from datasites.update_encoding import Integers, encode_update
 from models.build import build_model, record_loss
 from models.parameters import from_bytes
@@ -82,6 +83,7 @@ class Shard:
         self._proposal, self._seed = proposal, _public_seed(proposal)
         self._model = build_model(proposal.model, seed=self._seed)
         self._everybody = [p.name for p in proposal.participants]
+        self._own: dict[str, dict[str, NDArray[np.float32]]] = {}
         self._last: dict[str, tuple[RoundPlan, bytes, Integers]] = {}
         known = {*proposal.model.features, "presence", "cohort", "label"}
         self._records = {s.name: ({n: t for n, t in s.records.items() if n in known}, s.trains) for s in sites}
@@ -92,11 +94,12 @@ class Shard:
 
     def _site(self, plan: RoundPlan, model: bytes, site: str) -> Sum:
         proposal, secret = self._proposal, public_secret(self._seed, site)
-        from_bytes(self._model, model)
+        from_bytes(self._model, with_own(proposal, model, self._own.get(site, {})))
         records, trains = self._records[site]
         training, validation = split_records(proposal, plan.round, records, trains.numpy)
         stream = worker_stream(proposal, plan, site, worker_seed(proposal, plan, site, secret))
         updates, releases = train_round(proposal, plan, site, self._model, record_loss, training, validation, stream)
+        self._own[site] = {n.removeprefix(PREFIX): v for n, v in own_parameters(proposal, self._model).items()}
         integers = encode_update(proposal, plan, site, updates, daemon_stream(proposal, plan, site, secret))
         own = self._own_numbers(plan, model, site)
         if compares(proposal, plan.round):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from live_study import LiveStudies
 
+from datasites.own_parameters import newest
 from datasites.synthetic import SyntheticShape, generate
 from orchestrator.propose import StudySettings
 from orchestrator.simulated_proposal import simulated_study
@@ -67,6 +68,21 @@ def test_a_simulation_gives_the_live_model_bit_for_bit(live, tables, name):
     if "pcw" in settings.aggregation:
         claims = [r["proximity.cosine"] for r in rounds[-1].finished.releases.values()]
         assert all(claims)
+
+
+@pytest.mark.consortium
+def test_heads_of_one_combination_stay_at_their_hospital_and_go_on_from_round_to_round(live, tables):
+    settings = replace(SETTINGS, study="heads", architecture="mlp", fusion="combination", learning_rate=0.05)
+    proposal, model, _ = live.run(settings)
+    study = simulated_study(patients(tables, "early-late", live.federation.cohorts), live.federation, settings)
+    shard = Shard(study.proposal, study.sites)
+    assert list(run_study(study.proposal, study.model, shard))[-1].model == model
+    for hospital, site in zip(live.consortium.hospitals, study.sites, strict=True):
+        last = [newest([hospital.home.round_folder("heads", n)]) for n in (1, 2, 3)]
+        own = f"heads.{'+'.join(site.modalities)}.weight"
+        assert own in last[0] and not any(own in block.parameters for block in proposal.blocks)
+        assert (last[0][own] != last[1][own]).any() and (last[1][own] != last[2][own]).any()
+        assert all((last[2][name] == values).all() for name, values in shard._own[site.name].items())
 
 
 def test_shards_of_any_size_add_up_to_the_same_model(tables):
