@@ -66,9 +66,9 @@ def runs() -> Iterator[Run]:
 
 
 def _mlp() -> Iterator[Run]:
-    for task in TASKS:
-        methods = ("fedavg", "dgb", "dgb+pcw", "fedavg-auxiliary")
-        yield _run("mlp", f"mlp-{task}", ("--task", task, "--model", "mlp"), methods, share=0.5)
+    methods = ("fedavg", "fedavg-auxiliary", "dgb", "dgb+pcw", "dgb+pcw+momentum")
+    for task, share in (("early-late", 1.0), ("I-II", 0.5)):
+        yield _run("mlp", f"mlp-{task}", ("--task", task, "--model", "mlp"), methods, share=share)
 
 
 def _federations() -> Iterator[Run]:

@@ -212,7 +212,7 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
             reached = np.flatnonzero(curve >= goal)
             entry["rounds_to_reference"] = int(reached[0]) + 1 if len(reached) else None
         methods[name] = entry
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "processes", "data")}
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "data")}
     settings["epsilon"] = None if math.isinf(arguments.epsilon) else arguments.epsilon
     source = "public data, outside the protocol" if arguments.data else "synthetic tables"
     return {"settings": settings, "metrics": f"exact on {source}", "reference": reference, "methods": methods}
