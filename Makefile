@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench docker audit results
+.PHONY: setup demo test check bench chaos docker audit results
 
 setup: $(STAMP)
 
@@ -44,6 +44,11 @@ bench: setup
 	$(BIN)/python benchmarks/round.py --json
 	$(BIN)/python benchmarks/round.py --parameters 700000 --sites 9 --no-training --json
 	$(BIN)/python benchmarks/dp_sgd.py --json
+	$(BIN)/python benchmarks/uploads.py --sites 50 --json
+
+# Two hundred processes of a consortium are killed; about half an hour on two quiet cores.
+chaos: setup
+	$(BIN)/python benchmarks/chaos.py --kills 200 --seed 1 --json
 
 # The tables of docs/results.md and the plots of docs/results.html; a run that has its JSON is not repeated.
 results: setup
