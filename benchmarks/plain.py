@@ -33,7 +33,7 @@ from datasites.files import write_atomically
 from datasites.lifecycle import end_with_parent
 from datasites.round_checks import checked_update
 from datasites.rounds import RoundParticipant, TrainingResult
-from orchestrator import daemon, server
+from orchestrator import daemon, service
 from orchestrator.intake import Intake
 from orchestrator.rounds import StudyRunner
 from privacy.canonical import sha256_hex
@@ -41,6 +41,9 @@ from privacy.canonical import sha256_hex
 
 class PlainParticipant(RoundParticipant):
     """A hospital that sends its weighted update as it is."""
+
+    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> RoundKey:  # noqa: ARG002
+        return parse(RoundKey, dict(item.documents["key"].payload))  # the orchestrator's own: there is no keyholder
 
     def _public_key(self, key: RoundKey) -> bytes:  # noqa: ARG002
         return b""
@@ -53,7 +56,8 @@ class PlainParticipant(RoundParticipant):
         key: RoundKey,  # noqa: ARG002
         public: bytes,  # noqa: ARG002
         result: TrainingResult,
-    ) -> None:
+        own: Mapping[str, float],  # noqa: ARG002
+    ) -> dict[str, np.ndarray]:
         """Bound, weight and write down, with the header of an encrypted update."""
         bound = proposal.training.update_bound
         blocks = sorted(proposal.blocks_of(self.site), key=lambda b: b.name)
@@ -61,7 +65,7 @@ class PlainParticipant(RoundParticipant):
             np.float32(
                 plan.weights[b.name][self.site]
                 * np.clip(checked_update(result.updates[b.name], b.length), -bound, bound)
-            )
+            ).tobytes()
             for b in blocks
         )
         header = UpdateHeader(
@@ -82,6 +86,7 @@ class PlainParticipant(RoundParticipant):
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
         self.journal.append("update-plain", {"study": plan.study, "round": plan.round, "body_hash": header.body_hash})
+        return {}
 
 
 class PlainSum:
@@ -171,7 +176,7 @@ class PlainRunner(StudyRunner):
 def main() -> None:
     """Be the orchestrator of plain studies."""
     end_with_parent()
-    server.StudyRunner = PlainRunner  # type: ignore[misc]  # the product has no such switch
+    service.StudyRunner = PlainRunner  # type: ignore[attr-defined]  # the product has no such switch
     daemon.run(Path(sys.argv[1]))
 
 
