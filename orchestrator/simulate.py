@@ -20,6 +20,7 @@ from torch import nn
 from datasites.contract import Block, Training
 from models.build import build_model, record_loss
 from models.config import MODALITIES, ModelConfig
+from models.linear import LinearFusion
 from models.losses import probabilities
 from models.parameters import assign, blocks, flatten
 from orchestrator import proximity as prox
@@ -28,6 +29,7 @@ from orchestrator.blending import BlendingRule, BlendingState, observe, scales
 from orchestrator.centring import Centres, centred, centred_sites, released_centres
 from orchestrator.combination_losses import evaluate_losses
 from orchestrator.evaluation import Metrics, evaluate
+from orchestrator.linear_steps import descend
 from orchestrator.simulated_sites import Records, SimulatedSite
 from orchestrator.weights import bounded
 from privacy.mechanism import Mechanism
@@ -234,6 +236,16 @@ def _site_update(study: Study, site: SimulatedSite, number: int, measuring: bool
 
 
 def _plain_steps(model: nn.Module, records: Records, settings: SimulationSettings) -> None:
+    if isinstance(model, LinearFusion) and settings.optimizer == "sgd":
+        descend(
+            model,
+            records,
+            steps=settings.local_steps,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            proximal_mu=settings.proximal_mu,
+        )
+        return
     parameters = list(model.parameters())
     start = [p.detach().clone() for p in parameters]
     adam = None
