@@ -25,6 +25,7 @@ NINE = ("local", "fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw", "poole
 EXTRA = ("fedavgm", "dgb+pcw+momentum", "dgb-published", "pcw-published")
 FEW = ("local", "fedavg", "dgb+pcw", "fedavgm", "pooled")
 FLIPS = ("brca-1,lihc-1", "brca-2,lusc-1", "lusc-2,lihc-2", "brca-3,lihc-2")
+FLIPPED = ("fedavg", "pcw", "dgb+pcw", "pcw-published")
 EPSILONS = (1, 2, 4, 8, 16)
 
 
@@ -46,7 +47,7 @@ def runs() -> Iterator[Run]:
     for task in TASKS:
         for position, sites in enumerate(FLIPS):
             options = ("--task", task, "--corrupt", f"flip:{sites}")
-            yield _run("flips", f"flip-{position + 1}-{task}", options, ("fedavg", "pcw", "dgb+pcw", "pcw-published"))
+            yield _run("flips", f"flip-{position + 1}-{task}", options, FLIPPED, share=1.0 if position < 2 else 0.5)
     for task in TASKS:
         for noise in ("shared", "local"):
             for epsilon in EPSILONS:
@@ -56,7 +57,7 @@ def runs() -> Iterator[Run]:
         options = ("--task", task, "--epsilon", "8", "--noise", "local")
         yield _run("privacy", f"epsilon-8-methods-{task}", options, ("fedavg", "local", "dgb+pcw", "pooled"), share=0.5)
     for task in TASKS:
-        yield _run("main", f"held-out-{task}", ("--task", task, "--split", "site-held-out"), (*NINE, "fedavgm"))
+        yield _run("main", f"held-out-{task}", ("--task", task, "--split", "site-held-out"), FEW)
         yield _run("main", f"permuted-{task}", ("--task", task, "--corrupt", "permute"), ("fedavg", "dgb+pcw"))
     yield _run("main", "tri-modal-ordinal", ("--task", "ordinal"), NINE, share=0.5)
     yield _run("main", "held-out-ordinal", ("--task", "ordinal", "--split", "site-held-out"), FEW, share=0.5)
@@ -67,7 +68,7 @@ def runs() -> Iterator[Run]:
 
 def _mlp() -> Iterator[Run]:
     methods = ("fedavg", "fedavg-auxiliary", "dgb", "dgb+pcw", "dgb+pcw+momentum")
-    for task, share in (("early-late", 1.0), ("I-II", 0.5)):
+    for task, share in (("early-late", 1.0), ("I-II", 0.3)):
         yield _run("mlp", f"mlp-{task}", ("--task", task, "--model", "mlp"), methods, share=share)
 
 
@@ -76,8 +77,8 @@ def _federations() -> Iterator[Run]:
         for task in TASKS:
             options = ("--task", task, "--federation", federation)
             yield _run("federations", f"{federation}-{task}", options, FEW, share=0.5)
-            options = (*options, "--split", "site-held-out")
-            yield _run("federations", f"{federation}-held-out-{task}", options, FEW, share=0.5)
+            held_out = (*options, "--split", "site-held-out")
+            yield _run("federations", f"{federation}-held-out-{task}", held_out, FEW[:3], share=0.5)
 
 
 def _heterogeneity() -> Iterator[Run]:
