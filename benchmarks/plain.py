@@ -48,6 +48,9 @@ class PlainParticipant(RoundParticipant):
     def _public_key(self, key: RoundKey) -> bytes:  # noqa: ARG002
         return b""
 
+    def _encoded(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult) -> dict[str, np.ndarray]:  # noqa: ARG002
+        return dict(result.updates)
+
     def _store_update(
         self,
         folder: Path,
@@ -55,16 +58,15 @@ class PlainParticipant(RoundParticipant):
         plan: RoundPlan,
         key: RoundKey,  # noqa: ARG002
         public: bytes,  # noqa: ARG002
-        result: TrainingResult,
-        own: Mapping[str, float],  # noqa: ARG002
-    ) -> dict[str, np.ndarray]:
+        integers: Mapping[str, np.ndarray],
+        numbers: Mapping[str, float],
+    ) -> None:
         """Bound, weight and write down, with the header of an encrypted update."""
         bound = proposal.training.update_bound
         blocks = sorted(proposal.blocks_of(self.site), key=lambda b: b.name)
         body = b"".join(
             np.float32(
-                plan.weights[b.name][self.site]
-                * np.clip(checked_update(result.updates[b.name], b.length), -bound, bound)
+                plan.weights[b.name][self.site] * np.clip(checked_update(integers[b.name], b.length), -bound, bound)
             ).tobytes()
             for b in blocks
         )
@@ -78,7 +80,7 @@ class PlainParticipant(RoundParticipant):
             body_hash=sha256_hex(body),
             body_bytes=len(body),
             pad="",
-            releases=dict(result.releases),
+            releases=dict(numbers),
             journal_head=self.journal.head.hash,
             ledger_head=self.ledger.head.hash,
         )
@@ -86,7 +88,6 @@ class PlainParticipant(RoundParticipant):
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
         self.journal.append("update-plain", {"study": plan.study, "round": plan.round, "body_hash": header.body_hash})
-        return {}
 
 
 class PlainSum:

@@ -144,8 +144,9 @@ class RoundParticipant:
             own = self._own_numbers(proposal, item, model)
             result = self._trained(proposal, plan, model)
             own_parameters.keep(folder, result.own)
-            sent = self._store_update(folder, proposal, plan, key, public, result, own)
-            agreement.keep_sent(proposal, plan, folder, sent, model)
+            integers = self._encoded(proposal, plan, result)
+            agreement.keep_sent(proposal, plan, folder, integers, model)
+            self._store_update(folder, proposal, plan, key, public, integers, {**result.releases, **own})
             self._wait_for_usual_time(started)
         self._send(folder, item)
 
@@ -263,6 +264,9 @@ class RoundParticipant:
     def _randomness(self, proposal: Proposal, plan: RoundPlan) -> Randomness:
         return daemon_stream(proposal, plan, self.site, self._noise_secret(proposal))
 
+    def _encoded(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult) -> Integers:
+        return encode_update(proposal, plan, self.site, result.updates, self._randomness(proposal, plan))
+
     def _store_update(
         self,
         folder: Path,
@@ -270,12 +274,11 @@ class RoundParticipant:
         plan: RoundPlan,
         key: RoundKey,
         public: bytes,
-        result: TrainingResult,
-        own: Mapping[str, float],
-    ) -> Integers:
-        """Bound, weight, round, encrypt, pad; write the padded ciphertexts, then the signed header."""
-        releases = checked_header_numbers(proposal, self.site, plan.round, {**result.releases, **own})
-        integers = encode_update(proposal, plan, self.site, result.updates, self._randomness(proposal, plan))
+        integers: Integers,
+        numbers: Mapping[str, float],
+    ) -> None:
+        """Encrypt and pad; write the padded ciphertexts, then the signed header, which says that all is done."""
+        releases = checked_header_numbers(proposal, self.site, plan.round, numbers)
         blocks = {name: ckks.encrypt(public, proposal.encryption, values) for name, values in integers.items()}
         seed = pads.new_seed()
         label = pads.PadLabel(study=plan.study, round=plan.round, plan_hash=plan.plan_hash, site=self.site)
@@ -310,7 +313,6 @@ class RoundParticipant:
                 "releases": releases,
             },
         )
-        return integers
 
     def _send(self, folder: Path, item: WorkItem) -> None:
         signed = parse(Signed, (folder / "header.json").read_bytes())
