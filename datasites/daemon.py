@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +49,7 @@ from privacy.ledger import Ledger
 _POLL_SECONDS = 20.0
 _LAYERS_SECONDS = 10.0  # trying them takes a process of its own, which may wait until the start is over
 _ROLLED_BACK_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,20 +253,27 @@ class Messenger:
     def __init__(self, datasite: Datasite) -> None:
         self._datasite = datasite
         self._told: set[str] = set()
+        self._declined: dict[str, float] = {}
 
     def step(self) -> float:
-        """Send what was approved since."""
+        """Send what was approved since, and once more what the orchestrator declined a while ago."""
         for request in self._datasite.approvals.requests():
             if request.state == "approved" and request.approval and request.proposal_hash not in self._told:
-                try:
-                    self._datasite.client.post_json(
-                        f"/studies/{request.proposal.study}/approvals", dump(request.approval)
-                    )
-                except Refused as error:
-                    self._datasite.journal.append("approval-unwanted", {"reason": str(error)})
-                self._told.add(request.proposal_hash)
-                self._datasite.pool.start()  # the first round should not wait for the worker's imports
+                self._tell(request.proposal_hash, request.proposal.study, request.approval)
         return 0.3
+
+    def _tell(self, proposal_hash: str, study: str, approval: Signed) -> None:
+        if time.monotonic() < self._declined.get(proposal_hash, 0.0):
+            return
+        try:
+            self._datasite.client.post_json(f"/studies/{study}/approvals", dump(approval))
+        except Refused as error:
+            if proposal_hash not in self._declined:
+                self._datasite.journal.append("approval-unwanted", {"reason": str(error)})
+            self._declined[proposal_hash] = time.monotonic() + _ASK_AGAIN_SECONDS
+            return
+        self._told.add(proposal_hash)
+        self._datasite.pool.start()  # the first round should not wait for the worker's imports
 
 
 class Worker:
