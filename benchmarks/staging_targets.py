@@ -43,7 +43,7 @@ def targets(reports: Reports) -> list[Table]:
         if name.startswith("flips-"):
             value = report["methods"]["dgb+pcw"]["auroc_minus_fedavg"]
             asked = f"{report['settings']['corrupt']}, {report['settings']['task']}: dgb+pcw - fedavg >= .02, above 0"
-            rows.append([asked, with_interval(value), _met(value["mean"] >= 0.02 and _low(value) > 0)])
+            rows.append([asked, *_row(value, value["mean"] >= 0.02 and _low(value) > 0)])
     if network := reports.get("mlp-mlp-early-late"):
         value = network["methods"]["dgb+pcw"]["auroc_minus_fedavg"]
         rows.append(["the paper's MLP, early-late: dgb+pcw - fedavg >= .03", *_row(value, value["mean"] >= 0.03)])
@@ -53,7 +53,7 @@ def targets(reports: Reports) -> list[Table]:
         if null := reports.get(f"main-permuted-{task}"):
             value = null["methods"]["fedavg"]["auroc"]
             asked = f"{task}: permuted labels at .50, within .03"
-            rows.append([asked, with_interval(value), _met(abs(value["mean"] - 0.5) <= 0.03)])
+            rows.append([asked, *_row(value, abs(value["mean"] - 0.5) <= 0.03)])
     return [("Targets (paired 95 % intervals over seeds)", ["target", "measured", "met"], rows)] if rows else []
 
 
@@ -72,7 +72,7 @@ def _clean(task: str, main: dict) -> list[list[str]]:
     ]
     needed = methods["fedavg"]["rounds_to_reference"]
     quick = {n: e["rounds_to_reference"] for n, e in methods.items() if n in ("fedavgm", "dgb+pcw+momentum")}
-    text = ", ".join(f"{n} {r}" for n, r in quick.items())
+    text = ", ".join(f"{n} {r or 'never'}" for n, r in quick.items())
     best = min((r for r in quick.values() if r), default=math.inf)
     rows.append([f"{task}: half of FedAvg's {needed} rounds to its final AUROC", text, _met(2 * best <= needed)])
     seconds, processes = main.get("seconds"), main["settings"].get("processes")
@@ -114,7 +114,7 @@ def _every_hospital(task: str, report: dict, plain: dict) -> list[str]:
 
 
 def _row(value: Interval, met: bool) -> list[str]:
-    return [with_interval(value), _met(met)]
+    return [f"{value['mean']:.4f} ± {value['half_width']:.4f}", _met(met)]
 
 
 def _low(value: Interval) -> float:
