@@ -130,7 +130,7 @@ def measure(run: Run, arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     command = [sys.executable, str(HERE / "staging.py"), "--data", arguments.data, "--json", *run.options]
     command += ["--seeds", str(seeds), "--first-seed", str(arguments.first_seed)]
-    command += ["--processes", str(arguments.processes), "--methods", *run.methods]
+    command += ["--processes", str(arguments.processes), "--noise-draws", "3", "--methods", *run.methods]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"{run.name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)

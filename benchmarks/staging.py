@@ -18,6 +18,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epsilon", type=float, default=math.inf)
     parser.add_argument("--delta", type=float, default=1e-4)
     parser.add_argument("--noise", choices=("local", "shared"), default="local")
+    parser.add_argument("--noise-draws", type=int, default=1, help="private runs per split, whose scores are averaged")
     parser.add_argument("--split", choices=SPLITS, default="stratified")
     parser.add_argument("--corrupt", default="", help="flip:SITE,SITE or permute")
     parser.add_argument("--alpha", type=float, default=0.5, help="of the dirichlet federation")
@@ -72,6 +74,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
+
+
+_DRAW = 100_000  # between the seeds of one split's draws of noise
 
 
 @lru_cache(maxsize=1)
@@ -87,10 +92,18 @@ def patients_of(data: str | None, task: str, cohorts: tuple[str, ...]):
 def run_seed(job: tuple[dict, int]) -> dict[str, dict]:
     options, seed = job
     torch.set_num_threads(1)
-    return {name: run_method(options, seed, name) for name in options["methods"]}
+    draws = [seed + _DRAW * i for i in range(1 if math.isinf(options["epsilon"]) else options["noise_draws"])]
+    return {name: averaged([run_method(options, seed, name, draw) for draw in draws]) for name in options["methods"]}
 
 
-def run_method(options: dict, seed: int, name: str) -> dict:
+def averaged(runs: list) -> Any:
+    """Return the mean of results of one shape, number by number."""
+    if isinstance(runs[0], dict):
+        return {key: averaged([run[key] for run in runs]) for key in runs[0]}
+    return [mean(list(v)) for v in zip(*runs, strict=True)] if isinstance(runs[0], list | tuple) else mean(runs)
+
+
+def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
     chosen = method(name)
     federation = "upper-bound" if chosen.arrangement == "upper-bound" else options["federation"]
     sites, test, everyone = federate(options, seed, federation)
@@ -110,9 +123,9 @@ def run_method(options: dict, seed: int, name: str) -> dict:
         sites=len(sites),
     )
     if chosen.arrangement == "alone":
-        return alone(config, sites, test, settings, seed)
+        return alone(config, sites, test, settings, draw)
     together = [pool(sites)] if chosen.arrangement == "pooled" else sites
-    outcome = simulate(config, together, test, settings, seed=seed)
+    outcome = simulate(config, together, test, settings, seed=draw)
     test = centred(test, outcome.centres)
     return (
         scores(outcome.final)
