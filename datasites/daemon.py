@@ -171,7 +171,14 @@ class Node:
         return OwnerNode(home.folder / "syft", postbox, scientists=[roster.orchestrator.name])
 
     def step(self) -> float:
-        """Publish once, then wait for news and deal with it."""
+        """Publish once, then wait for news and deal with it; begin again from the folder after a failed disk."""
+        try:
+            return self._step()
+        except OSError:
+            vars(self).pop("_owner", None)
+            raise
+
+    def _step(self) -> float:
         if self._published:
             if not self._owner.wait_for_news(_POLL_SECONDS):
                 return 0.0

@@ -16,16 +16,17 @@ LEAST_BYTES = 64 * 1024**2
 _UNFINISHED = ".new"
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, unfinished_in: Path | None = None) -> None:
     """Write ``data`` at ``path`` so that a crash leaves the old file or the new one, never a torn one.
 
     Args:
         path: where; its folder is made.
         data: the whole content.
         mode: the new file's permission bits.
+        unfinished_in: another folder of the same file system for what is not finished; default: the file's own.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
+    temporary = (unfinished_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

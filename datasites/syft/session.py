@@ -26,6 +26,7 @@ from syft_rds import SyftRDSClient, SyftRDSClientConfig
 from syft_rds.config import DATASET_COLLECTION_SPECS
 
 from datasites.syft.connection import MailboxConnection, MailboxConnectionConfig
+from datasites.syft.durable_files import make_durable, restore_missing
 from datasites.syft.guards import GuardedRouter, GuardedWatcher
 from datasites.syft.owner_syncer import DurableOwnerSyncer
 from datasites.syft.postbox import Postbox
@@ -105,9 +106,13 @@ def _guarded(engine: SyftboxManager, datasite: Path) -> SyftboxManager:
             peer_store=engine.peer_manager.peer_store,
             datasite=datasite,
         )
+        make_durable(owner.event_cache)
+        restore_missing(owner.event_cache)
         engine.datasite_owner_syncer = owner
     if engine.datasite_watcher_syncer is not None:
-        engine.datasite_watcher_syncer = GuardedWatcher.from_config(engine.config.datasite_watcher_syncer_config)
+        watcher = GuardedWatcher.from_config(engine.config.datasite_watcher_syncer_config)
+        make_durable(watcher.datasite_watcher_cache)
+        engine.datasite_watcher_syncer = watcher
     engine._set_peer_store(engine.peer_manager.peer_store)
     return engine
 
