@@ -59,7 +59,7 @@ from privacy.errors import TesseraError
 
 KINDS = ((False, "fedavg"), (True, "fedavg"), (True, "dgb+pcw"))
 """Studies take turns: shared noise; local noise; local noise with weights that depend on earlier rounds."""
-STUDY_SECONDS = 900.0
+STUDY_SECONDS = 2400.0
 ANSWER_SECONDS = 300.0
 _console = Console(stderr=True)
 

@@ -23,7 +23,9 @@ NAME = "proximity.cosine"
 FIRST_ROUND, LAST_ROUND = 2, 6
 """Rounds whose updates are compared; the angle to round r travels with the update of round r + 1."""
 
-_DECIMALS = 6
+_DECIMALS = 2
+"""Coarse: a made-up model must not turn the angle into a precise question about one update."""
+
 _KEPT = "sent.safetensors"
 _MODEL = "model.safetensors"
 _SITES = "sites.txt"

@@ -254,8 +254,8 @@ class RoundParticipant:
 
     def _require_healthy(self, study: str) -> None:
         """Refuse all further rounds of a study whose worker failed twice on private data."""
-        failures = sum(entry.body["study"] == study for entry in self.journal.entries(kind="worker-failed"))
-        if failures >= _FAILURES_UNTIL_END:
+        failed = {e.body["round"] for e in self.journal.entries(kind="worker-failed") if e.body["study"] == study}
+        if len(failed) >= _FAILURES_UNTIL_END:
             raise Refused("the study has ended at this site; its people find the reason in their journal")
 
     def _noise_secret(self, proposal: Proposal) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.answers import SERVED, served
 from orchestrator.store import Store
 from privacy.errors import Refused
 
@@ -36,7 +37,7 @@ def _readable(store: Store, study: str, proposal: Any, caller: str) -> set[str]:
     if any(participant["name"] == caller for participant in proposal["participants"]):
         found |= _planned(store, study)
     if proposal["keyholder"]["name"] == caller:
-        found |= set(_sums(store, study))
+        found |= _served(store, study)
     if caller in proposal["custody"]["downloaders"]:
         found |= set(_models(store, study))
     return found
@@ -48,11 +49,9 @@ def _planned(store: Store, study: str) -> set[str]:
     return {str(plan["payload"][what]) for plan in plans if plan is not None for what in ("model_hash", "key_hash")}
 
 
-def _sums(store: Store, study: str) -> Iterator[str]:
-    number, closing = store.last_round(study, "commitments"), 1
-    while (commitments := store.document(study, number, "commitments", closing=closing)) is not None:
-        yield str(commitments["payload"]["sum_hash"])
-        closing += 1
+def _served(store: Store, study: str) -> set[str]:
+    found = served(store, study, store.last_round(study, SERVED))
+    return set() if found is None else {found}
 
 
 def _models(store: Store, study: str) -> Iterator[str]:

@@ -45,6 +45,7 @@ class Intake:
         self._sum = RunningSumProcess(proposal.encryption)
         self._adding = asyncio.Lock()
         self._round = 0
+        self.excluded: frozenset[str] = frozenset()
 
     @property
     def sites(self) -> set[str]:
@@ -104,6 +105,8 @@ class Intake:
             raise Refused(f"round {number}: the update was made for another plan; fetch the current one")
         if header.proposal_hash != self._proposal.proposal_hash:
             raise Refused(f"round {number}: the update was made for another proposal")
+        if site in self.excluded:
+            raise Refused(f"{site} takes no part in this study any more: an update of it could not be used")
         self._check_shapes(site, header)
         checked_header_numbers(self._proposal, site, number, header.releases)
         known = self.headers(number)

@@ -27,6 +27,7 @@ from datasites.contract import (
     seal,
 )
 from orchestrator.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from orchestrator.answers import excluded_sites, serve
 from orchestrator.board import Board
 from orchestrator.dp_evaluation import dp_evaluation
 from orchestrator.intake import Intake
@@ -34,6 +35,7 @@ from orchestrator.planning import FinishedRound, Planner
 from orchestrator.store import Store
 from orchestrator.uploads import Upload
 from orchestrator.waiting import Waiting, names
+from orchestrator.weights import enough
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 from privacy.journal import Journal
@@ -65,6 +67,7 @@ class StudyRunner:
         self.intake = Intake(self.proposal, store)
         self._refusals: dict[tuple[int, str], str] = {}
         self._unusable: set[tuple[int, str]] = set()
+        self.intake.excluded = excluded_sites(store, study)
         self._optimizer = ServerOptimizer(self.proposal.training)
         self._planner = Planner(self.proposal)
 
@@ -102,7 +105,11 @@ class StudyRunner:
         plan = self._plan(number, key)
         if not self._closings(number):  # else it was closed before a restart: what comes now would be in no list
             await self._collect(number, plan, key)
-        commitments, totals = await self._sum(number, plan, key)
+        closing = max(0, self._closings(number) - 1)  # after a restart only the newest list counts
+        commitments, attestations = await self._close(number, plan, set(self.intake.headers(number)), closing)
+        totals = await self._decrypt(number, plan, key, commitments, attestations)
+        if totals is None:
+            return  # lost; who cost it is in none of the later rounds
         await asyncio.to_thread(self._step, number, plan, commitments, totals, time.monotonic() - started)
 
     async def _key(self, number: int) -> Signed:
@@ -135,8 +142,12 @@ class StudyRunner:
             raise StudyPaused(f"round {number}: the keyholder refused: {reason}")
         return True
 
-    def _lose(self, number: int, reason: str) -> None:
-        """Write a round off whose sum the keyholder will never decrypt; the model stays as it was."""
+    def _lose(self, number: int, reason: str, without: Collection[str] = ()) -> None:
+        """Write a round off whose sum the keyholder will never decrypt; the model stays as it was.
+
+        ``without`` are left out of the rest of the study. The round is not closed again without them: the keyholder,
+        who has seen its sum, would learn their updates from the difference.
+        """
         before = self._store.document(self.proposal.study, number - 1, "checkpoint") or {}
         checkpoint: dict[str, Any] = {
             "model_hash": self.model_hash(number - 1),
@@ -147,10 +158,12 @@ class StudyRunner:
             "weights": {},
             "seconds": 0.0,
             "lost": reason,
+            "without": sorted(without),
         }
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-lost", {"study": self.proposal.study, "round": number, "reason": reason})
         self._drop_updates(number)
+        self.intake.excluded = excluded_sites(self._store, self.proposal.study)
 
     def _drop_updates(self, number: int) -> None:
         digests = [str(u["payload"]["body_hash"]) for u in self.intake.headers(number).values()]
@@ -185,7 +198,7 @@ class StudyRunner:
 
     async def _collect(self, number: int, plan: Signed, key: Signed) -> None:
         """Ask every site, add what comes, stop when all came or the deadline passed; ask once more if too few did."""
-        sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)}
+        sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)} - self.intake.excluded
         await self.intake.open(number)
         for attempt in (1, 2):
             for site in sites - set(self.intake.headers(number)):
@@ -196,28 +209,12 @@ class StudyRunner:
                 self.proposal.deadline_seconds,
                 lambda: f"round {number}: updates of {names(sites - set(self.intake.headers(number)))}",
             )
-            if self._enough(set(self.intake.headers(number))):
+            if self._enough(number, set(self.intake.headers(number))):
                 break
             self._journal.append("round-repeated", {"study": self.proposal.study, "round": number, "attempt": attempt})
         await self.intake.shut()
         self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
         self._require_enough(number, set(self.intake.headers(number)))
-
-    async def _sum(self, number: int, plan: Signed, key: Signed) -> tuple[Signed, dict[str, np.ndarray]]:
-        """Close the round and have its sum decrypted; once more without the sites whose pads do not open."""
-        closing, present = 0, set(self.intake.headers(number))
-        if self._closings(number):  # after a restart only the newest list counts: the keyholder may have summed it
-            closing = self._closings(number) - 1
-        while True:
-            commitments, attestations = await self._close(number, plan, present, closing)
-            totals = await self._decrypt(number, plan, key, commitments, attestations)
-            if totals is not None:
-                return commitments, totals
-            closing = int(commitments.payload["closing"])
-            present = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
-            present -= {site for round_, site in self._unusable if round_ == number}
-            self._refusals.pop((number, self.proposal.keyholder.name), None)
-            self._require_enough(number, present)
 
     async def _close(self, number: int, plan: Signed, present: set[str], closing: int) -> tuple[Signed, list[Signed]]:
         """Fix the list and the sum; who vanishes before tagging, or tags wrongly, is taken out, the list redone."""
@@ -290,9 +287,12 @@ class StudyRunner:
             documents=documents,
             attestations=tuple(attestations),
         )
+        serve(self._store, parse(Commitments, dict(commitments.payload)))
         self._board.publish(keyholder, item)
         listed = {(number, str(u["payload"]["site"])) for u in commitments.payload["updates"]}
         if not await self._answered(number, "result", otherwise=lambda: bool(self._unusable & listed)):
+            unusable = {site for _, site in self._unusable & listed}
+            self._lose(number, self._refusals[(number, keyholder)], unusable)
             return None
         self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "decrypt")
         result = self._documents(number, "result")[keyholder]
@@ -376,14 +376,12 @@ class StudyRunner:
     def _refusing(self, number: int) -> set[str]:
         return {party for round_, party in self._refusals if round_ == number}
 
-    def _enough(self, sites: set[str]) -> bool:
-        return all(
-            len(self.proposal.institutions(sites & set(self.proposal.contributors(b)))) >= self.proposal.min_sites
-            for b in self.proposal.exchanged_blocks()
-        )
+    def _enough(self, number: int, sites: set[str]) -> bool:
+        plan = self._store.document(self.proposal.study, number, "plan") or {"payload": {"weights": {}}}
+        return enough(self.proposal, plan["payload"]["weights"], sites)
 
     def _require_enough(self, number: int, sites: set[str]) -> None:
-        if not self._enough(sites):
+        if not self._enough(number, sites):
             raise StudyPaused(
                 f"round {number}: expected updates of at least {self.proposal.min_sites} institutions per block, got "
                 f"those of {len(sites)} sites; bring the missing sites back and resume the study"

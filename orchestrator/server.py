@@ -32,6 +32,7 @@ from datasites.contract import (
     parse,
 )
 from datasites.envelope import unpack_envelope
+from orchestrator.answers import check_answer
 from orchestrator.authentication import Authenticator, StreamedCall
 from orchestrator.blob_access import require_readable
 from orchestrator.description import (
@@ -258,6 +259,7 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
         if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
             raise InvalidInput("the result names another study or round, or other integers, than it carries")
+        await asyncio.to_thread(check_answer, service.store, runner.proposal, result, body)
         await asyncio.to_thread(service.store.put_blob, body)
         service.store.put_document(study, number, "result", signed, author=party.name)
         runner.wake()

@@ -6,10 +6,10 @@ at least ``min_sites``: otherwise a "sum" could be one hospital's update in disg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from datasites.contract import Proposal
-from datasites.round_checks import SMALLEST_WEIGHT, effective_sites
+from datasites.round_checks import SMALLEST_WEIGHT, effective_sites, too_few_effective
 
 _DECIMALS = 6
 
@@ -31,6 +31,21 @@ def bounded(weights: Mapping[str, float], *, min_sites: int) -> dict[str, float]
         if effective_sites(mixed) >= min_sites:
             return mixed
     return dict.fromkeys(weights, 1.0)
+
+
+def enough(proposal: Proposal, weights: Mapping[str, Mapping[str, float]], sites: Collection[str]) -> bool:
+    """Return whether the keyholder would decrypt a sum of ``sites``: enough institutions per block, none too heavy.
+
+    Args:
+        proposal: the study's.
+        weights: the plan's, by block and site; what is missing counts 1.
+        sites: whose updates came.
+    """
+    for block in proposal.exchanged_blocks():
+        there = {s: weights.get(block.name, {}).get(s, 1.0) for s in proposal.contributors(block) if s in sites}
+        if len(proposal.institutions(set(there))) < proposal.min_sites or too_few_effective(there, proposal.min_sites):
+            return False
+    return True
 
 
 def fedavg_weights(proposal: Proposal) -> dict[str, dict[str, float]]:

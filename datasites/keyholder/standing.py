@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from datasites.http import SignedClient
 from datasites.keyholder.custody import KeyCustody
 from datasites.rollback import GAP, IMPORTED, ROLLED_BACK
 from privacy.canonical import sha256_hex
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 from privacy.journal import Journal
 
 _COMMAND = "tessera keyholder import-gap --home HOME --by NAME --reason TEXT"
@@ -128,9 +129,16 @@ def import_gap(home: Home, *, by: str, reason: str) -> list[tuple[str, int]]:
     identity = home.identity()
     custody, journal = KeyCustody(home.folder / "keys", identity), Journal(home.folder / "journal.sqlite", identity)
     try:
+        over = set(custody.answered())
         for missing in gap["missing"]:
-            custody.close_round(parse(RoundKey, missing["key"]), missing["sum_hash"])
+            key = parse(RoundKey, missing["key"])
+            custody.close_round(key, missing["sum_hash"])
+            over.add((key.study, key.round))
         rounds = [(str(study), int(number)) for study, number in gap["rounds"]]
+        decrypted = {(e.body["study"], e.body["round"]): e.body["sum_hash"] for e in journal.entries(kind="decrypted")}
+        for study, number in sorted(set(rounds) - over):  # journal and record disagree: no key stays alive
+            with suppress(Refused):  # this record knows no key of it
+                custody.close_round(custody.round_key(study, number), decrypted.get((study, number)))
         journal.append(IMPORTED, {"by": by, "reason": reason, "rounds": [list(r) for r in rounds]})
     finally:
         custody.close()

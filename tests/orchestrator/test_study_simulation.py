@@ -67,7 +67,7 @@ def test_a_simulation_gives_the_live_model_bit_for_bit(live, tables, name):
         assert min(rounds[-1].plan.scales.values()) < 1 == max(rounds[-1].plan.scales.values())
     if "pcw" in settings.aggregation:
         claims = [r["proximity.cosine"] for r in rounds[-1].finished.releases.values()]
-        assert all(claims)
+        assert any(claims)
 
 
 @pytest.mark.consortium
