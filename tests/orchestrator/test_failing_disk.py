@@ -154,11 +154,15 @@ def test_a_letter_for_which_there_is_no_room_is_answered_with_507_and_taken_whol
     assert writes >= 4  # the letter synced, renamed, its folder synced; its row written and committed
     for point in range(1, writes + 1):
         disk.fail(at=point)
-        with pytest.raises(TesseraError, match="status 507"):
+        try:
             put(point)
-        names = [item[3] for item in client.get_json("/mailbox/news", params={"since": 0})["items"]]
-        assert f"{point}.json" not in names
-        put(point)
+        except TesseraError as error:
+            assert "status 507" in str(error)
+            names = [item[3] for item in client.get_json("/mailbox/news", params={"since": 0})["items"]]
+            assert f"{point}.json" not in names
+            put(point)
+        else:  # its folder, named by two digits of a hash, was there by chance: one write less
+            assert not disk.tripped and point == writes
         disk.heal()
     names = [item[3] for item in client.get_json("/mailbox/news", params={"since": 0})["items"]]
     assert names == [f"{number}.json" for number in range(writes + 1)]
