@@ -13,6 +13,17 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, Phase, settings
+
+# generated requests: the same ones in every run, no database of failures, as long as they take
+settings.register_profile(
+    "requests",
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

@@ -10,7 +10,7 @@ from datasites.portal.app import create_portal
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # schemathesis imports modules that its own dependencies deprecate
     schemathesis = pytest.importorskip("schemathesis", reason="needs the schemathesis package")
-    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import given, settings
 
 PASSWORD = "correct horse battery staple"
 
@@ -60,14 +60,7 @@ def test_the_api_keeps_to_its_description(app, method, path):
         body = {"name": "anna", "password": PASSWORD, "scopes": ["read", "review"]}
         token = client.post("/api/tokens", json=body).json()["token"]
 
-    @settings(
-        max_examples=15,
-        deadline=None,
-        derandomize=True,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @settings(settings.get_profile("requests"), max_examples=15)
     @given(case=schema[path][method].as_strategy())
     def run(case):
         response = case.call(headers={"Authorization": f"Bearer {token}"})

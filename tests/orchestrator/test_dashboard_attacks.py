@@ -24,7 +24,7 @@ from privacy.journal import Journal
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # schemathesis imports modules that its own dependencies deprecate
     schemathesis = pytest.importorskip("schemathesis", reason="needs the schemathesis package")
-    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import given, settings
 
 PAGES = [
     ("GET", "/enter"),
@@ -91,14 +91,7 @@ def test_no_page_fails_on_generated_requests(
     schema = schemathesis.openapi.from_dict(pages.openapi())
     client = TestClient(pages, raise_server_exceptions=False, follow_redirects=False)
 
-    @settings(
-        max_examples=6,
-        deadline=None,
-        derandomize=True,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @settings(settings.get_profile("requests"), max_examples=6)
     @given(case=schema[path][method].as_strategy())
     def run(case) -> None:
         headers = {"accept": "text/html", **({"cookie": cookie} if known else {})}

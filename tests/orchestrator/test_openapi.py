@@ -35,7 +35,7 @@ from pilot_study import NAMES, proposal
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # schemathesis imports modules that its own dependencies deprecate
     schemathesis = pytest.importorskip("schemathesis", reason="needs the schemathesis package")
-    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import given, settings
     from hypothesis import strategies as st
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
@@ -137,15 +137,7 @@ def app(service: Service, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 
 def generated(app: ASGIApp, method: str, path: str, *, examples: int) -> Any:
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    chosen = settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
-    return schema[path][method], chosen
+    return schema[path][method], settings(settings.get_profile("requests"), max_examples=examples)
 
 
 def test_every_operation_is_tried(app: FastAPI) -> None:
