@@ -1,5 +1,6 @@
 """The consortium that benchmarks and tests share lies beside the benchmarks; a real PostgreSQL server, where it is."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -12,7 +13,35 @@ from pathlib import Path
 
 import pytest
 
+from datasites.contract import Party
+from datasites.roster import Roster
+from orchestrator.service import Service
+from orchestrator.store import Store
+from privacy.identity import Identity
+from privacy.journal import Journal
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+
+@pytest.fixture
+def new_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """An orchestrator's service with empty stores; call it with the names of orchestrator, keyholder and sites."""
+    with contextlib.ExitStack() as open_stores:
+
+        def make(*names: str) -> Service:
+            keys = [Identity.generate() for _ in names]
+            parties = [Party(name=n, institution=n, public_key=k.public_key) for n, k in zip(names, keys, strict=True)]
+            made = Service(
+                identity=keys[0],
+                roster=Roster(orchestrator=parties[0], keyholder=parties[1], sites=tuple(parties[2:])),
+                store=Store(tmp_path / "store"),
+                journal=Journal(tmp_path / "journal.sqlite", keys[0]),
+            )
+            open_stores.callback(made.store.close)
+            open_stores.callback(made.journal.close)
+            return made
+
+        yield make
 
 
 def _programs() -> Path | None:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from datasites.contract import Party
 from datasites.portal.bodies import MOST_BODY_BYTES
-from datasites.roster import Roster
 from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.server import Service
-from orchestrator.store import Store
-from privacy.identity import Identity
-from privacy.journal import Journal
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # schemathesis imports modules that its own dependencies deprecate
@@ -39,20 +34,8 @@ PAGES = [
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    identity = Identity.generate()
-    names = ("dr-lang", "notary", "alba", "bruna", "corva")
-    keys = (identity, *(Identity.generate() for _ in names[1:]))
-    parties = [Party(name=n, institution=n, public_key=k.public_key) for n, k in zip(names, keys, strict=True)]
-    made = Service(
-        identity=identity,
-        roster=Roster(orchestrator=parties[0], keyholder=parties[1], sites=tuple(parties[2:])),
-        store=Store(tmp_path / "store"),
-        journal=Journal(tmp_path / "journal.sqlite", identity),
-    )
-    yield made
-    made.journal.close()
-    made.store.close()
+def service(new_service: Callable[..., Service]) -> Service:
+    return new_service("dr-lang", "notary", "alba", "bruna", "corva")
 
 
 @pytest.fixture

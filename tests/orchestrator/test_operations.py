@@ -5,31 +5,14 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from datasites.contract import Party
-from datasites.roster import Roster
 from orchestrator.operations import TOKEN_FILE, install
 from orchestrator.server import create_app
-from orchestrator.service import Service
-from orchestrator.store import Store
 from orchestrator.sums import RunningSumProcess
-from privacy.identity import Identity
-from privacy.journal import Journal
 
 
 @pytest.fixture
-def service(tmp_path):
-    identity = Identity.generate()
-    names = ("orchestrator", "keyholder", "hospital-a", "hospital-b", "hospital-c")
-    keys = (identity, *(Identity.generate() for _ in names[1:]))
-    parties = [Party(name=n, institution=n, public_key=k.public_key) for n, k in zip(names, keys, strict=True)]
-    made = Service(
-        identity=identity,
-        roster=Roster(orchestrator=parties[0], keyholder=parties[1], sites=tuple(parties[2:])),
-        store=Store(tmp_path / "store"),
-        journal=Journal(tmp_path / "journal.sqlite", identity),
-    )
-    yield made
-    made.journal.close()
+def service(new_service):
+    return new_service("orchestrator", "keyholder", "hospital-a", "hospital-b", "hospital-c")
 
 
 @pytest.fixture
