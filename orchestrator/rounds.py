@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,32 +115,26 @@ class StudyRunner:
     async def _key(self, number: int) -> Signed:
         keyholder = self.proposal.keyholder.name
         self._board.publish(keyholder, self._item("key", number))
-        await self._answered(number, "key")
+        if not await self._answered(number, "key"):
+            raise self._refusal(number)
         self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "key" and i.round == number)
         if number < self.proposal.rounds:  # made while the sites train
             self._board.publish(keyholder, self._item("key", number + 1))
         return parse(Signed, self._documents(number, "key")[keyholder])
 
-    async def _answered(self, number: int, kind: str, otherwise: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for the keyholder's document; return whether it came, rather than ``otherwise`` becoming true.
-
-        Raises:
-            StudyPaused: it refused.
-        """
+    async def _answered(self, number: int, kind: str) -> bool:
+        """Wait for the keyholder's document or refusal; return whether the document came."""
         keyholder = self.proposal.keyholder.name
         await self.waits.until(
             lambda: keyholder in self._documents(number, kind) or (number, keyholder) in self._refusals,
             None,
             lambda: f"round {number}: {keyholder} (keyholder), {'its key' if kind == 'key' else 'to decrypt the sum'}",
         )
-        if keyholder not in self._documents(number, kind):
-            if otherwise():
-                return False
-            reason = self._refusals[(number, keyholder)]
-            if kind == "result":
-                self._lose(number, reason)
-            raise StudyPaused(f"round {number}: the keyholder refused: {reason}")
-        return True
+        return keyholder in self._documents(number, kind)
+
+    def _refusal(self, number: int) -> StudyPaused:
+        reason = self._refusals[(number, self.proposal.keyholder.name)]
+        return StudyPaused(f"round {number}: the keyholder refused: {reason}")
 
     def _lose(self, number: int, reason: str, without: Collection[str] = ()) -> None:
         """Write a round off whose sum the keyholder will never decrypt; the model stays as it was.
@@ -289,11 +283,13 @@ class StudyRunner:
         )
         serve(self._store, parse(Commitments, dict(commitments.payload)))
         self._board.publish(keyholder, item)
-        listed = {(number, str(u["payload"]["site"])) for u in commitments.payload["updates"]}
-        if not await self._answered(number, "result", otherwise=lambda: bool(self._unusable & listed)):
+        if not await self._answered(number, "result"):
+            listed = {(number, str(u["payload"]["site"])) for u in commitments.payload["updates"]}
             unusable = {site for _, site in self._unusable & listed}
             self._lose(number, self._refusals[(number, keyholder)], unusable)
-            return None
+            if unusable:
+                return None
+            raise self._refusal(number)
         self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "decrypt")
         result = self._documents(number, "result")[keyholder]
         return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
