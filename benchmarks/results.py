@@ -141,7 +141,8 @@ def measure(run: Run, arguments: argparse.Namespace) -> None:
 
 def slim(report: dict, run: Run) -> dict:
     """Return ``report`` without what no table or plot of its group shows: the JSON is small enough to keep."""
-    unused = {"main": (), "mlp": ("sites", "combinations")}.get(run.group, ("curve", "sites", "combinations"))
+    dropped = {"main": (), "mlp": ("sites", "combinations"), "privacy": ("curve", "combinations")}
+    unused = dropped.get(run.group, ("curve", "sites", "combinations"))
     for entry in report["methods"].values():
         for key in unused:
             entry.pop(key, None)

@@ -29,7 +29,6 @@ from datasites.tcga.federations import FEDERATIONS, SPLITS, build
 from datasites.tcga.tables import Tables, read_tables
 from models.config import MODALITIES, ModelConfig
 from models.mlp import combinations
-from orchestrator.centring import centred
 from orchestrator.methods import DEFAULT_METHODS, architecture_of, method, settings_of
 from orchestrator.simulate import modality_mask, score, simulate
 from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
@@ -126,7 +125,6 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         return alone(config, sites, test, settings, draw)
     together = [pool(sites)] if chosen.arrangement == "pooled" else sites
     outcome = simulate(config, together, test, settings, seed=draw)
-    test = centred(test, outcome.centres)
     return (
         scores(outcome.final)
         | {"curve": outcome.curve, "sites": site_scores(outcome.model, config, sites, test)}
@@ -165,7 +163,7 @@ def alone(config, sites, test, settings, seed: int) -> dict:
     for site in sites:
         outcome = simulate(config, [site], test, settings, seed=seed)
         rows = test["cohort"] == site.cohort
-        own = centred({n: v[rows] for n, v in test.items()}, outcome.centres)
+        own = {n: v[rows] for n, v in test.items()}
         found[site.name] = (site.cohort, scores(score(outcome.model, own, config)))
     result: dict = {"sites": {name: own["auroc"] for name, (_, own) in found.items()}}
     cohorts = sorted({cohort for cohort, _ in found.values()})

@@ -178,6 +178,17 @@ class Proposal:
             )
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
         self._check_aggregation()
+        self._check_centring()
+
+    def _check_centring(self) -> None:
+        if not self.model.centred:
+            return
+        linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
+        if not (linear and declared and self.training.optimizer == "sgd" and self.rounds > 1):
+            raise InvalidInput(
+                "the first round of a centred study releases feature means through the linear model's own step; "
+                "expected the linear model, a declarative plan, the optimizer sgd and at least two rounds"
+            )
 
     def _check_aggregation(self) -> None:
         way, plain = self.training.aggregation, self.training.server_optimizer == "sgd"

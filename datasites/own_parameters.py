@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 
 from datasites.contract import Proposal
 from datasites.files import write_atomically
+from models.config import CENTRES
 
 PREFIX = "own/"
 """Stands before an own parameter's name in a worker's result, where blocks have their plain names."""
@@ -25,11 +26,11 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 
 def own_names(proposal: Proposal, names: Iterable[str]) -> list[str]:
-    """Return which of a model's parameters are in no exchanged block; none under shared noise."""
+    """Return which parameters are in no exchanged block and are no public centres; none under shared noise."""
     if proposal.noise == "shared":
         return []
     sent = {name for block in proposal.exchanged_blocks() for name in block.parameters}
-    return [name for name in names if name not in sent]
+    return [name for name in names if name not in sent and not name.startswith(CENTRES)]
 
 
 def shapes(proposal: Proposal, model: bytes) -> dict[str, tuple[int, ...]]:

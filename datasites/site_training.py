@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from datasites.centring import loss_of, releases_centres
 from datasites.contract import Proposal, RoundPlan
 from datasites.loss_release import released_losses
 from datasites.own_parameters import PREFIX, own_names
 from datasites.released_numbers import training_share, validates
 from datasites.score_release import released_scores
 from datasites.shared_encoding import share_integers
-from models.parameters import flatten
+from models.parameters import assign, flatten
 from privacy import dp_sgd
 from privacy.randomness import Randomness
 
@@ -44,19 +45,25 @@ def train_round(
         proposal: the study's.
         plan: the round's.
         site: whose records these are.
-        model: the global model; trained in place under local noise.
+        model: the global model; trained in place under local noise, but for a round that releases feature means.
         record_loss: float32 [B] per record.
         training: the records that train.
         validation: the records that validate; disjoint from ``training``.
         randomness: :func:`datasites.round_randomness.worker_stream` of the round.
     """
     releases = _releases(proposal, plan, site, model, record_loss, training, validation, randomness)
+    record_loss = loss_of(proposal, plan.round, record_loss)
     if proposal.noise == "shared":
         return _shares(proposal, site, model, record_loss, training, randomness), releases
     blocks = proposal.blocks_of(site)
+    everything = [name for name, _ in model.named_parameters()]
+    start = flatten(model, everything)
     before = {block.name: flatten(model, block.parameters) for block in blocks}
     _train(proposal, plan, site, model, record_loss, training, randomness)
-    return {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}, releases
+    updates = {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}
+    if releases_centres(proposal, plan.round):
+        assign(model, everything, start)  # what moved were means, not weights: nothing of it is kept here
+    return updates, releases
 
 
 def own_parameters(proposal: Proposal, model: nn.Module) -> Vectors:

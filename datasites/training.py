@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from datasites.approval_records import Request
+from datasites.centring import first_training_round
 from datasites.contract import Proposal, RoundPlan
 from datasites.own_parameters import PREFIX, shapes
 from datasites.released_numbers import checked_numbers
@@ -150,12 +151,12 @@ class SandboxedTrainer:
 
 
 def trial_plan(proposal: Proposal) -> RoundPlan:
-    """Return a first round's plan with equal weights, for a dry run."""
+    """Return the plan of the first round that trains, with equal weights, for a dry run."""
     weights = {b.name: dict.fromkeys(proposal.contributors(b), 1.0) for b in proposal.exchanged_blocks()}
     return RoundPlan(
         study=proposal.study,
         proposal_hash=proposal.proposal_hash,
-        round=1,
+        round=first_training_round(proposal),
         model_hash="0" * 64,
         key_hash="0" * 64,
         weights=weights,

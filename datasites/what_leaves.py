@@ -89,7 +89,8 @@ TABLE: tuple[Row, ...] = (
         request="PUT /studies/*/rounds/*/update",
         fields=("body", "signed.payload.body_hash"),
         covered_by="DP-SGD (local) or a share of its noise (shared): `mechanism.noise_multiplier`, charged per round; "
-        "encrypted for the sum alone",
+        "encrypted for the sum alone. In round 1 of a centred study the clipped sum of inputs stands in a gradient's "
+        "place, under the same bound and noise (`models/centring.py`)",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",

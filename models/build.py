@@ -51,6 +51,10 @@ def check_config(config: ModelConfig) -> None:
         raise InvalidModel(f"expected a modality dropout of 0 to below 1, got {config.modality_dropout}")
     if config.class_weights and len(config.class_weights) != config.classes:
         raise InvalidModel(f"expected {config.classes} class weights or none, got {len(config.class_weights)}")
+    if not 0.0 < config.cohort_gain <= 10.0:
+        raise InvalidModel(f"expected a cohort gain above 0 and at most 10, got {config.cohort_gain}")
+    if config.architecture != "linear" and (config.centred or config.cohort_gain != 1.0):
+        raise InvalidModel(f"only the linear model is centred or has a cohort gain, got {config.architecture}")
     maps = config.side * config.side * 3
     if config.architecture == "convolutional" and config.features.get("image", maps) != maps:
         raise InvalidModel(f"the convolutional encoder reads {maps} image values (side {config.side})")

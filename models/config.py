@@ -16,6 +16,17 @@ INPUT_GAINS: Mapping[str, float] = {"mrna": 1.2, "image": 0.75, "clinical": 2.3}
 """The linear model multiplies a modality's inputs by gain / sqrt(features): a record's inputs then have a norm near 1
 in every modality, so that one learning rate suits all and none eats the clipping budget."""
 
+CENTRES = "centres."
+"""How the names of a centred model's feature means begin: public constants that travel with the parameters."""
+
+CENTRING_NORM = 2.0
+"""Public bound of the L2 norm of one record's scaled inputs, all modalities together, in the release of their means."""
+
+
+def centring_unit(max_grad_norm: float) -> float:
+    """Return the factor on the inputs with which clipping at ``max_grad_norm`` clips them at :data:`CENTRING_NORM`."""
+    return max_grad_norm / CENTRING_NORM
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -30,6 +41,10 @@ class ModelConfig:
     probability with which training leaves out a modality that a record has, never its last one; ``auxiliary`` is the
     weight of the unimodal losses of ``mlp-auxiliary``; ``side`` is the edge length of the tissue maps that
     ``convolutional`` expects as its image input (side x side x 3 values).
+
+    ``centred`` (linear only) subtracts feature means from the inputs; the first round of a study releases them in
+    place of a gradient (:mod:`models.centring`). ``cohort_gain`` (linear only, above 0) multiplies the cohort
+    indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of the clipping norm.
     """
 
     architecture: Architecture
@@ -44,6 +59,8 @@ class ModelConfig:
     modality_dropout: float = 0.0
     auxiliary: float = 0.5
     side: int = 64
+    centred: bool = False
+    cohort_gain: float = 1.0
 
     @property
     def modalities(self) -> tuple[str, ...]:

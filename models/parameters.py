@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.config import ModelConfig
+from models.config import CENTRES, ModelConfig
 from models.errors import InvalidModel
 
 BlockTuple = tuple[str, str | None, list[str], int]
@@ -21,9 +21,10 @@ _HEADER_LIMIT_BYTES = 1 << 16
 def blocks(model: nn.Module, config: ModelConfig) -> list[BlockTuple]:
     """Return the blocks that are exchanged: one per modality, then ``shared``, as (name, modality, names, length).
 
-    Heads per combination are in no block: most belong to one institution, so they stay at their site.
+    Heads per combination are in no block: most belong to one institution, so they stay at their site. Nor are centres:
+    the server writes them.
     """
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    sizes = {name: p.numel() for name, p in model.named_parameters() if not name.startswith(CENTRES)}
     found: list[BlockTuple] = []
     for modality in config.modalities:
         names = [n for n in sizes if _belongs(n, modality) and not is_local(n, config)]

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from safetensors.numpy import load, save
 
+from datasites.centring import length_of_step, releases_centres
 from datasites.contract import Block, Proposal, RoundPlan, Training
 from datasites.shared_encoding import block_gradient
 from datasites.step_scales import restoring_gain
+from models.config import centring_unit
+from orchestrator.centring import with_centres
 from privacy.errors import InvalidInput
 from privacy.quantise import dequantise
 
@@ -133,6 +136,9 @@ def next_model(
 ) -> Arrays:
     """Return the model after a round, from the decrypted integers of ``sites`` (in the order of their names)."""
     updates = mean_updates(proposal, plan, model, totals, sites)
+    if releases_centres(proposal, plan.round):
+        size = length_of_step(proposal) * centring_unit(proposal.mechanism.max_grad_norm)
+        return with_centres(model, proposal.exchanged_blocks(), updates, size)
     return optimizer.step(model, proposal.exchanged_blocks(), updates)
 
 

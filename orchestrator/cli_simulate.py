@@ -31,10 +31,16 @@ def simulate(
     ] = None,
     model: Annotated[str, typer.Option(help="linear, mlp, mlp-auxiliary or convolutional (tissue maps).")] = "linear",
     fusion: Annotated[str, typer.Option(help="Of an MLP: shared head, or tokens for what is missing.")] = "shared",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of training.")] = 20,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Rounds of training; without, as many as suit model, epsilon and noise."),
+    ] = None,
     epsilon: Annotated[float, typer.Option(help="Worst case per patient; inf: no privacy.")] = 8.0,
     delta: Annotated[float, typer.Option(min=1e-12, max=0.1, help="Delta of that epsilon.")] = 1e-4,
     noise: Annotated[str, typer.Option(help="local or shared.")] = "local",
+    min_sites: Annotated[
+        int, typer.Option(min=3, help="Fewest sites in a sum; under shared noise the more, the less noise.")
+    ] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: split, first model and all noise.")] = 1,
     first_seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Studies side by side, a process each.")] = os.cpu_count() or 1,
@@ -67,6 +73,7 @@ def simulate(
         split=split,
         corrupt=corrupt,
         synthetic_patients=patients,
+        min_sites=min_sites,
     )
     started = time.monotonic()
     chosen = range(first_seed, first_seed + seeds)

@@ -22,7 +22,10 @@ HomeOption = Annotated[
     Path, typer.Option("--home", envvar="TESSERA_HOME", help="The orchestrator's folder, while it runs.")
 ]
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study.")]
-RoundsOption = Annotated[int, typer.Option(min=1, max=1000, help="Rounds of training.")]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=1000, help="Rounds of training; without, as many as suit the model, epsilon and noise."),
+]
 NoiseOption = Annotated[str, typer.Option(help="local (every hospital its own) or shared (small hospitals).")]
 TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal.")]
 EpsilonOption = Annotated[float, typer.Option(help="Worst case per patient; inf: no privacy.")]
@@ -54,7 +57,7 @@ _LEGAL = "Test on synthetic or public data; no legal basis needed."
 def propose(
     name: StudyArgument,
     home: HomeOption,
-    rounds: RoundsOption = 20,
+    rounds: RoundsOption = None,
     noise: NoiseOption = "shared",
     task: TaskOption = "early-late",
     epsilon: EpsilonOption = 8.0,
@@ -82,7 +85,7 @@ def propose(
 def run(
     name: StudyArgument,
     home: HomeOption,
-    rounds: RoundsOption = 20,
+    rounds: RoundsOption = None,
     noise: NoiseOption = "shared",
     task: TaskOption = "early-late",
     epsilon: EpsilonOption = 8.0,
@@ -133,6 +136,7 @@ def resume(name: StudyArgument, home: HomeOption) -> None:
 
 
 def _settings(given: dict[str, Any]) -> Any:
+    from orchestrator.private_schedule import PLAIN_ROUNDS, with_schedule
     from orchestrator.propose import StudySettings, check_aggregation, check_fusion
 
     for option, allowed in (
@@ -152,14 +156,15 @@ def _settings(given: dict[str, Any]) -> Any:
         "purpose",
         "legal_basis",
         "task",
-        "rounds",
         "epsilon",
         "delta",
         "noise",
         "min_sites",
         "deadline_seconds",
     )
-    return StudySettings(study=given["name"], architecture=given["model"], **{option: given[option] for option in same})
+    chosen = {option: given[option] for option in same}
+    settings = StudySettings(study=given["name"], architecture=given["model"], rounds=PLAIN_ROUNDS, **chosen)
+    return with_schedule(settings, given["rounds"])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Literal
 
 from models.config import Architecture
 from orchestrator.blending import BlendingRule
+from orchestrator.private_schedule import private_schedule
 from orchestrator.proximity import ProximityRule
 from orchestrator.simulate import SimulationSettings
 from privacy.errors import InvalidInput
@@ -27,36 +28,6 @@ _FEDADAM_RATE = {"linear": 0.05}
 _MOMENTUM_RATE = 1 / 0.3
 """The server keeps 0.7 of its last direction and 0.3 of the new one: at this rate a lasting direction goes full length
 in the first round and 3.3 times as far later."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrivateSchedule:
-    """How a private study spends its epsilon; all of it public, chosen on seeds apart from the reported ones.
-
-    ``centre`` spends the first of ``rounds`` on the feature means. Without it weight decay is kept: it is the only
-    pull on directions that noise alone moves.
-    """
-
-    rounds: int = 20
-    learning_rate: float = 10.0
-    max_grad_norm: float = 1.0
-    weight_decay: float = 1e-3
-    average: float = 0.0
-    centre: bool = False
-    max_parameters: int = 50_000
-
-
-def _schedule(architecture: Architecture, epsilon: float, noise: Noise) -> PrivateSchedule:
-    """Return fewer and, in sum, shorter steps where the noise is larger: what noise adds grows with the way taken."""
-    if architecture != "linear":
-        return PrivateSchedule(learning_rate=2 * _BASE[architecture].learning_rate)
-    linear = PrivateSchedule(max_grad_norm=0.7, weight_decay=0.0, centre=True, max_parameters=4_000)
-    ample, least = (8.0, 3.0) if noise == "shared" else (16.0, 8.0)
-    if epsilon >= ample:
-        return replace(linear, learning_rate=45.0 if noise == "shared" else 25.0, average=0.5)
-    if epsilon >= least:
-        return replace(linear, rounds=10, learning_rate=30.0 if noise == "shared" else 20.0)
-    return replace(linear, rounds=6, learning_rate=40.0)
 
 
 _BLENDING_SHARE = 0.05
@@ -100,7 +71,8 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
     if settings.mechanism is None:
         return settings
     mechanism = replace(settings.mechanism, max_grad_norm=1.0)
-    return replace(settings, centre=False, learning_rate=200.0 / settings.rounds, average=0.0, mechanism=mechanism)
+    rate = 200.0 / settings.rounds
+    return replace(settings, centre=False, cohort_gain=1.0, learning_rate=rate, weight_decay=0.0, mechanism=mechanism)
 
 
 def _both(settings: SimulationSettings) -> SimulationSettings:
@@ -165,7 +137,7 @@ def settings_of(
 def _private(
     base: SimulationSettings, architecture: Architecture, *, epsilon: float, delta: float, noise: Noise, sites: int
 ) -> SimulationSettings:
-    schedule = _schedule(architecture, epsilon, noise)
+    schedule = private_schedule(architecture, epsilon, noise)
     fewest = sites if noise == "shared" else 3
     mechanism = Mechanism(
         max_grad_norm=schedule.max_grad_norm,
@@ -184,8 +156,8 @@ def _private(
         rounds=schedule.rounds,
         learning_rate=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
-        average=schedule.average,
-        centre=schedule.centre,
+        centre=schedule.centred,
+        cohort_gain=schedule.cohort_gain,
         mechanism=mechanism,
     )
 

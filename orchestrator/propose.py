@@ -72,7 +72,9 @@ class StudySettings:
     ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
     or one head per modality ``combination``, which every hospital keeps to itself.
     ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
-    small hospitals is best spent (docs/results.md).
+    small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
+    ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
+    :mod:`orchestrator.private_schedule` knows which values suit which epsilon.
     """
 
     study: str
@@ -93,6 +95,8 @@ class StudySettings:
     max_grad_norm: float = 1.0
     learning_rate: float = 5.0
     weight_decay: float = 1e-3
+    centred: bool = False
+    cohort_gain: float = 1.0
     min_sites: int = 3
     colluders: int = 1
     deadline_seconds: int = 600
@@ -132,6 +136,8 @@ def build_proposal(
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
         classes=_CLASSES[settings.task],
+        centred=settings.centred,
+        cohort_gain=settings.cohort_gain,
         **_FUSIONS[settings.fusion],
     )
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)

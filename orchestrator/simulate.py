@@ -10,28 +10,32 @@ privacy (``mechanism`` None) a site takes full-batch steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from datasites.centring import ROUND
 from datasites.contract import Block, Training
+from datasites.site_training import RecordLoss
 from models.build import build_model, record_loss
-from models.config import MODALITIES, ModelConfig
+from models.centring import centring_loss
+from models.config import MODALITIES, ModelConfig, centring_unit
 from models.linear import LinearFusion
 from models.losses import probabilities
 from models.parameters import assign, blocks, flatten
 from orchestrator import proximity as prox
 from orchestrator.aggregation import ServerOptimizer
 from orchestrator.blending import BlendingRule, BlendingState, observe, scales
-from orchestrator.centring import Centres, centred, centred_sites, released_centres
+from orchestrator.centring import with_centres
 from orchestrator.combination_losses import evaluate_losses
 from orchestrator.evaluation import Metrics, evaluate
 from orchestrator.linear_steps import descend
 from orchestrator.simulated_sites import Records, SimulatedSite
 from orchestrator.weights import bounded
+from privacy.errors import InvalidInput
 from privacy.mechanism import Mechanism
 from privacy.randomness import Randomness
 
@@ -44,8 +48,8 @@ class SimulationSettings:
 
     ``blending`` and ``proximity`` None switch the mechanism off. With blending, validation records are held out
     until ``measure_until`` (a share of the rounds); then the scales are frozen and they train with the others.
-    ``average`` is the share of last rounds whose models are averaged for the result (0: the last model).
-    ``centre`` spends the first round on the feature means instead of a gradient (:mod:`orchestrator.centring`).
+    ``centre`` spends the first round on the feature means instead of a gradient (:mod:`models.centring`), for private
+    rounds of the linear model; its ``cohort_gain`` keeps the bias from taking half of the clipping norm.
     """
 
     rounds: int = 40
@@ -62,8 +66,8 @@ class SimulationSettings:
     proximity: prox.ProximityRule | None = None
     mechanism: Mechanism | None = None
     min_sites: int = 3
-    average: float = 0.0
     centre: bool = False
+    cohort_gain: float = 1.0
 
 
 @dataclass
@@ -81,6 +85,16 @@ class Study:
     proximities: dict[str, float] = field(default_factory=dict)
     published: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    def releases_centres(self, number: int) -> bool:
+        """Return whether round ``number`` releases feature means in place of a gradient."""
+        return self.config.centred and number == ROUND
+
+    def loss(self, number: int) -> RecordLoss:
+        """Return what sites train on in round ``number``."""
+        if not self.releases_centres(number):
+            return record_loss
+        return centring_loss(_unit(self.settings), [b.modality for b in self.exchanged if b.modality is not None])
+
     def holders(self, block: Block) -> list[SimulatedSite]:
         """Return the sites that contribute to ``block``."""
         return [s for s in self.sites if block.modality is None or block.modality in s.modalities]
@@ -88,15 +102,11 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of a simulated study: test scores after every round and at the end, and the final model.
-
-    ``centres`` are to be subtracted from records that the model is used on; empty where nothing was centred.
-    """
+    """The result of a simulated study: test scores after every round and at the end, and the final model."""
 
     curve: tuple[float, ...]
     final: Metrics
     model: nn.Module
-    centres: Centres
     weights: Mapping[str, Mapping[str, float]]
     scales: Mapping[str, float]
 
@@ -120,26 +130,22 @@ def simulate(
 
     Raises:
         Refused: proximity weighting under shared noise.
+        InvalidInput: centring without privacy, or of another model than the linear one.
     """
     if settings.proximity is not None and settings.mechanism is not None:
         prox.refuse_under_shared_noise(settings.mechanism.noise)
-    centres: Centres = released_centres(sites, settings.mechanism, seed=seed) if settings.centre else {}
-    test = centred(test, centres)
-    study = _start(config, centred_sites(sites, centres) if centres else sites, settings, seed)
-    curve = [score(study.model, test, config).auroc] if centres else []
-    tail: list[np.ndarray] = []
+    if settings.centre and settings.mechanism is None:
+        raise InvalidInput("feature means are released under privacy only; expected a mechanism with centre")
+    config = replace(config, centred=settings.centre, cohort_gain=settings.cohort_gain)
+    study = _start(config, sites, settings, seed)
+    curve = []
     weights: dict[str, dict[str, float]] = {}
     factors: dict[str, float] = {}
-    names = [n for n, _ in study.model.named_parameters()]
-    for number in range(1 + len(curve), settings.rounds + 1):
+    for number in range(1, settings.rounds + 1):
         weights, factors = _round(study, number)
-        if number > settings.rounds * (1 - settings.average):
-            tail.append(flatten(study.model, names))
         curve.append(score(study.model, test, config).auroc)
-    if tail:
-        assign(study.model, names, np.mean(tail, axis=0))
     final = score(study.model, test, config)
-    return Outcome(curve=tuple(curve), final=final, model=study.model, centres=centres, weights=weights, scales=factors)
+    return Outcome(curve=tuple(curve), final=final, model=study.model, weights=weights, scales=factors)
 
 
 def predict(model: nn.Module, records: Records) -> np.ndarray:
@@ -197,14 +203,22 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         if settings.proximity is not None and settings.proximity.reads(number):
             _observe_proximity(study, number, updates, means, weights)
     arrays = {n: p.detach().numpy() for n, p in study.model.named_parameters()}
-    scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
-    stepped = study.server.step(arrays, study.exchanged, scaled)
+    if study.releases_centres(number):
+        size = settings.learning_rate * _unit(settings)
+        stepped = with_centres(arrays, study.exchanged, means, size)
+    else:
+        scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
+        stepped = study.server.step(arrays, study.exchanged, scaled)
     for name in stepped:
         assign(study.model, [name], stepped[name].ravel())
     if measuring and settings.blending is not None and number % settings.evaluate_every == 0:
         losses = evaluate_losses(study.model, study.sites, record_loss, settings.mechanism, study.seed, number)
         study.blending = observe(study.blending, losses, settings.blending)
     return weights, factors
+
+
+def _unit(settings: SimulationSettings) -> float:
+    return centring_unit(settings.mechanism.max_grad_norm) if settings.mechanism is not None else 1.0
 
 
 def _factors(study: Study) -> dict[str, float]:
@@ -236,7 +250,7 @@ def _site_update(study: Study, site: SimulatedSite, number: int, measuring: bool
 
 
 def _plain_steps(model: nn.Module, records: Records, settings: SimulationSettings) -> None:
-    if isinstance(model, LinearFusion) and settings.optimizer == "sgd":
+    if isinstance(model, LinearFusion) and settings.optimizer == "sgd" and settings.cohort_gain == 1.0:
         descend(
             model,
             records,
@@ -278,7 +292,7 @@ def _private_steps(study: Study, site: SimulatedSite, records: Records, number: 
     train(
         study.model,
         records,
-        record_loss,
+        study.loss(number),
         mechanism,
         _randomness(study, site, number),
         optimizer=settings.optimizer,
@@ -303,7 +317,7 @@ def _shared_round(study: Study, number: int) -> Vectors:
     total = {b.name: np.zeros(b.length) for b in study.exchanged}
     for site in study.sites:
         stream = _randomness(study, site, number)
-        sums = clipped_gradient_sum(study.model, site.records, record_loss, mechanism, stream)
+        sums = clipped_gradient_sum(study.model, site.records, study.loss(number), mechanism, stream)
         for block in study.exchanged:
             own = np.concatenate([sums[name].ravel() for name in block.parameters])
             total[block.name] += own + stream.child(block.name).gaussian(own.shape, mechanism.share_deviation)

@@ -24,6 +24,7 @@ from models.build import build_model
 from models.config import Architecture
 from models.parameters import from_bytes
 from orchestrator.evaluation import Metrics
+from orchestrator.private_schedule import PLAIN_ROUNDS, with_schedule
 from orchestrator.propose import AGGREGATIONS, Fusion, StudySettings, check_fusion
 from orchestrator.simulate import score
 from orchestrator.simulated_proposal import SimulatedStudy, simulated_study
@@ -47,7 +48,7 @@ class SimulationRequest:
     task: str
     methods: tuple[str, ...]
     architecture: str
-    rounds: int
+    rounds: int | None
     epsilon: float
     delta: float
     noise: str
@@ -56,6 +57,7 @@ class SimulationRequest:
     split: str = "stratified"
     corrupt: str = ""
     synthetic_patients: int = 1500
+    min_sites: int = 3
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in METHODS]
@@ -78,20 +80,22 @@ class SimulationRequest:
 
     def settings(self, method: str, seed: int) -> StudySettings:
         """Return the study that one method and seed propose."""
-        return StudySettings(
+        settings = StudySettings(
             study=f"simulated-{seed}",
             purpose="Simulation.",
             legal_basis="Public or synthetic data.",
             task=cast(Task, self.task),
-            rounds=self.rounds,
+            rounds=PLAIN_ROUNDS,
             epsilon=None if math.isinf(self.epsilon) else self.epsilon,
             delta=self.delta,
             noise=cast(NoiseMode, self.noise),
             architecture=cast(Architecture, self.architecture),
             fusion=cast(Fusion, self.fusion),
             aggregation=method if method in AGGREGATIONS else "fedavg",
+            min_sites=self.min_sites,
             seed=seed,
         )
+        return with_schedule(settings, self.rounds)
 
 
 def run_all(

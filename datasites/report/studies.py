@@ -57,7 +57,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         environment=_environment(proposal) if proposal else (),
         people=_people(request) if request else (),
         parties=_parties(proposal) if proposal else (),
-        mechanism=_mechanism_facts(mechanism) if mechanism else (),
+        mechanism=(*_mechanism_facts(mechanism), *_centring_facts(proposal)) if mechanism else (),
         rounds_planned=study.rounds,
         rounds_charged=len(study.charged_rounds),
         rounds_freed=len(study.freed_rounds),
@@ -198,6 +198,13 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
             )
         )
     return tuple(lines)
+
+
+def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
+    if proposal is None or not proposal.model.centred:
+        return ()
+    what = "releases the inputs' means in a gradient's place: same bound, noise and cost"
+    return (Fact(label="Round 1", value=what),)
 
 
 def _mechanism_facts(m: Mechanism) -> tuple[Fact, ...]:

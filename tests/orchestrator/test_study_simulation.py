@@ -11,6 +11,7 @@ from live_study import LiveStudies
 
 from datasites.own_parameters import newest
 from datasites.synthetic import SyntheticShape, generate
+from orchestrator.private_schedule import with_schedule
 from orchestrator.propose import StudySettings
 from orchestrator.simulated_proposal import simulated_study
 from orchestrator.simulated_sites import make_sites, patients
@@ -48,6 +49,8 @@ STUDIES = {
     "none": replace(SETTINGS, study="none", epsilon=None, aggregation="fedprox", evaluation_share=0.1),
     "blended": replace(SETTINGS, study="blended", rounds=5, epsilon=None, aggregation="dgb+pcw"),
     "weighed": replace(SETTINGS, study="weighed", rounds=4, aggregation="pcw"),
+    "centred": replace(SETTINGS, study="centred", centred=True, cohort_gain=0.5, aggregation="dgb"),
+    "means": with_schedule(replace(SETTINGS, study="means", noise="shared", epsilon=4.0), None),
     "shared": replace(SETTINGS, study="shared", noise="shared", evaluation_share=0.1, aggregation="dgb"),
 }
 
