@@ -67,7 +67,7 @@ def runs() -> Iterator[Run]:
 
 
 def _mlp() -> Iterator[Run]:
-    methods = ("fedavg", "fedavg-auxiliary", "dgb", "dgb+pcw", "dgb+pcw+momentum")
+    methods = ("fedavg-combination", "fedavg", "fedavg-auxiliary", "dgb", "dgb+pcw", "dgb+pcw+momentum")
     for task, share in (("early-late", 1.0), ("I-II", 0.3)):
         yield _run("mlp", f"mlp-{task}", ("--task", task, "--model", "mlp"), methods, share=share)
 

@@ -106,11 +106,13 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
     chosen = method(name)
     federation = "upper-bound" if chosen.arrangement == "upper-bound" else options["federation"]
     sites, test, everyone = federate(options, seed, federation)
+    architecture = architecture_of(chosen, options["model"])
     config = ModelConfig(
-        architecture=architecture_of(chosen, options["model"]),
+        architecture=architecture,
         features=everyone.features,
         cohorts=everyone.cohorts,
         classes=everyone.classes,
+        heads=chosen.heads if architecture == "mlp" else "shared",
     )
     settings = settings_of(
         chosen,

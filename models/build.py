@@ -18,7 +18,7 @@ from models.mlp import FusionNetwork, LateFusionNetwork
 def build_model(config: ModelConfig, *, seed: int) -> nn.Module:
     """Return the model that ``config`` describes, with initial values drawn from ``seed`` alone.
 
-    The linear model starts at zero whatever the seed, and so does every head.
+    The linear model starts at zero whatever the seed.
 
     Raises:
         InvalidModel: an unknown modality or architecture, no feature, or fewer than two classes or one cohort.

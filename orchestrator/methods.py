@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from models.config import Architecture
+from models.config import Architecture, Heads
 from orchestrator.blending import BlendingRule
 from orchestrator.private_schedule import private_schedule
 from orchestrator.proximity import ProximityRule
@@ -36,10 +36,15 @@ _LOSS_TERMS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How the institutions train, and what the orchestrator does with their updates."""
+    """How the institutions train, and what the orchestrator does with their updates.
+
+    ``heads`` is for the paper's network: one per modality combination is how it was published
+    (:mod:`orchestrator.combination_heads`).
+    """
 
     name: str
     arrangement: Arrangement = "federated"
+    heads: Heads = "shared"
     change: Callable[[SimulationSettings, str], SimulationSettings] = lambda settings, _: settings
 
 
@@ -93,6 +98,7 @@ METHODS: Mapping[str, Method] = {
         Method(name="upper-bound", arrangement="upper-bound"),
         Method(name="fedavg-uncentred", change=lambda s, _: _uncentred(s)),
         Method(name="fedavg-auxiliary"),
+        Method(name="fedavg-combination", heads="combination"),
         Method(name="fedavgm", change=_fedavgm),
         Method(name="dgb+pcw+momentum", change=lambda s, _: _momentum(_both(s))),
         Method(name="dgb-published", change=lambda s, _: replace(s, blending=BlendingRule(published=True))),

@@ -30,6 +30,7 @@ from orchestrator import proximity as prox
 from orchestrator.aggregation import ServerOptimizer
 from orchestrator.blending import BlendingRule, BlendingState, observe, scales
 from orchestrator.centring import with_centres
+from orchestrator.combination_heads import head_blocks
 from orchestrator.combination_losses import evaluate_losses
 from orchestrator.evaluation import Metrics, evaluate
 from orchestrator.linear_steps import descend
@@ -81,6 +82,7 @@ class Study:
     model: nn.Module
     exchanged: list[Block]
     server: ServerOptimizer
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blending: BlendingState = field(default_factory=BlendingState)
     proximities: dict[str, float] = field(default_factory=dict)
     published: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -97,7 +99,13 @@ class Study:
 
     def holders(self, block: Block) -> list[SimulatedSite]:
         """Return the sites that contribute to ``block``."""
-        return [s for s in self.sites if block.modality is None or block.modality in s.modalities]
+        return [s for s in self.sites if self.holds(s, block)]
+
+    def holds(self, site: SimulatedSite, block: Block) -> bool:
+        """Return whether ``site`` contributes to ``block``."""
+        if block.name in self.heads:
+            return site.name in self.heads[block.name]
+        return block.modality is None or block.modality in site.modalities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +194,10 @@ def _start(config: ModelConfig, sites: Sequence[SimulatedSite], settings: Simula
     )
     enough = min(settings.min_sites, len(sites))
     study.exchanged = [b for b in found if len(study.holders(b)) >= enough]
+    if config.heads == "combination":
+        made = head_blocks(model, sites)
+        study.heads = {name: holders for name, (_, holders) in made.items()}
+        study.exchanged += [block for block, _ in made.values()]
     return study
 
 
@@ -194,7 +206,8 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
     settings = study.settings
     measuring = settings.blending is not None and number <= settings.measure_until * settings.rounds
     if settings.mechanism is not None and settings.mechanism.noise == "shared":
-        means, weights = _shared_round(study, number), _equal_weights(study)
+        means = _shared_round(study, number)
+        weights = {b.name: {s.name: 1.0 for s in study.sites} for b in study.exchanged}
         factors = _factors(study)
     else:
         updates = {site.name: _site_update(study, site, number, measuring) for site in study.sites}
@@ -245,7 +258,7 @@ def _site_update(study: Study, site: SimulatedSite, number: int, measuring: bool
     return {
         b.name: (after[b.name] - flatten(study.model, b.parameters)) * np.float32(own.get(b.modality or "", 1.0))
         for b in study.exchanged
-        if b.modality is None or b.modality in site.modalities
+        if study.holds(site, b)
     }
 
 
@@ -330,10 +343,6 @@ def _shared_round(study: Study, number: int) -> Vectors:
     return means
 
 
-def _equal_weights(study: Study) -> dict[str, dict[str, float]]:
-    return {b.name: {s.name: 1.0 for s in study.sites} for b in study.exchanged}
-
-
 def _weights(study: Study) -> dict[str, dict[str, float]]:
     rule = study.settings.proximity
     counts = {s.name: float(s.patients) for s in study.sites}
@@ -346,12 +355,9 @@ def _weights(study: Study) -> dict[str, dict[str, float]]:
             continue
         if rule is not None:
             raw = prox.weighted(raw, study.proximities, cohorts, rule)
-        result[block.name] = _bounded(study, raw) if len(raw) >= study.settings.min_sites else raw
+        fewest = study.settings.min_sites
+        result[block.name] = bounded(raw, min_sites=fewest) if len(raw) >= fewest else raw
     return result
-
-
-def _bounded(study: Study, raw: Mapping[str, float]) -> dict[str, float]:
-    return bounded(raw, min_sites=study.settings.min_sites)
 
 
 def _mean(study: Study, block: Block, updates: Mapping[str, Vectors], weights: Mapping[str, float]) -> np.ndarray:

@@ -210,6 +210,8 @@ def _real_sites(cohort: Cohort, label: Mapping[str, int], rest: Sequence[str], m
     made = []
     for code in sorted(c for c, n in sizes.items() if n >= minimum):
         members = [case for case in rest if codes.loc[case] == code]
+        if not members:  # held out as a whole
+            continue
         institution = code
         if "site_name" in cohort.clinical.columns:
             institution = str(cohort.clinical.loc[codes == code, "site_name"].iloc[0])

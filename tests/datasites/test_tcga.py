@@ -75,6 +75,9 @@ def test_the_site_held_out_split_keeps_every_tissue_source_site_on_one_side(tabl
     trained = {source[case] for site in federation.sites for case in site.cases}
     tested = {source[case] for case in federation.test}
     assert tested and not trained & tested
+    real = build("tissue-source-sites", tables, task="early-late", seed=1, split="site-held-out", minimum_cases=2)
+    codes = {site.name.rpartition("-")[2].upper() for site in real.sites}
+    assert codes and not codes & {source[case] for case in real.test}
     with pytest.raises(InvalidInput, match="unknown split"):
         build("tri-modal", tables, task="early-late", seed=1, split="random")
 

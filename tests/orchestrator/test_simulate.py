@@ -127,3 +127,26 @@ def test_pooling_keeps_every_record_with_its_own_modalities(study):
     together = pool(sites)
     assert together.patients == sum(s.patients for s in sites)
     assert together.records["presence"].sum() == sum(s.records["presence"].sum() for s in sites)
+
+
+def test_the_papers_heads_are_averaged_over_the_sites_with_records_of_just_their_combination(study):
+    config, sites, test = study
+    paper = replace(config, architecture="mlp", heads="combination")
+    settings = SimulationSettings(rounds=1, local_steps=1, learning_rate=0.1, weight_decay=0.0)
+    outcome = simulate(paper, sites, test, settings, seed=1)
+    model = build_model(paper, seed=1)
+    for name in (n for n, _ in model.named_parameters() if n.startswith("heads.")):
+        wanted = torch.tensor([float(m in name.split(".")[1].split("+")) for m in ("mrna", "image", "clinical")])
+        holders = [s for s in sites if (s.records["presence"] == wanted).all(dim=1).any()]
+        moved = flatten(outcome.model, [name]) - flatten(model, [name])
+        if not holders:
+            assert not moved.any()
+            continue
+        given = outcome.weights[f"head {name.split('.')[1]}"]
+        assert list(given) == [s.name for s in holders]
+        gradients = [
+            torch.autograd.grad(record_loss(model, s.records).mean(), [model.get_parameter(name)])[0].numpy().ravel()
+            for s in holders
+        ]
+        expected = -0.1 * np.average(gradients, axis=0, weights=[given[s.name] for s in holders])
+        np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=1e-6)
