@@ -44,18 +44,8 @@ def runs() -> Iterator[Run]:
     """Yield every run, the most important first."""
     for task in TASKS:
         yield _run("main", f"tri-modal-{task}", ("--task", task), (*NINE, *EXTRA))
-    for task in TASKS:
-        for position, sites in enumerate(FLIPS):
-            options = ("--task", task, "--corrupt", f"flip:{sites}")
-            yield _run("flips", f"flip-{position + 1}-{task}", options, FLIPPED, share=1.0 if position < 2 else 0.5)
-    for task in TASKS:
-        for noise in ("shared", "local"):
-            for epsilon in EPSILONS:
-                options = ("--task", task, "--epsilon", str(epsilon), "--noise", noise)
-                methods = ("fedavg", "fedavg-uncentred") if epsilon == 8 else ("fedavg",)
-                yield _run("privacy", f"epsilon-{epsilon}-{noise}-{task}", options, methods)
-        options = ("--task", task, "--epsilon", "8", "--noise", "local")
-        yield _run("privacy", f"epsilon-8-methods-{task}", options, ("fedavg", "local", "dgb+pcw", "pooled"), share=0.5)
+    yield from _flips()
+    yield from _privacy()
     for task in TASKS:
         yield _run("main", f"held-out-{task}", ("--task", task, "--split", "site-held-out"), FEW)
         yield _run("main", f"permuted-{task}", ("--task", task, "--corrupt", "permute"), ("fedavg", "dgb+pcw"))
@@ -64,12 +54,49 @@ def runs() -> Iterator[Run]:
     yield from _mlp()
     yield from _federations()
     yield from _heterogeneity()
+    yield from _maps()
+    yield from _held_out()
+
+
+def _flips() -> Iterator[Run]:
+    for task in TASKS:
+        for position, sites in enumerate(FLIPS):
+            options = ("--task", task, "--corrupt", f"flip:{sites}")
+            yield _run("flips", f"flip-{position + 1}-{task}", options, FLIPPED, share=1.0 if position < 2 else 0.5)
+
+
+def _privacy() -> Iterator[Run]:
+    for task in TASKS:
+        for noise in ("shared", "local"):
+            for epsilon in EPSILONS:
+                options = ("--task", task, "--epsilon", str(epsilon), "--noise", noise)
+                methods = ("fedavg", "fedavg-uncentred") if epsilon == 8 else ("fedavg",)
+                yield _run("privacy", f"epsilon-{epsilon}-{noise}-{task}", options, methods)
+        options = ("--task", task, "--epsilon", "8", "--noise", "local")
+        yield _run("privacy", f"epsilon-8-methods-{task}", options, ("fedavg", "local", "dgb+pcw", "pooled"), share=0.5)
 
 
 def _mlp() -> Iterator[Run]:
-    methods = ("fedavg-combination", "fedavg", "fedavg-auxiliary", "dgb", "dgb+pcw", "dgb+pcw+momentum")
+    methods = ("fedavg-combination", "fedavg", "fedavg-auxiliary", "dgb", "dgb+pcw")
     for task, share in (("early-late", 1.0), ("I-II", 0.3)):
         yield _run("mlp", f"mlp-{task}", ("--task", task, "--model", "mlp"), methods, share=share)
+
+
+def _held_out() -> Iterator[Run]:
+    """Yield the same with whole tissue source sites held out, for the tables that have no such run above."""
+    split = ("--split", "site-held-out")
+    for run in (*_flips(), *_privacy(), *_mlp(), *_heterogeneity()):
+        methods = tuple(m for m in run.methods if m in ("fedavg", "dgb+pcw"))
+        if "methods" not in run.name:
+            group, _, rest = run.name.partition("-")
+            share = min(run.share, 0.5 if group != "mlp" else 0.3)
+            yield _run(group, f"held-out-{rest}", (*run.options, *split), methods, share=share)
+
+
+def _maps() -> Iterator[Run]:
+    for task in TASKS:
+        for model in ("convolutional", "mlp"):
+            yield _run("maps", f"{model}-{task}", ("--task", task, "--model", model), ("fedavg", "local"), share=0.3)
 
 
 def _federations() -> Iterator[Run]:
@@ -141,7 +168,7 @@ def measure(run: Run, arguments: argparse.Namespace) -> None:
 
 def slim(report: dict, run: Run) -> dict:
     """Return ``report`` without what no table or plot of its group shows: the JSON is small enough to keep."""
-    dropped = {"main": (), "mlp": ("sites", "combinations"), "privacy": ("curve", "combinations")}
+    dropped = {"main": (), "mlp": ("sites", "combinations"), "privacy": ("curve", "combinations"), "maps": ("curve",)}
     unused = dropped.get(run.group, ("curve", "sites", "combinations"))
     for entry in report["methods"].values():
         for key in unused:

@@ -26,7 +26,7 @@ from scipy.stats import t as student
 
 from datasites.synthetic import generate
 from datasites.tcga.federations import FEDERATIONS, SPLITS, build
-from datasites.tcga.tables import Tables, read_tables
+from datasites.tcga.tables import Images, Tables, read_tables
 from models.config import MODALITIES, ModelConfig
 from models.mlp import combinations
 from orchestrator.methods import DEFAULT_METHODS, architecture_of, method, settings_of
@@ -52,12 +52,15 @@ def main() -> int:
     return 0
 
 
+MODELS = ("linear", "mlp", "mlp-auxiliary", "convolutional")  # the last reads tissue maps, which BRCA alone has
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of cohort tables; synthetic tables when not given")
     parser.add_argument("--federation", choices=FEDERATIONS, default="tri-modal")
     parser.add_argument("--task", choices=("I-II", "early-late", "ordinal"), default="early-late")
-    parser.add_argument("--model", choices=("linear", "mlp", "mlp-auxiliary"), default="linear")
+    parser.add_argument("--model", choices=MODELS, default="linear")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -79,13 +82,13 @@ _DRAW = 100_000  # between the seeds of one split's draws of noise
 
 
 @lru_cache(maxsize=1)
-def tables_of(data: str | None) -> Tables:
-    return read_tables(Path(data)) if data else generate(seed=0)
+def tables_of(data: str | None, images: Images) -> Tables:
+    return read_tables(Path(data), images=images) if data else generate(seed=0)
 
 
 @lru_cache(maxsize=1)
-def patients_of(data: str | None, task: str, cohorts: tuple[str, ...]):
-    return patients(tables_of(data), task, cohorts)
+def patients_of(data: str | None, images: Images, task: str, cohorts: tuple[str, ...]):
+    return patients(tables_of(data, images), task, cohorts)
 
 
 def run_seed(job: tuple[dict, int]) -> dict[str, dict]:
@@ -116,7 +119,7 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
     )
     settings = settings_of(
         chosen,
-        options["model"],
+        architecture,
         rounds=options["rounds"],
         epsilon=options["epsilon"],
         delta=options["delta"],
@@ -136,7 +139,8 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
 
 
 def federate(options: dict, seed: int, federation: str):
-    tables = tables_of(options["data"])
+    images: Images = "tissue-maps" if options["model"] == "convolutional" else "features"
+    tables = tables_of(options["data"], images)
     made = build(
         federation,
         tables,
@@ -146,7 +150,7 @@ def federate(options: dict, seed: int, federation: str):
         alpha=options["alpha"],
         split=options["split"],
     )
-    everyone = patients_of(options["data"], options["task"], made.cohorts)
+    everyone = patients_of(options["data"], images, options["task"], made.cohorts)
     sites, test = make_sites(everyone, made)
     kind, _, names = options["corrupt"].partition(":")
     if kind == "flip":

@@ -69,7 +69,7 @@ def _privacy(axes: Axes, reports: Reports, task: str, plain: dict) -> None:
 
 
 def _flips(reports: Reports) -> str:
-    there = [(n, r) for n, r in reports.items() if n.startswith("flips-")]
+    there = [(n, r) for n, r in reports.items() if n.startswith("flips-flip-")]
     if not there:
         return ""
     figure = Figure(figsize=(8, 0.5 * len(there) + 1.5))

@@ -98,7 +98,7 @@ def combinations(report: dict) -> Table:
 
 
 def flips(reports: Reports) -> list[Table]:
-    return [comparison(r, None) for name, r in reports.items() if name.startswith("flips-")]
+    return [comparison(r, held_out(reports, name)) for name, r in reports.items() if name.startswith("flips-flip-")]
 
 
 def federations(reports: Reports) -> list[Table]:
@@ -113,7 +113,31 @@ def federations(reports: Reports) -> list[Table]:
 
 
 def mlp(reports: Reports) -> list[Table]:
-    return [comparison(r, None) for name, r in reports.items() if name.startswith("mlp-")]
+    return [comparison(r, held_out(reports, name)) for name, r in reports.items() if name.startswith("mlp-mlp-")]
+
+
+def maps(reports: Reports) -> list[Table]:
+    """Return BRCA's tissue maps through the convolutional encoder beside the slide features through the MLP."""
+    made = []
+    for task in TASKS:
+        rows = []
+        for model, images in (("convolutional", "tissue maps (BRCA)"), ("mlp", "slide features (BRCA, LUSC)")):
+            if report := reports.get(f"maps-{model}-{task}"):
+                entry = report["methods"]["fedavg"]
+                cells = [entry["auroc_by_cohort"]["BRCA"], report["methods"]["local"]["auroc_by_cohort"]["BRCA"]]
+                cells += [entry["auroc"], entry["calibration_error"]]
+                rows.append([model, images, *map(with_interval, cells)])
+        if rows:
+            head = ["model", "images", "BRCA, fedavg", "BRCA, local", "mean of cohorts, fedavg", "calibration error"]
+            seeds = reports[f"maps-convolutional-{task}"]["settings"]["seeds"]
+            made.append((f"Tri-modal, {task}, no privacy ({seeds} seeds)", head, rows))
+    return made
+
+
+def held_out(reports: Reports, name: str) -> dict | None:
+    """Return the report of the same run with whole tissue source sites held out, if there is one."""
+    group, _, rest = name.partition("-")
+    return reports.get(f"{group}-held-out-{rest}")
 
 
 def privacy(reports: Reports) -> list[Table]:
@@ -123,18 +147,21 @@ def privacy(reports: Reports) -> list[Table]:
         plain = reports.get(f"main-tri-modal-{task}")
         if plain is None:
             continue
-        rows = [["no privacy", *(with_interval(plain["methods"]["fedavg"]["auroc"]), "-") * 2, *_scores(plain), "-"]]
+        cells = (with_interval(plain["methods"]["fedavg"]["auroc"]), "-", _auroc(reports.get(f"main-held-out-{task}")))
+        rows = [["no privacy", *cells * 2, *_scores(plain), "-"]]
         for epsilon in (16, 8, 4, 2, 1):
             row = [f"epsilon {epsilon}"]
             for noise in ("shared", "local"):
-                row += _against(reports.get(f"privacy-epsilon-{epsilon}-{noise}-{task}"), plain)
+                name = f"privacy-epsilon-{epsilon}-{noise}-{task}"
+                row += [*_against(reports.get(name), plain), _auroc(held_out(reports, name))]
             shared = reports.get(f"privacy-epsilon-{epsilon}-shared-{task}")
             local = reports.get(f"privacy-epsilon-{epsilon}-local-{task}")
             rows.append([*row, *_scores(shared), _scores(local)[0]])
-        head = ["", "shared noise", "paired drop", "local noise", "paired drop"]
+        head = ["", *(h for n in ("shared", "local") for h in (f"{n} noise", "paired drop", "sites held out"))]
         head += ["calibration error (shared)", "balanced accuracy (shared)", "calibration error (local)"]
         tables.append((f"FedAvg by epsilon: tri-modal, {task}, delta 1e-4", head, rows))
-    return tables + [comparison(r, None) for name, r in reports.items() if _is_private_comparison(name)]
+    shown = [name for name in reports if _is_private_comparison(name)]
+    return tables + [comparison(reports[name], held_out(reports, name)) for name in shown]
 
 
 def _is_private_comparison(name: str) -> bool:
@@ -146,6 +173,10 @@ def _scores(report: dict | None) -> list[str]:
         return ["-", "-"]
     entry = report["methods"]["fedavg"]
     return [with_interval(entry["calibration_error"]), with_interval(entry["balanced_accuracy"])]
+
+
+def _auroc(report: dict | None) -> str:
+    return with_interval(report["methods"]["fedavg"]["auroc"]) if report else "-"
 
 
 def _against(report: dict | None, plain: dict) -> list[str]:
@@ -166,13 +197,14 @@ def heterogeneity(reports: Reports) -> list[Table]:
     for kind, levels in kinds.items():
         there = [(level, r) for level in levels if (r := reports.get(f"heterogeneity-{kind}-{level}"))]
         if there:
-            head = ["level", *there[0][1]["methods"], "fedavg: calibration error", "fedavg: worst site"]
+            head = ["level", *there[0][1]["methods"]]
+            head += [f"fedavg: {what}" for what in ("calibration error", "worst site", "sites held out")]
             rows = []
             for level, report in there:
                 entries = report["methods"]
                 cells = [with_interval(entries[n]["auroc"]) for n in entries]
                 fedavg = [with_interval(entries["fedavg"][k]) for k in ("calibration_error", "worst_site")]
-                rows.append([level, *cells, *fedavg])
+                rows.append([level, *cells, *fedavg, _auroc(reports.get(f"heterogeneity-held-out-{kind}-{level}"))])
             made.append((f"{texts[kind]} (early-late, {there[0][1]['settings']['seeds']} seeds)", head, rows))
     return made
 
@@ -187,6 +219,7 @@ SECTIONS: Sequence[tuple[str, Callable[[Reports], list[Table]]]] = (
     ("Flipped labels at two of nine institutions", flips),
     ("Privacy", privacy),
     ("The paper's network", mlp),
+    ("Tissue maps through the convolutional encoder", maps),
     ("Other federations", federations),
     ("Class-based against type-based heterogeneity", heterogeneity),
     ("Permuted labels", null),

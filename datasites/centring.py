@@ -38,12 +38,15 @@ def loss_of(proposal: Proposal, number: int, record_loss: RecordLoss) -> RecordL
 
 
 def length_of_step(proposal: Proposal) -> float:
-    """Return how far a constant gradient of 1 moves a parameter of a site that starts at zero, in the centring round.
-
-    Weight decay and the proximal pull both draw back to zero, the start: step k of n counts (1 - rate pull)^(n - k).
-    """
+    """Return how far a constant gradient of 1 moves a parameter in the centring round of a study."""
     training = proposal.training
-    if proposal.noise == "shared":
-        return training.learning_rate
-    kept = 1.0 - training.learning_rate * (training.weight_decay + training.proximal_mu)
-    return training.learning_rate * sum(kept**k for k in range(proposal.mechanism.steps_per_round))
+    steps = 1 if proposal.noise == "shared" else proposal.mechanism.steps_per_round
+    return length_of(steps, rate=training.learning_rate, pull=training.weight_decay + training.proximal_mu)
+
+
+def length_of(steps: int, *, rate: float, pull: float) -> float:
+    """Return how far ``steps`` of gradient descent along a constant gradient of 1 move a parameter from zero.
+
+    Weight decay and the proximal term both pull back to zero, the start: step k of n counts (1 - rate pull)^(n - k).
+    """
+    return rate * sum((1.0 - rate * pull) ** k for k in range(steps))

@@ -184,11 +184,15 @@ class Proposal:
         if not self.model.centred:
             return
         linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
-        if not (linear and declared and self.training.optimizer == "sgd" and self.rounds > 1):
+        plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
+        if not (linear and declared and plain and self.rounds > 1):
             raise InvalidInput(
-                "the first round of a centred study releases feature means through the linear model's own step; "
-                "expected the linear model, a declarative plan, the optimizer sgd and at least two rounds"
+                "the first round of a centred study releases feature means through the linear model's own step: "
+                "expected that model, a declarative plan, the optimizer sgd, clipping by record and at least two rounds"
             )
+        pull = self.training.learning_rate * (self.training.weight_decay + self.training.proximal_mu)
+        if not pull < 1.0:
+            raise InvalidInput(f"expected learning rate times weight decay and proximal pull below 1, got {pull:g}")
 
     def _check_aggregation(self) -> None:
         way, plain = self.training.aggregation, self.training.server_optimizer == "sgd"
@@ -219,12 +223,12 @@ class Proposal:
     @property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
-        return canonical_hash(dump(self))
+        return canonical_hash(_without_additions(dump(self)))
 
     @property
     def plan_hash(self) -> str:
         """The proposal hash without dates and nonce: the same for an identical re-run."""
-        value = dump(self)
+        value = _without_additions(dump(self))
         for field in ("created", "expires", "nonce"):
             del value[field]
         return canonical_hash(value)
@@ -270,6 +274,15 @@ class Proposal:
     @cached_property
     def _exchanged(self) -> tuple[Block, ...]:
         return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
+
+
+_ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
+"""Fields of the model that came later: not hashed at their default, so that what was approved keeps its name."""
+
+
+def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: v for name, v in proposal["model"].items() if name not in _ADDED or v != _ADDED[name]}
+    return {**proposal, "model": kept}
 
 
 @dataclass(frozen=True, kw_only=True)

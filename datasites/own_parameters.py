@@ -30,7 +30,8 @@ def own_names(proposal: Proposal, names: Iterable[str]) -> list[str]:
     if proposal.noise == "shared":
         return []
     sent = {name for block in proposal.exchanged_blocks() for name in block.parameters}
-    return [name for name in names if name not in sent and not name.startswith(CENTRES)]
+    public = CENTRES if proposal.model.centred else "/"  # no parameter's name has a slash
+    return [name for name in names if name not in sent and not name.startswith(public)]
 
 
 def shapes(proposal: Proposal, model: bytes) -> dict[str, tuple[int, ...]]:

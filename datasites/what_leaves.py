@@ -321,7 +321,8 @@ _TAIL = """
   crashes, or one that is slow, is seen only where it changes the number of slots. With `round_seconds` above
   `time_seconds` plus the time of one encryption every worker, also one that hangs until it is ended, takes one slot.
 * A failed worker's update is noise around zero, its released numbers as well. Whoever may read the released numbers
-  may guess from a histogram whose bins sum to nothing; two failures end the study at the site, and that is visible.
+  may guess from a histogram whose bins sum to nothing, and whoever has the model of a centred study from feature means
+  that are too small; two failures end the study at the site, and that is visible.
 * Approvals, refusals and restarts happen when people and machines do them. They depend on no record.
 """
 

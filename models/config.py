@@ -57,7 +57,7 @@ class ModelConfig:
     heads: Heads = "shared"
     missing_tokens: bool = False
     modality_dropout: float = 0.0
-    auxiliary: float = 0.5
+    auxiliary: float = 2.0
     side: int = 64
     centred: bool = False
     cohort_gain: float = 1.0

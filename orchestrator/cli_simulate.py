@@ -33,7 +33,11 @@ def simulate(
     fusion: Annotated[str, typer.Option(help="Of an MLP: shared head, or tokens for what is missing.")] = "shared",
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Rounds of training; without, as many as suit model, epsilon and noise."),
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Rounds of plain training; without, a schedule (rounds, rate, centring) that suits the noise.",
+        ),
     ] = None,
     epsilon: Annotated[float, typer.Option(help="Worst case per patient; inf: no privacy.")] = 8.0,
     delta: Annotated[float, typer.Option(min=1e-12, max=0.1, help="Delta of that epsilon.")] = 1e-4,

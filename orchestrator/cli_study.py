@@ -24,7 +24,11 @@ HomeOption = Annotated[
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study.")]
 RoundsOption = Annotated[
     int | None,
-    typer.Option(min=1, max=1000, help="Rounds of training; without, as many as suit the model, epsilon and noise."),
+    typer.Option(
+        min=1,
+        max=1000,
+        help="Rounds of plain training; without, a schedule (rounds, rate, centring) that suits the noise.",
+    ),
 ]
 NoiseOption = Annotated[str, typer.Option(help="local (every hospital its own) or shared (small hospitals).")]
 TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal.")]

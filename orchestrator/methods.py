@@ -11,7 +11,7 @@ from models.config import Architecture, Heads
 from orchestrator.blending import BlendingRule
 from orchestrator.private_schedule import private_schedule
 from orchestrator.proximity import ProximityRule
-from orchestrator.simulate import SimulationSettings
+from orchestrator.simulation_settings import SimulationSettings
 from privacy.errors import InvalidInput
 from privacy.mechanism import LossRelease, Mechanism
 
@@ -20,8 +20,8 @@ Noise = Literal["local", "shared"]
 
 _BASE: Mapping[str, SimulationSettings] = {
     "linear": SimulationSettings(learning_rate=3.0, local_steps=8),
-    "mlp": SimulationSettings(learning_rate=0.05),
-    "mlp-auxiliary": SimulationSettings(learning_rate=0.05),
+    "mlp": SimulationSettings(learning_rate=0.1),
+    "mlp-auxiliary": SimulationSettings(learning_rate=0.05, weight_decay=0.1),
     "convolutional": SimulationSettings(learning_rate=0.05),
 }
 _FEDADAM_RATE = {"linear": 0.05}
@@ -173,15 +173,14 @@ def _with_charged_losses(settings: SimulationSettings, epsilon: float, delta: fl
     mechanism = settings.mechanism
     if mechanism is None or settings.blending is None:
         return settings
-    last = max(2 * settings.evaluate_every, int(settings.measure_until * settings.rounds))
-    times = last // settings.evaluate_every
+    times = settings.last_measured // settings.evaluate_every
     once = replace(mechanism, noise="local", min_sites=3, rounds=1).calibrate(epsilon, delta).noise_multiplier
     losses = LossRelease(
         every_rounds=settings.evaluate_every,
         bound=2.0,
         noise_multiplier=once * math.sqrt(times / _BLENDING_SHARE),
         terms=_LOSS_TERMS,
-        last_round=last,
+        last_round=settings.last_measured,
     )
     return replace(settings, mechanism=replace(mechanism, losses=losses).calibrate(epsilon, delta))
 

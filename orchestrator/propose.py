@@ -281,10 +281,10 @@ def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offe
         return None
     if not 0 < settings.blending_share < 1:
         raise InvalidInput(f"expected a blending_share above 0 and below 1, got {settings.blending_share:g}")
-    every = 2 if settings.rounds >= _FEW_ROUNDS else 1
+    every = 2 if settings.rounds >= _FEW_ROUNDS or settings.centred else 1  # round 1 of a centred study trains nothing
     last = min(settings.rounds, max(2 * every, int(_MEASURED * settings.rounds)))
     times = last // every
-    losses = 2 if settings.architecture == "mlp-auxiliary" else 1
+    losses = 1 + 2 * ModelConfig.auxiliary if settings.architecture == "mlp-auxiliary" else 1
     return LossRelease(
         every_rounds=every,
         bound=_LOSS_BOUND * losses * (_CLASSES[settings.task] - 1),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from datasites.centring import ROUND as CENTRING_ROUND
 from datasites.contract import (
     Commitments,
     Proposal,
@@ -61,7 +62,6 @@ class StudyRunner:
     ) -> None:
         signed, _, _ = store.study(study)
         self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
-        self._signed_proposal = signed
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
         self.waits = Waiting()
         self.intake = Intake(self.proposal, store)
@@ -81,6 +81,7 @@ class StudyRunner:
             self._store.set_state(name, "running")
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
+                self._require_centres(number)
                 await self._round(number)
             self._store.set_state(name, "finished")
             self._journal.append("study-finished", {"study": name, "rounds": self.proposal.rounds})
@@ -90,6 +91,11 @@ class StudyRunner:
             self._journal.append("study-paused", {"study": name, "reason": str(error)})
         finally:
             await self.intake.close()
+
+    def _require_centres(self, number: int) -> None:
+        first = self._store.document(self.proposal.study, CENTRING_ROUND, "checkpoint") or {}
+        if number > CENTRING_ROUND and self.proposal.model.centred and first.get("lost"):
+            raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
 
     async def _approvals(self) -> None:
         expected = {p.name for p in self.proposal.participants}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,53 +22,26 @@ from datasites.contract import Block, Training
 from datasites.site_training import RecordLoss
 from models.build import build_model, record_loss
 from models.centring import centring_loss
-from models.config import MODALITIES, ModelConfig, centring_unit
+from models.config import MODALITIES, ModelConfig
 from models.linear import LinearFusion
 from models.losses import probabilities
 from models.parameters import assign, blocks, flatten
 from orchestrator import proximity as prox
 from orchestrator.aggregation import ServerOptimizer
-from orchestrator.blending import BlendingRule, BlendingState, observe, scales
+from orchestrator.blending import BlendingState, observe, scales
 from orchestrator.centring import with_centres
 from orchestrator.combination_heads import head_blocks
 from orchestrator.combination_losses import evaluate_losses
 from orchestrator.evaluation import Metrics, evaluate
 from orchestrator.linear_steps import descend
 from orchestrator.simulated_sites import Records, SimulatedSite
+from orchestrator.simulation_settings import SimulationSettings
 from orchestrator.weights import bounded
 from privacy.errors import InvalidInput
 from privacy.mechanism import Mechanism
 from privacy.randomness import Randomness
 
 Vectors = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulationSettings:
-    """What a simulated study does; the names are those of :class:`datasites.contract.Training`.
-
-    ``blending`` and ``proximity`` None switch the mechanism off. With blending, validation records are held out
-    until ``measure_until`` (a share of the rounds); then the scales are frozen and they train with the others.
-    ``centre`` spends the first round on the feature means instead of a gradient (:mod:`models.centring`), for private
-    rounds of the linear model; its ``cohort_gain`` keeps the bias from taking half of the clipping norm.
-    """
-
-    rounds: int = 40
-    local_steps: int = 5
-    learning_rate: float = 5.0
-    weight_decay: float = 1e-3
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    server_optimizer: Literal["sgd", "adam", "momentum"] = "sgd"
-    server_learning_rate: float = 1.0
-    proximal_mu: float = 0.0
-    blending: BlendingRule | None = None
-    evaluate_every: int = 2
-    measure_until: float = 0.4
-    proximity: prox.ProximityRule | None = None
-    mechanism: Mechanism | None = None
-    min_sites: int = 3
-    centre: bool = False
-    cohort_gain: float = 1.0
 
 
 @dataclass
@@ -95,7 +68,9 @@ class Study:
         """Return what sites train on in round ``number``."""
         if not self.releases_centres(number):
             return record_loss
-        return centring_loss(_unit(self.settings), [b.modality for b in self.exchanged if b.modality is not None])
+        return centring_loss(
+            self.settings.centring_unit, [b.modality for b in self.exchanged if b.modality is not None]
+        )
 
     def holders(self, block: Block) -> list[SimulatedSite]:
         """Return the sites that contribute to ``block``."""
@@ -204,7 +179,7 @@ def _start(config: ModelConfig, sites: Sequence[SimulatedSite], settings: Simula
 def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """One round: train at every site, weigh, average per block, step; then observe for the next round."""
     settings = study.settings
-    measuring = settings.blending is not None and number <= settings.measure_until * settings.rounds
+    measuring = settings.blending is not None and number <= settings.last_measured
     if settings.mechanism is not None and settings.mechanism.noise == "shared":
         means = _shared_round(study, number)
         weights = {b.name: {s.name: 1.0 for s in study.sites} for b in study.exchanged}
@@ -217,8 +192,7 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
             _observe_proximity(study, number, updates, means, weights)
     arrays = {n: p.detach().numpy() for n, p in study.model.named_parameters()}
     if study.releases_centres(number):
-        size = settings.learning_rate * _unit(settings)
-        stepped = with_centres(arrays, study.exchanged, means, size)
+        stepped = with_centres(arrays, study.exchanged, means, settings.centring_length)
     else:
         scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
         stepped = study.server.step(arrays, study.exchanged, scaled)
@@ -228,10 +202,6 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         losses = evaluate_losses(study.model, study.sites, record_loss, settings.mechanism, study.seed, number)
         study.blending = observe(study.blending, losses, settings.blending)
     return weights, factors
-
-
-def _unit(settings: SimulationSettings) -> float:
-    return centring_unit(settings.mechanism.max_grad_norm) if settings.mechanism is not None else 1.0
 
 
 def _factors(study: Study) -> dict[str, float]:

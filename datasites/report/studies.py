@@ -203,7 +203,7 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
 def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
     if proposal is None or not proposal.model.centred:
         return ()
-    what = "releases the inputs' means in a gradient's place: same bound, noise and cost"
+    what = "asked for the inputs' averages in a gradient's place: same bound, noise and cost"
     return (Fact(label="Round 1", value=what),)
 
 

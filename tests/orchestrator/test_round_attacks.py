@@ -20,6 +20,7 @@ from forgery import Forger, probing, transparent, with_coefficient
 
 from datasites.contract import Attestation, BlockShape, Commitments, Proposal, WorkItem, dump, parse, seal
 from datasites.http import SignedClient
+from models.config import ModelConfig
 from privacy import pads
 from privacy.errors import TesseraError
 from privacy.identity import Identity
@@ -253,6 +254,22 @@ def test_a_pad_that_does_not_open_costs_one_round_and_its_sender_its_place(conso
     assert [c["round"] for c in closed if c["study"] == proposal.study] == [1, 2]
     again = bad.upload(bad.envelope(bad.ciphertexts()))
     assert again.status_code == 403
+
+
+def test_a_centred_study_whose_first_round_is_lost_pauses_and_a_resume_does_not_get_it_past(
+    consortium: Consortium,
+) -> None:
+    """Trained without the means that round 1 releases, its schedule would be worse than none."""
+    centred = ModelConfig(architecture="linear", features={"mrna": 1}, cohorts=("LUSC",), classes=2, centred=True)
+    proposal = consortium.propose("no-means", length=LENGTH, rounds=3, model=centred)
+    bad = forger(consortium, 1, proposal)
+    assert bad.commit(bad.ciphertexts(), pad="0" * pads.SEALED_HEX).status_code == 200
+    with consortium.working(0, 1, 2, 3):
+        for _ in range(2):
+            status = consortium.wait(proposal.study, "paused")
+            assert "feature means, was lost; propose the study again" in status["reason"]
+            assert [c["sites"] for c in status["checkpoints"]] == [[]]
+            consortium.client.post_json(f"/studies/{proposal.study}/resume", {})
 
 
 def test_the_keyholder_reads_no_sum_whose_list_is_not_attested_and_never_a_second_one(consortium: Consortium) -> None:

@@ -16,8 +16,9 @@ from models.parameters import flatten
 from orchestrator import simulate as module
 from orchestrator.blending import BlendingRule
 from orchestrator.proximity import ProximityRule
-from orchestrator.simulate import SimulationSettings, simulate
+from orchestrator.simulate import simulate
 from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
+from orchestrator.simulation_settings import SimulationSettings
 from privacy.errors import Refused
 from privacy.mechanism import Mechanism
 
