@@ -49,10 +49,13 @@ def written(tmp_path):
         "pooled": entry(0.66, 0.0, 9),
         "fedavgm": entry(0.66, 0.0, 12),
     }
-    private = report({"fedavg": entry(0.65, 0.0, 20, -0.012)}, epsilon=8.0, noise="shared")
+    seen = {"sites": {"brca-1": value(0.605), "lihc-1": value(0.62)}}
+    private = report({"fedavg": entry(0.65, 0.0, 20, -0.012) | seen}, epsilon=8.0, noise="shared")
+    apart = report({"fedavg": entry(0.577, 0.0, None)}, epsilon=8.0, noise="shared", split="site-held-out")
     for name, content in {
         "main-tri-modal-early-late": report(methods),
         "privacy-epsilon-8-shared-early-late": private,
+        "privacy-held-out-epsilon-8-shared-early-late": apart,
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "results.md").write_text(PROSE)
@@ -75,5 +78,8 @@ def test_tables_replace_what_stood_between_the_marks_and_targets_are_judged(writ
     assert rows["early-late: dgb+pcw - fedavg, lower bound above -.005"].endswith("| **no** |")
     drop = "early-late: epsilon 8, shared noise, within 0.01 of no privacy"
     assert rows[drop].endswith("-0.0120 ± 0.0000 | **no** |")
-    assert rows["early-late: the same, hospital by hospital (means)"].endswith("above 1 of 2, not brca-1 | **no** |")
+    assert rows["early-late: the same, hospital by hospital (means)"].endswith(
+        "above 1 of 2, not brca-1 (0.605 against 0.610) | **no** |"
+    )
+    assert text.count("| 0.577 ± 0.004 |") == 2  # with sites held out: by epsilon, and beside the comparison
     assert page.count("<svg") == 2
