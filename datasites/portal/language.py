@@ -47,6 +47,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         f"update of the model, with noise, encrypted.",
         f"Only the sum of at least {proposal.min_sites} hospitals is ever decrypted, by {proposal.keyholder.name} of "
         f"{proposal.keyholder.institution}, who never receives a single hospital's update.",
+        *_first_round(proposal),
         _noise_sentence(proposal),
     ]
     if cost is not None:
@@ -72,6 +73,15 @@ def _so_far(cost: CostPreview) -> str:
     if cost.reserved:
         return f"{before} so far; when every approved study has run, this one included, it is"
     return f"{before} or promised to other studies so far; after the study it would be"
+
+
+def _first_round(proposal: Proposal) -> tuple[str, ...]:
+    if not proposal.model.centred:
+        return ()
+    return (
+        "The first round sends averages instead: of each value the model reads, over the patients of all hospitals "
+        "together, under the same noise, encryption and cost. They stay readable in the model.",
+    )
 
 
 def _noise_sentence(proposal: Proposal) -> str:

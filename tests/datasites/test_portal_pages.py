@@ -82,6 +82,16 @@ def test_a_request_page_says_it_in_plain_words_and_shows_the_code(portal, desk, 
     assert "<b>bold" not in page
 
 
+def test_a_request_page_says_that_the_first_round_releases_averages(portal, desk, new_proposal):
+    plain = new_proposal()
+    centred = replace(plain, model=replace(plain.model, centred=True), nonce="1" * 32)
+    sign_in(portal)
+    for proposal, said in ((plain, False), (centred, True)):
+        page = portal.get(f"/requests/{desk.submit(proposal)}").text
+        assert ("The first round sends averages instead" in page) == said
+        assert ("round 1 trains nothing" in page) == said
+
+
 def test_two_people_approve_and_one_revokes_with_forms(new_desk, new_context, new_proposal):
     desk = new_desk("[review]\nrequired_reviewers = 2")
     proposal_hash = desk.submit(new_proposal())

@@ -115,6 +115,14 @@ def play(story: Story, proposal: Any, *, rounds: int, failed: int = 0) -> None:
         journal.append("attested", {**where, "heads": heads})
 
 
+def test_the_report_says_what_the_first_round_of_a_centred_study_was_asked_for(story: Story, new_proposal, now) -> None:
+    plain = new_proposal(study="means")
+    approved(story, dataclasses.replace(plain, model=dataclasses.replace(plain.model, centred=True)), now)
+    facts = {f.label: f.value for f in story.build().studies[-1].mechanism}
+    assert "averages in a gradient's place" in facts["Round 1"]
+    assert "Round 1" not in {f.label for f in story.build().studies[0].mechanism}
+
+
 def test_the_report_tells_the_whole_story(story: Story) -> None:
     report = story.build()
     assert report.summary.tone == "good" and "kept" in report.summary.verdict
