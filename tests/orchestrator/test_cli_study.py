@@ -13,7 +13,7 @@ from consortium import Consortium
 from datasites.accounts import AccountStore
 from datasites.home import Config, Home
 from datasites.lifecycle import announce, bind
-from orchestrator import cli
+from orchestrator import cli, cli_study
 from orchestrator.study_run import result_folder, wait
 from privacy.errors import TesseraError
 
@@ -157,3 +157,15 @@ def test_serving_somebody_who_is_not_expected_says_who_is(run, tmp_path):
     assert code == 2
     assert "hospital-a, hospital-b, hospital-c" in err
     assert not (tmp_path / "h").exists()
+
+
+@pytest.mark.parametrize(("options", "rounds", "centred"), [([], 12, True), (["--rounds", "12"], 12, False)])
+def test_rounds_that_nobody_named_come_with_the_schedule_that_suits_the_noise(
+    run, home, monkeypatch, options, rounds, centred
+):
+    sent = []
+    monkeypatch.setattr(
+        cli_study, "_propose", lambda _, settings, *__: sent.append(settings) or {"proposal_hash": "0" * 64}
+    )
+    assert run("propose", "new", "--home", home, *options)[0] == 0
+    assert (sent[0].rounds, sent[0].centred, sent[0].noise) == (rounds, centred, "shared")
