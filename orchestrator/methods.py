@@ -73,11 +73,20 @@ def _fedavgm(settings: SimulationSettings, architecture: str) -> SimulationSetti
 
 def _uncentred(settings: SimulationSettings) -> SimulationSettings:
     """Return the private schedule that was best without centring (without privacy nothing is centred anyway)."""
-    if settings.mechanism is None:
+    before = settings.mechanism
+    if before is None:
         return settings
-    mechanism = replace(settings.mechanism, max_grad_norm=1.0)
-    rate = 200.0 / settings.rounds
-    return replace(settings, centre=False, cohort_gain=1.0, learning_rate=rate, weight_decay=0.0, mechanism=mechanism)
+    rounds = 20 if before.noise == "shared" else 10
+    mechanism = replace(before, rounds=rounds, max_grad_norm=1.0).calibrate(before.epsilon(), before.target_delta)
+    return replace(
+        settings,
+        rounds=rounds,
+        learning_rate=200.0 / rounds,
+        weight_decay=0.0,
+        centre=False,
+        cohort_gain=1.0,
+        mechanism=mechanism,
+    )
 
 
 def _both(settings: SimulationSettings) -> SimulationSettings:

@@ -76,3 +76,10 @@ def test_the_benchmark_names_what_it_does_not_know():
     assert ended.returncode == 2
     assert "unknown method 'magic'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [("local", 10), ("shared", 20)])
+def test_without_centring_the_schedule_that_suits_it_costs_the_same(noise, rounds):
+    chosen = settings_of(method("fedavg-uncentred"), "linear", epsilon=8.0, noise=noise, **GIVEN)
+    assert (chosen.rounds, chosen.mechanism.rounds, chosen.centre, chosen.cohort_gain) == (rounds, rounds, False, 1.0)
+    assert chosen.mechanism.epsilon() == pytest.approx(8.0, abs=0.03)
