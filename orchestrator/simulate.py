@@ -113,12 +113,14 @@ def simulate(
 
     Raises:
         Refused: proximity weighting under shared noise.
-        InvalidInput: centring without privacy, or of another model than the linear one.
+        InvalidInput: centring without privacy, or of another model than the linear one; heads per combination with it.
     """
     if settings.proximity is not None and settings.mechanism is not None:
         prox.refuse_under_shared_noise(settings.mechanism.noise)
     if settings.centre and settings.mechanism is None:
         raise InvalidInput("feature means are released under privacy only; expected a mechanism with centre")
+    if config.heads == "combination" and settings.mechanism is not None:
+        raise InvalidInput("heads of single institutions are averaged for comparison without privacy only")
     config = replace(config, centred=settings.centre, cohort_gain=settings.cohort_gain)
     study = _start(config, sites, settings, seed)
     curve = []

@@ -52,7 +52,7 @@ class SimulationSettings:
     @property
     def centring_length(self) -> float:
         """How far the round that releases means moves a weight per unit of a scaled mean input."""
-        local = self.mechanism is not None and self.mechanism.noise == "local"
-        steps = self.mechanism.steps_per_round if local and self.mechanism is not None else 1
+        mechanism = self.mechanism
+        steps = mechanism.steps_per_round if mechanism is not None and mechanism.noise == "local" else 1
         pull = self.weight_decay + self.proximal_mu
         return self.centring_unit * length_of(steps, rate=self.learning_rate, pull=pull)

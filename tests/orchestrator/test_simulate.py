@@ -19,7 +19,7 @@ from orchestrator.proximity import ProximityRule
 from orchestrator.simulate import simulate
 from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
 from orchestrator.simulation_settings import SimulationSettings
-from privacy.errors import Refused
+from privacy.errors import InvalidInput, Refused
 from privacy.mechanism import Mechanism
 
 torch.set_num_threads(1)
@@ -135,6 +135,8 @@ def test_the_papers_heads_are_averaged_over_the_sites_with_records_of_just_their
     paper = replace(config, architecture="mlp", heads="combination")
     settings = SimulationSettings(rounds=1, local_steps=1, learning_rate=0.1, weight_decay=0.0)
     outcome = simulate(paper, sites, test, settings, seed=1)
+    with pytest.raises(InvalidInput, match="without privacy only"):
+        simulate(paper, sites, test, replace(settings, mechanism=mechanism()), seed=1)
     model = build_model(paper, seed=1)
     for name in (n for n, _ in model.named_parameters() if n.startswith("heads.")):
         wanted = torch.tensor([float(m in name.split(".")[1].split("+")) for m in ("mrna", "image", "clinical")])
