@@ -45,7 +45,9 @@ def _pair(reports: Reports, pattern: str, draw: Callable[[Axes, Reports, str, di
 def _curves(axes: Axes, _: Reports, __: str, report: dict) -> None:
     for name, entry in report["methods"].items():
         if "curve" in entry and (name in SHOWN or report["settings"]["model"] != "linear"):
-            axes.plot(range(1, len(entry["curve"]) + 1), entry["curve"], label=name)
+            style = "--" if name == "dgb" else "-"  # often under dgb+pcw
+            axes.plot(range(1, len(entry["curve"]) + 1), entry["curve"], style, label=name)
+    axes.set_ylim(bottom=report["methods"]["fedavg"]["auroc"]["mean"] - 0.06)
     axes.axhline(report["methods"]["fedavg"]["auroc"]["mean"], color="0.6", linewidth=0.8, linestyle=":")
     axes.set_xlabel("round")
 
@@ -81,7 +83,8 @@ def _flips(reports: Reports) -> str:
         axes.errorbar(means, places, xerr=halves, fmt="o", capsize=3, label=name)
     axes.set_yticks(range(len(there)), [f"{r['settings']['corrupt']}, {r['settings']['task']}" for _, r in there])
     axes.axvline(0, color="0.4", linewidth=0.8)
-    axes.axvline(0.02, color="0.6", linewidth=0.8, linestyle=":")
+    axes.axvline(0.02, color="0.6", linewidth=0.8, linestyle=":", label="target")
+    axes.invert_yaxis()
     axes.set_xlabel("AUROC minus FedAvg's, paired")
     axes.legend(fontsize="x-small")
     return _svg(figure)
@@ -99,10 +102,12 @@ def _heterogeneity(reports: Reports) -> str:
     figure = Figure(figsize=(5.5 * len(there), 4))
     axes = figure.subplots(1, len(there), squeeze=False, sharey=True)
     for place, (kind, found) in zip(axes[0], there.items(), strict=True):
-        for name in found[0][1]["methods"]:
+        place.set_title(f"{kind}-based")
+        for order, name in enumerate(found[0][1]["methods"]):
             values = [r["methods"][name]["auroc"] for _, r in found]
             means, halves = [v["mean"] for v in values], [v["half_width"] for v in values]
-            place.errorbar(range(len(found)), means, halves, marker="o", capsize=3, label=name)
+            places = [i + 0.07 * (order - 1.5) for i in range(len(found))]
+            place.errorbar(places, means, halves, marker="o", capsize=3, label=name)
         place.set_xticks(range(len(found)), [level for level, _ in found])
         place.set_xlabel("Dirichlet alpha of the stage mix" if kind == "class" else "modalities by institution")
         place.set_ylabel("AUROC, mean over cohorts")

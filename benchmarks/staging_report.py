@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from staging_figures import figures
-from staging_targets import paired, targets, with_interval
+from staging_targets import interval, paired, targets, with_interval
 
 Reports = Mapping[str, dict]
 Table = tuple[str, list[str], list[list[str]]]
@@ -130,7 +130,7 @@ def maps(reports: Reports) -> list[Table]:
         if rows:
             head = ["model", "images", "BRCA, fedavg", "BRCA, local", "mean of cohorts, fedavg", "calibration error"]
             seeds = reports[f"maps-convolutional-{task}"]["settings"]["seeds"]
-            made.append((f"Tri-modal, {task}, no privacy ({seeds} seeds)", head, rows))
+            made.append((f"All modalities everywhere, {task}, no privacy ({seeds} seeds)", head, rows))
     return made
 
 
@@ -147,7 +147,10 @@ def privacy(reports: Reports) -> list[Table]:
         plain = reports.get(f"main-tri-modal-{task}")
         if plain is None:
             continue
-        cells = (with_interval(plain["methods"]["fedavg"]["auroc"]), "-", _auroc(reports.get(f"main-held-out-{task}")))
+        apart = [r for n, r in reports.items() if n.startswith("privacy-held-out") and n.endswith(task)]
+        seeds = min((r["settings"]["seeds"] for r in apart), default=0)
+        cells = (with_interval(plain["methods"]["fedavg"]["auroc"]), "-")
+        cells += (_first(reports.get(f"main-held-out-{task}"), seeds),)
         rows = [["no privacy", *cells * 2, *_scores(plain), "-"]]
         for epsilon in (16, 8, 4, 2, 1):
             row = [f"epsilon {epsilon}"]
@@ -157,9 +160,10 @@ def privacy(reports: Reports) -> list[Table]:
             shared = reports.get(f"privacy-epsilon-{epsilon}-shared-{task}")
             local = reports.get(f"privacy-epsilon-{epsilon}-local-{task}")
             rows.append([*row, *_scores(shared), _scores(local)[0]])
-        head = ["", *(h for n in ("shared", "local") for h in (f"{n} noise", "paired drop", "sites held out"))]
+        head = ["", *(h for n in ("shared", "local") for h in (f"{n} noise", "minus no privacy", "sites held out"))]
         head += ["calibration error (shared)", "balanced accuracy (shared)", "calibration error (local)"]
-        tables.append((f"FedAvg by epsilon: tri-modal, {task}, delta 1e-4", head, rows))
+        text = f"FedAvg by epsilon: tri-modal, {task}, delta 1e-4 ({plain['settings']['seeds']} seeds"
+        tables.append((f"{text}, {seeds} where sites are held out)", head, rows))
     shown = [name for name in reports if _is_private_comparison(name)]
     return tables + [comparison(reports[name], held_out(reports, name)) for name in shown]
 
@@ -177,6 +181,13 @@ def _scores(report: dict | None) -> list[str]:
 
 def _auroc(report: dict | None) -> str:
     return with_interval(report["methods"]["fedavg"]["auroc"]) if report else "-"
+
+
+def _first(report: dict | None, seeds: int) -> str:
+    """Return FedAvg's AUROC over the first ``seeds`` seeds, to stand beside runs of as many."""
+    if report is None or seeds < 2:
+        return "-"
+    return with_interval(interval(report["methods"]["fedavg"]["auroc_by_seed"][:seeds]))
 
 
 def _against(report: dict | None, plain: dict) -> list[str]:
@@ -234,9 +245,10 @@ def markdown(table: Table) -> str:
 
 def page(found: Sequence[tuple[str, list[Table]]], pictures: Mapping[str, str]) -> str:
     style = (
-        "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#1b1b1b}"
+        "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:105em;padding:0 1em;color:#1b1b1b}"
         "table{border-collapse:collapse;font-size:13px;margin:.5em 0 1.5em}th{text-align:left}"
-        "td,th{padding:.25em .7em;border-bottom:1px solid #ccc}svg{max-width:100%;height:auto}h3{margin-top:2em}"
+        "td,th{padding:.25em .6em;border-bottom:1px solid #ccc}"
+        "td{white-space:nowrap}td:first-child{white-space:normal}svg{max-width:100%;height:auto}h3{margin-top:2em}"
     )
     parts = ["<h1>Staging results</h1><p>Exact metrics on held-out patients of public data, outside the protocol."]
     parts.append(" How they were made and what is missed: docs/results.md.</p>")
@@ -246,10 +258,15 @@ def page(found: Sequence[tuple[str, list[Table]]], pictures: Mapping[str, str]) 
     return f"<!doctype html><meta charset=utf-8><title>Staging results</title><style>{style}</style>{''.join(parts)}\n"
 
 
+def _cell(text: str) -> str:
+    whole = html.escape(text.strip("*"))
+    return f"<b>{whole}</b>" if text.startswith("**") else whole
+
+
 def _table(table: Table) -> str:
     caption, head, rows = table
     names = "".join(f"<th>{html.escape(n)}</th>" for n in head)
-    cells = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    cells = "".join("<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in rows)
     return f"<h3>{html.escape(caption)}</h3><table><tr>{names}</tr>{cells}</table>"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.stats import t as student
@@ -21,11 +21,15 @@ def with_interval(value: Interval) -> str:
 def paired(report: dict, name: str, other: dict, other_name: str) -> dict[str, float]:
     """Return the mean difference over the seeds that two reports share, and the half-width of its 95 % interval."""
     first, last = _by_seed(report, name), _by_seed(other, other_name)
-    values = np.array([first[s] - last[s] for s in sorted(first.keys() & last.keys())])
-    if len(values) < 2:
-        return {"mean": math.nan, "half_width": math.nan}
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return {"mean": float(values.mean()), "half_width": float(half)}
+    values = [first[s] - last[s] for s in sorted(first.keys() & last.keys())]
+    return interval(values) if len(values) > 1 else {"mean": math.nan, "half_width": math.nan}
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of at least two values and the half-width of its 95 % interval (Student's t)."""
+    array = np.array(values, dtype=float)
+    half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
+    return {"mean": float(array.mean()), "half_width": float(half)}
 
 
 def _by_seed(report: dict, name: str) -> dict[int, float]:
@@ -94,7 +98,7 @@ def _private(task: str, reports: Reports) -> list[list[str]]:
         if report is None or plain is None:
             continue
         drop = paired(report, "fedavg", plain, "fedavg")
-        asked = f"{task}: epsilon 8, {noise} noise, within {allowed:g} of no privacy"
+        asked = f"{task}: epsilon 8, {noise} noise, mean within {allowed:g} of no privacy"
         rows.append([asked, *_row(drop, drop["mean"] >= -allowed)])
         if noise == "shared":
             gain = paired(report, "fedavg", plain, "local")
@@ -104,17 +108,23 @@ def _private(task: str, reports: Reports) -> list[list[str]]:
                     *_row(gain, _low(gain) > 0),
                 ]
             )
-            rows.append(_every_hospital(task, report, plain))
+            rows.append(_every_hospital(f"{task}: the same, hospital by hospital (means)", report, plain))
+        else:
+            asked = f"{task}: epsilon 8, local noise, hospital by hospital (means; not asked)"
+            rows.append(_every_hospital(asked, report, plain, asked_for=False))
+    if plain is not None:
+        asked = f"{task}: no privacy, hospital by hospital (means; not asked)"
+        rows.append(_every_hospital(asked, plain, plain, asked_for=False))
     return rows
 
 
-def _every_hospital(task: str, report: dict, plain: dict) -> list[str]:
-    """Compare each hospital's own model with the private federated one: same patients, same modalities."""
-    private = {s: v["mean"] for s, v in report["methods"]["fedavg"]["sites"].items()}
-    alone = {s: v["mean"] for s, v in plain["methods"]["local"]["sites"].items()}
-    below = [f"{s} ({private[s]:.3f} against {v:.3f})" for s, v in alone.items() if private[s] <= v]
+def _every_hospital(asked: str, report: dict, plain: dict, *, asked_for: bool = True) -> list[str]:
+    """Compare each hospital's own model, without privacy, with the federated one: same patients, same modalities."""
+    together = {s: v["mean"] for s, v in report["methods"]["fedavg"].get("sites", {}).items()}
+    alone = {s: v["mean"] for s, v in plain["methods"]["local"]["sites"].items() if s in together}
+    below = [f"{s} ({together[s]:.3f} against {v:.3f})" for s, v in alone.items() if together[s] <= v]
     text = f"above {len(alone) - len(below)} of {len(alone)}" + (f", not {', '.join(below)}" if below else "")
-    return [f"{task}: the same, hospital by hospital (means)", text, _met(not below)]
+    return [asked, text, _met(not below) if asked_for else "-"]
 
 
 def _row(value: Interval, met: bool) -> list[str]:

@@ -22,7 +22,7 @@ _BASE: Mapping[str, SimulationSettings] = {
     "linear": SimulationSettings(learning_rate=3.0, local_steps=8),
     "mlp": SimulationSettings(learning_rate=0.1),
     "mlp-auxiliary": SimulationSettings(learning_rate=0.05, weight_decay=0.1),
-    "convolutional": SimulationSettings(learning_rate=0.05),
+    "convolutional": SimulationSettings(learning_rate=0.1),
 }
 _FEDADAM_RATE = {"linear": 0.05}
 _MOMENTUM_RATE = 1 / 0.3
@@ -144,7 +144,8 @@ def settings_of(
     """
     base = replace(_BASE[architecture], rounds=rounds)
     if math.isfinite(epsilon):
-        base = _private(base, architecture, epsilon=epsilon, delta=delta, noise=noise, sites=sites)
+        places = 1 if chosen.arrangement == "pooled" else sites
+        base = _private(base, architecture, epsilon=epsilon, delta=delta, noise=noise, sites=places)
     changed = chosen.change(base, architecture)
     return _with_charged_losses(changed, epsilon, delta)
 
@@ -152,7 +153,7 @@ def settings_of(
 def _private(
     base: SimulationSettings, architecture: Architecture, *, epsilon: float, delta: float, noise: Noise, sites: int
 ) -> SimulationSettings:
-    schedule = private_schedule(architecture, epsilon, noise)
+    schedule = private_schedule(architecture, epsilon, noise if sites > 1 else "shared")  # one place, one noise
     fewest = sites if noise == "shared" else 3
     mechanism = Mechanism(
         max_grad_norm=schedule.max_grad_norm,

@@ -76,7 +76,7 @@ def test_tables_replace_what_stood_between_the_marks_and_targets_are_judged(writ
     assert rows["early-late: fedavg - local at least .03, above 0"].endswith("0.0500 ± 0.0000 | yes |")
     assert rows["early-late: half of FedAvg's 30 rounds to its final AUROC"].endswith("fedavgm 12 | yes |")
     assert rows["early-late: dgb+pcw - fedavg, lower bound above -.005"].endswith("| **no** |")
-    drop = "early-late: epsilon 8, shared noise, within 0.01 of no privacy"
+    drop = "early-late: epsilon 8, shared noise, mean within 0.01 of no privacy"
     assert rows[drop].endswith("-0.0120 ± 0.0000 | **no** |")
     assert rows["early-late: the same, hospital by hospital (means)"].endswith(
         "above 1 of 2, not brca-1 (0.605 against 0.610) | **no** |"
