@@ -1,6 +1,6 @@
 """Run every benchmark behind docs/results.md and write its tables and plots: one command.
 
-    python benchmarks/results.py --data ../shared/data/tcga                      # everything: about 40 minutes, 2 cores
+    python benchmarks/results.py --data ../shared/data/tcga                      # everything: about 80 minutes, 2 cores
     python benchmarks/results.py --data ../shared/data/tcga --only privacy       # one group
     python benchmarks/results.py --report                                        # only tables and plots, from the JSON
 

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 
 from datasites.synthetic import generate
 from datasites.tcga.federations import FEDERATIONS, SPLITS, build
 from datasites.tcga.tables import Images, Tables, read_tables
 from models.config import MODALITIES, ModelConfig
 from models.mlp import combinations
+from orchestrator.evaluation import interval
 from orchestrator.methods import DEFAULT_METHODS, architecture_of, method, settings_of
 from orchestrator.simulate import modality_mask, score, simulate
 from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
@@ -212,15 +212,15 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
     methods = {}
     for name in arguments.methods:
         runs = [r[name] for r in results]
-        entry: dict = {key: interval([run[key] for run in runs]) for key in SCORES}
+        entry: dict = {key: rounded([run[key] for run in runs]) for key in SCORES}
         entry["auroc_by_seed"] = [round(float(run["auroc"]), 4) for run in runs]
         entry["auroc_by_cohort"] = by_key(runs, "auroc_by_cohort")
         for key in ("sites", "combinations"):
             if key in runs[0]:
                 entry[key] = by_key(runs, key)
-        entry["worst_site"] = interval([min(run["sites"].values()) for run in runs])
-        entry["site_spread"] = interval([float(np.std(list(run["sites"].values()))) for run in runs])
-        entry[f"auroc_minus_{reference}"] = interval(
+        entry["worst_site"] = rounded([min(run["sites"].values()) for run in runs])
+        entry["site_spread"] = rounded([float(np.std(list(run["sites"].values()))) for run in runs])
+        entry[f"auroc_minus_{reference}"] = rounded(
             [run["auroc"] - r[reference]["auroc"] for run, r in zip(runs, results, strict=True)]
         )
         if "curve" in runs[0]:
@@ -240,17 +240,13 @@ SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
 
 def by_key(runs: list[dict], key: str) -> dict[str, dict[str, float]]:
     names = [n for n in runs[0][key] if all(n in run[key] for run in runs)]
-    return {n: interval([run[key][n] for run in runs]) for n in names}
+    return {n: rounded([run[key][n] for run in runs]) for n in names}
 
 
-def interval(values: list[float]) -> dict[str, float]:
-    """Return the mean and the half-width of its 95 % interval over seeds."""
-    array = np.array(values, dtype=float)
-    array = array[np.isfinite(array)]
-    if len(array) < 2:
-        return {"mean": float(array.mean()) if len(array) else math.nan, "half_width": 0.0}
-    half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
-    return {"mean": round(float(array.mean()), 4), "half_width": round(float(half), 4)}
+def rounded(values: list[float]) -> dict[str, float]:
+    """Return mean and half-width over the seeds that have a value."""
+    finite = [v for v in values if math.isfinite(v)]
+    return {name: round(value, 4) for name, value in interval(finite).items()}
 
 
 def mean(values: list[float]) -> float:

@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.evaluation import interval
+
 sys.path.insert(0, str(Path(__file__).parent))
 from staging_figures import figures
-from staging_targets import interval, paired, targets, with_interval
+from staging_targets import paired, targets, with_interval
 
 Reports = Mapping[str, dict]
 Table = tuple[str, list[str], list[list[str]]]

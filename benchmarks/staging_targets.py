@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
-from scipy.stats import t as student
+from orchestrator.evaluation import interval
 
 Reports = Mapping[str, dict]
 Interval = Mapping[str, float]
@@ -23,13 +22,6 @@ def paired(report: dict, name: str, other: dict, other_name: str) -> dict[str, f
     first, last = _by_seed(report, name), _by_seed(other, other_name)
     values = [first[s] - last[s] for s in sorted(first.keys() & last.keys())]
     return interval(values) if len(values) > 1 else {"mean": math.nan, "half_width": math.nan}
-
-
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """Return the mean of at least two values and the half-width of its 95 % interval (Student's t)."""
-    array = np.array(values, dtype=float)
-    half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
-    return {"mean": float(array.mean()), "half_width": float(half)}
 
 
 def _by_seed(report: dict, name: str) -> dict[int, float]:

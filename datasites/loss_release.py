@@ -7,21 +7,17 @@ site's own combination, as METHOD.md's blending wants them; a record that lacks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from datasites.released_numbers import terms_of
+from models.batch import Batch, RecordLoss
 from models.config import MODALITIES
 from privacy.mechanism import LossRelease
 from privacy.randomness import Randomness
 from privacy.releases import loss_sums
-
-Batch = Mapping[str, Tensor]
-RecordLoss = Callable[[nn.Module, Batch], Tensor]
 
 
 def released_losses(

@@ -16,7 +16,6 @@ from safetensors.numpy import load, save
 
 from datasites.contract import Proposal
 from datasites.files import write_atomically
-from models.config import CENTRES
 
 PREFIX = "own/"
 """Stands before an own parameter's name in a worker's result, where blocks have their plain names."""
@@ -30,8 +29,7 @@ def own_names(proposal: Proposal, names: Iterable[str]) -> list[str]:
     if proposal.noise == "shared":
         return []
     sent = {name for block in proposal.exchanged_blocks() for name in block.parameters}
-    public = CENTRES if proposal.model.centred else "/"  # no parameter's name has a slash
-    return [name for name in names if name not in sent and not name.startswith(public)]
+    return [name for name in names if name not in sent and not proposal.model.is_centre(name)]
 
 
 def shapes(proposal: Proposal, model: bytes) -> dict[str, tuple[int, ...]]:

@@ -6,17 +6,14 @@ DP-SGD bounds what one record can do only if each record's gradient is its own. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
 
+from models.batch import Batch, RecordLoss
 from privacy.bookkeeping import check_model
 from privacy.coverage import check_coverage
 from privacy.errors import TesseraError
 
-Batch = Mapping[str, Tensor]
-RecordLoss = Callable[[nn.Module, Batch], Tensor]
 _RECORDS = 6
 _TOLERANCE = 1e-4
 

@@ -6,6 +6,7 @@ training. What comes out carries its noise already; under shared noise it carrie
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -13,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datasites.centring import loss_of, releases_centres
+from datasites.centring import centring_loss_of, releases_centres
 from datasites.contract import Proposal, RoundPlan
 from datasites.loss_release import released_losses
 from datasites.own_parameters import PREFIX, own_names
 from datasites.released_numbers import training_share, validates
 from datasites.score_release import released_scores
 from datasites.shared_encoding import share_integers
-from models.parameters import assign, flatten
+from models.batch import RecordLoss
+from models.parameters import flatten
 from privacy import dp_sgd
 from privacy.randomness import Randomness
 
-RecordLoss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 Inputs = Mapping[str, Tensor]
 Vectors = dict[str, np.ndarray]
 
@@ -52,18 +53,15 @@ def train_round(
         randomness: :func:`datasites.round_randomness.worker_stream` of the round.
     """
     releases = _releases(proposal, plan, site, model, record_loss, training, validation, randomness)
-    record_loss = loss_of(proposal, plan.round, record_loss)
+    if releases_centres(proposal.model, plan.round):
+        record_loss = centring_loss_of(proposal.mechanism, proposal.exchanged_blocks())
+        model = copy.deepcopy(model)  # what moves are means, not weights: nothing of it is kept here
     if proposal.noise == "shared":
         return _shares(proposal, site, model, record_loss, training, randomness), releases
     blocks = proposal.blocks_of(site)
-    everything = [name for name, _ in model.named_parameters()]
-    start = flatten(model, everything)
     before = {block.name: flatten(model, block.parameters) for block in blocks}
     _train(proposal, plan, site, model, record_loss, training, randomness)
-    updates = {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}
-    if releases_centres(proposal, plan.round):
-        assign(model, everything, start)  # what moved were means, not weights: nothing of it is kept here
-    return updates, releases
+    return {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}, releases
 
 
 def own_parameters(proposal: Proposal, model: nn.Module) -> Vectors:

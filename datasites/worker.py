@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -28,12 +27,11 @@ from datasites.released_numbers import VALIDATION
 from datasites.round_randomness import worker_stream
 from datasites.site_training import own_parameters, split_records, train_round
 from datasites.worker_protocol import RESULT_NAME, WorkerJob
-from models.batch import to_tensors
+from models.batch import RecordLoss, to_tensors
 from models.config import MODALITIES, ModelConfig
 from models.parameters import from_bytes
 from privacy.errors import InvalidInput
 
-RecordLoss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 METADATA = "tessera"
 
 

@@ -14,16 +14,18 @@ label          int64 [B]                   stage class, 0 is the earliest
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.config import MODALITIES
 
 Batch = Mapping[str, Tensor]
+RecordLoss = Callable[[nn.Module, Batch], Tensor]
+"""The loss of every record of a batch under a model, float32 [B]; no record's depends on another's."""
 
 
 def to_tensors(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:

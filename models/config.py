@@ -62,6 +62,10 @@ class ModelConfig:
     centred: bool = False
     cohort_gain: float = 1.0
 
+    def is_centre(self, parameter: str) -> bool:
+        """Return whether ``parameter`` is a public feature mean, which the server writes and nobody trains."""
+        return self.centred and parameter.startswith(CENTRES)
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities this model takes, in the order of :data:`MODALITIES`."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.config import CENTRES, ModelConfig
+from models.config import ModelConfig
 from models.errors import InvalidModel
 
 BlockTuple = tuple[str, str | None, list[str], int]
@@ -24,7 +24,7 @@ def blocks(model: nn.Module, config: ModelConfig) -> list[BlockTuple]:
     Heads per combination are in no block: most belong to one institution, so they stay at their site. Nor are centres:
     the server writes them.
     """
-    sizes = {name: p.numel() for name, p in model.named_parameters() if not name.startswith(CENTRES)}
+    sizes = {name: p.numel() for name, p in model.named_parameters() if not config.is_centre(name)}
     found: list[BlockTuple] = []
     for modality in config.modalities:
         names = [n for n in sizes if _belongs(n, modality) and not is_local(n, config)]

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from safetensors.numpy import load, save
 
-from datasites.centring import length_of_step, releases_centres
+from datasites.centring import centre_size, releases_centres
 from datasites.contract import Block, Proposal, RoundPlan, Training
 from datasites.shared_encoding import block_gradient
 from datasites.step_scales import restoring_gain
-from models.config import centring_unit
 from orchestrator.centring import with_centres
 from privacy.errors import InvalidInput
 from privacy.quantise import dequantise
@@ -136,8 +135,10 @@ def next_model(
 ) -> Arrays:
     """Return the model after a round, from the decrypted integers of ``sites`` (in the order of their names)."""
     updates = mean_updates(proposal, plan, model, totals, sites)
-    if releases_centres(proposal, plan.round):
-        size = length_of_step(proposal) * centring_unit(proposal.mechanism.max_grad_norm)
+    if releases_centres(proposal.model, plan.round):
+        training = proposal.training
+        pull = training.weight_decay + training.proximal_mu
+        size = centre_size(proposal.mechanism, rate=training.learning_rate, pull=pull)
         return with_centres(model, proposal.exchanged_blocks(), updates, size)
     return optimizer.step(model, proposal.exchanged_blocks(), updates)
 

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from privacy.errors import InvalidInput
 
 Losses = Mapping[str, float]
+_MEASURED = 0.4  # of the rounds
 _HIDDEN = 2.0  # standard deviations
 
 
@@ -70,6 +71,11 @@ class BlendingState:
 
     last: Evaluation | None = None
     log_ratio: Mapping[str, float] = field(default_factory=dict)
+
+
+def last_observed(rounds: int, every: int) -> int:
+    """Return the last round whose losses are observed, every ``every`` rounds: early ones, and at least two."""
+    return max(2 * every, int(_MEASURED * rounds))
 
 
 def observe(state: BlendingState, evaluation: Evaluation, rule: BlendingRule) -> BlendingState:

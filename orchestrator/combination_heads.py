@@ -19,14 +19,14 @@ from orchestrator.simulated_sites import SimulatedSite
 _HEADS = "heads."
 
 
-def head_blocks(model: nn.Module, sites: Sequence[SimulatedSite]) -> dict[str, tuple[Block, tuple[str, ...]]]:
+def head_blocks(model: nn.Module, sites: Sequence[SimulatedSite]) -> list[tuple[Block, tuple[str, ...]]]:
     """Return a block for every head that somebody trains, with the sites that have records of just its combination.
 
     Args:
         model: with one head per combination.
         sites: the institutions; a record counts with the modalities that its site contributes.
     """
-    found = {}
+    found = []
     for name, parameter in model.named_parameters():
         if not name.startswith(_HEADS):
             continue
@@ -35,5 +35,5 @@ def head_blocks(model: nn.Module, sites: Sequence[SimulatedSite]) -> dict[str, t
         holders = tuple(s.name for s in sites if bool((s.records["presence"] == wanted).all(dim=1).any()))
         if holders:
             block = Block(name=f"head {combination}", modality=None, length=parameter.numel(), parameters=(name,))
-            found[block.name] = (block, holders)
+            found.append((block, holders))
     return found

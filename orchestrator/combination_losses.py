@@ -5,18 +5,18 @@ In a study these are noised sums from the ledger (``Mechanism.losses``); the sim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.batch import RecordLoss
 from models.config import MODALITIES
 from orchestrator.blending import Evaluation
 from orchestrator.simulated_sites import Records, SimulatedSite
 from privacy.mechanism import Mechanism
 
-RecordLoss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 BOUND = 3.0
 """Largest loss a record adds where no mechanism sets another bound, in nats."""
 

@@ -7,12 +7,14 @@ outside the protocol; a study on private records releases noised histograms inst
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 from privacy.errors import InvalidInput
 
@@ -20,6 +22,15 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 CALIBRATION_BINS = 10
 _TINY = 1e-7
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean and the half-width of its 95 % interval (Student's t): 0 for one value, NaN mean for none."""
+    array = np.array(values, dtype=float)
+    if len(array) < 2:
+        return {"mean": float(array.mean()) if len(array) else math.nan, "half_width": 0.0}
+    half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
+    return {"mean": float(array.mean()), "half_width": float(half)}
 
 
 @dataclass(frozen=True, kw_only=True)

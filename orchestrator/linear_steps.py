@@ -21,7 +21,7 @@ def descend(
     """Take ``steps`` of gradient descent on the mean loss of ``records``, in place.
 
     Args:
-        model: without class weights.
+        model: without class weights and centres.
         records: a batch, see :mod:`models.batch`; at least one record.
         steps: at least 1.
         learning_rate: above 0.
@@ -29,7 +29,7 @@ def descend(
         proximal_mu: pull towards where the steps began.
     """
     held = {m: MODALITIES.index(m) for m in model.branches if bool(records["presence"][:, MODALITIES.index(m)].any())}
-    indicator = cohort_indicator(records, model.cohorts)  # [B, cohorts]
+    indicator = cohort_indicator(records, model.cohorts) * model.cohort_gain  # [B, cohorts]
     outputs = model.cohort.weight.shape[0]
     later = (records["label"][:, None] > torch.arange(outputs)).to(torch.float32)  # [B, classes - 1]
     with torch.no_grad():

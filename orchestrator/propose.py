@@ -28,6 +28,7 @@ from datasites.contract import (
 from datasites.environment import current_environment
 from datasites.released_numbers import VALIDATION, terms_of
 from models.config import MODALITIES, Architecture, ModelConfig
+from orchestrator.blending import last_observed
 from orchestrator.proximity import refuse_under_shared_noise
 from privacy.encryption_parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
@@ -44,7 +45,7 @@ _FUSIONS: Mapping[str, Mapping[str, Any]] = {
     "combination": {"heads": "combination"},
 }
 AGGREGATIONS = ("fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw")
-_FEW_ROUNDS, _MEASURED = 10, 0.4
+_FEW_ROUNDS = 10
 _LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
 _CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
 
@@ -282,7 +283,7 @@ def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offe
     if not 0 < settings.blending_share < 1:
         raise InvalidInput(f"expected a blending_share above 0 and below 1, got {settings.blending_share:g}")
     every = 2 if settings.rounds >= _FEW_ROUNDS or settings.centred else 1  # round 1 of a centred study trains nothing
-    last = min(settings.rounds, max(2 * every, int(_MEASURED * settings.rounds)))
+    last = min(settings.rounds, last_observed(settings.rounds, every))
     times = last // every
     losses = 1 + 2 * ModelConfig.auxiliary if settings.architecture == "mlp-auxiliary" else 1
     return LossRelease(

@@ -93,8 +93,8 @@ class StudyRunner:
             await self.intake.close()
 
     def _require_centres(self, number: int) -> None:
-        first = self._store.document(self.proposal.study, CENTRING_ROUND, "checkpoint") or {}
-        if number > CENTRING_ROUND and self.proposal.model.centred and first.get("lost"):
+        after = number > CENTRING_ROUND and self.proposal.model.centred
+        if after and (self._store.document(self.proposal.study, CENTRING_ROUND, "checkpoint") or {}).get("lost"):
             raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
 
     async def _approvals(self) -> None:

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasites.centring import ROUND
+from datasites.centring import centre_size, centring_loss_of, releases_centres
 from datasites.contract import Block, Training
-from datasites.site_training import RecordLoss
+from models.batch import RecordLoss
 from models.build import build_model, record_loss
-from models.centring import centring_loss
 from models.config import MODALITIES, ModelConfig
 from models.linear import LinearFusion
 from models.losses import probabilities
@@ -55,22 +54,10 @@ class Study:
     model: nn.Module
     exchanged: list[Block]
     server: ServerOptimizer
-    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    heads: dict[str, tuple[str, ...]] = field(default_factory=dict)
     blending: BlendingState = field(default_factory=BlendingState)
     proximities: dict[str, float] = field(default_factory=dict)
     published: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def releases_centres(self, number: int) -> bool:
-        """Return whether round ``number`` releases feature means in place of a gradient."""
-        return self.config.centred and number == ROUND
-
-    def loss(self, number: int) -> RecordLoss:
-        """Return what sites train on in round ``number``."""
-        if not self.releases_centres(number):
-            return record_loss
-        return centring_loss(
-            self.settings.centring_unit, [b.modality for b in self.exchanged if b.modality is not None]
-        )
 
     def holders(self, block: Block) -> list[SimulatedSite]:
         """Return the sites that contribute to ``block``."""
@@ -172,9 +159,9 @@ def _start(config: ModelConfig, sites: Sequence[SimulatedSite], settings: Simula
     enough = min(settings.min_sites, len(sites))
     study.exchanged = [b for b in found if len(study.holders(b)) >= enough]
     if config.heads == "combination":
-        made = head_blocks(model, sites)
-        study.heads = {name: holders for name, (_, holders) in made.items()}
-        study.exchanged += [block for block, _ in made.values()]
+        for block, holders in head_blocks(model, sites):
+            study.heads[block.name] = holders
+            study.exchanged.append(block)
     return study
 
 
@@ -193,8 +180,10 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         if settings.proximity is not None and settings.proximity.reads(number):
             _observe_proximity(study, number, updates, means, weights)
     arrays = {n: p.detach().numpy() for n, p in study.model.named_parameters()}
-    if study.releases_centres(number):
-        stepped = with_centres(arrays, study.exchanged, means, settings.centring_length)
+    if settings.mechanism is not None and releases_centres(study.config, number):
+        pull = settings.weight_decay + settings.proximal_mu
+        size = centre_size(settings.mechanism, rate=settings.learning_rate, pull=pull)
+        stepped = with_centres(arrays, study.exchanged, means, size)
     else:
         scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
         stepped = study.server.step(arrays, study.exchanged, scaled)
@@ -235,7 +224,7 @@ def _site_update(study: Study, site: SimulatedSite, number: int, measuring: bool
 
 
 def _plain_steps(model: nn.Module, records: Records, settings: SimulationSettings) -> None:
-    if isinstance(model, LinearFusion) and settings.optimizer == "sgd" and settings.cohort_gain == 1.0:
+    if isinstance(model, LinearFusion) and settings.optimizer == "sgd":
         descend(
             model,
             records,
@@ -277,7 +266,7 @@ def _private_steps(study: Study, site: SimulatedSite, records: Records, number: 
     train(
         study.model,
         records,
-        study.loss(number),
+        _loss(study, mechanism, number),
         mechanism,
         _randomness(study, site, number),
         optimizer=settings.optimizer,
@@ -286,6 +275,11 @@ def _private_steps(study: Study, site: SimulatedSite, records: Records, number: 
         expected_records=len(records["label"]),
         proximal_mu=settings.proximal_mu,
     )
+
+
+def _loss(study: Study, mechanism: Mechanism, number: int) -> RecordLoss:
+    centring = releases_centres(study.config, number)
+    return centring_loss_of(mechanism, study.exchanged) if centring else record_loss
 
 
 def _randomness(study: Study, site: SimulatedSite, number: int) -> Randomness:
@@ -300,9 +294,10 @@ def _shared_round(study: Study, number: int) -> Vectors:
     if mechanism is None:
         return {}
     total = {b.name: np.zeros(b.length) for b in study.exchanged}
+    loss = _loss(study, mechanism, number)
     for site in study.sites:
         stream = _randomness(study, site, number)
-        sums = clipped_gradient_sum(study.model, site.records, study.loss(number), mechanism, stream)
+        sums = clipped_gradient_sum(study.model, site.records, loss, mechanism, stream)
         for block in study.exchanged:
             own = np.concatenate([sums[name].ravel() for name in block.parameters])
             total[block.name] += own + stream.child(block.name).gaussian(own.shape, mechanism.share_deviation)

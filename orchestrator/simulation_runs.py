@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 
 from datasites.contract import NoiseMode, Participant, Task
 from datasites.synthetic import DEFAULT_SHAPE, generate
@@ -23,7 +22,7 @@ from datasites.tcga.tables import Images, Tables, read_tables
 from models.build import build_model
 from models.config import Architecture
 from models.parameters import from_bytes
-from orchestrator.evaluation import Metrics
+from orchestrator.evaluation import Metrics, interval
 from orchestrator.private_schedule import PLAIN_ROUNDS, with_schedule
 from orchestrator.propose import AGGREGATIONS, Fusion, StudySettings, check_fusion
 from orchestrator.simulate import score
@@ -153,7 +152,11 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return mean and half-width of the 95 % interval (Student's t over seeds) of every method's scores."""
     methods = list(dict.fromkeys(r["method"] for r in results))
     names = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
-    return {m: {name: _interval([r[name] for r in results if r["method"] == m]) for name in names} for m in methods}
+    return {m: {name: _rounded([r[name] for r in results if r["method"] == m]) for name in names} for m in methods}
+
+
+def _rounded(values: Sequence[float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in interval(values).items()}
 
 
 def _together(study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None) -> dict[str, Any]:
@@ -259,11 +262,3 @@ def _tables(data: Path | None, synthetic_patients: int, images: Images) -> Table
 @lru_cache(maxsize=1)
 def _patients(data: Path | None, synthetic_patients: int, images: Images, task: str, cohorts: tuple[str, ...]) -> Any:
     return patients(_tables(data, synthetic_patients, images), task, cohorts)
-
-
-def _interval(values: Sequence[float]) -> dict[str, float]:
-    array = np.array(values, dtype=float)
-    half = 0.0
-    if len(array) > 1:
-        half = float(student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
-    return {"mean": round(float(array.mean()), 4), "half_width": round(half, 4)}

@@ -79,8 +79,8 @@ def _first_round(proposal: Proposal) -> tuple[str, ...]:
     if not proposal.model.centred:
         return ()
     return (
-        "The first round sends averages instead: of each value the model reads, over the patients of all hospitals "
-        "together, under the same noise, encryption and cost. They stay readable in the model.",
+        "The first round sends averages instead: of each value the hospitals exchange, over the patients of those that "
+        "hold it, under the same noise, encryption and cost. They stay readable in the model.",
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasites.centring import first_training_round, length_of_step, releases_centres
+from datasites.centring import centre_size, first_training_round, releases_centres
 from datasites.contract import Proposal, dump, parse
 from datasites.site_training import own_parameters, train_round
 from datasites.synthetic import SyntheticShape, generate
@@ -190,10 +190,10 @@ def test_centres_travel_with_the_model_and_are_no_block_of_their_own(tables):
 def test_a_dry_run_tries_a_round_that_trains(tables):
     made = study(tables)
     assert trial_plan(made.proposal).round == 2 == first_training_round(made.proposal)
-    assert [releases_centres(made.proposal, n) for n in (1, 2, 3)] == [True, False, False]
+    assert [releases_centres(made.proposal.model, n) for n in (1, 2, 3)] == [True, False, False]
     plain = study(tables, replace(SETTINGS, centred=False)).proposal
     assert trial_plan(plain).round == 1
-    assert not releases_centres(plain, 1)
+    assert not releases_centres(plain.model, 1)
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,10 @@ def test_a_pull_that_undoes_a_step_is_refused(tables):
 
 def test_the_length_of_a_step_counts_decay_and_pull(tables):
     proposal = study(tables, replace(SETTINGS, steps_per_round=3, weight_decay=0.02, learning_rate=5.0)).proposal
-    assert length_of_step(proposal) == pytest.approx(5.0 * (1 + 0.9 + 0.81))
-    assert length_of_step(replace(proposal, noise="local")) == length_of_step(proposal)
+    training, unit = proposal.training, centring_unit(proposal.mechanism.max_grad_norm)
+    how = {"rate": training.learning_rate, "pull": training.weight_decay + training.proximal_mu}
+    assert centre_size(proposal.mechanism, **how) == pytest.approx(unit * 5.0 * (1 + 0.9 + 0.81))
+    assert centre_size(replace(proposal.mechanism, noise="shared", steps_per_round=1), **how) == unit * 5.0
 
 
 @pytest.mark.parametrize("noise", ["local", "shared"])
