@@ -52,9 +52,9 @@ from chaos_faults import FAULTS, Adversary
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from datasites.contract import Proposal
-from orchestrator.propose import Offer, StudySettings
-from orchestrator.submit import offers_of, scientist, submit
+from datasites.study.proposal import Proposal
+from orchestrator.studies.propose import Offer, StudySettings
+from orchestrator.studies.submit import offers_of, scientist, submit
 from privacy.errors import TesseraError
 
 KINDS = ((False, "fedavg"), (True, "fedavg"), (True, "dgb+pcw"))

@@ -21,9 +21,9 @@ import numpy as np
 from chaos_consortium import KEYHOLDER, ORCHESTRATOR, ChaosConsortium
 from safetensors.numpy import load
 
-from datasites.contract import Proposal
-from privacy.ledger_costs import study_cost
-from privacy.verification import verify_folder
+from datasites.study.proposal import Proposal
+from privacy.ledger.costs import study_cost
+from privacy.ledger.verification import verify_folder
 
 Round = tuple[str, int]
 
@@ -164,7 +164,15 @@ class Checks:
         """Run ``tessera verify`` on a folder, with everybody else's as peers."""
         roles = self._consortium.roles
         peers = [part for p in roles if p != name for part in ("--peers", str(roles[p].home.folder))]
-        command = [sys.executable, "-m", "orchestrator.cli", "verify", str(roles[name].home.folder), *peers, "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "orchestrator.cli.main",
+            "verify",
+            str(roles[name].home.folder),
+            *peers,
+            "--json",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             self.findings.chains.add(f"{name}: {(done.stdout + done.stderr).strip()[-500:]}")

@@ -26,12 +26,11 @@ import httpx
 import psutil
 from proxy import Link, Network
 
-from datasites.accounts import AccountStore
-from datasites.home import Config, Home
-from datasites.http import SignedClient
-from datasites.roster import Roster
-from orchestrator.demo_data import prepare
-from orchestrator.processes import address
+from datasites.node.home import Config, Home, address
+from datasites.node.http import SignedClient
+from datasites.node.roster import Roster
+from datasites.review.accounts import AccountStore
+from orchestrator.demo.guide import prepare
 from privacy.errors import TesseraError
 
 ORCHESTRATOR, KEYHOLDER = "orchestrator", "keyholder"
@@ -216,7 +215,16 @@ class ChaosConsortium:
         else:
             link = network.link(self._port)
             Home.create(folder, replace(home.config(), orchestrator_url=f"http://127.0.0.1:{link.port}"))
-        command = [sys.executable, "-m", "orchestrator.cli", name, "run", "--home", str(folder), "--end-with-parent"]
+        command = [
+            sys.executable,
+            "-m",
+            "orchestrator.cli.main",
+            name,
+            "run",
+            "--home",
+            str(folder),
+            "--end-with-parent",
+        ]
         if name in self.sites:
             self.witness(name).mkdir(parents=True)
             command = [sys.executable, str(_SITE_SCRIPT), str(folder), str(self.witness(name))]

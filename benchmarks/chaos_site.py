@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from datasites import daemon
-from datasites.contract import WorkItem
-from datasites.http import SignedClient
-from datasites.rounds import RoundParticipant, TrainingJob, TrainingResult
-from datasites.training import SandboxedTrainer
-from privacy import ckks
+from datasites.hospital import daemon
+from datasites.hospital.rounds import RoundParticipant
+from datasites.node.http import SignedClient
+from datasites.study.messages import WorkItem
+from datasites.worker.job import TrainingJob, TrainingResult
+from datasites.worker.trainer import SandboxedTrainer
+from privacy.encryption import ckks
 
 _WITNESS = Path(sys.argv[2])
 _now = threading.local()
@@ -90,7 +91,7 @@ def install() -> None:
 
 if __name__ == "__main__":
     install()
-    from orchestrator.cli import main
+    from orchestrator.cli.main import main
 
     sys.argv = ["tessera", "datasite", "run", "--home", sys.argv[1], "--end-with-parent"]
     main()

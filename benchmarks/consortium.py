@@ -1,8 +1,8 @@
 """A consortium on one machine for tests and benchmarks: real processes and messages, without PySyft and portal.
 
 Orchestrator and keyholder are the product's own processes. A hospital is the product's own
-:class:`~datasites.rounds.RoundParticipant` with journal, ledger and approvals; only its trainer is given, and its
-reviewer signs without being asked.
+:class:`~datasites.hospital.rounds.RoundParticipant` with journal, ledger and approvals; only its trainer is given, and
+its reviewer signs without being asked.
 
     with Consortium(folder, sites=3) as consortium:
         consortium.start()
@@ -28,40 +28,29 @@ from typing import Any
 
 import numpy as np
 
-from datasites.accounts import Account
-from datasites.approvals import ApprovalStore
-from datasites.contract import (
-    Block,
-    Custody,
-    DatasetReference,
-    Participant,
-    Plan,
-    Proposal,
-    Signed,
-    Training,
-    WorkItem,
-    dump,
-    open_sealed,
-    seal,
-)
-from datasites.environment import current_environment
-from datasites.home import Config, Home
-from datasites.http import SignedClient
-from datasites.policy import Partner, Policy
-from datasites.roster import Roster
-from datasites.rounds import DatasetHere, RoundParticipant, Trainer, TrainingJob, TrainingResult, work_item
-from datasites.witness import Witness
-from datasites.work import WorkQueue
+from datasites.hospital.rounds import DatasetHere, RoundParticipant, work_item
+from datasites.node.home import Config, Home, address
+from datasites.node.http import SignedClient
+from datasites.node.roster import Roster
+from datasites.node.work import Witness, WorkQueue
+from datasites.review.accounts import Account
+from datasites.review.approvals import ApprovalStore
+from datasites.review.environment import current_environment
+from datasites.review.policy import Partner, Policy
+from datasites.study.messages import WorkItem
+from datasites.study.proposal import Block, Custody, DatasetReference, Participant, Plan, Proposal, Training
+from datasites.study.signing import Signed, dump, open_sealed, seal
+from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from models.config import ModelConfig
-from orchestrator.aggregation import model_from_bytes, model_to_bytes
-from orchestrator.processes import Processes, address
+from orchestrator.demo.processes import Processes
+from orchestrator.rounds.aggregation import model_from_bytes, model_to_bytes
 from privacy.canonical import sha256_hex
-from privacy.encryption_parameters import choose_parameters
+from privacy.dp.mechanism import Mechanism
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import TesseraError
 from privacy.identity import Identity
-from privacy.journal import Journal
-from privacy.ledger import Ledger, case_hash
-from privacy.mechanism import Mechanism
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger, case_hash
 
 LEVELS, BOUND = 512, 1.0
 READY_SECONDS = 60.0

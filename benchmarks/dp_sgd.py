@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from privacy.bookkeeping import RECORD
-from privacy.mechanism import Mechanism
-from privacy.opacus_engine import engine, keyed_optimizer
-from privacy.randomness import Randomness
+from privacy.dp.clipping import RECORD
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.opacus_engine import engine, keyed_optimizer
+from privacy.dp.randomness import Randomness
 
 FEATURES = {"mrna": 1500, "image": 768, "clinical": 274}
 METHODS = ("plain", "bookkeeping", "ghost", "hooks")

@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 import tenseal
 
-from privacy import ckks, container, tags
 from privacy.canonical import sha256_hex
-from privacy.ciphertexts import RunningSum
-from privacy.encryption_parameters import EncryptionParameters, choose_parameters, default_levels
-from privacy.quantise import dequantise, quantise
-from privacy.randomness import Randomness
+from privacy.dp.randomness import Randomness
+from privacy.encryption import ciphertexts, ckks, tags
+from privacy.encryption.ciphertexts import RunningSum
+from privacy.encryption.packing import dequantise, quantise
+from privacy.encryption.parameters import EncryptionParameters, choose_parameters, default_levels
 
 T = TypeVar("T")
 Figures = dict[str, float]
@@ -63,13 +63,13 @@ def run_ours(values: list[np.ndarray], chosen: EncryptionParameters) -> tuple[Fi
         def prepare(value: np.ndarray = value, site: int = site) -> tuple[np.ndarray, dict[str, list[bytes]], bytes]:
             integers = quantise(value, bound=BOUND, weight=1.0, levels=chosen.levels, uniform=site_draws(site))
             blocks = {"all": ckks.encrypt(pair.public, chosen, integers)}
-            body = container.pack(blocks)
+            body = ciphertexts.pack(blocks)
             sha256_hex(body)
             return integers, blocks, body
 
         def receive(body: bytes) -> None:
             sha256_hex(body)
-            running.add(container.unpack(body, counts, chosen)["all"])
+            running.add(ciphertexts.unpack(body, counts, chosen)["all"])
 
         seconds, (integers, blocks, body) = timed(prepare)
         tag_seconds, site_tag = timed(lambda blocks=blocks: tags.tag(blocks, challenge, chosen))
@@ -92,7 +92,7 @@ def run_ours(values: list[np.ndarray], chosen: EncryptionParameters) -> tuple[Fi
         "client_seconds": statistics.median(client),
         "server_seconds": statistics.median(server),
         "decrypt_seconds": statistics.median(seconds for seconds, _ in decrypted),
-        "bytes": container.body_bytes(counts, chosen),
+        "bytes": ciphertexts.body_bytes(counts, chosen),
     }
     return figures, error, bool((total == expected).all())
 

@@ -12,23 +12,13 @@ import httpx
 import numpy as np
 from consortium import Hospital, steps_of
 
-from datasites.contract import (
-    BlockShape,
-    Proposal,
-    RoundKey,
-    RoundPlan,
-    Signed,
-    UpdateHeader,
-    WorkItem,
-    dump,
-    parse,
-    seal,
-)
-from datasites.envelope import pack_envelope
-from datasites.files import write_atomically
-from datasites.tokens import make_token
-from privacy import ckks, container, pads
+from datasites.node.files import write_atomically
+from datasites.node.tokens import make_token
+from datasites.study.messages import BlockShape, RoundKey, RoundPlan, UpdateHeader, WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, pack_envelope, parse, seal
 from privacy.canonical import sha256_hex
+from privacy.encryption import ciphertexts, ckks, pads
 from privacy.identity import Identity
 
 Blocks = Mapping[str, list[bytes]]
@@ -102,7 +92,7 @@ class Forger:
 
     def envelope(self, blocks: Blocks, /, *, signer: Identity | None = None, **changes: Any) -> bytes:
         """Return a whole upload."""
-        return self.envelope_of(container.pack(blocks), signer=signer, **changes)
+        return self.envelope_of(ciphertexts.pack(blocks), signer=signer, **changes)
 
     def envelope_of(self, body: bytes, /, *, signer: Identity | None = None, **changes: Any) -> bytes:
         """Return a whole upload of any bytes."""
@@ -129,7 +119,7 @@ class Forger:
 
     def commit(self, blocks: Blocks, /, **changes: Any) -> httpx.Response:
         """Send ciphertexts and remember them as the hospital's own, so that it will attest them."""
-        body = container.pack(blocks)
+        body = ciphertexts.pack(blocks)
         signed = self.signed(body, **changes)
         folder = self.hospital.home.round_folder(self.item.study, self.item.round)
         write_atomically(folder / "plan.json", json.dumps(dump(self.plan)).encode())

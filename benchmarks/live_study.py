@@ -10,17 +10,17 @@ from typing import Any
 
 from consortium import Consortium
 
-from datasites import worker
-from datasites.contract import DatasetReference, Proposal, seal
-from datasites.ingest import ingest
-from datasites.tcga.federations import Federation
-from datasites.tcga.tables import Tables
-from datasites.training import SandboxedTrainer
-from datasites.worker_pool import _encoded
-from datasites.worker_protocol import RESULT_NAME, Outcome, WorkerJob
-from orchestrator.propose import Offer, StudySettings, build_proposal
-from orchestrator.simulated_proposal import offer
-from orchestrator.simulated_sites import patients
+from datasites.data.federations import Federation
+from datasites.data.ingest import ingest
+from datasites.data.tcga.tables import Tables
+from datasites.study.proposal import DatasetReference, Proposal
+from datasites.study.signing import seal
+from datasites.worker import child
+from datasites.worker.job import RESULT_NAME, Outcome, WorkerJob
+from datasites.worker.pool import _encoded
+from datasites.worker.trainer import SandboxedTrainer
+from orchestrator.simulation.sites import offer, patients
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 
 
 class WorkersHere:
@@ -29,7 +29,7 @@ class WorkersHere:
     def run(self, job: WorkerJob) -> Outcome:
         log = job.output.parent / "log"
         log.touch()
-        worker.main(io.BytesIO(_encoded(job)))
+        child.main(io.BytesIO(_encoded(job)))
         return Outcome(
             status="ok",
             reason="",

@@ -16,26 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from datasites.contract import (
-    BlockShape,
-    Commitments,
-    Proposal,
-    RoundKey,
-    RoundPlan,
-    Signed,
-    UpdateHeader,
-    WorkItem,
-    dump,
-    parse,
-    seal,
-)
-from datasites.files import write_atomically
-from datasites.lifecycle import end_with_parent
-from datasites.round_checks import checked_update
-from datasites.rounds import RoundParticipant, TrainingResult
-from orchestrator import daemon, service
-from orchestrator.intake import Intake
-from orchestrator.rounds import StudyRunner
+from datasites.hospital.rounds import RoundParticipant
+from datasites.node.files import write_atomically
+from datasites.node.process import end_with_parent
+from datasites.study.messages import BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader, WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, parse, seal
+from datasites.training.encoding import checked_update
+from datasites.worker.job import TrainingResult
+from orchestrator import daemon
+from orchestrator.rounds import service
+from orchestrator.rounds.intake import Intake
+from orchestrator.rounds.runner import StudyRunner
 from privacy.canonical import sha256_hex
 
 

@@ -24,29 +24,30 @@ import httpx
 from consortium import Consortium, Hospital, playing
 from fastapi.testclient import TestClient
 
-from datasites.contract import BlockShape, dump
-from datasites.http import SignedClient
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
-from datasites.keyholder.standing import KeyholderStanding
-from datasites.rounds import Trainer
-from datasites.witness import Witness
-from datasites.work import WorkQueue
-from orchestrator import intake, operations
-from orchestrator.server import create_app
-from orchestrator.service import Service
-from orchestrator.store import Store
-from orchestrator.sum_worker import Sums
-from orchestrator.sums import WorkerDied
-from privacy.encryption_parameters import EncryptionParameters
+from datasites.keyholder.rollback import KeyholderStanding
+from datasites.node.http import SignedClient
+from datasites.node.work import Witness, WorkQueue
+from datasites.study.messages import BlockShape
+from datasites.study.signing import dump
+from datasites.worker.job import Trainer
+from orchestrator.api import metrics
+from orchestrator.api.server import create_app
+from orchestrator.rounds import intake
+from orchestrator.rounds.service import Service
+from orchestrator.rounds.store import Store
+from orchestrator.rounds.sum_worker import Sums
+from orchestrator.rounds.sums import WorkerDied
+from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import TesseraError
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 OVER = ("finished", "paused", "failed")
 
 
 class SumsHere:
-    """What :class:`orchestrator.sums.RunningSumProcess` does, without a process to wait for."""
+    """What :class:`orchestrator.rounds.sums.RunningSumProcess` does, without a process to wait for."""
 
     died = 0
 
@@ -147,7 +148,7 @@ class Played(Consortium):
             journal=Journal(folder / "journal.sqlite", self.identity),
         )
         app = create_app(self.service, mailbox_folder=folder / "mailbox")
-        operations.install(app, self.service, folder)
+        metrics.install(app, self.service, folder)
         self.wire.app = TestClient(app, raise_server_exceptions=False)
         self.wire.app.__enter__()
 

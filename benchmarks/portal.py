@@ -27,10 +27,9 @@ from typing import Any
 
 import httpx
 
-from datasites.accounts import AccountStore
-from datasites.home import Home
-from orchestrator.processes import address
-from orchestrator.study_view import read_status
+from datasites.node.home import Home, address
+from datasites.review.accounts import AccountStore
+from orchestrator.studies.status import read_status
 
 _READY_SECONDS = 240.0
 _WAIT_SECONDS = 30.0
@@ -59,7 +58,7 @@ def measure(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Start the demo, wait until rounds finish, and let people read."""
     command = ["demo", "--sites", "3", "--rounds", str(arguments.rounds), "--noise", "shared", "--out", str(out)]
     with (out.parent / "demo.log").open("wb") as log:
-        child = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", *command], stdout=log, stderr=log)
+        child = subprocess.Popen([sys.executable, "-m", "orchestrator.cli.main", *command], stdout=log, stderr=log)
         try:
             orchestrator = Home(folder=out / "orchestrator")
             first = wait_for_rounds(orchestrator, child, Path(log.name))
@@ -101,7 +100,7 @@ def sessions(home: Home, users: int) -> list[str]:
 
 def paths(home: Home) -> list[str]:
     """Return the pages people open; the request's more often than the others."""
-    from datasites.approval_records import ReviewRecords
+    from datasites.review.records import ReviewRecords
 
     records = ReviewRecords(home.folder / "approvals.sqlite")
     try:

@@ -42,18 +42,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 from consortium import BOUND, Consortium, Hospital
 from plain import PlainParticipant
 
-from datasites.contract import Block, DatasetReference, Proposal, Signed, dump, parse, seal
-from datasites.dataset import fingerprint, read_schema
-from datasites.ingest import ingest
-from datasites.policy import SandboxPolicy
-from datasites.rounds import DatasetHere, RoundParticipant, Trainer, TrainingJob, TrainingResult
-from datasites.synthetic import generate
-from datasites.training import SandboxedTrainer
-from datasites.worker_pool import WorkerPool
-from orchestrator.aggregation import model_to_bytes
-from orchestrator.propose import Offer, StudySettings, build_proposal
+from datasites.data.dataset import fingerprint, read_schema
+from datasites.data.ingest import ingest
+from datasites.data.synthetic import generate
+from datasites.hospital.rounds import DatasetHere, RoundParticipant
+from datasites.review.policy import SandboxPolicy
+from datasites.study.proposal import Block, DatasetReference, Proposal
+from datasites.study.signing import Signed, dump, parse, seal
+from datasites.worker.job import Trainer, TrainingJob, TrainingResult
+from datasites.worker.pool import WorkerPool
+from datasites.worker.trainer import SandboxedTrainer
+from orchestrator.rounds.aggregation import model_to_bytes
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.errors import TesseraError
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 SHARES = {"shared": 0.1, "mrna": 0.55, "image": 0.3, "clinical": 0.05}
 KINDS = ("encrypted", "plain")

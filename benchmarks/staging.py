@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from research.methods import DEFAULT_METHODS, architecture_of, method, settings_of
+from research.simulate import modality_mask, simulate
 
-from datasites.synthetic import generate
-from datasites.tcga.federations import FEDERATIONS, SPLITS, build
-from datasites.tcga.tables import Images, Tables, read_tables
+from datasites.data.federations import FEDERATIONS, SPLITS, build
+from datasites.data.synthetic import generate
+from datasites.data.tcga.tables import Images, Tables, read_tables
 from models.config import MODALITIES, ModelConfig
-from models.mlp import combinations
-from orchestrator.evaluation import interval
-from orchestrator.methods import DEFAULT_METHODS, architecture_of, method, settings_of
-from orchestrator.simulate import modality_mask, score, simulate
-from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
+from models.networks import combinations
+from orchestrator.simulation.sites import flip_labels, make_sites, patients, permute_labels, pool, score
+from orchestrator.studies.evaluation import interval
 from privacy.errors import InvalidInput
 
 

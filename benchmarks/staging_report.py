@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.evaluation import interval
+from orchestrator.studies.evaluation import interval
 
 sys.path.insert(0, str(Path(__file__).parent))
 from staging_figures import figures

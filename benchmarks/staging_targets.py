@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from orchestrator.evaluation import interval
+from orchestrator.studies.evaluation import interval
 
 Reports = Mapping[str, dict]
 Interval = Mapping[str, float]

@@ -35,9 +35,9 @@ from consortium import LEVELS, Consortium, steps_of
 from round import Peak
 from safetensors.numpy import load
 
-from datasites.http import SignedClient
-from orchestrator.store import Store
-from privacy.encryption_parameters import choose_parameters
+from datasites.node.http import SignedClient
+from orchestrator.rounds.store import Store
+from privacy.encryption.parameters import choose_parameters
 
 BLOCK = "shared"
 

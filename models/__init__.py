@@ -1,1 +1,4 @@
-"""Staging models over partially present modalities; a leaf package."""
+"""The staging models over partially present modalities.
+
+A leaf package of plain torch, few files that read downward. Start with ``config.py``, then ``networks.py``.
+"""

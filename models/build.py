@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import Batch
-from models.config import MODALITIES, ModelConfig
-from models.errors import InvalidModel
-from models.linear import LinearFusion
+from models.config import MODALITIES, InvalidModel, ModelConfig
 from models.losses import batch_loss
-from models.mlp import FusionNetwork, LateFusionNetwork
+from models.networks import FusionNetwork, LateFusionNetwork, LinearFusion
 
 
 def build_model(config: ModelConfig, *, seed: int) -> nn.Module:

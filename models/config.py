@@ -1,10 +1,20 @@
-"""The frozen description of a model; importing it does not import torch."""
+"""The frozen description of a model; importing it does not import torch.
+
+Also here:
+
+* The error of this package; it knows nothing of the rest of Tessera.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+
+class InvalidModel(ValueError):
+    """A configuration describes no model, or bytes and values do not fit the model they are meant for."""
+
 
 Architecture = Literal["linear", "mlp", "mlp-auxiliary", "convolutional"]
 Heads = Literal["shared", "combination"]
@@ -43,7 +53,7 @@ class ModelConfig:
     ``convolutional`` expects as its image input (side x side x 3 values).
 
     ``centred`` (linear only) subtracts feature means from the inputs; the first round of a study releases them in
-    place of a gradient (:mod:`models.centring`). ``cohort_gain`` (linear only, above 0) multiplies the cohort
+    place of a gradient (:mod:`models.losses`). ``cohort_gain`` (linear only, above 0) multiplies the cohort
     indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of the clipping norm.
     """
 

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.config import ModelConfig
-from models.errors import InvalidModel
+from models.config import InvalidModel, ModelConfig
 
 BlockTuple = tuple[str, str | None, list[str], int]
 _HEADER_LIMIT_BYTES = 1 << 16

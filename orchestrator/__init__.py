@@ -1,1 +1,5 @@
-"""The scientists' side: proposals, rounds, encrypted sums, the mailbox, the demo and the command line."""
+"""The study's side: rounds, studies, their command line, and the simulation.
+
+Rooms, from the bottom: ``strategy``, ``rounds``, ``studies``, ``simulation``, ``dashboard``, ``api``, ``demo``,
+``cli``. Nothing here holds a decryption key or a patient's record. Start with ``rounds/runner.py``.
+"""

@@ -6,17 +6,17 @@ import asyncio
 import os
 from pathlib import Path
 
-from datasites.files import remove_unfinished
-from datasites.home import Home
-from datasites.lifecycle import announce, bind, keep_private, on_end_signal
-from datasites.web_server import WebServer
-from orchestrator import operations
+from datasites.node.files import remove_unfinished
+from datasites.node.home import Home
+from datasites.node.process import announce, bind, keep_private, on_end_signal
+from datasites.node.web.server import WebServer
+from orchestrator.api import metrics
+from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
-from orchestrator.server import create_app
-from orchestrator.service import Service
-from orchestrator.store import Store
+from orchestrator.rounds.service import Service
+from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 
 def run(folder: Path) -> None:
@@ -38,7 +38,7 @@ def run(folder: Path) -> None:
         journal=Journal(folder / "journal.sqlite", identity),
     )
     app = create_app(service, mailbox_folder=folder / "mailbox")
-    operations.install(app, service, folder)
+    metrics.install(app, service, folder)
     https = config.public_url.startswith("https:") or bool(config.tls_certificate)
     dashboard, end_streams = create_dashboard(service, folder, https=https)
     app.mount(MOUNT, dashboard)

@@ -1,1 +1,5 @@
-"""The neutral keyholder: which sums are decrypted, and what becomes of the keys."""
+"""The neutral third party: makes one key per round and decrypts one sum.
+
+It imports ``study``, ``node`` and ``privacy`` and nothing else of ours: whoever audits the keyholder reads this
+folder. Start with ``checks.py``, the pure decisions under a table of who could lie.
+"""

@@ -10,7 +10,7 @@ orchestrator, study    every listed participant, and nobody else, signed this pr
 orchestrator, plan     signed; this proposal, round and key; weights in bounds, also over those that came, per block
 orchestrator, list     every update signed by a participant under this very plan; nobody twice; ``min_sites`` per block
 orchestrator, sum      every contributor attested this list, plan and sum; their tags add up to the tag of the sum
-both together          what is decrypted is the sum less the pads of the listed sites, each once (:mod:`privacy.pads`)
+both together          what is decrypted is the sum less the pads of the listed sites, each once (see ``pads``)
 one hospital           its header announces exactly its blocks; what it encrypted is checked slot by slot when decrypted
 =====================  ================================================================================================
 """
@@ -21,24 +21,14 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from datasites.approval_checks import check_parties, check_time
-from datasites.contract import (
-    Approval,
-    Attestation,
-    BlockShape,
-    Commitments,
-    Party,
-    Proposal,
-    RoundKey,
-    RoundPlan,
-    Signed,
-    UpdateHeader,
-    open_sealed,
-)
-from datasites.round_checks import check_weights, too_few_effective
-from privacy import container, tags
+from datasites.review.checks import check_parties, check_time
+from datasites.study.checks import check_weights, too_few_effective
+from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
+from datasites.study.proposal import Party, Proposal
+from datasites.study.signing import Signed, open_sealed
 from privacy.canonical import sha256_hex
-from privacy.encryption_parameters import check_security
+from privacy.encryption import ciphertexts, tags
+from privacy.encryption.parameters import check_security
 from privacy.errors import InvalidInput, Refused, Tampered
 
 FEWEST_SITES = 3
@@ -213,7 +203,7 @@ def _check_header(proposal: Proposal, plan: RoundPlan, header: UpdateHeader) -> 
     if set(header.blocks) != expected or len(header.blocks) != len(expected):
         raise Refused(f"the update of {header.site} has other blocks than the proposal gives it")
     counts = {shape.name: shape.ciphertexts for shape in header.blocks}
-    if header.body_bytes != container.body_bytes(counts, proposal.encryption):
+    if header.body_bytes != ciphertexts.body_bytes(counts, proposal.encryption):
         raise Refused(f"the update of {header.site} has another length than its blocks")
 
 
@@ -240,7 +230,7 @@ def _checked_body(proposal: Proposal, commitments: Commitments, body: bytes) -> 
     if sha256_hex(body) != commitments.sum_hash:
         raise Refused("the sum's bytes do not have the hash that the list commits to")
     counts = {b.name: proposal.encryption.ciphertexts_for(b.length) for b in proposal.exchanged_blocks()}
-    return container.unpack(body, counts, proposal.encryption)
+    return ciphertexts.unpack(body, counts, proposal.encryption)
 
 
 def _checked_attestations(

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasites.contract import Proposal, Refusal, Signed, SumResult, WorkItem, dump, parse, seal
-from datasites.envelope import pack_envelope
-from datasites.files import lack_of_room, remove_unfinished, write_atomically
-from datasites.home import Home
-from datasites.http import Declined, SignedClient
 from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
 from datasites.keyholder.custody import BadPads, KeyCustody
-from datasites.keyholder.standing import KeyholderStanding, journaled_mark
-from datasites.lifecycle import Loop, announce, keep_private, stop_loops, wait_for_signal
-from datasites.witness import Witness
-from datasites.work import WorkQueue
+from datasites.keyholder.rollback import KeyholderStanding, journaled_mark
+from datasites.node.files import lack_of_room, remove_unfinished, write_atomically
+from datasites.node.home import Home
+from datasites.node.http import Declined, SignedClient
+from datasites.node.process import Loop, announce, keep_private, stop_loops, wait_for_signal
+from datasites.node.work import Witness, WorkQueue
+from datasites.study.messages import Refusal, SumResult, WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, pack_envelope, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 _SUM_LIMIT_BYTES = 1 << 30
 _ROLLED_BACK_SECONDS = 5.0

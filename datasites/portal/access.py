@@ -13,10 +13,10 @@ from fastapi import Depends, Form, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.responses import Response
 
-from datasites.accounts import SESSION_HOURS, Account, Credential, Scope
+from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
-from datasites.portal.problems import NotSignedIn
+from datasites.review.accounts import SESSION_HOURS, Account, Credential, Scope
 from privacy.errors import Refused
 
 CSRF_HEADER = "x-csrf-token"

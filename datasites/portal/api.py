@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from datasites.approval_records import Request as ReviewRequest
-from datasites.contract import dump
-from datasites.portal import shapes
+from datasites.node.web.problems import Problem
+from datasites.portal import schemas
 from datasites.portal.access import ApiReviewer, Context, DeskHere, Reader, set_session, sign_in
 from datasites.portal.context import CostPreview, PortalContext
 from datasites.portal.desk import Desk
-from datasites.portal.problems import Problem
+from datasites.review.records import Request as ReviewRequest
+from datasites.study.signing import dump
 from privacy.errors import Refused
 from privacy.identity import fingerprint
 
@@ -37,60 +37,62 @@ health = APIRouter()
 
 
 @health.get("/healthz", summary="Does the portal answer?")
-def healthz(context: Context) -> shapes.Health:
+def healthz(context: Context) -> schemas.Health:
     """Answer without looking at anything private."""
-    return shapes.Health(status="ok", site=context.site)
+    return schemas.Health(status="ok", site=context.site)
 
 
 @router.post("/register", status_code=201, summary="Use a one-time link", tags=["people"])
-def register(body: shapes.Registration, desk: DeskHere) -> shapes.Person:
+def register(body: schemas.Registration, desk: DeskHere) -> schemas.Person:
     """Make the account that a one-time link allows; its signing key is made here and locked by the password."""
     account = desk.register(body.token, body.name, body.password)
-    return shapes.Person(name=account.name, role=account.role, public_key=account.public_key)
+    return schemas.Person(name=account.name, role=account.role, public_key=account.public_key)
 
 
 @router.post("/login", summary="Open a browser session", tags=["people"])
-def login(body: shapes.Login, context: Context, response: Response) -> shapes.Session:
+def login(body: schemas.Login, context: Context, response: Response) -> schemas.Session:
     """Open a session; later changes need its ``csrf`` as the header ``X-CSRF-Token``."""
     secret, account = sign_in(context, body.name, body.password)
     set_session(response, context, secret)
     credential = context.accounts.credential(secret, now=context.clock())
-    return shapes.Session(name=account.name, role=account.role, csrf=credential.csrf if credential else "")
+    return schemas.Session(name=account.name, role=account.role, csrf=credential.csrf if credential else "")
 
 
 @router.post("/tokens", status_code=201, summary="Issue a machine token", tags=["people"])
-def issue_token(body: shapes.TokenWish, context: Context) -> shapes.Token:
+def issue_token(body: schemas.TokenWish, context: Context) -> schemas.Token:
     """Issue a token for oneself; deciding with it still needs the password, which unlocks the signing key."""
     now = context.clock()
     account = context.accounts.authenticate(body.name, body.password, now=now)
     secret, granted = context.accounts.issue_token(
         account, scopes=tuple(body.scopes), label=body.label, days=body.days, now=now
     )
-    return shapes.Token(token=secret, scopes=list(granted.scopes), expires=granted.expires.isoformat())
+    return schemas.Token(token=secret, scopes=list(granted.scopes), expires=granted.expires.isoformat())
 
 
 @router.get("/requests", summary="The inbox", tags=["review"])
-def requests(context: Context, _: Reader) -> list[shapes.RequestSummary]:
+def requests(context: Context, _: Reader) -> list[schemas.RequestSummary]:
     """Return every proposal that arrived, the newest first."""
-    return [shapes.RequestSummary(**_summary(context, r)) for r in context.approvals.requests()]
+    return [schemas.RequestSummary(**_summary(context, r)) for r in context.approvals.requests()]
 
 
 @router.get("/requests/{proposal_hash}", summary="One proposal", tags=["review"])
-def request(proposal_hash: shapes.Hash, desk: DeskHere, _: Reader) -> shapes.RequestDetail:
+def request(proposal_hash: schemas.Hash, desk: DeskHere, _: Reader) -> schemas.RequestDetail:
     """Return one proposal with its cost, the rules it breaks and what was decided."""
     return detail(desk, desk.find(proposal_hash))
 
 
 @router.post("/requests/{proposal_hash}/approve", summary="Sign a proposal", tags=["review"])
 def approve(
-    proposal_hash: shapes.Hash, body: shapes.Password, desk: DeskHere, caller: ApiReviewer
-) -> shapes.RequestDetail:
+    proposal_hash: schemas.Hash, body: schemas.Password, desk: DeskHere, caller: ApiReviewer
+) -> schemas.RequestDetail:
     """Sign with the caller's own key; when enough people have signed, the datasite approves."""
     return detail(desk, desk.sign(proposal_hash, caller.account.name, body.password))
 
 
 @router.post("/requests/{proposal_hash}/deny", summary="Say no", tags=["review"])
-def deny(proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller: ApiReviewer) -> shapes.RequestDetail:
+def deny(
+    proposal_hash: schemas.Hash, body: schemas.Reason, desk: DeskHere, caller: ApiReviewer
+) -> schemas.RequestDetail:
     """Deny this proposal for ever, with a reason."""
     desk.find(proposal_hash)
     store, now = desk.context.approvals, desk.context.clock()
@@ -98,7 +100,9 @@ def deny(proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller
 
 
 @router.post("/requests/{proposal_hash}/ask", summary="Ask for changes", tags=["review"])
-def ask(proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller: ApiReviewer) -> shapes.RequestDetail:
+def ask(
+    proposal_hash: schemas.Hash, body: schemas.Reason, desk: DeskHere, caller: ApiReviewer
+) -> schemas.RequestDetail:
     """Ask the scientist for changes or an explanation."""
     desk.find(proposal_hash)
     store, now = desk.context.approvals, desk.context.clock()
@@ -107,8 +111,8 @@ def ask(proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller:
 
 @router.post("/requests/{proposal_hash}/revoke", summary="Take an approval back", tags=["review"])
 def revoke(
-    proposal_hash: shapes.Hash, body: shapes.Reason, desk: DeskHere, caller: ApiReviewer
-) -> shapes.RequestDetail:
+    proposal_hash: schemas.Hash, body: schemas.Reason, desk: DeskHere, caller: ApiReviewer
+) -> schemas.RequestDetail:
     """Stop the study here before its next round."""
     desk.find(proposal_hash)
     store, now = desk.context.approvals, desk.context.clock()
@@ -116,34 +120,34 @@ def revoke(
 
 
 @router.post("/requests/{proposal_hash}/dry-run", summary="Run on mock data", tags=["review"])
-def dry_run(proposal_hash: shapes.Hash, desk: DeskHere, _: ApiReviewer) -> shapes.Trial:
+def dry_run(proposal_hash: schemas.Hash, desk: DeskHere, _: ApiReviewer) -> schemas.Trial:
     """Run one round on synthetic rows, in the sandbox of the real one, and wait for its end."""
     state = desk.trials.run(desk.find(proposal_hash))
     result = state.result
     if result is None:
         raise Refused(state.problem or "the dry run did not end")
-    return shapes.Trial(
+    return schemas.Trial(
         outcome=result.outcome,
         passed=state.passed,
         seconds=result.seconds,
         memory_bytes=result.memory_bytes,
         log=result.log,
-        leaves=[shapes.Leaving(name=name, shape=shape) for name, shape in result.leaves],
-        checks=[shapes.Tried(what=what, held=held) for what, held in result.checks],
+        leaves=[schemas.Leaving(name=name, shape=shape) for name, shape in result.leaves],
+        checks=[schemas.Tried(what=what, held=held) for what, held in result.checks],
         layers=list(result.layers),
     )
 
 
 @router.get("/fingerprints", summary="Confirmed keys", tags=["review"])
-def fingerprints(context: Context, _: Reader) -> list[shapes.ConfirmedKey]:
+def fingerprints(context: Context, _: Reader) -> list[schemas.ConfirmedKey]:
     """Return the keys that were compared out of band."""
     return [_confirmed(**asdict(c)) for c in context.approvals.confirmations()]
 
 
 @router.put("/fingerprints/{public_key}", summary="Confirm a key", tags=["review"])
 def confirm(
-    public_key: shapes.PublicKey, body: shapes.Confirming, context: Context, caller: ApiReviewer
-) -> shapes.ConfirmedKey:
+    public_key: schemas.PublicKey, body: schemas.Confirming, context: Context, caller: ApiReviewer
+) -> schemas.ConfirmedKey:
     """Write down that the caller compared this fingerprint with its owner, out of band."""
     value = context.approvals.confirm(
         public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
@@ -152,16 +156,16 @@ def confirm(
 
 
 @router.get("/studies", summary="Studies here", tags=["running"])
-def studies(desk: DeskHere, _: Reader) -> list[shapes.Study]:
+def studies(desk: DeskHere, _: Reader) -> list[schemas.Study]:
     """Return the studies that run or ran here."""
-    return [shapes.Study(**{**asdict(s), "epsilon_spent": finite(s.epsilon_spent)}) for s in desk.studies()]
+    return [schemas.Study(**{**asdict(s), "epsilon_spent": finite(s.epsilon_spent)}) for s in desk.studies()]
 
 
 @router.get("/budget", summary="Privacy budget", tags=["running"])
-def budget(desk: DeskHere, _: Reader) -> list[shapes.Budget]:
+def budget(desk: DeskHere, _: Reader) -> list[schemas.Budget]:
     """Return the budget of every patient population; null means infinite."""
     return [
-        shapes.Budget(
+        schemas.Budget(
             population=line.population,
             datasets=list(line.datasets),
             cap=finite(line.cap),
@@ -180,29 +184,29 @@ def journal(
     since: Annotated[int, Query(ge=0, le=2**53)] = 0,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-) -> shapes.JournalPart:
+) -> schemas.JournalPart:
     """Return entries after ``since``, of one ``kind`` if given."""
     found = itertools.islice(context.journal.entries(since=since, kind=kind or None), limit)
-    lines = [shapes.JournalLine(index=e.index, kind=e.kind, at=e.at, body=e.body, hash=e.hash) for e in found]
+    lines = [schemas.JournalLine(index=e.index, kind=e.kind, at=e.at, body=e.body, hash=e.hash) for e in found]
     head = context.journal.head
-    return shapes.JournalPart(head_index=head.index, head_hash=head.hash, entries=lines)
+    return schemas.JournalPart(head_index=head.index, head_hash=head.hash, entries=lines)
 
 
-def detail(desk: Desk, request: ReviewRequest) -> shapes.RequestDetail:
+def detail(desk: Desk, request: ReviewRequest) -> schemas.RequestDetail:
     """Return everything about a request that matters for a decision."""
     cost = desk.cost(request)
-    return shapes.RequestDetail(
+    return schemas.RequestDetail(
         **_summary(desk.context, request),
         proposal=dump(request.proposal),
         cost=_cost(cost) if cost else None,
-        violations=[shapes.Broken(rule=v.rule, message=v.message) for v in desk.violations(request)],
+        violations=[schemas.Broken(rule=v.rule, message=v.message) for v in desk.violations(request)],
         unconfirmed=[p.name for p in desk.unconfirmed(request)],
-        decisions=[shapes.Decided(**asdict(d)) for d in request.decisions],
+        decisions=[schemas.Decided(**asdict(d)) for d in request.decisions],
     )
 
 
-def _cost(cost: CostPreview) -> shapes.Cost:
-    return shapes.Cost(
+def _cost(cost: CostPreview) -> schemas.Cost:
+    return schemas.Cost(
         population=cost.population,
         delta=cost.delta,
         cap=finite(cost.cap),
@@ -235,8 +239,8 @@ def _summary(context: PortalContext, request: ReviewRequest) -> dict[str, Any]:
     }
 
 
-def _confirmed(*, public_key: str, name: str, institution: str, person: str, at: str) -> shapes.ConfirmedKey:
-    return shapes.ConfirmedKey(
+def _confirmed(*, public_key: str, name: str, institution: str, person: str, at: str) -> schemas.ConfirmedKey:
+    return schemas.ConfirmedKey(
         public_key=public_key,
         fingerprint=fingerprint(public_key),
         name=name,

@@ -1,18 +1,118 @@
-"""The portal's application: pages for people, the machine API, and the headers that keep both to themselves."""
+"""The portal's application: pages for people, the machine API, and the headers that keep both to themselves.
+
+Also here:
+
+* The portal for its operators: ``/readyz`` for everybody, ``/metrics`` for who is signed in.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from datasites.portal import api, forms, hospital_login, operations, pages, problems
-from datasites.portal.assets import STATIC, Assets, SecurityHeaders
-from datasites.portal.bodies import ShortBodies
+from datasites.node.web import problems
+from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
+from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
+from datasites.portal import api, forms, hospital_login, pages, schemas
+from datasites.portal.access import Context, Reader
+from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
-from datasites.portal.rendering import compile_templates, page
+from datasites.portal.pages import compile_templates, page
+from privacy.ledger.journal import Entry
+
+_BUDGET_LABELS = ("population", "delta", "adjacency", "accountant")
+_ADJACENCY, _ACCOUNTANT = "add-remove", "rdp"
+
+
+def install(app: FastAPI, desk: Desk) -> None:
+    """Add request counting, ``/readyz`` and ``/metrics`` to the portal's application."""
+    registry = new_registry()
+    registry.register(JournalFigures(desk.context.journal, _SUMS))
+    registry.register(_Figures(desk))
+
+    @app.get("/readyz", responses={503: {"model": schemas.Ready}}, summary="Can it be used?")
+    def readyz(context: Context, response: Response) -> schemas.Ready:
+        ready = _answers(context)
+        response.status_code = 200 if ready else 503
+        return schemas.Ready(status="ready" if ready else "not ready")
+
+    @app.get("/metrics", response_class=Response, responses={**ERRORS, **FIGURES}, summary="Figures for Prometheus")
+    def metrics(_: Reader) -> Response:
+        return Response(exposition(registry), media_type=CONTENT_TYPE)
+
+    app.add_middleware(RequestMetrics, registry=registry)
+
+
+def _answers(context: PortalContext) -> bool:
+    """Return whether journal and approvals can be read; why not is for the log, not for strangers."""
+    try:
+        _ = context.journal.head
+        context.approvals.requests()
+    except Exception:  # whatever it is: not ready
+        return False
+    return True
+
+
+def _updates(entry: Entry) -> float:
+    return float(entry.kind == "update-encrypted")
+
+
+def _refusals(entry: Entry) -> float:
+    return float(entry.kind in ("refused", "proposal-rejected"))
+
+
+def _charges(entry: Entry) -> float:
+    return float(entry.kind == "round-charged")
+
+
+_SUMS = {
+    "tessera_updates": ("Encrypted updates made here.", _updates),
+    "tessera_refusals": ("Rounds and proposals refused here.", _refusals),
+    "tessera_rounds_charged": ("Rounds charged to a budget here.", _charges),
+}
+
+
+class _Figures(Collector):
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._budget()
+        yield _by_state(
+            "tessera_proposals", "Proposals by state.", (r.state for r in self._desk.context.approvals.requests())
+        )
+        yield _by_state("tessera_studies", "Studies by state.", (s.state for s in self._desk.studies()))
+
+    def _budget(self) -> Iterable[Metric]:
+        figures = {
+            "spent": GaugeMetricFamily("tessera_epsilon_spent", "Epsilon spent per patient.", labels=_BUDGET_LABELS),
+            "reserved": GaugeMetricFamily(
+                "tessera_epsilon_reserved", "Epsilon spent and promised per patient.", labels=_BUDGET_LABELS
+            ),
+            "cap": GaugeMetricFamily("tessera_epsilon_cap", "The owner's cap of epsilon.", labels=_BUDGET_LABELS),
+        }
+        for line in self._desk.budget():
+            labels = (line.population, f"{line.delta:g}", _ADJACENCY, _ACCOUNTANT)
+            for name, family in figures.items():
+                family.add_metric(labels, getattr(line, name))
+        return figures.values()
+
+
+def _by_state(name: str, text: str, states: Iterable[str]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=("state",))
+    for state, count in sorted(Counter(states).items()):
+        family.add_metric((state,), count)
+    return family
 
 
 def create_portal(context: PortalContext) -> FastAPI:
@@ -36,7 +136,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(hospital_login.router)
     app.mount("/static", Assets(STATIC), name="static")
     problems.install(app, _page_of_problem)
-    operations.install(app, app.state.desk)
+    install(app, app.state.desk)
     app.add_middleware(ShortBodies)
     app.add_middleware(SecurityHeaders)
     return app

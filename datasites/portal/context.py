@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasites.accounts import AccountStore
-from datasites.approval_records import Request
-from datasites.approvals import ApprovalStore
-from datasites.contract import Environment, Proposal
-from datasites.environment import current_environment
-from privacy.journal import Journal
+from datasites.review.accounts import AccountStore
+from datasites.review.approvals import ApprovalStore
+from datasites.review.environment import current_environment
+from datasites.review.records import Request
+from datasites.study.proposal import Environment, Proposal
+from privacy.ledger.journal import Journal
 
 if TYPE_CHECKING:
-    from datasites.oidc import OidcProvider
+    from datasites.review.oidc import OidcProvider
 
 
 @dataclass(frozen=True, kw_only=True)

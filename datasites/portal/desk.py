@@ -1,24 +1,192 @@
-"""What the portal does for a signed-in person, whether a page or the machine API asks for it."""
+"""What the portal does for a signed-in person, whether a page or the machine API asks for it.
+
+Also here:
+
+* Sign-ins with the hospital's own accounts that are under way in one portal.
+* What changes while somebody looks: running studies, dry runs in the background, and the journal as it grows.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+import hmac
+import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from starlette.exceptions import HTTPException
 
-from datasites.accounts import Account
-from datasites.approval_records import Request
-from datasites.contract import Party
-from datasites.environment import differences
-from datasites.policy import Violation, check
-from datasites.portal.context import BudgetLine, CostPreview, PortalContext, StudyStatus
-from datasites.portal.fresh import Fresh
-from datasites.portal.live import DryRuns, JournalView
-from datasites.portal.sign_ins import SignIns
-from datasites.portal.streams import Streams
+from datasites.node.web.events import Fresh, Streams
+from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, StudyStatus
+from datasites.review.accounts import Account
+from datasites.review.environment import differences
+from datasites.review.policy import Violation, check
+from datasites.review.records import Request
+from datasites.review.records import Request as ReviewRequest
+from datasites.study.proposal import Party
 from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.ledger.journal import Entry, Journal
+
+if TYPE_CHECKING:
+    from datasites.review.oidc import Begun
+
+
+SIGN_IN_SECONDS = 600
+_MOST = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A sign-in under way: its secrets, where the person wanted to go, and whose account is to be linked, if any."""
+
+    begun: Begun
+    browser: str
+    to: str
+    account: Account | None
+    until: dt.datetime
+
+
+class SignIns:
+    """The sign-ins under way in one portal; forgotten after ten minutes, and when the portal restarts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: dict[str, Pending] = {}
+
+    def add(self, begun: Begun, *, to: str, account: Account | None, now: dt.datetime) -> str:
+        """Remember one and return the secret that its browser keeps in a cookie."""
+        browser = secrets.token_urlsafe(32)
+        until = now + dt.timedelta(seconds=SIGN_IN_SECONDS)
+        with self._lock:
+            while len(self._pending) >= _MOST:
+                del self._pending[next(iter(self._pending))]
+            self._pending[begun.state] = Pending(begun=begun, browser=browser, to=to, account=account, until=until)
+        return browser
+
+    def take(self, state: str, browser: str, *, now: dt.datetime) -> Pending:
+        """Return the sign-in of ``state`` once, to the browser that began it.
+
+        Raises:
+            Refused: unknown, finished, too late, or another browser's.
+        """
+        with self._lock:
+            found = self._pending.get(state)
+            if found is not None and hmac.compare_digest(found.browser.encode(), browser.encode()):
+                del self._pending[state]
+                if now < found.until:
+                    return found
+        raise Refused("this sign-in was not begun in this browser, is finished or took too long; begin again")
+
+
+_LOG_BYTES = 20_000
+
+
+class JournalView:
+    """The journal's entries, read from the file once and then only what is new."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._entries: list[Entry] = []
+
+    def entries(self, *, search: str = "", kind: str = "") -> list[Entry]:
+        """Return the entries of one kind that contain a text, the newest first."""
+        with self._lock:
+            last = self._entries[-1].index if self._entries else 0
+            self._entries.extend(self._journal.entries(since=last))
+            known = list(reversed(self._entries))
+        text = search.casefold()
+        return [
+            e for e in known if (not kind or e.kind == kind) and (not text or text in f"{e.kind} {e.body}".casefold())
+        ]
+
+    def kinds(self) -> list[str]:
+        """Return every kind of entry there is."""
+        return sorted({e.kind for e in self._entries})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialState:
+    """A dry run of one request: not yet, running (with its log so far), ended, or failed to run at all."""
+
+    state: Literal["none", "running", "done", "failed"] = "none"
+    since: str = ""
+    result: DryRun | None = None
+    problem: str = ""
+    log: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the run ended well and everything that was tried held."""
+        result = self.result
+        return result is not None and result.outcome == "ok" and all(held for _, held in result.checks)
+
+
+class DryRuns:
+    """Dry runs, one at a time; the last one of every request is remembered until the portal restarts."""
+
+    def __init__(self, context: PortalContext) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._states: dict[str, TrialState] = {}
+        self._logs: dict[str, Path] = {}
+
+    def state(self, proposal_hash: str) -> TrialState:
+        """Return how the dry run of a request stands."""
+        state = self._states.get(proposal_hash, TrialState())
+        log = self._logs.get(proposal_hash)
+        return replace(state, log=_tail(log)) if state.state == "running" and log is not None else state
+
+    def start(self, request: ReviewRequest) -> None:
+        """Begin a dry run in the background.
+
+        Raises:
+            Refused: another one is going on.
+        """
+        self._begin(request.proposal_hash)
+        threading.Thread(target=self._run, args=(request,), name="dry-run", daemon=True).start()
+
+    def run(self, request: ReviewRequest) -> TrialState:
+        """Do a dry run and wait for its end.
+
+        Raises:
+            Refused: another one is going on.
+        """
+        self._begin(request.proposal_hash)
+        self._run(request)
+        return self.state(request.proposal_hash)
+
+    def _begin(self, proposal_hash: str) -> None:
+        with self._lock:
+            if any(s.state == "running" for s in self._states.values()):
+                raise Refused("another dry run is going on; wait until it has ended")
+            since = self._context.clock().strftime("%H:%M:%S UTC")
+            self._states[proposal_hash] = TrialState(state="running", since=since)
+
+    def _run(self, request: ReviewRequest) -> None:
+        state = self._states[request.proposal_hash]
+        try:
+            watch = partial(self._logs.__setitem__, request.proposal_hash)
+            ended = replace(state, state="done", result=self._context.dry_run(request, watch))
+        except TesseraError as error:
+            ended = replace(state, state="failed", problem=str(error))
+        except BaseException:
+            self._states[request.proposal_hash] = replace(state, state="failed", problem="it could not be run")
+            raise
+        self._states[request.proposal_hash] = ended
+
+
+def _tail(path: Path) -> str:
+    """Return the end of a log that still grows, or nothing when it is not there yet or no more."""
+    try:
+        return path.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+    except OSError:
+        return ""
+
 
 _SECONDS = 1.0
 

@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from datasites.accounts import Role
-from datasites.approval_records import Request as ReviewRequest
+from datasites.node.web.problems import describe
 from datasites.portal.access import (
     Context,
     DeskHere,
@@ -21,10 +20,10 @@ from datasites.portal.access import (
     sign_in,
 )
 from datasites.portal.desk import Desk
-from datasites.portal.pages import show_people, show_request
-from datasites.portal.problems import describe
-from datasites.portal.rendering import page
-from datasites.portal.shapes import Hash
+from datasites.portal.pages import page, show_people, show_request
+from datasites.portal.schemas import Hash
+from datasites.review.accounts import Role
+from datasites.review.records import Request as ReviewRequest
 from privacy.errors import Refused, TesseraError
 
 router = APIRouter(include_in_schema=False)

@@ -1,4 +1,4 @@
-"""Signing in with the hospital's own accounts, where the owner has set it up (:mod:`datasites.oidc`).
+"""Signing in with the hospital's own accounts, where the owner has set it up (:mod:`datasites.review.oidc`).
 
 A sign-in under way is bound to the browser by a cookie of its own, because the session cookie is not sent when another
 site (the provider) leads the browser here. Each can be finished once. It opens a session; it never signs anything.
@@ -12,18 +12,18 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from datasites.accounts import LINKED, Account
+from datasites.node.web.problems import describe
 from datasites.portal.access import Context, DeskHere, Reader, check_csrf, cookie_name, set_session
 from datasites.portal.context import PortalContext
-from datasites.portal.desk import Desk
+from datasites.portal.desk import SIGN_IN_SECONDS, Desk, Pending
 from datasites.portal.forms import Secret, inside
-from datasites.portal.problems import describe
-from datasites.portal.rendering import page
-from datasites.portal.sign_ins import SIGN_IN_SECONDS, Pending
+from datasites.portal.pages import page
+from datasites.review.accounts import LINKED, Account
 from privacy.errors import Refused, TesseraError
 
 if TYPE_CHECKING:
-    from datasites.oidc import Begun, Identified, OidcProvider
+    from datasites.review.oidc import Begun, Identified, OidcProvider
+
 
 router = APIRouter(include_in_schema=False)
 _PATH = "/login/hospital"

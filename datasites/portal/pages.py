@@ -1,7 +1,13 @@
-"""The pages for people. Each reads; what changes something is in :mod:`datasites.portal.forms`."""
+"""The pages for people. Each reads; what changes something is in :mod:`datasites.portal.forms`.
+
+Also here:
+
+* Pages from templates: one environment, escaped by default, with the words and pictures pages share.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -9,20 +15,87 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from datasites.accounts import Credential
-from datasites.approval_records import Request as ReviewRequest
-from datasites.contract import dump
-from datasites.findings import Finding, find
-from datasites.portal.access import Context, DeskHere, Reader
+from datasites.node.web.events import mark
+from datasites.node.web.middleware import new_environment
+from datasites.portal.access import Context, DeskHere, Reader, context_of, credential_of
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
-from datasites.portal.language import STUDY_STATES, meaning, modality, released, summary
-from datasites.portal.pictures import cost_picture, timeline_picture
-from datasites.portal.rendering import page
-from datasites.portal.shapes import Hash
-from datasites.portal.streams import mark
+from datasites.portal.figures import cost_picture, number, timeline_picture
+from datasites.portal.schemas import Hash
+from datasites.portal.words import STUDY_STATES, listed, meaning, modality, released, state, summary, when
+from datasites.review.accounts import Credential
+from datasites.review.findings import Finding, find
+from datasites.review.records import Request as ReviewRequest
+from datasites.study.signing import dump
 from privacy.errors import InvalidInput, TesseraError
+from privacy.identity import fingerprint
+
+MENU = (
+    ("/inbox", "Inbox"),
+    ("/studies", "Studies"),
+    ("/budget", "Budget"),
+    ("/journal", "Journal"),
+    ("/reports", "Reports"),
+    ("/fingerprints", "Fingerprints"),
+    ("/policy", "Policy"),
+    ("/people", "People"),
+)
+SAID = {
+    "signed": "Signed with your key. Once all have signed everywhere, the rounds are under Studies.",
+    "denied": "Denied. The scientist will read your reason.",
+    "asked": "Asked. The scientist will read your question.",
+    "revoked": "Revoked. The study stops here before its next round.",
+    "confirmed": "Confirmed and written into the journal.",
+    "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
+    "linked": "Linked. From now on your hospital account opens a session here.",
+    "unlinked": "The link is gone. Sign in with your password.",
+    "written": "The reports are those of this moment.",
+    "welcome": "Your account is made. Keep your password: nobody can restore it.",
+}
+_TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn", "denied": "bad", "revoked": "bad"}
+_ROLES = {"steward": "data steward", "privacy-officer": "privacy officer", "auditor": "auditor"}
+
+_environment = new_environment(Path(__file__).parent / "templates", mount="/static")
+_environment.globals.update(
+    fingerprint=fingerprint,
+    listed=listed,
+    modality=modality,
+    number=number,
+    role=lambda name: _ROLES.get(name, name),
+    state=state,
+    tone=lambda name: _TONES.get(name, ""),
+    when=when,
+)
+
+
+def compile_templates() -> None:
+    """Compile all templates now, so that nobody's first look at a page has to wait for it."""
+    for name in _environment.list_templates(extensions=["html"]):
+        _environment.get_template(name)
+
+
+def page(request: Request, template: str, *, status: int = 200, problem: str = "", **values: Any) -> HTMLResponse:
+    """Return one page for whoever is signed in; ``problem`` is shown on top as an alert."""
+    context = context_of(request)
+    credential = credential_of(request)
+    path = request.url.path
+    shared = {
+        "institution": context.institution,
+        "site": context.site,
+        "own_fingerprint": fingerprint(context.public_key),
+        "caller": credential.account if credential else None,
+        "can_decide": credential is not None and "review" in credential.scopes,
+        "hospital_login": context.hospital_login.settings.name if context.hospital_login else "",
+        "csrf": credential.csrf if credential else "",
+        "menu": MENU,
+        "active": "/inbox" if path.startswith("/requests/") else path,
+        "said": SAID.get(request.query_params.get("said", ""), ""),
+        "problem": problem,
+        "trouble": context.trouble() if credential else "",
+    }
+    return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
+
 
 router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 50

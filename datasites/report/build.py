@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasites.approval_records import Request
 from datasites.report import words
 from datasites.report.facts import (
     CapChange,
@@ -24,12 +23,13 @@ from datasites.report.facts import (
 )
 from datasites.report.studies import Records, study_report
 from datasites.report.summary import summarise
-from privacy.chain import Entry, Head
+from datasites.review.records import Request
 from privacy.identity import fingerprint
-from privacy.journal import COUNTERSIGNED, Journal
-from privacy.ledger import Account, Ledger, Point
-from privacy.ledger_state import Posting
-from privacy.verification import FILES, verify_folder
+from privacy.ledger.chain import Entry, Head
+from privacy.ledger.journal import COUNTERSIGNED, Journal
+from privacy.ledger.ledger import Account, Ledger, Point
+from privacy.ledger.state import Posting
+from privacy.ledger.verification import FILES, verify_folder
 
 _DENIALS = {"denied": "study denied", "changes-requested": "changes requested", "revoked": "approval revoked"}
 

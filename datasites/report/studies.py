@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from datasites.approval_records import Request
-from datasites.contract import Proposal, parse
 from datasites.report import words
 from datasites.report.facts import Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
+from datasites.review.records import Request
+from datasites.study.proposal import Proposal
+from datasites.study.signing import parse
 from privacy.canonical import canonical_hash
-from privacy.chain import Entry
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 from privacy.identity import fingerprint
-from privacy.ledger import Account, StudyAccount
-from privacy.ledger_costs import ZERO, Cost, cost_from_json
-from privacy.mechanism import Mechanism
-from privacy.two_hospitals import epsilon_at_two_hospitals
+from privacy.ledger.chain import Entry
+from privacy.ledger.costs import ZERO, Cost, cost_from_json
+from privacy.ledger.ledger import Account, StudyAccount
 
 
 @dataclass(frozen=True, kw_only=True)

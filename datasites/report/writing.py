@@ -1,8 +1,15 @@
-"""Write a privacy report as a web page, as PDF and as JSON with its schema."""
+"""Write a privacy report as a web page, as PDF and as JSON with its schema.
+
+Also here:
+
+* The report ready for a template: every figure with its sentence, every time in words.
+"""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
+import datetime as dt
 import json
 import tempfile
 from collections.abc import Sequence
@@ -10,12 +17,57 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from datasites.contract import parse
-from datasites.files import write_atomically
+from datasites.node.files import write_atomically
 from datasites.report import words
-from datasites.report.facts import Report, to_json
+from datasites.report.facts import Epsilon, Report, to_json
 from datasites.report.figures import Picture, pictures
-from datasites.report.view import presentable
+from datasites.study.signing import parse
+
+_TIMES = {"at", "made", "last_entry"}
+
+
+def presentable(report: Report) -> dict[str, Any]:
+    """Return the report as nested dictionaries of text and numbers.
+
+    Each :class:`Epsilon` gains ``text`` (``ε 3.21``) and ``fine`` (delta, adjacency, accountant, against whom); times
+    are written out.
+    """
+    shown: dict[str, Any] = _present(report)
+    return shown
+
+
+def _present(value: Any, name: str = "") -> Any:
+    if isinstance(value, Epsilon):
+        return {
+            **dataclasses.asdict(value),
+            "text": f"ε {words.number(value.value)}",
+            "fine": _fine(value),
+            **_cells(value),
+        }
+    if dataclasses.is_dataclass(value):
+        return {field.name: _present(getattr(value, field.name), field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_present(item) for item in value]
+    if isinstance(value, str) and name in _TIMES:
+        return _time(value)
+    return value
+
+
+def _fine(epsilon: Epsilon) -> str:
+    return f"at δ {words.small(epsilon.delta)}; {epsilon.adjacency}; by {epsilon.accountant}; against {epsilon.against}"
+
+
+def _cells(epsilon: Epsilon) -> dict[str, str]:
+    return {"number": words.number(epsilon.value), "small": words.small(epsilon.delta)}
+
+
+def _time(text: str) -> str:
+    try:
+        moment = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except ValueError:
+        return text
+    return f"{moment:%d %B %Y, %H:%M} UTC".lstrip("0")
+
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = "privacy-report"

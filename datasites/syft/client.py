@@ -26,8 +26,8 @@ from typing import Any
 
 from syft_job.models import JobStatus, JobSubmissionMetadata
 
-from datasites.files import write_atomically
-from datasites.syft.addresses import address, participant
+from datasites.node.files import write_atomically
+from datasites.syft.connection import address, participant
 from datasites.syft.guards import check_relative
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE, Sandbox, is_finished, run_in_subprocess

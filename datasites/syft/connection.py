@@ -3,6 +3,10 @@
 The wanted behaviour is that of syft's Google Drive connection; a contract test runs the same cases over syft's own
 in-memory drive and over this. What differs is safety: every letter is signed by its writer and checked against the
 roster (an encryption bundle from anybody else raises ``Tampered``), and the mailbox itself decides who reads what.
+
+Also here:
+
+* PySyft knows people by email; we know institutions by name. ``north`` is ``north@tessera.invalid``.
 """
 
 from __future__ import annotations
@@ -13,18 +17,33 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict
-from syft.sync.connections.base_connection import (
-    ConnectionConfig,
-    FileCollection,
-)
+from syft.sync.connections.base_connection import ConnectionConfig, FileCollection
 from syft.sync.messages.proposed_filechange import FileNameParseError, MessageFileName
 from syft.sync.version.version_info import VersionInfo
 
-from datasites.letters import Box, Place, check_file_name
-from datasites.syft.addresses import address, participant
+from datasites.node.letters import Box, Place, check_file_name, check_participant
 from datasites.syft.own_storage import OwnStorage, dated_events
 from datasites.syft.postbox import file_id_of, place_of
 from privacy.errors import InvalidInput
+
+_DOMAIN = "@tessera.invalid"  # a reserved name (RFC 2606): no mail will ever go there
+
+
+def address(participant: str) -> str:
+    """Return the address PySyft shall know ``participant`` by."""
+    return check_participant(participant) + _DOMAIN
+
+
+def participant(email: str) -> str:
+    """Return whose address this is.
+
+    Raises:
+        InvalidInput: not an address of ours.
+    """
+    if not email.endswith(_DOMAIN):
+        raise InvalidInput(f"expected an address that ends in {_DOMAIN}, got {email[:80]!r}")
+    return check_participant(email[: -len(_DOMAIN)])
+
 
 _PEERS = "peers.json"
 _ANY = "any.json"

@@ -4,6 +4,11 @@ End-to-end encryption proves which *peer* wrote a message, not that the peer may
 sender's address from inside the message, lets a message that cannot be handled stop every later synchronisation, and
 decompresses without a bound. Here a proposal may only create new files in the sender's own job inbox, an event may
 only speak of its sender's own datasite, and what does not keep to that is dropped and logged.
+
+Also here:
+
+* syft's own notes and files on disk, whole or not at all.
+* syft's synchronisation of a data owner, made to survive a lost connection and a killed process.
 """
 
 from __future__ import annotations
@@ -16,20 +21,103 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
+from syft.sync.checkpoints.rolling_state import RollingState
 from syft.sync.connections.connection_router import ConnectionRouter
-from syft.sync.events.file_change_event import (
-    FileChangeEvent,
-    FileChangeEventsMessage,
-    FileChangeEventsMessageFileName,
-)
+from syft.sync.events.file_change_event import FileChangeEvent, FileChangeEventsMessage, FileChangeEventsMessageFileName
 from syft.sync.messages.proposed_filechange import ProposedFileChange, ProposedFileChangesMessage
+from syft.sync.sync.caches.cache_file_writer_connection import FSFileConnection
+from syft.sync.sync.datasite_owner_syncer import DatasiteOwnerSyncer
 from syft.sync.sync.datasite_watcher_syncer import DatasiteWatcherSyncer
 from syft_permissions.spec.ruleset import PERMISSION_FILE_NAME
 
-from datasites.letters import check_file_name
+from datasites.node.files import write_atomically
+from datasites.node.letters import check_file_name
 from datasites.syft.postbox import place_of
 from privacy.errors import Refused
+
+_CONNECTIONS = ("events_messages_connection", "events_connection", "file_connection")
+
+
+class DurableFiles(FSFileConnection):  # type: ignore[misc]  # syft ships no types
+    """A folder of syft's in which no torn file is ever seen."""
+
+    @classmethod
+    def of(cls, plain: FSFileConnection) -> DurableFiles:
+        """Return the same folder with whole writes."""
+        return cls(base_dir=plain.base_dir, dtype=plain.dtype)
+
+    def write_file(self, path: str, content: Any) -> None:
+        """Write one file; what is unfinished lies beside the folder, where syft does not look."""
+        write_atomically(self._resolve_full_path(path), _as_bytes(content), unfinished_in=Path(self.base_dir).parent)
+
+
+def make_durable(cache: Any) -> None:
+    """Let a cache of syft's write its notes and files whole."""
+    for name in _CONNECTIONS:
+        if isinstance(plain := getattr(cache, name, None), FSFileConnection):
+            setattr(cache, name, DurableFiles.of(plain))
+
+
+def restore_missing(cache: Any) -> None:
+    """Write again what the notes of a data owner know and the folder lacks."""
+    newest: dict[str, Any] = {}
+    for message in sorted(cache.events_messages_connection.get_all(), key=lambda m: m.timestamp):
+        for event in message.events:
+            newest[str(event.path_in_datasite)] = None if event.is_deleted else event.content
+    for path, content in newest.items():
+        if content is not None and not (Path(cache.file_connection.base_dir) / path).exists():
+            cache.file_connection.write_file(path, content)
+
+
+def _as_bytes(content: Any) -> bytes:
+    if isinstance(content, BaseModel):
+        return content.model_dump_json().encode()
+    return content.encode() if isinstance(content, str) else bytes(content)
+
+
+class DurableOwnerSyncer(DatasiteOwnerSyncer):  # type: ignore[misc]  # syft ships no types
+    """A data owner's syncer that neither forgets nor falls back."""
+
+    def pull_initial_state(self) -> None:
+        """Restore from the transport only where this folder holds no history of its own."""
+        if len(self.event_cache.events_messages_connection) == 0:
+            super().pull_initial_state()
+            return
+        if getattr(self, "_rolling_state", None) is None:
+            self._rolling_state = RollingState(email=self.email, base_checkpoint_timestamp=0.0)
+        self._pull_collections_for_initial_sync()
+        self.initial_sync_done = True
+
+    def process_syftbox_events_queue(self) -> None:
+        """Send what is queued; whatever could not be sent stays queued for the next time."""
+        router = self.connection_router
+        while not self.outbox_queue.empty():
+            router.owner_write_event_messages_to_outbox(*self.outbox_queue.queue[0])
+            self.outbox_queue.get_nowait()
+        while not self.syftbox_events_queue.empty():
+            router.owner_write_events_message_to_syftbox(self.syftbox_events_queue.queue[0])
+            self.syftbox_events_queue.get_nowait()
+
+    def resume(self, recipients: list[str]) -> None:
+        """Queue again what an earlier process noted and did not finish sending; sending twice does no harm."""
+        finished = {
+            place_of(file_id).name for file_id in self.connection_router.owner_get_all_accepted_event_file_ids()
+        }
+        noted = self.event_cache.events_messages_connection.get_all()
+        for message in sorted(noted, key=lambda m: m.timestamp):
+            if message.message_filepath.as_string() not in finished:
+                self._queue_again(message, recipients)
+
+    def _queue_again(self, message: Any, recipients: list[str]) -> None:
+        permissions, data = self._split_events(message.events)
+        by_recipient: dict[str, list[Any]] = {recipient: [] for recipient in recipients}
+        sent_to: dict[str, set[str]] = {}
+        self._route_data_events(data, recipients, by_recipient, sent_to)
+        self._route_perm_events(permissions, recipients, by_recipient, sent_to)
+        self._queue_events_for_outbox(by_recipient)
+        self.syftbox_events_queue.put(message)
+
 
 MAX_UNPACKED_BYTES = 128 * 1024**2
 MAX_FILES = 5000

@@ -19,7 +19,7 @@ from syft.sync.checkpoints.checkpoint import (
 from syft.sync.connections.base_connection import SyftboxPlatformConnection
 from syft.sync.events.file_change_event import FileChangeEventsMessageFileName
 
-from datasites.letters import Box, Place
+from datasites.node.letters import Box, Place
 from datasites.syft.postbox import Entry, Postbox, file_id_of, place_of
 
 _EVENTS = "events"

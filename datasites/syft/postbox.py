@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datasites.http import SignedClient
-from datasites.letters import BOXES, Box, Place, open_letter, seal_letter
-from datasites.roster import Roster
+from datasites.node.http import SignedClient
+from datasites.node.letters import BOXES, Box, Place, open_letter, seal_letter
+from datasites.node.roster import Roster
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Tampered, TesseraError
 from privacy.identity import Identity

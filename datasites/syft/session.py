@@ -26,9 +26,7 @@ from syft_rds import SyftRDSClient, SyftRDSClientConfig
 from syft_rds.config import DATASET_COLLECTION_SPECS
 
 from datasites.syft.connection import MailboxConnection, MailboxConnectionConfig
-from datasites.syft.durable_files import make_durable, restore_missing
-from datasites.syft.guards import GuardedRouter, GuardedWatcher
-from datasites.syft.owner_syncer import DurableOwnerSyncer
+from datasites.syft.guards import DurableOwnerSyncer, GuardedRouter, GuardedWatcher, make_durable, restore_missing
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import MockJobRunner, Sandbox, run_in_subprocess
 

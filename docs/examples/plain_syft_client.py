@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from datasites.roster import Roster
-from datasites.syft.addresses import address
+from datasites.node.roster import Roster
+from datasites.syft.connection import address
 from datasites.syft.postbox import Postbox
 from datasites.syft.session import connect
 from privacy.identity import Identity

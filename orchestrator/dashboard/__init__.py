@@ -1,1 +1,4 @@
-"""The dashboard for the study's scientists: pages under ``/dashboard`` of the orchestrator's own address."""
+"""Pages for the scientists; every page only reads.
+
+Imports the shared web plumbing and nothing of the portal. Start with ``app.py``.
+"""

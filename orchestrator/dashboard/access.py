@@ -2,6 +2,10 @@
 
 ``tessera orchestrator dashboard-link`` writes the hash of a secret into ``dashboard.sqlite`` and prints the secret as
 a link. The running orchestrator changes it once for a session cookie. Only hashes are stored.
+
+Also here:
+
+* A one-time link to the dashboard, made beside the running orchestrator.
 """
 
 from __future__ import annotations
@@ -12,8 +16,29 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from datasites.node.home import Home, address
 from privacy.canonical import sha256_hex
-from privacy.errors import Refused
+from privacy.errors import InvalidInput, Refused
+
+PATH = "/dashboard/enter"
+
+
+def new_link(home: Home) -> str:
+    """Return a link that signs one browser in, once, within half an hour.
+
+    Raises:
+        InvalidInput: not an orchestrator's folder, or it does not run.
+    """
+    if home.config().role != "orchestrator":
+        raise InvalidInput("expected the orchestrator's folder; a hospital's people use its portal")
+    if not (home.folder / "address.json").exists():
+        raise InvalidInput("expected a running orchestrator, which serves the dashboard; start it first")
+    visitors = Visitors(home.folder / FILE)
+    try:
+        return f"{address(home.folder)}{PATH}?token={visitors.new_link(now=dt.datetime.now(dt.UTC))}"
+    finally:
+        visitors.close()
+
 
 FILE = "dashboard.sqlite"
 LINK_MINUTES = 30

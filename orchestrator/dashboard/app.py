@@ -1,8 +1,14 @@
-"""The dashboard's application, mounted under ``/dashboard`` of the orchestrator. Every page only reads."""
+"""The dashboard's application, mounted under ``/dashboard`` of the orchestrator. Every page only reads.
+
+Also here:
+
+* The study report on request: written once for every state of a study, with the public figures of this moment.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,18 +16,37 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Form, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from datasites.portal import problems
-from datasites.portal.assets import STATIC, Assets, SecurityHeaders, asset, new_environment
-from datasites.portal.bodies import ShortBodies
-from datasites.portal.fresh import Fresh
-from datasites.portal.streams import Streams, mark
+from datasites.node.web import problems
+from datasites.node.web.charts import swatch
+from datasites.node.web.events import Fresh, Streams, mark
+from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, asset, new_environment
 from datasites.report.words import number, small
 from orchestrator.dashboard.access import SESSION_HOURS, Visitors
-from orchestrator.dashboard.charts import swatch
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
-from orchestrator.dashboard.reports import Reports
-from orchestrator.service import Service
+from orchestrator.rounds.service import Service
+from orchestrator.studies.facts import StudyFacts
+from orchestrator.studies.report import write_study_report
+from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
+
+
+class Reports:
+    """Reports in a folder of the orchestrator's home, one per study, the newest only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._written: dict[str, StudyFacts] = {}
+
+    def write(self, facts: StudyFacts) -> Path:
+        """Return the web page of a study's report, written now unless it says the same already."""
+        folder = self._folder / sha256_hex(facts.study.encode())[:16]
+        with self._lock:
+            if self._written.get(facts.study) != facts:
+                write_study_report(facts, folder)
+                self._written[facts.study] = facts
+        return folder / "study-report.html"
+
 
 MOUNT = "/dashboard"
 FOLDER = Path(__file__).parent

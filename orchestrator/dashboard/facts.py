@@ -1,6 +1,7 @@
 """What the dashboard says of a study: the facts of its report as they are now, and the round that is under way.
 
-Everything here is what every participant of the study may ask for as well (:mod:`orchestrator.status`), or follows
+Everything here is what every participant of the study may ask for as well (:mod:`orchestrator.studies.status`), or
+follows
 from it: approvals, noised releases, public weights, who was in which sum.
 """
 
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from datasites.contract import Proposal, parse
-from orchestrator.dashboard.charts import Chart, Series, lines
-from orchestrator.status import study_status
-from orchestrator.store import Store
-from orchestrator.study_facts import SiteFacts, StudyFacts, losses_by_round, proximities_by_round, study_facts
-from privacy.mechanism import Mechanism
+from datasites.node.web.charts import Chart, Series, lines
+from datasites.study.proposal import Proposal
+from datasites.study.signing import parse
+from orchestrator.rounds.store import Store
+from orchestrator.studies.facts import SiteFacts, StudyFacts, losses_by_round, proximities_by_round, study_facts
+from orchestrator.studies.status import study_status
+from privacy.dp.mechanism import Mechanism
 
 
 @dataclass(frozen=True, kw_only=True)

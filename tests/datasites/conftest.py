@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from datasites.accounts import AccountStore
-from datasites.approvals import ApprovalStore
-from datasites.contract import (
+from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, ReportFile, StudyStatus
+from datasites.review.accounts import AccountStore
+from datasites.review.approvals import ApprovalStore
+from datasites.review.key_wrapping import Hardness
+from datasites.review.policy import Policy
+from datasites.study.proposal import (
     Block,
     Custody,
     DatasetReference,
@@ -17,19 +20,15 @@ from datasites.contract import (
     Party,
     Plan,
     Proposal,
-    Signed,
     Training,
-    seal,
 )
-from datasites.key_wrapping import Hardness
-from datasites.policy import Policy
-from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, ReportFile, StudyStatus
+from datasites.study.signing import Signed, seal
 from models.config import ModelConfig
 from privacy.canonical import sha256_hex
-from privacy.encryption_parameters import EncryptionParameters
+from privacy.dp.mechanism import Mechanism
+from privacy.encryption.parameters import EncryptionParameters
 from privacy.identity import Identity
-from privacy.journal import Journal
-from privacy.mechanism import Mechanism
+from privacy.ledger.journal import Journal
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 PASSWORD = "correct horse battery staple"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from datasites import agreement as module
-from datasites.agreement import NAME, agreement, own_numbers, releases_proximity
-from datasites.contract import Block
-from datasites.released_numbers import checked_header_numbers, checked_numbers
-from datasites.training import trial_plan
+from datasites.study.proposal import Block
+from datasites.study.released_numbers import PROXIMITY, checked_header_numbers, checked_numbers, releases_proximity
+from datasites.training import proximity as module
+from datasites.training.proximity import own_numbers, proximity_to_others
+from datasites.worker.trainer import trial_plan
 from privacy.errors import InvalidInput
 
 BLOCKS = (
@@ -51,7 +51,7 @@ def models(study, sent, sites):
 
 
 def said(study, plan, sent, site, sites=tuple(WEIGHTS)):
-    return agreement(study, plan, site, sites, sent[site], *models(study, sent, sites))
+    return proximity_to_others(study, plan, site, sites, sent[site], *models(study, sent, sites))
 
 
 def test_it_is_the_cosine_with_the_sum_of_the_others(study, plan, sent):
@@ -78,14 +78,14 @@ def test_blending_scales_do_not_change_the_angle(study, plan, sent):
     before, after = models(study, sent, tuple(WEIGHTS))
     start, end = load(before), load(after)
     doubled = save({name: start[name] + 2 * (end[name] - start[name]) for name in start})
-    given = agreement(study, blended, "alba", list(WEIGHTS), sent["alba"], before, doubled)
+    given = proximity_to_others(study, blended, "alba", list(WEIGHTS), sent["alba"], before, doubled)
     assert given == pytest.approx(said(study, plan, sent, "alba"), abs=0.0051)
 
 
 def test_it_travels_in_its_rounds_and_says_nothing_where_nothing_was_kept(study, tmp_path):
     assert [n for n in range(1, 12) if releases_proximity(study, n)] == [3, 4, 5, 6, 7]
     assert own_numbers(study, 2, "alba", tmp_path, None, b"") == {}
-    assert own_numbers(study, 3, "alba", tmp_path, None, b"") == {NAME: 0.0}
+    assert own_numbers(study, 3, "alba", tmp_path, None, b"") == {PROXIMITY: 0.0}
     assert not releases_proximity(replace(study, training=replace(study.training, aggregation="fedavg")), 3)
 
 
@@ -94,16 +94,16 @@ def test_what_was_kept_gives_the_next_rounds_number(study, plan, sent, tmp_path)
     module.keep_sent(study, plan, tmp_path, sent["alba"], before)
     module.keep_sites(study, plan, tmp_path, ["corva", "alba", "bruna"])
     found = own_numbers(study, 3, "alba", tmp_path, plan, after)
-    assert found == {NAME: said(study, plan, sent, "alba")}
+    assert found == {PROXIMITY: said(study, plan, sent, "alba")}
 
 
 def test_a_header_carries_it_and_a_worker_never_does(study):
-    assert checked_header_numbers(study, "alba", 3, {NAME: 0.25}) == {NAME: 0.25}
-    for number, numbers in ((3, {}), (2, {NAME: 0.1}), (3, {NAME: 1.5}), (3, {NAME: float("nan")})):
+    assert checked_header_numbers(study, "alba", 3, {PROXIMITY: 0.25}) == {PROXIMITY: 0.25}
+    for number, numbers in ((3, {}), (2, {PROXIMITY: 0.1}), (3, {PROXIMITY: 1.5}), (3, {PROXIMITY: float("nan")})):
         with pytest.raises(InvalidInput):
             checked_header_numbers(study, "alba", number, numbers)
     with pytest.raises(InvalidInput):
-        checked_numbers(study, "alba", 3, {NAME: 0.25})
+        checked_numbers(study, "alba", 3, {PROXIMITY: 0.25})
 
 
 def test_it_is_refused_under_shared_noise_and_behind_an_adaptive_server(study, new_proposal):

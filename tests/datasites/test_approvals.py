@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.approval_checks import check_signatures
-from datasites.contract import Approval, Environment, open_sealed
+from datasites.review.checks import check_signatures
+from datasites.study.messages import Approval
+from datasites.study.proposal import Environment
+from datasites.study.signing import open_sealed
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity
 

@@ -6,17 +6,9 @@ import dataclasses
 
 import pytest
 
-from datasites.contract import (
-    Approval,
-    Block,
-    Party,
-    ReviewerSignature,
-    Signed,
-    dump,
-    open_sealed,
-    parse,
-    seal,
-)
+from datasites.study.messages import Approval, ReviewerSignature
+from datasites.study.proposal import Block, Party
+from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from privacy.errors import InvalidInput, Tampered
 from privacy.identity import Identity, verify
 

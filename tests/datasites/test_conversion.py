@@ -12,17 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasites.dataset import read_schema
-from datasites.ingest import ingest
-from datasites.tcga.cbioportal import read_study
-from datasites.tcga.clinical_columns import INPUTS, LEAKING, stage_of
-from datasites.tcga.conversion import convert
-from datasites.tcga.expression import scaled
-from datasites.tcga.features import read_features
-from datasites.tcga.gdc_tables import clinical_from_portal, read_gdc, read_star_counts
-from datasites.tcga.preprocessing import clinical_features, clinical_inputs
-from datasites.tcga.tables import read_tables
-from datasites.tcga.variables import VARIABLES
+from datasites.data.convert.cbioportal import read_study
+from datasites.data.convert.clinical_columns import INPUTS, LEAKING, stage_of
+from datasites.data.convert.conversion import convert, scaled
+from datasites.data.convert.gdc import clinical_from_portal, read_gdc, read_star_counts
+from datasites.data.convert.slide_features import read_features
+from datasites.data.dataset import read_schema
+from datasites.data.ingest import ingest
+from datasites.data.tcga.preprocessing import clinical_features, clinical_inputs
+from datasites.data.tcga.tables import read_tables
+from datasites.data.tcga.variables import VARIABLES
 from privacy.errors import InvalidInput
 
 sys.path.insert(0, os.fspath(Path(__file__).parent))
@@ -121,7 +120,7 @@ def test_no_leaking_column_of_a_source_can_become_an_input():
     assert not LEAKING & {name for names in INPUTS.values() for name in names}
     assert set(INPUTS) <= {v.column for v in VARIABLES}
     columns = ["ajcc_pathologic_stage", *LEAKING, "gender"]
-    from datasites.tcga.clinical_columns import clinical_table
+    from datasites.data.convert.clinical_columns import clinical_table
 
     made = clinical_table(
         pd.DataFrame([["Stage II", *["T2"] * len(LEAKING), "male"]], columns=columns),

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from datasites.dataset import (
+from datasites.data.dataset import (
     Part,
     Schema,
     case_ids,

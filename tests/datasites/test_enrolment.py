@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from datasites.consortium import Consortium
-from datasites.contract import Party
-from datasites.dataset import case_ids, read_schema
-from datasites.dealing import deal, place_dataset, place_synthetic_test
-from datasites.enrolment import Enrolled, build_roster, gather, publish, publish_party, read_party
-from datasites.synthetic import generate
+from datasites.data.dataset import case_ids, read_schema
+from datasites.data.ingest import deal, place_dataset, place_synthetic_test
+from datasites.data.synthetic import generate
+from datasites.node.consortium import Consortium, Enrolled, build_roster, gather, publish, publish_party, read_party
+from datasites.study.proposal import Party
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.identity import Identity
 

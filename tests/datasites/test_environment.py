@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from datasites.environment import current_environment, differences
+from datasites.review.environment import current_environment, differences
 
 
 def test_the_same_installation_gives_the_same_environment():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasites.findings import find, find_in_source
+from datasites.review.findings import find, find_in_source
 
 HONEST = '''"""A linear model."""
 

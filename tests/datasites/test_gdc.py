@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from datasites.tcga.gdc import GdcClient, remote_file
-from datasites.tcga.gdc_download import download, fetch_project
+from datasites.data.convert.gdc_client import GdcClient, remote_file
+from datasites.data.convert.gdc_download import download, fetch_project
 from privacy.errors import InvalidInput, Tampered, TesseraError
 
 sys.path.insert(0, os.fspath(Path(__file__).parent))
@@ -214,7 +214,7 @@ def test_only_https_or_this_machine_is_asked(url):
 
 
 def test_the_command_downloads_and_names_the_next_step(server, tmp_path):
-    from orchestrator.cli_fetch import app
+    from orchestrator.cli.data import app
 
     server.publish(1)
     arguments = ["fetch", str(tmp_path / "gdc"), "--project", PROJECT, "--url", server.url, "--json"]

@@ -11,26 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasites.contract import (
-    Approval,
-    Attestation,
-    Block,
-    BlockShape,
-    Commitments,
-    Party,
-    Proposal,
-    RoundKey,
-    RoundPlan,
-    Signed,
-    UpdateHeader,
-    dump,
-    seal,
-)
 from datasites.keyholder.checks import CheckedSum, SumRequest, check_study, check_sum_request
-from privacy import ckks, container, tags
+from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
+from datasites.study.proposal import Block, Party, Proposal
+from datasites.study.signing import Signed, dump, seal
 from privacy.canonical import sha256_hex
-from privacy.ciphertexts import RunningSum
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import ckks, tags
+from privacy.encryption.ciphertexts import MAGIC, RunningSum, body_bytes, pack, unpack
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import Refused
 from privacy.identity import Identity
 
@@ -107,10 +95,10 @@ class Story:
         for site in self.present if self.in_the_sum is None else self.in_the_sum:
             for block, ciphertexts in CIPHERTEXTS[site].items():
                 running[block].add(ciphertexts)
-        return container.pack({name: total.to_ciphertexts() for name, total in running.items()})
+        return pack({name: total.to_ciphertexts() for name, total in running.items()})
 
     def update(self, name: str) -> Signed:
-        body = container.pack(CIPHERTEXTS[name])
+        body = pack(CIPHERTEXTS[name])
         header = UpdateHeader(
             study=self.proposal.study,
             proposal_hash=self.proposal.proposal_hash,
@@ -238,11 +226,11 @@ def test_a_sum_of_other_ciphertexts_than_the_list_is_refused(story: Story, lie: 
 
 def test_a_sum_with_a_ciphertext_of_the_orchestrators_own_is_refused(story: Story) -> None:
     def with_own(body: bytes) -> bytes:
-        blocks = container.unpack(body, dict.fromkeys(LENGTHS, 1), ENCRYPTION)
+        blocks = unpack(body, dict.fromkeys(LENGTHS, 1), ENCRYPTION)
         running = RunningSum(ENCRYPTION, ciphertexts=1)
         running.add(blocks["shared"])
         running.add(ckks.encrypt(PAIR.public, ENCRYPTION, np.ones(30, np.int64)))
-        return container.pack({**blocks, "shared": running.to_ciphertexts()})
+        return pack({**blocks, "shared": running.to_ciphertexts()})
 
     with pytest.raises(Refused, match="tags do not add up"):
         dataclasses.replace(story, body=with_own).tell()
@@ -250,7 +238,7 @@ def test_a_sum_with_a_ciphertext_of_the_orchestrators_own_is_refused(story: Stor
 
 def test_a_sum_of_another_round_is_refused(story: Story) -> None:
     replayed = [ckks.encrypt(PAIR.public, ENCRYPTION, np.full(length, 9)) for length in LENGTHS.values()]
-    body = container.pack(dict(zip(LENGTHS, replayed, strict=True)))
+    body = pack(dict(zip(LENGTHS, replayed, strict=True)))
     with pytest.raises(Refused, match="tags do not add up"):
         dataclasses.replace(story, body=lambda _: body).tell()
 
@@ -270,7 +258,7 @@ def test_a_body_exchanged_after_the_list_was_closed_is_refused(story: Story) -> 
         check_sum_request(story.proposal, key, dataclasses.replace(request, body=other))
 
 
-@pytest.mark.parametrize("body", [b"", b"garbage", container.MAGIC + b"\xff" * 131072])
+@pytest.mark.parametrize("body", [b"", b"garbage", MAGIC + b"\xff" * 131072])
 def test_a_malformed_sum_is_refused(story: Story, body: bytes) -> None:
     with pytest.raises(Refused):
         dataclasses.replace(story, body=lambda _: body).tell()
@@ -354,7 +342,7 @@ def test_a_block_that_a_site_does_not_hold_is_refused(story: Story) -> None:
 
 
 def test_two_sites_with_the_same_ciphertexts_are_refused(story: Story) -> None:
-    copied = sha256_hex(container.pack(CIPHERTEXTS["alba"]))
+    copied = sha256_hex(pack(CIPHERTEXTS["alba"]))
     with pytest.raises(Refused, match="same ciphertexts"):
         dataclasses.replace(story, header=change_of("bruna", body_hash=copied)).tell()
 
@@ -405,7 +393,7 @@ def test_a_list_with_two_keys_of_one_institution_is_one_short(story: Story) -> N
     weights = {"shared": story.plan.weights["shared"]}
     plan = dataclasses.replace(story.plan, proposal_hash=proposal.proposal_hash, weights=weights)
     shape = (BlockShape(name="shared", values=30, ciphertexts=1),)
-    length = container.body_bytes({"shared": 1}, ENCRYPTION)
+    length = body_bytes({"shared": 1}, ENCRYPTION)
     only_shared = dataclasses.replace(
         story,
         proposal=proposal,

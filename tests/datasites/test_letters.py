@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasites.letters import BOXES, Place, open_letter, seal_letter
+from datasites.node.letters import BOXES, Place, open_letter, seal_letter
 from privacy.errors import InvalidInput, Tampered, TesseraError
 from privacy.identity import Identity
 

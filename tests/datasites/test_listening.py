@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from datasites.lifecycle import bind
+from datasites.node.process import bind
 from privacy.errors import InvalidInput
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from datasites.logs import configure_logs, without_secrets
+from datasites.node.process import configure_logs, without_secrets
 from privacy.errors import InvalidInput
 
 TOKEN = "eyJhdWRpZW5jZSI6IjEyMyJ9.c2lnbmF0dXJlc2lnbmF0dXJl"  # gitleaks:allow - not a real one

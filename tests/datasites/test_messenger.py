@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from datasites import daemon
-from datasites.contract import Signed
-from datasites.daemon import Messenger
-from datasites.http import Declined
+from datasites.hospital import daemon
+from datasites.hospital.daemon import Messenger
+from datasites.node.http import Declined
+from datasites.study.signing import Signed
 
 APPROVAL = Signed(kind="approval", payload={}, public_key="0" * 64, signature="x")
 REQUEST = SimpleNamespace(

@@ -19,10 +19,10 @@ from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from datasites.accounts import LINKED
-from datasites.oidc import Begun, OidcProvider, OidcSettings
 from datasites.portal.app import create_portal
-from datasites.portal.sign_ins import SIGN_IN_SECONDS, SignIns
+from datasites.portal.desk import SIGN_IN_SECONDS, SignIns
+from datasites.review.accounts import LINKED
+from datasites.review.oidc import Begun, OidcProvider, OidcSettings
 from privacy.errors import InvalidInput, Refused
 
 sys.path.insert(0, os.fspath(Path(__file__).parent))
@@ -282,7 +282,7 @@ def test_a_sign_in_that_took_too_long_is_forgotten_and_their_number_is_bounded(n
     browser = sign_ins.add(begun, to="/inbox", account=None, now=now)
     with pytest.raises(Refused, match="took too long"):
         sign_ins.take("s", browser, now=now + dt.timedelta(seconds=SIGN_IN_SECONDS))
-    monkeypatch.setattr("datasites.portal.sign_ins._MOST", 2)
+    monkeypatch.setattr("datasites.portal.desk._MOST", 2)
     for state in "abc":
         sign_ins.add(replace(begun, state=state), to="/inbox", account=None, now=now)
     assert sorted(sign_ins._pending) == ["b", "c"]
@@ -308,7 +308,7 @@ def test_new_keys_of_the_provider_are_found_but_not_asked_for_all_the_time(open_
     link(client)
     idp.keys = [RSAKey.generate_key(2048, {"kid": "second"})]
     assert refused(client, through(client))  # the keys were fetched a moment ago
-    monkeypatch.setattr("datasites.oidc._KEYS_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("datasites.review.oidc._KEYS_PAUSE_SECONDS", 0.0)
     assert through(client).status_code == 200 and signed_in(client)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from datasites.contract import Block
-from datasites.own_parameters import keep, newest, own_names, shapes, with_own
+from datasites.study.proposal import Block
+from datasites.training.local_parameters import keep, newest, own_names, shapes, with_own
 
 MODEL = {
     "encoder": np.ones((2, 3), np.float32),

@@ -15,10 +15,9 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from datasites.home import Config
-from datasites.patience import Patience, PatientProtocol
-from datasites.tls import client_context, ensure_authority, ensure_server_certificate
-from datasites.web_server import WebServer
+from datasites.node.home import Config
+from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
+from datasites.node.web.server import Patience, PatientProtocol, WebServer
 
 CONFIG = Config(name="alba", institution="Hospital Alba", role="datasite", orchestrator_url="http://127.0.0.1:9")
 QUICK = Patience(
@@ -198,7 +197,7 @@ def test_requests_under_way_are_not_dropped_to_make_room(address) -> None:
 
 def test_a_tls_handshake_that_never_comes_is_dropped(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(PatientProtocol, "patience", QUICK)
-    monkeypatch.setattr("datasites.web_server._HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr("datasites.node.web.server._HANDSHAKE_SECONDS", 0.5)
     authority = ensure_authority(tmp_path, name="alba")
     certificate = ensure_server_certificate(authority, tmp_path, names=["127.0.0.1"])
     config = Config(**{**vars(CONFIG), "tls_certificate": str(certificate)})

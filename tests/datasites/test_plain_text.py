@@ -2,8 +2,8 @@
 
 import pytest
 
-from datasites.findings import find
-from datasites.plain_text import check_name, check_prose, check_study_name, unseen, visible
+from datasites.review.findings import find
+from datasites.study.text import check_name, check_prose, check_study_name, unseen, visible
 from privacy.errors import InvalidInput
 
 TRICKS = {

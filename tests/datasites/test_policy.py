@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.policy import Policy, check
+from datasites.review.policy import Policy, check
+from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput
-from privacy.mechanism import Mechanism
 
 
 def rules(policy: str, proposal, **given) -> set[str]:

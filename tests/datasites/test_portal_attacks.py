@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
-from datasites.accounts import ATTEMPTS_PER_WINDOW, AccountStore, Hardness
+from datasites.node.web.middleware import MOST_BODY_BYTES
 from datasites.portal.app import create_portal
-from datasites.portal.bodies import MOST_BODY_BYTES
+from datasites.review.accounts import ATTEMPTS_PER_WINDOW, AccountStore, Hardness
 from privacy.errors import Refused
 
 PASSWORD = "correct horse battery staple"

@@ -11,16 +11,16 @@ from types import SimpleNamespace
 import pytest
 from fastapi.testclient import TestClient
 
-from datasites.odds import certainty
+from datasites.hospital.facts import preview
 from datasites.portal.app import create_portal
 from datasites.portal.code_view import facts_diff, side_by_side
 from datasites.portal.context import BudgetLine, CostPreview, Spending
-from datasites.portal.language import meaning, summary
-from datasites.portal.pictures import cost_picture, timeline_picture
-from datasites.portal_facts import preview
+from datasites.portal.figures import cost_picture, timeline_picture
+from datasites.portal.words import meaning, summary
+from datasites.report.words import certainty
+from privacy.dp.mechanism import HistogramRelease, LossRelease
 from privacy.identity import Identity
-from privacy.ledger import Ledger, case_hash
-from privacy.mechanism import HistogramRelease, LossRelease
+from privacy.ledger.ledger import Ledger, case_hash
 
 PASSWORD = "correct horse battery staple"
 HTML = {"accept": "text/html"}

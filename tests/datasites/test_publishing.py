@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datasites.dataset import Part, Schema, write_dataset
-from datasites.home import Config, Home
-from datasites.policy import Policy
-from datasites.publishing import Datasets
-from privacy.journal import Journal
-from privacy.ledger import Ledger
+from datasites.data.dataset import Part, Schema, write_dataset
+from datasites.data.publishing import Datasets
+from datasites.node.home import Config, Home
+from datasites.review.policy import Policy
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger
 
 SCHEMA = Schema(
     name="staging",

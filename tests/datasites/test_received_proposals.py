@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.contract import dump
-from datasites.daemon import receive_proposal
+from datasites.hospital.proposals import receive_proposal
+from datasites.study.signing import dump
 from datasites.syft.runner import PROPOSAL_FILE
 from privacy.errors import Refused, Tampered
 

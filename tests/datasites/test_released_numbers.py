@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datasites import round_checks
-from datasites.released_numbers import checked_numbers, empty_numbers, expected_names, training_share
-from datasites.score_release import released_scores, scores_of
-from datasites.training import trial_plan
+from datasites.study import checks
+from datasites.study.released_numbers import checked_numbers, empty_numbers, expected_names, training_share
+from datasites.training.statistics import released_scores, scores_of
+from datasites.worker.trainer import trial_plan
+from privacy.dp.mechanism import HistogramRelease, LossRelease
+from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput
-from privacy.mechanism import HistogramRelease, LossRelease
-from privacy.randomness import Randomness
 
 torch.set_num_threads(1)
 STREAM = Randomness(b"s" * 32, study="s", round=1, plan_hash="p", dataset_fingerprint="f")
@@ -74,7 +74,7 @@ def test_an_evaluation_charged_for_fewer_outputs_than_the_model_has_is_refused(p
     with pytest.raises(InvalidInput, match="outputs"):
         expected_names(wide, "alba", 5)
     with pytest.raises(InvalidInput, match="outputs"):
-        round_checks.check_plan(wide, replace(trial_plan(wide), round=5), "alba")
+        checks.check_plan(wide, replace(trial_plan(wide), round=5), "alba")
 
 
 class Fixed(torch.nn.Module):

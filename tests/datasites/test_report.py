@@ -17,9 +17,9 @@ import pytest
 from datasites import report as reporting
 from datasites.report.facts import Epsilon
 from datasites.report.words import number, odds, small
-from privacy.ledger import Ledger, case_hash
-from privacy.ledger_costs import gaussian_cost, pure_cost
-from privacy.mechanism import HistogramRelease, LossRelease, Mechanism
+from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
+from privacy.ledger.costs import gaussian_cost, pure_cost
+from privacy.ledger.ledger import Ledger, case_hash
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "privacy-report.schema.json"
 SECRET_CASES = [f"TCGA-AB-{n:04d}" for n in range(173)]

@@ -7,12 +7,12 @@ import stat
 
 import pytest
 
-from datasites.contract import Party, seal
-from datasites.envelope import pack_envelope, unpack_envelope
-from datasites.files import write_atomically
-from datasites.home import Config, Home
-from datasites.lifecycle import keep_private
-from datasites.roster import Roster
+from datasites.node.files import write_atomically
+from datasites.node.home import Config, Home
+from datasites.node.process import keep_private
+from datasites.node.roster import Roster
+from datasites.study.proposal import Party
+from datasites.study.signing import pack_envelope, seal, unpack_envelope
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 
@@ -48,7 +48,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("datasites.files.os.fsync", full_disk)
+    monkeypatch.setattr("datasites.node.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasites.contract import Block
-from datasites.dataset import Part, Schema, fingerprint, write_dataset
-from datasites.policy import SandboxPolicy
-from datasites.sandbox import LAYERS, available_layers, check_layers, say_layers
-from datasites.training import SandboxedTrainer
-from datasites.worker_pool import WorkerPool
+from datasites.data.dataset import Part, Schema, fingerprint, write_dataset
+from datasites.review.policy import SandboxPolicy
+from datasites.study.proposal import Block
+from datasites.worker.pool import WorkerPool
+from datasites.worker.sandbox import LAYERS, available_layers, check_layers, say_layers
+from datasites.worker.trainer import SandboxedTrainer
 from privacy.errors import Refused
 
 LAYERS_HERE = available_layers()
@@ -232,8 +232,8 @@ def test_below_the_minimum_of_layers_nothing_runs():
 
 def test_a_start_says_which_layers_are_active_and_what_the_policy_misses(monkeypatch, caplog):
     offered = {layer: layer != "landlock" for layer in LAYERS}
-    monkeypatch.setattr("datasites.sandbox.available_layers", lambda: offered)
-    with caplog.at_level("INFO", logger="datasites.sandbox"):
+    monkeypatch.setattr("datasites.worker.sandbox.available_layers", lambda: offered)
+    with caplog.at_level("INFO", logger="datasites.worker.sandbox"):
         say_layers(("rlimits",))
         assert "seccomp" in caplog.text and "not offered here: landlock" in caplog.text
         assert "no worker will run" not in caplog.text

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.contract import Block
-from datasites.step_scales import check_scales, restoring_gain
-from datasites.training import trial_plan
+from datasites.study.checks import check_scales, restoring_gain
+from datasites.study.proposal import Block
+from datasites.worker.trainer import trial_plan
+from privacy.dp.mechanism import LossRelease
 from privacy.errors import InvalidInput, Refused
-from privacy.mechanism import LossRelease
 
 BLOCKS = (
     Block(name="mrna", modality="mrna", length=6, parameters=("m",)),

@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasites.dataset import load, read_schema
-from datasites.ingest import ingest
-from datasites.synthetic import SyntheticShape, generate, write_tables
-from datasites.tcga.federations import FEDERATIONS, build
-from datasites.tcga.labels import labels
-from datasites.tcga.leakage import refuse_leakage
-from datasites.tcga.preprocessing import clinical_features, clinical_inputs, image_inputs, mrna_inputs
-from datasites.tcga.tables import read_tables
+from datasites.data.dataset import load, read_schema
+from datasites.data.federations import FEDERATIONS, build
+from datasites.data.ingest import ingest
+from datasites.data.synthetic import SyntheticShape, generate, write_tables
+from datasites.data.tcga.preprocessing import clinical_features, clinical_inputs, image_inputs, mrna_inputs
+from datasites.data.tcga.tables import labels, read_tables, refuse_leakage
 from privacy.errors import InvalidInput
 
 SHAPE = SyntheticShape(patients={"BRCA": 120, "LUSC": 96, "LIHC": 84}, genes=12, image_features=10, factors=3)

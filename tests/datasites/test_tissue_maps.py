@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from datasites.dataset import load, read_schema
-from datasites.ingest import ingest
-from datasites.synthetic import SyntheticShape, generate, write_tables
-from datasites.tcga.tables import read_tables
-from datasites.tcga.tissue_maps import MAPS_FILE, map_features, read_maps
+from datasites.data.dataset import load, read_schema
+from datasites.data.ingest import ingest
+from datasites.data.synthetic import SyntheticShape, generate, write_tables
+from datasites.data.tcga.tables import MAPS_FILE, map_features, read_maps, read_tables
 from models.batch import to_tensors
 from models.build import build_model, record_loss
 from models.config import ModelConfig
-from models.encoder import CHANNELS, TissueMapEncoder
-from privacy.dp_sgd import clipped_gradient_sum
+from models.networks import CHANNELS, TissueMapEncoder
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness
+from privacy.dp.sgd import clipped_gradient_sum
 from privacy.errors import InvalidInput
-from privacy.mechanism import Mechanism
-from privacy.randomness import Randomness
 
 torch.set_num_threads(1)
 STREAM = Randomness(b"s" * 32, study="s", round=1, plan_hash="p", dataset_fingerprint="f")

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from datasites.health import alive
-from datasites.http import SignedClient
-from datasites.lifecycle import announce
-from datasites.tls import client_context, ensure_authority, ensure_server_certificate
+from datasites.node.health import alive
+from datasites.node.http import SignedClient
+from datasites.node.process import announce
+from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 

@@ -7,9 +7,9 @@ import time
 
 import httpx
 
-from datasites.home import Config
+from datasites.node.home import Config
+from datasites.node.web.server import WebServer
 from datasites.portal.app import create_portal
-from datasites.web_server import WebServer
 
 PASSWORD = "correct horse battery staple"
 CONFIG = Config(name="alba", institution="Hospital Alba", role="datasite", orchestrator_url="http://127.0.0.1:9")

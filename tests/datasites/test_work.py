@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from datasites.contract import WorkItem, dump
-from datasites.http import Declined
-from datasites.work import WorkQueue
+from datasites.node.http import Declined
+from datasites.node.work import WorkQueue
+from datasites.study.messages import WorkItem
+from datasites.study.signing import dump
 
 
 class Board:

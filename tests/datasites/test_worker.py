@@ -14,19 +14,20 @@ import pytest
 import safetensors.numpy
 import torch
 
-from datasites import worker
-from datasites.contract import Block, dump, parse
-from datasites.dataset import Part, Schema, write_dataset
-from datasites.policy import SandboxPolicy
-from datasites.rounds import TrainingJob
-from datasites.training import SandboxedTrainer, read_result, trial_plan
-from datasites.worker_pool import WorkerPool
-from datasites.worker_protocol import Launch, WorkerJob, derive
+from datasites.data.dataset import Part, Schema, write_dataset
+from datasites.review.policy import SandboxPolicy
+from datasites.study.proposal import Block
+from datasites.study.signing import dump, parse
+from datasites.study.streams import derive
+from datasites.worker import child
+from datasites.worker.job import Launch, TrainingJob, WorkerJob
+from datasites.worker.pool import WorkerPool
+from datasites.worker.trainer import SandboxedTrainer, read_result, trial_plan
 from models.build import build_model
 from models.config import ModelConfig
 from models.parameters import blocks, to_bytes
+from privacy.dp.mechanism import LossRelease
 from privacy.errors import InvalidInput
-from privacy.mechanism import LossRelease
 
 torch.set_num_threads(1)
 FEATURES = {"mrna": 6, "image": 4, "clinical": 3}
@@ -88,31 +89,31 @@ def job(proposal, dataset, output: Path, **changes) -> WorkerJob:
 
 
 def test_a_round_gives_one_vector_per_contributed_block(proposal, dataset, tmp_path):
-    vectors, facts = worker.run(job(proposal, dataset, tmp_path))
+    vectors, facts = child.run(job(proposal, dataset, tmp_path))
     assert {n: v.shape for n, v in vectors.items()} == {"mrna": (6,), "clinical": (3,), "shared": (1,)}
     assert all(np.abs(v).max() > 0 for v in vectors.values())
     assert facts["releases"] == {}
 
 
 def test_the_same_job_gives_the_same_bytes_and_another_seed_others(proposal, dataset, tmp_path):
-    first, _ = worker.run(job(proposal, dataset, tmp_path))
-    again, _ = worker.run(job(proposal, dataset, tmp_path))
-    other, _ = worker.run(job(proposal, dataset, tmp_path, seed="03" * 32))
+    first, _ = child.run(job(proposal, dataset, tmp_path))
+    again, _ = child.run(job(proposal, dataset, tmp_path))
+    other, _ = child.run(job(proposal, dataset, tmp_path, seed="03" * 32))
     assert all(first[n].tobytes() == again[n].tobytes() for n in first)
     assert all((first[n] != other[n]).any() for n in first)
 
 
 def test_a_modality_that_the_site_does_not_contribute_has_no_influence(proposal, dataset, tmp_path):
-    training, _ = worker._records(job(proposal, dataset, tmp_path))
+    training, _ = child._records(job(proposal, dataset, tmp_path))
     assert float(training["image"].abs().sum()) == 0
     assert training["presence"][:, 1].sum() == 0
     assert training["presence"][:, 0].sum() == 60
 
 
 def test_a_blending_scale_shrinks_what_leaves_of_its_modality(proposal, dataset, tmp_path):
-    plain, _ = worker.run(job(proposal, dataset, tmp_path))
+    plain, _ = child.run(job(proposal, dataset, tmp_path))
     plan = replace(trial_plan(proposal), scales={"mrna": 0.001})
-    scaled, _ = worker.run(job(proposal, dataset, tmp_path, plan=plan))
+    scaled, _ = child.run(job(proposal, dataset, tmp_path, plan=plan))
     assert plan.plan_hash != trial_plan(proposal).plan_hash  # another plan draws other noise, so compare sizes
     ratio = np.abs(scaled["mrna"]).mean() / np.abs(plain["mrna"]).mean()
     assert ratio < 0.01
@@ -123,9 +124,9 @@ def test_a_blending_scale_shrinks_what_leaves_of_its_modality(proposal, dataset,
 def test_a_scale_of_a_thousandth_shrinks_the_displacement_a_thousandfold(proposal, dataset, tmp_path, optimizer):
     training = replace(proposal.training, optimizer=optimizer)
     public = replace(proposal, seed=1, training=training)  # the same noise under any plan
-    plain, _ = worker.run(job(public, dataset, tmp_path))
+    plain, _ = child.run(job(public, dataset, tmp_path))
     plan = replace(trial_plan(public), scales={"mrna": 0.001})
-    scaled, _ = worker.run(job(public, dataset, tmp_path, plan=plan))
+    scaled, _ = child.run(job(public, dataset, tmp_path, plan=plan))
     sizes = {n: float(np.linalg.norm(scaled[n]) / np.linalg.norm(plain[n])) for n in scaled}
     assert sizes["mrna"] == pytest.approx(0.001, rel=0.05)
     assert sizes["clinical"] == pytest.approx(1.0, rel=0.05)
@@ -137,9 +138,9 @@ def test_after_the_last_release_every_record_trains(proposal, dataset, tmp_path)
     sizes = []
     for number in (1, 2):
         made = job(proposal, dataset, tmp_path, plan=replace(trial_plan(proposal), round=number))
-        training, validation = worker._records(made)
+        training, validation = child._records(made)
         sizes.append((len(training["label"]), len(validation["label"])))
-        _, facts = worker.run(made)
+        _, facts = child.run(made)
         assert bool(facts["releases"]) == (number == 1)
     assert sizes[0][0] < 60 == sum(sizes[0])
     assert sizes[1] == (60, 0)
@@ -148,10 +149,10 @@ def test_after_the_last_release_every_record_trains(proposal, dataset, tmp_path)
 def test_losses_are_released_in_their_rounds_only_and_split_by_membership(proposal, dataset, tmp_path):
     release = LossRelease(every_rounds=2, bound=2.0, noise_multiplier=0.0, terms=3)
     proposal = replace(proposal, mechanism=replace(proposal.mechanism, losses=release))
-    _, silent = worker.run(job(proposal, dataset, tmp_path))
+    _, silent = child.run(job(proposal, dataset, tmp_path))
     assert silent["releases"] == {}
     plan = replace(trial_plan(proposal), round=2)
-    _, facts = worker.run(job(proposal, dataset, tmp_path, plan=plan))
+    _, facts = child.run(job(proposal, dataset, tmp_path, plan=plan))
     terms = {name.split(".")[2] for name in facts["releases"]}
     assert terms == {"mrna+clinical", "mrna", "clinical"}
     both = facts["releases"]["loss.training.mrna"] + facts["releases"]["loss.validation.mrna"]
@@ -160,10 +161,10 @@ def test_losses_are_released_in_their_rounds_only_and_split_by_membership(propos
 
 
 def test_a_job_survives_its_way_to_the_worker(proposal, dataset, tmp_path):
-    from datasites.worker_pool import _encoded
+    from datasites.worker.pool import _encoded
 
     sent = job(proposal, dataset, tmp_path, checks=True)
-    assert worker.read_job(_encoded(sent)) == sent
+    assert child.read_job(_encoded(sent)) == sent
     launch = Launch(readable=("/a",), writable=("/b",), limits=SandboxPolicy(time_seconds=3))
     assert Launch.decode(launch.encode()) == launch
 
@@ -261,7 +262,7 @@ def test_the_server_ends_with_its_daemon(pool, proposal):
 
 def test_a_server_whose_daemon_dies_during_its_imports_ends_at_once():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-I", "-m", "datasites.worker_server", str(theirs.fileno())]
+    command = [sys.executable, "-I", "-m", "datasites.worker.server", str(theirs.fileno())]
     server = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL)
     theirs.close()
     time.sleep(0.5)

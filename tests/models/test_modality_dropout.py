@@ -9,8 +9,7 @@ import torch
 
 from models.batch import drop_modalities
 from models.build import build_model, record_loss
-from models.config import ModelConfig
-from models.errors import InvalidModel
+from models.config import InvalidModel, ModelConfig
 
 CONFIG = ModelConfig(
     architecture="mlp",

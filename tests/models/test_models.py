@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from models.build import build_model, record_loss
-from models.config import ModelConfig
-from models.errors import InvalidModel
+from models.config import InvalidModel, ModelConfig
 from models.losses import ordinal_loss, probabilities
 from models.parameters import assign, blocks, flatten, from_bytes, to_bytes
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from datasites.contract import Party
-from datasites.roster import Roster
-from orchestrator.service import Service
-from orchestrator.store import Store
+from datasites.node.roster import Roster
+from datasites.study.proposal import Party
+from orchestrator.rounds.service import Service
+from orchestrator.rounds.store import Store
 from privacy.identity import Identity
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasites.contract import (
-    Approval,
+from datasites.study.messages import Approval, ReviewerSignature
+from datasites.study.proposal import (
     Block,
     Custody,
     DatasetReference,
@@ -14,13 +14,12 @@ from datasites.contract import (
     Party,
     Plan,
     Proposal,
-    ReviewerSignature,
     Training,
-    dump,
 )
+from datasites.study.signing import dump
 from models.config import ModelConfig
-from privacy.encryption_parameters import EncryptionParameters
-from privacy.mechanism import LossRelease, Mechanism
+from privacy.dp.mechanism import LossRelease, Mechanism
+from privacy.encryption.parameters import EncryptionParameters
 
 NAMES = ("alba", "bruna", "corva", "dora")
 KEY = "ab" * 32

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 from syft.sync.peers.peer_store import PeerStore
 
-from datasites.daemon import run
-from datasites.lifecycle import end_with_parent
+from datasites.hospital.daemon import run
+from datasites.node.process import end_with_parent
 
 HOME, RECORD = Path(sys.argv[1]), Path(sys.argv[2])
 _lock = threading.Lock()

@@ -18,10 +18,10 @@ from consortium import LEVELS, steps_of
 from played import Played
 from rich.console import Console
 
-from datasites import work
-from orchestrator.cli_operations import _study_table
+from datasites.node import work
+from orchestrator.cli.operate import _study_table
 from orchestrator.dashboard.facts import study_now
-from orchestrator.study_view import study_line
+from orchestrator.studies.status import study_line
 
 LENGTH, SITES = 40, 4
 

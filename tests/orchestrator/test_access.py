@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from consortium import Consortium
 
-from datasites.contract import Custody
-from datasites.http import SignedClient
+from datasites.node.http import SignedClient
+from datasites.study.proposal import Custody
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
@@ -29,7 +29,7 @@ def finished(consortium: Consortium) -> dict[str, Any]:
     three = consortium.proposal("trio", length=LENGTH).participants[:3]
     custody = Custody(downloaders=("site-3",), licence="none", retention_days=1)
     proposal = consortium.propose("trio", length=LENGTH, approve=False, rounds=2, participants=three, custody=custody)
-    from datasites.contract import seal
+    from datasites.study.signing import seal
 
     for hospital in consortium.hospitals[:3]:
         hospital.approve(seal(consortium.identity, "proposal", proposal))
@@ -39,7 +39,7 @@ def finished(consortium: Consortium) -> dict[str, Any]:
 
 def blobs(consortium: Consortium) -> dict[str, str]:
     """Hash by what it is: of the last round and of the first."""
-    from orchestrator.store import Store
+    from orchestrator.rounds.store import Store
 
     store = Store(consortium.homes["orchestrator"].folder / "store")
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datasites.contract import Block, Training
-from orchestrator.aggregation import ServerOptimizer, gather, model_from_bytes, model_to_bytes
+from datasites.study.proposal import Block, Training
+from orchestrator.rounds.aggregation import ServerOptimizer, gather, model_from_bytes, model_to_bytes
 from privacy.errors import InvalidInput
 
 BLOCK = Block(name="mrna", modality="mrna", length=5, parameters=("w", "b"))

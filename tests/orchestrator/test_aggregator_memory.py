@@ -10,10 +10,10 @@ import numpy as np
 from consortium import Consortium
 from forgery import Forger
 
-from datasites.contract import BlockShape
-from orchestrator.sums import RunningSumProcess
-from privacy import ckks, container
-from privacy.encryption_parameters import choose_parameters
+from datasites.study.messages import BlockShape
+from orchestrator.rounds.sums import RunningSumProcess
+from privacy.encryption import ciphertexts, ckks
+from privacy.encryption.parameters import choose_parameters
 
 LENGTH = 300_000
 FEW, MANY = 5, 50
@@ -29,7 +29,7 @@ def test_the_sum_of_fifty_sites_takes_no_more_memory_than_that_of_five(tmp_path:
     public = ckks.generate_round_key(encryption).public
     blocks = {"shared": ckks.encrypt(public, encryption, np.zeros(LENGTH, np.int64))}
     path = tmp_path / "update"
-    path.write_bytes(container.pack(blocks))
+    path.write_bytes(ciphertexts.pack(blocks))
     shape = BlockShape(name="shared", values=LENGTH, ciphertexts=len(blocks["shared"]))
 
     async def peak(sites: int) -> int:

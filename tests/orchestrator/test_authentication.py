@@ -9,11 +9,11 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from starlette.testclient import TestClient
 
-from datasites.contract import Party
-from datasites.http import Declined, SignedClient
-from datasites.tokens import make_token
-from orchestrator.authentication import Authenticator, StreamedCall
-from orchestrator.problems import install_problem_handlers
+from datasites.node.http import Declined, SignedClient
+from datasites.node.tokens import make_token
+from datasites.study.proposal import Party
+from orchestrator.api.authentication import Authenticator, StreamedCall
+from orchestrator.api.problems import install_problem_handlers
 from privacy.canonical import sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError
 from privacy.identity import Identity

@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 from consortium import Consortium, Hospital, playing
 
-from datasites import rounds
-from datasites.accounts import Account
-from datasites.contract import Plan, Proposal, Refusal, RoundKey, RoundPlan, Signed, WorkItem, parse, seal
-from orchestrator.aggregation import model_to_bytes
+from datasites.hospital import rounds
+from datasites.review.accounts import Account
+from datasites.study.messages import Refusal, RoundKey, RoundPlan, WorkItem
+from datasites.study.proposal import Plan, Proposal
+from datasites.study.signing import Signed, parse, seal
+from orchestrator.rounds.aggregation import model_to_bytes
 from privacy.canonical import sha256_hex
-from privacy.ckks import generate_round_key
-from privacy.pads import generate_pad_key
+from privacy.encryption.ckks import generate_round_key
+from privacy.encryption.pads import generate_pad_key
 
 CODE = b"rate = 1\n"
 LENGTH = 50

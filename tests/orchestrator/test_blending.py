@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.blending import BlendingRule, BlendingState, Evaluation, observe, ratios, scales
+from orchestrator.strategy.blending import BlendingRule, BlendingState, Evaluation, observe, ratios, scales
 from privacy.errors import InvalidInput
 
 MODALITIES = ("mrna", "image", "clinical")

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from datasites.contract import WorkItem
-from orchestrator.board import Board
+from datasites.study.messages import WorkItem
+from orchestrator.rounds.board import Board
 from privacy.canonical import canonical_hash
 
 

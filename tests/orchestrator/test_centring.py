@@ -7,32 +7,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from research.methods import method, settings_of
+from research.simulate import simulate
+from research.simulation_settings import SimulationSettings
 
-from datasites.centring import centre_size, first_training_round, releases_centres
-from datasites.contract import Proposal, dump, parse
-from datasites.site_training import own_parameters, train_round
-from datasites.synthetic import SyntheticShape, generate
-from datasites.tcga.federations import build
-from datasites.training import trial_plan
+from datasites.data.federations import build
+from datasites.data.synthetic import SyntheticShape, generate
+from datasites.study.centring import centre_size, first_training_round, releases_centres
+from datasites.study.proposal import Proposal
+from datasites.study.signing import dump, parse
+from datasites.training.site import own_parameters, train_round
+from datasites.worker.trainer import trial_plan
 from models.build import build_model, record_loss
-from models.centring import centring_loss
-from models.config import CENTRES, CENTRING_NORM, INPUT_GAINS, ModelConfig, centring_unit
-from models.errors import InvalidModel
+from models.config import CENTRES, CENTRING_NORM, INPUT_GAINS, InvalidModel, ModelConfig, centring_unit
+from models.losses import centring_loss
 from models.parameters import from_bytes
-from orchestrator.aggregation import model_from_bytes
-from orchestrator.methods import method, settings_of
-from orchestrator.private_schedule import private_schedule, with_schedule
-from orchestrator.propose import StudySettings
-from orchestrator.simulate import simulate
-from orchestrator.simulated_proposal import simulated_study
-from orchestrator.simulated_sites import make_sites, patients
-from orchestrator.simulation_settings import SimulationSettings
-from orchestrator.study_simulation import Shard, run_study
+from orchestrator.rounds.aggregation import model_from_bytes
+from orchestrator.simulation.engine import Shard, run_study
+from orchestrator.simulation.sites import make_sites, patients, simulated_study
+from orchestrator.studies.propose import StudySettings
+from orchestrator.studies.schedule import private_schedule, with_schedule
 from privacy.canonical import canonical_hash
-from privacy.dp_sgd import clipped_gradient_sum
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness
+from privacy.dp.sgd import clipped_gradient_sum
 from privacy.errors import InvalidInput
-from privacy.mechanism import Mechanism
-from privacy.randomness import Randomness
 
 torch.set_num_threads(1)
 COHORTS = ("BRCA", "LUSC", "LIHC")

@@ -10,10 +10,10 @@ import sys
 import pandas as pd
 import pytest
 
-from datasites.home import Config, Home
-from datasites.roster import Roster
-from datasites.synthetic import SyntheticShape, generate, write_tables
-from orchestrator import cli
+from datasites.data.synthetic import SyntheticShape, generate, write_tables
+from datasites.node.home import Config, Home
+from datasites.node.roster import Roster
+from orchestrator.cli import main
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def run(monkeypatch, capsys):
         umask = os.umask(0o022)
         try:
             with pytest.raises(SystemExit) as ended:
-                cli.main()
+                main.main()
         finally:
             os.umask(umask)  # the commands set their own
         captured = capsys.readouterr()

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from datasites.home import Config, Home
-from datasites.reporting import _audit
-from orchestrator.cli_audit import app
+from datasites.hospital.reports import _audit
+from datasites.node.home import Config, Home
+from orchestrator.cli.audit import app
 from privacy.errors import InvalidInput
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 
 def run(*arguments: str):

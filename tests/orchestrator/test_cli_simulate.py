@@ -7,8 +7,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli import app
-from orchestrator.simulation_runs import SimulationRequest, summary
+from orchestrator.cli.main import app
+from orchestrator.simulation.runs import SimulationRequest, summary
 from privacy.errors import InvalidInput, Refused
 
 SMALL = ("simulate", "--patients", "300", "--rounds", "2", "--epsilon", "inf", "--json")

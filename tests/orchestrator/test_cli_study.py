@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from consortium import Consortium
 
-from datasites.accounts import AccountStore
-from datasites.home import Config, Home
-from datasites.lifecycle import announce, bind
-from orchestrator import cli, cli_study
-from orchestrator.study_run import result_folder, wait
+from datasites.node.home import Config, Home
+from datasites.node.process import announce, bind
+from datasites.review.accounts import AccountStore
+from orchestrator.cli import main, study
+from orchestrator.studies.run import result_folder, wait
 from privacy.errors import TesseraError
 
 SITES = 3
@@ -25,7 +25,7 @@ def run(capsys, monkeypatch):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         out, err = capsys.readouterr()
         return ended.value.code, out, " ".join(err.split())
 
@@ -165,7 +165,7 @@ def test_rounds_that_nobody_named_come_with_the_schedule_that_suits_the_noise(
 ):
     sent = []
     monkeypatch.setattr(
-        cli_study, "_propose", lambda _, settings, *__: sent.append(settings) or {"proposal_hash": "0" * 64}
+        study, "_propose", lambda _, settings, *__: sent.append(settings) or {"proposal_hash": "0" * 64}
     )
     assert run("propose", "new", "--home", home, *options)[0] == 0
     assert (sent[0].rounds, sent[0].centred, sent[0].noise) == (rounds, centred, "shared")

@@ -17,14 +17,14 @@ import pytest
 from consortium import LEVELS, steps_of
 from played import Played
 
-from datasites import http, tokens
-from datasites.tokens import make_token
-from orchestrator import doctor
-from orchestrator.waiting import Waiting
+from datasites.node import http, tokens
+from datasites.node.tokens import make_token
+from orchestrator.cli import doctor
+from orchestrator.rounds.board import Waiting
+from privacy.dp.mechanism import Mechanism
 from privacy.errors import TesseraError
 from privacy.identity import Identity
-from privacy.ledger import Ledger, case_hash
-from privacy.mechanism import Mechanism
+from privacy.ledger.ledger import Ledger, case_hash
 
 YEAR, DAY = 365 * 86_400.0, 86_400.0
 JUMPS = [pytest.param(YEAR, id="a-year-forward"), pytest.param(-DAY, id="a-day-back")]

@@ -16,21 +16,22 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from datasites.contract import Party, Signed, dump
-from datasites.home import Config, Home
-from datasites.portal.streams import Streams
-from datasites.roster import Roster
-from orchestrator.cli import app as command_line
+from datasites.node.home import Config, Home
+from datasites.node.roster import Roster
+from datasites.node.web.charts import Series, lines
+from datasites.node.web.events import Streams
+from datasites.study.proposal import Party
+from datasites.study.signing import Signed, dump
+from orchestrator.cli.main import app as command_line
 from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
-from orchestrator.dashboard.charts import Series, lines
 from orchestrator.dashboard.facts import study_now, traces
-from orchestrator.service import Service
-from orchestrator.store import Store
+from orchestrator.rounds.service import Service
+from orchestrator.rounds.store import Store
 from privacy.canonical import sha256_hex
 from privacy.errors import Refused
 from privacy.identity import Identity
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 sys.path.insert(0, os.fspath(Path(__file__).parent))
 from pilot_study import KEY, NAMES, checkpoint, proposal, status

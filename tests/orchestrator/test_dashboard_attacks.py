@@ -11,10 +11,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from datasites.portal.bodies import MOST_BODY_BYTES
+from datasites.node.web.middleware import MOST_BODY_BYTES
+from orchestrator.api.server import Service
 from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
-from orchestrator.server import Service
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # schemathesis imports modules that its own dependencies deprecate

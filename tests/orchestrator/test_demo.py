@@ -19,7 +19,7 @@ _SECONDS = 400
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "demo", *arguments],
+        [sys.executable, "-m", "orchestrator.cli.main", "demo", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,7 +80,7 @@ def test_every_chain_of_the_consortium_verifies(finished):
     result, _, out = finished
     for role in ("orchestrator", "keyholder", *(s["name"] for s in result["sites"])):
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", "verify", str(out / role), "--json"],
+            [sys.executable, "-m", "orchestrator.cli.main", "verify", str(out / role), "--json"],
             capture_output=True,
             text=True,
             check=False,

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from orchestrator.demo_guide import approval_guide, reading_guide
+from orchestrator.demo.guide import approval_guide, reading_guide
 
 PASSWORD = "the river is cold in march"
 
@@ -36,7 +36,7 @@ def manual_demo(tmp_path):
     """A demo of three hospitals that waits for a person; call it with a pattern to wait for what it prints."""
     arguments = ["demo", "--manual", "--sites", "3", "--rounds", "2", "--out", str(tmp_path / "demo")]
     child = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "orchestrator.cli.main", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     said: queue.Queue[str] = queue.Queue()
     reader = threading.Thread(target=lambda: [said.put(line.decode()) for line in child.stderr], daemon=True)

@@ -12,14 +12,14 @@ from threading import Thread
 import pytest
 from typer.testing import CliRunner
 
-from datasites.home import Config, Home
-from datasites.rollback import GAP
-from datasites.roster import Roster
-from orchestrator import doctor
-from orchestrator.cli_operations import app
-from orchestrator.study_view import study_line
-from privacy.chain import Chain
-from privacy.journal import Journal
+from datasites.node.home import Config, Home
+from datasites.node.rollback import GAP
+from datasites.node.roster import Roster
+from orchestrator.cli import doctor
+from orchestrator.cli.operate import app
+from orchestrator.studies.status import study_line
+from privacy.ledger.chain import Chain
+from privacy.ledger.journal import Journal
 
 
 class Clock(BaseHTTPRequestHandler):
@@ -158,7 +158,7 @@ def test_a_layer_that_policy_demands_and_the_machine_lacks_is_found(home, monkey
 
 
 def doctor_layers():
-    from datasites.sandbox import LAYERS
+    from datasites.worker.sandbox import LAYERS
 
     return LAYERS
 
@@ -201,11 +201,11 @@ def test_no_home_at_all_is_one_bad_line_and_exit_code_one(tmp_path):
 
 
 def test_status_says_why_the_orchestrator_could_not_be_asked(home, clock):
-    from orchestrator import study_view
+    from orchestrator.studies import status
 
     clock.shutdown()
     clock.server_close()
-    status = study_view.read_status(home, answer_seconds=0.2)
+    status = status.read_status(home, answer_seconds=0.2)
     assert "did not answer" in status.problem
     assert status.studies == ()
     assert not status.over

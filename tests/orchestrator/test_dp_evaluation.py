@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from datasites.contract import DatasetReference, Party, dump, parse
-from datasites.released_numbers import VALIDATION, expected_names, named_histograms
-from orchestrator.dp_evaluation import DpEvaluation, dp_evaluation
-from orchestrator.propose import Offer, StudySettings, build_proposal
-from orchestrator.study_facts import EvaluationFact
+from datasites.study.proposal import DatasetReference, Party
+from datasites.study.released_numbers import VALIDATION, expected_names, named_histograms
+from datasites.study.signing import dump, parse
+from orchestrator.rounds.dp_evaluation import DpEvaluation, dp_evaluation
+from orchestrator.studies.facts import EvaluationFact
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from privacy.dp.randomness import Randomness
+from privacy.dp.releases import score_histograms
 from privacy.identity import Identity
-from privacy.randomness import Randomness
-from privacy.releases import score_histograms
 
 PATIENTS = 1500
 

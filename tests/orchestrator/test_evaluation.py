@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from orchestrator.evaluation import auroc, balanced_accuracy, calibration_error, cross_entropy, evaluate
+from orchestrator.studies.evaluation import auroc, balanced_accuracy, calibration_error, cross_entropy, evaluate
 from privacy.errors import InvalidInput
 
 

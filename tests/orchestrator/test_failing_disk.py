@@ -17,12 +17,12 @@ from consortium import LEVELS, steps_of
 from faulty_disk import FaultyDisk
 from played import OVER, Played
 
-from datasites import files
-from datasites.files import remove_unfinished
-from datasites.letters import Place, seal_letter
-from orchestrator import service
+from datasites.node import files
+from datasites.node.files import remove_unfinished
+from datasites.node.letters import Place, seal_letter
+from orchestrator.rounds import service
 from privacy.errors import TesseraError
-from privacy.verification import verify_folder
+from privacy.ledger.verification import verify_folder
 
 LENGTH, SITES, TIMES = 40, 3, 3
 MEAN = sum(steps_of(i, "shared", LENGTH) for i in range(SITES)) / LEVELS / SITES

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from research.linear_steps import descend
 
 from models.build import build_model, record_loss
 from models.config import ModelConfig
 from models.parameters import assign, flatten
-from orchestrator.linear_steps import descend
 
 torch.set_num_threads(1)
 

@@ -17,30 +17,26 @@ import pytest
 from consortium import Consortium, Hospital, steps_of
 from safetensors.numpy import load
 
-from datasites.contract import (
+from datasites.keyholder.custody import KeyCustody
+from datasites.keyholder.daemon import Keyholder
+from datasites.study.messages import (
     Attestation,
     Commitments,
-    Proposal,
     Refusal,
     RoundKey,
     RoundPlan,
-    Signed,
     SumResult,
     UpdateHeader,
     WorkItem,
-    dump,
-    parse,
-    seal,
 )
-from datasites.envelope import unpack_envelope
-from datasites.keyholder.custody import KeyCustody
-from datasites.keyholder.daemon import Keyholder
-from orchestrator.aggregation import model_to_bytes
-from privacy import container, tags
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, parse, seal, unpack_envelope
+from orchestrator.rounds.aggregation import model_to_bytes
 from privacy.canonical import sha256_hex
-from privacy.ciphertexts import RunningSum, coefficients
+from privacy.encryption import ciphertexts, tags
+from privacy.encryption.ciphertexts import RunningSum, coefficients
 from privacy.identity import Identity
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 LENGTH, SITES = 700, 4
 STRANGER = Identity.from_seed(b"x" * 32)
@@ -138,8 +134,8 @@ class Stage:
         chunks = self.proposal.encryption.ciphertexts_for(LENGTH)
         running = RunningSum(self.proposal.encryption, ciphertexts=chunks)
         for body in bodies:
-            running.add(container.unpack(body, {"shared": chunks}, self.proposal.encryption)["shared"])
-        return container.pack({"shared": running.to_ciphertexts()})
+            running.add(ciphertexts.unpack(body, {"shared": chunks}, self.proposal.encryption)["shared"])
+        return ciphertexts.pack({"shared": running.to_ciphertexts()})
 
     def close(
         self, *, body: bytes | None = None, updates: list[Signed] | None = None, attest: tuple[int, ...] = (0, 1, 2, 3)
@@ -407,7 +403,7 @@ def forge_last_tag(stage: Stage, sealed: Signed, attested: list[Signed], body: b
     parameters, commitments = stage.proposal.encryption, parse(Commitments, dict(sealed.payload))
     challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
     chunks = {"shared": parameters.ciphertexts_for(LENGTH)}
-    wanted = tags.tag(container.unpack(body, chunks, parameters), challenge, parameters)
+    wanted = tags.tag(ciphertexts.unpack(body, chunks, parameters), challenge, parameters)
     honest = tags.combine([parse(Attestation, dict(a.payload)).tags for a in attested[:3]], parameters)
     forged = tuple((w - h) % parameters.data_prime for w, h in zip(wanted, honest, strict=True))
     lie = replace(parse(Attestation, dict(attested[3].payload)), tags=forged)
@@ -440,13 +436,13 @@ def test_a_colluder_that_cancels_the_others_ciphertexts_cancels_no_pad(stage: St
     parameters = stage.proposal.encryption
     chunks = {"shared": parameters.ciphertexts_for(LENGTH)}
     arrays = [
-        np.stack([coefficients(c, parameters) for c in container.unpack(b, chunks, parameters)["shared"]])
+        np.stack([coefficients(c, parameters) for c in ciphertexts.unpack(b, chunks, parameters)["shared"]])
         for name, b in stage.bodies.items()
         if name in ("site-1", "site-2")
     ]
     prime = np.uint64(parameters.data_prime)
     cancelling = (2 * prime - arrays[0] - arrays[1]) % prime
-    body = container.pack({"shared": [chunk.tobytes() for chunk in cancelling]})
+    body = ciphertexts.pack({"shared": [chunk.tobytes() for chunk in cancelling]})
     colluder = stage.consortium.hospitals[3].home.identity()
     header = parse(UpdateHeader, dict(stage.updates["site-3"].payload))
     stage.updates["site-3"] = seal(colluder, "update", replace(header, body_hash=sha256_hex(body)))

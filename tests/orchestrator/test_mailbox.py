@@ -12,13 +12,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from datasites.contract import Party
-from datasites.letters import BOXES, Place, seal_letter
-from datasites.tokens import make_token
-from orchestrator.authentication import Authenticator
-from orchestrator.mailbox import create_mailbox_router
-from orchestrator.mailbox_store import MailboxLimits, MailboxStore
-from orchestrator.problems import install_problem_handlers
+from datasites.node.letters import BOXES, Place, seal_letter
+from datasites.node.tokens import make_token
+from datasites.study.proposal import Party
+from orchestrator.api.authentication import Authenticator
+from orchestrator.api.mailbox import create_mailbox_router
+from orchestrator.api.mailbox_store import MailboxLimits, MailboxStore
+from orchestrator.api.problems import install_problem_handlers
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity

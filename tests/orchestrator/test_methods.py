@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from research.methods import DEFAULT_METHODS, METHODS, architecture_of, method, settings_of
 
-from orchestrator.methods import DEFAULT_METHODS, METHODS, architecture_of, method, settings_of
 from privacy.errors import InvalidInput
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "staging.py"

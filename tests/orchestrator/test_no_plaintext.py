@@ -18,9 +18,10 @@ import pytest
 from consortium import BOUND, LEVELS, Consortium, steps_of
 from forgery import Forger
 
-from datasites.contract import RoundKey, parse
-from datasites.keyholder.keys import KeyFiles
-from privacy import packing
+from datasites.keyholder.custody import KeyFiles
+from datasites.study.messages import RoundKey
+from datasites.study.signing import parse
+from privacy.encryption import packing
 
 SITES, LENGTH, PIECE = 3, 5000, 96
 
@@ -125,8 +126,8 @@ import sys, numpy as np
 sys.path.insert(0, sys.argv[1])
 from consortium import BOUND, LEVELS, steps_of
 from privacy import packing
-from privacy.encryption_parameters import choose_parameters
-from privacy.quantise import quantise
+from privacy.encryption.parameters import choose_parameters
+from privacy.encryption.packing import quantise
 update = (steps_of(0, "shared", 5000) * BOUND / LEVELS).astype(np.float32)
 integers = quantise(update, bound=BOUND, weight=1.0, levels=LEVELS, uniform=np.zeros)
 slots = packing.pack(integers, choose_parameters(sites=3, levels=LEVELS, length=5000))

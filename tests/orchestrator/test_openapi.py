@@ -16,18 +16,19 @@ from fastapi.testclient import TestClient
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datasites.contract import Party, seal
-from datasites.letters import Place, seal_letter
-from datasites.roster import Roster
-from datasites.tokens import make_token
-from orchestrator import operations
-from orchestrator.authentication import _target
-from orchestrator.rounds import StudyRunner
-from orchestrator.server import Service, create_app
-from orchestrator.store import Store
+from datasites.node.letters import Place, seal_letter
+from datasites.node.roster import Roster
+from datasites.node.tokens import make_token
+from datasites.study.proposal import Party
+from datasites.study.signing import seal
+from orchestrator.api import metrics
+from orchestrator.api.authentication import _target
+from orchestrator.api.server import Service, create_app
+from orchestrator.rounds.runner import StudyRunner
+from orchestrator.rounds.store import Store
 from privacy.canonical import sha256_hex
 from privacy.identity import Identity
-from privacy.journal import Journal
+from privacy.ledger.journal import Journal
 
 sys.path.insert(0, os.fspath(Path(__file__).parent))
 from pilot_study import NAMES, proposal
@@ -131,7 +132,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def app(service: Service, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     folder = tmp_path_factory.mktemp("home")
     made = create_app(service, mailbox_folder=folder / "mailbox")
-    operations.install(made, service, folder)
+    metrics.install(made, service, folder)
     return made
 
 

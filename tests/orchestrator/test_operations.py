@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from orchestrator.operations import TOKEN_FILE, install
-from orchestrator.server import create_app
-from orchestrator.sums import RunningSumProcess
+from orchestrator.api.metrics import TOKEN_FILE, install
+from orchestrator.api.server import create_app
+from orchestrator.rounds.sums import RunningSumProcess
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli_operations import app
-from orchestrator.demo import DemoSettings, run_demo
-from orchestrator.processes import address
+from datasites.node.home import address
+from orchestrator.cli.operate import app
+from orchestrator.demo.demo import DemoSettings, run_demo
 
 pytestmark = [pytest.mark.consortium, pytest.mark.slow]
 

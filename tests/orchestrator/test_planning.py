@@ -14,13 +14,13 @@ import pytest
 sys.path.insert(0, os.fspath(Path(__file__).parent))
 from pilot_study import NAMES, proposal
 
-from datasites.contract import Block, RoundPlan
-from datasites.round_checks import check_weights, effective_sites
-from datasites.step_scales import check_scales
-from orchestrator.planning import FinishedRound, Planner
-from orchestrator.propose import DEFAULT_STEPS, Offer, StudySettings, build_proposal
-from orchestrator.weights import fedavg_weights
-from privacy.mechanism import LossRelease
+from datasites.study.checks import check_scales, check_weights, effective_sites
+from datasites.study.messages import RoundPlan
+from datasites.study.proposal import Block
+from orchestrator.strategy.planning import FinishedRound, Planner
+from orchestrator.strategy.weights import fedavg_weights
+from orchestrator.studies.propose import DEFAULT_STEPS, Offer, StudySettings, build_proposal
+from privacy.dp.mechanism import LossRelease
 
 BLOCKS = tuple(Block(name=m, modality=m, length=4, parameters=(m,)) for m in ("mrna", "clinical"))
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from consortium import Consortium
 
-from datasites.home import Home
+from datasites.node.home import Home
 from orchestrator.daemon import _database_url
 from privacy.errors import InvalidInput
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.proximity import (
+from orchestrator.strategy.proximity import (
     ProximityRule,
     accumulate,
     proximity,
@@ -14,7 +14,7 @@ from orchestrator.proximity import (
     weighted,
     weighted_as_published,
 )
-from orchestrator.weights import bounded
+from orchestrator.strategy.weights import bounded
 from privacy.errors import InvalidInput, Refused
 
 OURS, PUBLISHED = ProximityRule(), ProximityRule(published=True)

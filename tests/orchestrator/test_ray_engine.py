@@ -8,13 +8,12 @@ import warnings
 import pytest
 import torch
 
-from datasites.synthetic import SyntheticShape, generate
-from datasites.tcga.federations import build
-from orchestrator.propose import StudySettings
-from orchestrator.ray_engine import ray_cluster
-from orchestrator.simulated_proposal import simulated_study
-from orchestrator.simulated_sites import patients
-from orchestrator.study_simulation import Shard, run_study
+from datasites.data.federations import build
+from datasites.data.synthetic import SyntheticShape, generate
+from orchestrator.simulation.engine import Shard, run_study
+from orchestrator.simulation.ray_engine import ray_cluster
+from orchestrator.simulation.sites import patients, simulated_study
+from orchestrator.studies.propose import StudySettings
 from privacy.errors import InvalidInput
 
 torch.set_num_threads(1)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from consortium import Consortium, Hospital, playing
 
-from datasites.contract import Proposal, Signed, seal
-from datasites.rollback import GAP, Standing, import_gap, was_imported
+from datasites.node.rollback import GAP, Standing, import_gap, was_imported
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, seal
 from privacy.errors import InvalidInput, Refused
 
 FILES = ("journal.sqlite", "ledger.sqlite")

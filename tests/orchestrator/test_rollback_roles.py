@@ -14,11 +14,12 @@ import pytest
 from consortium import LEVELS, steps_of
 from played import Played
 
-from datasites.contract import Attestation, Commitments, Signed, WorkItem, dump, parse, seal
 from datasites.keyholder.checks import CheckedSum
-from datasites.keyholder.standing import import_gap
-from datasites.rollback import GAP
-from orchestrator.status import study_status
+from datasites.keyholder.rollback import import_gap
+from datasites.node.rollback import GAP
+from datasites.study.messages import Attestation, Commitments, WorkItem
+from datasites.study.signing import Signed, dump, parse, seal
+from orchestrator.studies.status import study_status
 from privacy.errors import InvalidInput, Refused
 
 LENGTH = 60

@@ -18,11 +18,13 @@ import pytest
 from consortium import LEVELS, Consortium, Hospital, steps_of
 from forgery import Forger, probing, transparent, with_coefficient
 
-from datasites.contract import Attestation, BlockShape, Commitments, Proposal, WorkItem, dump, parse, seal
-from datasites.http import SignedClient
+from datasites.node.http import SignedClient
+from datasites.study.messages import Attestation, BlockShape, Commitments, WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import dump, parse, seal
 from models.config import ModelConfig
-from privacy import pads
 from privacy.canonical import sha256_hex
+from privacy.encryption import pads
 from privacy.errors import TesseraError
 from privacy.identity import Identity
 
@@ -212,7 +214,7 @@ def test_ciphertexts_copied_from_another_site_are_refused_at_the_door(consortium
 
 def sum_workers(consortium: Consortium) -> list[psutil.Process]:
     children = psutil.Process(consortium.pid("orchestrator")).children()
-    return [c for c in children if "orchestrator.sum_worker" in " ".join(c.cmdline())]
+    return [c for c in children if "orchestrator.rounds.sum_worker" in " ".join(c.cmdline())]
 
 
 def test_a_summing_process_killed_in_the_middle_of_an_add_changes_nothing(consortium: Consortium) -> None:

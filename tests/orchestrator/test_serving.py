@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from datasites.consortium import Consortium
-from datasites.home import Home
-from datasites.policy import Policy
-from orchestrator.serving import Settings, prepare
+from datasites.node.consortium import Consortium
+from datasites.node.home import Home
+from datasites.review.policy import Policy
+from orchestrator.demo.roles import Settings, prepare
 from privacy.errors import InvalidInput, Refused
 
 THREE = Consortium.load(Path(__file__).parents[2] / "docker" / "three.toml")

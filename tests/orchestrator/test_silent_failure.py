@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
 
-from datasites.rounds import TrainingJob, TrainingResult
-from privacy.mechanism import HistogramRelease
+from datasites.worker.job import TrainingJob, TrainingResult
+from privacy.dp.mechanism import HistogramRelease
 
 SLOT = 2.0
 LENGTH = 500
@@ -48,8 +48,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             seconds[name] = time.monotonic() - begun[name]
         return original(client, path, body, **rest)
 
-    from datasites.http import SignedClient
-    from privacy.ledger import Ledger
+    from datasites.node.http import SignedClient
+    from privacy.ledger.ledger import Ledger
 
     original, charge = SignedClient.put_bytes, Ledger.charge
     names: dict[str, str] = {}

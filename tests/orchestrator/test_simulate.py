@@ -7,20 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from research import simulate as module
+from research.simulate import simulate
+from research.simulation_settings import SimulationSettings
 
-from datasites.synthetic import SyntheticShape, generate
-from datasites.tcga.federations import build
+from datasites.data.federations import build
+from datasites.data.synthetic import SyntheticShape, generate
 from models.build import build_model, record_loss
 from models.config import ModelConfig
 from models.parameters import flatten
-from orchestrator import simulate as module
-from orchestrator.blending import BlendingRule
-from orchestrator.proximity import ProximityRule
-from orchestrator.simulate import simulate
-from orchestrator.simulated_sites import flip_labels, make_sites, patients, permute_labels, pool
-from orchestrator.simulation_settings import SimulationSettings
+from orchestrator.simulation.sites import flip_labels, make_sites, patients, permute_labels, pool
+from orchestrator.strategy.blending import BlendingRule
+from orchestrator.strategy.proximity import ProximityRule
+from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput, Refused
-from privacy.mechanism import Mechanism
 
 torch.set_num_threads(1)
 COHORTS = ("BRCA", "LUSC", "LIHC")

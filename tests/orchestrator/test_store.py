@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from datasites.contract import Signed
-from orchestrator.store import Store
+from datasites.study.signing import Signed
+from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput, Refused
 
 SIGNED = Signed(kind="proposal", payload={"study": "s"}, public_key="k", signature="x")

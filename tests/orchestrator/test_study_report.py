@@ -10,10 +10,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from orchestrator.study_facts import proximities_by_round
-from orchestrator.study_figures import pictures
-from orchestrator.study_pdf import write_study_pdf
-from orchestrator.study_report import study_facts, study_schema, write_study_report
+from orchestrator.studies.facts import proximities_by_round, study_facts
+from orchestrator.studies.figures import pictures
+from orchestrator.studies.report import study_schema, write_study_pdf, write_study_report
 from privacy.errors import InvalidInput
 
 sys.path.insert(0, os.fspath(Path(__file__).parent))

@@ -9,13 +9,12 @@ import pytest
 import torch
 from live_study import LiveStudies
 
-from datasites.own_parameters import newest
-from datasites.synthetic import SyntheticShape, generate
-from orchestrator.private_schedule import with_schedule
-from orchestrator.propose import StudySettings
-from orchestrator.simulated_proposal import simulated_study
-from orchestrator.simulated_sites import make_sites, patients
-from orchestrator.study_simulation import Shard, run_study
+from datasites.data.synthetic import SyntheticShape, generate
+from datasites.training.local_parameters import newest
+from orchestrator.simulation.engine import Shard, run_study
+from orchestrator.simulation.sites import make_sites, patients, simulated_study
+from orchestrator.studies.propose import StudySettings
+from orchestrator.studies.schedule import with_schedule
 from privacy.errors import InvalidInput
 
 torch.set_num_threads(1)
@@ -89,7 +88,7 @@ def test_heads_of_one_combination_stay_at_their_hospital_and_go_on_from_round_to
 
 
 def test_shards_of_any_size_add_up_to_the_same_model(tables):
-    from datasites.tcga.federations import build
+    from datasites.data.federations import build
 
     federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
     study = simulated_study(patients(tables, "early-late", federation.cohorts), federation, SETTINGS)
@@ -102,7 +101,7 @@ def test_shards_of_any_size_add_up_to_the_same_model(tables):
 
 
 def test_a_simulation_without_a_public_seed_is_refused(tables):
-    from datasites.tcga.federations import build
+    from datasites.data.federations import build
 
     federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
     everyone = patients(tables, "early-late", federation.cohorts)
@@ -111,7 +110,7 @@ def test_a_simulation_without_a_public_seed_is_refused(tables):
 
 
 def test_which_records_validate_hangs_on_the_seed_alone(tables):
-    from datasites.tcga.federations import build
+    from datasites.data.federations import build
 
     federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
     everyone = patients(tables, "early-late", federation.cohorts)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from datasites.contract import DatasetReference, Party
-from datasites.home import Config, Home
-from datasites.roster import Roster
-from orchestrator.propose import Offer, StudySettings
-from orchestrator.submit import Draft, submit
+from datasites.node.home import Config, Home
+from datasites.node.roster import Roster
+from datasites.study.proposal import DatasetReference, Party
+from orchestrator.studies.propose import Offer, StudySettings
+from orchestrator.studies.submit import Draft, submit
 from privacy.errors import Refused, TesseraError
 
 KEY = "ab" * 32

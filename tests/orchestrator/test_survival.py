@@ -16,7 +16,7 @@ import pytest
 from consortium import LEVELS, Consortium, steps_of
 from forgery import Forger
 
-from datasites.home import Home
+from datasites.node.home import Home
 
 SITES, LENGTH = 3, 4000
 

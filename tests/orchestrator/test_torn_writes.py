@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from datasites.accounts import AccountStore
-from datasites.approval_records import Confirmation, ReviewRecords
-from datasites.contract import Signed
-from datasites.files import make_folder, remove_unfinished, write_atomically
-from datasites.key_wrapping import Hardness
-from datasites.letters import Place
-from orchestrator.mailbox_store import MailboxStore
-from orchestrator.store import Store
-from orchestrator.uploads import Incoming
-from privacy.chain import Chain
+from datasites.node.files import make_folder, remove_unfinished, write_atomically
+from datasites.node.letters import Place
+from datasites.review.accounts import AccountStore
+from datasites.review.key_wrapping import Hardness
+from datasites.review.records import Confirmation, ReviewRecords
+from datasites.study.signing import Signed
+from orchestrator.api.mailbox_store import MailboxStore
+from orchestrator.rounds.store import Store
+from orchestrator.rounds.uploads import Incoming
 from privacy.identity import Identity
+from privacy.ledger.chain import Chain
 
 IDENTITY = Identity.from_seed(bytes(32))
 NOW = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)

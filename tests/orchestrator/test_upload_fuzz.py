@@ -15,8 +15,8 @@ import pytest
 from consortium import LEVELS, Consortium, Hospital, steps_of
 from forgery import Forger, transparent, with_coefficient
 
-from datasites.contract import UpdateHeader, WorkItem, open_sealed
-from datasites.envelope import unpack_envelope
+from datasites.study.messages import UpdateHeader, WorkItem
+from datasites.study.signing import open_sealed, unpack_envelope
 from privacy.errors import TesseraError
 from privacy.identity import Identity
 

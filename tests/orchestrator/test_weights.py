@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasites.round_checks import SMALLEST_WEIGHT, effective_sites
-from orchestrator.weights import bounded
+from datasites.study.checks import SMALLEST_WEIGHT, effective_sites
+from orchestrator.strategy.weights import bounded
 
 
 @given(

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from support.what_leaves import Request, as_markdown, fields_of, unaccounted
 
-from datasites.what_leaves import Request, as_markdown, fields_of, unaccounted
-from orchestrator import demo
-from orchestrator.processes import Processes
-from privacy.journal import Journal
+from orchestrator.demo import demo
+from orchestrator.demo.processes import Processes
+from privacy.ledger.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 SITE = "brca-1"

@@ -13,9 +13,9 @@ from collections import Counter
 
 import numpy as np
 
-from privacy import ckks, container, tags
-from privacy.ciphertexts import RunningSum
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import ciphertexts, ckks, tags
+from privacy.encryption.ciphertexts import RunningSum
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import InvalidInput, UnsafeSum
 
 PARAMETERS = choose_parameters(sites=4, levels=512, length=100)
@@ -57,7 +57,7 @@ def main(tries: int) -> None:
     dice = random.Random(7)  # noqa: S311 - a repeatable fuzz, not a secret
     pair = ckks.generate_round_key(PARAMETERS)
     updates = [ckks.encrypt(pair.public, PARAMETERS, np.full(100, k)) for k in range(4)]
-    body, other = container.pack({"shared": updates[0]}), container.pack({"shared": updates[1]})
+    body, other = ciphertexts.pack({"shared": updates[0]}), ciphertexts.pack({"shared": updates[1]})
     honest = tags.tag({"shared": updates[0]}, CHALLENGE, PARAMETERS)
     seen: Counter[str] = Counter()
     while seen["tried"] < tries:
@@ -66,7 +66,7 @@ def main(tries: int) -> None:
             continue
         seen["tried"] += 1
         try:
-            blocks = container.unpack(mutant, COUNTS, PARAMETERS)
+            blocks = ciphertexts.unpack(mutant, COUNTS, PARAMETERS)
         except InvalidInput:
             seen["refused"] += 1
             continue

@@ -19,10 +19,10 @@ from scipy.optimize import brentq
 from scipy.signal import fftconvolve
 from scipy.stats import norm
 
-from privacy.accounting import ADJACENCY, ORDERS, pld_epsilon, rdp_curve, rdp_epsilon, rdp_to_epsilon
+from privacy.dp.accounting import ADJACENCY, ORDERS, pld_epsilon, rdp_curve, rdp_epsilon, rdp_to_epsilon
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.opacus_engine import opacus_rdp_epsilon, prv_epsilon
 from privacy.errors import InvalidInput
-from privacy.mechanism import Mechanism
-from privacy.opacus_engine import opacus_rdp_epsilon, prv_epsilon
 
 # sigma, q, steps, delta, epsilon, source
 GOLDEN = [

@@ -9,12 +9,11 @@ import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from torch import Tensor, nn
 
-from privacy.audit import AUDITED, Trainer, _linear_loss, audit, honest, lower_bound, p_value
-from privacy.audit_faults import FAULTS
-from privacy.bookkeeping import RecordLoss
+from privacy.dp.audit import AUDITED, FAULTS, Trainer, _linear_loss, audit, honest, lower_bound, p_value
+from privacy.dp.clipping import RecordLoss
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput
-from privacy.mechanism import Mechanism
-from privacy.randomness import Randomness
 
 torch.set_num_threads(1)
 

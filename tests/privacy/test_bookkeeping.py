@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from privacy.bookkeeping import RECORD, BookKeeper, check_model
+from privacy.dp.clipping import RECORD, BookKeeper, check_model
 from privacy.errors import InvalidInput, Refused
 
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.ciphertexts import RunningSum, coefficients
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption.ciphertexts import RunningSum, coefficients
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import InvalidInput
 
 PARAMETERS = choose_parameters(sites=3, levels=64, length=1)

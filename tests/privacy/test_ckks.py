@@ -10,9 +10,9 @@ import tenseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy import ckks
-from privacy.ciphertexts import RunningSum, coefficients
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import ckks
+from privacy.encryption.ciphertexts import RunningSum, coefficients
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import InvalidInput, Refused, UnsafeSum
 
 PARAMETERS = choose_parameters(sites=9, levels=512, length=20_000)

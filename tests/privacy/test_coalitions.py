@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from privacy import ckks, pads
-from privacy.ciphertexts import RunningSum
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import ckks, pads
+from privacy.encryption.ciphertexts import RunningSum
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import TesseraError
 
 LENGTH = 500

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from privacy import container
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import ciphertexts
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import InvalidInput
 
 PARAMETERS = choose_parameters(sites=3, levels=64, length=1)
@@ -27,33 +27,33 @@ def blocks() -> dict[str, list[bytes]]:
 
 
 def test_what_is_packed_is_unpacked() -> None:
-    body = container.pack(blocks())
-    assert len(body) == container.body_bytes(COUNTS, PARAMETERS)
-    assert container.unpack(body, COUNTS, PARAMETERS) == blocks()
+    body = ciphertexts.pack(blocks())
+    assert len(body) == ciphertexts.body_bytes(COUNTS, PARAMETERS)
+    assert ciphertexts.unpack(body, COUNTS, PARAMETERS) == blocks()
 
 
 def test_the_order_of_the_blocks_does_not_matter() -> None:
     backwards = dict(reversed(blocks().items()))
-    assert container.pack(backwards) == container.pack(blocks())
+    assert ciphertexts.pack(backwards) == ciphertexts.pack(blocks())
 
 
 @pytest.mark.parametrize("counts", [{}, {"shared": 0}, {"shared": 3, "image": -1}, {"shared": 3, "image": 1}])
 def test_a_body_of_another_shape_is_refused(counts: dict[str, int]) -> None:
     with pytest.raises(InvalidInput):
-        container.unpack(container.pack(blocks()), counts, PARAMETERS)
+        ciphertexts.unpack(ciphertexts.pack(blocks()), counts, PARAMETERS)
 
 
-@pytest.mark.parametrize("bad", [b"", b"x", container.MAGIC])
+@pytest.mark.parametrize("bad", [b"", b"x", ciphertexts.MAGIC])
 def test_a_short_body_is_refused(bad: bytes) -> None:
     with pytest.raises(InvalidInput, match="bytes"):
-        container.unpack(bad, COUNTS, PARAMETERS)
+        ciphertexts.unpack(bad, COUNTS, PARAMETERS)
 
 
 def test_truncated_lengthened_and_relabelled_bodies_are_refused() -> None:
-    body = container.pack(blocks())
+    body = ciphertexts.pack(blocks())
     for bad in (body[:-1], body + b"\0", b"T" + body[1:], body[:16] + b"\xff" * (len(body) - 16)):
         with pytest.raises(InvalidInput):
-            container.unpack(bad, COUNTS, PARAMETERS)
+            ciphertexts.unpack(bad, COUNTS, PARAMETERS)
 
 
 def test_ten_thousand_mutated_bodies_crash_nothing_and_are_refused_or_seen() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from privacy.coverage import check_coverage
+from privacy.dp.clipping import check_coverage
 from privacy.errors import Refused
 
 

@@ -11,7 +11,7 @@ import pytest
 from mpmath import mpf
 from scipy.stats import norm
 
-from privacy.distance import MIN_SHARE_STEPS, SAMPLER_DISTANCE, rounding_distance, saturation_distance
+from privacy.dp.distance import MIN_SHARE_STEPS, SAMPLER_DISTANCE, rounding_distance, saturation_distance
 from privacy.errors import InvalidInput
 
 

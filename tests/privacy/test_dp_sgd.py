@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from privacy import dp_sgd
-from privacy.dp_sgd import clipped_gradient_sum, split_norm, train
+from privacy.dp import sgd
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness
+from privacy.dp.sgd import clipped_gradient_sum, split_norm, train
 from privacy.errors import InvalidInput, Refused
-from privacy.mechanism import Mechanism
-from privacy.randomness import Randomness
 
 torch.set_num_threads(1)
 MECHANISM = Mechanism(
@@ -208,7 +208,7 @@ def test_arguments_without_a_meaning_are_refused(change: dict, options: dict) ->
 def test_shared_noise_and_oversized_models_do_not_train_locally(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused, match="shared"):
         run(replace(MECHANISM, noise="shared", steps_per_round=1))
-    monkeypatch.setattr(dp_sgd, "MAX_PARAMETERS", 10)
+    monkeypatch.setattr(sgd, "MAX_PARAMETERS", 10)
     with pytest.raises(Refused, match="trainable"):
         run()
 

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from privacy.canonical import canonical_json
-from privacy.encryption_parameters import (
+from privacy.encryption.parameters import (
     MAXIMUM_MISROUNDING,
     EncryptionParameters,
     check_security,

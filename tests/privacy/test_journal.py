@@ -12,7 +12,7 @@ import pytest
 
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity
-from privacy.journal import Journal, seen_heads
+from privacy.ledger.journal import Journal, seen_heads
 
 IDENTITY = Identity.from_seed(bytes(32))
 OTHER = Identity.from_seed(bytes([1]) * 32)

@@ -16,9 +16,9 @@ import pytest
 import tenseal
 import tenseal.sealapi as seal
 
-from privacy import ckks
-from privacy.ciphertexts import RunningSum, coefficients
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import ckks
+from privacy.encryption.ciphertexts import RunningSum, coefficients
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import InvalidInput, UnsafeSum
 
 PARAMETERS = choose_parameters(sites=4, levels=512, length=3000)

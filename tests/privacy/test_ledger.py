@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from privacy.dp.mechanism import LossRelease, Mechanism
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered
 from privacy.identity import Identity
-from privacy.ledger import Ledger, case_hash
-from privacy.ledger_costs import RDP_ORDERS, ZERO, Cost, StudyCost, gaussian_cost, pure_cost
-from privacy.mechanism import LossRelease, Mechanism
+from privacy.ledger.costs import RDP_ORDERS, ZERO, Cost, StudyCost, gaussian_cost, pure_cost
+from privacy.ledger.ledger import Ledger, case_hash
 
 IDENTITY = Identity.from_seed(bytes(32))
 SECRET = b"s" * 32

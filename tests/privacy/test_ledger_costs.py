@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.canonical import canonical_json
+from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
-from privacy.ledger_costs import (
+from privacy.ledger.costs import (
     RDP_ORDERS,
     ZERO,
     Cap,
@@ -28,7 +29,6 @@ from privacy.ledger_costs import (
     study_from_json,
     study_to_json,
 )
-from privacy.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
 
 
 @given(st.floats(0.3, 50), st.floats(1e-9, 0.1))
@@ -136,6 +136,6 @@ def test_what_is_out_of_range_is_refused(wrong: object) -> None:
 
 def test_keeping_the_books_imports_neither_torch_nor_the_accountant() -> None:
     heavy = "{'torch', 'dp_accounting', 'scipy'}"
-    code = f"import sys, privacy.ledger, privacy.verification; print({heavy} & set(sys.modules))"
+    code = f"import sys, privacy.ledger.ledger, privacy.ledger.verification; print({heavy} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"

@@ -15,9 +15,9 @@ import pytest
 
 from privacy.errors import Refused
 from privacy.identity import Identity
-from privacy.ledger import Ledger, case_hash
-from privacy.ledger_costs import ZERO, StudyCost, cost_from_json, gaussian_cost
-from privacy.verification import verify_folder
+from privacy.ledger.costs import ZERO, StudyCost, cost_from_json, gaussian_cost
+from privacy.ledger.ledger import Ledger, case_hash
+from privacy.ledger.verification import verify_folder
 
 IDENTITY = Identity.from_seed(bytes(32))
 CONTEXT = multiprocessing.get_context("fork")

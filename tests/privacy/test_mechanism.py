@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasites.contract import parse
-from privacy.accounting import ORDERS, pld_epsilon
+from datasites.study.signing import parse
 from privacy.canonical import canonical_json
+from privacy.dp.accounting import ORDERS, pld_epsilon
+from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
-from privacy.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
 
 STUDY = Mechanism(
     max_grad_norm=1.0, noise_multiplier=2.0, sampling_rate=0.2, steps_per_round=5, rounds=8, target_delta=1e-5
@@ -31,7 +31,7 @@ SHARED = replace(STUDY, noise="shared", steps_per_round=1, min_sites=5, colluder
 
 def test_importing_the_mechanism_imports_neither_torch_nor_an_accountant() -> None:
     heavy = "('torch', 'opacus', 'dp_accounting', 'numpy')"
-    code = f"import sys, privacy.mechanism; print([n for n in {heavy} if n in sys.modules])"
+    code = f"import sys, privacy.dp.mechanism; print([n for n in {heavy} if n in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.encryption_parameters import EncryptionParameters, choose_parameters
+from privacy.encryption.packing import pack, unpack
+from privacy.encryption.parameters import EncryptionParameters, choose_parameters
 from privacy.errors import InvalidInput
-from privacy.packing import pack, unpack
 
 
 @st.composite

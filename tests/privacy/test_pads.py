@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from privacy import ckks, pads
-from privacy.ciphertexts import RunningSum, coefficients
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import ckks, pads
+from privacy.encryption.ciphertexts import RunningSum, coefficients
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import InvalidInput, Refused
 
 PARAMETERS = choose_parameters(sites=4, levels=100, length=9000)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from privacy.encryption.packing import dequantise, quantise
 from privacy.errors import InvalidInput
-from privacy.quantise import dequantise, quantise
 
 FLOATS = arrays(np.float32, st.integers(1, 50), elements=st.floats(-3, 3, width=32))
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privacy import discrete_gaussian
-from privacy.discrete_gaussian import DEVIATION, AliasTable, alias_table, base_table, draw
+from privacy.dp import discrete_gaussian
+from privacy.dp.discrete_gaussian import DEVIATION, AliasTable, alias_table, base_table, draw
+from privacy.dp.randomness import Randomness, covering_deviation, grid_step
 from privacy.errors import InvalidInput
-from privacy.randomness import Randomness, covering_deviation, grid_step
 
 
 def stream(**change: object) -> Randomness:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease
+from privacy.dp.randomness import Randomness
+from privacy.dp.releases import BINS, auroc, counts, loss_sums, mean_losses, score_histograms
 from privacy.errors import InvalidInput
-from privacy.mechanism import CountRelease, HistogramRelease, LossRelease
-from privacy.randomness import Randomness
-from privacy.releases import BINS, auroc, counts, loss_sums, mean_losses, score_histograms
 
 LOSSES = LossRelease(every_rounds=1, bound=2.0, noise_multiplier=0.0, terms=2)
 

@@ -12,11 +12,10 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from privacy.dp_sgd import clipped_gradient_sum
-from privacy.errors import InvalidInput, Refused
-from privacy.mechanism import Mechanism
-from privacy.randomness import Randomness
-from privacy.shared_noise import (
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness
+from privacy.dp.sgd import clipped_gradient_sum
+from privacy.dp.shared_noise import (
     SharedEncoding,
     arriving_multiplier,
     choose_encoding,
@@ -25,6 +24,7 @@ from privacy.shared_noise import (
     mean_gradient,
     stochastic_round,
 )
+from privacy.errors import InvalidInput, Refused
 
 torch.set_num_threads(1)
 MECHANISM = Mechanism(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy import tags
-from privacy.ciphertexts import RunningSum
-from privacy.encryption_parameters import choose_parameters
+from privacy.encryption import tags
+from privacy.encryption.ciphertexts import RunningSum
+from privacy.encryption.parameters import choose_parameters
 from privacy.errors import InvalidInput
 
 PARAMETERS = choose_parameters(sites=5, levels=64, length=1)

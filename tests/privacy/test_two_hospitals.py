@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 
-from privacy.accounting import pld_epsilon
-from privacy.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
-from privacy.two_hospitals import epsilon_at_two_hospitals
+from privacy.dp.accounting import pld_epsilon
+from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
+from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 
 LOCAL = Mechanism(
     max_grad_norm=1.0, noise_multiplier=3.0, sampling_rate=0.3, steps_per_round=2, rounds=5, target_delta=1e-4

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from privacy import verification
-from privacy.chain import head_file, problems
 from privacy.identity import Identity
-from privacy.journal import Journal
-from privacy.ledger import Ledger, case_hash
-from privacy.ledger_costs import StudyCost, gaussian_cost, pure_cost
-from privacy.verification import Verification, heads_seen_by, verify_folder
+from privacy.ledger import verification
+from privacy.ledger.chain import head_file, problems
+from privacy.ledger.costs import StudyCost, gaussian_cost, pure_cost
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger, case_hash
+from privacy.ledger.verification import Verification, heads_seen_by, verify_folder
 
 IDENTITY = Identity.from_seed(bytes(32))
 PEER = Identity.from_seed(bytes([7]) * 32)

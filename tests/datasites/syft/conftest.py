@@ -13,15 +13,15 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from datasites.contract import Party
-from datasites.http import SignedClient
+from datasites.node.http import SignedClient
+from datasites.study.proposal import Party
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import MockRun, run_in_subprocess
 from datasites.syft.session import Role, connect
-from orchestrator.authentication import Authenticator
-from orchestrator.mailbox import create_mailbox_router
-from orchestrator.mailbox_store import MailboxStore
-from orchestrator.problems import install_problem_handlers
+from orchestrator.api.authentication import Authenticator
+from orchestrator.api.mailbox import create_mailbox_router
+from orchestrator.api.mailbox_store import MailboxStore
+from orchestrator.api.problems import install_problem_handlers
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 

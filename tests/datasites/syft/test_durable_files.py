@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from syft.sync.sync.caches.cache_file_writer_connection import FSFileConnection
 
-from datasites.syft.durable_files import DurableFiles, make_durable, restore_missing
+from datasites.syft.guards import DurableFiles, make_durable, restore_missing
 
 
 def plain(folder: Path) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from datasites.contract import dump
-from datasites.daemon import receive_proposal
-from datasites.letters import Place
+from datasites.hospital.proposals import receive_proposal
+from datasites.node.letters import Place
+from datasites.study.signing import dump
 from datasites.syft.client import OwnerNode, ScientistNode
 
 Letters = dict[Place, bytes]

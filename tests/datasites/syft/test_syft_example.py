@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from datasites.contract import Party
-from datasites.roster import Roster
+from datasites.node.roster import Roster
+from datasites.study.proposal import Party
 from datasites.syft.client import OwnerNode
 from privacy.identity import Identity
 

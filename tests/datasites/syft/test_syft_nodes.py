@@ -14,7 +14,7 @@ from syft.sync.events.file_change_event import FileChangeEvent, FileChangeEvents
 from syft.sync.messages.proposed_filechange import ProposedFileChange, ProposedFileChangesMessage
 from syft_job.models import JobSubmissionMetadata
 
-from datasites.letters import Place
+from datasites.node.letters import Place
 from datasites.syft.client import OwnerNode, ReceivedJob, ScientistNode, read_tree
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import MockOutcome, MockRun, collected, run_in_subprocess

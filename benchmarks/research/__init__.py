@@ -1,0 +1,1 @@
+"""The research simulator of benchmarks/: not part of the product."""

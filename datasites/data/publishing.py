@@ -1,0 +1,160 @@
+"""Making a dataset known: its budget line, its released count, its keyed fingerprint, its mock over PySyft.
+
+What a scientist sees is the *card*: schema, modalities, a noised count of patients and a keyed fingerprint. The count
+is charged in the ledger before it is drawn, once per dataset version, and repeats after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasites.data.dataset import Schema, case_ids, fingerprint, read_schema
+from datasites.node.files import write_atomically
+from datasites.node.home import Home
+from datasites.review.policy import Policy
+from datasites.study.proposal import DatasetReference
+from datasites.study.signing import dump, parse
+from privacy.canonical import sha256_hex
+from privacy.dp.randomness import Randomness
+from privacy.errors import InvalidInput, TesseraError
+from privacy.identity import Identity
+from privacy.ledger.costs import gaussian_cost
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger, case_hash
+
+COUNT_NOISE_MULTIPLIER = 10.0
+"""Standard deviation, in patients, of the released count of a dataset version."""
+CARD = "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What anybody in the consortium may know of a dataset; the schema lies beside it."""
+
+    dataset: DatasetReference
+    cohort: str
+    cohorts: tuple[str, ...]
+    task: str
+    modalities: tuple[str, ...]
+    features: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datasets:
+    """The datasets of one home, registered in its ledger."""
+
+    home: Home
+    ledger: Ledger
+    journal: Journal
+    policy: Policy
+
+    def publish(self, folder: Path) -> Path:
+        """Register one dataset version and write what may be seen of it; return that folder (mock, schema, card).
+
+        Raises:
+            InvalidInput: the folder is no dataset.
+            BudgetExceeded: the count does not fit under the cap.
+        """
+        schema = read_schema(folder)
+        population = self._register(schema, folder)
+        card = self._card(schema, folder, population)
+        published = self.home.folder / "published" / f"{schema.name}-v{schema.version}"
+        staging = published.with_name(f".{published.name}.new")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(folder / "mock", staging)
+        shutil.copy2(folder / "schema.json", staging / "schema.json")
+        write_atomically(staging / CARD, json.dumps(dump(card), indent=2).encode(), mode=0o644)
+        if published.exists() and _content(staging) == _content(published):
+            shutil.rmtree(staging)  # a restart takes nothing away that a round may be looking at
+            return published
+        shutil.rmtree(published, ignore_errors=True)
+        staging.replace(published)
+        return published
+
+    def here(self, name: str) -> tuple[DatasetReference, Path]:
+        """Return the reference of the newest version of a dataset, fingerprinted again now, and its folder.
+
+        Raises:
+            InvalidInput: there is no dataset of this name.
+            TesseraError: it is being published at this moment.
+        """
+        for folder in self.home.datasets():
+            schema = read_schema(folder)
+            if schema.name == name:
+                path = self.home.folder / "published" / f"{name}-v{schema.version}" / CARD
+                if not path.exists():
+                    raise TesseraError(f"dataset {name!r} version {schema.version} is not published yet: wait for it")
+                approved = parse(Card, path.read_bytes()).dataset
+                return self._reference(schema, folder, approved.patients), folder
+        raise InvalidInput(f"there is no dataset {name!r} here")
+
+    def population_of(self, reference: DatasetReference) -> str:
+        """Return the budget line that a dataset version shares."""
+        return self.ledger.population_of(reference.name, reference.version)
+
+    def _register(self, schema: Schema, folder: Path) -> str:
+        secret = _secret(self.home.identity(), "cases")
+        cases = [case_hash(secret, case) for case in case_ids(folder / "private")]
+        population = self.ledger.register_dataset(schema.name, schema.version, cases)
+        if self.ledger.account(population).cap is None:
+            budget = self.policy.budget
+            self.ledger.set_cap(
+                population,
+                epsilon=budget.epsilon_cap,
+                delta=budget.delta,
+                by="policy file",
+                reason="the cap of policy.toml when the dataset was first published",
+            )
+        return population
+
+    def _card(self, schema: Schema, folder: Path, population: str) -> Card:
+        return Card(
+            dataset=self._reference(schema, folder, self._released_count(schema, folder, population)),
+            cohort=schema.cohort,
+            cohorts=schema.cohorts,
+            task=schema.task,
+            modalities=schema.modalities,
+            features=schema.feature_counts(),
+        )
+
+    def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:
+        return DatasetReference(
+            name=schema.name,
+            version=schema.version,
+            fingerprint=fingerprint(folder, _secret(self.home.identity(), "fingerprint")),
+            schema_hash=schema.schema_hash,
+            patients=patients,
+        )
+
+    def _released_count(self, schema: Schema, folder: Path, population: str) -> int:
+        name = f"count of {schema.name} version {schema.version}"
+        self.ledger.release(
+            population,
+            name=name,
+            cost=gaussian_cost(COUNT_NOISE_MULTIPLIER),
+            by="publishing",
+            reason="the number of patients that scientists see; used wherever a study needs n",
+        )
+        secret, cases = _secret(self.home.identity(), "cases"), case_ids(folder / "private")
+        noise = Randomness(
+            _secret(self.home.identity(), "noise"),
+            study="publishing",
+            round=0,
+            plan_hash=sha256_hex(name.encode()),
+            # the same patients keep their one noise, whatever else of the dataset changes: it is charged once
+            dataset_fingerprint=sha256_hex("".join(sorted(case_hash(secret, c) for c in cases)).encode()),
+        ).gaussian((1,), COUNT_NOISE_MULTIPLIER)
+        count = max(1, round(len(cases) + float(noise[0])))
+        self.journal.append("count-released", {"dataset": schema.name, "version": schema.version, "patients": count})
+        return count
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _secret(identity: Identity, purpose: str) -> bytes:
+    return identity.derive_secret(purpose)

@@ -1,0 +1,186 @@
+"""Public centre and scale of every kind of human-interpretable image feature (HIF), after signed log1p.
+
+The kind is read off the feature's *name*; a constant holds for all features of a kind and is rounded, so it says
+what such a quantity looks like on a whole-slide image (areas of tens of square millimetres, 10,000s of cells,
+ratios around one) and nothing about a hospital. Features of unknown kind get centre 0 and scale 1.
+
+Also here:
+
+* From raw tables to model inputs, by public constants only: no statistic of a private record enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from datasites.data.tcga.tables import MAP_FEATURE, refuse_leakage
+from datasites.data.tcga.variables import VARIABLES, Categorical, Numeric
+from privacy.errors import InvalidInput
+
+IMAGE_CLIP = 5.0
+NUMERIC_CLIP = 4.0
+
+Matrix = NDArray[np.float32]
+
+
+def mrna_inputs(table: pd.DataFrame, genes: Sequence[str], *, where: str) -> Matrix:
+    """Return arcsinh of the expression z-scores, float32 [cases, genes]; a missing value is 0 (the average)."""
+    return np.arcsinh(numbers(table, genes, where=where))
+
+
+def image_inputs(table: pd.DataFrame, features: Sequence[str], *, where: str) -> Matrix:
+    """Return slide features on a common scale, float32 [cases, features]; a missing value is 0."""
+    if features and all(name.startswith(MAP_FEATURE) for name in features):
+        return table[list(features)].to_numpy(dtype=np.float32)  # tissue maps are on 0..1 already
+    raw = numbers(table, features, where=where)
+    constants = np.array([constants_of(f) for f in features], dtype=np.float32)
+    scaled = (np.sign(raw) * np.log1p(np.abs(raw)) - constants[:, 0]) / constants[:, 1]
+    missing = table[list(features)].isna().to_numpy()
+    return np.where(missing, 0.0, np.clip(scaled, -IMAGE_CLIP, IMAGE_CLIP)).astype(np.float32)
+
+
+def clinical_inputs(table: pd.DataFrame, columns: Iterable[str]) -> Matrix:
+    """Return the encoded clinical variables, float32 [cases, features], in the order of :func:`clinical_features`.
+
+    Args:
+        table: one row per case; columns that it lacks give zeros.
+        columns: which variables to use; see :data:`datasites.data.tcga.variables.VARIABLES`.
+
+    Raises:
+        InvalidInput: a requested column leaks the stage, or has no public encoding.
+    """
+    parts = [_encode(table, variable) for variable in chosen(columns)]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def clinical_features(columns: Iterable[str]) -> list[str]:
+    """Return the names of the encoded clinical features."""
+    names: list[str] = []
+    for variable in chosen(columns):
+        levels = list(variable.levels) if isinstance(variable, Categorical) else ["value"]
+        names += [f"{variable.column}:{level}" for level in [*levels, "missing"]]
+    return names
+
+
+def chosen(columns: Iterable[str]) -> list[Numeric | Categorical]:
+    """Return the variables called ``columns``, in the public order; leaking and unknown ones are refused."""
+    wanted = list(columns)
+    refuse_leakage(wanted, where="clinical inputs")
+    known = {v.column for v in VARIABLES}
+    for column in wanted:
+        if column not in known:
+            raise InvalidInput(
+                f"clinical inputs: column {column!r} has no public encoding; "
+                f"expected some of {', '.join(sorted(known))}"
+            )
+    return [v for v in VARIABLES if v.column in wanted]
+
+
+def numbers(table: pd.DataFrame, columns: Sequence[str], *, where: str) -> Matrix:
+    """Return ``columns`` of ``table`` as float32; missing is 0.
+
+    Raises:
+        InvalidInput: a column is missing, holds something that is not a number, or leaks the stage.
+    """
+    refuse_leakage(columns, where=where)
+    absent = [c for c in columns if c not in table.columns]
+    if absent:
+        raise InvalidInput(f"{where}: expected column {absent[0]!r} ({len(absent)} columns missing in all)")
+    chosen_columns = table[list(columns)]
+    for column, kind in chosen_columns.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(kind):
+            raise InvalidInput(
+                f"{where}: column {str(column)!r} holds {kind} values, expected numbers; "
+                "correct or leave out the column"
+            )
+    values = chosen_columns.to_numpy(dtype=np.float32)
+    if np.isinf(values).any():
+        raise InvalidInput(f"{where}: expected finite numbers, found an infinity")
+    filled: Matrix = np.where(np.isnan(values), np.float32(0.0), values)
+    return filled
+
+
+def _encode(table: pd.DataFrame, variable: Numeric | Categorical) -> NDArray[np.float64]:
+    width = (len(variable.levels) if isinstance(variable, Categorical) else 1) + 1
+    if variable.column not in table.columns:
+        return np.zeros((len(table), width))
+    column = table[variable.column]
+    return _encode_number(column, variable) if isinstance(variable, Numeric) else _encode_code(column, variable)
+
+
+def _encode_number(column: pd.Series, variable: Numeric) -> NDArray[np.float64]:
+    raw = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    low, high = variable.accepted
+    missing = ~((raw >= low) & (raw <= high))
+    value = np.where(missing, 0.0, raw)
+    value = np.log1p(value) if variable.logarithmic else value
+    scaled = np.clip((value - variable.centre) / variable.scale, -NUMERIC_CLIP, NUMERIC_CLIP)
+    return np.stack([np.where(missing, 0.0, scaled), missing.astype(float)], axis=1)
+
+
+def _encode_code(column: pd.Series, variable: Categorical) -> NDArray[np.float64]:
+    texts = ["" if pd.isna(value) else str(value).strip().lower() for value in column]
+    rows = np.zeros((len(texts), len(variable.levels) + 1))
+    for row, text in zip(rows, texts, strict=True):
+        for position, fragments in enumerate(variable.levels.values()):
+            fits = any(f in text for f in fragments) if variable.anywhere else text.startswith(fragments)
+            if fits:
+                row[position] = 1.0
+                if not variable.anywhere:
+                    break
+        row[-1] = float(not row[:-1].any())
+    return rows
+
+
+IMAGE_CONSTANTS: tuple[tuple[str, float, float], ...] = (
+    ("AREA.PROP", 0.4, 0.1),
+    ("AREA", 3.5, 0.9),
+    ("CELL.CLUSTERING.PROPERTIES..BALL.HALL.INDEX", 8.6, 0.2),
+    ("CELL.CLUSTERING.PROPERTIES..CALINSKI.HARABASZ.INDEX", 10.5, 1.1),
+    ("CELL.CLUSTERING.PROPERTIES..CLUSTER.EXTENT.MEAN", 4.9, 0.2),
+    ("CELL.CLUSTERING.PROPERTIES..CLUSTER.EXTENT.STANDARD.DEVIATION", 3.9, 0.2),
+    ("CELL.CLUSTERING.PROPERTIES..CLUSTER.SIZE", 3.5, 0.6),
+    ("CELL.CLUSTERING.PROPERTIES..NUMBER", 6.0, 0.8),
+    ("CELL.CLUSTERING.PROPERTIES..WITHIN.CLUSTER.DISPERSION", 12.5, 0.8),
+    ("COUNT.PROP", 0.7, 0.2),
+    ("DENSITY.RATIO", 0.7, 0.2),
+    ("DENSITY", 6.0, 0.8),
+    ("REGION.PROPERTIES..AREA..MM2.", 2.6, 1.2),
+    ("REGION.PROPERTIES..AVERAGE.ECCENTRICITY", 0.6, 0.07),
+    ("REGION.PROPERTIES..AVERAGE.EXTENT", 0.3, 0.05),
+    ("REGION.PROPERTIES..AVERAGE.SOLIDITY", 0.4, 0.06),
+    ("REGION.PROPERTIES..CONVEX.AREA", 3.5, 1.3),
+    ("REGION.PROPERTIES..ECCENTRICITY", 0.6, 0.09),
+    ("REGION.PROPERTIES..EULER.NUMBER", -7.5, 1.5),
+    ("REGION.PROPERTIES..EXTENT", 0.3, 0.07),
+    ("REGION.PROPERTIES..FILLED.AREA", 3.0, 1.3),
+    ("REGION.PROPERTIES..FRACTAL.DIMENSION", 0.9, 0.05),
+    ("REGION.PROPERTIES..LACUNARITY", 0.8, 0.1),
+    ("REGION.PROPERTIES..MAJOR.AXIS", 2.3, 0.6),
+    ("REGION.PROPERTIES..MINOR.AXIS", 1.8, 0.6),
+    ("REGION.PROPERTIES..NUMBER", 4.5, 0.9),
+    ("REGION.PROPERTIES..PERIMETER..MM.", 6.0, 1.3),
+    ("REGION.PROPERTIES..PERIMETER.2", 10.0, 1.2),
+    ("REGION.PROPERTIES..SOLIDITY", 0.4, 0.08),
+    ("REGION.PROPERTIES..STANDARD.DEVIATION", 0.06, 0.04),
+    ("REGION.PROPERTIES..TOTAL.CONVEX.AREA", 4.4, 1.0),
+    ("REGION.PROPERTIES..TOTAL.EULER.NUMBER", 0.0, 6.5),
+    ("REGION.PROPERTIES..TOTAL.FILLED.AREA", 3.8, 0.9),
+    ("REGION.PROPERTIES..TOTAL.MAJOR.AXIS", 5.0, 0.8),
+    ("REGION.PROPERTIES..TOTAL.MINOR.AXIS", 4.4, 0.8),
+    ("REGION.PROPERTIES..TOTAL.PERIMETER", 7.5, 0.8),
+    ("TOTAL", 10.0, 1.2),
+)
+"""(prefix of the name, centre, scale); the first prefix that fits counts."""
+
+
+def constants_of(feature: str) -> tuple[float, float]:
+    """Return centre and scale of one feature: ``constants_of("AREA..MM2..OF...TISSUE..")`` is ``(3.5, 0.9)``."""
+    for prefix, centre, scale in IMAGE_CONSTANTS:
+        if feature.startswith(prefix):
+            return centre, scale
+    return 0.0, 1.0

@@ -1,0 +1,151 @@
+"""A hospital's process: portal for its staff, PySyft node, and rounds; it only dials out otherwise.
+
+Three threads beside the portal's server: one receives proposals and plain jobs over PySyft, one tells the
+orchestrator about approvals, one asks for work and does it. Each is a loop that a restart simply begins again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+from datasites.hospital import facts
+from datasites.hospital.datasite import Datasite
+from datasites.hospital.proposals import Node
+from datasites.hospital.reports import write_reports_apart
+from datasites.node.files import lack_of_room, remove_unfinished
+from datasites.node.home import Home
+from datasites.node.process import Loop, announce, bind, keep_private, on_end_signal, stop_loops
+from datasites.node.web.server import WebServer
+from datasites.node.work import Witness, WorkQueue
+from datasites.portal.app import create_portal
+from datasites.review.accounts import AccountStore
+from datasites.study.messages import WorkItem
+from datasites.study.signing import Signed, dump
+from datasites.worker.sandbox import say_layers
+from privacy.errors import Refused
+
+_LAYERS_SECONDS = 10.0  # trying them takes a process of its own, which may wait until the start is over
+_ROLLED_BACK_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 10.0
+
+
+class Messenger:
+    """Tells the orchestrator about approvals, until it has taken them."""
+
+    def __init__(self, datasite: Datasite) -> None:
+        self._datasite = datasite
+        self._told: set[str] = set()
+        self._declined: dict[str, float] = {}
+
+    def step(self) -> float:
+        """Send what was approved since, and once more what the orchestrator declined a while ago."""
+        for request in self._datasite.approvals.requests():
+            if request.state == "approved" and request.approval and request.proposal_hash not in self._told:
+                self._tell(request.proposal_hash, request.proposal.study, request.approval)
+        return 0.3
+
+    def _tell(self, proposal_hash: str, study: str, approval: Signed) -> None:
+        if time.monotonic() < self._declined.get(proposal_hash, 0.0):
+            return
+        try:
+            self._datasite.client.post_json(f"/studies/{study}/approvals", dump(approval))
+        except Refused as error:
+            if proposal_hash not in self._declined:
+                self._datasite.journal.append("approval-unwanted", {"reason": str(error)})
+            self._declined[proposal_hash] = time.monotonic() + _ASK_AGAIN_SECONDS
+            return
+        self._told.add(proposal_hash)
+        self._datasite.pool.start()  # the first round should not wait for the worker's imports
+
+
+class Worker:
+    """Asks for work and does it."""
+
+    def __init__(self, datasite: Datasite) -> None:
+        self._datasite = datasite
+        self._witness = Witness(
+            home=datasite.home,
+            client=datasite.client,
+            proposals=datasite.approvals.sealed_proposals,
+            trouble=lambda: datasite.standing.trouble or lack_of_room(datasite.home.folder),
+        )
+        self._queue = WorkQueue(datasite.client, witness=self._witness)
+        self._reported: set[str] = set()
+        self._stands = False
+
+    def step(self) -> float:
+        """Do what is to be done now, or wait for it; nothing at all while the chains are older than what left."""
+        if not self._stands:
+            self._stands = self._datasite.standing.holds()
+            if not self._stands:
+                self._witness.meet()  # the orchestrator shows why nothing comes from here
+                return _ROLLED_BACK_SECONDS
+        self._queue.deal(self._handle)
+        return 0.0
+
+    def _handle(self, item: WorkItem) -> None:
+        if item.kind != "finished":
+            self._datasite.participant.handle(item)
+        elif item.study not in self._reported:
+            self._datasite.pool.close()  # its memory is not needed until the next study
+            write_reports_apart(self._datasite.home)
+            self._reported.add(item.study)
+
+
+def first_link(accounts: AccountStore, home: Home) -> str:
+    """Return a one-time link for the first steward; empty when there are accounts, or a link that still holds."""
+    now = dt.datetime.now(dt.UTC)
+    if accounts.accounts() or accounts.invited(now=now):
+        return ""
+    return registration_link(home, accounts.invite("steward", now=now))
+
+
+def registration_link(home: Home, token: str) -> str:
+    """Return where the portal turns an invitation into an account; the portal must have announced itself."""
+    url = json.loads((home.folder / "address.json").read_bytes())["url"]
+    return f"{url}/register?token={token}"
+
+
+def run(folder: Path) -> None:
+    """Serve until the process is asked to end.
+
+    Raises:
+        InvalidInput: the folder is no datasite's, or the portal's port is taken.
+    """
+    keep_private(folder)
+    home = Home(folder=folder)
+    config = home.config()
+    listener = bind(config.host, config.port)
+    remove_unfinished(folder)
+    datasite = Datasite.open(home)
+    node = Node(datasite)
+    loops = [
+        Loop("syft", node.step),
+        Loop("approvals", Messenger(datasite).step),
+        Loop("work", Worker(datasite).step),
+    ]
+    app = create_portal(facts.context(datasite))
+    server = WebServer(app, config, app.state.desk.streams.close)
+    layers = threading.Timer(_LAYERS_SECONDS, say_layers, [datasite.policy.sandbox.minimum_layers])
+    layers.daemon = True
+    on_end_signal(lambda: setattr(server, "should_exit", True))
+    try:
+        for loop in loops:
+            loop.start()
+        announce(folder, listener, "datasite", public_url=config.public_url, https=bool(config.tls_certificate))
+        welcome = first_link(datasite.accounts, home)
+        if welcome:  # not by the log, which would cut the secret out
+            sys.stdout.write(f"{config.name}: make the first steward's account within three days at {welcome}\n")
+            sys.stdout.flush()
+        layers.start()
+        server.run(sockets=[listener])
+    finally:
+        layers.cancel()
+        stop_loops(loops)
+        datasite.close()
+        (folder / "address.json").unlink(missing_ok=True)

@@ -1,0 +1,119 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+from datasites.hospital.datasite import Datasite
+from datasites.review.approvals import ApprovalStore
+from datasites.review.checks import check_code
+from datasites.review.records import Request, open_proposal
+from datasites.study.signing import Signed, parse
+from datasites.syft.client import OwnerNode, ReceivedJob
+from datasites.syft.postbox import Postbox
+from datasites.syft.runner import PROPOSAL_FILE
+from privacy.errors import TesseraError
+
+_POLL_SECONDS = 20.0
+
+
+class Node:
+    """The PySyft side: publishes mocks, receives proposals, runs plain jobs on mocks."""
+
+    def __init__(self, datasite: Datasite) -> None:
+        self._datasite = datasite
+        self._published = False
+
+    @cached_property
+    def _owner(self) -> OwnerNode:
+        """PySyft's client; it speaks to the orchestrator at once, so it is made where failures are tried again."""
+        home = self._datasite.home
+        roster = home.roster()
+        postbox = Postbox(self._datasite.client, self._datasite.site, lambda name: roster.by_name(name).public_key)
+        return OwnerNode(home.folder / "syft", postbox, scientists=[roster.orchestrator.name])
+
+    def step(self) -> float:
+        """Publish once, then wait for news and deal with it; begin again from the folder after a failed disk."""
+        try:
+            return self._step()
+        except OSError:
+            vars(self).pop("_owner", None)
+            raise
+
+    def _step(self) -> float:
+        if self._published:
+            if not self._owner.wait_for_news(_POLL_SECONDS):
+                return 0.0
+        else:
+            self._publish()
+            self._published = True
+        self._owner.sync()
+        waiting = self._owner.pending_jobs()
+        for job in waiting:
+            self._receive(job)
+        if waiting or any(not job.is_proposal for job in self._owner.approved_jobs()):
+            self._owner.run_approved_on_mock()
+            self._owner.sync()
+        return 0.0
+
+    def _publish(self) -> None:
+        for folder in self._datasite.home.datasets():
+            published = self._datasite.datasets.publish(folder)
+            self._owner.publish_dataset(
+                folder.parent.name,
+                mock_path=published,
+                private_location="the datasite's own folder",
+                summary=f"{self._datasite.site}: staging data, mock rows only",
+            )
+
+    def _receive(self, job: ReceivedJob) -> None:
+        if not job.is_proposal:
+            # a plain job runs on the mock only, in the sandbox, so it needs no reviewer
+            self._datasite.journal.append("plain-job", {"name": job.name, "submitter": job.submitter})
+            self._owner.approve(job, "runs on mock data only")
+            return
+        try:
+            plans = self._datasite.home.folder / "plans"
+            receive_proposal(self._datasite.approvals, job.folder, plans, now=dt.datetime.now(dt.UTC))
+            self._owner.approve(job, "received for review; training needs the portal's approval")
+        except TesseraError as error:
+            self._datasite.journal.append("proposal-rejected", {"job": job.name, "reason": str(error)})
+            self._owner.reject(job, str(error))
+
+
+def receive_proposal(approvals: ApprovalStore, job: Path, plans: Path, *, now: dt.datetime) -> Request:
+    """Keep a submitted proposal and its code where PySyft's synchronisation cannot change it any more.
+
+    Signature and file list are checked where the job lies, before anything is copied; nothing stays of what is refused.
+
+    Args:
+        approvals: receives it.
+        job: the submitted tree, with the signed proposal in it.
+        plans: gets one folder for it.
+        now: the present time, with zone.
+
+    Raises:
+        Refused, InvalidInput, Tampered: as :meth:`ApprovalStore.receive`.
+    """
+    signed = parse(Signed, (job / PROPOSAL_FILE).read_bytes())
+    proposal = open_proposal(signed)
+    check_code(proposal, job, besides=(PROPOSAL_FILE,))
+    folder = plans / str(signed.signature).translate(_SAFE)[:40]
+    new = not folder.exists()
+    if new:
+        staging = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(job, staging, ignore=shutil.ignore_patterns(PROPOSAL_FILE))
+        staging.replace(folder)
+    try:
+        return approvals.receive(signed, folder, now=now)
+    except TesseraError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+_SAFE = str.maketrans({"/": "_", "+": "-", "=": None})

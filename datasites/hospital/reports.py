@@ -1,0 +1,126 @@
+"""Writes a datasite's privacy reports in a process of its own (``python -m datasites.hospital.reports HOME``).
+
+Plots and PDF need libraries that a daemon should not carry. The report is read from the ledger, the journal and the
+approvals of the home; ``summary.json`` beside it is what machines read first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasites.node.files import write_atomically
+from datasites.node.home import Home
+from datasites.review.approvals import ApprovalStore
+from datasites.review.policy import Policy
+from privacy.errors import TesseraError
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger
+
+if TYPE_CHECKING:
+    from datasites.report.facts import EmpiricalAudit
+    from privacy.ledger.chain import Entry
+
+
+_LONGEST_SECONDS = 300.0
+AUDITED = "privacy-audit"
+"""Kind of the journal's entries that hold the result of ``tessera audit-privacy``."""
+
+
+def write_reports(home: Home) -> tuple[Path, ...]:
+    """Write HTML, PDF, JSON and summary into the home's ``reports`` folder; return the paths of the reports."""
+    from datasites.report.build import build_report
+    from datasites.report.writing import write_all
+
+    config, identity = home.config(), home.identity()
+    journal = Journal(home.folder / "journal.sqlite", identity)
+    ledger = Ledger(home.folder / "ledger.sqlite", identity)
+    approvals = ApprovalStore(
+        home.folder / "approvals.sqlite",
+        site=config.name,
+        identity=identity,
+        policy=Policy.load(home.folder / "policy.toml"),
+        record=journal.append,
+    )
+    folder = home.folder / "reports"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    try:
+        report = build_report(
+            site=config.name,
+            institution=config.institution,
+            folder=home.folder,
+            ledger=ledger,
+            journal=journal,
+            requests=approvals.requests(),
+            audits=tuple(_audit(entry) for entry in journal.entries(kind=AUDITED)),
+        )
+        paths = write_all(report, folder)
+        write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())
+    finally:
+        for store in (approvals, ledger, journal):
+            store.close()
+    return paths
+
+
+def _audit(entry: Entry) -> EmpiricalAudit:
+    from datasites.report import words
+    from datasites.report.facts import EmpiricalAudit, Epsilon
+
+    found = entry.body
+    claimed = Epsilon(
+        value=None if found["claimed"] == "inf" else float(found["claimed"]),
+        delta=float(found["delta"]),
+        adjacency=words.ADJACENCY,
+        accountant=words.PLD,
+        against=words.EVERYBODY,
+    )
+    return EmpiricalAudit(
+        at=entry.at,
+        study=str(found["study"]),
+        data=str(found["data"]),
+        canaries=int(found["canaries"]),
+        confidence=float(found["confidence"]),
+        lower_bound=float(found["lower"]),
+        claimed=claimed,
+        flagged=bool(found["flagged"]),
+    )
+
+
+def summary(ledger: Ledger, site: str) -> dict[str, Any]:
+    """Return what was spent of which cap, for the population that has spent most; infinite is the string "inf"."""
+    accounts = [ledger.account(population) for population in ledger.populations()]
+    most = max(accounts, key=lambda account: account.spent.epsilon)
+    return {
+        "site": site,
+        "population": most.population,
+        "epsilon_spent": _plain(most.spent.epsilon),
+        "epsilon_cap": _plain(most.cap.epsilon) if most.cap else None,
+        "delta": most.spent.delta,
+        "studies": {
+            s.study: {"rounds": len(s.charged_rounds), "epsilon": _plain(s.spent.epsilon)} for s in most.studies
+        },
+    }
+
+
+def _plain(epsilon: float) -> float | str:
+    return "inf" if math.isinf(epsilon) else epsilon  # JSON has no such number
+
+
+def write_reports_apart(home: Home) -> None:
+    """Write the reports in a process of their own.
+
+    Raises:
+        TesseraError: it failed; its message is in this process's log.
+    """
+    command = [sys.executable, "-m", "datasites.hospital.reports", str(home.folder)]
+    done = subprocess.run(command, check=False, timeout=_LONGEST_SECONDS, stdin=subprocess.DEVNULL)  # noqa: S603  our own module
+    if done.returncode != 0:
+        raise TesseraError("the privacy report could not be written; the reason is in the log above")
+
+
+if __name__ == "__main__":
+    write_reports(Home(folder=Path(sys.argv[1])))

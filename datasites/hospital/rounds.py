@@ -1,0 +1,367 @@
+"""A hospital's part in a round: check, charge, train, encrypt, send; then attest.
+
+Nothing here trusts the orchestrator. Before a record is read the approval and everything it covers is checked
+again, the plan must be the first and only one of its round, weights must lie in their bounds and the round key must
+be signed by the study's keyholder. From the moment the worker may read a record the round is charged; a worker that
+fails sends noise-only zeros, so that failure says nothing. What was sent is stored first, so a restart sends the same
+bytes again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from datasites.node.files import require_room, write_atomically
+from datasites.node.home import Home
+from datasites.node.http import Declined, SignedClient
+from datasites.node.rollback import was_imported
+from datasites.review.approvals import ApprovalStore
+from datasites.review.environment import current_environment
+from datasites.study import checks
+from datasites.study.messages import (
+    Attestation,
+    BlockShape,
+    Commitments,
+    Refusal,
+    RoundKey,
+    RoundPlan,
+    UpdateHeader,
+    WorkItem,
+)
+from datasites.study.proposal import DatasetReference, Proposal
+from datasites.study.released_numbers import checked_header_numbers, checked_numbers, empty_numbers
+from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
+from datasites.study.streams import daemon_stream, noise_secret
+from datasites.training import encoding, local_parameters, proximity
+from datasites.training.encoding import Integers, checked_integers, encode_update
+from datasites.worker.job import Trainer, TrainingJob, TrainingResult
+from privacy.canonical import sha256_hex
+from privacy.dp.randomness import Randomness
+from privacy.encryption import ckks, pads, tags
+from privacy.encryption.ciphertexts import pack, unpack
+from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger
+
+_FAILURES_UNTIL_END = 2
+
+
+class DatasetHere(Protocol):
+    """The dataset a study was approved for, as it is now."""
+
+    def __call__(self, name: str) -> tuple[DatasetReference, Path]:
+        """Return its reference (fingerprinted again) and the folder of its private part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundParticipant:
+    """Does the work items of one datasite.
+
+    ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of the policy): updates leave at whole multiples
+    of it only, so that their time does not tell how a worker fared on private data.
+    """
+
+    site: str
+    home: Home
+    client: SignedClient
+    approvals: ApprovalStore
+    ledger: Ledger
+    journal: Journal
+    train: Trainer
+    dataset: DatasetHere
+    round_seconds: float = 0.0
+
+    def handle(self, item: WorkItem) -> None:
+        """Do one work item; a refusal is journaled and told to the orchestrator."""
+        try:
+            if item.kind == "train":
+                self._train(item)
+            elif item.kind == "attest":
+                self._attest(item)
+        except Declined:  # the orchestrator's no, not ours: nothing is refused here
+            raise
+        except (Refused, InvalidInput, Tampered) as error:
+            self._refuse(item, str(error))
+        except KeyError:
+            self._refuse(item, "the work item lacks a document")
+
+    # training --------------------------------------------------------------------------------------------------
+
+    def _train(self, item: WorkItem) -> None:
+        proposal = self._proposal(item.study)
+        plan = self._checked_plan(proposal, item)
+        folder = self.home.round_folder(item.study, item.round)
+        self._keep_first_plan(folder, plan)
+        self._require_healthy(item.study)
+        if not (folder / "header.json").exists():
+            started = time.monotonic()
+            if was_imported(self.journal, item.study, item.round):
+                raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
+            require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
+            key = self._round_key(proposal, plan, item)
+            public = self._public_key(key)
+            model = self._blob(plan.model_hash, 1 << 30)
+            own = self._own_numbers(proposal, item, model)
+            result = self._trained(proposal, plan, model)
+            local_parameters.keep(folder, result.own)
+            integers = self._encoded(proposal, plan, result)
+            proximity.keep_sent(proposal, plan, folder, integers, model)
+            self._store_update(folder, proposal, plan, key, public, integers, {**result.releases, **own})
+            self._wait_for_usual_time(started)
+        self._send(folder, item)
+
+    def _proposal(self, study: str) -> Proposal:
+        """Return the approved proposal of ``study`` after checking everything it covers once more."""
+        proposal = self._approved(study)
+        reference, _ = self.dataset(proposal.participant(self.site).dataset.name)
+        return self.approvals.check_before_round(
+            proposal.proposal_hash,
+            now=dt.datetime.now(dt.UTC),
+            environment=current_environment(),
+            dataset=reference,
+            clock_high_water=self.journal.now(),
+        )
+
+    def _approved(self, study: str) -> Proposal:
+        """Return the proposal of ``study`` that is approved here and not revoked."""
+        for request in self.approvals.requests():
+            if request.proposal.study == study and request.state == "approved":
+                return request.proposal
+        raise Refused(f"study {study!r} is not approved here")
+
+    def _checked_plan(self, proposal: Proposal, item: WorkItem) -> RoundPlan:
+        plan = open_sealed(item.documents["plan"], "round-plan", proposal.orchestrator.public_key, RoundPlan)
+        if plan.round != item.round:
+            raise Refused(f"the plan of round {plan.round} came as that of round {item.round}")
+        checks.check_plan(proposal, plan, self.site)
+        return plan
+
+    def _keep_first_plan(self, folder: Path, plan: RoundPlan) -> None:
+        """Write down the first plan of this round; any other is refused for ever."""
+        path = folder / "plan.json"
+        if not path.exists():
+            self._require_no_other_plan(plan)
+            write_atomically(path, json.dumps(dump(plan)).encode())
+            self.journal.append("round-plan", {"study": plan.study, "round": plan.round, "plan_hash": plan.plan_hash})
+        if parse(RoundPlan, path.read_bytes()).plan_hash != plan.plan_hash:
+            raise Refused(f"round {plan.round} has another plan already; one plan per round")
+
+    def _require_no_other_plan(self, plan: RoundPlan) -> None:
+        """Refuse another plan of a round whose folder is gone: the round was charged for the first one."""
+        for entry in self.journal.entries(kind="round-plan"):
+            known = (entry.body["study"], entry.body["round"], entry.body["plan_hash"])
+            if known[:2] == (plan.study, plan.round) and known[2] != plan.plan_hash:
+                raise Refused(f"round {plan.round} has another plan already; one plan per round")
+
+    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> RoundKey:
+        key = open_sealed(item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey)
+        checks.check_key(proposal, plan, key)
+        return key
+
+    def _public_key(self, key: RoundKey) -> bytes:
+        return self._blob(key.key_hash, 4 << 20)
+
+    def _own_numbers(self, proposal: Proposal, item: WorkItem, model: bytes) -> dict[str, float]:
+        """Return what the daemon releases besides the worker's numbers: how its last update agreed with the others'."""
+        last = self.home.round_folder(item.study, item.round - 1) if item.round > 1 else self.home.folder
+        kept = last / "plan.json"
+        plan = parse(RoundPlan, kept.read_bytes()) if kept.exists() else None
+        return proximity.own_numbers(proposal, item.round, self.site, last, plan, model)
+
+    def _own_parameters(self, plan: RoundPlan) -> dict[str, np.ndarray]:
+        """Return what this site keeps to itself, as the newest round before this one left it."""
+        earlier = range(plan.round - 1, 0, -1)
+        return local_parameters.newest(self.home.round_folder(plan.study, number) for number in earlier)
+
+    def _trained(self, proposal: Proposal, plan: RoundPlan, model: bytes) -> TrainingResult:
+        _, folder = self.dataset(proposal.participant(self.site).dataset.name)
+        randomness = self._randomness(proposal, plan)
+        self.ledger.charge(plan.proposal_hash, plan.round)
+        self.journal.append("round-charged", {"study": plan.study, "round": plan.round})
+        job = TrainingJob(
+            proposal=proposal,
+            plan=plan,
+            model=local_parameters.with_own(proposal, model, self._own_parameters(plan)),
+            dataset=folder,
+            noise_secret=self._noise_secret(proposal),
+        )
+        result = self._usable(proposal, plan, self.train(job))
+        if result is None:
+            self.journal.append("worker-failed", {"study": plan.study, "round": plan.round})
+            updates = encoding.noise_only(proposal, plan, self.site, model, randomness.child("failed"))
+            numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
+            result = TrainingResult(updates=updates, releases=numbers)
+        return result
+
+    def _usable(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult | None) -> TrainingResult | None:
+        """Return the worker's result, or None where this round cannot send it: after the charge nothing refuses."""
+        if result is None:
+            return None
+        try:
+            checked_numbers(proposal, self.site, plan.round, result.releases)
+            for block in proposal.blocks_of(self.site):
+                values = encoding.checked_update(result.updates[block.name], block.length)
+                if proposal.noise == "shared":
+                    checked_integers(proposal, values)
+        except (InvalidInput, Refused, KeyError):
+            return None
+        return result
+
+    def _wait_for_usual_time(self, started: float) -> None:
+        """Hold the update until a whole multiple of ``round_seconds`` after the work began, however it went."""
+        if self.round_seconds > 0:
+            time.sleep(self.round_seconds - (time.monotonic() - started) % self.round_seconds)
+
+    def _require_healthy(self, study: str) -> None:
+        """Refuse all further rounds of a study whose worker failed twice on private data."""
+        failed = {e.body["round"] for e in self.journal.entries(kind="worker-failed") if e.body["study"] == study}
+        if len(failed) >= _FAILURES_UNTIL_END:
+            raise Refused("the study has ended at this site; its people find the reason in their journal")
+
+    def _noise_secret(self, proposal: Proposal) -> bytes:
+        return noise_secret(proposal, self.site, lambda: self.home.identity().derive_secret("noise"))
+
+    def _randomness(self, proposal: Proposal, plan: RoundPlan) -> Randomness:
+        return daemon_stream(proposal, plan, self.site, self._noise_secret(proposal))
+
+    def _encoded(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult) -> Integers:
+        return encode_update(proposal, plan, self.site, result.updates, self._randomness(proposal, plan))
+
+    def _store_update(
+        self,
+        folder: Path,
+        proposal: Proposal,
+        plan: RoundPlan,
+        key: RoundKey,
+        public: bytes,
+        integers: Integers,
+        numbers: Mapping[str, float],
+    ) -> None:
+        """Encrypt and pad; write the padded ciphertexts, then the signed header, which says that all is done."""
+        releases = checked_header_numbers(proposal, self.site, plan.round, numbers)
+        blocks = {name: ckks.encrypt(public, proposal.encryption, values) for name, values in integers.items()}
+        seed = pads.new_seed()
+        label = pads.PadLabel(study=plan.study, round=plan.round, plan_hash=plan.plan_hash, site=self.site)
+        body = pack(pads.pad(blocks, seed, proposal.encryption))
+        header = UpdateHeader(
+            study=plan.study,
+            proposal_hash=plan.proposal_hash,
+            round=plan.round,
+            plan_hash=plan.plan_hash,
+            site=self.site,
+            blocks=tuple(
+                BlockShape(name=b.name, values=b.length, ciphertexts=len(blocks[b.name]))
+                for b in proposal.blocks_of(self.site)
+            ),
+            body_hash=sha256_hex(body),
+            body_bytes=len(body),
+            pad=pads.seal_seed(seed, key.pad_key, label),
+            releases=releases,
+            journal_head=self.journal.head.hash,
+            ledger_head=self.ledger.head.hash,
+        )
+        write_atomically(folder / "update.bin", body)
+        signed = seal(self.home.identity(), "update", header)
+        write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
+        self.journal.append(
+            "update-encrypted",
+            {
+                "study": plan.study,
+                "round": plan.round,
+                "body_hash": header.body_hash,
+                "bytes": len(body),
+                "releases": releases,
+            },
+        )
+
+    def _send(self, folder: Path, item: WorkItem) -> None:
+        signed = parse(Signed, (folder / "header.json").read_bytes())
+        body = (folder / "update.bin").read_bytes()
+        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/update", pack_envelope(signed, body))
+
+    # attesting -------------------------------------------------------------------------------------------------
+
+    def _attest(self, item: WorkItem) -> None:
+        proposal = self._approved(item.study)  # all it covers was checked before this round's training
+        self.approvals.check_decision(
+            proposal.proposal_hash, now=dt.datetime.now(dt.UTC), clock_high_water=self.journal.now()
+        )
+        checks.require_newest_round(self.journal, item.study, item.round)
+        folder = self.home.round_folder(item.study, item.round)
+        if not (folder / "header.json").exists():
+            raise Refused(f"round {item.round} was not trained here: there is nothing to attest")
+        plan = parse(RoundPlan, (folder / "plan.json").read_bytes())
+        sealed = item.documents["commitments"]
+        commitments = open_sealed(sealed, "commitments", proposal.orchestrator.public_key, Commitments)
+        own = parse(Signed, (folder / "header.json").read_bytes())
+        checks.check_commitments(proposal, plan, commitments, self.site, own)
+        header = parse(UpdateHeader, dict(own.payload))
+        self.journal.check_not_rolled_back([header.journal_head])
+        self.ledger.check_not_rolled_back([header.ledger_head])
+        counts = {b.name: b.ciphertexts for b in header.blocks}
+        blocks = unpack((folder / "update.bin").read_bytes(), counts, proposal.encryption)
+        challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
+        attestation = Attestation(
+            study=item.study,
+            round=item.round,
+            plan_hash=plan.plan_hash,
+            list_hash=commitments.list_hash,
+            sum_hash=commitments.sum_hash,
+            site=self.site,
+            tags=tags.tag(blocks, challenge, proposal.encryption),
+            earlier=checks.earlier_lists(self.journal, item.study, item.round, commitments.list_hash),
+        )
+        self._remember_peers(commitments, sealed)
+        present = [str(u.payload["site"]) for u in commitments.updates]
+        proximity.keep_sites(proposal, plan, folder, present)
+        signed = seal(self.home.identity(), "attestation", attestation)
+        self.client.post_json(f"/studies/{item.study}/rounds/{item.round}/attestation", dump(signed))
+
+    def _remember_peers(self, commitments: Commitments, sealed: Signed) -> None:
+        """Keep everybody's chain heads of this round, so that nobody can rewrite its own past unnoticed."""
+        heads = {}
+        for update in commitments.updates:
+            header = parse(UpdateHeader, dict(update.payload))
+            heads[header.site] = {"journal": header.journal_head, "ledger": header.ledger_head}
+        self.journal.append(
+            "attested",
+            {
+                "study": commitments.study,
+                "round": commitments.round,
+                "closing": commitments.closing,
+                "list_hash": commitments.list_hash,
+                "sum_hash": commitments.sum_hash,
+                "heads": heads,
+                "orchestrator_signature": sealed.signature,
+            },
+        )
+
+    # small things ----------------------------------------------------------------------------------------------
+
+    def _blob(self, digest: str, limit_bytes: int) -> bytes:
+        data = self.client.get_bytes(f"/blobs/{digest}", max_bytes=limit_bytes)
+        if sha256_hex(data) != digest:
+            raise Refused("the orchestrator sent other bytes than the plan names")
+        return data
+
+    def _refuse(self, item: WorkItem, reason: str) -> None:
+        refusal = Refusal(study=item.study, round=item.round, party=self.site, reason=reason[:500])
+        self.journal.append("refused", {"item": item.kind, **dump(refusal)})
+        try:
+            path = f"/studies/{item.study}/rounds/{item.round}/refusal"
+            self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))
+        except TesseraError as error:
+            self.journal.append("refusal-unsent", {"study": item.study, "round": item.round, "reason": str(error)})
+
+
+def work_item(data: Any) -> WorkItem:
+    """Read one work item as ``GET /work`` gives it."""
+    return parse(WorkItem, data)

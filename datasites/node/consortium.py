@@ -1,0 +1,247 @@
+"""Who is expected in a consortium, as one public TOML file that every role starts with; keys are not in it.
+
+::
+
+    task = "early-late"
+    seed = 0                       # public: of the split, and of the synthetic patients
+
+    [orchestrator]
+    name = "orchestrator"
+    institution = "Study scientists"
+
+    [keyholder]
+    name = "keyholder"
+    institution = "Neutral keyholder"
+
+    [[hospitals]]
+    name = "hospital-a"
+    institution = "Hospital A"
+    cohort = "BRCA"                # which cohort of the tables, and which modalities, this hospital gets
+    modalities = ["mrna", "image", "clinical"]
+
+Also here:
+
+* How parties learn of one another: party files, exchanged by hand or through a shared folder, become one roster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datasites.node.home import Role
+from datasites.node.letters import check_participant
+from datasites.node.roster import Roster
+from datasites.study.proposal import Party
+from datasites.study.text import check_name
+from privacy.errors import InvalidInput, Refused, TesseraError
+
+_POLL_SECONDS = 0.2
+AUTHORITY_FILE = "ca.pem"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """A party and the role it says it has."""
+
+    role: Role
+    party: Party
+
+
+def read_party(path: Path) -> Enrolled:
+    """Read a party file, as ``tessera ... init`` prints it.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        role, fields = value["role"], {k: value[k] for k in ("name", "institution", "public_key")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"expected what `tessera ROLE init` printed in {path.name}, could not read it") from error
+    if role not in get_args(Role) or not all(isinstance(v, str) for v in fields.values()):
+        raise InvalidInput(f"expected a role out of {', '.join(get_args(Role))} and three texts in {path.name}")
+    check_participant(fields["name"])
+    check_name(fields["institution"], "an institution")  # it stands beside the fingerprint that people compare
+    return Enrolled(role=role, party=Party(**fields))
+
+
+def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
+    """Return the roster of these parties, hospitals in the order given.
+
+    Raises:
+        InvalidInput: not exactly one orchestrator and one keyholder, or fewer than three hospitals.
+    """
+    by_role: dict[str, list[Party]] = {role: [] for role in get_args(Role)}
+    for one in enrolled:
+        by_role[one.role].append(one.party)
+    counts = {role: len(parties) for role, parties in by_role.items()}
+    if (counts["orchestrator"], counts["keyholder"]) != (1, 1) or counts["datasite"] < 3:
+        raise InvalidInput(f"expected one orchestrator, one keyholder and at least three hospitals, got {counts}")
+    return Roster(
+        orchestrator=by_role["orchestrator"][0], keyholder=by_role["keyholder"][0], sites=tuple(by_role["datasite"])
+    )
+
+
+def publish_party(exchange: Path, role: Role, party: Party) -> None:
+    """Leave this role's party file in the shared folder.
+
+    Raises:
+        Refused: somebody else has this name there.
+    """
+    text = json.dumps({"role": role, **asdict(party)}, sort_keys=True).encode()
+    publish(exchange, f"{party.name}.json", text)
+
+
+def publish(exchange: Path, name: str, data: bytes) -> None:
+    """Leave a public file in the shared folder, which everybody may read and nobody replaces.
+
+    Raises:
+        Refused: another file has this name.
+    """
+    path = exchange / name
+    temporary = exchange / f".{secrets.token_hex(8)}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+        os.link(temporary, path)  # fails where there is one already, and is whole where there is none
+    except FileExistsError:
+        if path.read_bytes() != data:
+            raise Refused(
+                f"another {name} lies in the exchange folder: an old consortium's, or somebody took the name; "
+                "empty the folder once everybody is stopped"
+            ) from None
+    finally:
+        temporary.unlink()
+
+
+def gather(
+    exchange: Path, consortium: Consortium, *, seconds: float, waiting: Callable[[str], None] = lambda _: None
+) -> Roster:
+    """Wait for everybody's party file and return the roster; it is the same at every role.
+
+    Args:
+        exchange: the shared folder.
+        consortium: who is expected; a file that says another role or institution is refused.
+        seconds: how long to wait.
+        waiting: told the names that are missing, whenever they change.
+
+    Raises:
+        TesseraError: somebody did not come in time.
+        InvalidInput: a file differs from what is expected.
+    """
+    wait_for({name: exchange / f"{name}.json" for name in consortium.names}, seconds=seconds, waiting=waiting)
+    enrolled = [read_party(exchange / f"{name}.json") for name in consortium.names]
+    for name, one in zip(consortium.names, enrolled, strict=True):
+        role, member = consortium.member(name)
+        expected, found = (role, name, member.institution), (one.role, one.party.name, one.party.institution)
+        if expected != found:
+            raise InvalidInput(f"expected {expected} in the exchange folder, got {found}; empty it and start again")
+    return build_roster(enrolled)
+
+
+def wait_for(files: Mapping[str, Path], *, seconds: float, waiting: Callable[[str], None] = lambda _: None) -> None:
+    """Wait until every file exists.
+
+    Raises:
+        TesseraError: one does not in time.
+    """
+    deadline = time.monotonic() + seconds
+    told = ""
+    while missing := ", ".join(name for name, path in files.items() if not path.exists()):
+        if missing != told:
+            waiting(missing)
+            told = missing
+        if time.monotonic() > deadline:
+            raise TesseraError(f"{missing} did not come to the exchange folder in {seconds:g} s; are they started?")
+        time.sleep(_POLL_SECONDS)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class Member(BaseModel):
+    """One party: the name it goes by everywhere, and its institution."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    institution: Annotated[str, Field(min_length=1, max_length=120)]
+
+
+class Hospital(Member):
+    """A hospital and which part of the cohort tables it gets."""
+
+    cohort: str
+    modalities: tuple[Literal["mrna", "image", "clinical"], ...] = Field(min_length=1)
+
+
+class Consortium(BaseModel):
+    """Everybody who is expected; the order of the hospitals is the order of the roster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Literal["I-II", "early-late", "ordinal"] = "early-late"
+    seed: int = Field(default=0, ge=0)
+    orchestrator: Member
+    keyholder: Member
+    hospitals: tuple[Hospital, ...] = Field(min_length=3)
+
+    @classmethod
+    def load(cls, path: Path) -> Consortium:
+        """Read the file at ``path``.
+
+        Raises:
+            InvalidInput: it cannot be read, is not valid, or lists a name twice.
+        """
+        try:
+            found = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidInput(f"expected a consortium in TOML at {path}, and could not read it") from error
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidInput(f"{path.name} is no consortium: {where}: {first['msg']}") from error
+        if len(set(found.names)) < len(found.names):
+            raise InvalidInput(f"{path.name}: a name stands twice; one institution, one name")
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody's names: orchestrator, keyholder, hospitals."""
+        return (self.orchestrator.name, self.keyholder.name, *(h.name for h in self.hospitals))
+
+    def member(self, name: str) -> tuple[Role, Member]:
+        """Return somebody's role and entry.
+
+        Raises:
+            InvalidInput: nobody of this name is expected.
+        """
+        roles: dict[str, tuple[Role, Member]] = {h.name: ("datasite", h) for h in self.hospitals}
+        roles |= {self.orchestrator.name: ("orchestrator", self.orchestrator)}
+        roles |= {self.keyholder.name: ("keyholder", self.keyholder)}
+        if name not in roles:
+            raise InvalidInput(f"{name!r} is not in this consortium ({', '.join(self.names)}); use another file")
+        return roles[name]
+
+    def hospital(self, name: str) -> Hospital:
+        """Return a hospital's entry.
+
+        Raises:
+            InvalidInput: no hospital has this name.
+        """
+        for hospital in self.hospitals:
+            if hospital.name == name:
+                return hospital
+        raise InvalidInput(f"no hospital is called {name!r} in this consortium")

@@ -1,0 +1,231 @@
+"""The client side of every conversation: signed requests that are repeated until they arrive.
+
+Every request gets a fresh token (:mod:`datasites.node.tokens`). All requests of Tessera are idempotent, so a lost
+connection or a restarting server is answered by asking again, with exponential back-off and jitter. What the
+server refuses comes back as the same error of :mod:`privacy.errors` that it raised there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from datasites.node.tls import client_context
+from datasites.node.tokens import make_token
+from privacy.canonical import canonical_json, sha256_hex
+from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
+from privacy.identity import Identity
+
+Params = Mapping[str, str | int | float | None]
+
+
+class Declined(Refused):
+    """The server said no: to this request, at this moment. Whoever asked has decided nothing yet."""
+
+
+_BY_TYPE: dict[str, type[TesseraError]] = {
+    "urn:tessera:budget-exceeded": BudgetExceeded,
+    "urn:tessera:unsafe-sum": UnsafeSum,
+    "urn:tessera:tampered": Tampered,
+}
+_BY_STATUS: dict[int, type[TesseraError]] = {
+    400: InvalidInput,
+    413: InvalidInput,
+    422: InvalidInput,
+    401: Declined,
+    403: Declined,
+    409: Declined,
+}
+_MAX_JSON_BYTES = 16 * 1024**2
+_MAX_BODY_BYTES = 1024**3
+_MAX_PROBLEM_BYTES = 64 * 1024
+
+
+class _TryAgain(Exception):  # never leaves this module
+    pass
+
+
+class SignedClient:
+    """An HTTP client that signs as one identity and talks to one server; safe to share between threads.
+
+    Args:
+        identity: who asks.
+        base_url: the server's address, such as ``http://127.0.0.1:8000``.
+        server_public_key: the key tokens are made out to, 64 hexadecimal digits.
+        transport: in place of the network, such as ``httpx.MockTransport``.
+        timeout_seconds: for connecting and for each read; a long poll adds its own waiting time.
+        retry_seconds: for how long a server that cannot be reached is tried again; 0 tries once.
+        ca: file of the certificate that must vouch for an HTTPS server; empty: the system's authorities.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        base_url: str,
+        server_public_key: str,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout_seconds: float = 30.0,
+        retry_seconds: float = 60.0,
+        ca: str = "",
+    ) -> None:
+        self.identity = identity
+        self.base_url = base_url
+        self._audience = server_public_key
+        self._timeout_seconds = timeout_seconds
+        self._retry_seconds = retry_seconds
+        # trust_env is off: no proxy or netrc of the environment may see or change signed requests
+        verify = client_context(Path(ca)) if ca else True
+        self._client = httpx.Client(base_url=base_url, transport=transport, trust_env=False, verify=verify)
+
+    def __enter__(self) -> SignedClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def get_json(
+        self,
+        path: str,
+        *,
+        params: Params | None = None,
+        wait_seconds: float = 0.0,
+        max_bytes: int = _MAX_JSON_BYTES,
+    ) -> Any:
+        """Return the JSON at ``path``.
+
+        Args:
+            path: below ``base_url``, beginning with ``/``.
+            params: the query; fields that are None are left out.
+            wait_seconds: how long the server may hold the request (long poll); put it into ``params`` as well.
+            max_bytes: the longest answer that is read.
+
+        Raises:
+            InvalidInput, Refused, Tampered, TesseraError: what the server said, or that it cannot be reached.
+        """
+        body = self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)
+        return _read_json(body)
+
+    def post_json(
+        self, path: str, value: Any, *, params: Params | None = None, max_bytes: int = _MAX_JSON_BYTES
+    ) -> Any:
+        """Send ``value`` as canonical JSON and return the JSON of the answer (None where it is empty)."""
+        body = canonical_json(value)
+        return _read_json(
+            self._ask("POST", path, params=params, body=body, kind="application/json", max_bytes=max_bytes)
+        )
+
+    def get_bytes(
+        self,
+        path: str,
+        *,
+        params: Params | None = None,
+        wait_seconds: float = 0.0,
+        max_bytes: int = _MAX_BODY_BYTES,
+    ) -> bytes:
+        """Return the bytes at ``path``; see :meth:`get_json`."""
+        return self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)
+
+    def put_bytes(
+        self, path: str, body: bytes, *, params: Params | None = None, max_bytes: int = _MAX_JSON_BYTES
+    ) -> Any:
+        """Store ``body`` at ``path`` and return the JSON of the answer (None where it is empty)."""
+        kind = "application/octet-stream"
+        return _read_json(self._ask("PUT", path, params=params, body=body, kind=kind, max_bytes=max_bytes))
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        max_bytes: int,
+        params: Params | None = None,
+        body: bytes = b"",
+        kind: str | None = None,
+        wait_seconds: float = 0.0,
+    ) -> bytes:
+        query = {name: value for name, value in (params or {}).items() if value is not None}
+        timeout = httpx.Timeout(self._timeout_seconds, read=self._timeout_seconds + wait_seconds)
+        headers = {"Content-Type": kind} if kind else {}
+        body_hash = sha256_hex(body)
+        retrying = Retrying(
+            retry=retry_if_exception_type((_TryAgain, httpx.TransportError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
+            stop=stop_after_delay(self._retry_seconds),
+            reraise=True,
+        )
+
+        def once() -> bytes:
+            request = self._client.build_request(
+                method, path, params=query or None, content=body or None, headers=headers, timeout=timeout
+            )
+            request.headers["Authorization"] = make_token(
+                self.identity,
+                audience=self._audience,
+                method=method,
+                target=request.url.raw_path.decode(),
+                body_hash=body_hash,
+            )
+            return self._send(request, max_bytes)
+
+        try:
+            return retrying(once)
+        except (_TryAgain, httpx.TransportError) as error:
+            why = str(error) or type(error).__name__
+            raise TesseraError(
+                f"{self.base_url} did not answer {method} {path} for {self._retry_seconds:g} s ({why}); "
+                "check that the server runs and that its address is right"
+            ) from error
+
+    def _send(self, request: httpx.Request, max_bytes: int) -> bytes:
+        response = self._client.send(request, stream=True)
+        try:
+            if response.status_code in (502, 503, 504, 507):
+                raise _TryAgain(f"status {response.status_code}")
+            if response.is_success:
+                return _read(response, max_bytes)
+            raise _problem(response.status_code, _read(response, _MAX_PROBLEM_BYTES))
+        finally:
+            response.close()
+
+
+def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    parts, total = [], 0
+    for part in response.iter_bytes(65_536):
+        total += len(part)
+        if total > max_bytes:
+            raise InvalidInput(f"expected an answer of at most {max_bytes} bytes from the server, got more")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _read_json(body: bytes) -> Any:
+    if not body:
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("expected JSON from the server; is this the right address?") from error
+
+
+def _problem(status: int, body: bytes) -> TesseraError:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        data = None
+    fields = data if isinstance(data, dict) else {}
+    detail = str(fields.get("detail") or f"the server answered with status {status}")[:2000]
+    kind = _BY_TYPE.get(str(fields.get("type"))) or _BY_STATUS.get(status, TesseraError)
+    return kind(detail)

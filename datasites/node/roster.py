@@ -1,0 +1,66 @@
+"""Who is in the consortium: institutions and their keys, kept in one file that every role holds.
+
+Participants are institutions, not keys: a roster is written down when people have compared fingerprints out of
+band, and a proposal that lists anybody else, or somebody under another key, is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasites.node.files import write_atomically
+from datasites.study.proposal import Party
+from datasites.study.signing import dump, parse
+from privacy.errors import InvalidInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roster:
+    """The orchestrator, the keyholder and the hospitals, with names unique among them."""
+
+    orchestrator: Party
+    keyholder: Party
+    sites: tuple[Party, ...]
+
+    @property
+    def everybody(self) -> tuple[Party, ...]:
+        """All parties, the orchestrator first."""
+        return (self.orchestrator, self.keyholder, *self.sites)
+
+    def by_key(self, public_key: str) -> Party | None:
+        """Return the party with this key, or None."""
+        return next((p for p in self.everybody if p.public_key == public_key), None)
+
+    def by_name(self, name: str) -> Party:
+        """Return the party of this name.
+
+        Raises:
+            InvalidInput: nobody has it.
+        """
+        for party in self.everybody:
+            if party.name == name:
+                return party
+        raise InvalidInput(f"nobody called {name!r} is in the roster; enrol them first")
+
+    def save(self, path: Path) -> None:
+        """Write the roster as JSON, whole or not at all."""
+        write_atomically(path, json.dumps(dump(self), indent=2).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Roster:
+        """Read the roster at ``path``.
+
+        Raises:
+            InvalidInput: no such file, not a roster, or a name or key that stands in it twice.
+        """
+        try:
+            roster = parse(cls, path.read_bytes())
+        except FileNotFoundError as error:
+            raise InvalidInput(f"expected the consortium's roster at {path.name}; copy it there") from error
+        names = [p.name for p in roster.everybody]
+        keys = [p.public_key for p in roster.everybody]
+        if len(set(names)) < len(names) or len(set(keys)) < len(keys):
+            raise InvalidInput("a name or a key stands twice in the roster; one institution, one name, one key")
+        return roster

@@ -1,0 +1,151 @@
+"""Style sheet, script, page frame and security headers that every web page of Tessera shares.
+
+Also here:
+
+* Bodies of requests to the pages: they are read before anybody is known, so never more than a form can need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from privacy.canonical import sha256_hex
+
+MOST_BODY_BYTES = 64 * 1024
+
+
+class ShortBodies:
+    """ASGI middleware: takes in a body of at most ``limit_bytes``, declared or not, and answers 413 to any other."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int = MOST_BODY_BYTES) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, then pass the request on with it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = await self._read(scope, receive)
+        if body is None:
+            await self._too_long()(scope, receive, send)
+            return
+        messages = [body]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Message | None:
+        """Return one message with the whole body, or None where there is too much of it."""
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if len(declared) > 9 or not declared.isdigit() or int(declared) > self._limit_bytes:
+            return None
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return message
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._limit_bytes:
+                return None
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    def _too_long(self) -> JSONResponse:
+        detail = f"expected a body of at most {self._limit_bytes} bytes; send less"
+        value = {"type": "urn:tessera:too-long", "title": "too long", "status": 413, "detail": detail}
+        return JSONResponse(value, 413, {"connection": "close"}, media_type="application/problem+json")
+
+
+FOLDER = Path(__file__).parent
+STATIC = FOLDER / "static"
+_YEAR_SECONDS = 365 * 24 * 3600
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+class Assets(StaticFiles):
+    """Static files; asked for by their hash (:func:`asset`) they are kept by the browser for a year."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(directory=folder)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return a file, or 304 where the browser has it."""
+        response = await super().get_response(path, scope)
+        pinned = b"v=" in scope["query_string"]
+        response.headers["cache-control"] = f"max-age={_YEAR_SECONDS}, immutable" if pinned else "no-cache"
+        return response
+
+
+@lru_cache(maxsize=32)
+def asset(mount: str, path: Path) -> str:
+    """Return the address of a static file under ``mount``, different whenever its content is."""
+    return f"{mount}/{path.name}?v={sha256_hex(path.read_bytes())[:12]}"
+
+
+def new_environment(*folders: Path, mount: str) -> Environment:
+    """Return an environment for templates in ``folders`` and the shared frame ``page.html``.
+
+    Args:
+        folders: searched first to last, the shared frame after them.
+        mount: where this application serves :data:`STATIC`.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([*folders, FOLDER / "templates"]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals["shared"] = lambda name: asset(mount, STATIC / name)
+    return environment
+
+
+class SecurityHeaders:
+    """Adds to every answer: no foreign resource, no framing, no sniffing, no storing of what is personal.
+
+    What another site makes a browser send (``Sec-Fetch-Site``) changes nothing here.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = _HEADERS) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and add the headers to its answer."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        if scope["type"] == "http" and _foreign(scope):
+            await PlainTextResponse("another site sent this form; nothing was done", 403)(scope, receive, with_headers)
+            return
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def _foreign(scope: Scope) -> bool:
+    return scope["method"] not in {"GET", "HEAD"} and (b"sec-fetch-site", b"cross-site") in scope["headers"]

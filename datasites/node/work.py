@@ -1,0 +1,176 @@
+"""Asking the orchestrator for work, and hearing only what is new.
+
+What a party is asked to do stays on the orchestrator's board until it is done, so the question says what is known
+already and is held until there is something else:
+
+    >>> queue = WorkQueue(client)
+    >>> queue.deal(handle)    # what failed on the way is asked for again
+
+Also here:
+
+* What a hospital or the keyholder remembers of its orchestrator, so that one restored from an old backup is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasites.node.files import write_atomically
+from datasites.node.home import Home
+from datasites.node.http import Declined, SignedClient
+from datasites.study.messages import RoundPlan, WorkItem
+from datasites.study.signing import Signed, dump, open_sealed, parse
+from privacy.canonical import canonical_hash, canonical_json, sha256_hex
+from privacy.errors import Refused, Tampered
+from privacy.ledger.journal import Head
+
+_FOLDER = "orchestrator-seen"
+_HEAD = "head.json"
+
+
+def nothing() -> tuple[Signed, ...]:
+    """Return no proposals: those of a peer that keeps none."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """One peer's memory of its orchestrator.
+
+    Args:
+        home: the peer's folder.
+        client: asks as the peer.
+        proposals: the signed proposals that the peer holds.
+        trouble: why the peer itself does no work now, or nothing; told to the orchestrator, who shows it.
+    """
+
+    home: Home
+    client: SignedClient
+    proposals: Callable[[], Iterable[Signed]] = nothing
+    trouble: Callable[[], str] = str
+
+    @property
+    def seen(self) -> Head | None:
+        """Return the newest head that the orchestrator gave; what one with another key gave before is not its."""
+        path = self._folder / _HEAD
+        head = parse(Head, path.read_bytes()) if path.exists() else None
+        return head if head is not None and head.public_key == self._orchestrator else None
+
+    def meet(self, items: Iterable[WorkItem] = ()) -> None:
+        """Show what was seen, keep what is new; the first thing to do with every answer to "what is to be done?".
+
+        Raises:
+            Refused: the orchestrator is older than what it has shown; it was given everything that helps its people.
+            Tampered: the head is not signed by our orchestrator.
+        """
+        seen = self.seen
+        shown = {"seen": asdict(seen) if seen else None, "trouble": self.trouble()[:500]}
+        answer = self.client.post_json("/head", shown)
+        if answer["standing"]:
+            self._help()
+            raise Refused(f"the orchestrator does no rounds: {answer['standing']}")
+        head = parse(Head, answer["head"])
+        head.check()
+        if head.public_key != self._orchestrator:
+            raise Tampered("expected a head of our orchestrator's journal, got one of another key")
+        if head != seen:
+            write_atomically(self._folder / _HEAD, canonical_json(asdict(head)))
+        for item in items:
+            self._keep_plan(item)
+
+    def _keep_plan(self, item: WorkItem) -> None:
+        signed = item.documents.get("plan")
+        if signed is None:
+            return
+        plan = open_sealed(signed, "round-plan", self._orchestrator, RoundPlan)
+        path = self._folder / f"{sha256_hex(plan.study.encode())[:32]}.json"
+        known = _kept(path) if path.exists() else None
+        if known is None or known.public_key != signed.public_key or int(known.payload["round"]) < plan.round:
+            write_atomically(path, json.dumps(dump(signed)).encode())
+
+    def _help(self) -> None:
+        """Give the orchestrator its own signed proposals and newest plans back."""
+        plans = [_kept(path) for path in sorted(self._folder.glob("*.json")) if path.name != _HEAD]
+        by_study = {str(plan.payload["study"]): plan for plan in plans if plan.public_key == self._orchestrator}
+        for proposal in (p for p in self.proposals() if p.public_key == self._orchestrator):
+            plan = by_study.pop(str(proposal.payload["study"]), None)
+            self.client.post_json("/evidence", _evidence(proposal, plan))
+        for plan in by_study.values():
+            self.client.post_json("/evidence", _evidence(None, plan))
+
+    @property
+    def _folder(self) -> Path:
+        return self.home.folder / _FOLDER
+
+    @property
+    def _orchestrator(self) -> str:
+        return self.home.roster().orchestrator.public_key
+
+
+def _kept(path: Path) -> Signed:
+    return parse(Signed, path.read_bytes())
+
+
+def _evidence(proposal: Signed | None, plan: Signed | None) -> Mapping[str, Any]:
+    return {"proposal": dump(proposal) if proposal else None, "plan": dump(plan) if plan else None}
+
+
+POLL_SECONDS = 20.0
+
+
+class WorkQueue:
+    """The work of one party, as its orchestrator shows it.
+
+    Args:
+        client: signs as the party.
+        wait_seconds: for how long the orchestrator may hold a question.
+        witness: what this party has seen of the orchestrator; compared before any work is handed out.
+    """
+
+    def __init__(
+        self, client: SignedClient, *, wait_seconds: float = POLL_SECONDS, witness: Witness | None = None
+    ) -> None:
+        self._client = client
+        self._witness = witness
+        self._wait_seconds = wait_seconds
+        self._asked = self._known = ""
+
+    def deal(self, handle: Callable[[WorkItem], None]) -> None:
+        """Ask, and have every item handled; what the orchestrator declines just now holds up no other item.
+
+        Raises:
+            Declined: once all were tried; the item is asked for again, unless it has been withdrawn.
+            TesseraError: the orchestrator cannot be reached, or an item failed in another way.
+        """
+        declined: Declined | None = None
+        for item in self.ask():
+            try:
+                handle(item)
+            except Declined as error:
+                declined = error
+        if declined is not None:
+            raise declined
+        self.handled()
+
+    def ask(self) -> list[WorkItem]:
+        """Return what is to be done, as soon as it differs from what was handled, or after the wait.
+
+        Raises:
+            Refused: the orchestrator is older than what it has shown to this party.
+        """
+        data = self._client.get_json(
+            "/work", params={"wait": self._wait_seconds, "known": self._known or None}, wait_seconds=self._wait_seconds
+        )
+        self._asked, self._known = canonical_hash(data), ""
+        items = [parse(WorkItem, item) for item in data]
+        if self._witness is not None:
+            self._witness.meet(items)
+        return items
+
+    def handled(self) -> None:
+        """Say that everything of the last answer was dealt with."""
+        self._known = self._asked

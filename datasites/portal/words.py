@@ -1,0 +1,154 @@
+"""A proposal in plain words, for people who decide and do not program."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+
+from datasites.portal.context import CostPreview
+from datasites.portal.figures import number
+from datasites.report.words import certainty
+from datasites.review.checks import parse_time
+from datasites.study.proposal import Proposal
+from datasites.study.released_numbers import expected_names
+
+_TASKS = {
+    "I-II": "tells stage I from stage II",
+    "early-late": "tells early (I and II) from late (III and IV) stages",
+    "ordinal": "orders stages I, II and III or later",
+}
+_MODALITIES = {"mrna": "gene expression", "image": "slide features", "clinical": "clinical facts"}
+STUDY_STATES = {
+    "waiting": "Approved here. Training begins when all hospitals of the study have approved.",
+    "finished": "All rounds are done. Nothing more is computed on these patients for this study.",
+    "stopped": "The approval was taken back or does not hold any more: no further round runs here.",
+}
+_NAMED_ROUNDS = 6
+_STATES = {
+    "pending": "waiting for a decision",
+    "changes-requested": "changes asked for",
+    "approved": "approved",
+    "denied": "denied",
+    "revoked": "revoked",
+}
+
+
+def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[str, ...]:
+    """Return a few sentences: what is asked, on which data, with which protection, at which cost."""
+    own = proposal.participant(site)
+    others = [p.institution for p in proposal.participants if p.name != site]
+    contributed = listed([_MODALITIES[m] for m in own.modalities])
+    sentences = [
+        f"{proposal.orchestrator.name} of {proposal.orchestrator.institution} asks to train a model that "
+        f"{_TASKS[proposal.task]}, together with {listed(others)}.",
+        f"Here it would read {contributed} of about {own.dataset.patients} patients in {own.dataset.name}, "
+        f"version {own.dataset.version}, in up to {proposal.rounds} rounds. No record leaves: each round sends one "
+        f"update of the model, with noise, encrypted.",
+        f"Only the sum of at least {proposal.min_sites} hospitals is ever decrypted, by {proposal.keyholder.name} of "
+        f"{proposal.keyholder.institution}, who never receives a single hospital's update.",
+        *_first_round(proposal),
+        _noise_sentence(proposal),
+    ]
+    if cost is not None:
+        sentences.append(
+            f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. {_so_far(cost)} at most "
+            f"{number(cost.after)} of {number(cost.cap)}."
+        )
+    sentences.append(
+        f"The trained model goes to {listed(proposal.custody.downloaders)}, who may keep it for "
+        f"{proposal.custody.retention_days} days ({proposal.custody.licence}). Legal basis: {proposal.legal_basis}"
+        f"{'' if proposal.legal_basis.endswith('.') else '.'}"
+    )
+    code = (
+        "The code is our own, reviewed and selected by a specification."
+        if proposal.plan.kind == "declarative"
+        else "The study brings its own Python code: the guarantee assumes that the reviewed code is honest."
+    )
+    return (*sentences, code)
+
+
+def _so_far(cost: CostPreview) -> str:
+    before = f"Epsilon {number(cost.before)} is spent"
+    if cost.reserved:
+        return f"{before} so far; when every approved study has run, this one included, it is"
+    return f"{before} or promised to other studies so far; after the study it would be"
+
+
+def _first_round(proposal: Proposal) -> tuple[str, ...]:
+    if not proposal.model.centred:
+        return ()
+    return (
+        "The first round sends averages instead: of each value the hospitals exchange, over the patients of those that "
+        "hold it, under the same noise, encryption and cost. They stay readable in the model.",
+    )
+
+
+def _noise_sentence(proposal: Proposal) -> str:
+    if not proposal.mechanism.private:
+        return "Something leaves without noise: this study gives no privacy at all."
+    if proposal.seed is not None:
+        return "The noise comes from a public seed, so anybody can remove it: this study gives no privacy."
+    if proposal.noise == "local":
+        return "This hospital adds its full noise to everything it sends, so it need not trust anybody else's noise."
+    return (
+        f"The noise is shared: each hospital adds a part. The cost below counts the orchestrator and "
+        f"{proposal.colluders} dishonest hospital{'' if proposal.colluders == 1 else 's'} working together."
+    )
+
+
+def meaning(cost: CostPreview) -> tuple[str, ...]:
+    """Return what the cost means for one patient: how sure somebody could be who sees everything that leaves."""
+    if not math.isfinite(cost.after):
+        return ("There would be no bound on what everything that leaves may tell about a single patient.",)
+    return (
+        "Take somebody who thinks it as likely as not (50 %) that a certain patient is in this data, and who sees "
+        f"everything that leaves. {'Now' if cost.reserved else 'Before this study'} they can become at most "
+        f"{certainty(cost.before)} sure, {'when every approved study has run' if cost.reserved else 'after it'} "
+        f"at most {certainty(cost.after)}; at the cap it is {certainty(cost.cap)}. This is the worst case, whatever "
+        f"else they know; it fails with probability {cost.delta:g} at most.",
+    )
+
+
+def released(proposal: Proposal, site: str) -> tuple[str, ...]:
+    """Return which noised numbers leave unencrypted in which rounds, one sentence each without its full stop."""
+    mechanism, every = proposal.mechanism, range(1, proposal.rounds + 1)
+    kinds = (
+        ("loss.", mechanism.losses, mechanism.releases_losses, "sums of the model's losses over the patients"),
+        ("score.", mechanism.evaluation, mechanism.releases_evaluation, "counts of validation patients by score"),
+    )
+    found = []
+    for start, release, releases, what in kinds:
+        rounds = [number for number in every if release is not None and releases(number)]
+        if rounds:
+            count = sum(name.startswith(start) for name in expected_names(proposal, site, rounds[0]))
+            found.append(f"{count} noised {what}, in {_rounds(rounds)}")
+    return tuple(found)
+
+
+def _rounds(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"round {numbers[0]}"
+    if len(numbers) <= _NAMED_ROUNDS:
+        return f"rounds {listed([str(n) for n in numbers])}"
+    return f"{len(numbers)} rounds from {numbers[0]} to {numbers[-1]}"
+
+
+def state(name: str) -> str:
+    """Return a request's state in words."""
+    return _STATES.get(name, name)
+
+
+def modality(name: str) -> str:
+    """Return a modality in words."""
+    return _MODALITIES.get(name, name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nobody"
+
+
+def when(text: str) -> str:
+    """Return an ISO time as people read it, in UTC."""
+    return parse_time(text).astimezone(dt.UTC).strftime("%d %b %Y, %H:%M UTC") if text else ""

@@ -1,0 +1,392 @@
+"""Who decided what about which proposal, and whether a round may run now.
+
+A proposal is received once, by hash. People approve it with keys of their own; when enough have signed, the
+datasite's identity seals an :class:`~datasites.study.messages.Approval`. Before every round everything the hash covers
+is compared again with what is really there (:meth:`ApprovalStore.check_before_round`). Every decision and every
+refusal goes to the journal through the ``record`` callback, in the same transaction as the decision itself.
+
+    received -> pending -> approved -> revoked
+                   |  \\-> changes-requested -> approved
+                   \\----> denied
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasites.review import checks
+from datasites.review.accounts import Account
+from datasites.review.policy import Policy, check
+from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal
+from datasites.study.messages import Approval, ReviewerSignature
+from datasites.study.proposal import DatasetReference, Environment, Proposal
+from datasites.study.signing import Signed, dump, open_sealed, seal
+from privacy.errors import BudgetExceeded, InvalidInput, Refused, TesseraError
+from privacy.identity import Identity
+
+Record = Callable[[str, dict[str, Any]], object]
+APPROVAL = "approval"
+_CLOCK_APART = dt.timedelta(minutes=5)
+
+
+class ApprovalStore:
+    """The requests and decisions of one datasite, in one SQLite file.
+
+    Args:
+        path: the file, made when it is missing.
+        site: this datasite's name in proposals.
+        identity: the datasite's key, which seals approvals.
+        policy: the owner's rules.
+        record: the journal's ``append``.
+        reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
+            change nothing when it is called again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        site: str,
+        identity: Identity,
+        policy: Policy,
+        record: Record,
+        reserve: Callable[[Proposal], object] | None = None,
+    ) -> None:
+        self.site = site
+        self._reserve = reserve
+        self.policy = policy
+        self._identity = identity
+        self._record = record
+        self._records = ReviewRecords(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._records.close()
+
+    def receive(self, signed: Signed, folder: Path, *, now: dt.datetime) -> Request:
+        """Keep a proposal for review; receiving it again changes nothing.
+
+        Args:
+            signed: the proposal sealed (kind ``proposal``) by the orchestrator that it names.
+            folder: the code tree as it arrived; it must hold exactly the files the proposal lists.
+            now: the present time, with zone.
+
+        Raises:
+            InvalidInput, Tampered: not a proposal, or not signed by its orchestrator.
+            Refused: this site does not take part, the code differs, or the proposal has expired.
+        """
+        proposal = open_proposal(signed)
+        if self.site not in {p.name for p in proposal.participants}:
+            raise Refused(f"{self.site} does not take part in study {proposal.study!r}")
+        if self._identity.public_key != proposal.participant(self.site).public_key:
+            raise Refused(f"the proposal lists {self.site} under another key; propose the study again")
+        proposal_hash = proposal.proposal_hash
+        with self._records.transaction():
+            if self._records.add_request(signed, proposal, folder, now.isoformat()):
+                checks.check_code(proposal, folder)
+                if now >= checks.parse_time(proposal.expires):
+                    raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
+                self._record("proposal-received", {"study": proposal.study, "proposal_hash": proposal_hash})
+                self._approve_rerun(proposal, now)
+        return self.request(proposal_hash)
+
+    def request(self, proposal_hash: str) -> Request:
+        """Return one request.
+
+        Raises:
+            InvalidInput: no proposal of this hash was received.
+        """
+        return self._records.request(proposal_hash)
+
+    def requests(self) -> tuple[Request, ...]:
+        """Return all requests, the newest first."""
+        return self._records.requests()
+
+    def sealed_proposals(self) -> tuple[Signed, ...]:
+        """Return every received proposal as its orchestrator signed it."""
+        return self._records.sealed_proposals()
+
+    def approve(
+        self,
+        proposal_hash: str,
+        *,
+        reviewer: Account,
+        key: Identity,
+        now: dt.datetime,
+        epsilon: float | None = None,
+    ) -> Request:
+        """Sign a proposal as one person; when enough have signed, the datasite approves it.
+
+        Args:
+            proposal_hash: what is approved.
+            reviewer: who approves; an auditor cannot.
+            key: the reviewer's own key, unlocked by their password.
+            now: the present time.
+            epsilon: what would be spent after the study at its worst, at the policy's delta, checked against the cap.
+
+        Raises:
+            Refused: by the policy, the separation of duties, an earlier decision, or a second signature.
+        """
+        request = self.request(proposal_hash)
+        proposal = request.proposal
+        if not reviewer.decides or key.public_key != reviewer.public_key:
+            raise Refused(f"{reviewer.name} cannot approve: a steward or privacy officer signs with their own key")
+        if request.state in {"denied", "revoked", "approved"}:
+            raise Refused(f"this proposal is {request.state} already; a new version has to be proposed")
+        checks.check_separation(proposal, reviewer.name, reviewer.public_key)
+        violations = check(self.policy, proposal, self.site, epsilon=epsilon)
+        if violations:
+            raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
+        checks.check_parties(proposal)
+        checks.check_confirmed(proposal, self.site, self.confirmations())
+        payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
+        signature = ReviewerSignature(
+            reviewer=reviewer.name,
+            role=reviewer.role,
+            public_key=key.public_key,
+            signature=key.sign(checks.REVIEW, payload),
+        )
+        with self._records.transaction():
+            self._records.add_signature(proposal_hash, signature)
+            self._decide(proposal, "signed", reviewer.name, "", now)
+            self._seal_when_complete(proposal, now)
+        return self.request(proposal_hash)
+
+    def deny(self, proposal_hash: str, *, reviewer: Account, reason: str, now: dt.datetime) -> Request:
+        """Say no for ever to this hash, with the reason the scientist will read.
+
+        Raises:
+            Refused: the reviewer may not decide, or it is decided already.
+            InvalidInput: no reason.
+        """
+        return self._say(proposal_hash, "denied", {"pending", "changes-requested"}, reviewer, reason, now)
+
+    def ask(self, proposal_hash: str, *, reviewer: Account, reason: str, now: dt.datetime) -> Request:
+        """Ask the scientist for changes or an explanation; the proposal stays open.
+
+        Raises:
+            Refused, InvalidInput: as for :meth:`deny`.
+        """
+        return self._say(proposal_hash, "changes-requested", {"pending", "changes-requested"}, reviewer, reason, now)
+
+    def revoke(self, proposal_hash: str, *, reviewer: Account, reason: str, now: dt.datetime) -> Request:
+        """Take an approval back: the study stops here before its next round.
+
+        Raises:
+            Refused, InvalidInput: as for :meth:`deny`, or it was not approved.
+        """
+        return self._say(proposal_hash, "revoked", {"approved"}, reviewer, reason, now)
+
+    def is_approved(self, proposal_hash: str) -> bool:
+        """Return whether the proposal is approved and not revoked; rounds ask :meth:`check_before_round`."""
+        try:
+            return self.request(proposal_hash).state == "approved"
+        except InvalidInput:
+            return False
+
+    def check_before_round(
+        self,
+        proposal_hash: str,
+        *,
+        now: dt.datetime,
+        environment: Environment,
+        dataset: DatasetReference,
+        code_folder: Path | None = None,
+        clock_high_water: dt.datetime | None = None,
+    ) -> Proposal:
+        """Compare everything the hash covers with what is here, and return the proposal that may run.
+
+        Args:
+            proposal_hash: the study's proposal.
+            now: the present time.
+            environment: the software of this process.
+            dataset: the dataset as it is now, fingerprinted again.
+            code_folder: the code tree the worker will read; by default the one that was received.
+            clock_high_water: the latest time the journal knows; a clock set back does not revive an approval.
+
+        Raises:
+            Refused: with the reason, which is journaled as ``round-refused``.
+        """
+        try:
+            request = self.request(proposal_hash)
+            self._check_decision(request, max(now, clock_high_water or now))
+            checks.check_code(request.proposal, code_folder or request.folder)
+            checks.check_dataset(request.proposal, self.site, dataset)
+            checks.check_environment(request.proposal, environment)
+        except TesseraError as error:
+            raise self._round_refused(proposal_hash, error, now, clock_high_water) from error
+        return request.proposal
+
+    def check_decision(
+        self, proposal_hash: str, *, now: dt.datetime, clock_high_water: dt.datetime | None = None
+    ) -> Proposal:
+        """Check again that the approval holds, as before anything is signed in a round; not the data and the software.
+
+        Raises:
+            Refused: with the reason, which is journaled as ``round-refused``.
+        """
+        try:
+            request = self.request(proposal_hash)
+            self._check_decision(request, max(now, clock_high_water or now))
+        except TesseraError as error:
+            raise self._round_refused(proposal_hash, error, now, clock_high_water) from error
+        return request.proposal
+
+    def confirm(
+        self, public_key: str, *, name: str, institution: str, person: Account, now: dt.datetime
+    ) -> Confirmation:
+        """Write down that ``person`` compared this fingerprint with its owner, out of band.
+
+        Raises:
+            Refused: an auditor cannot confirm.
+        """
+        if not person.decides:
+            raise Refused("an auditor reads and never decides; a steward or privacy officer confirms fingerprints")
+        value = Confirmation(
+            public_key=public_key, name=name, institution=institution, person=person.name, at=now.isoformat()
+        )
+        with self._records.transaction():
+            if self._records.add_confirmation(value):
+                self._record("fingerprint-confirmed", dump(value))
+        return value
+
+    def confirmations(self) -> tuple[Confirmation, ...]:
+        """Return all confirmed keys; partners that the owner wrote into the policy count as confirmed."""
+        own = self._records.confirmations()
+        known = {c.public_key for c in own}
+        return own + tuple(
+            Confirmation(public_key=p.public_key, name=p.name, institution=p.institution, person="policy file", at="")
+            for p in self.policy.partners
+            if p.public_key not in known
+        )
+
+    def confirmed(self) -> frozenset[str]:
+        """Return the public keys that count as confirmed."""
+        return frozenset(c.public_key for c in self.confirmations())
+
+    def last_approved(self, *, before: str) -> Request | None:
+        """Return the request approved last here other than ``before``, same study first; for the diff."""
+        study = self.request(before).proposal.study
+        others = [r for r in self.requests() if r.approval is not None and r.proposal_hash != before]
+        same = [r for r in others if r.proposal.study == study]
+        return next(iter(same or others), None)
+
+    def _round_refused(
+        self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
+    ) -> Refused:
+        """Journal why a round is refused, and say so when the clock may be the reason."""
+        reason = str(error)
+        if high_water is not None and high_water - now > _CLOCK_APART:
+            times = f"the journal has an entry of {high_water:%Y-%m-%d %H:%M}, the clock says {now:%Y-%m-%d %H:%M}"
+            reason += f"; {times}: it was set forward once or back now, and the later time counts (tessera doctor)"
+        self._record("round-refused", {"proposal_hash": proposal_hash, "reason": reason})
+        return type(error)(reason) if isinstance(error, Refused) else Refused(reason)
+
+    def _check_decision(self, request: Request, now: dt.datetime) -> None:
+        if request.state != "approved" or request.approval is None:
+            raise Refused(f"the proposal is not approved here: its state is {request.state}")
+        proposal = request.proposal
+        approval = open_sealed(request.approval, APPROVAL, self._identity.public_key, Approval)
+        if approval.proposal_hash != proposal.proposal_hash or approval.site != self.site:
+            raise Refused("the approval is for another proposal; approve this one")
+        checks.check_time(proposal, approval, now)
+        if any(d.kind == "approved-automatically" for d in request.decisions):
+            self._check_rerun(proposal, now)
+        else:
+            required = self.policy.required_reviewers(proposal)
+            checks.check_signatures(approval, required=required, roles=self.policy.review.required_roles)
+        violations = check(self.policy, proposal, self.site)
+        if violations:
+            raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
+        checks.check_parties(proposal)
+        checks.check_confirmed(proposal, self.site, self.confirmations())
+
+    def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
+        if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:
+            raise Refused("re-runs are not approved automatically any more; approve this one")
+
+    def _earlier(self, proposal: Proposal, now: dt.datetime) -> Request | None:
+        """Return an identical plan that people approved here and that holds at ``now``."""
+        for request in self._records.same_plan(proposal):
+            if request.state != "approved" or request.approval is None or not request.signatures:
+                continue
+            approval = open_sealed(request.approval, APPROVAL, self._identity.public_key, Approval)
+            if now < checks.parse_time(approval.expires):
+                return request
+        return None
+
+    def _approve_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
+        if not self.policy.review.auto_approve_reruns or check(self.policy, proposal, self.site):
+            return
+        earlier = self._earlier(proposal, now)
+        if earlier is not None and self._fits(proposal):
+            self._store_approval(proposal, (), now)
+            self._decide(proposal, "approved-automatically", "policy", f"re-run of {earlier.proposal_hash}", now)
+
+    def _fits(self, proposal: Proposal) -> bool:
+        """Reserve the worst case; False when the budget has no room, so that people look at it."""
+        try:
+            if self._reserve is not None:
+                self._reserve(proposal)
+        except BudgetExceeded:
+            return False
+        return True
+
+    def _seal_when_complete(self, proposal: Proposal, now: dt.datetime) -> None:
+        signatures = self._records.signatures(proposal.proposal_hash)
+        roles = {s.role for s in signatures}
+        if len(signatures) < self.policy.required_reviewers(proposal):
+            return
+        if set(self.policy.review.required_roles) - roles:
+            return
+        if self._reserve is not None:
+            self._reserve(proposal)  # the whole worst case, or BudgetExceeded and no approval
+        self._store_approval(proposal, signatures, now)
+        self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), "", now)
+
+    def _store_approval(self, proposal: Proposal, signatures: tuple[ReviewerSignature, ...], now: dt.datetime) -> None:
+        longest = now + dt.timedelta(days=self.policy.review.approval_days)
+        approval = Approval(
+            study=proposal.study,
+            proposal_hash=proposal.proposal_hash,
+            site=self.site,
+            reviewers=signatures,
+            approved=now.isoformat(),
+            expires=min(longest, checks.parse_time(proposal.expires)).isoformat(),
+        )
+        self._records.add_approval(proposal.proposal_hash, seal(self._identity, APPROVAL, approval))
+
+    def _say(
+        self,
+        proposal_hash: str,
+        kind: State,
+        allowed_from: set[str],
+        reviewer: Account,
+        reason: str,
+        now: dt.datetime,
+    ) -> Request:
+        reason = reason.strip()
+        if not 3 <= len(reason) <= 4000:
+            raise InvalidInput("expected a reason of 3 to 4000 characters; the scientist will read it")
+        if not reviewer.decides:
+            raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
+        with self._records.transaction():
+            request = self.request(proposal_hash)
+            if request.state not in allowed_from:
+                raise Refused(f"this proposal is {request.state}; that cannot become {kind}")
+            self._decide(request.proposal, kind, reviewer.name, reason, now)
+        return self.request(proposal_hash)
+
+    def _decide(self, proposal: Proposal, kind: str, person: str, reason: str, now: dt.datetime) -> None:
+        decision = Decision(kind=kind, person=person, reason=reason, at=now.isoformat())
+        self._records.add_decision(proposal.proposal_hash, decision)
+        body = {
+            "study": proposal.study,
+            "proposal_hash": proposal.proposal_hash,
+            "person": person,
+            "reason": reason,
+        }
+        self._record(f"proposal-{kind}", body)

@@ -1,0 +1,190 @@
+"""What an approval binds: each check here compares one thing the proposal hash covers with what is really there.
+
+Every function raises :class:`~privacy.errors.Refused` with the reason, or returns nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+from datasites.review.environment import differences
+from datasites.review.records import Confirmation
+from datasites.study.messages import Approval, ReviewerSignature
+from datasites.study.proposal import DatasetReference, Environment, Proposal
+from privacy.errors import Refused, TesseraError
+from privacy.identity import verify
+
+REVIEW = "review"
+
+
+def parse_time(text: str) -> dt.datetime:
+    """Return an ISO 8601 time as an aware datetime; a time without zone is read as UTC.
+
+    Raises:
+        Refused: not a time.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused("expected a time in ISO 8601, for example 2026-01-31T12:00:00+00:00") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def review_payload(proposal_hash: str, study: str, site: str, reviewer: str, role: str) -> dict[str, str]:
+    """Return what a reviewer signs (kind ``review``): this person, in this role, approves this hash at this site."""
+    return {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
+
+
+def check_signatures(approval: Approval, *, required: int, roles: Collection[str] = ()) -> None:
+    """Check every reviewer's signature, that they are different people with different keys, and that they suffice.
+
+    Raises:
+        Refused: a signature that does not hold, a person or key that appears twice, too few, or a role missing.
+    """
+    people = [r.reviewer for r in approval.reviewers]
+    keys = [r.public_key for r in approval.reviewers]
+    if len(set(people)) < len(people) or len(set(keys)) < len(keys):
+        raise Refused("the same reviewer stands twice in the approval; another person has to sign")
+    if len(people) < required:
+        raise Refused(f"{required} reviewers are needed, {len(people)} signed")
+    for signature in approval.reviewers:
+        check_signature(approval.proposal_hash, approval.study, approval.site, signature)
+    missing = sorted(set(roles) - {r.role for r in approval.reviewers})
+    if missing:
+        raise Refused(f"the signature of a {' and a '.join(missing)} is missing")
+
+
+def check_signature(proposal_hash: str, study: str, site: str, signature: ReviewerSignature) -> None:
+    """Check one reviewer's signature under a proposal hash.
+
+    Raises:
+        Refused: it does not hold.
+    """
+    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role)
+    try:
+        verify(signature.public_key, REVIEW, payload, signature.signature)
+    except TesseraError as error:
+        raise Refused(f"the signature of {signature.reviewer} does not hold under this proposal") from error
+
+
+def check_code(proposal: Proposal, folder: Path, *, besides: Collection[str] = ()) -> None:
+    """Compare every file of the code tree with the hash that was approved.
+
+    Args:
+        proposal: lists the files and their hashes.
+        folder: the tree.
+        besides: names of files that may lie in it beside the code.
+
+    Raises:
+        Refused: a file is changed, missing, added, or not a plain file.
+    """
+    present = {}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Refused("the code tree has a link or a special file, which no approval covers; send it again")
+        if path.is_file():
+            present[path.relative_to(folder).as_posix()] = path
+    expected = proposal.plan.code
+    for name in sorted(set(expected) - set(present)):
+        raise Refused(f"the file {name} of the approved plan is missing")
+    for name in sorted(set(present) - set(expected) - set(besides)):
+        raise Refused(f"the file {name} was added after the approval")
+    for name, digest in expected.items():
+        if hashlib.sha256(present[name].read_bytes()).hexdigest() != digest:
+            raise Refused(f"the file {name} was changed after the approval")
+
+
+def check_dataset(proposal: Proposal, site: str, dataset: DatasetReference) -> None:
+    """Compare the dataset that is here with the one that was approved.
+
+    Raises:
+        Refused: another dataset, version, schema, content or count.
+    """
+    approved = proposal.participant(site).dataset
+    for field in ("name", "version", "fingerprint", "schema_hash", "patients"):
+        wanted, actual = getattr(approved, field), getattr(dataset, field)
+        if wanted != actual:
+            what = f"{field.replace('_', ' ')} {wanted}" if field in {"name", "version"} else field.replace("_", " ")
+            raise Refused(f"the dataset is not the approved one: another {what} was approved; propose the study again")
+
+
+def check_environment(proposal: Proposal, environment: Environment) -> None:
+    """Compare the software that is here with the one that was approved.
+
+    Raises:
+        Refused: a package version, the lock or Tessera's own code differs.
+    """
+    found = differences(proposal.environment, environment)
+    if found:
+        raise Refused(f"the software is not the approved one: {'; '.join(found[:3])}; propose the study again")
+
+
+def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None:
+    """Check that neither the proposal nor the approval has expired at ``now``.
+
+    Raises:
+        Refused: one has.
+    """
+    if now >= parse_time(proposal.expires):
+        raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
+    if now >= parse_time(approval.expires):
+        raise Refused(f"the approval expired at {approval.expires}; approve the study again")
+
+
+def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirmation]) -> None:
+    """Check that the owner has confirmed the key of everybody in the study out of band, as whose it is named.
+
+    A key that was confirmed as one institution's does not count as another's: ``min_sites`` counts institutions.
+
+    Raises:
+        Refused: somebody's fingerprint is not confirmed yet, or was confirmed as somebody else's.
+    """
+    known = {c.public_key: c for c in confirmed}
+    others = [p for p in proposal.participants if p.name != site]
+    parties = (proposal.orchestrator, proposal.keyholder, *others)
+    missing = [f"{p.name} ({p.institution})" for p in parties if p.public_key not in known]
+    if missing:
+        raise Refused(f"fingerprints not confirmed yet: {', '.join(missing)}; compare them on the fingerprints page")
+    for party in parties:
+        owner = known[party.public_key]
+        if owner.institution and _folded(owner.institution) != _folded(party.institution):
+            raise Refused(
+                f"the key of {party.name} was confirmed as that of {owner.institution}, not of {party.institution}; "
+                "the study has to name everybody as they are"
+            )
+
+
+def check_parties(proposal: Proposal) -> None:
+    """Check that nobody stands twice in a study, and that whoever holds the keys has no other part in it.
+
+    Raises:
+        Refused: a name or key twice, or a keyholder who orchestrates, takes part, or is of such an institution.
+    """
+    orchestrator, keyholder, participants = proposal.orchestrator, proposal.keyholder, proposal.participants
+    for what, values in (("name", [p.name for p in participants]), ("key", [p.public_key for p in participants])):
+        if len(set(values)) < len(values):
+            raise Refused(f"a participant's {what} stands twice in the proposal")
+    if keyholder.public_key in {orchestrator.public_key, *(p.public_key for p in participants)}:
+        raise Refused("the keyholder may neither orchestrate the study nor take part in it")
+    if _folded(keyholder.institution) in {_folded(p.institution) for p in (orchestrator, *participants)}:
+        raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None:
+    """Check that who approves is not who proposes, takes part elsewhere or holds the key.
+
+    Raises:
+        Refused: the reviewer's name or key is that of the proposer or of another party of the study.
+    """
+    parties = (proposal.orchestrator, proposal.keyholder, *proposal.participants)
+    if public_key in {p.public_key for p in parties} or reviewer in {proposal.orchestrator.name}:
+        raise Refused("who proposed a study, or takes part in it as an institution, cannot approve it")
+    if reviewer in proposal.custody.downloaders:
+        raise Refused("who will receive the trained model cannot approve the study; another person has to")

@@ -1,0 +1,97 @@
+"""The software that will run, as three comparable facts: installed versions, their hash, and our own code's hash.
+
+The same installation gives the same :class:`~datasites.study.proposal.Environment`, so the orchestrator writes it into
+a proposal and every datasite compares it with its own before every round. The values are those of the running
+process: they are computed once, from what it was started with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from datasites.study.proposal import Environment
+from privacy.canonical import canonical_hash
+from privacy.errors import InvalidInput
+
+DISTRIBUTION = "tessera-fl"
+PACKAGES = ("datasites", "models", "orchestrator", "privacy")
+_SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml"})
+
+
+@lru_cache(maxsize=1)
+def current_environment() -> Environment:
+    """Return the environment of this process.
+
+    ``packages`` has the versions of the direct dependencies; ``lock_hash`` covers those of all dependencies of
+    dependencies as well, ``code_hash`` every source file of the four packages.
+
+    Raises:
+        InvalidInput: the distribution is not installed, so its dependencies cannot be known.
+    """
+    try:
+        direct = _requirements(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InvalidInput(f"expected {DISTRIBUTION} to be installed; install it first") from error
+    everything = _closure(direct)
+    packages = {name: everything[name] for name in sorted(direct) if name in everything}
+    return Environment(lock_hash=canonical_hash(everything), code_hash=code_hash(), packages=packages)
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """Return the SHA-256 over the relative path and content of every source file of the four packages."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        root = _folder(package)
+        for path in sorted(p for p in root.rglob("*") if p.suffix in _SOURCE_SUFFIXES):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def differences(expected: Environment, actual: Environment) -> list[str]:
+    """Return what differs between two environments, one readable line each."""
+    found = [
+        f"{name}: {expected.packages.get(name, 'none')} was approved, {actual.packages.get(name, 'none')} is here"
+        for name in sorted(set(expected.packages) | set(actual.packages))
+        if expected.packages.get(name) != actual.packages.get(name)
+    ]
+    if expected.lock_hash != actual.lock_hash:
+        found.append("the installed versions of all dependencies together are not those approved")
+    if expected.code_hash != actual.code_hash:
+        found.append("Tessera's own source code is not the version approved")
+    return found
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InvalidInput(f"expected the package {package} to be installed; install {DISTRIBUTION} again")
+    return Path(spec.origin).parent
+
+
+def _requirements(distribution: str) -> set[str]:
+    parsed = (Requirement(line) for line in importlib.metadata.requires(distribution) or [])
+    return {canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})}
+
+
+def _closure(direct: set[str]) -> dict[str, str]:
+    versions: dict[str, str] = {}
+    waiting = sorted(direct)
+    while waiting:
+        name = waiting.pop()
+        if name in versions:
+            continue
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # optional on this platform
+        waiting.extend(_requirements(name) - set(versions))
+    return versions

@@ -1,0 +1,275 @@
+"""The owner's policy: what may be asked of this datasite at all, read from a TOML file.
+
+The policy is checked when a proposal arrives, when people decide on it, and again before every round. A proposal
+that breaks it can be read and denied, but never approved.
+
+    >>> policy = Policy.parse('[budget]\\nepsilon_cap = 8.0\\ndelta = 1e-5')
+    >>> policy.noise.modes
+    ('local',)
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from datasites.study.proposal import NoiseMode, Proposal
+from privacy.canonical import canonical_hash
+from privacy.errors import InvalidInput
+
+Layer = Literal["rlimits", "no-new-privileges", "not-dumpable", "capabilities", "namespaces", "landlock", "seccomp"]
+_PublicKey = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BudgetPolicy(_Section):
+    """The privacy cap of every patient population here, in (epsilon, delta), add-or-remove adjacency.
+
+    ``epsilon_cap = inf`` is no cap at all, and needs ``noise.allow_infinite_epsilon`` beside it.
+    """
+
+    epsilon_cap: float = Field(default=10.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+
+
+class NoisePolicy(_Section):
+    """Which noise is accepted; a public seed or no noise at all gives no privacy and is off by default."""
+
+    modes: tuple[NoiseMode, ...] = ("local",)
+    minimum_multiplier: float = Field(default=0.3, ge=0, allow_inf_nan=False)
+    allow_public_seed: bool = False
+    allow_infinite_epsilon: bool = False
+
+
+class StudyPolicy(_Section):
+    """Bounds on a study. Empty ``plan_authors`` accepts every confirmed orchestrator."""
+
+    maximum_rounds: int = Field(default=200, ge=1)
+    minimum_sites: int = Field(default=3, ge=3)
+    minimum_patients: int = Field(default=20, ge=1)
+    plan_authors: tuple[str, ...] = ()
+    allow_free_python: bool = False
+
+
+class ReviewPolicy(_Section):
+    """How many people must sign, in which roles, and for how long an approval holds."""
+
+    required_reviewers: int = Field(default=1, ge=1, le=9)
+    free_python_reviewers: int = Field(default=2, ge=2, le=9)
+    required_roles: tuple[Literal["steward", "privacy-officer"], ...] = ()
+    approval_days: int = Field(default=90, ge=1, le=3650)
+    auto_approve_reruns: bool = False
+
+
+class SandboxPolicy(_Section):
+    """Limits of the worker and the layers that must be active before it may read a record.
+
+    ``memory_bytes`` counts what the job allocates on top of the preloaded libraries. An update leaves at a whole
+    multiple of ``round_seconds`` after its work began: a worker that crashes early looks like one that trained. With
+    ``round_seconds`` above ``time_seconds`` (plus some for the encryption) a hanging one does as well.
+    """
+
+    time_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    round_seconds: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    memory_bytes: int = Field(default=4 * 2**30, ge=2**26)
+    output_bytes: int = Field(default=2**28, ge=2**16)
+    minimum_layers: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "seccomp")
+
+
+class Partner(_Section):
+    """A party whose key the owner has checked out of band; with an institution the key counts as that one's only."""
+
+    name: str
+    public_key: _PublicKey
+    institution: str = ""
+
+
+class Policy(_Section):
+    """Everything the owner decided beforehand; frozen, and hashed into the journal when it is loaded."""
+
+    budget: BudgetPolicy = BudgetPolicy()
+    noise: NoisePolicy = NoisePolicy()
+    study: StudyPolicy = StudyPolicy()
+    review: ReviewPolicy = ReviewPolicy()
+    sandbox: SandboxPolicy = SandboxPolicy()
+    partners: tuple[Partner, ...] = ()
+    accept_only_partners: bool = False
+
+    @model_validator(mode="after")
+    def _no_cap_needs_a_second_word(self) -> Policy:
+        if math.isinf(self.budget.epsilon_cap) and not self.noise.allow_infinite_epsilon:
+            raise ValueError(
+                "epsilon_cap = inf is no cap: set noise.allow_infinite_epsilon = true as well, or a number"
+            )
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Policy:
+        """Read a policy from TOML text; what is left out has the cautious default.
+
+        Raises:
+            InvalidInput: not TOML, an unknown key, or a value out of range; the message names the first one.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidInput(f"the policy is not valid TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidInput(f"the policy is not valid: {where or 'as a whole'}: {first['msg']}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """Read the policy file at ``path``.
+
+        Raises:
+            InvalidInput: the file is missing or not a valid policy.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"expected a policy in TOML at {path.name}, and could not read it") from error
+        return cls.parse(text)
+
+    @property
+    def policy_hash(self) -> str:
+        """SHA-256 of the canonical policy."""
+        value = self.model_dump(mode="json")
+        if math.isinf(self.budget.epsilon_cap):
+            value["budget"]["epsilon_cap"] = "inf"  # canonical JSON has no such number
+        return canonical_hash(value)
+
+    def required_reviewers(self, proposal: Proposal) -> int:
+        """Return how many different people must sign ``proposal``; free Python needs at least two."""
+        required = max(self.review.required_reviewers, len(set(self.review.required_roles)))
+        return required if proposal.plan.kind == "declarative" else max(required, self.review.free_python_reviewers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """One rule that a proposal breaks: the policy's key and a sentence for people."""
+
+    rule: str
+    message: str
+
+
+def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | None = None) -> list[Violation]:
+    """Return every rule of ``policy`` that ``proposal`` breaks at ``site``; an empty list means none.
+
+    Args:
+        policy: the owner's policy.
+        proposal: what is asked.
+        site: this datasite's name, which must be among the participants.
+        epsilon: what the population would have spent after the study at its worst, at the policy's delta, where it
+            is known (see the ledger's preview).
+
+    Raises:
+        InvalidInput: the site does not take part.
+    """
+    found = [
+        *_charge_violations(proposal),
+        *_noise_violations(policy, proposal),
+        *_study_violations(policy, proposal, site),
+        *_partner_violations(policy, proposal, site),
+    ]
+    if epsilon is not None and epsilon > policy.budget.epsilon_cap:
+        found.append(
+            Violation(
+                rule="budget.epsilon_cap",
+                message=f"epsilon would reach {epsilon:.3g} at delta {policy.budget.delta:g}, "
+                f"the cap is {policy.budget.epsilon_cap:g}",
+            )
+        )
+    unprotected = not proposal.mechanism.private or (epsilon is not None and not math.isfinite(epsilon))
+    if unprotected and not policy.noise.allow_infinite_epsilon:
+        found.append(
+            Violation(
+                rule="noise.allow_infinite_epsilon",
+                message="something leaves without noise: epsilon is infinite, which is no privacy",
+            )
+        )
+    return found
+
+
+def _charge_violations(proposal: Proposal) -> list[Violation]:
+    """Return whether the study would do more than the mechanism that is charged; no policy can allow that."""
+    try:
+        proposal.mechanism.check_study(
+            noise=proposal.noise,
+            rounds=proposal.rounds,
+            min_sites=proposal.min_sites,
+            colluders=proposal.colluders,
+            sites=len(proposal.participants),
+        )
+    except InvalidInput as error:
+        return [Violation(rule="what runs is what is charged", message=str(error))]
+    return []
+
+
+def _noise_violations(policy: Policy, proposal: Proposal) -> list[Violation]:
+    found = []
+    if proposal.noise not in policy.noise.modes:
+        allowed = " or ".join(policy.noise.modes) or "none"
+        found.append(
+            Violation(rule="noise.modes", message=f"{proposal.noise} noise is asked for, {allowed} is accepted here")
+        )
+    multiplier = proposal.mechanism.noise_multiplier
+    if 0 < multiplier < policy.noise.minimum_multiplier:
+        found.append(
+            Violation(
+                rule="noise.minimum_multiplier",
+                message=f"the noise multiplier is {multiplier:g}, "
+                f"at least {policy.noise.minimum_multiplier:g} is wanted",
+            )
+        )
+    if proposal.seed is not None and not policy.noise.allow_public_seed:
+        found.append(
+            Violation(
+                rule="noise.allow_public_seed",
+                message="the noise comes from a public seed: anybody can take it off again, which is no privacy",
+            )
+        )
+    return found
+
+
+def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
+    rules = policy.study
+    patients = proposal.participant(site).dataset.patients
+    author = proposal.orchestrator
+    broken = {
+        "study.maximum_rounds": proposal.rounds > rules.maximum_rounds
+        and f"{proposal.rounds} rounds are asked for, {rules.maximum_rounds} are accepted",
+        "study.minimum_sites": proposal.min_sites < rules.minimum_sites
+        and f"sums over {proposal.min_sites} sites are asked for, at least {rules.minimum_sites} are wanted",
+        "study.minimum_patients": patients < rules.minimum_patients
+        and f"the dataset has about {patients} patients, at least {rules.minimum_patients} are wanted",
+        "study.allow_free_python": proposal.plan.kind == "python"
+        and not rules.allow_free_python
+        and "the plan brings its own Python code, which is not accepted here",
+        "study.plan_authors": bool(rules.plan_authors)
+        and author.name not in rules.plan_authors
+        and author.public_key not in rules.plan_authors
+        and f"{author.name} is not among the accepted plan authors",
+    }
+    return [Violation(rule=rule, message=message) for rule, message in broken.items() if message]
+
+
+def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
+    if not policy.accept_only_partners:
+        return []
+    known = {partner.public_key for partner in policy.partners}
+    others = [p for p in proposal.participants if p.name != site] + [proposal.orchestrator, proposal.keyholder]
+    return [
+        Violation(rule="accept_only_partners", message=f"{party.name} ({party.institution}) is not a partner")
+        for party in others
+        if party.public_key not in known
+    ]

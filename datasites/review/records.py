@@ -1,0 +1,236 @@
+"""The rows behind the approvals of one datasite: requests, signatures, decisions, approvals, confirmed keys."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from datasites.study.messages import ReviewerSignature
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, open_sealed, parse
+from privacy.canonical import canonical_json
+from privacy.errors import InvalidInput, Refused, Tampered
+
+State = Literal["pending", "changes-requested", "approved", "denied", "revoked"]
+PROPOSAL = "proposal"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+    hash TEXT PRIMARY KEY, plan_hash TEXT NOT NULL, study TEXT NOT NULL, sealed TEXT NOT NULL,
+    folder TEXT NOT NULL, received TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS signatures (
+    hash TEXT NOT NULL REFERENCES requests(hash), reviewer TEXT NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (hash, reviewer));
+CREATE TABLE IF NOT EXISTS decisions (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL REFERENCES requests(hash), kind TEXT NOT NULL,
+    person TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS approvals (hash TEXT PRIMARY KEY REFERENCES requests(hash), sealed TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS confirmations (
+    public_key TEXT PRIMARY KEY, name TEXT NOT NULL, institution TEXT NOT NULL, person TEXT NOT NULL,
+    at TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One thing a person did about a request: signed, approved, denied, asked, revoked, with their reason."""
+
+    kind: str
+    person: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A proposal that arrived here, and everything that has been decided about it."""
+
+    proposal_hash: str
+    proposal: Proposal
+    folder: Path
+    received: str
+    state: State
+    signatures: tuple[ReviewerSignature, ...]
+    decisions: tuple[Decision, ...]
+    approval: Signed | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """Somebody's key, compared out of band by one of the owner's people."""
+
+    public_key: str
+    name: str
+    institution: str
+    person: str
+    at: str
+
+
+class ReviewRecords:
+    """One SQLite file; every write happens inside :meth:`transaction`, all of it or nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Keep what is written inside, or nothing when the block raises; transactions do not nest."""
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # SQLite itself ends some that fail, on a full disk for one
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def add_request(self, signed: Signed, proposal: Proposal, folder: Path, at: str) -> bool:
+        """Keep a proposal; return False when it was here already."""
+        values = (proposal.proposal_hash, proposal.plan_hash, proposal.study, _text(signed), str(folder), at)
+        return self._write("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?)", *values) == 1
+
+    def add_signature(self, proposal_hash: str, signature: ReviewerSignature) -> None:
+        """Keep one person's signature.
+
+        Raises:
+            Refused: this person signed already.
+        """
+        values = (proposal_hash, signature.reviewer, _text(signature))
+        if self._write("INSERT OR IGNORE INTO signatures VALUES (?, ?, ?)", *values) != 1:
+            raise Refused(f"{signature.reviewer} signed already; another person has to sign")
+
+    def add_decision(self, proposal_hash: str, decision: Decision) -> None:
+        """Append one decision."""
+        values = (proposal_hash, decision.kind, decision.person, decision.reason, decision.at)
+        self._write("INSERT INTO decisions (hash, kind, person, reason, at) VALUES (?, ?, ?, ?, ?)", *values)
+
+    def add_approval(self, proposal_hash: str, approval: Signed) -> None:
+        """Keep the datasite's sealed approval."""
+        self._write("INSERT INTO approvals VALUES (?, ?)", proposal_hash, _text(approval))
+
+    def add_confirmation(self, value: Confirmation) -> bool:
+        """Keep a confirmed key; return False when it was confirmed before."""
+        row = (value.public_key, value.name, value.institution, value.person, value.at)
+        return self._write("INSERT OR IGNORE INTO confirmations VALUES (?, ?, ?, ?, ?)", *row) == 1
+
+    def request(self, proposal_hash: str) -> Request:
+        """Return one request.
+
+        Raises:
+            InvalidInput: no proposal of this hash was received.
+        """
+        rows = self._read("SELECT hash, sealed, folder, received FROM requests WHERE hash = ?", proposal_hash)
+        if not rows:
+            raise InvalidInput(f"no proposal with the hash {proposal_hash[:16]!r} was received here")
+        return self._request(rows[0])
+
+    def requests(self) -> tuple[Request, ...]:
+        """Return all requests, the newest first."""
+        rows = self._read("SELECT hash, sealed, folder, received FROM requests ORDER BY received DESC, rowid DESC")
+        return tuple(self._request(row) for row in rows)
+
+    def sealed_proposals(self) -> tuple[Signed, ...]:
+        """Return all proposals as they were signed, the oldest first."""
+        return tuple(_signed(row[0]) for row in self._read("SELECT sealed FROM requests ORDER BY rowid"))
+
+    def same_plan(self, proposal: Proposal) -> tuple[Request, ...]:
+        """Return the other requests with the same plan hash."""
+        rows = self._read(
+            "SELECT hash, sealed, folder, received FROM requests WHERE plan_hash = ? AND hash != ?",
+            proposal.plan_hash,
+            proposal.proposal_hash,
+        )
+        return tuple(self._request(row) for row in rows)
+
+    def signatures(self, proposal_hash: str) -> tuple[ReviewerSignature, ...]:
+        """Return the signatures under a proposal, the first one first."""
+        rows = self._read("SELECT body FROM signatures WHERE hash = ? ORDER BY rowid", proposal_hash)
+        return tuple(parse(ReviewerSignature, json.loads(row[0])) for row in rows)
+
+    def confirmations(self) -> tuple[Confirmation, ...]:
+        """Return the confirmed keys, by name."""
+        fields = ("public_key", "name", "institution", "person", "at")
+        rows = self._read("SELECT public_key, name, institution, person, at FROM confirmations ORDER BY name")
+        return tuple(Confirmation(**dict(zip(fields, row, strict=True))) for row in rows)
+
+    def _request(self, row: tuple[Any, ...]) -> Request:
+        proposal_hash, sealed, folder, received = row
+        proposal, actual_hash = _opened(sealed)
+        if actual_hash != proposal_hash:
+            raise Tampered("the stored proposal does not have the hash it is stored under; restore the file")
+        decided = self._read(
+            "SELECT kind, person, reason, at FROM decisions WHERE hash = ? ORDER BY number", proposal_hash
+        )
+        decisions = tuple(Decision(kind=r[0], person=r[1], reason=r[2], at=r[3]) for r in decided)
+        approval = self._read("SELECT sealed FROM approvals WHERE hash = ?", proposal_hash)
+        return Request(
+            proposal_hash=proposal_hash,
+            proposal=proposal,
+            folder=Path(folder),
+            received=received,
+            state=_state(decisions),
+            signatures=self.signatures(proposal_hash),
+            decisions=decisions,
+            approval=_signed(approval[0][0]) if approval else None,
+        )
+
+    def _write(self, statement: str, *values: object) -> int:
+        with self._lock:
+            return self._database.execute(statement, values).rowcount
+
+    def _read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._database.execute(statement, values).fetchall()
+
+
+def open_proposal(signed: Signed) -> Proposal:
+    """Return the proposal that its own orchestrator signed.
+
+    Raises:
+        InvalidInput, Tampered: it is not one.
+    """
+    proposal = parse(Proposal, dict(signed.payload))
+    return open_sealed(signed, PROPOSAL, proposal.orchestrator.public_key, Proposal)
+
+
+@lru_cache(maxsize=256)
+def _opened(sealed: str) -> tuple[Proposal, str]:
+    """Return a stored proposal and its hash; the same text was checked once and need not be checked again."""
+    proposal = open_proposal(_signed(sealed))
+    return proposal, proposal.proposal_hash
+
+
+@lru_cache(maxsize=512)
+def _signed(text: str) -> Signed:
+    return parse(Signed, json.loads(text))
+
+
+def _text(value: Any) -> str:
+    return canonical_json(dump(value)).decode()
+
+
+def _state(decisions: tuple[Decision, ...]) -> State:
+    state: State = "pending"
+    for decision in decisions:
+        if decision.kind in {"approved", "approved-automatically"}:
+            state = "approved"
+        elif decision.kind in {"denied", "revoked", "changes-requested"}:
+            state = decision.kind  # type: ignore[assignment]
+    return state

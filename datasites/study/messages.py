@@ -1,0 +1,180 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from datasites.study.signing import Signed, dump
+from privacy.canonical import canonical_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewerSignature:
+    """One person's signature under a proposal hash, with a key of their own."""
+
+    reviewer: str
+    role: str
+    public_key: str
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A datasite's word that a proposal may run on its data."""
+
+    study: str
+    proposal_hash: str
+    site: str
+    reviewers: tuple[ReviewerSignature, ...]
+    approved: str
+    expires: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundKey:
+    """The CKKS public key of one (study, round): who made it is the signature, what it is the hash.
+
+    ``pad_key`` is the X25519 key that sites seal the seeds of their pads to (:mod:`privacy.encryption.pads`), 64
+    hexadecimal digits.
+    """
+
+    study: str
+    proposal_hash: str
+    round: int
+    key_hash: str
+    key_bytes: int
+    pad_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan:
+    """What a round will do; every site must get the same one.
+
+    ``weights[block][site]`` is relative to the largest (0.25 to 1). ``scales`` are the public per-modality
+    blending scales (1 when blending is off).
+    """
+
+    study: str
+    proposal_hash: str
+    round: int
+    model_hash: str
+    key_hash: str
+    weights: Mapping[str, Mapping[str, float]]
+    scales: Mapping[str, float]
+    deadline_seconds: int
+
+    @property
+    def plan_hash(self) -> str:
+        """SHA-256 of the canonical plan: ciphertext signatures and tags cover it."""
+        return canonical_hash(dump(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """How many values a block has and how many ciphertexts carry them."""
+
+    name: str
+    values: int
+    ciphertexts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateHeader:
+    """A site's commitment to one encrypted update.
+
+    ``releases`` are named, already noised numbers charged in the ledger (losses, ...). ``pad`` is the seed of the pad
+    over the ciphertexts, sealed to the keyholder (:mod:`privacy.encryption.pads`). ``journal_head`` and
+    ``ledger_head`` are the site's chain heads, so that its peers countersign them.
+    """
+
+    study: str
+    proposal_hash: str
+    round: int
+    plan_hash: str
+    site: str
+    blocks: tuple[BlockShape, ...]
+    body_hash: str
+    body_bytes: int
+    pad: str
+    releases: Mapping[str, float]
+    journal_head: str
+    ledger_head: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commitments:
+    """The closed list of a round: every update header in it, and the hash of their sum.
+
+    ``closing`` counts how often the list had to be redone because somebody vanished before tagging.
+    """
+
+    study: str
+    round: int
+    plan_hash: str
+    closing: int
+    updates: tuple[Signed, ...]
+    sum_hash: str
+
+    @property
+    def list_hash(self) -> str:
+        """SHA-256 of the canonical list."""
+        return canonical_hash(dump(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attestation:
+    """A site's word that its update is in the list, with the linear tags of its own ciphertexts.
+
+    ``earlier`` are the hashes of the other lists of this round that it attested before; the keyholder has to know.
+    """
+
+    study: str
+    round: int
+    plan_hash: str
+    list_hash: str
+    sum_hash: str
+    site: str
+    tags: tuple[int, ...]
+    earlier: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumResult:
+    """The keyholder's answer: the hash of the integers (see ``privacy.encryption.ckks``) it decrypted from one sum."""
+
+    study: str
+    round: int
+    sum_hash: str
+    integers_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkItem:
+    """One thing a party is asked to do now (``GET /work``); doing it twice does no harm.
+
+    ``documents`` are the signed messages the task is about: ``train`` carries ``plan`` and ``key``, ``attest`` the
+    ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none.
+    """
+
+    kind: Literal["key", "train", "attest", "decrypt", "forget", "finished"]
+    study: str
+    round: int
+    closing: int
+    documents: Mapping[str, Signed]
+    attestations: tuple[Signed, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a role did not do its part of a round.
+
+    ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.
+    """
+
+    study: str
+    round: int
+    party: str
+    reason: str
+    without: tuple[str, ...] = ()

@@ -1,0 +1,287 @@
+"""What may be asked of a data owner, and the messages of one encrypted round.
+
+The data owner defines these values; the orchestrator fills them in. Every value is frozen, travels as canonical
+JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused.
+
+======================  ======================  ======================================================
+message                 signed by               says
+======================  ======================  ======================================================
+:class:`Proposal`       orchestrator            everything a study will do; its hash is what is approved
+:class:`Approval`       datasite (+ reviewers)  this proposal hash may run here until it expires
+:class:`RoundKey`       keyholder               the CKKS public key of one (study, round)
+:class:`RoundPlan`      orchestrator            model, key and weights of one round; one for all sites
+:class:`UpdateHeader`   datasite                hash and shape of the encrypted update, under one plan
+:class:`Commitments`    orchestrator            whose updates are in the sum, and the hash of the sum
+:class:`Attestation`    datasite                mine is in the list; here are my linear tags
+:class:`SumResult`      keyholder               hash of the integers decrypted from one sum
+:class:`Refusal`        keyholder or datasite   why a round was not answered
+======================  ======================  ======================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from datasites.study.signing import dump
+from datasites.study.text import check_name, check_prose, check_study_name
+from models.config import ModelConfig
+from privacy.canonical import canonical_hash
+from privacy.dp.mechanism import Mechanism
+from privacy.encryption.parameters import EncryptionParameters
+from privacy.errors import InvalidInput
+
+Modality = Literal["mrna", "image", "clinical"]
+MODALITIES: tuple[Modality, ...] = ("mrna", "image", "clinical")
+Task = Literal["I-II", "early-late", "ordinal"]
+NoiseMode = Literal["local", "shared"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Party:
+    """One institution and the Ed25519 key it is known by."""
+
+    name: str
+    institution: str
+    public_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReference:
+    """One version of one dataset, as the study may refer to it.
+
+    ``fingerprint`` is keyed (HMAC under the owner's secret), ``patients`` is the released DP count.
+    """
+
+    name: str
+    version: int
+    fingerprint: str
+    schema_hash: str
+    patients: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participant(Party):
+    """A hospital in a study: which modalities and which dataset it contributes."""
+
+    modalities: tuple[Modality, ...]
+    cohort: str
+    dataset: DatasetReference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The code of the study: our own reviewed code by specification, or free Python from the code tree.
+
+    ``code`` maps each file of the submitted tree to its SHA-256; it is checked before every round.
+    """
+
+    kind: Literal["declarative", "python"]
+    code: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A run of parameters that is encrypted together: one modality's, or what all sites share.
+
+    ``modality`` None means every participant contributes; otherwise those who hold the modality do.
+    ``parameters`` names the model's parameters in the order in which they are laid out.
+    """
+
+    name: str
+    modality: Modality | None
+    length: int
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Local training and the server's step, both public.
+
+    ``update_bound`` is the public half-width of the box every coordinate of an update is projected on.
+    """
+
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    weight_decay: float
+    update_bound: float
+    server_optimizer: Literal["sgd", "adam", "momentum"]
+    server_learning_rate: float
+    aggregation: Literal["fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw"]
+    proximal_mu: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Custody:
+    """Who may have the trained model, under which licence, for how long."""
+
+    downloaders: tuple[str, ...]
+    licence: str
+    retention_days: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The software that will run: hash of the lock file, of Tessera's own code, and package versions."""
+
+    lock_hash: str
+    code_hash: str
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Everything a study will do. Its hash is what people approve; nothing outside it may change a round."""
+
+    study: str
+    purpose: str
+    legal_basis: str
+    custody: Custody
+    plan: Plan
+    task: Task
+    model: ModelConfig
+    training: Training
+    mechanism: Mechanism
+    noise: NoiseMode
+    rounds: int
+    min_sites: int
+    colluders: int
+    blocks: tuple[Block, ...]
+    encryption: EncryptionParameters
+    deadline_seconds: int
+    participants: tuple[Participant, ...]
+    orchestrator: Party
+    keyholder: Party
+    environment: Environment
+    seed: int | None
+    created: str
+    expires: str
+    nonce: str
+
+    def __post_init__(self) -> None:
+        self._check_texts()
+        if self.mechanism.noise == "shared":  # shares of too few sites would carry less noise than is charged
+            self.mechanism.check_study(
+                noise=self.noise,
+                rounds=self.rounds,
+                min_sites=self.min_sites,
+                colluders=self.colluders,
+                sites=len(self.participants),
+            )
+            self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
+        self._check_aggregation()
+        self._check_centring()
+
+    def _check_centring(self) -> None:
+        if not self.model.centred:
+            return
+        linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
+        plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
+        if not (linear and declared and plain and self.rounds > 1):
+            raise InvalidInput(
+                "the first round of a centred study releases feature means through the linear model's own step: "
+                "expected that model, a declarative plan, the optimizer sgd, clipping by record and at least two rounds"
+            )
+        pull = self.training.learning_rate * (self.training.weight_decay + self.training.proximal_mu)
+        if not pull < 1.0:
+            raise InvalidInput(f"expected learning rate times weight decay and proximal pull below 1, got {pull:g}")
+
+    def _check_aggregation(self) -> None:
+        way, plain = self.training.aggregation, self.training.server_optimizer == "sgd"
+        if "dgb" in way and self.mechanism.losses is None:
+            raise InvalidInput("gradient blending reads released losses: expected a mechanism that releases them")
+        if "pcw" in way and (self.noise == "shared" or not plain):
+            raise InvalidInput(
+                "proximity weighting reads single updates, which carry only a share of the noise under shared noise, "
+                "and the server's plain step; expected local noise and the server optimizer sgd"
+            )
+
+    def _check_texts(self) -> None:
+        check_study_name(self.study)
+        for text in (self.purpose, self.legal_basis):
+            check_prose(text, "a purpose and a legal basis")
+        for party in (self.orchestrator, self.keyholder, *self.participants):
+            check_name(party.name, "a party's name")
+            check_name(party.institution, "an institution")
+
+    def _check_blocks(self) -> None:
+        for what, names in (
+            ("block", [block.name for block in self.blocks]),
+            ("parameter", [name for block in self.blocks for name in block.parameters]),
+        ):
+            if len(set(names)) < len(names):
+                raise InvalidInput(f"expected every {what} once in a study with shared noise, got one twice")
+
+    @property
+    def proposal_hash(self) -> str:
+        """SHA-256 of the canonical proposal: the thing that is approved."""
+        return canonical_hash(_without_additions(dump(self)))
+
+    @property
+    def plan_hash(self) -> str:
+        """The proposal hash without dates and nonce: the same for an identical re-run."""
+        value = _without_additions(dump(self))
+        for field in ("created", "expires", "nonce"):
+            del value[field]
+        return canonical_hash(value)
+
+    def participant(self, name: str) -> Participant:
+        """Return the participant called ``name``.
+
+        Raises:
+            InvalidInput: nobody of that name takes part.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            raise InvalidInput(f"{name!r} does not take part in study {self.study!r}")
+        return found
+
+    def contributors(self, block: Block) -> tuple[str, ...]:
+        """Return the names of the sites that contribute to ``block``.
+
+        Under shared noise every site sends every block, so that all shares are in the sum.
+        """
+        return tuple(p.name for p in self.participants if self._contributes(p, block))
+
+    def institutions(self, sites: Iterable[str]) -> frozenset[str]:
+        """Return the distinct institutions of some sites; ``min_sites`` counts these, however many keys one has."""
+        return frozenset(" ".join(self.participant(s).institution.casefold().split()) for s in sites)
+
+    def exchanged_blocks(self) -> tuple[Block, ...]:
+        """Return the blocks with at least ``min_sites`` contributing institutions; the others stay at their sites."""
+        return self._exchanged
+
+    def blocks_of(self, site: str) -> tuple[Block, ...]:
+        """Return the exchanged blocks that ``site`` contributes to."""
+        participant = self._by_name.get(site)
+        return tuple(b for b in self._exchanged if participant is not None and self._contributes(participant, b))
+
+    def _contributes(self, participant: Participant, block: Block) -> bool:
+        return self.noise == "shared" or block.modality is None or block.modality in participant.modalities
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Participant]:
+        return {p.name: p for p in reversed(self.participants)}  # of two namesakes the first
+
+    @cached_property
+    def _exchanged(self) -> tuple[Block, ...]:
+        return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
+
+
+_ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
+"""Fields of the model that came later: not hashed at their default, so that what was approved keeps its name."""
+
+
+def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: v for name, v in proposal["model"].items() if name not in _ADDED or v != _ADDED[name]}
+    return {**proposal, "model": kept}
+
+
+for _value in list(globals().values()):
+    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
+        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]

@@ -1,0 +1,166 @@
+"""Which named numbers leave with an update, and nothing else: loss sums and score histograms, in their rounds.
+
+The names follow from the approved proposal alone, so the site checks what its worker wrote, and the orchestrator what
+a site sent, against the same list. A number that no mechanism covers has no name here and does not leave; a round that
+lacks a number it should carry is refused as well, since a gap would say that training failed.
+
+    loss.SIDE.TERM                  SIDE training or validation, TERM as in terms_of       mechanism.losses
+    score.OUTPUT.CLASS.BIN          32 bins of "later than OUTPUT", by class               mechanism.evaluation
+    proximity.cosine                from the daemon: post-processing of its noised update  agreement.py
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from datasites.study.proposal import Proposal
+from privacy.dp.randomness import Floats, Randomness
+from privacy.dp.releases import BINS, loss_sums, score_histograms
+from privacy.errors import InvalidInput
+
+VALIDATION = 0.2
+"""Share of the records that validate in studies that release losses or score histograms."""
+
+
+def validates(proposal: Proposal, number: int) -> bool:
+    """Return whether round ``number`` keeps validation records apart; otherwise every record trains."""
+    losses = proposal.mechanism.losses
+    measures = losses is not None and (losses.last_round is None or number <= losses.last_round)
+    return measures or proposal.mechanism.evaluation is not None
+
+
+def training_share(proposal: Proposal, number: int) -> float:
+    """Return which part of a site's records trains in round ``number``, in expectation."""
+    return 1.0 - VALIDATION if validates(proposal, number) else 1.0
+
+
+def terms_of(modalities: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """Return the loss terms a site reports: its combination first, then each modality alone, at most ``most``.
+
+    ``terms_of(("mrna", "image"), 3)`` is ``("mrna+image", "mrna", "image")``.
+    """
+    alone = modalities if len(modalities) > 1 else ()
+    return ("+".join(modalities), *alone)[:most]
+
+
+def expected_names(proposal: Proposal, site: str, number: int) -> frozenset[str]:
+    """Return the names of exactly the numbers that ``site`` releases with its update of round ``number``.
+
+    Raises:
+        InvalidInput: the study has no such round, or its evaluation is charged for fewer outputs than the model has.
+    """
+    mechanism, names = proposal.mechanism, set()
+    if mechanism.losses is not None and mechanism.releases_losses(number):
+        terms = terms_of(proposal.participant(site).modalities, mechanism.losses.terms)
+        names |= {f"loss.{side}.{term}" for side in ("training", "validation") for term in terms}
+    if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
+        outputs, classes = proposal.model.classes - 1, proposal.model.classes
+        if outputs > mechanism.evaluation.outputs:
+            raise InvalidInput(
+                f"expected an evaluation that is charged for {outputs} outputs, got {mechanism.evaluation.outputs}"
+            )
+        names |= {score_name(o, c, b) for o in range(outputs) for c in range(classes) for b in range(BINS)}
+    return frozenset(names)
+
+
+def checked_numbers(proposal: Proposal, site: str, number: int, releases: Mapping[str, object]) -> dict[str, float]:
+    """Return ``releases`` when they are exactly what a worker releases in this round, each a finite number.
+
+    Raises:
+        InvalidInput: a name without a mechanism, a missing name, or something that is not a finite number.
+    """
+    return _checked(expected_names(proposal, site, number), number, releases)
+
+
+def checked_header_numbers(
+    proposal: Proposal, site: str, number: int, releases: Mapping[str, object]
+) -> dict[str, float]:
+    """Return the numbers of an update's header when they are exactly the worker's and the daemon's own.
+
+    Raises:
+        InvalidInput: as :func:`checked_numbers`, or a proximity that is no cosine.
+    """
+    own = {PROXIMITY} if releases_proximity(proposal, number) else set[str]()
+    found = _checked(expected_names(proposal, site, number) | own, number, releases)
+    if abs(found.get(PROXIMITY, 0.0)) > 1:
+        raise InvalidInput("expected a proximity between -1 and 1")
+    return found
+
+
+def _checked(expected: frozenset[str], number: int, releases: Mapping[str, object]) -> dict[str, float]:
+    if set(releases) != expected:
+        extra, missing = len(set(releases) - expected), len(expected - set(releases))
+        raise InvalidInput(
+            f"expected the {len(expected)} released numbers that the mechanism covers in round {number}, got "
+            f"{len(releases)} ({extra} that no mechanism covers, {missing} missing)"
+        )
+    return {name: _finite(value) for name, value in releases.items()}
+
+
+def empty_numbers(proposal: Proposal, site: str, number: int, randomness: Randomness) -> dict[str, float]:
+    """Return what a site releases whose worker failed: the usual names, noise around zero."""
+    mechanism, found = proposal.mechanism, dict[str, float]()
+    if mechanism.losses is not None and mechanism.releases_losses(number):
+        terms = terms_of(proposal.participant(site).modalities, mechanism.losses.terms)
+        nothing = np.zeros((0, len(terms)))
+        found |= loss_sums(nothing, nothing, terms=terms, release=mechanism.losses, randomness=randomness)
+    if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
+        found |= named_histograms(
+            score_histograms(
+                np.zeros((0, proposal.model.classes - 1)),
+                np.zeros(0, np.int64),
+                classes=proposal.model.classes,
+                release=mechanism.evaluation,
+                randomness=randomness,
+            )
+        )
+    return found
+
+
+def score_name(output: int, label: int, place: int) -> str:
+    """Return the name of one bin: scores of "later than ``output``" among the records of class ``label``."""
+    return f"score.{output}.{label}.{place}"
+
+
+def named_histograms(histograms: Floats) -> dict[str, float]:
+    """Return histograms [outputs, classes, 32] as named numbers."""
+    return {score_name(*place): float(value) for place, value in np.ndenumerate(histograms)}
+
+
+def histograms_of(releases: Mapping[str, float], classes: int) -> Floats:
+    """Read :func:`named_histograms` back: float64 [classes - 1, classes, 32].
+
+    Raises:
+        InvalidInput: a bin is missing.
+    """
+    found = np.zeros((classes - 1, classes, BINS))
+    try:
+        for place in np.ndindex(found.shape):
+            found[place] = releases[score_name(*place)]
+    except KeyError as error:
+        raise InvalidInput(f"expected score histograms of {classes} classes, a bin is missing") from error
+    return found
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidInput("expected finite numbers as releases")
+    return float(value)
+
+
+PROXIMITY = "proximity.cosine"
+FIRST_COMPARED_ROUND, LAST_COMPARED_ROUND = 2, 6
+"""Rounds whose updates are compared; the angle to round r travels with the update of round r + 1."""
+
+
+def compares(proposal: Proposal, number: int) -> bool:
+    """Return whether the updates of round ``number`` will be compared."""
+    return "pcw" in proposal.training.aggregation and FIRST_COMPARED_ROUND <= number <= LAST_COMPARED_ROUND
+
+
+def releases_proximity(proposal: Proposal, number: int) -> bool:
+    """Return whether a proximity travels with the updates of round ``number``."""
+    return compares(proposal, number - 1)

@@ -1,1 +1,0 @@
-"""From the tables hospitals have to model inputs: reading, preprocessing by public constants, federations."""

@@ -1,0 +1,183 @@
+"""What a site computes in one round from records in memory: the update of every block, and the released numbers.
+
+The worker calls it inside its sandbox, :mod:`orchestrator.simulation.engine` calls it in the open: there is no other
+training. What comes out carries its noise already; under shared noise it carries the site's share.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datasites.study.centring import releases_centres
+from datasites.study.messages import RoundPlan
+from datasites.study.proposal import Block, Proposal
+from datasites.study.released_numbers import training_share, validates
+from datasites.training.encoding import share_integers
+from datasites.training.local_parameters import PREFIX, own_names
+from datasites.training.statistics import released_losses, released_scores
+from models.batch import RecordLoss
+from models.config import centring_unit
+from models.parameters import flatten
+from privacy.dp import sgd
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness
+
+if TYPE_CHECKING:
+    from models.batch import RecordLoss
+
+
+Inputs = Mapping[str, Tensor]
+Vectors = dict[str, np.ndarray]
+
+
+def train_round(
+    proposal: Proposal,
+    plan: RoundPlan,
+    site: str,
+    model: nn.Module,
+    record_loss: RecordLoss,
+    training: Inputs,
+    validation: Inputs,
+    randomness: Randomness,
+) -> tuple[Vectors, dict[str, float]]:
+    """Return one float32 vector per block that ``site`` sends, and the numbers it releases in this round.
+
+    Args:
+        proposal: the study's.
+        plan: the round's.
+        site: whose records these are.
+        model: the global model; trained in place under local noise, but for a round that releases feature means.
+        record_loss: float32 [B] per record.
+        training: the records that train.
+        validation: the records that validate; disjoint from ``training``.
+        randomness: :func:`datasites.study.streams.worker_stream` of the round.
+    """
+    releases = _releases(proposal, plan, site, model, record_loss, training, validation, randomness)
+    if releases_centres(proposal.model, plan.round):
+        record_loss = centring_loss_of(proposal.mechanism, proposal.exchanged_blocks())
+        model = copy.deepcopy(model)  # what moves are means, not weights: nothing of it is kept here
+    if proposal.noise == "shared":
+        return _shares(proposal, site, model, record_loss, training, randomness), releases
+    blocks = proposal.blocks_of(site)
+    before = {block.name: flatten(model, block.parameters) for block in blocks}
+    _train(proposal, plan, site, model, record_loss, training, randomness)
+    return {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}, releases
+
+
+def own_parameters(proposal: Proposal, model: nn.Module) -> Vectors:
+    """Return a trained model's parameters that its site keeps, by their names in a worker's result."""
+    named = dict(model.named_parameters())
+    return {PREFIX + name: named[name].detach().numpy().copy() for name in own_names(proposal, named)}
+
+
+def split_records(
+    proposal: Proposal, number: int, inputs: Inputs, trains: Callable[[], NDArray[np.bool_]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the records that train and those that validate (none in a round that keeps none apart).
+
+    Args:
+        proposal: the study's.
+        number: the round.
+        inputs: all records of the site.
+        trains: says by keyed hash which records train; asked only where some validate.
+    """
+    if not validates(proposal, number):
+        return dict(inputs), {name: tensor[:0] for name, tensor in inputs.items()}
+    side = torch.from_numpy(trains())
+    return {n: t[side] for n, t in inputs.items()}, {n: t[~side] for n, t in inputs.items()}
+
+
+def _releases(
+    proposal: Proposal,
+    plan: RoundPlan,
+    site: str,
+    model: nn.Module,
+    record_loss: RecordLoss,
+    training: Inputs,
+    validation: Inputs,
+    stream: Randomness,
+) -> dict[str, float]:
+    """Return the noised numbers this round releases; an empty mapping in most rounds."""
+    mechanism, number, found = proposal.mechanism, plan.round, dict[str, float]()
+    if mechanism.losses is not None and mechanism.releases_losses(number):
+        found |= released_losses(
+            model,
+            record_loss,
+            training,
+            validation,
+            modalities=proposal.participant(site).modalities,
+            release=mechanism.losses,
+            randomness=stream,
+        )
+    if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
+        found |= released_scores(
+            model,
+            validation,
+            classes=proposal.model.classes,
+            release=mechanism.evaluation,
+            randomness=stream,
+        )
+    return found
+
+
+def _shares(
+    proposal: Proposal, site: str, model: nn.Module, record_loss: RecordLoss, inputs: Inputs, randomness: Randomness
+) -> Vectors:
+    """Return one step's clipped gradient sum with this site's share of the noise, as integers in float32."""
+    owner = {name: block.modality for block in proposal.blocks for name in block.parameters}
+    sums = sgd.clipped_gradient_sum(
+        model,
+        inputs,
+        record_loss,
+        proposal.mechanism,
+        randomness.child("training"),
+        modality_of_parameter=owner.get,
+    )
+    vectors = {}
+    for block in proposal.blocks_of(site):
+        flat = np.concatenate([sums[name].reshape(-1) for name in block.parameters])
+        vectors[block.name] = share_integers(proposal, block, flat, randomness).astype(np.float32)
+    return vectors
+
+
+def _train(
+    proposal: Proposal,
+    plan: RoundPlan,
+    site: str,
+    model: nn.Module,
+    record_loss: RecordLoss,
+    inputs: Inputs,
+    randomness: Randomness,
+) -> None:
+    settings = proposal.training
+    patients = proposal.participant(site).dataset.patients
+    owner = {name: block.modality for block in proposal.blocks for name in block.parameters}
+    sgd.train(
+        model,
+        inputs,
+        record_loss,
+        proposal.mechanism,
+        randomness.child("training"),
+        optimizer=settings.optimizer,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        expected_records=max(1.0, training_share(proposal, plan.round) * patients),
+        modality_of_parameter=owner.get,
+        part_scales=plan.scales,
+        proximal_mu=settings.proximal_mu,
+    )
+
+
+def centring_loss_of(mechanism: Mechanism, exchanged: Iterable[Block]) -> RecordLoss:
+    """Return the loss whose gradient is the exchanged modalities' inputs, in the unit that ``mechanism`` clips."""
+    from models.losses import centring_loss  # needs torch, which a daemon does not load
+
+    modalities = {block.modality for block in exchanged if block.modality is not None}
+    return centring_loss(centring_unit(mechanism.max_grad_norm), modalities)

@@ -1,0 +1,116 @@
+"""Score histograms of a round: all that evaluation sees of private records, released with noise and charged.
+
+Evaluated on the global model as it came, before training, and on the validation records alone, which never train.
+The score of output k is the model's probability of a stage later than class k.
+
+Also here:
+
+* Loss sums of a round: what gradient blending observes of a site, released with noise and charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datasites.study.released_numbers import named_histograms, terms_of
+from models.batch import Batch, RecordLoss
+from models.config import MODALITIES
+from models.losses import probabilities
+from privacy.dp.mechanism import HistogramRelease, LossRelease
+from privacy.dp.randomness import Randomness
+from privacy.dp.releases import loss_sums, score_histograms
+from privacy.errors import InvalidInput
+
+
+def released_losses(
+    model: nn.Module,
+    record_loss: RecordLoss,
+    training: Batch,
+    validation: Batch,
+    *,
+    modalities: tuple[str, ...],
+    release: LossRelease,
+    randomness: Randomness,
+) -> dict[str, float]:
+    """Return the noised loss sums of one site.
+
+    Args:
+        model: the global model of this round.
+        record_loss: float32 [B] per record.
+        training: the records that train.
+        validation: the records that validate; disjoint from ``training``.
+        modalities: what the site contributes.
+        release: bound, noise and how many terms are charged.
+        randomness: the round's keyed stream.
+    """
+    terms = terms_of(modalities, release.terms)
+    return loss_sums(
+        _losses(model, record_loss, training, terms),
+        _losses(model, record_loss, validation, terms),
+        terms=terms,
+        release=release,
+        randomness=randomness,
+    )
+
+
+def _losses(model: nn.Module, record_loss: RecordLoss, batch: Batch, terms: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return float64 [records, terms]; 0 where a record has none of a term's modalities."""
+    records = batch["presence"].shape[0]
+    columns = np.zeros((records, len(terms)))
+    for place, term in enumerate(terms):
+        if not records:
+            break
+        keep = torch.tensor([float(m in term.split("+")) for m in MODALITIES])
+        presence = batch["presence"] * keep
+        with torch.no_grad():
+            losses = record_loss(model, {**batch, "presence": presence})
+        columns[:, place] = torch.where(presence.amax(dim=1) > 0, losses, torch.zeros_like(losses)).numpy()
+    return columns
+
+
+def released_scores(
+    model: nn.Module,
+    validation: Mapping[str, Tensor],
+    *,
+    classes: int,
+    release: HistogramRelease,
+    randomness: Randomness,
+) -> dict[str, float]:
+    """Return the noised score histograms of one site as named numbers (:mod:`datasites.study.released_numbers`).
+
+    Args:
+        model: the global model of this round; gives cumulative logits float32 [B, classes - 1].
+        validation: the records that validate; there may be none.
+        classes: number of classes, public.
+        release: noise and number of outputs that are charged.
+        randomness: the round's keyed stream.
+
+    Raises:
+        InvalidInput: the model's output has another shape.
+    """
+    histograms = score_histograms(
+        scores_of(model, validation, classes),
+        validation["label"].numpy(),
+        classes=classes,
+        release=release,
+        randomness=randomness,
+    )
+    return named_histograms(histograms)
+
+
+def scores_of(model: nn.Module, batch: Mapping[str, Tensor], classes: int) -> np.ndarray:
+    """Return the probability of a stage later than each class but the last, float64 [records, classes - 1]."""
+    records = batch["label"].shape[0]
+    if not records:
+        return np.zeros((0, classes - 1))
+    with torch.no_grad():
+        logits = model(batch)
+    if tuple(logits.shape) != (records, classes - 1):
+        raise InvalidInput(f"expected cumulative logits [{records}, {classes - 1}], got {tuple(logits.shape)}")
+    later = probabilities(logits).flip(1).cumsum(1).flip(1)[:, 1:]
+    return np.asarray(later.numpy(), np.float64)

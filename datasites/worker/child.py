@@ -1,0 +1,135 @@
+"""The child process that sees the records: one job in, one result file out.
+
+It runs inside the sandbox (:mod:`datasites.worker.sandbox`), forked by :mod:`datasites.worker.server`. The plan
+supplies the model and the loss of every record; training is ours (:func:`privacy.dp.sgd.train`), so that what runs is
+what is charged. The result holds one float32 vector per block and the noised numbers that are released, nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.numpy
+from torch import Tensor, nn
+
+import models.build
+from datasites.data.dataset import case_ids, load, membership, read_schema
+from datasites.study.messages import RoundPlan
+from datasites.study.proposal import Proposal
+from datasites.study.released_numbers import VALIDATION
+from datasites.study.signing import parse
+from datasites.study.streams import worker_stream
+from datasites.training.site import own_parameters, split_records, train_round
+from datasites.worker.independence import check_independence
+from datasites.worker.job import RESULT_NAME, WorkerJob
+from models.batch import RecordLoss, to_tensors
+from models.config import MODALITIES, ModelConfig
+from models.parameters import from_bytes
+from privacy.errors import InvalidInput
+
+METADATA = "tessera"
+
+
+def main(source: BinaryIO) -> None:
+    """Read one job, run it, and write its result file, whole or not at all."""
+    job = read_job(source.read())
+    vectors, facts = run(job)
+    data = safetensors.numpy.save(vectors, metadata={METADATA: json.dumps(facts)})
+    staging = job.output / f"{RESULT_NAME}.new"
+    staging.write_bytes(data)
+    staging.replace(job.output / RESULT_NAME)
+
+
+def read_job(data: bytes) -> WorkerJob:
+    """Read a job as :mod:`datasites.worker.pool` writes it."""
+    value: dict[str, Any] = json.loads(data)
+    return WorkerJob(
+        proposal=parse(Proposal, value["proposal"]),
+        plan=parse(RoundPlan, value["plan"]),
+        site=value["site"],
+        schema=Path(value["schema"]),
+        part=Path(value["part"]),
+        model=Path(value["model"]) if value["model"] else None,
+        code=Path(value["code"]) if value["code"] else None,
+        output=Path(value["output"]),
+        seed=value["seed"],
+        membership=value["membership"],
+        checks=value["checks"],
+    )
+
+
+def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Train one round; return the update of every block this site sends, and the released numbers and checks."""
+    proposal = job.proposal
+    training, validation = _records(job)
+    model, record_loss = _plan(job)
+    checks = check_independence(model, record_loss, training) if job.checks else []
+    if job.model is not None:
+        from_bytes(model, job.model.read_bytes())
+    randomness = worker_stream(proposal, job.plan, job.site, job.seed)
+    vectors, releases = train_round(proposal, job.plan, job.site, model, record_loss, training, validation, randomness)
+    if job.model is not None:
+        vectors |= own_parameters(proposal, model)
+    return vectors, {"releases": releases, "checks": checks}
+
+
+def _records(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the records that train and those that validate, with only the modalities this site contributes."""
+    schema = read_schema(job.schema)
+    arrays = {name: np.array(array) for name, array in load(job.part, schema).items()}  # own, writable memory
+    contributed = job.proposal.participant(job.site).modalities
+    for modality in set(schema.features) - set(contributed):
+        arrays["presence"][:, MODALITIES.index(modality)] = 0
+        arrays[modality][:] = 0
+    known = {*job.proposal.model.features, "presence", "cohort", "label"}
+    inputs = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
+    secret = bytes.fromhex(job.membership)
+    return split_records(
+        job.proposal,
+        job.plan.round,
+        inputs,
+        lambda: membership(case_ids(job.part), secret, validation=VALIDATION),
+    )
+
+
+def _plan(job: WorkerJob) -> tuple[nn.Module, RecordLoss]:
+    """Return the model and the loss: our own by specification, or those of the approved code tree."""
+    config, seed = job.proposal.model, job.proposal.seed or 0
+    if job.proposal.plan.kind == "declarative":
+        return models.build.build_model(config, seed=seed), models.build.record_loss
+    if job.code is None:
+        raise InvalidInput("expected the code tree of a plan with free Python, got none")
+    return load_plan(job.code, config, seed=seed)
+
+
+def load_plan(code: Path, config: ModelConfig, *, seed: int) -> tuple[nn.Module, RecordLoss]:
+    """Run ``plan.py`` of an approved code tree and return its model and its ``record_loss``.
+
+    Raises:
+        InvalidInput: the file, ``build_model`` or ``record_loss`` is missing.
+    """
+    module = _module(code / "plan.py")
+    build, loss = getattr(module, "build_model", None), getattr(module, "record_loss", None)
+    if not callable(build) or not callable(loss):
+        raise InvalidInput("expected plan.py to define build_model(config, seed) and record_loss(model, batch)")
+    model = build(config, seed=seed)
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(f"expected build_model to return a torch module, got a {type(model).__name__}")
+    return model, loss
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("plan", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InvalidInput("expected the code tree to have a file plan.py")
+    sys.path.insert(0, os.fspath(path.parent))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

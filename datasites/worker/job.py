@@ -1,0 +1,120 @@
+"""What daemon, fork server and worker say to one another: plain JSON, no torch, no secret but one round's seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from datasites.review.policy import Layer, SandboxPolicy
+from datasites.study.messages import (
+    RoundPlan,
+)
+from datasites.study.proposal import Proposal
+
+Status = Literal["ok", "failed", "timed-out", "refused", "crashed"]
+RESULT_NAME = "result.safetensors"
+MODEL_NAME = "model.safetensors"
+EXIT_FAILED, EXIT_MEMORY, EXIT_REFUSED = 70, 71, 78
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerJob:
+    """One round for one worker; everything it needs is in here or in the folders it names.
+
+    Args:
+        proposal: the approved proposal.
+        plan: the round plan.
+        site: whose data this is.
+        schema: the dataset's ``schema.json``.
+        part: the dataset's private or mock part.
+        model: the global model as safetensors; None trains from the plan's own start (dry run).
+        code: the approved code tree of a plan with free Python.
+        output: an empty folder for the result.
+        seed: 32 secret bytes of this round alone (hexadecimal).
+        membership: 32 secret bytes of this dataset that split training from validation records (hexadecimal).
+        checks: whether to try the plan's independence between records first (dry run).
+    """
+
+    proposal: Proposal
+    plan: RoundPlan
+    site: str
+    schema: Path
+    part: Path
+    model: Path | None
+    code: Path | None
+    output: Path
+    seed: str
+    membership: str
+    checks: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What the fork server needs to start a worker; the job itself goes past it, straight to the worker."""
+
+    readable: tuple[str, ...]
+    writable: tuple[str, ...]
+    limits: SandboxPolicy
+
+    def encode(self) -> bytes:
+        """Return one datagram."""
+        value = {"readable": self.readable, "writable": self.writable, "limits": self.limits.model_dump(mode="json")}
+        return json.dumps(value).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Launch:
+        """Read a datagram that :meth:`encode` wrote."""
+        value: dict[str, Any] = json.loads(data)
+        return cls(
+            readable=tuple(value["readable"]),
+            writable=tuple(value["writable"]),
+            limits=SandboxPolicy.model_validate(value["limits"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a worker ended. ``reason`` names the kind of end only: what foreign code printed stays in ``log``.
+
+    ``seconds`` is wall time, ``peak_memory_bytes`` the worker's largest resident size, shared libraries included.
+    """
+
+    status: Status
+    reason: str
+    seconds: float
+    peak_memory_bytes: int
+    layers: tuple[Layer, ...]
+    log: Path
+    result: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What the worker needs for one round, and nothing else."""
+
+    proposal: Proposal
+    plan: RoundPlan
+    model: bytes
+    dataset: Path
+    noise_secret: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What the worker gives back: one float32 vector per block, noised numbers by name, and what stays here."""
+
+    updates: Mapping[str, np.ndarray]
+    releases: Mapping[str, float]
+    own: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Trainer(Protocol):
+    """Runs a job in the sandboxed worker; None when it failed or ran out of time."""
+
+    def __call__(self, job: TrainingJob) -> TrainingResult | None:
+        """Train one round."""

@@ -1,0 +1,223 @@
+"""The daemon's end of the workers: starts the fork server, sends jobs past it, and reads how they ended.
+
+>>> with WorkerPool(policy.sandbox) as pool:
+...     outcome = pool.run(job)
+>>> outcome.status
+'ok'
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from datasites.review.environment import code_hash
+from datasites.review.policy import SandboxPolicy
+from datasites.study.signing import dump
+from datasites.worker.job import EXIT_MEMORY, EXIT_REFUSED, RESULT_NAME, Launch, Outcome, Status, WorkerJob
+from privacy.errors import Refused
+
+_START_SECONDS = 120.0
+_GRACE_SECONDS = 10.0
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+class WorkerPool:
+    """One fork server and its workers; safe to use from several threads.
+
+    The server starts with the first job (about three seconds) and is started again should it die.
+
+    Args:
+        limits: the policy's limits and minimum layers.
+    """
+
+    def __init__(self, limits: SandboxPolicy) -> None:
+        self.limits = limits
+        self._lock = threading.Lock()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the server now, so that the first round does not wait for its imports.
+
+        Raises:
+            Refused: it did not come up.
+        """
+        with self._lock:
+            self._started()
+
+    def close(self) -> None:
+        """End the server and every worker."""
+        with self._lock:
+            if self._control is not None:
+                self._control.close()
+            if self._server is not None:
+                self._server.kill()
+                self._server.wait()
+            self._control = self._server = None
+
+    @property
+    def server_pid(self) -> int | None:
+        """Process id of the server, while it runs."""
+        return self._server.pid if self._server is not None and self._server.poll() is None else None
+
+    def run(self, job: WorkerJob) -> Outcome:
+        """Run one job to its end; the caller's thread waits.
+
+        Args:
+            job: ``job.output`` must be an empty folder of its own.
+
+        Returns:
+            how it ended; ``result`` is set only with status ``ok``.
+        """
+        log = log_of(job)
+        started = time.monotonic()
+        lines = self._launched(job, log)
+        seconds = time.monotonic() - started
+        merged: dict[str, Any] = {}
+        for line in lines:
+            merged |= json.loads(line)
+        status, reason = _judged(merged)
+        result = job.output / RESULT_NAME
+        if status == "ok" and not result.is_file():
+            status, reason = "failed", "the worker ended without a result"
+        return Outcome(
+            status=status,
+            reason=reason,
+            seconds=float(merged.get("seconds", seconds)),
+            peak_memory_bytes=int(merged.get("peak_memory_bytes", 0)),
+            layers=tuple(merged.get("layers", ())),
+            log=log,
+            result=result if status == "ok" else None,
+        )
+
+    def _launched(self, job: WorkerJob, log: Path) -> list[bytes]:
+        launch = Launch(
+            readable=tuple(str(p) for p in (job.schema, job.part, job.model, job.code) if p is not None),
+            writable=(str(job.output),),
+            limits=self.limits,
+        )
+        reading, writing = os.pipe()
+        descriptors = [_in_memory(_encoded(job)), _new_log(log), writing]
+        try:
+            with self._lock:
+                socket.send_fds(self._started(), [launch.encode()], descriptors)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return _lines(reading, self.limits.time_seconds + _GRACE_SECONDS)
+
+    def _started(self) -> socket.socket:
+        if self._control is not None and self.server_pid is not None:
+            return self._control
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._server = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
+            [sys.executable, "-I", "-m", "datasites.worker.server", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+        theirs.close()
+        ours.settimeout(_START_SECONDS)
+        try:
+            word, _, code = ours.recv(128).decode().partition(" ")
+        except OSError:
+            word, code = "", ""
+        if word != "ready" or code != code_hash():
+            ours.close()
+            self._server.kill()
+            self._server.wait()
+            reason = "did not start; its messages are in the log" if word != "ready" else "has other source code"
+            raise Refused(f"the worker server {reason}; restart the datasite")
+        ours.settimeout(None)
+        self._control = ours
+        return ours
+
+
+def log_of(job: WorkerJob) -> Path:
+    """Return where a job's standard output and error go, beside its folder of output."""
+    return job.output.parent / f"{job.output.name}.log"
+
+
+def _judged(report: dict[str, Any]) -> tuple[Status, str]:
+    if "refused" in report:
+        return "refused", str(report["refused"])
+    if "exit" not in report:
+        return "crashed", "the worker's supervisor ended without a word"
+    if report["timed_out"]:
+        return "timed-out", "the worker ran past its time limit and was ended"
+    code = int(report["exit"])
+    if code == 0:
+        return "ok", ""
+    if code == EXIT_MEMORY:
+        return "failed", "the worker asked for more memory than the policy allows"
+    if code == EXIT_REFUSED:
+        return "refused", "the worker could not be confined"
+    if code < 0:
+        return "crashed", f"the worker was ended by signal {-code}"
+    return "failed", "the worker's code failed"
+
+
+def _encoded(job: WorkerJob) -> bytes:
+    value = {
+        "proposal": dump(job.proposal),
+        "plan": dump(job.plan),
+        "checks": job.checks,
+    }
+    for name in ("site", "seed", "membership"):
+        value[name] = getattr(job, name)
+    for name in ("schema", "part", "model", "code", "output"):
+        path = getattr(job, name)
+        value[name] = str(path) if path is not None else None
+    return json.dumps(value).encode()
+
+
+def _in_memory(data: bytes) -> int:
+    """Return a descriptor that reads ``data``, which never touches a disk."""
+    descriptor = os.memfd_create("job", os.MFD_CLOEXEC)
+    os.write(descriptor, data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _new_log(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _lines(descriptor: int, seconds: float) -> list[bytes]:
+    """Return the report's lines; stop at its end or after ``seconds``."""
+    data, deadline = b"", time.monotonic() + seconds
+    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+        while True:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            part = pipe.read(65536) if ready else b""
+            if not part:
+                return data.splitlines()
+            data += part

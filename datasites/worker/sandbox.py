@@ -1,0 +1,170 @@
+"""The sandbox of a worker: layers that a process puts on itself before it reads a record or runs foreign code.
+
+=================  ==========================================================================================
+layer              what it stops
+=================  ==========================================================================================
+rlimits            using more time, memory, file space or descriptors than the policy allows; core dumps
+no-new-privileges  set-user-id programs
+not-dumpable       other processes of the same user reading this one's memory
+capabilities       everything that only root may do
+namespaces         seeing a network interface, shared memory or another user (unshare)
+landlock           opening any file but the installed software, the job and the dataset; writing elsewhere
+seccomp            sockets, new processes, programs, signals, tracing, mounts, keys, changing modes
+=================  ==========================================================================================
+
+What a kernel or container does not offer stays off and is reported; the policy names the layers that must be on.
+One process cannot be kept from patching our own code within itself: that is what review is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from datasites.review.policy import Layer, SandboxPolicy
+from datasites.worker import syscalls
+from privacy.errors import Refused
+
+_log = logging.getLogger(__name__)
+LAYERS: tuple[Layer, ...] = (
+    "rlimits",
+    "namespaces",
+    "not-dumpable",
+    "no-new-privileges",
+    "landlock",
+    "capabilities",
+    "seccomp",
+)
+_THREADS = 4096  # pyarrow needs threads, and the kernel counts all of the user's (none of root's)
+_SOFTWARE = ("datasites", "models", "privacy", "numpy", "torch", "pandas", "pyarrow", "safetensors", "opacus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confinement:
+    """What one worker may use: files, and the policy's limits."""
+
+    readable: tuple[Path, ...]
+    writable: tuple[Path, ...]
+    limits: SandboxPolicy
+
+
+def confine(confinement: Confinement) -> tuple[Layer, ...]:
+    """Put every layer on this process that the kernel offers; return those that are active.
+
+    There is no way back, so call it in a process of its own.
+
+    Raises:
+        Refused: a layer that the policy demands cannot be had here.
+    """
+    steps: dict[Layer, Callable[[], None]] = {
+        "rlimits": lambda: _limit(confinement.limits),
+        "namespaces": syscalls.leave_namespaces,
+        "not-dumpable": syscalls.forbid_dumps,
+        "no-new-privileges": syscalls.forbid_new_privileges,
+        "landlock": lambda: syscalls.confine_files((*software_folders(), *confinement.readable), confinement.writable),
+        "capabilities": syscalls.drop_capabilities,
+        "seccomp": syscalls.filter_system_calls,
+    }
+    active: list[Layer] = []
+    for layer in LAYERS:
+        with contextlib.suppress(OSError, ValueError):
+            steps[layer]()
+            active.append(layer)
+    check_layers(active, confinement.limits.minimum_layers)
+    return tuple(active)
+
+
+def check_layers(active: Iterable[Layer], minimum: Sequence[Layer]) -> None:
+    """Check that every demanded layer is active.
+
+    Raises:
+        Refused: with the layers that are missing.
+    """
+    missing = sorted(set(minimum) - set(active))
+    if missing:
+        raise Refused(
+            f"the sandbox lacks {', '.join(missing)}, which the policy demands; run on a kernel and container "
+            "that offer it, or change minimum_layers"
+        )
+
+
+@lru_cache(maxsize=1)
+def available_layers() -> dict[Layer, bool]:
+    """Try all layers in a process of their own and return which of them this machine offers."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "datasites.worker.sandbox"], capture_output=True, check=False, cwd="/"
+    )
+    found = set(done.stdout.decode().split())
+    return {layer: layer in found for layer in LAYERS}
+
+
+def say_layers(minimum: Sequence[Layer]) -> None:
+    """Log which layers this machine offers, and as an error which of those that the policy demands it does not."""
+    offered = available_layers()
+    active, missing = ([name for name, on in offered.items() if on is wanted] for wanted in (True, False))
+    _log.info("sandbox layers: %s; not offered here: %s", ", ".join(active), ", ".join(missing) or "none")
+    try:
+        check_layers(active, minimum)
+    except Refused as error:
+        _log.error("no worker will run: %s", error)
+
+
+def software_folders() -> tuple[Path, ...]:
+    """Return the folders of the installed software, which a worker may read and never write."""
+    paths = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {Path(sys.base_prefix) / "lib", Path("/usr/lib"), Path("/lib"), Path("/lib64")}
+    for package in _SOFTWARE:
+        spec = find_spec(package)
+        if spec is not None and spec.origin is not None:
+            paths.add(Path(spec.origin).parent)
+    paths |= {Path(p) for p in ("/dev/null", "/dev/urandom", "/proc/cpuinfo", "/sys/devices/system/cpu")}
+    return tuple(sorted(p for p in paths if p.exists()))
+
+
+def close_descriptors(keep: Iterable[int]) -> None:
+    """Close every descriptor but standard input, output, error and those in ``keep``."""
+    kept = sorted({0, 1, 2, *keep})
+    highest = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for low, high in zip(kept, [*kept[1:], min(highest, 65536)], strict=True):
+        os.closerange(low + 1, high)
+
+
+def _limit(limits: SandboxPolicy) -> None:
+    """Set hard limits; memory counts on top of what the preloaded libraries map already."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    mapped = pages * resource.getpagesize()
+    seconds = int(limits.time_seconds) + 5
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    wanted = {
+        resource.RLIMIT_AS: mapped + limits.memory_bytes,
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_FSIZE: limits.output_bytes,
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_NPROC: _THREADS,
+        resource.RLIMIT_CORE: 0,
+    }
+    for which, value in wanted.items():
+        hard = resource.getrlimit(which)[1]
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (limit, limit))
+
+
+def _try_layers() -> None:
+    limits = SandboxPolicy(minimum_layers=())
+    active = confine(Confinement(readable=(), writable=(), limits=limits))
+    sys.stdout.write(" ".join(active))
+
+
+if __name__ == "__main__":
+    _try_layers()

@@ -1,0 +1,197 @@
+"""The paper's network: an encoder per modality, embeddings fused by one shared head or one head per combination.
+
+Every branch is fed for every record and its embedding multiplied by the presence mask: a branch that gets no
+gradient would break per-record clipping. With ``heads="combination"`` only the head of the record's own
+combination counts for it; a head that fewer than ``min_sites`` institutions train must not be exchanged, which
+on the tri-modal federation holds for most of them. The shared head is the additive fusion that replaces them.
+
+Also here:
+
+* Encoders from one modality to an embedding, built of layers whose per-record gradients are known exactly.
+* Linear late fusion: one weight vector per modality and a cohort indicator, logits summed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import Batch, cohort_indicator, drop_modalities, has
+from models.config import INPUT_GAINS, MODALITIES, ModelConfig
+
+CHANNELS = 3
+PATCH = 8
+FILTERS = 16
+
+
+def dense_encoder(features: int, hidden: int, embedding: int) -> nn.Sequential:
+    """Return the paper's encoder: two linear layers down to the embedding."""
+    return nn.Sequential(
+        nn.Linear(features, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, embedding),
+        nn.ReLU(),
+    )
+
+
+class TissueMapEncoder(nn.Module):
+    """A strided convolution over tissue maps, written as a linear layer over patches, then a dense layer.
+
+    Non-overlapping 8 x 8 patches keep the record axis first ([B, patches, values]), so a record's gradient is
+    the sum over its own patches and nothing else. About 5,700 parameters for 64 x 64 x 3 maps.
+    """
+
+    def __init__(self, side: int, embedding: int) -> None:
+        super().__init__()
+        self.side = side
+        self.patches = nn.Linear(PATCH * PATCH * CHANNELS, FILTERS)
+        self.mix = nn.Linear(2 * FILTERS, embedding)
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """Map float32 [B, side * side * 3] to float32 [B, embedding]."""
+        grid = self.side // PATCH
+        maps = flat.view(-1, grid, PATCH, grid, PATCH, CHANNELS)
+        patches = maps.permute(0, 1, 3, 2, 4, 5).reshape(-1, grid * grid, PATCH * PATCH * CHANNELS)
+        found = torch.relu(self.patches(patches))  # [B, patches, filters]
+        pooled = torch.cat([found.mean(dim=1), found.amax(dim=1)], dim=1)  # [B, 2 filters]
+        return torch.relu(self.mix(pooled))
+
+
+def encoder(config: ModelConfig, modality: str) -> nn.Module:
+    """Return the encoder of ``modality`` for this architecture."""
+    if config.architecture == "convolutional" and modality == "image":
+        return TissueMapEncoder(config.side, config.embedding)
+    return dense_encoder(config.features[modality], config.hidden, config.embedding)
+
+
+class LinearFusion(nn.Module):
+    """Proportional-odds regression over the modalities that are present.
+
+    For two classes this is logistic regression. For K classes all K - 1 thresholds share the weight vectors and
+    differ in the bias, which depends on the cohort (CORAL; Cao, Mirjalili and Raschka 2020). A centred model subtracts
+    its ``centres`` from the scaled inputs; they are no gradient's business and start at zero.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.cohorts = len(config.cohorts)
+        self.branches = nn.ModuleDict({m: nn.Linear(config.features[m], 1, bias=False) for m in config.modalities})
+        self.scales = {m: INPUT_GAINS[m] / math.sqrt(n) for m, n in config.features.items()}
+        self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
+        self.cohort_gain = config.cohort_gain
+        self.centres = nn.ParameterDict()
+        if config.centred:
+            widths = {m: torch.zeros(config.features[m]) for m in config.modalities}
+            self.centres = nn.ParameterDict({m: nn.Parameter(z, requires_grad=False) for m, z in widths.items()})
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the cumulative logits, float32 [B, classes - 1]."""
+        logits: Tensor = self.bias(batch)
+        for modality, branch in self.branches.items():
+            inputs = self.scaled(batch, modality)
+            if modality in self.centres:
+                inputs = inputs - self.centres[modality]
+            logits = logits + branch(inputs) * has(batch, modality)  # [B, 1]
+        return logits
+
+    def bias(self, batch: Batch) -> Tensor:
+        """Return the cohort's logits, float32 [B, classes - 1]."""
+        logits: Tensor = self.cohort(cohort_indicator(batch, self.cohorts) * self.cohort_gain)
+        return logits
+
+    def scaled(self, batch: Batch, modality: str) -> Tensor:
+        """Return a modality's inputs times its public gain, before centring, float32 [B, features]."""
+        return batch[modality] * self.scales[modality]
+
+
+NETWORK_NORM = 10.0
+
+
+class FusionNetwork(nn.Module):
+    """Encoders, presence mask, fusion head (or heads), cohort bias."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.cohorts = len(config.cohorts)
+        self.outputs = config.classes - 1
+        self.dropout = config.modality_dropout
+        self.encoders = nn.ModuleDict({m: encoder(config, m) for m in config.modalities})
+        self.tokens = nn.ModuleDict()
+        if config.missing_tokens:
+            self.tokens = nn.ModuleDict({m: nn.Linear(1, config.embedding, bias=False) for m in config.modalities})
+        width = config.embedding * len(config.modalities)
+        names = combinations(config.modalities) if config.heads == "combination" else ["shared"]
+        self.heads = nn.ModuleDict({name: nn.Linear(width, self.outputs, bias=False) for name in names})
+        self.cohort = nn.Linear(self.cohorts, self.outputs, bias=False)
+
+        self.scales = input_scales(config)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the cumulative logits, float32 [B, classes - 1]."""
+        if self.training and self.dropout > 0:
+            batch = drop_modalities(batch, self.dropout)
+        fused = torch.cat([self._embed(batch, m) for m in self.encoders], dim=1)
+        logits: Tensor = self.cohort(cohort_indicator(batch, self.cohorts))
+        for name, head in self.heads.items():
+            used = 1.0 if name == "shared" else has_exactly(batch, name.split("+"))
+            logits = logits + head(fused) * used
+        return logits
+
+    def _embed(self, batch: Batch, modality: str) -> Tensor:
+        present = has(batch, modality)
+        embedding: Tensor = self.encoders[modality](batch[modality] * self.scales[modality]) * present
+        if modality in self.tokens:
+            embedding = embedding + self.tokens[modality](1.0 - present)
+        return embedding
+
+
+class LateFusionNetwork(nn.Module):
+    """One encoder and one head per modality; the logits of what is present are summed, and each has a loss."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.cohorts = len(config.cohorts)
+        self.encoders = nn.ModuleDict({m: encoder(config, m) for m in config.modalities})
+        self.heads = nn.ModuleDict(
+            {m: nn.Linear(config.embedding, config.classes - 1, bias=False) for m in config.modalities}
+        )
+        self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
+
+        self.scales = input_scales(config)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the cumulative logits, float32 [B, classes - 1]."""
+        bias, unimodal = self.parts(batch)
+        return bias + torch.stack(list(unimodal.values())).sum(dim=0)
+
+    def parts(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cohort's logits and those of every modality (zero where absent), [B, classes - 1] each."""
+        bias: Tensor = self.cohort(cohort_indicator(batch, self.cohorts))
+        unimodal = {
+            m: self.heads[m](self.encoders[m](batch[m] * self.scales[m])) * has(batch, m) for m in self.encoders
+        }
+        return bias, unimodal
+
+
+def input_scales(config: ModelConfig) -> dict[str, float]:
+    """Return the public factor on each modality's inputs, which brings a record's inputs to a norm near ten."""
+    maps = config.architecture == "convolutional"
+    return {
+        m: 1.0 if maps and m == "image" else NETWORK_NORM * INPUT_GAINS[m] / math.sqrt(n)
+        for m, n in config.features.items()
+    }
+
+
+def combinations(modalities: tuple[str, ...]) -> list[str]:
+    """Return every non-empty combination, smallest first: ``mrna``, ``image``, ..., ``mrna+image+clinical``."""
+    sizes = range(1, len(modalities) + 1)
+    return ["+".join(c) for size in sizes for c in itertools.combinations(modalities, size)]
+
+
+def has_exactly(batch: Batch, wanted: list[str]) -> Tensor:
+    """Return 1 for records with exactly the modalities ``wanted``, else 0; float32 [B, 1]."""
+    pattern = torch.tensor([float(m in wanted) for m in MODALITIES])
+    return (batch["presence"] == pattern).all(dim=1, keepdim=True).to(torch.float32)

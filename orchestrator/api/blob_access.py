@@ -1,0 +1,62 @@
+"""Who may fetch which blob: models and round keys go to a study's hospitals, sums to its keyholder, and no further.
+
+============  ====================================================================================
+caller        may fetch
+============  ====================================================================================
+participant   model and key that the newest plans of its studies name
+keyholder     the sums of its studies' newest closed round
+downloader    every model of the study: whom ``custody.downloaders`` of the proposal names
+orchestrator  everything it stored itself (asked for by its own people's tools)
+============  ====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.rounds.decryption import SERVED, served
+from orchestrator.rounds.store import Store
+from privacy.errors import Refused
+
+
+def require_readable(store: Store, caller: str, digest: str) -> None:
+    """Check that ``caller`` may fetch the blob with this hash.
+
+    Raises:
+        Refused: no study gives it to them; whether there is such a blob is not said.
+    """
+    if not any(
+        digest in _readable(store, study, proposal.payload, caller) for study, proposal, _, _ in store.studies()
+    ):
+        raise Refused("none of your studies gives you such a blob now; ask for the hash that your work item names")
+
+
+def _readable(store: Store, study: str, proposal: Any, caller: str) -> set[str]:
+    found: set[str] = set()
+    if any(participant["name"] == caller for participant in proposal["participants"]):
+        found |= _planned(store, study)
+    if proposal["keyholder"]["name"] == caller:
+        found |= _served(store, study)
+    if caller in proposal["custody"]["downloaders"]:
+        found |= set(_models(store, study))
+    return found
+
+
+def _planned(store: Store, study: str) -> set[str]:
+    newest = store.last_round(study, "plan")
+    plans = [store.document(study, number, "plan") for number in (newest - 1, newest)]
+    return {str(plan["payload"][what]) for plan in plans if plan is not None for what in ("model_hash", "key_hash")}
+
+
+def _served(store: Store, study: str) -> set[str]:
+    found = served(store, study, store.last_round(study, SERVED))
+    return set() if found is None else {found}
+
+
+def _models(store: Store, study: str) -> Iterator[str]:
+    rounds = [(0, "initial"), *((n, "checkpoint") for n in range(1, store.last_round(study, "checkpoint") + 1))]
+    for number, kind in rounds:
+        document = store.document(study, number, kind)
+        if document is not None:
+            yield str(document["model_hash"])

@@ -1,0 +1,363 @@
+"""The one address everybody dials: studies, work, uploads, results, blobs and the mailbox.
+
+Every request is signed (:mod:`orchestrator.api.authentication`); what a caller may do follows from who it is: sites
+upload their own updates, the keyholder its keys and results, the orchestrator's own identity registers studies.
+Single updates are served to nobody.
+
+Also here:
+
+* How peers and orchestrator keep one another honest about the past: heads shown, gaps noticed, imported by a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import FileResponse, JSONResponse
+
+from datasites.study.messages import Approval, Attestation, Commitments, Refusal, RoundKey, SumResult, UpdateHeader
+from datasites.study.proposal import Party, Proposal
+from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
+from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
+from orchestrator.api.blob_access import require_readable
+from orchestrator.api.mailbox import create_mailbox_router
+from orchestrator.api.mailbox_store import MailboxStore
+from orchestrator.api.openapi import (
+    BINARY_ANSWER,
+    BINARY_BODY,
+    ERRORS,
+    REGISTRATION_BODY,
+    SIGNED_BODY,
+    Digest,
+    RoundNumber,
+    StudyName,
+    StudyRegistration,
+    checked_body,
+    object_of,
+    read_json,
+)
+from orchestrator.api.problems import install_problem_handlers
+from orchestrator.rounds.decryption import check_answer
+from orchestrator.rounds.rollback import keyholder_heads, shown_heads
+from orchestrator.rounds.service import Service
+from orchestrator.rounds.store import Store
+from orchestrator.rounds.uploads import receive
+from orchestrator.studies.status import study_status
+from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput, Refused
+from privacy.ledger.journal import Head
+
+if TYPE_CHECKING:
+    from orchestrator.rounds.service import Service
+
+
+_EVIDENCE_BYTES = 16 << 20
+_TROUBLE_CHARACTERS = 500
+
+
+def add_standing(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    """Add these requests to the orchestrator's application."""
+    caller = Depends(authenticate)
+
+    witness = Depends(authenticate.up_to(lambda _, __: _EVIDENCE_BYTES if service.standing.trouble else JSON_BYTES))
+
+    @app.get("/heads")
+    async def heads(party: Party = caller) -> list[dict[str, Any]]:
+        found = keyholder_heads if party == service.roster.keyholder else shown_heads
+        return await asyncio.to_thread(found, service.store, party.name)
+
+    @app.post("/head", openapi_extra=object_of("seen", "trouble"))
+    async def head(request: Request, party: Party = caller) -> dict[str, Any]:
+        body = _fields(await request.body(), {"seen", "trouble"})
+        _note_trouble(service, party, str(body["trouble"])[:_TROUBLE_CHARACTERS])
+        seen = parse(Head, body["seen"]) if body["seen"] is not None else None
+        known = bool(service.standing.trouble)
+        if not service.standing.compare(seen, party.name) and not known:  # every peer's head is noted, for the import
+            await service.pause_all()
+        trouble = service.standing.trouble
+        return {"standing": trouble, "head": None if trouble else asdict(service.journal.head)}
+
+    @app.post("/evidence", openapi_extra=object_of("proposal", "plan"))
+    async def evidence(request: Request, _: Party = witness) -> dict[str, str]:
+        body = _fields(await request.body(), {"proposal", "plan"})
+        proposal, plan = (parse(Signed, body[n]) if body[n] is not None else None for n in ("proposal", "plan"))
+        service.standing.learn(proposal, plan)
+        return {"standing": service.standing.trouble}
+
+    @app.post("/import-gap", openapi_extra=object_of("by", "reason"))
+    async def import_gap(request: Request, party: Party = caller) -> dict[str, Any]:
+        if party.public_key != service.roster.orchestrator.public_key:
+            raise Refused("only the orchestrator's own people may import its gap")
+        body = _fields(await request.body(), {"by", "reason"})
+        trouble = service.standing.trouble
+        booked = service.standing.import_gap(by=str(body["by"]), reason=str(body["reason"]))
+        for name, _proposal, state, why in service.store.studies():
+            if state == "paused" and why == trouble:
+                service.store.set_state(name, "waiting")
+                service.start(name)
+        return {"studies": booked}
+
+
+def _note_trouble(service: Service, party: Party, trouble: str) -> None:
+    if trouble:
+        service.troubles[party.name] = trouble
+    else:
+        service.troubles.pop(party.name, None)
+
+
+def _fields(data: bytes, names: set[str]) -> dict[str, Any]:
+    body = read_json(data)
+    if not isinstance(body, dict) or body.keys() != names:
+        raise InvalidInput(f"expected an object with the fields {', '.join(sorted(names))}")
+    return body
+
+
+_LONGEST_WAIT_SECONDS = 25.0
+_MOST_REFUSALS = 20
+_HEADER_BYTES = 1 << 20
+_MODEL_BYTES = 256 << 20
+_PROPOSAL_BYTES = 16 << 20
+_KEY_BYTES = 4 << 20
+
+
+def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
+    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.begin()
+        yield
+        await service.close()
+
+    # no pages of documentation: they would load foreign scripts into the dashboard's origin
+    app = FastAPI(
+        title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
+    )
+    install_problem_handlers(app)
+    authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
+    letters = MailboxStore(mailbox_folder)
+    mailbox = create_mailbox_router(
+        letters,
+        authenticate,
+        knows=lambda name: any(party.name == name for party in service.roster.everybody),
+        bell=service.bell,
+        authenticate_letter=authenticate.up_to(letters.limits.letter_bytes + _HEADER_BYTES),
+    )
+    app.include_router(mailbox)
+    _add_health(app, service)
+    _add_studies(app, service, authenticate)
+    _add_rounds(app, service, authenticate)
+    add_standing(app, service, authenticate)
+    return app
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "role": "orchestrator"}
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        service.standing.require()
+        service.store.studies()
+        return {"status": "ready"}
+
+
+def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+
+    @app.get("/work")
+    async def work(
+        wait: float = Query(0.0, ge=0, allow_inf_nan=False), known: str = "", party: Party = caller
+    ) -> JSONResponse:
+        seconds = 0.0 if service.standing.trouble else min(wait, _LONGEST_WAIT_SECONDS)
+        return JSONResponse(await service.board.wait(party.name, seconds, known))
+
+    def ours(size: int, what: str) -> Any:
+        def allowed(_: Request, party: Party) -> int:
+            _only(party, service.roster.orchestrator, what)
+            return size
+
+        return Depends(authenticate.up_to(allowed))
+
+    @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
+    async def blob(digest: Digest, party: Party = caller) -> FileResponse:
+        if party.public_key != service.roster.orchestrator.public_key:
+            await asyncio.to_thread(require_readable, service.store, party.name, digest)
+        return _Blob(service.store.blob_path(digest), media_type="application/octet-stream")
+
+    @app.put("/blobs/{digest}", openapi_extra=BINARY_BODY, dependencies=[ours(_MODEL_BYTES, "store models")])
+    async def put_blob(digest: Digest, request: Request) -> dict[str, str]:
+        data = await request.body()
+        if sha256_hex(data) != digest:
+            raise InvalidInput("the body's hash differs from the address it was put at")
+        return {"hash": service.store.put_blob(data)}
+
+    @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[ours(_PROPOSAL_BYTES, "register studies")])
+    async def add_study(request: Request) -> dict[str, str]:
+        service.standing.require()
+        registration = checked_body(StudyRegistration, await request.body())
+        signed = parse(Signed, registration.proposal)
+        proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
+        service.store.blob_path(registration.model_hash)
+        service.store.add_study(proposal.study, signed)
+        service.store.put_document(proposal.study, 0, "initial", {"model_hash": registration.model_hash})
+        service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})
+        service.start(proposal.study)
+        return {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
+
+    def status_of(study: str, who: str) -> dict[str, Any]:
+        return {**study_status(service.store, study, who), "waiting": service.waiting(study)}
+
+    @app.get("/studies")
+    async def studies(party: Party = caller) -> list[dict[str, Any]]:
+        return [status_of(name, party.name) for name, *_ in service.store.studies()]
+
+    @app.get("/studies/{study}")
+    async def study(study: StudyName, party: Party = caller) -> dict[str, Any]:
+        return status_of(study, party.name)
+
+    @app.post("/studies/{study}/resume")
+    async def resume(study: StudyName, party: Party = caller) -> dict[str, str]:
+        _only(party, service.roster.orchestrator, "resume studies")
+        service.standing.require()
+        service.store.set_state(study, "waiting")
+        service.start(study)
+        return {"study": study, "state": "waiting"}
+
+    @app.post("/studies/{study}/approvals", openapi_extra=SIGNED_BODY)
+    async def approve(study: StudyName, request: Request, party: Party = caller) -> dict[str, str]:
+        signed = parse(Signed, await request.body())
+        runner = service.runner(study)
+        participant = runner.proposal.participant(party.name)
+        approval = open_sealed(signed, "approval", participant.public_key, Approval)
+        if (approval.study, approval.site) != (study, party.name):
+            raise InvalidInput("the approval names another study or site than its address")
+        if approval.proposal_hash != runner.proposal.proposal_hash:
+            raise Refused("the approval is for another proposal than this study's")
+        service.store.put_document(study, 0, "approval", signed, author=party.name)
+        runner.wake()
+        return {"study": study, "site": party.name}
+
+
+def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+
+    def from_keyholder(request: Request, party: Party) -> int:
+        """Return how long a key or a result may be, to the study's keyholder alone."""
+        proposal = service.runner(str(request.path_params["study"])).proposal
+        _only(party, proposal.keyholder, "offer round keys and send results")
+        integers = 8 * sum(block.length for block in proposal.exchanged_blocks())
+        return _HEADER_BYTES + max(_KEY_BYTES, integers)
+
+    keyholder = Depends(authenticate.up_to(from_keyholder))
+
+    @app.put("/studies/{study}/rounds/{number}/key", openapi_extra=BINARY_BODY)
+    async def put_key(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
+    ) -> dict[str, str]:
+        runner = service.runner(study)
+        signed, body = unpack_envelope(await request.body())
+        key = open_sealed(signed, "round-key", runner.proposal.keyholder.public_key, RoundKey)
+        if (key.study, key.round, key.proposal_hash) != (study, number, runner.proposal.proposal_hash):
+            raise InvalidInput("the round key names another study, round or proposal than its address")
+        if key.key_hash != sha256_hex(body):
+            raise InvalidInput("the round key's bytes do not have the signed hash")
+        service.store.put_blob(body)
+        service.store.put_document(study, number, "key", signed, author=party.name)
+        runner.wake()
+        return {"key_hash": key.key_hash}
+
+    @app.put("/studies/{study}/rounds/{number}/update", openapi_extra=BINARY_BODY)
+    async def put_update(
+        study: StudyName, number: RoundNumber, request: Request, call: StreamedCall = Depends(authenticate.streamed)
+    ) -> dict[str, str]:
+        runner = service.runner(study)
+        headers: list[UpdateHeader] = []
+
+        def announced(signed: Signed) -> int:
+            headers.append(runner.intake.announced(call.party.name, signed, number))
+            return headers[0].body_bytes
+
+        folder = service.store.update_folder(study, number)
+        async with receive(request, call.body_hash, folder, announced) as upload:
+            await runner.receive_update(upload, headers[0])
+        return {"body_hash": headers[0].body_hash}
+
+    @app.post("/studies/{study}/rounds/{number}/attestation", openapi_extra=SIGNED_BODY)
+    async def attest(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        participant = runner.proposal.participant(party.name)
+        signed = parse(Signed, await request.body())
+        attestation = open_sealed(signed, "attestation", participant.public_key, Attestation)
+        closing = _closing_of(service.store, attestation, study, number)
+        try:
+            await asyncio.to_thread(runner.intake.check_tags, attestation)
+        except InvalidInput as error:
+            service.journal.append("tags-refused", {"study": study, "round": number, "site": attestation.site})
+            runner.refused(party.name, number, str(error))
+            raise
+        await asyncio.to_thread(
+            service.store.put_document, study, number, "attestation", signed, closing=closing, author=party.name
+        )
+        service.board.withdraw(study, party=party.name, when=lambda i: i.kind == "attest")
+        runner.wake()
+        return {"list_hash": attestation.list_hash}
+
+    @app.put("/studies/{study}/rounds/{number}/result", openapi_extra=BINARY_BODY)
+    async def put_result(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
+    ) -> dict[str, str]:
+        runner = service.runner(study)
+        signed, body = unpack_envelope(await request.body())
+        result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
+        if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
+            raise InvalidInput("the result names another study or round, or other integers, than it carries")
+        await asyncio.to_thread(check_answer, service.store, runner.proposal, result, body)
+        await asyncio.to_thread(service.store.put_blob, body)
+        service.store.put_document(study, number, "result", signed, author=party.name)
+        runner.wake()
+        return {"integers_hash": result.integers_hash}
+
+    @app.post("/studies/{study}/rounds/{number}/refusal", openapi_extra=SIGNED_BODY)
+    async def refuse(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        signed = parse(Signed, await request.body())
+        refusal = open_sealed(signed, "refusal", party.public_key, Refusal)
+        if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
+            raise InvalidInput("the refusal names another study, round or party than its address")
+        if party.name != runner.proposal.keyholder.name:
+            runner.proposal.participant(party.name)
+        if not 1 <= number <= runner.proposal.rounds:
+            raise InvalidInput(f"expected a round between 1 and {runner.proposal.rounds}, got {number}")
+        earlier = service.store.count(study, number, "refusal", author=party.name)
+        if earlier < _MOST_REFUSALS:
+            service.store.put_document(study, number, "refusal", signed, closing=earlier, author=party.name)
+            service.journal.append("refusal", dump(refusal))
+        runner.refused(party.name, number, refusal.reason, refusal.without)
+        return {"party": party.name}
+
+
+class _Blob(FileResponse):
+    chunk_size = 1 << 19  # models and sums are large: fewer hops between threads
+
+
+def _closing_of(store: Store, attestation: Attestation, study: str, number: int) -> int:
+    closing = 1
+    while (document := store.document(study, number, "commitments", closing=closing)) is not None:
+        commitments = parse(Commitments, document["payload"])
+        if (attestation.list_hash, attestation.sum_hash) == (commitments.list_hash, commitments.sum_hash):
+            return closing
+        closing += 1
+    raise Refused(f"round {number}: there is no list with this hash to attest; fetch the current one")
+
+
+def _only(party: Party, allowed: Party, what: str) -> None:
+    if party.public_key != allowed.public_key:
+        raise Refused(f"only {allowed.name!r} may {what}, not {party.name!r}")

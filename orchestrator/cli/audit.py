@@ -1,0 +1,134 @@
+"""``tessera audit-privacy``: does training leak no more than the ledger charges? An alarm, never a proof."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from privacy.dp.audit import AuditResult, Trainer
+    from privacy.dp.mechanism import Mechanism
+
+
+app = typer.Typer()
+_console = Console(stderr=True)
+DATA = "made-up records with canaries; no patient is read, so nothing is charged"
+
+
+@app.command("audit-privacy")
+def audit_privacy(
+    home: Annotated[
+        Path | None, typer.Option(help="A datasite's folder: the result goes into its journal and privacy report.")
+    ] = None,
+    study: Annotated[str, typer.Option(help="Audit the mechanism of this study, as it arrived at --home.")] = "",
+    canaries: Annotated[int, typer.Option(min=20, max=20_000, help="Coin tosses; more find more.")] = 1000,
+    confidence: Annotated[float, typer.Option(help="Probability that the lower bound is none too high.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of canaries and training.")] = 0,
+    break_: Annotated[str, typer.Option("--break", help="Audit a broken mechanism instead: noise, clip or loss.")] = "",
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Train once on canaries and measure a lower bound on epsilon; exit code 1 when it passes the claim."""
+    from privacy.dp.audit import AUDITED
+
+    if study and home is None:
+        raise InvalidInput("expected --home with --study: the study's mechanism is read from a datasite's folder")
+    mechanism = _mechanism_of(home, study) if home is not None and study else AUDITED
+    result = _audited(mechanism, break_, canaries=canaries, confidence=confidence, seed=seed)
+    value = _as_json(result, study, break_)
+    if home is not None and not break_:  # a fault on purpose says nothing about this site
+        _write_down(home, value)
+    _say(result, break_)
+    if json_output:
+        typer.echo(json.dumps(value))
+    if result.flagged:
+        raise typer.Exit(1)
+
+
+def _audited(mechanism: Mechanism, fault: str, *, canaries: int, confidence: float, seed: int) -> AuditResult:
+    import torch
+    from rich.progress import Progress
+
+    from privacy.dp.audit import FAULTS, audit, honest
+
+    if fault and fault not in FAULTS:
+        raise InvalidInput(f"expected --break {', '.join(FAULTS)}, got {fault!r}")
+    torch.set_num_threads(1)
+    with Progress(console=_console, transient=True) as bar:
+        job = bar.add_task("Training on canaries", total=mechanism.rounds)
+        trainer = _counting(FAULTS.get(fault, honest), lambda: bar.advance(job))
+        return audit(mechanism, canaries=canaries, confidence=confidence, seed=seed, trainer=trainer)
+
+
+def _counting(trainer: Trainer, done: Callable[[], None]) -> Trainer:
+    def train(*arguments: Any) -> None:
+        trainer(*arguments)
+        done()
+
+    return train
+
+
+def _mechanism_of(home: Path, study: str) -> Mechanism:
+    from datasites.review.records import ReviewRecords
+
+    records = ReviewRecords(home / "approvals.sqlite")
+    try:
+        for request in records.requests():
+            if request.proposal.study == study:
+                return request.proposal.mechanism
+    finally:
+        records.close()
+    raise InvalidInput(f"expected a study that arrived at this datasite, got {study[:80]!r}")
+
+
+def _as_json(result: AuditResult, study: str, fault: str) -> dict[str, Any]:
+    plain = {k: "inf" if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(result).items()}
+    return {
+        **plain,
+        "study": study or "Tessera's own training step",
+        "broken": fault or None,
+        "data": DATA,
+        "adjacency": "add or remove of one patient",
+        "flagged": result.flagged,
+        "conclusive": result.conclusive,
+    }
+
+
+def _write_down(home: Path, value: dict[str, Any]) -> None:
+    from datasites.hospital.reports import AUDITED
+    from datasites.node.home import Home
+    from privacy.ledger.journal import Journal
+
+    here = Home(folder=home)
+    here.config()
+    journal = Journal(home / "journal.sqlite", here.identity())
+    try:
+        journal.append(AUDITED, value)
+    finally:
+        journal.close()
+
+
+def _say(result: AuditResult, fault: str) -> None:
+    what = f"with {fault} broken on purpose" if fault else "as it runs in every study"
+    guessed = f"{result.correct} of {result.guesses} guesses about {result.canaries} canaries were right"
+    _console.print(f"Training {what}: {guessed}", highlight=False)
+    _console.print(
+        f"epsilon is at least {result.lower:.3f} ({100 * result.confidence:g} % confidence); claimed at most "
+        f"{result.claimed:.3f} at delta {result.delta:g}, add or remove of one patient, PLD accountant",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if result.flagged:
+        _console.print("[red]The claim is refuted: this mechanism leaks more than it is charged for.[/red]")
+    elif not result.conclusive:
+        _console.print("[yellow]This audit could not have noticed: take more canaries.[/yellow]")
+    else:
+        _console.print("[green]Below the claim. That is no proof: another attack may find more.[/green]")

@@ -1,0 +1,275 @@
+"""``tessera doctor``: is everything there that a role needs before it may start?
+
+Every check looks and changes nothing: no key is made, no store is opened for writing, no request is signed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+import psutil
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from datasites.node.home import Config, Home
+from datasites.node.rollback import GAP
+from datasites.node.tls import client_context
+from datasites.review.environment import DISTRIBUTION
+from datasites.review.policy import Policy
+from datasites.worker.sandbox import available_layers
+from orchestrator.studies.status import orchestrator_url
+from privacy.errors import TesseraError
+from privacy.identity import Identity, fingerprint
+from privacy.ledger.verification import FILES, verify_folder
+
+CLOCK_SECONDS = 10.0
+ENOUGH_DISK_BYTES = 2 * 1024**3
+_ANSWER_SECONDS = 5.0
+_SECRETS = ("identity.pem", "keys", "accounts.sqlite", "ledger.sqlite", "metrics.token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at: whether it holds, what was found, and what to do if not."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+class _Failed(Exception):
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(found)
+        self.found, self.advice = found, advice
+
+
+def examine(folder: Path, *, lock: Path | None = None) -> tuple[Check, ...]:
+    """Look at a role's folder and its surroundings.
+
+    Args:
+        folder: the role's home.
+        lock: a file of ``name==version`` lines that the installation must match; without it only the versions that
+            the distribution itself demands are compared.
+    """
+    checks: list[Check] = []
+    settings = _try("settings", lambda: _settings(folder))
+    checks.append(settings)
+    if settings.ok:
+        home = Home(folder=folder)
+        config = home.config()
+        checks += [_try(name, look) for name, look in _looks(home, config)]
+    checks.append(_try("versions", lambda: _versions(lock)))
+    checks.append(_try("disk", lambda: _disk(folder)))
+    return tuple(checks)
+
+
+def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "keys", lambda: _keys(home.folder)
+    yield "roster", lambda: _roster(home, config)
+    yield "clock", lambda: _clock(orchestrator_url(home), config.ca)
+    if config.role != "keyholder":
+        yield "port", lambda: _port(home.folder, config)
+    if config.role == "datasite":
+        yield "policy", lambda: _policy(home.folder)
+        yield "sandbox", lambda: _sandbox(home.folder)
+    yield "chains", lambda: _chains(home, config)
+    yield "times", lambda: _times(home.folder)
+    yield "standing", lambda: _standing(home.folder)
+
+
+def _try(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name=name, ok=True, found=look())
+    except _Failed as failed:
+        return Check(name=name, ok=False, found=failed.found, advice=failed.advice)
+    except TesseraError as error:
+        return Check(name=name, ok=False, found=str(error))
+    except (OSError, ValueError) as error:
+        return Check(name=name, ok=False, found=f"could not be read: {type(error).__name__}", advice="check the folder")
+
+
+def _settings(folder: Path) -> str:
+    config = Home(folder=folder).config()
+    return f"{config.role} {config.name} of {config.institution}"
+
+
+def _keys(folder: Path) -> str:
+    path = folder / "identity.pem"
+    if not path.exists():
+        raise _Failed("identity.pem is missing", "restore it from the backup; a new key needs a new roster everywhere")
+    if folder.stat().st_mode & 0o077:
+        raise _Failed("the folder is open to other users", f"chmod 700 {folder}")
+    for name in _SECRETS:
+        secret = folder / name
+        if secret.exists() and secret.stat().st_mode & (0o077 if secret.is_dir() or name.endswith(".pem") else 0o022):
+            raise _Failed(
+                f"{name} is open to other users ({stat.filemode(secret.stat().st_mode)})", f"chmod go= {secret}"
+            )
+    if path.stat().st_uid != os.geteuid():
+        raise _Failed("identity.pem belongs to another user", "run as the user who owns the folder")
+    return f"fingerprint {fingerprint(Identity.load_or_create(path).public_key)}"
+
+
+def _roster(home: Home, config: Config) -> str:
+    roster = home.roster()
+    own = roster.by_name(config.name)
+    key = home.folder / "identity.pem"
+    if not key.exists() or own.public_key != Identity.load_or_create(key).public_key:
+        raise _Failed("the roster lists this role under another key", "exchange public keys again (docs/deploy.md)")
+    places = {"orchestrator": (roster.orchestrator,), "keyholder": (roster.keyholder,), "datasite": roster.sites}
+    if own not in places[config.role]:
+        raise _Failed(f"the roster does not list {config.name} as {config.role}", "correct the roster or the settings")
+    return f"{len(roster.sites)} hospitals, orchestrator {roster.orchestrator.name}, keyholder {roster.keyholder.name}"
+
+
+def _clock(url: str, ca: str) -> str:
+    try:
+        verify = client_context(Path(ca)) if ca else True
+        answer = httpx.get(f"{url}/healthz", timeout=_ANSWER_SECONDS, trust_env=False, verify=verify)
+        there = parsedate_to_datetime(answer.headers["date"])
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _Failed(
+            f"{url} does not answer ({type(error).__name__})", "start the orchestrator or correct its address"
+        ) from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise _Failed(f"{url} says no time", "is this the orchestrator's address?") from error
+    apart = abs((datetime.now(UTC) - there.astimezone(UTC)).total_seconds())
+    if apart > CLOCK_SECONDS:
+        raise _Failed(f"{apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s")
+    return f"within {max(apart, 1.0):.0f} s of the orchestrator's"
+
+
+def _times(folder: Path) -> str:
+    """Compare the newest entries with the clock: whatever it says, no role goes back behind them."""
+    clock = datetime.now(UTC)
+    for chain in verify_folder(folder).chains:
+        newest = datetime.fromisoformat(chain.last) if chain.last else clock
+        if newest - clock > timedelta(seconds=CLOCK_SECONDS):
+            raise _Failed(
+                f"{chain.file} has an entry of {newest:%Y-%m-%d %H:%M}, {_span(newest - clock)} ahead of this clock",
+                "set the clock by NTP; if it is right now, it was set forward once: what expires before "
+                f"{newest:%Y-%m-%d %H:%M} counts as expired here, so propose studies with a later expiry",
+            )
+    return "no entry is ahead of the clock"
+
+
+def _span(apart: timedelta) -> str:
+    return f"{apart.days} days" if apart.days else f"{apart.seconds // 60} minutes"
+
+
+def _standing(folder: Path) -> str:
+    places = [path for path in (folder / GAP, folder / "store" / GAP) if path.exists()]
+    if not places:
+        return "nothing that was shown to others is known to be missing"
+    raise _Failed(str(json.loads(places[0].read_bytes())["reason"]), "see docs/survival.md before you import anything")
+
+
+def _versions(lock: Path | None) -> str:
+    wrong = [line for line in _demanded() if line]
+    if lock is not None:
+        wrong += [line for line in _locked(lock) if line]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise _Failed("; ".join(wrong[:3]) + more, "install the locked versions again")
+    return "as the lock file says" if lock is not None else "as the distribution demands; no lock file given"
+
+
+def _demanded() -> Iterator[str]:
+    for text in importlib.metadata.requires(DISTRIBUTION) or []:
+        wanted = Requirement(text)
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            yield _compared(wanted, missing_is_wrong=True)
+
+
+def _locked(lock: Path) -> Iterator[str]:
+    for line in lock.read_text(encoding="utf-8").splitlines():
+        text = line.split("#")[0].strip()
+        if text:
+            try:
+                yield _compared(Requirement(text), missing_is_wrong=False)
+            except InvalidRequirement as error:
+                raise _Failed(f"{lock.name}: not a list of name==version lines", "give the lock file") from error
+
+
+def _compared(wanted: Requirement, *, missing_is_wrong: bool) -> str:
+    try:
+        here = importlib.metadata.version(canonicalize_name(wanted.name))
+    except importlib.metadata.PackageNotFoundError:
+        return f"{wanted.name} is missing" if missing_is_wrong else ""
+    fits = wanted.specifier.contains(here, prereleases=True)
+    return "" if fits else f"{wanted.name} {here} instead of {wanted.specifier}"
+
+
+def _port(folder: Path, config: Config) -> str:
+    owner = running(folder)
+    if owner is not None:
+        return f"held by this role itself (process {owner})"
+    if config.port == 0:
+        return "any free one"
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((config.host, config.port))
+    except OSError as error:
+        advice = "end the other program or choose another port"
+        raise _Failed(f"{config.host}:{config.port} cannot be listened on", advice) from error
+    return f"{config.host}:{config.port} is free"
+
+
+def running(folder: Path) -> int | None:
+    """Return the process id of the role that runs on this folder, or None."""
+    try:
+        process_id = int(json.loads((folder / "address.json").read_bytes())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return process_id if psutil.pid_exists(process_id) else None
+
+
+def _disk(folder: Path) -> str:
+    place = folder if folder.exists() else folder.absolute().parent
+    free = shutil.disk_usage(place).free
+    if free < ENOUGH_DISK_BYTES:
+        raise _Failed(f"{free / 1024**3:.1f} GiB free", f"keep at least {ENOUGH_DISK_BYTES // 1024**3} GiB free")
+    return f"{free / 1024**3:.1f} GiB free"
+
+
+def _policy(folder: Path) -> str:
+    policy = Policy.load(folder / "policy.toml")
+    if policy.noise.allow_public_seed or policy.noise.allow_infinite_epsilon:
+        return f"readable, but ALLOWS NO PRIVACY (public seed or infinite epsilon); {policy.policy_hash[:16]}"
+    return f"epsilon at most {policy.budget.epsilon_cap:g} at delta {policy.budget.delta:g}; {policy.policy_hash[:16]}"
+
+
+def _sandbox(folder: Path) -> str:
+    layers = available_layers()
+    missing = [layer for layer in Policy.load(folder / "policy.toml").sandbox.minimum_layers if not layers[layer]]
+    if missing:
+        advice = "use a kernel and container that offer it, or let the owner change minimum_layers"
+        raise _Failed(f"the policy demands {', '.join(missing)}, which this machine does not offer", advice)
+    absent = [layer for layer, on in layers.items() if not on]
+    return "all layers" if not absent else f"all demanded layers; this machine lacks {', '.join(absent)}"
+
+
+def _chains(home: Home, config: Config) -> str:
+    if not any((home.folder / file).exists() for file in FILES.values()):
+        return "none yet: the role has not run"
+    key = home.roster().by_name(config.name).public_key
+    found = verify_folder(home.folder, public_key=key, name=config.name)
+    if not found.holds:
+        first = found.findings[0]
+        raise _Failed(
+            f"{first.file}: {first.message}", "do not start this role; compare with a backup (tessera verify)"
+        )
+    return ", ".join(f"{chain.file}: {chain.entries} entries" for chain in found.chains)

@@ -1,0 +1,144 @@
+"""``tessera status`` and ``tessera doctor``: what operators look at."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from datasites.study.text import visible
+
+if TYPE_CHECKING:
+    from orchestrator.studies.status import SiteLine, Status, StudyLine
+
+
+app = typer.Typer()
+_console = Console()
+_errors = Console(stderr=True)
+
+HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+_COLOURS = {"finished": "green", "running": "cyan", "waiting": "yellow", "paused": "red", "failed": "red"}
+
+
+@app.command()
+def status(
+    home: HomeOption,
+    watch: Annotated[
+        bool | None, typer.Option("--watch/--once", help="Keep the table up to date; by default on a terminal.")
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two looks.")] = 1.0,
+    json_output: JsonOption = False,
+) -> None:
+    """Show the studies of this role: state, rounds, updates, dropouts; at a hospital also budget and requests."""
+    from datasites.node.home import Home
+    from orchestrator.studies.status import read_status
+
+    place = Home(folder=home)
+    found = read_status(place)
+    if json_output:
+        typer.echo(json.dumps({**asdict(found), "over": found.over}))
+        raise typer.Exit(1 if found.problem and not found.budget else 0)
+    if watch if watch is not None else sys.stdout.isatty():
+        with Live(_view(found), console=_console, refresh_per_second=4) as live:
+            while not found.over:
+                time.sleep(interval)
+                found = read_status(place)
+                live.update(_view(found))
+    else:
+        _console.print(_view(found))
+    if found.problem:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    home: HomeOption,
+    lock: Annotated[Path | None, typer.Option(help="File of name==version lines to compare with.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check keys, roster, clock, versions, port, disk, sandbox and chains; exit code 1 if anything is wrong."""
+    from orchestrator.cli.doctor import examine
+
+    checks = examine(home, lock=lock)
+    if json_output:
+        typer.echo(
+            json.dumps({"home": str(home), "ok": all(c.ok for c in checks), "checks": [asdict(c) for c in checks]})
+        )
+    else:
+        for check in checks:
+            mark, colour = ("ok ", "green") if check.ok else ("BAD", "red")
+            line = Text.assemble((f"{mark} {check.name}: ", colour), check.found)
+            if check.advice:
+                line.append(f" -> {check.advice}")
+            _errors.print(line, soft_wrap=True)
+    raise typer.Exit(0 if all(c.ok for c in checks) else 1)
+
+
+def _view(found: Status) -> RenderableType:
+    parts: list[RenderableType] = [Text(f"{found.role} {found.name}", style="bold")]
+    if found.problem:
+        parts.append(Text(visible(found.problem), style="red"))
+    parts += [_study_table(study) for study in found.studies]
+    if not found.studies and not found.problem:
+        parts.append(Text("no studies yet"))
+    if found.requests:
+        rows = [(r.study, r.state, str(r.rounds), r.received[:19], r.proposal_hash[:16]) for r in found.requests]
+        parts.append(_table("Requests", ("study", "state", "rounds", "received", "proposal"), rows))
+    if found.budget:
+        head = ("population", "epsilon spent", "with promises", "cap", "delta")
+        rows = [
+            (
+                b.population,
+                _number(b.epsilon_spent),
+                _number(b.epsilon_reserved),
+                _number(b.epsilon_cap),
+                _number(b.delta),
+            )
+            for b in found.budget
+        ]
+        parts.append(_table("Privacy budget per patient (add or remove one, RDP accountant)", head, rows))
+    return Group(*parts)
+
+
+def _study_table(study: StudyLine) -> Table:
+    last = f", last {study.last_round_seconds:.1f} s" if study.last_round_seconds is not None else ""
+    title = Text.assemble(
+        f"{study.study}: ",
+        (study.state, _COLOURS.get(study.state, "")),
+        f", round {study.rounds_completed} of {study.rounds}, {study.seconds:.1f} s{last}, "
+        f"{study.uplink_bytes / 1e6:.1f} MB, {study.refusals} refusals",
+        visible(f"\n{study.reason}") if study.reason else "",
+        visible(f"\n{study.waiting}") if study.waiting else "",
+    )
+    head = ("site", "approved", "updates", "dropouts", "this round")
+    return _table(title, head, [_site_row(site) for site in study.sites])
+
+
+def _site_row(site: SiteLine) -> tuple[str, ...]:
+    arrived = "arrived" if site.here else "-"
+    return site.name, "yes" if site.approved else "not yet", str(site.updates), str(site.dropouts), arrived
+
+
+def _table(title: Any, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in head:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(visible(cell)) for cell in row))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "inf" if value is None else f"{value:.4g}"

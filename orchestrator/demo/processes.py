@@ -1,0 +1,96 @@
+"""Starting a consortium's roles as child processes and ending them all, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from privacy.errors import TesseraError
+
+_END_SECONDS = 10.0
+_INHERITED = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DATABASE_URL", "DATABASE_URL_FILE"})
+
+
+@dataclass
+class Processes:
+    """Child processes by name; leaving the ``with`` block ends every one of them.
+
+    Each child gets the read end of a pipe as standard input, so it also ends when this process is killed outright.
+    """
+
+    logs: Path
+    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def start(self, name: str, arguments: Sequence[str]) -> None:
+        """Start ``tessera ARGUMENTS`` with its log in ``logs/NAME.log``."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "orchestrator.cli.main", *arguments, "--end-with-parent"]
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self.children[name] = subprocess.Popen(  # noqa: S603  our own command line, no shell
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                process_group=0,
+            )
+
+    def check(self) -> None:
+        """Raise if a child has ended by itself."""
+        for name, child in self.children.items():
+            if child.poll() is not None:
+                raise TesseraError(
+                    f"the process of {name} ended with code {child.returncode}; its log says why: "
+                    f"{self.logs / f'{name}.log'}"
+                )
+
+    def wait_until_ready(self, homes: Sequence[Path], seconds: float) -> None:
+        """Wait until every role has announced itself in its folder.
+
+        Raises:
+            TesseraError: one ended, or is not ready in time.
+        """
+        deadline = time.monotonic() + seconds
+        waiting = list(homes)
+        while waiting:
+            self.check()
+            waiting = [home for home in waiting if not (home / "address.json").exists()]
+            if waiting and time.monotonic() > deadline:
+                raise TesseraError(f"{waiting[0].name} was not ready after {seconds:g} s; see {self.logs}")
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        """Ask every child to end, and end what has not after ten seconds."""
+        for child in self.children.values():
+            if child.poll() is None:
+                child.terminate()
+        deadline = time.monotonic() + _END_SECONDS
+        for child in self.children.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.1, deadline - time.monotonic()))
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            if child.stdin is not None:
+                child.stdin.close()
+        self.children.clear()
+
+
+def _environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k in _INHERITED}
+    return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -1,0 +1,156 @@
+"""Who has to do what now: the work items behind ``GET /work``, in memory, derived from the journaled state.
+
+Also here:
+
+* Waiting for what others do: woken when something arrives, and able to say for whom and since when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
+
+from datasites.study.messages import WorkItem
+from datasites.study.signing import dump
+from privacy.canonical import canonical_hash
+
+
+class Waiting:
+    """One study's waiting; everything runs on the event loop.
+
+    >>> waiting = Waiting()
+    >>> await waiting.until(lambda: "north" in arrived, 60.0, lambda: "the update of north")
+    """
+
+    def __init__(self) -> None:
+        self._arrived = asyncio.Event()
+        self._now: tuple[Callable[[], str], str] | None = None
+
+    @property
+    def text(self) -> str:
+        """Return what is waited for, and since when; empty while nothing is."""
+        if self._now is None:
+            return ""
+        what, since = self._now
+        return f"waiting since {since} for {what()}"
+
+    def wake(self) -> None:
+        """Have the condition looked at again."""
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool], seconds: float | None, what: Callable[[], str]) -> None:
+        """Return once ``condition`` holds or the time is over.
+
+        Args:
+            condition: looked at now and after every :meth:`wake`.
+            seconds: a duration by the monotonic clock, so that a wall clock set forward or back changes nothing; None
+                waits for ever.
+            what: says what is still missing, for people.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if seconds is None else loop.time() + seconds
+        self._now = what, dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        try:
+            while not condition():
+                remaining = None if deadline is None else deadline - loop.time()
+                if remaining is not None and remaining <= 0:
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), remaining)
+        finally:
+            self._now = None
+
+
+def names(parties: Collection[str]) -> str:
+    """Return a list of names for people."""
+    return ", ".join(sorted(parties)) or "nobody"
+
+
+class Board:
+    """Work items by party, with a long poll.
+
+    All methods run on one event loop. Items are replaced and withdrawn by the study runner; a party that asks gets
+    whatever is open for it, so asking twice or after a restart does no harm.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[str, list[WorkItem]] = {}
+        self._shown: dict[str, tuple[list[dict[str, Any]], str]] = {}
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def publish(self, party: str, item: WorkItem) -> None:
+        """Ask ``party`` to do ``item``; the same item twice is one."""
+        items = self._items.setdefault(party, [])
+        if item not in items:
+            items.append(item)
+            self._shown.pop(party, None)
+            self._wake()
+
+    def withdraw(self, study: str, *, party: str | None = None, when: Callable[[WorkItem], bool] | None = None) -> None:
+        """Take back the items of ``study`` (of one party, or of all; those that fit ``when``, or all)."""
+        for name in [party] if party else list(self._items):
+            kept = [i for i in self._items.get(name, []) if i.study != study or (when is not None and not when(i))]
+            self._items[name] = kept
+            self._shown.pop(name, None)
+
+    async def wait(self, party: str, seconds: float, known: str = "") -> list[dict[str, Any]]:
+        """Return the party's open items as plain JSON, waiting up to ``seconds`` for any that are new.
+
+        Args:
+            party: who asks.
+            seconds: the longest wait.
+            known: canonical hash of the answer that the party has dealt with already, or nothing.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not self._closed and (not self._items.get(party) or self._show(party)[1] == known):
+            remaining = deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
+                break
+            changed = self._changed
+            try:
+                await asyncio.wait_for(changed.wait(), remaining)
+            except TimeoutError:
+                break
+        return self._show(party)[0]
+
+    def _show(self, party: str) -> tuple[list[dict[str, Any]], str]:
+        if party not in self._shown:
+            items = [dump(item) for item in self._items.get(party, [])]
+            self._shown[party] = items, canonical_hash(items)
+        return self._shown[party]
+
+    def close(self) -> None:
+        """End all waiting; from now on :meth:`wait` answers at once."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Bell:
+    """Wakes the long polls of one event loop when something changed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.closed = False
+
+    def close(self) -> None:
+        """End all waiting, now and from now on."""
+        self.closed = True
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake all who wait."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def next_ring(self) -> asyncio.Event:
+        """Return the event of the next ring; take it before looking for news, so that none is missed."""
+        return self._event

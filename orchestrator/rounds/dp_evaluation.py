@@ -1,0 +1,190 @@
+"""How good the model is on private validation records: an estimate from noised score histograms, with its error.
+
+Every site releases its own noised histograms (:mod:`datasites.training.statistics`); here they are added by cohort.
+The AUROC is the mean over cohorts, as everywhere in Tessera, by an estimator that is unbiased up to its denominator,
+so noise does not pull it to 0.5: bins may be negative and stay so. The standard error has both parts, the noise that
+was added and the few records there are; in small studies it is large, and then the estimate says little.
+
+    >>> found = dp_evaluation(proposal, 5, {site: header.releases for site, header in headers.items()})
+    >>> f"{found.auroc:.2f} +- {found.auroc_error:.2f}"
+    '0.71 +- 0.06'
+
+Everything here is post-processing of released numbers and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasites.data.publishing import COUNT_NOISE_MULTIPLIER
+from datasites.study.proposal import Proposal
+from datasites.study.released_numbers import VALIDATION, histograms_of
+from privacy.dp.randomness import covering_deviation
+from privacy.dp.releases import BINS
+
+LABEL = "differentially private estimate, on the hospitals' validation records, inside the protocol"
+_DRAWS = 400
+_SMALLEST_SHARE = 0.1  # of the rarer side, so that noise never divides by nothing
+_CENTRES = (np.arange(BINS) + 0.5) / BINS
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpEvaluation:
+    """One evaluation of the global model that went into ``round``; errors are standard errors.
+
+    ``auroc`` is the mean over cohorts and thresholds, ``cross_entropy`` (nats) the mean over thresholds, which for two
+    classes is the usual one. ``records`` is the public estimate of how many records were scored.
+    """
+
+    round: int
+    label: str
+    sites: int
+    records: int
+    noise_multiplier: float
+    auroc: float
+    auroc_error: float
+    auroc_by_cohort: Mapping[str, float]
+    auroc_error_by_cohort: Mapping[str, float]
+    cross_entropy: float
+    cross_entropy_error: float
+
+
+def dp_evaluation(proposal: Proposal, number: int, releases: Mapping[str, Mapping[str, float]]) -> DpEvaluation | None:
+    """Return the estimate of one round, or None when the round releases no histograms.
+
+    Args:
+        proposal: the study.
+        number: the round.
+        releases: of every site in the round's sum, as checked at the door
+            (:func:`datasites.study.released_numbers.checked_numbers`).
+    """
+    release = proposal.mechanism.evaluation
+    if release is None or not proposal.mechanism.releases_evaluation(number) or not releases:
+        return None
+    classes = proposal.model.classes
+    size = (classes - 1) * classes * BINS
+    deviation = covering_deviation(release.noise_multiplier, release.sensitivity, size)
+    pools: dict[str, list[str]] = {}
+    for site in sorted(releases):
+        pools.setdefault(proposal.participant(site).cohort, []).append(site)
+    pooled = {cohort: _Pool.of(proposal, sites, releases, deviation) for cohort, sites in pools.items()}
+    areas = {cohort: pool.auroc() for cohort, pool in pooled.items()}
+    everybody = _Pool.of(proposal, list(releases), releases, deviation)
+    entropy, entropy_error = everybody.cross_entropy()
+    return DpEvaluation(
+        round=number,
+        label=LABEL,
+        sites=len(releases),
+        records=round(everybody.records),
+        noise_multiplier=release.noise_multiplier,
+        auroc=_rounded(np.mean([area for area, _ in areas.values()])),
+        auroc_error=_rounded(np.sqrt(np.sum([error**2 for _, error in areas.values()])) / len(areas)),
+        auroc_by_cohort={cohort: _rounded(area) for cohort, (area, _) in areas.items()},
+        auroc_error_by_cohort={cohort: _rounded(error) for cohort, (_, error) in areas.items()},
+        cross_entropy=_rounded(entropy),
+        cross_entropy_error=_rounded(entropy_error),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pool:
+    """Histograms float64 [outputs, classes, 32] of some sites together.
+
+    ``listed`` is how many validation records the released counts lead to expect, ``listed_error`` how far that may be
+    off; ``deviation`` is the noise of one bin.
+    """
+
+    histograms: Floats
+    listed: float
+    listed_error: float
+    deviation: float
+
+    @classmethod
+    def of(
+        cls, proposal: Proposal, sites: Sequence[str], releases: Mapping[str, Mapping[str, float]], deviation: float
+    ) -> _Pool:
+        patients = sum(proposal.participant(site).dataset.patients for site in sites)
+        dealt = VALIDATION * (1 - VALIDATION) * patients + len(sites) * (VALIDATION * COUNT_NOISE_MULTIPLIER) ** 2
+        return cls(
+            histograms=np.sum([histograms_of(releases[site], proposal.model.classes) for site in sites], axis=0),
+            listed=max(1.0, VALIDATION * patients),
+            listed_error=float(np.sqrt(dealt)),
+            deviation=deviation * float(np.sqrt(len(sites))),
+        )
+
+    @property
+    def records(self) -> float:
+        """The number of records scored, by the released counts and the noised bins together."""
+        return float(self._records(np.array([self.histograms[0].sum()]), np.array([self.listed]))[0])
+
+    def auroc(self) -> tuple[float, float]:
+        """Return the area, averaged over the thresholds, and its standard error."""
+        results = [self._area(early, late, deviation) for early, late, deviation in self._thresholds()]
+        return float(np.mean([area for area, _ in results])), float(np.mean([error for _, error in results]))
+
+    def cross_entropy(self) -> tuple[float, float]:
+        """Return the mean negative log-likelihood at the bins' centres, and its standard error."""
+        costs, records, results = np.concatenate([-np.log1p(-_CENTRES), -np.log(_CENTRES)]), self.records, []
+        for early, late, deviation in self._thresholds():
+            mean = float(costs @ np.concatenate([early, late])) / records
+            cells = _on_simplex(np.concatenate([early, late]), records) / records
+            sampling = float(cells @ costs**2 - (cells @ costs) ** 2) / records
+            noise = float(deviation**2 * (costs @ costs)) / records**2
+            results.append((mean, float(np.sqrt(max(0.0, sampling) + noise))))
+        return float(np.mean([mean for mean, _ in results])), float(np.mean([error for _, error in results]))
+
+    def _thresholds(self) -> list[tuple[Floats, Floats, float]]:
+        """Return, for every threshold, the histograms of the earlier and the later side and one bin's deviation."""
+        found = []
+        for k, by_class in enumerate(self.histograms):
+            sides = by_class[: k + 1].sum(axis=0), by_class[k + 1 :].sum(axis=0)
+            found.append((*sides, self.deviation * float(np.sqrt(max(k + 1, len(by_class) - k - 1)))))
+        return found
+
+    def _area(self, early: Floats, late: Floats, deviation: float) -> tuple[float, float]:
+        """Return the area and its spread over made-up records and noise like these (parametric bootstrap)."""
+        stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
+        cells = _on_simplex(np.concatenate([early, late]), self.records)
+        drawn = stream.poisson(cells, size=(_DRAWS, cells.size)) + stream.normal(0.0, deviation, (_DRAWS, cells.size))
+        listed = self.records + stream.normal(0.0, self.listed_error, _DRAWS)
+        spread = np.std(_areas(drawn[:, :BINS], drawn[:, BINS:], self._records(drawn.sum(axis=1), listed)))
+        records = self._records(np.array([early.sum() + late.sum()]), np.array([self.listed]))
+        return float(_areas(early[None], late[None], records)[0]), float(spread)
+
+    def _records(self, counted: Floats, listed: Floats) -> Floats:
+        """Weigh the noised total of all bins and the listed number by their precision."""
+        noise = self.deviation**2 * self.histograms[0].size
+        return np.asarray(
+            np.maximum(1.0, (self.listed_error**2 * counted + noise * listed) / (self.listed_error**2 + noise))
+        )
+
+
+def _areas(early: Floats, late: Floats, records: Floats) -> Floats:
+    """Return the area under the ROC curve of histograms [n, 32] of both sides, cut to [0, 1], float64 [n].
+
+    The number of pairs won is unbiased, since the noise of the two sides is independent; the sizes of the sides come
+    from their noised totals and the number of records [n] together.
+    """
+    below = np.cumsum(early, axis=1) - early / 2
+    won = (late * below).sum(axis=1)
+    least = _SMALLEST_SHARE * records
+    size = np.clip((late.sum(axis=1) - early.sum(axis=1) + records) / 2, least, records - least)
+    return np.asarray(np.clip(won / (size * (records - size)), 0.0, 1.0), np.float64)
+
+
+def _on_simplex(values: Floats, total: float) -> Floats:
+    """Return the nearest non-negative vector of sum ``total`` (Duchi et al. 2008, figure 1)."""
+    falling = np.sort(values)[::-1]
+    excess = np.cumsum(falling) - total
+    kept = np.flatnonzero(falling * np.arange(1, values.size + 1) > excess)[-1]
+    return np.asarray(np.maximum(values - excess[kept] / (kept + 1), 0.0), np.float64)
+
+
+def _rounded(value: float | np.floating) -> float:
+    return round(float(value), 4)

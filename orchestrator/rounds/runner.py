@@ -1,0 +1,390 @@
+"""One study, round after round: ask for a key, plan, collect, close, attest, decrypt, step.
+
+Every step leaves a signed document in the store before anybody is told, so a restart finds where it was and goes on
+(docs/architecture.md, "One round"). What a party has to do is published on the board; what parties answer arrives
+through :class:`Rounds` (the server calls it) and wakes the runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from datasites.study.centring import CENTRING_ROUND
+from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, open_sealed, parse, seal
+from orchestrator.rounds.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from orchestrator.rounds.board import Board, Waiting, names
+from orchestrator.rounds.decryption import excluded_sites, serve
+from orchestrator.rounds.dp_evaluation import dp_evaluation
+from orchestrator.rounds.intake import Intake
+from orchestrator.rounds.store import Store
+from orchestrator.rounds.uploads import Upload
+from orchestrator.strategy.planning import FinishedRound, Planner
+from orchestrator.strategy.weights import enough
+from privacy.errors import InvalidInput, TesseraError
+from privacy.identity import Identity
+from privacy.ledger.journal import Journal
+
+_ATTEST_SECONDS = 60.0
+
+
+class StudyPaused(TesseraError):
+    """A study cannot go on by itself; people read the reason and decide."""
+
+
+class StudyRunner:
+    """Drives one approved study to its last round; everything runs on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        study: str,
+        store: Store,
+        board: Board,
+        identity: Identity,
+        journal: Journal,
+    ) -> None:
+        signed, _, _ = store.study(study)
+        self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
+        self._store, self._board, self._identity, self._journal = store, board, identity, journal
+        self.waits = Waiting()
+        self.intake = Intake(self.proposal, store)
+        self._refusals: dict[tuple[int, str], str] = {}
+        self._unusable: set[tuple[int, str]] = set()
+        self.intake.excluded = excluded_sites(store, study)
+        self._optimizer = ServerOptimizer(self.proposal.training)
+        self._planner = Planner(self.proposal)
+
+    # the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Wait for every approval, then train all rounds; leaves the study finished, paused or failed."""
+        name = self.proposal.study
+        try:
+            await self._approvals()
+            self._store.set_state(name, "running")
+            self._load_optimizer(self._store.last_round(name, "checkpoint"))
+            for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
+                self._require_centres(number)
+                await self._round(number)
+            self._store.set_state(name, "finished")
+            self._journal.append("study-finished", {"study": name, "rounds": self.proposal.rounds})
+            self._tell_everybody("finished", self.proposal.rounds)
+        except StudyPaused as error:
+            self._store.set_state(name, "paused", str(error))
+            self._journal.append("study-paused", {"study": name, "reason": str(error)})
+        finally:
+            await self.intake.close()
+
+    def _require_centres(self, number: int) -> None:
+        after = number > CENTRING_ROUND and self.proposal.model.centred
+        if after and (self._store.document(self.proposal.study, CENTRING_ROUND, "checkpoint") or {}).get("lost"):
+            raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
+
+    async def _approvals(self) -> None:
+        expected = {p.name for p in self.proposal.participants}
+        await self.waits.until(
+            lambda: set(self._documents(0, "approval")) >= expected,
+            None,
+            lambda: f"approval by {names(expected - set(self._documents(0, 'approval')))}",
+        )
+
+    async def _round(self, number: int) -> None:
+        started = time.monotonic()
+        key, _ = await asyncio.gather(self._key(number), self.intake.warm())
+        plan = self._plan(number, key)
+        if not self._closings(number):  # else it was closed before a restart: what comes now would be in no list
+            await self._collect(number, plan, key)
+        closing = max(0, self._closings(number) - 1)  # after a restart only the newest list counts
+        commitments, attestations = await self._close(number, plan, set(self.intake.headers(number)), closing)
+        totals = await self._decrypt(number, plan, key, commitments, attestations)
+        if totals is None:
+            return  # lost; who cost it is in none of the later rounds
+        await asyncio.to_thread(self._step, number, plan, commitments, totals, time.monotonic() - started)
+
+    async def _key(self, number: int) -> Signed:
+        keyholder = self.proposal.keyholder.name
+        self._board.publish(keyholder, self._item("key", number))
+        if not await self._answered(number, "key"):
+            raise self._refusal(number)
+        self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "key" and i.round == number)
+        if number < self.proposal.rounds:  # made while the sites train
+            self._board.publish(keyholder, self._item("key", number + 1))
+        return parse(Signed, self._documents(number, "key")[keyholder])
+
+    async def _answered(self, number: int, kind: str) -> bool:
+        """Wait for the keyholder's document or refusal; return whether the document came."""
+        keyholder = self.proposal.keyholder.name
+        await self.waits.until(
+            lambda: keyholder in self._documents(number, kind) or (number, keyholder) in self._refusals,
+            None,
+            lambda: f"round {number}: {keyholder} (keyholder), {'its key' if kind == 'key' else 'to decrypt the sum'}",
+        )
+        return keyholder in self._documents(number, kind)
+
+    def _refusal(self, number: int) -> StudyPaused:
+        reason = self._refusals[(number, self.proposal.keyholder.name)]
+        return StudyPaused(f"round {number}: the keyholder refused: {reason}")
+
+    def _lose(self, number: int, reason: str, without: Collection[str] = ()) -> None:
+        """Write a round off whose sum the keyholder will never decrypt; the model stays as it was.
+
+        ``without`` are left out of the rest of the study. The round is not closed again without them: the keyholder,
+        who has seen its sum, would learn their updates from the difference.
+        """
+        before = self._store.document(self.proposal.study, number - 1, "checkpoint") or {}
+        checkpoint: dict[str, Any] = {
+            "model_hash": self.model_hash(number - 1),
+            "moments_hash": before.get("moments_hash") or self._store.put_blob(model_to_bytes({})),
+            "sites": [],
+            "uplink_bytes": sum(int(u["payload"]["body_bytes"]) for u in self.intake.headers(number).values()),
+            "releases": {},
+            "weights": {},
+            "seconds": 0.0,
+            "lost": reason,
+            "without": sorted(without),
+        }
+        self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
+        self._journal.append("round-lost", {"study": self.proposal.study, "round": number, "reason": reason})
+        self._drop_updates(number)
+        self.intake.excluded = excluded_sites(self._store, self.proposal.study)
+
+    def _drop_updates(self, number: int) -> None:
+        digests = [str(u["payload"]["body_hash"]) for u in self.intake.headers(number).values()]
+        self._store.drop_updates(self.proposal.study, number, digests)
+
+    def _plan(self, number: int, key: Signed) -> Signed:
+        found = self._store.document(self.proposal.study, number, "plan")
+        if found is not None:
+            return parse(Signed, found)
+        self._look_back(number)
+        plan = RoundPlan(
+            study=self.proposal.study,
+            proposal_hash=self.proposal.proposal_hash,
+            round=number,
+            model_hash=self.model_hash(number - 1),
+            key_hash=str(key.payload["key_hash"]),
+            weights=self._planner.weights(),
+            scales=self._planner.scales(),
+            deadline_seconds=self.proposal.deadline_seconds,
+        )
+        signed = seal(self._identity, "round-plan", plan)
+        self._store.put_document(self.proposal.study, number, "plan", signed)
+        self._journal.append("round-planned", {"study": plan.study, "round": number, "plan_hash": plan.plan_hash})
+        return signed
+
+    def _look_back(self, number: int) -> None:
+        """Have the planner see every finished round before ``number``, also those before a restart."""
+        for past in range(self._planner.finished + 1, number):
+            done = self._store.document(self.proposal.study, past, "checkpoint") or {}
+            sites, releases = tuple(done.get("sites", ())), done.get("releases", {})
+            self._planner.observe(FinishedRound(number=past, sites=sites, releases=releases))
+
+    async def _collect(self, number: int, plan: Signed, key: Signed) -> None:
+        """Ask every site, add what comes, stop when all came or the deadline passed; ask once more if too few did."""
+        sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)} - self.intake.excluded
+        await self.intake.open(number)
+        for attempt in (1, 2):
+            for site in sites - set(self.intake.headers(number)):
+                self._refusals.pop((number, site), None)
+                self._board.publish(site, self._item("train", number, documents={"plan": plan, "key": key}))
+            await self.waits.until(
+                lambda: set(self.intake.headers(number)) | self._refusing(number) >= sites,
+                self.proposal.deadline_seconds,
+                lambda: f"round {number}: updates of {names(sites - set(self.intake.headers(number)))}",
+            )
+            if self._enough(number, set(self.intake.headers(number))):
+                break
+            self._journal.append("round-repeated", {"study": self.proposal.study, "round": number, "attempt": attempt})
+        await self.intake.shut()
+        self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
+        self._require_enough(number, set(self.intake.headers(number)))
+
+    async def _close(self, number: int, plan: Signed, present: set[str], closing: int) -> tuple[Signed, list[Signed]]:
+        """Fix the list and the sum; who vanishes before tagging, or tags wrongly, is taken out, the list redone."""
+        updates = self.intake.headers(number)
+        while True:
+            closing += 1
+            commitments = await self._commit(number, plan, {s: updates[s] for s in sorted(present)}, closing)
+            present = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
+            for site in present:
+                self._refusals.pop((number, site), None)
+                self._board.publish(site, self._item("attest", number, closing, {"commitments": commitments}))
+            await self._attested(number, closing, present)
+            self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "attest")
+            attested = self._documents(number, "attestation", closing)
+            if set(attested) >= present:
+                return commitments, [parse(Signed, attested[s]) for s in sorted(present)]
+            present &= set(attested)
+            self._require_enough(number, present)
+
+    async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
+        await self.waits.until(
+            lambda: set(self._documents(number, "attestation", closing)) | self._refusing(number) >= sites,
+            min(_ATTEST_SECONDS, self.proposal.deadline_seconds),
+            lambda: (
+                f"round {number}: signatures under the list of "
+                f"{names(sites - set(self._documents(number, 'attestation', closing)))}"
+            ),
+        )
+
+    async def _commit(self, number: int, plan: Signed, updates: Mapping[str, Any], closing: int) -> Signed:
+        found = self._store.document(self.proposal.study, number, "commitments", closing=closing)
+        if found is not None:
+            return parse(Signed, found)
+        sum_hash = await self.intake.sum_of(number, set(updates))
+        commitments = Commitments(
+            study=self.proposal.study,
+            round=number,
+            plan_hash=parse(RoundPlan, dict(plan.payload)).plan_hash,
+            closing=closing,
+            updates=tuple(parse(Signed, u) for u in updates.values()),
+            sum_hash=sum_hash,
+        )
+        signed = seal(self._identity, "commitments", commitments)
+        self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)
+        self._journal.append(
+            "round-closed",
+            {
+                "study": self.proposal.study,
+                "round": number,
+                "closing": closing,
+                "list_hash": commitments.list_hash,
+                "sum_hash": commitments.sum_hash,
+                "sites": sorted(updates),
+            },
+        )
+        return signed
+
+    async def _decrypt(
+        self, number: int, plan: Signed, key: Signed, commitments: Signed, attestations: list[Signed]
+    ) -> dict[str, np.ndarray] | None:
+        """Return the integers, or None where the keyholder cannot use what some sites sent."""
+        keyholder = self.proposal.keyholder.name
+        documents = {"plan": plan, "key": key, "commitments": commitments}
+        closing = int(commitments.payload["closing"])
+        item = WorkItem(
+            kind="decrypt",
+            study=self.proposal.study,
+            round=number,
+            closing=closing,
+            documents=documents,
+            attestations=tuple(attestations),
+        )
+        serve(self._store, parse(Commitments, dict(commitments.payload)))
+        self._board.publish(keyholder, item)
+        if not await self._answered(number, "result"):
+            listed = {(number, str(u["payload"]["site"])) for u in commitments.payload["updates"]}
+            unusable = {site for _, site in self._unusable & listed}
+            self._lose(number, self._refusals[(number, keyholder)], unusable)
+            if unusable:
+                return None
+            raise self._refusal(number)
+        self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "decrypt")
+        result = self._documents(number, "result")[keyholder]
+        return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
+
+    def _step(
+        self, number: int, plan: Signed, commitments: Signed, totals: Mapping[str, np.ndarray], seconds: float
+    ) -> None:
+        """Divide by the weight that arrived, take the server's step, write the checkpoint."""
+        headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
+        weights = plan.payload["weights"]
+        model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
+        sites = [h.site for h in headers]
+        model = next_model(self.proposal, parse(RoundPlan, dict(plan.payload)), self._optimizer, model, totals, sites)
+        releases = {h.site: dict(h.releases) for h in headers}
+        evaluation = dp_evaluation(self.proposal, number, releases)
+        checkpoint = {
+            "model_hash": self._store.put_blob(model_to_bytes(model)),
+            "moments_hash": self._store.put_blob(model_to_bytes(self._optimizer.moments)),
+            "sites": sorted(h.site for h in headers),
+            "uplink_bytes": sum(h.body_bytes for h in headers),
+            "releases": releases,
+            "evaluation": dump(evaluation) if evaluation else None,
+            "weights": {b: dict(w) for b, w in weights.items()},
+            "scales": dict(plan.payload["scales"]),
+            "seconds": round(seconds, 3),
+        }
+        self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
+        self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
+        self._drop_updates(number)
+
+    # what parties send -----------------------------------------------------------------------------------------
+
+    async def receive_update(self, upload: Upload, header: UpdateHeader) -> None:
+        """Keep and add one encrypted update whose header :meth:`Intake.announced` accepted."""
+        await self.intake.take(upload, header)
+        self._board.withdraw(self.proposal.study, party=header.site, when=lambda i: i.kind == "train")
+        self.wake()
+
+    def refused(self, party: str, number: int, reason: str, without: Collection[str] = ()) -> None:
+        """Take note that ``party`` will not do its part of a round; what it was asked is withdrawn.
+
+        Args:
+            party: who refuses.
+            number: the round.
+            reason: for people.
+            without: sites whose updates the keyholder cannot use; from anybody else it is ignored.
+        """
+        self._refusals[(number, party)] = reason
+        if party == self.proposal.keyholder.name:
+            self._unusable |= {(number, site) for site in without}
+        self._board.withdraw(self.proposal.study, party=party, when=lambda i: i.round == number)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the runner look again at what has arrived."""
+        self.waits.wake()
+
+    # small things ----------------------------------------------------------------------------------------------
+
+    def model_hash(self, after_round: int) -> str:
+        """Return the hash of the global model after a round (0: the initial model)."""
+        kind = "checkpoint" if after_round else "initial"
+        document = self._store.document(self.proposal.study, after_round, kind)
+        if document is None:
+            raise InvalidInput(f"study {self.proposal.study!r} has no model after round {after_round}")
+        return str(document["model_hash"])
+
+    def _load_optimizer(self, after_round: int) -> None:
+        document = self._store.document(self.proposal.study, after_round, "checkpoint")
+        if document is not None:
+            self._optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
+
+    def _closings(self, number: int) -> int:
+        """Return how often the list of a round was closed; each list is numbered by it."""
+        return self._store.count(self.proposal.study, number, "commitments", author="")
+
+    def _documents(self, number: int, kind: str, closing: int | None = None) -> dict[str, dict[str, Any]]:
+        return self._store.documents(self.proposal.study, number, kind, closing=closing)
+
+    def _refusing(self, number: int) -> set[str]:
+        return {party for round_, party in self._refusals if round_ == number}
+
+    def _enough(self, number: int, sites: set[str]) -> bool:
+        plan = self._store.document(self.proposal.study, number, "plan") or {"payload": {"weights": {}}}
+        return enough(self.proposal, plan["payload"]["weights"], sites)
+
+    def _require_enough(self, number: int, sites: set[str]) -> None:
+        if not self._enough(number, sites):
+            raise StudyPaused(
+                f"round {number}: expected updates of at least {self.proposal.min_sites} institutions per block, got "
+                f"those of {len(sites)} sites; bring the missing sites back and resume the study"
+            )
+
+    def _item(
+        self, kind: Any, number: int, closing: int = 0, documents: Mapping[str, Signed] | None = None
+    ) -> WorkItem:
+        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
+
+    def _tell_everybody(self, kind: str, number: int) -> None:
+        for participant in self.proposal.participants:
+            self._board.publish(participant.name, self._item(kind, number))
+        self._board.publish(self.proposal.keyholder.name, self._item(kind, number))

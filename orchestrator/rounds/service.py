@@ -1,0 +1,138 @@
+"""What the orchestrator's endpoints share: its stores, its board, and every study that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from datasites.node.roster import Roster
+from orchestrator.rounds.board import Bell, Board
+from orchestrator.rounds.rollback import Standing
+from orchestrator.rounds.runner import StudyRunner
+from orchestrator.rounds.store import Store
+from orchestrator.rounds.sums import WorkerDied
+from privacy.errors import Refused
+from privacy.identity import Identity
+from privacy.ledger.journal import Journal
+
+_log = logging.getLogger(__name__)
+_STORAGE_SECONDS = 3.0
+
+
+@dataclass
+class Service:
+    """What the endpoints share."""
+
+    identity: Identity
+    roster: Roster
+    store: Store
+    journal: Journal
+    board: Board = field(default_factory=Board)
+    bell: Bell = field(default_factory=Bell)
+    runners: dict[str, StudyRunner] = field(default_factory=dict)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+    stuck: dict[str, str] = field(default_factory=dict)
+    standing: Standing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.standing = Standing(
+            folder=self.store.folder, store=self.store, journal=self.journal, identity=self.identity
+        )
+
+    async def begin(self) -> None:
+        """Go on with all studies, unless journal or store turn out to be older than what was shown to others."""
+        if self.standing.trouble or not self.standing.look():
+            await self.pause_all()
+            return
+        for name, _proposal, state, _reason in self.store.studies():
+            if state in ("waiting", "running"):
+                self.start(name)
+
+    async def pause_all(self) -> None:
+        """Stop every study with the reason why no round runs here."""
+        tasks, self.tasks = list(self.tasks.values()), {}
+        self.runners = {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for name, _proposal, state, _reason in self.store.studies():
+            self.board.withdraw(name)
+            if state in ("waiting", "running"):
+                self.store.set_state(name, "paused", self.standing.trouble)
+
+    def waiting(self, study: str) -> str:
+        """Return what a running study waits for, and what keeps those it waits for; nothing if it waits for nobody."""
+        if study in self.stuck:
+            return self.stuck[study]
+        runner = self.runners.get(study)
+        if runner is None or study not in self.tasks or self.tasks[study].done():
+            return ""
+        parties = {*(p.name for p in runner.proposal.participants), runner.proposal.keyholder.name}
+        kept = [f"{name}: {self.troubles[name]}" for name in sorted(parties & set(self.troubles))]
+        return "; ".join(filter(None, [runner.waits.text, *kept]))
+
+    def start(self, study: str) -> None:
+        """Run a study on the event loop, unless it runs already."""
+        self.standing.require()
+        if study in self.tasks and not self.tasks[study].done():
+            return
+        runner = self.runners[study] = self._runner(study)
+        self.tasks[study] = asyncio.create_task(self._run(runner), name=f"study-{study}")
+
+    async def _run(self, runner: StudyRunner) -> None:
+        study = runner.proposal.study
+        try:
+            while not await self._ran(runner):
+                await asyncio.sleep(_STORAGE_SECONDS)
+                runner = self._runner(study)  # begins where the store says, not where memory was
+        except Exception as error:  # a bug must pause the study with a reason, not vanish with its task
+            self.store.set_state(study, "failed", f"{type(error).__name__}: {error}")
+            raise
+
+    async def _ran(self, runner: StudyRunner) -> bool:
+        """Run a study to its end or pause; False when our own disk, database or summing process failed on the way."""
+        study = runner.proposal.study
+        self.runners[study] = runner
+        self.stuck.pop(study, None)
+        try:
+            await runner.run()
+        except (OSError, sqlite3.Error, SQLAlchemyError, WorkerDied) as error:
+            self.runners.pop(study, None)
+            reason = str(getattr(error, "orig", None) or error)[:200]
+            self.stuck[study] = f"the orchestrator's own storage fails ({reason}); tried again every few seconds"
+            _log.warning("%s: %s", study, self.stuck[study])
+            return False
+        return True
+
+    def _runner(self, study: str) -> StudyRunner:
+        return StudyRunner(
+            study=study, store=self.store, board=self.board, identity=self.identity, journal=self.journal
+        )
+
+    def runner(self, study: str) -> StudyRunner:
+        """Return the running study.
+
+        Raises:
+            Refused: it does not run.
+        """
+        self.standing.require()
+        if study not in self.runners:
+            raise Refused(f"study {study[:80]!r} does not run here; `tessera status` lists the studies")
+        return self.runners[study]
+
+    def end_waiting(self) -> None:
+        """Answer every long poll now, so that a shutdown need not wait for them."""
+        self.board.close()
+        self.bell.close()
+
+    async def close(self) -> None:
+        """End all studies; they continue at the next start."""
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        self.store.close()

@@ -1,0 +1,238 @@
+"""What the orchestrator remembers: studies, rounds, headers, attestations (SQLAlchemy) and blobs by hash (files).
+
+Every row is written once or moves forward only, so that a restart continues where the last one stopped. Single
+updates lie under ``updates/`` and are served to nobody; models, round keys and sums lie under ``blobs/``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from datasites.node.files import sync_folder, write_atomically
+from datasites.study.signing import Signed, dump, parse
+from privacy.canonical import canonical_json, sha256_hex
+from privacy.errors import InvalidInput, Refused
+
+_METADATA = sa.MetaData()
+_STUDIES = sa.Table(
+    "studies",
+    _METADATA,
+    sa.Column("study", sa.String(80), primary_key=True),
+    sa.Column("proposal", sa.Text, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+)
+_DOCUMENTS = sa.Table(
+    "documents",
+    _METADATA,
+    sa.Column("study", sa.String(80), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String(20), primary_key=True),
+    sa.Column("closing", sa.Integer, primary_key=True),
+    sa.Column("author", sa.String(80), primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+)
+
+_PLACES_KEPT = 1000
+Documents = dict[tuple[str, int], dict[str, Any]]
+
+STATES = ("waiting", "running", "paused", "finished", "failed")
+
+
+class Store:
+    """The orchestrator's memory in one folder, or in the database at ``database_url`` with blobs in the folder.
+
+    One process at a time has it open; several threads may use it.
+    """
+
+    def __init__(self, folder: Path, database_url: str | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._engine = sa.create_engine(database_url or f"sqlite:///{folder / 'orchestrator.sqlite'}")
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _durable)
+        _METADATA.create_all(self._engine)
+        self._lock = threading.RLock()
+        self._known: dict[tuple[str, int, str], Documents] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where blobs and ciphertexts lie, and the database unless it is elsewhere."""
+        return self._folder
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    # studies ---------------------------------------------------------------------------------------------------
+
+    def add_study(self, study: str, proposal: Signed) -> None:
+        """Register a study once; the same proposal again is no error.
+
+        Raises:
+            Refused: another proposal has this name already.
+        """
+        text = canonical_json(dump(proposal)).decode()
+        with self._engine.begin() as connection:
+            found = connection.execute(
+                sa.select(_STUDIES.c.proposal).where(_STUDIES.c.study == study)
+            ).scalar_one_or_none()
+            if found is None:
+                connection.execute(_STUDIES.insert().values(study=study, proposal=text, state="waiting", reason=""))
+            elif found != text:
+                raise Refused(f"a study called {study!r} exists with another proposal; choose another name")
+
+    def set_state(self, study: str, state: str, reason: str = "") -> None:
+        """Move a study to one of :data:`STATES`, with the reason people should read."""
+        if state not in STATES:
+            raise InvalidInput(f"expected a study state out of {STATES}, got {state!r}")
+        with self._engine.begin() as connection:
+            connection.execute(_STUDIES.update().where(_STUDIES.c.study == study).values(state=state, reason=reason))
+
+    def studies(self) -> list[tuple[str, Signed, str, str]]:
+        """Return (name, signed proposal, state, reason) of every study."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_STUDIES).order_by(_STUDIES.c.study)).all()
+        return [(r.study, parse(Signed, r.proposal.encode()), r.state, r.reason) for r in rows]
+
+    def study(self, name: str) -> tuple[Signed, str, str]:
+        """Return (signed proposal, state, reason).
+
+        Raises:
+            InvalidInput: there is no such study.
+        """
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.study == name)).one_or_none()
+        if row is not None:
+            return parse(Signed, row.proposal.encode()), row.state, row.reason
+        raise InvalidInput(f"there is no study called {name[:80]!r}; `tessera status` lists them")
+
+    # signed documents of a round ------------------------------------------------------------------------------
+
+    def put_document(
+        self,
+        study: str,
+        round_: int,
+        kind: str,
+        document: Signed | Mapping[str, Any],
+        *,
+        closing: int = 0,
+        author: str = "",
+    ) -> bool:
+        """Keep one document for ever; True if it is new, False if the very same was there.
+
+        Raises:
+            Refused: another document has this place.
+        """
+        value = dump(document) if isinstance(document, Signed) else dict(document)
+        text = canonical_json(value).decode()
+        place = {"study": study, "round": round_, "kind": kind, "closing": closing, "author": author}
+        with self._lock:
+            known = self._place(study, round_, kind)
+            if (author, closing) not in known:
+                with self._engine.begin() as connection:
+                    connection.execute(_DOCUMENTS.insert().values(**place, document=text))
+                self._known[(study, round_, kind)] = {**known, (author, closing): json.loads(text)}
+                return True
+        if canonical_json(known[(author, closing)]).decode() != text:
+            raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
+        return False
+
+    def document(
+        self, study: str, round_: int, kind: str, *, closing: int = 0, author: str = ""
+    ) -> dict[str, Any] | None:
+        """Return one document, or None; it is not to be changed."""
+        return self._place(study, round_, kind).get((author, closing))
+
+    def documents(self, study: str, round_: int, kind: str, *, closing: int | None = None) -> dict[str, dict[str, Any]]:
+        """Return all documents of a kind in a round, by author (the newest closing's, unless one is named)."""
+        found = sorted(self._place(study, round_, kind).items())
+        return {author: value for (author, number), value in found if closing in (None, number)}
+
+    def count(self, study: str, round_: int, kind: str, *, author: str) -> int:
+        """Return how many documents of a kind somebody left in a round, over all closings."""
+        return sum(name == author for name, _ in self._place(study, round_, kind))
+
+    def _place(self, study: str, round_: int, kind: str) -> Documents:
+        """Return what lies in one place; since nothing in it ever changes, it is read from the database once."""
+        place = (study, round_, kind)
+        with self._lock:
+            if place not in self._known:
+                query = sa.select(_DOCUMENTS).filter_by(study=study, round=round_, kind=kind)
+                with self._engine.connect() as connection:
+                    rows = connection.execute(query).all()
+                while len(self._known) >= _PLACES_KEPT:
+                    del self._known[next(iter(self._known))]
+                self._known[place] = {(r.author, r.closing): json.loads(r.document) for r in rows}
+            return self._known[place]
+
+    def last_round(self, study: str, kind: str) -> int:
+        """Return the last round that has a document of this kind; 0 if none has."""
+        query = sa.select(sa.func.max(_DOCUMENTS.c.round)).filter_by(study=study, kind=kind)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
+    # blobs ----------------------------------------------------------------------------------------------------
+
+    def put_blob(self, data: bytes) -> str:
+        """Keep bytes that any participant may fetch by their hash; return the hash."""
+        digest = sha256_hex(data)
+        path = self._folder / "blobs" / digest
+        if not path.exists():
+            write_atomically(path, data)
+        return digest
+
+    def adopt_blob(self, path: Path, digest: str) -> str:
+        """Make the durable file at ``path``, whose hash is ``digest``, a blob; return the hash."""
+        target = self._folder / "blobs" / _checked_digest(digest)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
+        sync_folder(target.parent)
+        return digest
+
+    def blob_path(self, digest: str) -> Path:
+        """Return where the blob lies.
+
+        Raises:
+            InvalidInput: not a hash, or no such blob.
+        """
+        path = self._folder / "blobs" / _checked_digest(digest)
+        if not path.exists():
+            raise InvalidInput("there is no such blob; ask for the hash that the round plan names")
+        return path
+
+    def blob(self, digest: str) -> bytes:
+        """Return the blob's bytes."""
+        return self.blob_path(digest).read_bytes()
+
+    def update_folder(self, study: str, round_: int) -> Path:
+        """Return where the ciphertexts of a round lie."""
+        return self._folder / "updates" / sha256_hex(study.encode())[:16] / str(round_)
+
+    def update_path(self, study: str, round_: int, digest: str) -> Path:
+        """Return where the ciphertexts with this hash lie."""
+        return self.update_folder(study, round_) / _checked_digest(digest)
+
+    def drop_updates(self, study: str, round_: int, digests: Iterable[str]) -> None:
+        """Remove the ciphertexts of a finished round."""
+        for digest in digests:
+            self.update_path(study, round_, digest).unlink(missing_ok=True)
+
+
+def _checked_digest(digest: str) -> str:
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise InvalidInput("expected a SHA-256 of 64 lower-case hexadecimal digits")
+    return digest
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()

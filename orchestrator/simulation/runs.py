@@ -1,0 +1,271 @@
+"""Many simulated studies: one for every method and seed, in parallel processes, and their mean with its interval."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from datasites.data.federations import build
+from datasites.data.synthetic import DEFAULT_SHAPE, generate
+from datasites.data.tcga.tables import Images, Tables, read_tables
+from datasites.study.proposal import NoiseMode, Participant, Task
+from models.build import build_model
+from models.config import Architecture
+from models.parameters import from_bytes
+from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
+from orchestrator.simulation.sites import (
+    SimulatedSite,
+    SimulatedStudy,
+    flip_labels,
+    patients,
+    permute_labels,
+    pool,
+    score,
+    simulated_study,
+)
+from orchestrator.studies.evaluation import Metrics, interval
+from orchestrator.studies.propose import AGGREGATIONS, Fusion, StudySettings, check_fusion
+from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
+from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput
+
+METHODS = (*AGGREGATIONS, "upper-bound", "pooled", "local")
+MakeEngine = Callable[[SimulatedStudy], Engine]
+OnRound = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationRequest:
+    """What ``tessera simulate`` is asked for; names are those of ``tessera propose`` and ``tessera demo``."""
+
+    data: Path | None
+    federation: str
+    sites: int | None
+    task: str
+    methods: tuple[str, ...]
+    architecture: str
+    rounds: int | None
+    epsilon: float
+    delta: float
+    noise: str
+    fusion: str = "shared"
+    alpha: float = 0.5
+    split: str = "stratified"
+    corrupt: str = ""
+    synthetic_patients: int = 1500
+    min_sites: int = 3
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise InvalidInput(f"expected --method out of {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}")
+        for option, value, allowed in (
+            ("noise", self.noise, ("local", "shared")),
+            ("model", self.architecture, ("linear", "mlp", "mlp-auxiliary", "convolutional")),
+            ("task", self.task, ("I-II", "early-late", "ordinal")),
+        ):
+            if value not in allowed:
+                raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {value!r}")
+        check_fusion(self.fusion, self.architecture, self.noise)
+        if self.fusion == "combination":
+            raise InvalidInput("heads that stay at their hospitals give no model to score; expected shared or tokens")
+        if self.architecture == "convolutional" and self.data is None:
+            raise InvalidInput("the convolutional model reads tissue maps: expected --data with BRCA's, got none")
+        if not self.epsilon > 0:
+            raise InvalidInput(f"expected --epsilon above 0, got {self.epsilon:g}; inf means no privacy")
+
+    def settings(self, method: str, seed: int) -> StudySettings:
+        """Return the study that one method and seed propose."""
+        settings = StudySettings(
+            study=f"simulated-{seed}",
+            purpose="Simulation.",
+            legal_basis="Public or synthetic data.",
+            task=cast(Task, self.task),
+            rounds=PLAIN_ROUNDS,
+            epsilon=None if math.isinf(self.epsilon) else self.epsilon,
+            delta=self.delta,
+            noise=cast(NoiseMode, self.noise),
+            architecture=cast(Architecture, self.architecture),
+            fusion=cast(Fusion, self.fusion),
+            aggregation=method if method in AGGREGATIONS else "fedavg",
+            min_sites=self.min_sites,
+            seed=seed,
+        )
+        return with_schedule(settings, self.rounds)
+
+
+def run_all(
+    request: SimulationRequest, seeds: Sequence[int], *, jobs: int, done: Callable[[int], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Run every method and seed in up to ``jobs`` processes and return the results in order.
+
+    Args:
+        request: what to simulate.
+        seeds: public seeds of the split, the initial model and all noise.
+        jobs: processes.
+        done: told how many studies are finished.
+    """
+    wanted = [(method, seed) for seed in seeds for method in request.methods]
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    with ProcessPoolExecutor(min(jobs, len(wanted)), mp_context=get_context("spawn")) as executor:
+        futures = {executor.submit(run_one, request, *job): job for job in wanted}
+        for future in as_completed(futures):
+            found[futures[future]] = future.result()
+            done(len(found))
+    return [found[job] for job in wanted]
+
+
+def run_one(
+    request: SimulationRequest,
+    method: str,
+    seed: int,
+    *,
+    make_engine: MakeEngine | None = None,
+    on_round: OnRound | None = None,
+) -> dict[str, Any]:
+    """Run one method with one seed and return its exact scores on held-out patients, and its model's hash.
+
+    Args:
+        request: what to simulate.
+        method: one of :data:`METHODS`.
+        seed: of split, initial model and noise.
+        make_engine: what does the sites' part; all in this process by default.
+        on_round: called with the round, how many there are, and the AUROC after it.
+    """
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    study = _study(request, method, seed)
+    make = make_engine or (lambda s: Shard(s.proposal, s.sites))
+    if method == "local":
+        result = _alone(study, make)
+    else:
+        result = _together(_pooled(study) if method == "pooled" else study, make, on_round)
+    epsilon = study.proposal.mechanism.epsilon() if not math.isinf(request.epsilon) else None
+    head = {"method": method, "seed": seed, "sites": len(study.sites), "epsilon": epsilon, "delta": request.delta}
+    return {**head, **result, "seconds": round(time.monotonic() - started, 2)}
+
+
+def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return mean and half-width of the 95 % interval (Student's t over seeds) of every method's scores."""
+    methods = list(dict.fromkeys(r["method"] for r in results))
+    names = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+    return {m: {name: _rounded([r[name] for r in results if r["method"] == m]) for name in names} for m in methods}
+
+
+def _rounded(values: Sequence[float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in interval(values).items()}
+
+
+def _together(study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None) -> dict[str, Any]:
+    curve, last = [], None
+    for last in run_study(study.proposal, study.model, make(study)):
+        curve.append(round(_scores(study, last).auroc, 6))
+        if on_round is not None:
+            on_round(last.plan.round, study.proposal.rounds, curve[-1])
+    if last is None:
+        raise InvalidInput("expected at least one round")
+    return {
+        **asdict(_scores(study, last)),
+        "curve": curve,
+        "weights": {b: dict(w) for b, w in last.plan.weights.items()} if len(study.sites) <= 100 else {},
+        "scales": dict(last.plan.scales),
+        "model_hash": sha256_hex(last.model),
+    }
+
+
+def _scores(study: SimulatedStudy, done: SimulatedRound) -> Metrics:
+    model = build_model(study.proposal.model, seed=0)
+    from_bytes(model, done.model)
+    known = {*study.proposal.model.features, "presence", "cohort", "label"}
+    return score(model, {n: t for n, t in study.test.items() if n in known}, study.proposal.model)
+
+
+def _alone(study: SimulatedStudy, make: MakeEngine) -> dict[str, Any]:
+    """Train every site by itself and score it on its own cohort; average within cohorts, then over them."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for site in study.sites:
+        rows = study.test["cohort"] == site.cohort
+        own = replace(_only(study, site), test={n: t[rows] for n, t in study.test.items()})
+        found.setdefault(site.cohort, []).append(_together(own, make, None))
+    names = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+    by_cohort = {c: {name: float(np.mean([r[name] for r in runs])) for name in names} for c, runs in found.items()}
+    mean = {name: float(np.mean([entry[name] for entry in by_cohort.values()])) for name in names}
+    cohorts = study.proposal.model.cohorts
+    return {**mean, "auroc_by_cohort": {cohorts[c]: entry["auroc"] for c, entry in sorted(by_cohort.items())}}
+
+
+def _pooled(study: SimulatedStudy) -> SimulatedStudy:
+    return _only(study, pool(study.sites))
+
+
+def _only(study: SimulatedStudy, site: SimulatedSite) -> SimulatedStudy:
+    """Return the study as one place alone would do it; nothing is shared, so the noise is its own."""
+    like = study.proposal.participants[0]
+    participant = Participant(
+        name=site.name,
+        institution=site.name,
+        public_key=like.public_key,
+        modalities=site.modalities,  # type: ignore[arg-type]  # from the federation's own sites
+        cohort=like.cohort,
+        dataset=replace(like.dataset, name=site.name, patients=site.patients),
+    )
+    proposal = replace(
+        study.proposal,
+        participants=(participant,),
+        min_sites=1,
+        noise="local",
+        mechanism=replace(study.proposal.mechanism, noise="local"),
+    )
+    return replace(study, proposal=proposal, sites=(site,))
+
+
+def _study(request: SimulationRequest, method: str, seed: int) -> SimulatedStudy:
+    images: Images = "tissue-maps" if request.architecture == "convolutional" else "features"
+    tables = _tables(request.data, request.synthetic_patients, images)
+    federation = build(
+        "upper-bound" if method == "upper-bound" else request.federation,
+        tables,
+        task=request.task,
+        seed=seed,
+        sites=request.sites,
+        alpha=request.alpha,
+        split=request.split,
+    )
+    everyone = _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts)
+    made = simulated_study(everyone, federation, request.settings(method, seed))
+    return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
+
+
+def _corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int) -> Sequence[SimulatedSite]:
+    kind, _, given = how.partition(":")
+    names = given.split(",") if given else []
+    unknown = set(names) - {s.name for s in sites}
+    if kind not in ("", "flip", "permute") or unknown:
+        raise InvalidInput(f"expected --corrupt flip:SITE,SITE or permute with sites of the federation, got {how!r}")
+    if kind == "flip":
+        return flip_labels(sites, names, classes)
+    return permute_labels(sites, seed) if kind == "permute" else sites
+
+
+@lru_cache(maxsize=1)
+def _tables(data: Path | None, synthetic_patients: int, images: Images) -> Tables:
+    if data is not None:
+        return read_tables(data, images=images)
+    usual = DEFAULT_SHAPE.patients
+    more = synthetic_patients / sum(usual.values())
+    return generate(seed=0, shape=replace(DEFAULT_SHAPE, patients={c: round(n * more) for c, n in usual.items()}))
+
+
+@lru_cache(maxsize=1)
+def _patients(data: Path | None, synthetic_patients: int, images: Images, task: str, cohorts: tuple[str, ...]) -> Any:
+    return patients(_tables(data, synthetic_patients, images), task, cohorts)

@@ -1,0 +1,241 @@
+"""The patients of a simulated federation in memory: the same rows that ``ingest`` would write, without the disk.
+
+Also here:
+
+* The proposal of a simulated study: what ``tessera propose`` would send if these hospitals existed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datasites.data.dataset import membership
+from datasites.data.federations import Federation, Site
+from datasites.data.ingest import CLINICAL_VARIABLES, site_part
+from datasites.data.tcga.preprocessing import clinical_features
+from datasites.data.tcga.tables import Tables, class_count, labels
+from datasites.study.proposal import DatasetReference, Party, Proposal, Task
+from datasites.study.streams import membership_secret, public_secret
+from models.batch import to_tensors
+from models.config import MODALITIES, ModelConfig
+from models.losses import probabilities
+from orchestrator.studies.evaluation import Metrics, evaluate
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput
+
+_NOBODY = "0" * 64
+_MOST_PACKED = 1000  # no ciphertext carries more; larger simulations round as a consortium of a thousand would
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedStudy:
+    """Everything a simulation needs: the proposal, its initial model, the sites' records and the held-out ones."""
+
+    proposal: Proposal
+    model: bytes
+    sites: tuple[SimulatedSite, ...]
+    test: Records
+
+
+def simulated_study(everyone: Patients, federation: Federation, settings: StudySettings) -> SimulatedStudy:
+    """Return the study that ``settings`` describe over the sites of ``federation``.
+
+    Patient counts are exact here; a live hospital releases a noised count once.
+
+    Args:
+        everyone: all patients, preprocessed for the settings' task.
+        federation: who holds which of them.
+        settings: as for a live study, with a public seed.
+
+    Raises:
+        InvalidInput: no public seed, or settings that make no study.
+    """
+    if settings.seed is None:
+        raise InvalidInput("expected a public seed: a simulation has no secrets, and no privacy")
+    offers = [offer(everyone, federation, site) for site in federation.sites]
+    proposal, model = build_proposal(
+        settings,
+        offers,
+        orchestrator=_party("orchestrator"),
+        keyholder=_party("keyholder"),
+        code={},
+        packed_sites=min(len(offers), _MOST_PACKED),
+    )
+    sites, test = make_sites(everyone, federation, lambda site: simulated_membership(settings.seed or 0, site))
+    return SimulatedStudy(proposal=proposal, model=model, sites=tuple(sites), test=test)
+
+
+def simulated_membership(seed: int, site: str) -> bytes:
+    """Return the secret that splits a simulated site's records, as its datasite would derive it from the seed."""
+    return bytes.fromhex(membership_secret(public_secret(seed, site), _dataset(site)))
+
+
+def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
+    """Return what a simulated site shows of its dataset."""
+    held = {m for other in federation.sites for m in other.modalities}
+    return Offer(
+        party=replace(_party(site.name), institution=site.institution),
+        cohort=site.cohort,
+        modalities=tuple(m for m in MODALITIES if m in site.modalities),
+        dataset=DatasetReference(
+            name=_dataset(site.name), version=1, fingerprint=_NOBODY, schema_hash=_NOBODY, patients=len(site.cases)
+        ),
+        features={m: n for m, n in everyone.features.items() if m in held},
+        cohorts=everyone.cohorts,
+        task=_task(everyone),
+    )
+
+
+def _dataset(site: str) -> str:
+    return f"{site}-staging"
+
+
+def _party(name: str) -> Party:
+    return Party(name=name, institution=name, public_key=sha256_hex(f"simulated {name}".encode()))
+
+
+def _task(everyone: Patients) -> Task:
+    return everyone.task  # type: ignore[return-value]  # checked when the labels were read
+
+
+Records = dict[str, Tensor]
+VALIDATION = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSite:
+    """One institution: its records, and which of them train (the others validate where a method needs that)."""
+
+    name: str
+    cohort: int
+    modalities: tuple[str, ...]
+    records: Records
+    trains: Tensor
+
+    @property
+    def patients(self) -> int:
+        """Number of records."""
+        return len(self.records["label"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patients:
+    """Every labelled patient of one task as arrays, preprocessed once; federations take rows out of it."""
+
+    task: str
+    cohorts: tuple[str, ...]
+    classes: int
+    rows: Mapping[str, int]
+    arrays: Mapping[str, NDArray[np.generic]]
+
+    @property
+    def features(self) -> dict[str, int]:
+        """Number of features of each modality."""
+        return {m: self.arrays[m].shape[1] for m in MODALITIES if m in self.arrays}
+
+    def take(self, cases: Sequence[str], modalities: Sequence[str]) -> Records:
+        """Return the records of ``cases`` with only ``modalities``; the others are zero and absent."""
+        chosen = [self.rows[case] for case in cases]
+        found = {name: values[chosen] for name, values in self.arrays.items()}
+        presence = found["presence"].astype(np.float32)
+        for column, modality in enumerate(MODALITIES):
+            if modality not in modalities:
+                presence[:, column] = 0.0
+                if modality in found:
+                    found[modality] = np.zeros_like(found[modality])
+        return to_tensors({**found, "presence": presence})
+
+
+def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
+    """Preprocess every labelled patient of ``tables`` for ``task``."""
+    features = {
+        "mrna": tables.genes,
+        "image": tables.image_features,
+        "clinical": tuple(clinical_features(CLINICAL_VARIABLES)),
+    }
+    features = {m: names for m, names in features.items() if names}
+    cases = [case for cohort in tables.cohorts.values() for case in labels(cohort.clinical, task)]
+    part = site_part(cases, tuple(features), tables, task, features)
+    rows = {case: i for i, case in enumerate(part.cases)}
+    arrays: dict[str, NDArray[np.generic]] = {
+        "cohort": np.array([cohorts.index(c) for c in part.cohorts]),
+        "label": np.array(part.labels),
+    }
+    presence = np.zeros((len(rows), len(MODALITIES)), dtype=np.float32)
+    for modality, (held, values) in part.inputs.items():
+        filled = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
+        places = [rows[case] for case in held]
+        filled[places] = values
+        presence[places, MODALITIES.index(modality)] = 1.0
+        arrays[modality] = filled
+    arrays["presence"] = presence
+    return Patients(task=task, cohorts=tuple(cohorts), classes=class_count(task), rows=rows, arrays=arrays)
+
+
+def make_sites(
+    everyone: Patients, federation: Federation, secret_of: Callable[[str], bytes] = str.encode
+) -> tuple[list[SimulatedSite], Records]:
+    """Return the sites of ``federation`` and its test records with everything that was measured of them.
+
+    ``secret_of`` gives the secret that decides by keyed hash which records of a site train.
+    """
+    sites = []
+    for site in federation.sites:
+        side = membership(site.cases, secret_of(site.name), validation=VALIDATION)
+        sites.append(
+            SimulatedSite(
+                name=site.name,
+                cohort=everyone.cohorts.index(site.cohort),
+                modalities=tuple(m for m in MODALITIES if m in site.modalities),
+                records=everyone.take(site.cases, site.modalities),
+                trains=torch.from_numpy(side),
+            )
+        )
+    return sites, everyone.take(federation.test, MODALITIES)
+
+
+def flip_labels(sites: Sequence[SimulatedSite], names: Sequence[str], classes: int) -> list[SimulatedSite]:
+    """Return the sites with the labels of ``names`` turned around: the first class becomes the last."""
+    return [
+        replace(s, records={**s.records, "label": classes - 1 - s.records["label"]}) if s.name in names else s
+        for s in sites
+    ]
+
+
+def permute_labels(sites: Sequence[SimulatedSite], seed: int) -> list[SimulatedSite]:
+    """Return the sites with every site's labels shuffled among its records: the null with nothing to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        replace(s, records={**s.records, "label": s.records["label"][torch.randperm(s.patients, generator=generator)]})
+        for s in sites
+    ]
+
+
+def pool(sites: Sequence[SimulatedSite]) -> SimulatedSite:
+    """Return all sites as one, each record with the modalities its own site holds."""
+    names = sites[0].records
+    return SimulatedSite(
+        name="pooled",
+        cohort=0,
+        modalities=tuple(m for m in MODALITIES if any(m in s.modalities for s in sites)),
+        records={n: torch.cat([s.records[n] for s in sites]) for n in names},
+        trains=torch.cat([s.trains for s in sites]),
+    )
+
+
+def predict(model: nn.Module, records: Records) -> np.ndarray:
+    """Return class probabilities of ``records``, float64 [B, classes]."""
+    with torch.no_grad():
+        return np.asarray(probabilities(model(records)).numpy(), dtype=np.float64)
+
+
+def score(model: nn.Module, records: Records, config: ModelConfig) -> Metrics:
+    """Score a model on records with known labels."""
+    return evaluate(predict(model, records), records["label"].numpy(), records["cohort"].numpy(), config.cohorts)

@@ -1,0 +1,163 @@
+"""What blending observes in a live study: noised loss sums of single sites, added up into means.
+
+Also here:
+
+* Distributed gradient blending: modalities that generalise step further than modalities that overfit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from datasites.study.proposal import Proposal
+from datasites.study.released_numbers import VALIDATION
+from privacy.errors import InvalidInput
+
+Losses = Mapping[str, float]
+_MEASURED = 0.4  # of the rounds
+_HIDDEN = 2.0  # standard deviations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Mean train and validation loss of every modality combination (``"mrna"``, ``"mrna+image"``, ...), in nats.
+
+    ``noise`` is the standard deviation of what was added to a mean validation loss, at most, in nats; public.
+    """
+
+    train: Losses
+    validation: Losses
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendingRule:
+    """How two evaluations become scales; see the module's docstring.
+
+    ``smoothing`` in [0, 1) is the weight of the past; ``bound`` >= 1 is the largest scale over the mean and the
+    mean over the smallest; ``exponent`` in (0, 1] tempers the ratio.
+    """
+
+    published: bool = False
+    floor: float = 1e-6
+    smoothing: float = 0.8
+    bound: float = 1.25
+    exponent: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.floor > 0 and 0 <= self.smoothing < 1 and self.bound >= 1 and 0 < self.exponent <= 1):
+            raise InvalidInput("expected floor > 0, smoothing in [0, 1), bound >= 1 and exponent in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendingState:
+    """The last evaluation, the smoothed log ratios, and how many ratios went into them."""
+
+    last: Evaluation | None = None
+    log_ratio: Mapping[str, float] = field(default_factory=dict)
+
+
+def last_observed(rounds: int, every: int) -> int:
+    """Return the last round whose losses are observed, every ``every`` rounds: early ones, and at least two."""
+    return max(2 * every, int(_MEASURED * rounds))
+
+
+def observe(state: BlendingState, evaluation: Evaluation, rule: BlendingRule) -> BlendingState:
+    """Return the state after one more evaluation; the first one only sets the reference."""
+    if state.last is None:
+        return BlendingState(last=evaluation)
+    raw = ratios(state.last, evaluation, rule)
+    past = 0.0 if rule.published else rule.smoothing
+    smoothed = {
+        name: past * state.log_ratio.get(name, math.log(q)) + (1 - past) * math.log(q) for name, q in raw.items()
+    }
+    return BlendingState(last=evaluation, log_ratio={**state.log_ratio, **smoothed})
+
+
+def ratios(before: Evaluation, now: Evaluation, rule: BlendingRule) -> dict[str, float]:
+    """Return q of every combination that both evaluations have; always positive and finite."""
+    names = [s for s in now.validation if s in before.validation and s in now.train and s in before.train]
+    gained = {s: before.validation[s] - now.validation[s] for s in names}
+    overfit = {s: (now.validation[s] - now.train[s]) - (before.validation[s] - before.train[s]) for s in names}
+    if rule.published:
+        return {s: max(abs(gained[s]), 1e-12) / max(overfit[s] ** 2, 1e-12) for s in names}
+    typical = sum(o * o for o in overfit.values()) / max(1, len(names))
+    hidden = _HIDDEN * math.hypot(before.noise, now.noise)  # a smaller difference may be nothing but noise
+    floor = max(rule.floor, 0.5 * typical, hidden**2)
+    least = max(0.1 * max([rule.floor, *(abs(g) for g in gained.values())]), hidden)
+    return {s: max(gained[s], least) / max(overfit[s] ** 2, floor) for s in names}
+
+
+def scales(state: BlendingState, modalities: Sequence[str], rule: BlendingRule) -> dict[str, float]:
+    """Return the step scale of every modality; all 1 until two evaluations exist.
+
+    ``published``: shares of a site that holds ``modalities``, which sum to one together with the fused term.
+    ``robust``: mean 1, within ``bound``.
+    """
+    if not state.log_ratio:
+        return dict.fromkeys(modalities, 1.0)
+    if rule.published:
+        return _shares(state.log_ratio, modalities)
+    known = {m: rule.exponent * state.log_ratio[m] for m in modalities if m in state.log_ratio}
+    if not known:
+        return dict.fromkeys(modalities, 1.0)
+    centre = sum(known.values()) / len(known)
+    limit = math.log(rule.bound)
+    raw = {m: math.exp(min(limit, max(-limit, v - centre))) for m, v in known.items()}
+    mean = sum(raw.values()) / len(raw)
+    return {m: raw[m] / mean if m in raw else 1.0 for m in modalities}
+
+
+def _shares(log_ratio: Mapping[str, float], modalities: Sequence[str]) -> dict[str, float]:
+    terms = list(dict.fromkeys([*modalities, "+".join(modalities)]))
+    largest = max(log_ratio.get(t, 0.0) for t in terms)
+    sizes = {t: math.exp(log_ratio.get(t, 0.0) - largest) for t in terms}
+    total = sum(sizes.values())
+    return {m: sizes[m] / total for m in modalities}
+
+
+def released_evaluation(proposal: Proposal, releases: Mapping[str, Mapping[str, float]]) -> Evaluation:
+    """Return mean losses by combination from the noised sums that the sites released: sums over sums of patients.
+
+    Args:
+        proposal: with a loss release; its patient counts are released ones.
+        releases: by site, the numbers of one round (see :mod:`datasites.study.released_numbers`).
+
+    Raises:
+        InvalidInput: the study releases no losses.
+    """
+    if proposal.mechanism.losses is None:
+        raise InvalidInput("expected a study that releases losses")
+    bound = proposal.mechanism.losses.bound
+    sums: dict[str, dict[str, float]] = {"training": {}, "validation": {}}
+    patients: dict[str, float] = {}
+    for site in sorted(releases):
+        for name, value in releases[site].items():
+            if name.startswith("loss."):
+                _, side, term = name.split(".")
+                sums[side][term] = sums[side].get(term, 0.0) + value
+                if side == "training":
+                    patients[term] = patients.get(term, 0.0) + max(1, proposal.participant(site).dataset.patients)
+    shares = {"training": 1.0 - VALIDATION, "validation": VALIDATION}
+    means = {
+        side: {term: min(bound, max(0.0, total / (shares[side] * patients[term]))) for term, total in by_term.items()}
+        for side, by_term in sums.items()
+    }
+    return Evaluation(
+        train=means["training"], validation=means["validation"], noise=_noise(proposal, releases, patients)
+    )
+
+
+def _noise(proposal: Proposal, releases: Mapping[str, Mapping[str, float]], patients: Mapping[str, float]) -> float:
+    """Return the largest deviation of the noise in a mean validation loss of one modality; public facts only."""
+    losses = proposal.mechanism.losses
+    if losses is None:
+        return 0.0
+    found = [0.0]
+    for term, count in patients.items():
+        sites = sum(f"loss.validation.{term}" in numbers for numbers in releases.values())
+        if "+" not in term:
+            found.append(losses.noise_multiplier * losses.sensitivity * math.sqrt(sites) / (VALIDATION * count))
+    return max(found)

@@ -1,0 +1,209 @@
+"""What a finished study is worth, measured on held-out patients of public or synthetic data, outside the protocol.
+
+Also here:
+
+* How good are predictions: discrimination, thresholded decisions, likelihood, calibration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from scipy.stats import t as student
+
+from datasites.data.dataset import load, read_schema
+from datasites.node.http import SignedClient
+from datasites.study.proposal import Proposal
+from datasites.study.signing import parse
+from privacy.errors import InvalidInput
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.integer]
+CALIBRATION_BINS = 10
+_TINY = 1e-7
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean and the half-width of its 95 % interval (Student's t): 0 for one value, NaN mean for none."""
+    array = np.array(values, dtype=float)
+    if len(array) < 2:
+        return {"mean": float(array.mean()) if len(array) else math.nan, "half_width": 0.0}
+    half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
+    return {"mean": float(array.mean()), "half_width": float(half)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Scores of one set of predictions; ``auroc`` is the mean of ``auroc_by_cohort``.
+
+    ``balanced_accuracy`` is also averaged over cohorts, decided by what stands out in the cohort (label-free);
+    ``cross_entropy`` is in nats; ``calibration_error`` is the expected calibration error in 10 equal-width bins.
+    """
+
+    cases: int
+    auroc: float
+    auroc_by_cohort: dict[str, float]
+    balanced_accuracy: float
+    balanced_accuracy_by_cohort: dict[str, float]
+    cross_entropy: float
+    calibration_error: float
+
+
+def evaluate(probability: Floats, label: Integers, cohort: Integers, cohorts: Sequence[str]) -> Metrics:
+    """Score class probabilities [n, classes] against labels [n], cohort by cohort.
+
+    A cohort without two classes among its cases is left out of the means.
+
+    Raises:
+        InvalidInput: shapes disagree, nothing to score, or probabilities are not finite.
+    """
+    if probability.ndim != 2 or not len(probability) == len(label) == len(cohort) or not len(label):
+        raise InvalidInput(f"expected probabilities [n, classes] and n labels, got {probability.shape}, {label.shape}")
+    if not np.isfinite(probability).all():
+        raise InvalidInput("expected finite probabilities; the model has diverged, lower the learning rate")
+    areas, accuracies = {}, {}
+    for index, name in enumerate(cohorts):
+        rows = cohort == index
+        if len(set(label[rows].tolist())) > 1:
+            areas[name] = auroc(probability[rows], label[rows])
+            accuracies[name] = balanced_accuracy(probability[rows], label[rows])
+    return Metrics(
+        cases=len(label),
+        auroc=_mean(areas.values()),
+        auroc_by_cohort=areas,
+        balanced_accuracy=_mean(accuracies.values()),
+        balanced_accuracy_by_cohort=accuracies,
+        cross_entropy=cross_entropy(probability, label),
+        calibration_error=calibration_error(probability, label),
+    )
+
+
+def auroc(probability: Floats, label: Integers) -> float:
+    """Return the area under the ROC curve of "later than class k", averaged over the thresholds k with both sides.
+
+    Ties count half: a constant score gives 0.5.
+    """
+    areas = []
+    for threshold in range(probability.shape[1] - 1):
+        later = label > threshold
+        if 0 < later.sum() < len(later):
+            areas.append(binary_auroc(probability[:, threshold + 1 :].sum(axis=1), later))
+    return _mean(areas)
+
+
+def binary_auroc(score: Floats, positive: NDArray[np.bool_]) -> float:
+    """Return the probability that a positive case scores above a negative one (Mann-Whitney), ties half."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    ranks = rankdata(score)
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def balanced_accuracy(probability: Floats, label: Integers) -> float:
+    """Return the recall averaged over the classes that occur, deciding as if they were equally common.
+
+    The decision is the class whose probability stands out most against its mean over these cases: no label is used,
+    and a rare late stage is not lost to the commoner early one.
+    """
+    usual = probability.mean(axis=0)
+    hits = (probability / np.maximum(usual, _TINY)).argmax(axis=1) == label
+    return _mean([float(hits[label == value].mean()) for value in sorted(set(label.tolist()))])
+
+
+def cross_entropy(probability: Floats, label: Integers) -> float:
+    """Return the mean negative log-likelihood of the labels, in nats."""
+    chosen = probability[np.arange(len(label)), label]
+    return float(-np.log(np.maximum(chosen, _TINY)).mean())
+
+
+def calibration_error(probability: Floats, label: Integers, *, bins: int = CALIBRATION_BINS) -> float:
+    """Return the expected calibration error: |accuracy - confidence| per equal-width bin, weighted by its cases."""
+    confidence = probability.max(axis=1)
+    hits = probability.argmax(axis=1) == label
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(hits[place == b].mean() - confidence[place == b].mean()) * (place == b).mean() for b in set(place.tolist())
+    ]
+    return float(sum(gaps))
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else float("nan")
+
+
+PUBLIC_LABEL = "exact, on public or synthetic data, outside the protocol"
+
+
+def final_metrics(client: SignedClient, status: dict[str, Any], test: Path) -> dict[str, Any]:
+    """Return the metrics of the last global model on the held-out dataset in ``test``.
+
+    Args:
+        client: of the orchestrator.
+        status: as ``GET /studies/STUDY`` gives it.
+        test: a dataset folder whose private part holds the held-out patients.
+    """
+    proposal = parse(Proposal, status["proposal"]["payload"])
+    last = status["checkpoints"][-1] if status["checkpoints"] else status["initial"]
+    return evaluate_model(proposal, client.get_bytes(f"/blobs/{last['model_hash']}"), test)
+
+
+def learning_curve(
+    client: SignedClient, status: dict[str, Any], test: Path, *, points: int = 40
+) -> list[tuple[int, float]]:
+    """Return (round, AUROC) on the held-out dataset, for at most ``points`` rounds evenly spread and the last one."""
+    proposal = parse(Proposal, status["proposal"]["payload"])
+    rounds = len(status["checkpoints"])
+    chosen = sorted({round(1 + i * (rounds - 1) / max(1, points - 1)) for i in range(points)}) if rounds else []
+    curve = []
+    for number in chosen:
+        model = client.get_bytes(f"/blobs/{status['checkpoints'][number - 1]['model_hash']}")
+        curve.append((number, float(evaluate_model(proposal, model, test)["auroc"])))
+    return curve
+
+
+def last_evaluation(client: SignedClient, status: dict[str, Any], test: Path) -> dict[str, Any] | None:
+    """Return the study's last differentially private evaluation beside exact figures of the very same model.
+
+    None when the study released none. ``exact`` is on the held-out dataset in ``test``, not on the hospitals' records.
+    """
+    released = [c["evaluation"] for c in status["checkpoints"] if c.get("evaluation")]
+    if not released:
+        return None
+    number = int(released[-1]["round"])
+    scored = (
+        status["checkpoints"][number - 2] if number > 1 else status["initial"]
+    )  # the model that went into the round
+    proposal = parse(Proposal, status["proposal"]["payload"])
+    exact = evaluate_model(proposal, client.get_bytes(f"/blobs/{scored['model_hash']}"), test)
+    kept = ("auroc", "cross_entropy", "test_patients", "label")
+    return {**released[-1], "exact": {name: exact[name] for name in kept}}
+
+
+def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[str, Any]:
+    """Return the metrics of one model on the held-out dataset in ``test``, all modalities given."""
+    import torch
+
+    from models.batch import to_tensors
+    from models.build import build_model
+    from models.losses import probabilities
+    from models.parameters import from_bytes
+
+    torch.set_num_threads(1)
+    model = build_model(proposal.model, seed=0)
+    from_bytes(model, model_bytes)
+    arrays = {name: np.array(array) for name, array in load(test / "private", read_schema(test)).items()}
+    known = {*proposal.model.features, "presence", "cohort", "label"}
+    with torch.no_grad():
+        batch = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
+        predicted = probabilities(model(batch)).numpy()
+    cohort, label = np.asarray(arrays["cohort"], np.int64), np.asarray(arrays["label"], np.int64)
+    metrics = evaluate(predicted, label, cohort, proposal.model.cohorts)
+    return {**asdict(metrics), "test_patients": metrics.cases, "label": PUBLIC_LABEL}

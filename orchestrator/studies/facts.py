@@ -1,0 +1,288 @@
+"""The study report as values: what the orchestrator's report says as web page and as JSON.
+
+:func:`study_facts` collects them from what the orchestrator already knows; whoever has the facts elsewhere writes the
+same JSON by hand, and :func:`datasites.study.signing.parse` checks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from datasites.study.messages import Approval
+from datasites.study.proposal import Proposal
+from datasites.study.released_numbers import PROXIMITY
+from datasites.study.signing import parse
+
+FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFacts:
+    """One hospital in the study.
+
+    ``patients`` is the noised count it released; ``epsilon_spent`` and ``epsilon_cap`` are what the hospital itself
+    reported, null where it did not or where there is no bound; ``epsilon_study`` is the study's own worst case.
+    """
+
+    name: str
+    institution: str
+    cohort: str
+    modalities: tuple[str, ...]
+    patients: int
+    approved: str | None
+    approved_by: tuple[str, ...]
+    rounds: int
+    missed_rounds: tuple[int, ...]
+    refusals: tuple[str, ...]
+    epsilon_spent: float | None = None
+    epsilon_cap: float | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundFacts:
+    """One finished round; ``weights[block][site]`` and ``scales[block]`` are relative to the largest.
+
+    ``releases`` are noised numbers.
+    """
+
+    round: int
+    seconds: float | None
+    uplink_bytes: int
+    sites: tuple[str, ...]
+    missing: tuple[str, ...]
+    model_hash: str
+    weights: Mapping[str, Mapping[str, float]]
+    releases: Mapping[str, Mapping[str, float]]
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricFact:
+    """One number about the finished model."""
+
+    label: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """The model's AUROC after a round, where it was measured."""
+
+    round: int
+    auroc: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationFact:
+    """One differentially private evaluation (:class:`orchestrator.rounds.dp_evaluation.DpEvaluation`); errors are
+    standard."""
+
+    round: int
+    label: str
+    sites: int
+    records: int
+    noise_multiplier: float
+    auroc: float
+    auroc_error: float
+    auroc_by_cohort: Mapping[str, float]
+    auroc_error_by_cohort: Mapping[str, float]
+    cross_entropy: float
+    cross_entropy_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFacts:
+    """Everything the study report shows. ``metrics_label`` says on which data the metrics are and how exact."""
+
+    format: Literal["tessera-study-report/1"]
+    study: str
+    state: str
+    reason: str
+    purpose: str
+    legal_basis: str
+    task: str
+    architecture: str
+    aggregation: str
+    noise: str
+    proposal_hash: str
+    orchestrator: str
+    keyholder: str
+    min_sites: int
+    rounds_planned: int
+    noise_multiplier: float
+    epsilon_study: float | None
+    delta: float
+    against: str
+    watermarks: tuple[str, ...]
+    sites: tuple[SiteFacts, ...]
+    rounds: tuple[RoundFacts, ...]
+    metrics: tuple[MetricFact, ...] = ()
+    metrics_label: str = ""
+    evaluations: tuple[EvaluationFact, ...] = ()
+    curve: tuple[CurvePoint, ...] = field(default=())
+
+
+for _value in list(globals().values()):
+    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
+        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
+
+
+def study_facts(
+    status: Mapping[str, Any],
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    sites: Sequence[Mapping[str, Any]] = (),
+    curve: Sequence[tuple[int, float]] = (),
+) -> StudyFacts:
+    """Collect the facts of a study.
+
+    Args:
+        status: as ``GET /studies/STUDY`` gives it (:func:`orchestrator.studies.status.study_status`).
+        metrics: as :func:`orchestrator.studies.evaluation.final_metrics` gives them; None when nothing was measured.
+        sites: what hospitals reported: ``name``, ``epsilon_spent``, ``epsilon_cap``, ``delta``.
+        curve: (round, AUROC) where it was measured on the way.
+    """
+    proposal = parse(Proposal, status["proposal"]["payload"])
+    rounds = tuple(_round(n, c, proposal) for n, c in enumerate(status["checkpoints"], start=1))
+    reported = {str(site["name"]): site for site in sites}
+    return StudyFacts(
+        format=FORMAT,
+        study=proposal.study,
+        state=str(status["state"]),
+        reason=str(status.get("reason") or ""),
+        purpose=proposal.purpose,
+        legal_basis=proposal.legal_basis,
+        task=proposal.task,
+        architecture=proposal.model.architecture,
+        aggregation=proposal.training.aggregation,
+        noise=proposal.noise,
+        proposal_hash=proposal.proposal_hash,
+        orchestrator=proposal.orchestrator.institution,
+        keyholder=proposal.keyholder.institution,
+        min_sites=proposal.min_sites,
+        rounds_planned=proposal.rounds,
+        noise_multiplier=proposal.mechanism.noise_multiplier,
+        epsilon_study=_finite(proposal.mechanism.epsilon(rounds=len(rounds))) if rounds else 0.0,
+        delta=proposal.mechanism.target_delta,
+        against=_against(proposal),
+        watermarks=_watermarks(proposal),
+        sites=tuple(_site(p.name, proposal, status, rounds, reported.get(p.name, {})) for p in proposal.participants),
+        rounds=rounds,
+        metrics=_metrics(metrics or {}),
+        metrics_label=str((metrics or {}).get("label", "")),
+        evaluations=tuple(parse(EvaluationFact, c["evaluation"]) for c in status["checkpoints"] if c.get("evaluation")),
+        curve=tuple(CurvePoint(round=n, auroc=float(auroc)) for n, auroc in curve),
+    )
+
+
+def losses_by_round(facts: StudyFacts) -> dict[str, list[tuple[int, float]]]:
+    """Return noised loss sums per patient, in nats, of the sites that sent them, by name and round."""
+    patients = {site.name: site.patients for site in facts.sites}
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in facts.rounds:
+        for name in sorted({n for of in line.releases.values() for n in of if n.startswith("loss")}):
+            having = [site for site, of in line.releases.items() if name in of]
+            total = sum(line.releases[site][name] for site in having)
+            found.setdefault(name, []).append((line.round, total / sum(patients[site] for site in having)))
+    return found
+
+
+def proximities_by_round(facts: StudyFacts) -> dict[str, list[tuple[int, float]]]:
+    """Return, by site, the cosines it released: (round compared, cosine between its update and the others')."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in facts.rounds:
+        for site, of in line.releases.items():
+            if PROXIMITY in of:
+                found.setdefault(site, []).append((line.round - 1, of[PROXIMITY]))
+    return found
+
+
+def _round(number: int, checkpoint: Mapping[str, Any], proposal: Proposal) -> RoundFacts:
+    here = tuple(checkpoint["sites"])
+    return RoundFacts(
+        round=number,
+        seconds=checkpoint.get("seconds"),
+        uplink_bytes=int(checkpoint["uplink_bytes"]),
+        sites=here,
+        missing=tuple(p.name for p in proposal.participants if p.name not in here),
+        model_hash=str(checkpoint["model_hash"]),
+        weights={b: {s: float(w) for s, w in of.items()} for b, of in checkpoint.get("weights", {}).items()},
+        releases={s: {n: float(v) for n, v in of.items()} for s, of in checkpoint.get("releases", {}).items()},
+        scales={b: float(s) for b, s in checkpoint.get("scales", {}).items()},
+    )
+
+
+def _site(
+    name: str, proposal: Proposal, status: Mapping[str, Any], rounds: Sequence[RoundFacts], report: Mapping[str, Any]
+) -> SiteFacts:
+    participant = proposal.participant(name)
+    approval = _approval(status, name)
+    return SiteFacts(
+        name=name,
+        institution=participant.institution,
+        cohort=participant.cohort,
+        modalities=tuple(participant.modalities),
+        patients=participant.dataset.patients,
+        approved=approval.approved if approval else None,
+        approved_by=tuple(f"{r.reviewer} ({r.role})" for r in approval.reviewers) if approval else (),
+        rounds=sum(name in r.sites for r in rounds),
+        missed_rounds=tuple(r.round for r in rounds if name not in r.sites),
+        refusals=tuple(_refusals(status, name)),
+        epsilon_spent=_finite(report.get("epsilon_spent")),
+        epsilon_cap=_finite(report.get("epsilon_cap")),
+        delta=_finite(report.get("delta")),
+    )
+
+
+def _approval(status: Mapping[str, Any], name: str) -> Approval | None:
+    signed = status.get("approvals", {}).get(name)
+    return parse(Approval, signed["payload"]) if signed else None
+
+
+def _refusals(status: Mapping[str, Any], name: str) -> list[str]:
+    return [
+        f"round {number}: {of[name]['payload']['reason']}"
+        for number, of in sorted(status.get("refusals", {}).items(), key=lambda item: int(item[0]))
+        if name in of
+    ]
+
+
+def _metrics(metrics: Mapping[str, Any]) -> tuple[MetricFact, ...]:
+    named = (
+        ("AUROC (mean over cohorts)", metrics.get("auroc")),
+        ("Balanced accuracy (mean over cohorts)", metrics.get("balanced_accuracy")),
+        ("Cross entropy, nats", metrics.get("cross_entropy")),
+        ("Calibration error", metrics.get("calibration_error")),
+        *((f"AUROC, {cohort}", value) for cohort, value in dict(metrics.get("auroc_by_cohort", {})).items()),
+    )
+    return tuple(MetricFact(label=label, value=float(value)) for label, value in named if value is not None)
+
+
+def _against(proposal: Proposal) -> str:
+    if proposal.seed is not None:
+        return "nobody: the noise came from a public seed"
+    if proposal.noise == "local":
+        return "everybody, also orchestrator and keyholder together"
+    return f"everybody, also the orchestrator working with {proposal.colluders} of the hospitals"
+
+
+def _watermarks(proposal: Proposal) -> tuple[str, ...]:
+    found = []
+    if proposal.seed is not None:
+        found.append("NO PRIVACY: the noise came from a public seed. This is a demonstration.")
+    if not proposal.mechanism.private:
+        found.append("NO PRIVACY: something is released without noise; epsilon is infinite.")
+    return tuple(found)
+
+
+def _finite(value: Any) -> float | None:
+    if value is None or isinstance(value, str) or not math.isfinite(value):
+        return None
+    return float(value)

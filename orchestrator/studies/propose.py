@@ -1,0 +1,352 @@
+"""From a scientist's wishes to a canonical proposal that hospitals can approve.
+
+Everything a proposal says is public: released patient counts, schemas, parameters. Noise is calibrated here so that
+the study's worst case meets the wished-for epsilon exactly; each datasite computes the cost again by itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from datasites.review.environment import current_environment
+from datasites.study.proposal import (
+    Block,
+    Custody,
+    DatasetReference,
+    NoiseMode,
+    Participant,
+    Party,
+    Plan,
+    Proposal,
+    Task,
+    Training,
+)
+from datasites.study.released_numbers import VALIDATION, terms_of
+from models.config import MODALITIES, Architecture, ModelConfig
+from orchestrator.strategy.blending import last_observed
+from orchestrator.strategy.proximity import refuse_under_shared_noise
+from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
+from privacy.encryption.parameters import choose_parameters, default_levels
+from privacy.errors import InvalidInput
+
+Fusion = Literal["shared", "tokens", "combination"]
+DEFAULT_STEPS = 20
+_MOST_SHARED_PARAMETERS = 65_536  # local noise has a bound of its own
+_MOST_SHARING = 64  # more hospitals have no proof of their shared noise; local noise does not ask
+FUSIONS = ("shared", "tokens", "combination")
+_FUSIONS: Mapping[str, Mapping[str, Any]] = {
+    "shared": {},
+    "tokens": {"missing_tokens": True, "modality_dropout": 0.2},
+    "combination": {"heads": "combination"},
+}
+AGGREGATIONS = ("fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw")
+_FEW_ROUNDS = 10
+_LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
+_CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What one hospital shows of its dataset: who, which modalities, and the released facts."""
+
+    party: Party
+    cohort: str
+    modalities: tuple[str, ...]
+    dataset: DatasetReference
+    features: dict[str, int]
+    cohorts: tuple[str, ...]
+    task: Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What the scientist decides.
+
+    ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``evaluation_share`` of it pays for one
+    evaluation in the last round, on a fifth of the records that then do not train; 0 leaves it out. With blending
+    (``dgb``) ``blending_share`` of it pays for the losses that are released early on.
+    ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
+    or one head per modality ``combination``, which every hospital keeps to itself.
+    ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
+    small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
+    ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
+    :mod:`orchestrator.studies.schedule` knows which values suit which epsilon.
+    """
+
+    study: str
+    purpose: str
+    legal_basis: str
+    task: Task
+    rounds: int
+    epsilon: float | None = 8.0
+    delta: float = 1e-4
+    noise: NoiseMode = "local"
+    evaluation_share: float = 0.0
+    blending_share: float = 0.1
+    architecture: Architecture = "linear"
+    fusion: Fusion = "shared"
+    aggregation: str = "fedavg"
+    sampling_rate: float = 1.0
+    steps_per_round: int | None = None
+    max_grad_norm: float = 1.0
+    learning_rate: float = 5.0
+    weight_decay: float = 1e-3
+    centred: bool = False
+    cohort_gain: float = 1.0
+    min_sites: int = 3
+    colluders: int = 1
+    deadline_seconds: int = 600
+    expires_days: int = 30
+    seed: int | None = None
+    licence: str = "research only"
+    retention_days: int = 3650
+
+
+def build_proposal(
+    settings: StudySettings,
+    offers: Sequence[Offer],
+    *,
+    orchestrator: Party,
+    keyholder: Party,
+    code: dict[str, str],
+    packed_sites: int | None = None,
+) -> tuple[Proposal, bytes]:
+    """Return the proposal and the initial model.
+
+    Args:
+        settings: the scientist's wishes.
+        offers: the hospitals that will be asked, at least ``min_sites``.
+        orchestrator: who signs.
+        keyholder: who decrypts sums; no participant.
+        code: file name to SHA-256 of the submitted tree.
+        packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
+
+    Raises:
+        InvalidInput: hospitals with different schemas or tasks, or too few of them.
+    """
+    _check_offers(settings, offers)
+    check_fusion(settings.fusion, settings.architecture, settings.noise)
+    check_aggregation(settings.aggregation, settings.noise)
+    model_config = ModelConfig(
+        architecture=settings.architecture,
+        features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
+        cohorts=offers[0].cohorts,
+        classes=_CLASSES[settings.task],
+        centred=settings.centred,
+        cohort_gain=settings.cohort_gain,
+        **_FUSIONS[settings.fusion],
+    )
+    blocks, model = _blocks_and_model(model_config, settings.seed or 0)
+    mechanism = _mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
+    training = _training(settings, mechanism, offers)
+    packed = packed_sites or len(offers)
+    levels = default_levels(packed)
+    created = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    proposal = Proposal(
+        study=settings.study,
+        purpose=settings.purpose,
+        legal_basis=settings.legal_basis,
+        custody=Custody(
+            downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days
+        ),
+        plan=Plan(kind="declarative", code=code),
+        task=settings.task,
+        model=model_config,
+        training=training,
+        mechanism=mechanism,
+        noise=settings.noise,
+        rounds=settings.rounds,
+        min_sites=settings.min_sites,
+        colluders=settings.colluders,
+        blocks=blocks,
+        encryption=choose_parameters(sites=packed, levels=levels, length=max(b.length for b in blocks)),
+        deadline_seconds=settings.deadline_seconds,
+        participants=tuple(_participant(o) for o in offers),
+        orchestrator=orchestrator,
+        keyholder=keyholder,
+        environment=current_environment(),
+        seed=settings.seed,
+        created=created.isoformat(),
+        expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
+        nonce=secrets.token_hex(16),
+    )
+    return proposal, model
+
+
+def check_aggregation(name: str, noise: str) -> None:
+    """Refuse an unknown aggregation, and one that reads single updates where they carry too little noise.
+
+    Raises:
+        InvalidInput: unknown.
+        Refused: proximity weighting under shared noise.
+    """
+    if name not in AGGREGATIONS:
+        raise InvalidInput(f"expected --aggregation out of {', '.join(AGGREGATIONS)}, got {name[:40]!r}")
+    if "pcw" in name:
+        refuse_under_shared_noise(noise)
+
+
+def check_fusion(name: str, architecture: str, noise: str) -> None:
+    """Refuse a fusion that this model or noise cannot carry.
+
+    Raises:
+        InvalidInput: unknown, not of this architecture, or heads that nobody would train.
+    """
+    if name not in FUSIONS:
+        raise InvalidInput(f"expected --fusion out of {', '.join(FUSIONS)}, got {name[:40]!r}")
+    if name != "shared" and architecture not in ("mlp", "convolutional"):
+        raise InvalidInput(f"expected the model mlp or convolutional with --fusion {name}, got {architecture}")
+    if name == "combination" and noise == "shared":
+        raise InvalidInput("under shared noise no hospital trains parameters of its own; use local noise")
+
+
+def local_blocks(proposal: Proposal) -> list[str]:
+    """Return the blocks that stay at their sites because fewer than ``min_sites`` hold them."""
+    exchanged = {b.name for b in proposal.exchanged_blocks()}
+    return [b.name for b in proposal.blocks if b.name not in exchanged]
+
+
+def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
+    if len(offers) < settings.min_sites:
+        raise InvalidInput(f"expected at least {settings.min_sites} hospitals, got {len(offers)}; invite more")
+    for offer in offers:
+        if offer.task != settings.task:
+            raise InvalidInput(
+                f"{offer.party.name} holds labels for the task {offer.task}, the study asks for {settings.task}; "
+                "ask for a dataset of that task"
+            )
+        if (offer.features, offer.cohorts) != (offers[0].features, offers[0].cohorts):
+            raise InvalidInput(
+                f"{offer.party.name} and {offers[0].party.name} hold datasets of different schemas; "
+                "ingest them with the same schema"
+            )
+
+
+def _participant(offer: Offer) -> Participant:
+    return Participant(
+        name=offer.party.name,
+        institution=offer.party.institution,
+        public_key=offer.party.public_key,
+        modalities=offer.modalities,  # type: ignore[arg-type]  # checked when the proposal is parsed
+        cohort=offer.cohort,
+        dataset=offer.dataset,
+    )
+
+
+def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int) -> Mechanism:
+    shared = settings.noise == "shared"
+    mechanism = Mechanism(
+        max_grad_norm=settings.max_grad_norm,
+        noise_multiplier=0.0,
+        sampling_rate=settings.sampling_rate,
+        steps_per_round=1 if shared else settings.steps_per_round or max(1, round(DEFAULT_STEPS / settings.rounds)),
+        rounds=settings.rounds,
+        target_delta=settings.delta,
+        noise=settings.noise,
+        min_sites=settings.min_sites,
+        colluders=settings.colluders,
+        max_sites=len(offers) if shared else max(settings.min_sites, min(len(offers), _MOST_SHARING)),
+        max_parameters=parameters if shared else min(parameters, _MOST_SHARED_PARAMETERS),
+    )
+    mechanism = replace(
+        mechanism, evaluation=_evaluation(settings, mechanism), losses=_losses(settings, mechanism, offers)
+    )
+    if _without_privacy(settings):
+        return mechanism
+    return mechanism.calibrate(settings.epsilon or math.inf, settings.delta)
+
+
+def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
+    """Return one evaluation in the last round that takes ``evaluation_share`` of the divergence epsilon allows."""
+    if settings.evaluation_share == 0:
+        return None
+    if not 0 < settings.evaluation_share < 1:
+        raise InvalidInput(f"expected an evaluation_share from 0 to below 1, got {settings.evaluation_share:g}")
+    multiplier = _multiplier(settings, mechanism, settings.evaluation_share)
+    outputs = _CLASSES[settings.task] - 1
+    return HistogramRelease(every_rounds=settings.rounds, noise_multiplier=multiplier, outputs=outputs)
+
+
+def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> LossRelease | None:
+    """Return the loss releases that blending observes: few, early, for ``blending_share`` of what epsilon allows.
+
+    Every one of them takes noise from training and keeps a fifth of the records out of it, so they stop after two
+    fifths of the rounds; the scales then stay.
+    """
+    if "dgb" not in settings.aggregation:
+        return None
+    if not 0 < settings.blending_share < 1:
+        raise InvalidInput(f"expected a blending_share above 0 and below 1, got {settings.blending_share:g}")
+    every = 2 if settings.rounds >= _FEW_ROUNDS or settings.centred else 1  # round 1 of a centred study trains nothing
+    last = min(settings.rounds, last_observed(settings.rounds, every))
+    times = last // every
+    losses = 1 + 2 * ModelConfig.auxiliary if settings.architecture == "mlp-auxiliary" else 1
+    return LossRelease(
+        every_rounds=every,
+        bound=_LOSS_BOUND * losses * (_CLASSES[settings.task] - 1),
+        noise_multiplier=_multiplier(settings, mechanism, settings.blending_share / times),
+        terms=max(len(terms_of(o.modalities, len(MODALITIES) + 1)) for o in offers),
+        last_round=last,
+    )
+
+
+def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> float:
+    """Return the noise multiplier of one release that takes ``share`` of the divergence epsilon allows."""
+    if _without_privacy(settings):
+        return 0.0
+    whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
+    alone = whole.calibrate(settings.epsilon or math.inf, settings.delta).noise_multiplier
+    return float(f"{alone / math.sqrt(share):.4g}")
+
+
+def _without_privacy(settings: StudySettings) -> bool:
+    return settings.epsilon is None or math.isinf(settings.epsilon)
+
+
+def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
+    adaptive = settings.aggregation == "fedadam"
+    return Training(
+        optimizer="sgd",
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        update_bound=_update_bound(settings, mechanism, offers),
+        server_optimizer="adam" if adaptive else "sgd",
+        server_learning_rate=0.05 if adaptive else 1.0,
+        aggregation=settings.aggregation,  # type: ignore[arg-type]  # checked when the proposal is parsed
+        proximal_mu=0.01 if settings.aggregation == "fedprox" else 0.0,
+    )
+
+
+def _update_bound(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> float:
+    """Return the half-width of the public box: a tenth of the largest possible drift plus five deviations of noise.
+
+    A gradient of norm C rarely puts more than a tenth of it on one coordinate; what would pass the box is projected
+    on it, at every site alike.
+    """
+    if settings.noise == "shared":  # the box holds a site's clipped gradient sum
+        largest = max(o.dataset.patients for o in offers)
+        return float(f"{0.1 * settings.max_grad_norm * mechanism.sampling_rate * largest:.6g}")
+    keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
+    share = 1.0 - VALIDATION if keeps_apart else 1.0
+    records = max(1.0, share * min(o.dataset.patients for o in offers))
+    rate, steps = settings.learning_rate, mechanism.steps_per_round
+    drift = rate * steps * settings.max_grad_norm
+    noise = rate * math.sqrt(steps) * mechanism.share_deviation / (mechanism.sampling_rate * records)
+    return float(f"{0.1 * drift + 5 * noise:.6g}")
+
+
+def _blocks_and_model(config: ModelConfig, seed: int) -> tuple[tuple[Block, ...], bytes]:
+    from models.build import build_model
+    from models.parameters import blocks, to_bytes
+
+    model = build_model(config, seed=seed)
+    found = tuple(
+        Block(name=name, modality=modality, length=length, parameters=tuple(names))  # type: ignore[arg-type]
+        for name, modality, names, length in blocks(model, config)
+    )
+    return found, to_bytes(model)

@@ -1,0 +1,144 @@
+"""A study from the scientist's side: read what hospitals offer, propose, wait for people and rounds, keep results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from datasites.node.files import write_atomically
+from datasites.node.home import Home
+from datasites.node.http import SignedClient
+from orchestrator.studies.evaluation import final_metrics, learning_curve
+from orchestrator.studies.facts import study_facts
+from orchestrator.studies.propose import StudySettings, local_blocks
+from orchestrator.studies.report import write_study_pdf, write_study_report
+from orchestrator.studies.status import client_of, study_line
+from orchestrator.studies.submit import Draft, offers_of, scientist, submit
+from privacy.canonical import sha256_hex
+from privacy.errors import Refused, TesseraError
+
+_POLL_SECONDS = 0.5
+_ANSWER_SECONDS = 30.0
+
+
+class Progress(Protocol):
+    """Somebody who shows how far a study is."""
+
+    def step(self, text: str) -> None:
+        """A new step has begun."""
+
+    def note(self, text: str) -> None:
+        """Something people should read and keep."""
+
+    def rounds(self, done: int, total: int, text: str) -> None:
+        """``done`` of ``total`` rounds are finished."""
+
+
+def propose(
+    home: Home, settings: StudySettings, progress: Progress, *, sites: Sequence[str] = (), offer_seconds: float = 300.0
+) -> dict[str, Any]:
+    """Propose a study to hospitals; return its name, proposal hash and participants.
+
+    Args:
+        home: the orchestrator's.
+        settings: the scientist's wishes.
+        progress: is told what happens.
+        sites: which hospitals; all of the roster when empty.
+        offer_seconds: how long to wait for what they publish.
+
+    Raises:
+        InvalidInput: offers that do not fit together or the study.
+        Refused: a study of this name exists.
+        TesseraError: a hospital published nothing in time.
+    """
+    with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
+        if Draft.find(home, settings) is None:  # else an earlier command ended on the way: send on what it signed
+            _check_new(client, settings.study)
+        names = tuple(sites) or tuple(party.name for party in home.roster().sites)
+        progress.step(f"Reading what {len(names)} hospitals published")
+        node = scientist(home, client)
+        offers = offers_of(node, home, names, seconds=offer_seconds)
+        progress.step("Proposing the study")
+        proposal = submit(node, home, client, settings, offers)
+    for block in local_blocks(proposal):
+        progress.note(f"the {block} part has fewer than {proposal.min_sites} contributors and stays at its sites")
+    return {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "participants": list(names)}
+
+
+def _check_new(client: SignedClient, study: str) -> None:
+    if any(known["study"] == study for known in client.get_json("/studies")):
+        raise Refused(f"a study called {study!r} exists; `tessera study wait {study}` follows it, or use another name")
+
+
+def wait(
+    home: Home,
+    study: str,
+    progress: Progress,
+    *,
+    timeout_seconds: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Wait for approvals and rounds until the study is finished; return its status.
+
+    Raises:
+        TesseraError: it was paused or failed, or it is not over in time; it goes on, only the waiting ends.
+    """
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    told = ""
+    with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
+        while True:
+            status: dict[str, Any] = client.get_json(f"/studies/{study}")
+            state = status["state"]
+            missing = ", ".join(site.name for site in study_line(status).sites if not site.approved)
+            if state == "waiting" and missing != told:
+                progress.step(f"Waiting for approval by {missing}" if missing else "Everybody approved")
+                told = missing
+            progress.rounds(status["rounds_completed"], status["rounds"], state)
+            if state == "finished":
+                return status
+            if state in ("paused", "failed"):
+                raise TesseraError(f"the study is {state}: {status['reason']}")
+            if deadline is not None and time.monotonic() > deadline:
+                raise TesseraError(
+                    f"{study} is still {state} after {timeout_seconds:g} s; `tessera study wait` goes on"
+                )
+            sleep(_POLL_SECONDS)
+
+
+def keep_result(home: Home, status: dict[str, Any], out: Path, *, test: Path | None = None) -> dict[str, Any]:
+    """Write the last model and the study report into ``out``; return what the command line prints.
+
+    Args:
+        home: the orchestrator's.
+        status: of a study with at least one finished round.
+        out: a folder; made when missing.
+        test: a dataset of held-out patients, public or synthetic; without it nothing is measured.
+    """
+    with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
+        digest = status["checkpoints"][-1]["model_hash"]
+        write_atomically(out / "model.safetensors", client.get_bytes(f"/blobs/{digest}"))
+        heads = status["proposal"]["payload"]["model"]["heads"]
+        measured = None if heads == "combination" else test  # heads stay at their hospitals: no whole model is here
+        metrics = final_metrics(client, status, measured) if measured is not None else None
+        curve = learning_curve(client, status, measured) if measured is not None else []
+    facts = study_facts(status, metrics=metrics, curve=curve)
+    reports = (*write_study_report(facts, out), write_study_pdf(facts, out))
+    line = asdict(study_line(status))
+    return {
+        **{k: line[k] for k in ("study", "state", "rounds", "rounds_completed", "seconds", "uplink_bytes", "sites")},
+        "epsilon_worst_case": facts.epsilon_study,
+        "delta": facts.delta,
+        "model": str(out / "model.safetensors"),
+        "model_hash": digest,
+        "metrics": metrics,
+        "reports": [str(path) for path in reports],
+    }
+
+
+def result_folder(home: Home, study: str) -> Path:
+    """Return where a study's results lie by default; a name that is no plain file name is hashed."""
+    plain = study.replace("-", "").replace("_", "").isalnum() and study.isascii()
+    return home.folder / "results" / (study if plain else sha256_hex(study.encode())[:16])

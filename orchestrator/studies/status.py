@@ -1,0 +1,251 @@
+"""What ``tessera status`` shows of studies, and of one hospital's own budget and requests.
+
+Also here:
+
+* What a study looks like from outside: for the command line, the dashboard, the reports and the participants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasites.node.home import Home, address
+from datasites.node.http import SignedClient
+from datasites.review.records import ReviewRecords
+from orchestrator.rounds.store import Store
+from privacy.errors import Refused, TesseraError
+from privacy.ledger.ledger import Ledger
+
+
+def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
+    """Return proposal, approvals, state and checkpoints of one study.
+
+    Raises:
+        InvalidInput: no such study.
+        Refused: ``caller`` takes no part in it.
+    """
+    proposal, state, reason = store.study(study)
+    payload = proposal.payload
+    parties = {p["name"] for p in payload["participants"]}
+    if caller not in parties | {payload["keyholder"]["name"], payload["orchestrator"]["name"]}:
+        raise Refused(f"{caller!r} takes no part in study {study!r}")
+    rounds = store.last_round(study, "checkpoint")
+    checkpoints = [store.document(study, n, "checkpoint") for n in range(1, rounds + 1)]
+    return {
+        "study": study,
+        "state": state,
+        "reason": reason,
+        "rounds": payload["rounds"],
+        "rounds_completed": rounds,
+        "proposal": {
+            "kind": proposal.kind,
+            "payload": dict(payload),
+            "public_key": proposal.public_key,
+            "signature": proposal.signature,
+        },
+        "approvals": store.documents(study, 0, "approval"),
+        "initial": store.document(study, 0, "initial"),
+        "checkpoints": checkpoints,
+        "updates_now": sorted(store.documents(study, rounds + 1, "update")),
+        "refusals": {str(n): store.documents(study, n, "refusal") for n in range(1, rounds + 2)},
+    }
+
+
+OVER = frozenset({"finished", "paused", "failed"})
+_ANSWER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteLine:
+    """One hospital in one study: whether it approved, its updates, and in how many finished rounds it was missing.
+
+    ``here`` says whether its update of the round under way has arrived.
+    """
+
+    name: str
+    approved: bool
+    updates: int
+    dropouts: int
+    here: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyLine:
+    """One study as it is now; seconds and bytes are those of the finished rounds together.
+
+    ``waiting`` says whom a running study waits for, and what keeps them.
+    """
+
+    study: str
+    state: str
+    reason: str
+    rounds: int
+    rounds_completed: int
+    seconds: float
+    last_round_seconds: float | None
+    uplink_bytes: int
+    refusals: int
+    sites: tuple[SiteLine, ...]
+    waiting: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetLine:
+    """One patient population's budget; None stands for infinite. Add-or-remove adjacency, RDP accountant."""
+
+    population: str
+    datasets: tuple[str, ...]
+    epsilon_spent: float | None
+    epsilon_reserved: float | None
+    epsilon_cap: float | None
+    delta: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestLine:
+    """One proposal that arrived at a datasite."""
+
+    study: str
+    state: str
+    received: str
+    rounds: int
+    proposal_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Everything ``tessera status`` shows; ``problem`` says why the orchestrator could not be asked."""
+
+    role: str
+    name: str
+    problem: str
+    studies: tuple[StudyLine, ...]
+    budget: tuple[BudgetLine, ...] = ()
+    requests: tuple[RequestLine, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Whether every study has ended one way or another."""
+        return bool(self.studies) and all(s.state in OVER for s in self.studies)
+
+
+def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Status:
+    """Ask the orchestrator as this role, and read a datasite's own stores beside its running process.
+
+    Raises:
+        InvalidInput: not a home, or a file in it is malformed.
+    """
+    config = home.config()
+    studies: tuple[StudyLine, ...] = ()
+    problem = ""
+    try:
+        with client_of(home, answer_seconds=answer_seconds) as client:
+            studies = tuple(study_line(status) for status in client.get_json("/studies"))
+    except TesseraError as error:
+        problem = str(error)
+    local: dict[str, Any] = {}
+    if config.role == "datasite":
+        local = {"budget": _budget(home.folder / "ledger.sqlite"), "requests": _requests(home.folder)}
+    return Status(role=config.role, name=config.name, problem=problem, studies=studies, **local)
+
+
+def client_of(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> SignedClient:
+    """Return a client that asks the orchestrator in this role's name."""
+    return SignedClient(
+        home.identity(),
+        orchestrator_url(home),
+        home.roster().orchestrator.public_key,
+        timeout_seconds=answer_seconds,
+        retry_seconds=answer_seconds,
+        ca=home.config().ca,
+    )
+
+
+def orchestrator_url(home: Home) -> str:
+    """Return where this role's orchestrator is: from its settings, or where the orchestrator itself announced it."""
+    config = home.config()
+    if config.role != "orchestrator":
+        return config.orchestrator_url
+    if (home.folder / "address.json").exists():
+        return address(home.folder)
+    return config.public_url or f"http://{config.host}:{config.port}"
+
+
+def study_line(status: Mapping[str, Any]) -> StudyLine:
+    """Return one line of an answer of ``GET /studies``."""
+    checkpoints = [c for c in status["checkpoints"] if c]
+    participants = [p["name"] for p in status["proposal"]["payload"]["participants"]]
+    arrived = set(status.get("updates_now", ()))
+    return StudyLine(
+        study=status["study"],
+        state=status["state"],
+        reason=status["reason"],
+        rounds=status["rounds"],
+        rounds_completed=status["rounds_completed"],
+        seconds=round(sum(c["seconds"] for c in checkpoints), 3),
+        last_round_seconds=checkpoints[-1]["seconds"] if checkpoints else None,
+        uplink_bytes=sum(c["uplink_bytes"] for c in checkpoints),
+        refusals=sum(len(parties) for parties in status["refusals"].values()),
+        sites=tuple(_site(name, status["approvals"], checkpoints, arrived) for name in participants),
+        waiting=str(status.get("waiting", "")),
+    )
+
+
+def _site(name: str, approvals: Mapping[str, Any], checkpoints: Sequence[Mapping[str, Any]], now: set[str]) -> SiteLine:
+    updates = sum(name in c["sites"] for c in checkpoints)
+    return SiteLine(
+        name=name,
+        approved=name in approvals,
+        updates=updates,
+        dropouts=len(checkpoints) - updates,
+        here=name in now,
+    )
+
+
+def _budget(path: Path) -> tuple[BudgetLine, ...]:
+    if not path.exists():
+        return ()
+    ledger = Ledger(path, None)
+    try:
+        accounts = [ledger.account(population) for population in ledger.populations()]
+    finally:
+        ledger.close()
+    return tuple(
+        BudgetLine(
+            population=a.population,
+            datasets=tuple(f"{name} version {version}" for name, version in a.datasets),
+            epsilon_spent=_finite(a.spent.epsilon),
+            epsilon_reserved=_finite(a.committed.epsilon),
+            epsilon_cap=_finite(a.cap.epsilon) if a.cap else None,
+            delta=a.cap.delta if a.cap else None,
+        )
+        for a in accounts
+    )
+
+
+def _requests(folder: Path) -> tuple[RequestLine, ...]:
+    if not (folder / "approvals.sqlite").exists():
+        return ()
+    records = ReviewRecords(folder / "approvals.sqlite")
+    try:
+        found = records.requests()
+    finally:
+        records.close()
+    return tuple(
+        RequestLine(
+            study=r.proposal.study,
+            state=r.state,
+            received=r.received,
+            rounds=r.proposal.rounds,
+            proposal_hash=r.proposal_hash,
+        )
+        for r in found
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

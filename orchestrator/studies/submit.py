@@ -1,0 +1,191 @@
+"""The scientist's side over PySyft: read what hospitals published, send them a proposal, register the study."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from datasites.data.publishing import CARD, Card
+from datasites.node.files import write_atomically
+from datasites.node.home import Home
+from datasites.node.http import SignedClient
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, open_sealed, parse, seal
+from datasites.syft.client import PublishedDataset, ScientistNode
+from datasites.syft.postbox import Postbox
+from datasites.syft.runner import PROPOSAL_FILE
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from privacy.canonical import canonical_json, sha256_hex
+from privacy.errors import InvalidInput, Refused, TesseraError
+
+_POLL_SECONDS = 2.0
+
+PLAN_TEXT = '''"""What this study asks for.
+
+The plan is declarative: every datasite trains the model named in the proposal with its own, already reviewed
+Tessera code (see `environment.code_hash` in the proposal). No code of this job ever sees a record.
+"""
+'''
+
+
+def scientist(home: Home, client: SignedClient) -> ScientistNode:
+    """Return the orchestrator's PySyft client."""
+    roster = home.roster()
+    postbox = Postbox(client, roster.orchestrator.name, lambda name: roster.by_name(name).public_key)
+    return ScientistNode(home.folder / "syft", postbox)
+
+
+def offers_of(
+    node: ScientistNode,
+    home: Home,
+    sites: Sequence[str],
+    *,
+    seconds: float,
+    check: Callable[[], None] = lambda: None,
+) -> list[Offer]:
+    """Become a peer of each site and read the card of the dataset it published.
+
+    Args:
+        node: the scientist's PySyft client.
+        home: the orchestrator's folder.
+        sites: names in the roster.
+        seconds: how long to wait for all of them.
+        check: called while waiting; raises if waiting is in vain.
+
+    Raises:
+        TesseraError: a site published nothing in time.
+    """
+    deadline = time.monotonic() + seconds
+    for site in sites:
+        node.add_peer(site)
+    while True:
+        check()
+        node.sync()
+        found = {d.owner: d for d in node.datasets() if _card_path(d) is not None}
+        missing = [site for site in sites if site not in found or site not in node.peers]
+        if not missing:
+            return [_offer(home, found[site]) for site in sites]
+        if time.monotonic() > deadline:
+            raise TesseraError(f"{missing[0]} published nothing or did not accept us in {seconds:g} s; see its log")
+        node.wait_for_news(_POLL_SECONDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A proposal on its way: built and signed once, registered and sent until every hospital has it.
+
+    ``sent`` names the hospitals whose mailbox took it. It lies in the orchestrator's home, so that a command that ended
+    on the way is simply given again.
+    """
+
+    settings: Mapping[str, str]
+    proposal: Signed
+    model: str
+    sent: tuple[str, ...] = ()
+
+    @classmethod
+    def find(cls, home: Home, settings: StudySettings) -> Draft | None:
+        """Return the draft of this study, or None.
+
+        Raises:
+            Refused: it was begun with other settings.
+        """
+        path = _draft_path(home, settings.study)
+        if not path.exists():
+            return None
+        draft = parse(cls, path.read_bytes())
+        if dict(draft.settings) != _plain(settings):
+            raise Refused(
+                f"a proposal called {settings.study!r} was begun with other settings and did not reach everybody; give "
+                "the same command again to send it, or choose another name"
+            )
+        return draft
+
+    def keep(self, home: Home) -> None:
+        """Write it down."""
+        write_atomically(_draft_path(home, self.settings["study"]), canonical_json(dump(self)))
+
+    def opened(self, home: Home) -> Proposal:
+        """Return the proposal inside."""
+        return open_sealed(self.proposal, "proposal", home.roster().orchestrator.public_key, Proposal)
+
+
+def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer]) -> Draft:
+    """Build and sign the proposal and write it down.
+
+    Raises:
+        InvalidInput: the offers do not fit together.
+    """
+    roster = home.roster()
+    code = {"plan.py": sha256_hex(PLAN_TEXT.encode())}
+    proposal, model = build_proposal(
+        settings, offers, orchestrator=roster.orchestrator, keyholder=roster.keyholder, code=code
+    )
+    signed = seal(home.identity(), "proposal", proposal)
+    draft = Draft(settings=_plain(settings), proposal=signed, model=base64.b64encode(model).decode())
+    draft.keep(home)
+    return draft
+
+
+def submit(
+    node: ScientistNode, home: Home, client: SignedClient, settings: StudySettings, offers: Sequence[Offer]
+) -> Proposal:
+    """Build and sign the proposal, register the study, and send it to every hospital as a PySyft job.
+
+    A draft of the same settings that did not reach everybody is sent on instead, as it was signed.
+
+    Raises:
+        InvalidInput: the offers do not fit together.
+        Refused: a study of this name exists with another proposal.
+    """
+    draft = Draft.find(home, settings)
+    again = draft is not None
+    draft = draft or draft_of(home, settings, offers)
+    proposal, model = draft.opened(home), base64.b64decode(draft.model)
+    model_hash = sha256_hex(model)
+    client.put_bytes(f"/blobs/{model_hash}", model)
+    client.post_json("/studies", {"proposal": dump(draft.proposal), "model_hash": model_hash})
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        write_atomically(tree / "plan.py", PLAN_TEXT.encode())
+        write_atomically(tree / PROPOSAL_FILE, json.dumps(dump(draft.proposal)).encode())
+        for site in [p.name for p in proposal.participants if p.name not in draft.sent]:
+            node.submit(site, f"{settings.study}-{proposal.proposal_hash[:8]}", tree, again=again)
+            draft = replace(draft, sent=(*draft.sent, site))
+            draft.keep(home)
+    node.sync()
+    _draft_path(home, settings.study).unlink()
+    return proposal
+
+
+def _draft_path(home: Home, study: str) -> Path:
+    return home.folder / "drafts" / f"{sha256_hex(study.encode())[:16]}.json"
+
+
+def _plain(settings: StudySettings) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(settings).items()}  # an infinite epsilon is no JSON
+
+
+def _card_path(dataset: PublishedDataset) -> Path | None:
+    return next((path for path in dataset.mock_files if path.name == CARD), None)
+
+
+def _offer(home: Home, dataset: PublishedDataset) -> Offer:
+    path = _card_path(dataset)
+    if path is None:
+        raise InvalidInput(f"{dataset.owner} published {dataset.name!r} without a card; ask it to publish again")
+    card = parse(Card, path.read_bytes())
+    return Offer(
+        party=home.roster().by_name(dataset.owner),
+        cohort=card.cohort,
+        modalities=card.modalities,
+        dataset=card.dataset,
+        features=dict(card.features),
+        cohorts=card.cohorts,
+        task=card.task,  # type: ignore[arg-type]  # compared with the study's task
+    )

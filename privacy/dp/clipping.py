@@ -1,0 +1,304 @@
+"""Exact per-record clipping at about the price of an ordinary step.
+
+Forward hooks keep each layer's input, one backward pass gives the gradient at each layer's output, and from the two
+follow every record's gradient norm and, after clipping, one weighted GEMM per layer (``layer_rules``). Weight gradients
+are never made for single records.
+
+    >>> keeper = BookKeeper(model)                                    # doctest: +SKIP
+    >>> with keeper:                                                  # doctest: +SKIP
+    ...     total = keeper.clipped_sum(batch, record_loss, {"record": 1.0})
+
+What would break the bound is refused: batch statistics, a layer used twice, a parameter outside the layers with a rule,
+shared parameters, inputs changed in place, losses that are not one number per record.
+
+Also here:
+
+* Does book-keeping see every gradient of a plan? Checked on mock data before the plan may see private records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from privacy.dp.layer_rules import RULES
+from privacy.errors import InvalidInput, Refused
+
+_UNBOUNDED = 1e30
+
+
+def check_coverage(
+    model: nn.Module, inputs: Batch, record_loss: RecordLoss, *, records: int = 6, tolerance: float = 1e-4
+) -> None:
+    """Compare book-kept sums and norms with autograd's on a few mock records.
+
+    Args:
+        model: as it will train; without dropout, or in evaluation mode.
+        inputs: mock records, at least 1.
+        record_loss: as it will train.
+        records: how many to compare.
+        tolerance: relative, for float32.
+
+    Raises:
+        Refused: they differ, or the model cannot be book-kept at all.
+    """
+    batch = {name: value[:records] for name, value in inputs.items()}
+    with BookKeeper(model) as keeper:
+        sums = keeper.clipped_sum(batch, record_loss, {RECORD: _UNBOUNDED})
+        squared = keeper.squared_norms(batch, record_loss)[RECORD]
+    gradients = _gradients(model, batch, record_loss)
+    if not _close(torch.cat([total.flatten() for total in sums.values()]), gradients.sum(dim=0), tolerance):
+        raise Refused("the model uses a parameter outside its layer's own call; every use must go through the layer")
+    if not _close(squared.sqrt(), gradients.norm(dim=1), tolerance):
+        raise Refused("the model's per-record gradient norms are not those of its layers; use each layer plainly")
+
+
+def _gradients(model: nn.Module, batch: Batch, record_loss: RecordLoss) -> Tensor:
+    """Return every record's gradient over all trainable parameters, float [B, P]."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    losses = checked_losses(record_loss(model, dict(batch)), batch_size(batch))
+    rows = []
+    for loss in losses:
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        pairs = zip(parameters, found, strict=True)
+        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]))
+    return torch.stack(rows)
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return bool((one - other).norm() <= tolerance * (other.norm() + tolerance))
+
+
+Batch = Mapping[str, Tensor]
+RecordLoss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
+# The name of the one group when the whole gradient has one bound.
+RECORD = "record"
+# A gradient so many times above its bound counts as not finite: float32 has no exact factor for it.
+_LARGEST_RATIO = 1e30
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    x: Tensor
+    output: Tensor
+    versions: tuple[int, int]
+
+
+class BookKeeper:
+    """Clipped gradient sums of a model, by book-keeping.
+
+    Args:
+        model: every trainable parameter must sit in a layer of ``layer_rules.RULES``.
+        group_of: maps a trainable parameter's name to its clipping group; None puts all in ``RECORD``.
+
+    Raises:
+        Refused: the model has a part that cannot be book-kept or that mixes records.
+        InvalidInput: parameters of one layer are in different groups.
+    """
+
+    def __init__(self, model: nn.Module, group_of: Callable[[str], str] | None = None) -> None:
+        check_model(model)
+        self._layers = book_kept_layers(model)
+        self._groups = {name: _group(name, layer, group_of) for name, layer in self._layers.items()}
+        self._calls: dict[str, _Call] = {}
+        self._handles: list[RemovableHandle] = []
+        self.model = model
+        self.groups: frozenset[str] = frozenset(self._groups.values())
+
+    def __enter__(self) -> BookKeeper:
+        for name, layer in self._layers.items():
+            self._handles.append(layer.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._calls.clear()
+
+    def clipped_sum(self, inputs: Batch, record_loss: RecordLoss, bounds: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return the sum over records of clipped gradients, one tensor per trainable parameter.
+
+        A record's gradient is scaled in each group g by ``min(1, bounds[g] / (norm + 1e-6))``. A record whose gradient
+        is not finite counts as zero.
+
+        Args:
+            inputs: tensors with a common first dimension B >= 0.
+            record_loss: ``record_loss(model, inputs)`` gives the loss of each record, float [B].
+            bounds: L2 bound of each group in ``self.groups``, above 0.
+
+        Raises:
+            Refused: the loss has another shape, or the model did something the hooks cannot follow.
+        """
+        self._calls.clear()
+        if batch_size(inputs) == 0:
+            return self._collected({})
+        return self.clip(checked_losses(record_loss(self.model, dict(inputs)), batch_size(inputs)), bounds)
+
+    def clip(self, losses: Tensor, bounds: Mapping[str, float]) -> dict[str, Tensor]:
+        """Do the backward half of :meth:`clipped_sum` for losses whose forward pass the hooks have seen."""
+        if set(bounds) != set(self.groups):
+            raise InvalidInput(f"expected bounds for the groups {sorted(self.groups)}, got {sorted(bounds)}")
+        calls = dict(self._calls)
+        self._calls.clear()
+        gradients = _output_gradients(losses, calls)
+        with torch.no_grad():
+            pairs = {name: (calls.pop(name).x, gradients.pop(name)) for name in list(gradients)}
+            factors, finite = self._factors(pairs, bounds, len(losses))
+            return self._collected(self._summed(pairs, factors, finite))
+
+    def squared_norms(self, inputs: Batch, record_loss: RecordLoss) -> dict[str, Tensor]:
+        """Return each record's squared gradient norm per group, float [B]: private values, for checks only."""
+        self._calls.clear()
+        losses = checked_losses(record_loss(self.model, dict(inputs)), batch_size(inputs))
+        calls = dict(self._calls)
+        pairs = {name: (calls[name].x, g) for name, g in _output_gradients(losses, calls).items()}
+        with torch.no_grad():
+            return self._norms(pairs, len(losses))
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def keep(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if not torch.is_grad_enabled():
+                return
+            if name in self._calls:
+                raise Refused(f"the layer {name!r} runs twice in one pass; use one layer for each place")
+            if len(inputs) != 1:
+                raise Refused(f"expected the layer {name!r} to be called with one positional input")
+            versions = (inputs[0]._version, output._version)
+            self._calls[name] = _Call(x=inputs[0], output=output, versions=versions)
+
+        return keep
+
+    def _norms(self, pairs: Mapping[str, tuple[Tensor, Tensor]], records: int) -> dict[str, Tensor]:
+        totals = {group: torch.zeros(records, dtype=torch.float64) for group in self.groups}
+        for name, (x, g) in pairs.items():
+            layer = self._layers[name]
+            per_parameter = RULES[type(layer)].squared_norms(layer, x.detach(), g)
+            for parameter, squared in per_parameter.items():
+                if getattr(layer, parameter).requires_grad:
+                    totals[self._groups[name]] += squared
+        return totals
+
+    def _factors(
+        self, pairs: Mapping[str, tuple[Tensor, Tensor]], bounds: Mapping[str, float], records: int
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        norms = {group: squared.sqrt() for group, squared in self._norms(pairs, records).items()}
+        factors = {g: (bounds[g] / (norm + 1e-6)).clamp(max=1.0).to(torch.float32) for g, norm in norms.items()}
+        finite = torch.stack([norm <= _LARGEST_RATIO * bounds[group] for group, norm in norms.items()]).all(dim=0)
+        return factors, None if bool(finite.all()) else finite
+
+    def _summed(
+        self, pairs: dict[str, tuple[Tensor, Tensor]], factors: Mapping[str, Tensor], finite: Tensor | None
+    ) -> dict[str, Tensor]:
+        sums = {}
+        for name in list(pairs):
+            x, g = pairs.pop(name)  # each layer's input and gradient may go once they are summed
+            layer, factor, kept = self._layers[name], factors[self._groups[name]], x.detach()
+            if finite is not None:
+                kept, g, factor = kept[finite], g[finite], factor[finite]
+            weighted = g * factor.reshape(-1, *[1] * (g.dim() - 1))
+            for parameter, total in RULES[type(layer)].summed(layer, kept, weighted).items():
+                sums[f"{name}.{parameter}" if name else parameter] = total
+        return sums
+
+    def _collected(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        trainable = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        return {n: sums[n] if n in sums else torch.zeros_like(p) for n, p in trainable.items()}
+
+
+def batch_size(inputs: Batch) -> int:
+    """Return the common first dimension of ``inputs``.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    sizes = {len(value) if value.dim() else -1 for value in inputs.values()}
+    if len(sizes) != 1 or -1 in sizes:
+        raise InvalidInput("expected at least one input tensor, and all with the same first dimension")
+    return sizes.pop()
+
+
+def checked_losses(losses: Tensor, records: int) -> Tensor:
+    """Return ``losses`` after checking that there is one number per record.
+
+    Raises:
+        Refused: any other shape; (B, 1) would broadcast to (B, B) and weaken clipping silently.
+    """
+    if tuple(losses.shape) != (records,):
+        raise Refused(f"expected record losses of shape (B,), got {losses.dim()} dimensions of another size")
+    if not losses.requires_grad:
+        raise Refused("the record losses do not depend on any trainable parameter")
+    return losses
+
+
+def book_kept_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers with trainable parameters of their own, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False))
+    }
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse a model whose per-record gradients cannot be book-kept or do not exist.
+
+    Raises:
+        Refused: batch statistics, parameters outside the supported layers, shared parameters.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise Refused(f"{name!r} is a batch normalisation, which mixes records; use GroupNorm or LayerNorm")
+        if getattr(module, "track_running_stats", False):
+            raise Refused(f"{name!r} keeps running statistics of private records; use GroupNorm or LayerNorm")
+    for name, layer in book_kept_layers(model).items():
+        rule = RULES.get(type(layer))
+        if rule is None:
+            supported = ", ".join(kind.__name__ for kind in RULES)
+            raise Refused(f"{name!r} ({type(layer).__name__}) has parameters of its own; only {supported} may")
+        reason = rule.refusal(layer)
+        if reason:
+            raise Refused(f"{name!r} is {reason}, which cannot be book-kept")
+    _check_sharing(model)
+
+
+def _check_sharing(model: nn.Module) -> None:
+    seen: set[int] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        place = parameter.untyped_storage().data_ptr()
+        if parameter.numel() and place in seen:
+            raise Refused(f"the parameter {name!r} is shared with another; give each layer its own")
+        seen.add(place)
+
+
+def _group(name: str, layer: nn.Module, group_of: Callable[[str], str] | None) -> str:
+    if group_of is None:
+        return RECORD
+    names = [f"{name}.{p}" if name else p for p, _ in layer.named_parameters(recurse=False)]
+    groups = {group_of(parameter) for parameter in names}
+    if len(groups) != 1:
+        raise InvalidInput(f"expected the parameters of {name!r} in one clipping group, got {sorted(groups)}")
+    return groups.pop()
+
+
+def _output_gradients(losses: Tensor, calls: Mapping[str, _Call]) -> dict[str, Tensor]:
+    """Return the gradient of the summed losses at each layer's output; None where the output was not used."""
+    for name, call in calls.items():
+        if (call.x._version, call.output._version) != call.versions:
+            raise Refused(f"the input or output of {name!r} was changed in place; use operations that are not in place")
+        if len(call.x) != len(losses) or len(call.output) != len(losses):
+            raise Refused(f"expected records in the first dimension at {name!r}; do not fold other axes into it")
+    outputs = [call.output for call in calls.values()]
+    gradients = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
+    return {name: g for name, g in zip(calls, gradients, strict=True) if g is not None}

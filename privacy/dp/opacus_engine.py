@@ -1,0 +1,280 @@
+"""The one door to Opacus: its optimiser, its validator, its gradient modes and its accountants.
+
+A site trains with Opacus' DP-SGD step (``DPOptimizerFastGradientClipping``: clipped sum, noise, scaling by the expected
+batch size, optimiser) and three things of ours: clipped sums by book-keeping (:class:`BookKeepingModule`, a gradient
+sample module like Opacus' own), noise and sampling from a keyed stream instead of torch's generator, and refusals for
+what Opacus lets through. ``method="ghost"`` and ``"hooks"`` use Opacus' own gradient modules instead.
+
+Opacus selects its modes by a fixed list, so that ``PrivacyEngine(grad_sample_mode=...)`` cannot name ours without
+patching Opacus; :func:`engine` is used directly.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
+from opacus.grad_sample.gsm_base import AbstractGradSampleModule
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from privacy.dp.clipping import RECORD, Batch, BookKeeper, RecordLoss, batch_size, check_model, checked_losses
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness, covering_deviation
+from privacy.errors import InvalidInput, Refused
+
+
+class Engine(Protocol):
+    """Turns one batch into clipped gradient sums on the parameters, ready for the optimiser."""
+
+    def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
+        """Run one batch (it may be empty) and leave its clipped sum where the optimiser looks for it."""
+
+    def close(self) -> None:
+        """Take everything off the model again."""
+
+
+class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # opacus has no types
+    """Opacus' wrapper interface over :class:`privacy.dp.clipping.BookKeeper`.
+
+    Used like Opacus' ghost clipping: run the module, then :meth:`backward` on the losses of shape (B,), then step a
+    ``DPOptimizerFastGradientClipping``.
+
+    Args:
+        model: what to wrap; refused where it cannot be book-kept.
+        bounds: L2 bound of each clipping group; a number bounds the whole gradient.
+        group_of: maps a parameter's name to its group; None puts all into one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        bounds: Mapping[str, float] | float,
+        group_of: Callable[[str], str] | None = None,
+    ) -> None:
+        keeper = BookKeeper(model, group_of)
+        super().__init__(model, batch_first=True, loss_reduction="sum")
+        self.bounds = {RECORD: float(bounds)} if isinstance(bounds, (int, float)) else dict(bounds)
+        self.keeper = keeper
+        keeper.__enter__()
+
+    def backward(self, losses: Tensor) -> None:
+        """Set ``grad`` of every trainable parameter to the sum of clipped per-record gradients."""
+        self._deliver(self.keeper.clip(checked_losses(losses, len(losses)), self.bounds))
+
+    def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
+        """Run one batch and set ``grad`` as :meth:`backward` does."""
+        for parameter in self._module.parameters():
+            parameter.grad = None  # the last step's sums are not needed beside this one's
+        self._deliver(self.keeper.clipped_sum(inputs, record_loss, self.bounds))
+
+    def remove_hooks(self) -> None:
+        """Take the hooks off the model."""
+        self.keeper.close()
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self.cleanup()
+
+    def _deliver(self, sums: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._module.named_parameters():
+            if parameter.requires_grad:
+                parameter.grad = sums[name]
+
+
+class _KeyedNoise:
+    """Adds the noise of a keyed stream, on its grid, to the clipped sum of every parameter."""
+
+    params: Any
+    noise_multiplier: float
+    max_grad_norm: float
+    noise: Callable[[Tensor], Tensor]
+
+    def add_noise(self) -> None:
+        """Replace Opacus' float noise: one stream over all parameters, in their order."""
+        for p in self.params:
+            p.grad = self.noise(p.summed_grad).view_as(p)
+            p.summed_grad = None
+
+
+class KeyedOptimizer(_KeyedNoise, DPOptimizerFastGradientClipping):  # type: ignore[misc]  # opacus has no types
+    """Opacus' optimiser for sums that arrive clipped, with keyed noise."""
+
+    def accumulate(self) -> None:
+        """Take the clipped sums over without copying them; there is one batch for each step."""
+        for p in self.params:
+            p.summed_grad = p.grad
+
+
+class KeyedHooksOptimizer(_KeyedNoise, DPOptimizer):  # type: ignore[misc]  # opacus has no types
+    """Opacus' optimiser that clips materialised per-record gradients, with keyed noise."""
+
+    @property
+    def accumulated_iterations(self) -> int:
+        """One batch for each step."""
+        return 1
+
+
+class GhostEngine:
+    """Opacus' ghost clipping: two backward passes, norms first."""
+
+    def __init__(self, model: nn.Module, max_grad_norm: float) -> None:
+        check_model(model)
+        self._model = model
+        self._module = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=max_grad_norm)
+
+    def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
+        """Set ``grad`` to the sum of clipped per-record gradients; empty batches give zeros."""
+        if batch_size(inputs) == 0:
+            for p in self._model.parameters():
+                p.grad = torch.zeros_like(p)
+            return
+        self._module.zero_grad(set_to_none=True)
+        for p in self._model.parameters():
+            p._norm_sample = None  # type: ignore[attr-defined]  # a branch without a gradient must not reuse the last
+        self._module.enable_hooks()
+        losses = checked_losses(record_loss(self._model, dict(inputs)), batch_size(inputs))
+        _backward(losses.sum(), retain_graph=True)
+        if any(p.requires_grad and p._norm_sample is None for p in self._model.parameters()):  # type: ignore[attr-defined]
+            raise Refused("a branch of the model got no gradient, which ghost clipping cannot do; use bookkeeping")
+        factors = self._module.get_clipping_coef().detach()
+        self._model.zero_grad(set_to_none=True)
+        self._module.disable_hooks()
+        _backward(torch.sum(factors * losses))
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self._module.to_standard_module()
+
+
+def _backward(total: Tensor, *, retain_graph: bool = False) -> None:
+    """Run the backward pass; torch warns of every first layer, whose input needs no gradient, under Opacus' hooks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+        total.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+
+
+class HooksEngine:
+    """Opacus' per-record gradients by hooks: slow, big, and the oracle for the others."""
+
+    def __init__(self, model: nn.Module) -> None:
+        check_model(model)
+        self._model = model
+        self._module = GradSampleModule(model, loss_reduction="sum")
+
+    def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
+        """Set ``grad_sample`` of every parameter; an empty batch gives empty ones."""
+        self._module.zero_grad(set_to_none=True)
+        if batch_size(inputs):
+            losses = checked_losses(record_loss(self._model, dict(inputs)), batch_size(inputs))
+            _backward(losses.sum())
+        for p in self._model.parameters():
+            if p.grad_sample is None:  # type: ignore[attr-defined]  # set by Opacus
+                p.grad_sample = torch.zeros(batch_size(inputs), *p.shape)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self._module.to_standard_module()
+
+
+def engine(
+    model: nn.Module,
+    *,
+    method: str,
+    bounds: Mapping[str, float],
+    group_of: Callable[[str], str] | None,
+) -> Engine:
+    """Return the engine of ``method`` around ``model``, after Opacus' validator and our own refusals.
+
+    Args:
+        model: the model, in training mode.
+        method: "bookkeeping", "ghost" or "hooks".
+        bounds: L2 bound of each clipping group; one group for "ghost" and "hooks".
+        group_of: maps a parameter's name to its group, None for one group.
+
+    Raises:
+        Refused: the model cannot be trained privately.
+        InvalidInput: an unknown method, or clipping per modality with another method than "bookkeeping".
+    """
+    if ModuleValidator.validate(model, strict=False):
+        raise Refused("Opacus' validator refuses a layer of this model; use LayerNorm or GroupNorm, and no LSTM")
+    if method == "bookkeeping":
+        return BookKeepingModule(model, bounds=bounds, group_of=group_of)
+    if method not in ("ghost", "hooks"):
+        raise InvalidInput(f"expected the method 'bookkeeping', 'ghost' or 'hooks', got {method!r}")
+    if group_of is not None or set(bounds) != {RECORD}:
+        raise InvalidInput(f"clipping per modality needs method='bookkeeping', got {method!r}")
+    if method == "hooks":
+        return HooksEngine(model)
+    return GhostEngine(model, bounds[RECORD])
+
+
+def keyed_optimizer(
+    optimizer: torch.optim.Optimizer,
+    *,
+    method: str,
+    mechanism: Mechanism,
+    expected_batch_size: float,
+    values: int,
+) -> KeyedOptimizer | KeyedHooksOptimizer:
+    """Wrap ``optimizer`` in Opacus' private one with keyed noise.
+
+    Args:
+        optimizer: a torch optimiser over all trainable parameters.
+        method: as in :func:`engine`.
+        mechanism: gives clip and noise.
+        expected_batch_size: public, above 0.
+        values: number of trainable parameters; the noise covers the grid's rounding of so many.
+    """
+    kind = KeyedHooksOptimizer if method == "hooks" else KeyedOptimizer
+    wrapped = kind(
+        optimizer,
+        noise_multiplier=mechanism.noise_multiplier,
+        max_grad_norm=mechanism.max_grad_norm,
+        expected_batch_size=expected_batch_size,
+        loss_reduction="mean",
+    )
+    deviation = covering_deviation(mechanism.noise_multiplier, mechanism.max_grad_norm, values)
+    wrapped.deviation = deviation
+    return wrapped
+
+
+def use_noise(optimizer: KeyedOptimizer | KeyedHooksOptimizer, randomness: Randomness) -> None:
+    """Take the noise of the next step from ``randomness``."""
+    deviation = optimizer.deviation
+
+    def noised(total: Tensor) -> Tensor:
+        return torch.from_numpy(randomness.add_gaussian(total.detach().numpy(), deviation)).to(total.dtype)
+
+    optimizer.noise = noised
+
+
+def prv_epsilon(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
+    """Return Opacus' PRV epsilon of the gradient steps alone (add/remove adjacency): a cross-check, not the charge.
+
+    Source: Gopi, Lee and Wutschitz, "Numerical composition of differential privacy", NeurIPS 2021.
+    """
+    return _opacus_epsilon(PRVAccountant(), mechanism, delta, rounds)
+
+
+def opacus_rdp_epsilon(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
+    """Return Opacus' RDP epsilon of the gradient steps alone: an upper bound the PLD figure must not pass."""
+    return _opacus_epsilon(RDPAccountant(), mechanism, delta, rounds)
+
+
+def _opacus_epsilon(accountant: Any, mechanism: Mechanism, delta: float, rounds: int | None) -> float:
+    if mechanism.noise_multiplier == 0:
+        return math.inf
+    steps = (mechanism.rounds if rounds is None else rounds) * mechanism.steps_per_round
+    accountant.history = [(mechanism.noise_multiplier, mechanism.sampling_rate, steps)]
+    with warnings.catch_warnings():  # log(0) at q = 1 is handled by numpy's where; the order remark is about tightness
+        warnings.filterwarnings("ignore", message="divide by zero encountered in log", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
+        return float(accountant.get_epsilon(delta))

@@ -1,0 +1,261 @@
+"""One round of differentially private training at one site.
+
+Each step draws a Poisson batch, clips every record's gradient, adds Gaussian noise (also to an empty batch), divides
+by the public expected batch size and steps the optimiser. Sampling and noise come from the round's keyed stream, so
+that a round that is run again gives the same bytes.
+
+    >>> outcome = train(model, inputs, record_loss, mechanism, randomness, optimizer="sgd",   # doctest: +SKIP
+    ...                 learning_rate=0.1, weight_decay=0.0, expected_records=212)
+
+Source: Abadi et al., "Deep learning with differential privacy", CCS 2016, algorithm 1; Opacus' optimiser does the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privacy.dp.clipping import RECORD, Batch, BookKeeper, RecordLoss, batch_size
+from privacy.dp.distance import MAX_PARAMETERS
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Floats, Randomness
+from privacy.errors import InvalidInput, Refused
+
+Method = Literal["bookkeeping", "ghost", "hooks"]
+# The part of parameters that belong to no modality.
+SHARED = "shared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOutcome:
+    """What one round of training did; all of it may leave, being a function of the noised steps only.
+
+    ``update`` maps each trainable parameter's name to its displacement over the round.
+    """
+
+    steps: int
+    update: Mapping[str, Tensor]
+    method: Method
+
+
+def train(
+    model: nn.Module,
+    inputs: Batch,
+    record_loss: RecordLoss,
+    mechanism: Mechanism,
+    randomness: Randomness,
+    *,
+    optimizer: Literal["sgd", "adam"],
+    learning_rate: float,
+    weight_decay: float,
+    expected_records: float,
+    method: Method = "bookkeeping",
+    modality_of_parameter: Callable[[str], str | None] | None = None,
+    modality_norms: Mapping[str, float] | None = None,
+    part_scales: Mapping[str, float] | None = None,
+    proximal_mu: float = 0.0,
+) -> TrainingOutcome:
+    """Train ``model`` in place for one round of ``mechanism`` with local noise.
+
+    Args:
+        model: float32 on the CPU; trainable parameters only in layers of ``layer_rules.RULES``.
+        inputs: tensors with a common first dimension, the records of this site.
+        record_loss: ``record_loss(model, batch)`` gives the loss of each record, float32 [B], each a function of its
+            own record only.
+        mechanism: what runs and is charged; ``noise`` must be "local".
+        randomness: the keyed stream of this round.
+        optimizer: "sgd", or "adam" with decoupled weight decay; its state lives for the round.
+        learning_rate: above 0.
+        weight_decay: at least 0.
+        expected_records: the public number of records (the DP count), above 0; the noised sum is divided by
+            ``sampling_rate`` times it.
+        method: how per-record gradients are made.
+        modality_of_parameter: maps a parameter's name to its modality, None for what all share.
+        modality_norms: L2 bound of each part (modalities and ``SHARED``) where the mechanism clips by modality;
+            squares add up to ``max_grad_norm`` squared. Public. None splits evenly.
+        part_scales: public factor on the displacement of each part, after the optimiser's normalisation; 1 if absent,
+            and without effect for parts that the model lacks.
+        proximal_mu: weight of the pull towards the parameters at the start, at least 0 (FedProx).
+
+    Returns:
+        the round's displacement; it is noised, the model's own parameters likewise.
+
+    Raises:
+        Refused: the model, its losses or the mechanism break an assumption of the accounting.
+        InvalidInput: an argument out of its range.
+    """
+    from privacy.dp import opacus_engine
+
+    if mechanism.noise != "local":
+        raise Refused("shared noise has no local training; use clipped_gradient_sum and privacy.dp.shared_noise")
+    values = _checked(model, mechanism, learning_rate, expected_records)
+    part = _part(modality_of_parameter)
+    bounds, group_of = clipping(model, mechanism, part, modality_norms)
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    inner = _optimizer(model, optimizer, learning_rate, weight_decay, part, part_scales or {})
+    outer = opacus_engine.keyed_optimizer(
+        inner,
+        method=method,
+        mechanism=mechanism,
+        expected_batch_size=mechanism.sampling_rate * expected_records,
+        values=values,
+    )
+    if proximal_mu:
+        outer.attach_step_hook(lambda _: _pull(model, before, proximal_mu))
+    with _guarded(model, randomness):
+        engine = opacus_engine.engine(model, method=method, bounds=bounds, group_of=group_of)
+        try:
+            for step in range(mechanism.steps_per_round):
+                stream = randomness.child(f"step {step}")
+                engine.accumulate(poisson_batch(inputs, mechanism.sampling_rate, stream), record_loss)
+                opacus_engine.use_noise(outer, stream.child("noise"))
+                outer.step()
+        finally:
+            engine.close()
+    model.zero_grad(set_to_none=True)
+    update = {n: p.detach() - before[n] for n, p in model.named_parameters() if n in before}
+    return TrainingOutcome(steps=mechanism.steps_per_round, update=update, method=method)
+
+
+def clipped_gradient_sum(
+    model: nn.Module,
+    inputs: Batch,
+    record_loss: RecordLoss,
+    mechanism: Mechanism,
+    randomness: Randomness,
+    *,
+    modality_of_parameter: Callable[[str], str | None] | None = None,
+    modality_norms: Mapping[str, float] | None = None,
+) -> Mapping[str, Floats]:
+    """Return the clipped gradient sum of one Poisson batch, **without noise**: private, for ``shared_noise`` only.
+
+    Arguments as in :func:`train`; the model is not changed.
+
+    Returns:
+        float64 per trainable parameter; one record changes all of it by at most ``max_grad_norm`` (up to float32).
+    """
+    _checked(model, mechanism, 1.0, 1.0)
+    bounds, group_of = clipping(model, mechanism, _part(modality_of_parameter), modality_norms)
+    stream = randomness.child("step 0")
+    batch = poisson_batch(inputs, mechanism.sampling_rate, stream)
+    with _guarded(model, randomness), BookKeeper(model, group_of) as keeper:
+        sums = keeper.clipped_sum(batch, record_loss, bounds)
+    return {name: total.detach().numpy().astype(np.float64) for name, total in sums.items()}
+
+
+def poisson_batch(inputs: Batch, sampling_rate: float, stream: Randomness) -> dict[str, Tensor]:
+    """Return the records of one Poisson batch, possibly none."""
+    chosen = torch.from_numpy(stream.child("sample").poisson_sample(batch_size(inputs), sampling_rate))
+    return {name: value[chosen] for name, value in inputs.items()}
+
+
+def split_norm(max_grad_norm: float, weights: Mapping[str, float]) -> dict[str, float]:
+    """Split one norm over parts in proportion to public weights, so that the squares add up.
+
+    ``split_norm(1.0, {"mrna": 3.0, "image": 4.0})`` is ``{"mrna": 0.6, "image": 0.8}``.
+
+    Args:
+        max_grad_norm: C, above 0.
+        weights: public weight of each part, above 0.
+    """
+    if not weights or not all(math.isfinite(w) and w > 0 for w in weights.values()):
+        raise InvalidInput("expected at least one part, and weights above 0")
+    scale = max_grad_norm / math.sqrt(sum(w * w for w in weights.values()))
+    return {part: w * scale for part, w in weights.items()}
+
+
+def clipping(
+    model: nn.Module,
+    mechanism: Mechanism,
+    part: Callable[[str], str],
+    modality_norms: Mapping[str, float] | None,
+) -> tuple[dict[str, float], Callable[[str], str] | None]:
+    """Return the bound of each clipping group and the map from parameter to group.
+
+    Raises:
+        InvalidInput: norms that do not belong to the model's parts, or whose squares pass C squared.
+    """
+    if mechanism.clipping == "record":
+        if modality_norms is not None:
+            raise InvalidInput("modality norms need a mechanism with clipping='modality'")
+        return {RECORD: mechanism.max_grad_norm}, None
+    parts = sorted({part(n) for n, p in model.named_parameters() if p.requires_grad})
+    norms = split_norm(mechanism.max_grad_norm, modality_norms or dict.fromkeys(parts, 1.0))
+    if sorted(norms) != parts:
+        raise InvalidInput(f"expected norms for the parts {parts}, got {sorted(norms)}")
+    if modality_norms is not None and any(not math.isclose(norms[n], modality_norms[n], rel_tol=1e-6) for n in parts):
+        raise InvalidInput("expected modality norms whose squares add up to max_grad_norm squared; use split_norm")
+    return norms, part
+
+
+def _checked(model: nn.Module, mechanism: Mechanism, learning_rate: float, expected_records: float) -> int:
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise InvalidInput(f"expected a learning rate above 0, got {learning_rate}")
+    if not (math.isfinite(expected_records) and expected_records > 0):
+        raise InvalidInput(f"expected a public record count above 0, got {expected_records}")
+    values = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    most = mechanism.max_parameters if mechanism.noise == "shared" else MAX_PARAMETERS
+    if not 0 < values <= most:
+        raise Refused(f"expected 1 to {most} trainable parameters under {mechanism.noise} noise, got {values}")
+    return values
+
+
+def _part(modality_of_parameter: Callable[[str], str | None] | None) -> Callable[[str], str]:
+    if modality_of_parameter is None:
+        return lambda _: SHARED
+    return lambda name: modality_of_parameter(name) or SHARED
+
+
+def _optimizer(
+    model: nn.Module,
+    kind: str,
+    learning_rate: float,
+    weight_decay: float,
+    part: Callable[[str], str],
+    scales: Mapping[str, float],
+) -> torch.optim.Optimizer:
+    """Return the optimiser, with one group of parameters per part: its step is proportional to the group's rate."""
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts.setdefault(part(name), []).append(parameter)
+    if any(not math.isfinite(s) or s < 0 for s in scales.values()):
+        raise InvalidInput("expected part scales of at least 0")
+    groups = [{"params": ps, "lr": learning_rate * scales.get(name, 1.0)} for name, ps in parts.items()]
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, weight_decay=weight_decay)
+    if kind == "adam":
+        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    raise InvalidInput(f"expected the optimizer 'sgd' or 'adam', got {kind!r}")
+
+
+def _pull(model: nn.Module, before: Mapping[str, Tensor], proximal_mu: float) -> None:
+    """Add the gradient of mu / 2 |p - p_start|**2, a function of noised values only."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and name in before:
+            parameter.grad.add_(parameter.detach() - before[name], alpha=proximal_mu)
+
+
+@contextmanager
+def _guarded(model: nn.Module, randomness: Randomness) -> Iterator[None]:
+    """Train with a keyed torch generator (dropout repeats too) and refuse a model that changes its buffers."""
+    training = model.training
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        # torch.manual_seed would also queue a call with its stack trace for every absent accelerator, for ever
+        torch.default_generator.manual_seed(int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1)))
+        model.train()
+        try:
+            yield
+        finally:
+            model.train(training)
+            changed = [n for n, b in model.named_buffers() if n in buffers and not torch.equal(b, buffers[n])]
+    if changed:
+        raise Refused(f"the buffer {changed[0]!r} changed in training: it would carry records out unnoised")

@@ -1,0 +1,242 @@
+"""CKKS by TenSEAL: round keys, encryption at the sites, decryption of sums at the keyholder.
+
+The only module that imports TenSEAL. No byte from another party reaches its parsers: public keys and ciphertexts travel
+as fixed-length arrays of integers (:mod:`privacy.encryption.ciphertexts`), are checked, and are framed here for the
+library.
+
+    >>> pair = generate_round_key(parameters)
+    >>> updates = [encrypt(pair.public, parameters, integers) for integers in per_site]
+    >>> total = RunningSum(parameters, ciphertexts=len(updates[0]))
+    >>> for update in updates: total.add(update)
+    >>> decrypt_sum(pair.secret, parameters, total.to_ciphertexts(), values=n, contributors=3)
+
+What CKKS decryption returns carries ciphertext noise, and noise plus ciphertext gives the secret key away (Li and
+Micciancio, "On the Security of Homomorphic Encryption on Approximate Numbers", EUROCRYPT 2021). So raw slots never
+leave :func:`decrypt_sum`: every one must lie within :data:`~privacy.encryption.parameters.SLOT_TOLERANCE` of an integer
+that an honest sum can reach, or nothing is returned.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tenseal.sealapi as seal
+import zstandard
+from numpy.typing import NDArray
+
+from privacy.encryption.ciphertexts import Buffer, coefficients
+from privacy.encryption.packing import pack, unpack_fields
+from privacy.encryption.parameters import SLOT_TOLERANCE, EncryptionParameters, check_security
+from privacy.errors import InvalidInput, UnsafeSum
+
+_HEADER = bytes.fromhex("5ea11004030000 00")  # magic, header length 16, SEAL 4.3, no compression, reserved
+_LARGEST_OBJECT = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundKeyPair:
+    """A fresh CKKS key pair: ``secret`` stays with the keyholder, ``public`` goes to every site."""
+
+    secret: bytes = field(repr=False)
+    public: bytes = field(repr=False)
+
+
+def generate_round_key(parameters: EncryptionParameters) -> RoundKeyPair:
+    """Return a new key pair for one round, drawn from the operating system's generator by SEAL.
+
+    Raises:
+        Refused: the parameters are insecure or unsafe.
+    """
+    context = _context(parameters)
+    generator = seal.KeyGenerator(context)
+    public = seal.PublicKey()
+    generator.create_public_key(public)
+    secret = _save(generator.secret_key())
+    return RoundKeyPair(secret=secret, public=_save(public)[-public_key_bytes(parameters) :])
+
+
+def public_key_bytes(parameters: EncryptionParameters) -> int:
+    """Return the length of a public key as it travels: two polynomials modulo both primes."""
+    return 2 * len(parameters.primes) * parameters.poly_modulus_degree * 8
+
+
+def encrypt(public: bytes, parameters: EncryptionParameters, integers: NDArray[np.int64]) -> list[bytes]:
+    """Pack and encrypt quantised values.
+
+    Args:
+        public: the round's public key.
+        parameters: the study's parameters.
+        integers: int64[n] in -levels..levels.
+
+    Returns:
+        ``parameters.ciphertexts_for(n)`` ciphertexts of ``parameters.ciphertext_bytes`` each, freshly randomised.
+
+    Raises:
+        InvalidInput: a value is out of range or the key is malformed.
+        Refused: the parameters are insecure or unsafe.
+    """
+    context = _context(parameters)
+    encryptor = seal.Encryptor(context, _public_key(public, parameters))
+    encoder = seal.CKKSEncoder(context)
+    plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext()
+    encrypted = []
+    with _scratch_path() as path:
+        for slots in pack(integers, parameters):
+            encoder.encode(slots.tolist(), parameters.scale, plaintext)
+            encryptor.encrypt(plaintext, ciphertext)
+            encrypted.append(_saved(ciphertext, path)[-parameters.ciphertext_bytes :])
+    return encrypted
+
+
+def decrypt_sum(
+    secret: bytes,
+    parameters: EncryptionParameters,
+    ciphertexts: Sequence[Buffer],
+    *,
+    values: int,
+    contributors: int,
+) -> NDArray[np.int64]:
+    """Decrypt one block's sum, check every slot and every field, and return exact integers.
+
+    Args:
+        secret: the round's secret key.
+        parameters: the study's parameters.
+        ciphertexts: the sum, one byte string per chunk.
+        values: length of the block.
+        contributors: how many sites' updates are in the sum; fields beyond their reach are refused.
+
+    Returns:
+        int64[values], each within ``contributors * levels``.
+
+    Raises:
+        UnsafeSum: a slot is no honest sum. Nothing about the values is said; destroy the key.
+        InvalidInput: the shape is wrong or a ciphertext is malformed.
+        Refused: the parameters are insecure or unsafe.
+    """
+    if not 1 <= contributors <= parameters.sites:
+        raise InvalidInput(f"expected 1 to {parameters.sites} contributors, got {contributors}")
+    if len(ciphertexts) != parameters.ciphertexts_for(values):
+        raise InvalidInput(
+            f"expected {parameters.ciphertexts_for(values)} ciphertexts for {values} values, got {len(ciphertexts)}"
+        )
+    checked = [coefficients(ciphertext, parameters) for ciphertext in ciphertexts]
+    return _checked_integers(_decrypt(secret, parameters, checked), parameters, values, contributors)
+
+
+def _decrypt(
+    secret: bytes, parameters: EncryptionParameters, ciphertexts: Sequence[NDArray[np.uint64]]
+) -> NDArray[np.complex128]:
+    """Return raw slots complex128[chunks, N/2]; they carry the key's noise and must not leave this module."""
+    context = _context(parameters)
+    key = _load(seal.SecretKey(), context, secret)
+    decryptor, encoder = seal.Decryptor(context, key), seal.CKKSEncoder(context)
+    prefix = _ciphertext_prefix(parameters)
+    plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext()
+    slots = np.empty((len(ciphertexts), parameters.slots), np.complex128)
+    for row, array in zip(slots, ciphertexts, strict=True):
+        _load(ciphertext, context, prefix + array.tobytes())
+        decryptor.decrypt(ciphertext, plaintext)
+        row[:] = encoder.decode_complex(plaintext)
+    return slots
+
+
+def _checked_integers(
+    slots: NDArray[np.complex128], parameters: EncryptionParameters, values: int, contributors: int
+) -> NDArray[np.int64]:
+    """Return the integers of an honest sum, or refuse without saying which slot or by how much."""
+    parts = slots.view(np.float64)
+    rounded = np.rint(parts)
+    honest = np.abs(parts - rounded) < SLOT_TOLERANCE  # false for NaN as well
+    if not (honest & (np.abs(rounded) <= parameters.largest_slot)).all():
+        raise UnsafeSum("the sum is not one of honest updates: the round is refused and its key destroyed")
+    fields = unpack_fields(rounded.view(np.complex128), parameters)
+    reach = contributors * parameters.levels
+    if int(fields.max()) > reach or int(fields.min()) < -reach or fields[values:].any():
+        raise UnsafeSum("the sum is not one of honest updates: the round is refused and its key destroyed")
+    return fields[:values]
+
+
+def _public_key(public: bytes, parameters: EncryptionParameters) -> Any:
+    expected = public_key_bytes(parameters)
+    if len(public) != expected:
+        raise InvalidInput(f"expected a public key of {expected} bytes, got {len(public)}")
+    shape = (2, len(parameters.primes), parameters.poly_modulus_degree)
+    array = np.frombuffer(public, "<u8").reshape(shape)
+    for index, prime in enumerate(parameters.primes):
+        if int(array[:, index].max()) >= prime or not array[:, index].any(axis=1).all():
+            raise InvalidInput("the public key's coefficients are out of range; ask the keyholder for it again")
+    return _load(seal.PublicKey(), _context(parameters), _public_key_prefix(parameters) + public)
+
+
+@lru_cache(maxsize=8)
+def _context(parameters: EncryptionParameters) -> Any:
+    check_security(parameters)
+    ring = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
+    ring.set_poly_modulus_degree(parameters.poly_modulus_degree)
+    moduli = seal.CoeffModulus.Create(parameters.poly_modulus_degree, list(parameters.coeff_mod_bits))
+    ring.set_coeff_modulus(moduli)
+    context = seal.SEALContext(ring, True, seal.SEC_LEVEL_TYPE.TC128)
+    if tuple(modulus.value() for modulus in moduli) != parameters.primes or not context.parameters_set():
+        raise InvalidInput("the installed SEAL makes other primes than expected; install the pinned tenseal")
+    return context
+
+
+@lru_cache(maxsize=8)
+def _ciphertext_prefix(parameters: EncryptionParameters) -> bytes:
+    """Return what SEAL writes before a ciphertext's coefficients: parameter hash, sizes, scale, array header."""
+    context = _context(parameters)
+    plaintext, ciphertext, public = seal.Plaintext(), seal.Ciphertext(), seal.PublicKey()
+    seal.KeyGenerator(context).create_public_key(public)
+    seal.CKKSEncoder(context).encode([0j], parameters.scale, plaintext)
+    seal.Encryptor(context, public).encrypt(plaintext, ciphertext)
+    return _save(ciphertext)[: -parameters.ciphertext_bytes]
+
+
+@lru_cache(maxsize=8)
+def _public_key_prefix(parameters: EncryptionParameters) -> bytes:
+    public = seal.PublicKey()
+    seal.KeyGenerator(_context(parameters)).create_public_key(public)
+    return _save(public)[: -public_key_bytes(parameters)]
+
+
+def _save(value: Any) -> bytes:
+    """Return a SEAL object's own bytes, without SEAL's header and compression."""
+    with _scratch_path() as path:
+        return _saved(value, path)
+
+
+def _saved(value: Any, path: str) -> bytes:
+    value.save(path)  # from the beginning, whatever was there
+    raw = Path(path).read_bytes()
+    return zstandard.ZstdDecompressor().decompress(raw[16:], max_output_size=_LARGEST_OBJECT)
+
+
+def _load(empty: Any, context: Any, body: bytes) -> Any:
+    """Fill a SEAL object from its own bytes, framed as uncompressed."""
+    header = _HEADER + (16 + len(body)).to_bytes(8, "little")
+    with _scratch_path() as path:
+        Path(path).write_bytes(header + body)
+        empty.load(context, path)
+    return empty
+
+
+@contextmanager
+def _scratch_path() -> Iterator[str]:
+    """Yield a path that SEAL may write to and read from: memory on Linux, a private temporary folder elsewhere."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("seal-object")
+        try:
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(Path(folder) / "object")

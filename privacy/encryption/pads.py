@@ -1,0 +1,180 @@
+"""One-time pads over ciphertexts: only the sum of exactly the updates in the attested list can be decrypted.
+
+Linear tags show that a sum adds up to what the contributors say they sent; a contributor who lies about its own part,
+together with the orchestrator, could make any ciphertext add up, another site's single update among them. So a site
+adds to the first polynomial of every ciphertext a fresh uniform polynomial modulo the data prime, and seals the seed of
+it to the keyholder (HPKE, RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305; study, round, plan and site are bound):
+
+    >>> seed = new_seed()
+    >>> sent = pad(ciphertexts, seed, parameters)            # at the site, instead of the ciphertexts
+    >>> sealed = seal_seed(seed, keyholder_pad_key, label)   # into the signed header of the update
+    >>> open_seed(sealed, private, label)                    # at the keyholder, for the sites of an attested list
+    >>> remove(total, {"site-0": seed, ...}, contributors, parameters)
+
+The keyholder subtracts the pads of the listed sites, each once, from whatever it was given, and answers one sum per
+round. Whatever that was, what remains is the listed sum plus an offset that its maker knows and that is independent of
+the honest sites' ciphertexts (the proof: docs/decisions/0006-pads.md); without one listed update the offset is uniform,
+and its decryption passes no slot check. The seed is never stored; the private key goes with the round key.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from numpy.typing import NDArray
+
+from privacy.canonical import canonical_json
+from privacy.dp.randomness import Randomness
+from privacy.encryption.ciphertexts import Buffer, coefficients
+from privacy.encryption.parameters import EncryptionParameters
+from privacy.errors import InvalidInput, Refused
+
+SEED_BYTES = 32
+PRIVATE_BYTES = 32
+SEALED_HEX = 2 * (32 + SEED_BYTES + 16)
+_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
+_DOMAIN = b"tessera/v1/pad/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadLabel:
+    """What a pad belongs to; a seed sealed under one label opens under no other."""
+
+    study: str
+    round: int
+    plan_hash: str
+    site: str
+
+    def info(self) -> bytes:
+        """Return the label as bytes."""
+        fields = {"study": self.study, "round": self.round, "plan_hash": self.plan_hash, "site": self.site}
+        return _DOMAIN + canonical_json(fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadKeyPair:
+    """The keyholder's key of one round: ``private`` 32 bytes, ``public`` 64 hexadecimal digits."""
+
+    private: bytes = field(repr=False)
+    public: str
+
+
+def generate_pad_key() -> PadKeyPair:
+    """Return a fresh X25519 key pair."""
+    private = X25519PrivateKey.generate()
+    return PadKeyPair(private=private.private_bytes_raw(), public=private.public_key().public_bytes_raw().hex())
+
+
+def new_seed() -> bytes:
+    """Return a fresh seed of :data:`SEED_BYTES` bytes from the operating system."""
+    return secrets.token_bytes(SEED_BYTES)
+
+
+def seal_seed(seed: bytes, pad_key: str, label: PadLabel) -> str:
+    """Return the seed readable by the keyholder alone, as :data:`SEALED_HEX` hexadecimal digits.
+
+    Args:
+        seed: of :func:`new_seed`.
+        pad_key: the public key from the signed round key.
+        label: what the pad belongs to.
+
+    Raises:
+        InvalidInput: ``pad_key`` is no X25519 key.
+    """
+    try:
+        public = X25519PublicKey.from_public_bytes(bytes.fromhex(pad_key))
+        return _SUITE.encrypt(seed, public, info=label.info()).hex()
+    except ValueError as error:
+        raise InvalidInput("expected an X25519 key of 64 hexadecimal digits in the round key") from error
+
+
+def open_seed(sealed: str, private: bytes, label: PadLabel) -> bytes:
+    """Return the seed that a site sealed.
+
+    Raises:
+        Refused: it was sealed for another key, study, round, plan or site, or changed.
+    """
+    refused = f"the pad of {label.site} does not open: it is not sealed for this round, plan and site"
+    if len(sealed) != SEALED_HEX:
+        raise Refused(refused)
+    try:
+        key = X25519PrivateKey.from_private_bytes(private)
+        seed = _SUITE.decrypt(bytes.fromhex(sealed), key, info=label.info())
+    except (InvalidTag, ValueError) as error:
+        raise Refused(refused) from error
+    return bytes(seed)
+
+
+def pad(
+    blocks: Mapping[str, Sequence[Buffer]], seed: bytes, parameters: EncryptionParameters
+) -> dict[str, list[bytes]]:
+    """Return one site's ciphertexts with its pad added.
+
+    Args:
+        blocks: ciphertexts by block name.
+        seed: used for one update only.
+        parameters: the study's parameters.
+
+    Raises:
+        InvalidInput: a ciphertext is malformed.
+    """
+    prime = np.uint64(parameters.data_prime)
+    padded = {}
+    for name, ciphertexts in blocks.items():
+        stream = _stream(seed, name)
+        arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
+        for array in arrays:
+            array[0] += _below(stream, parameters)  # below 2**61: no wrap
+            np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
+        padded[name] = [array.tobytes() for array in arrays]
+    return padded
+
+
+def remove(
+    blocks: Mapping[str, Sequence[Buffer]],
+    seeds: Mapping[str, bytes],
+    contributors: Mapping[str, Collection[str]],
+    parameters: EncryptionParameters,
+) -> dict[str, list[bytes]]:
+    """Return a sum without the pads of its contributors.
+
+    Args:
+        blocks: the sum's ciphertexts by block name.
+        seeds: by site.
+        contributors: the sites in each block, by block name.
+        parameters: the study's parameters.
+
+    Raises:
+        InvalidInput: a ciphertext is malformed.
+    """
+    prime = np.uint64(parameters.data_prime)
+    bare = {}
+    for name, ciphertexts in blocks.items():
+        streams = [_stream(seeds[site], name) for site in sorted(contributors[name])]
+        arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
+        for array in arrays:
+            for stream in streams:
+                array[0] += prime - _below(stream, parameters)
+                np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
+        bare[name] = [array.tobytes() for array in arrays]
+    return bare
+
+
+def _stream(seed: bytes, block: str) -> Randomness:
+    return Randomness(seed, study="pad", round=0, plan_hash="", dataset_fingerprint="").child(block)
+
+
+def _below(stream: Randomness, parameters: EncryptionParameters) -> NDArray[np.uint64]:
+    """Return one polynomial of coefficients exactly uniform below the data prime: what is not below is drawn again."""
+    prime = parameters.data_prime
+    mask = np.uint64((1 << prime.bit_length()) - 1)
+    drawn = stream.uniform_words(parameters.poly_modulus_degree) & mask
+    while (again := np.flatnonzero(drawn >= prime)).size:
+        drawn[again] = stream.uniform_words(again.size) & mask
+    return drawn

@@ -1,0 +1,129 @@
+"""The journal: what a role did, saw and refused, in an order that cannot be edited afterwards.
+
+    >>> journal = Journal(folder / "journal.db", identity)
+    >>> journal.append("proposal-denied", {"study": "pilot", "reason": "no legal basis"}).index
+    1
+
+It also keeps the heads of other roles' chains (``countersigned-head``), so that nobody can rewrite a past that
+others have seen. Bodies are plain JSON and never hold a secret, a record or a patient identifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from privacy.errors import InvalidInput
+from privacy.identity import Identity
+from privacy.ledger.chain import Chain, Entry, Head, Purpose
+
+COUNTERSIGNED = "countersigned-head"
+
+__all__ = ["COUNTERSIGNED", "Entry", "Head", "Journal", "seen_heads"]
+
+
+class Journal:
+    """A role's journal in the SQLite file ``path``, signed by ``identity`` (None: for reading only)."""
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity | None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._chain = Chain(path, identity, purpose="journal", clock=clock)
+
+    @property
+    def path(self) -> Path:
+        """Where the journal lies."""
+        return self._chain.path
+
+    @property
+    def public_key(self) -> str:
+        """The key its entries are signed with."""
+        return self._chain.public_key
+
+    @property
+    def head(self) -> Head:
+        """The signed end of the journal, to be shown to peers."""
+        return self._chain.head
+
+    def now(self) -> datetime:
+        """Return the time by the high-water mark: never earlier than the newest entry."""
+        return self._chain.now()
+
+    def append(self, kind: str, body: Mapping[str, Any]) -> Entry:
+        """Write one entry and return it once it is on disk (safe from several threads and processes)."""
+        return self._chain.append(kind, body)
+
+    def entries(self, *, since: int = 0, kind: str | None = None) -> Iterator[Entry]:
+        """Yield entries with an index above ``since``, oldest first, of one kind or of all."""
+        return self._chain.entries(since=since, kind=kind)
+
+    def verify(self) -> None:
+        """Raise Tampered at the first hash, signature, number or time that does not hold."""
+        self._chain.verify()
+
+    def remember_head(
+        self,
+        *,
+        owner: str,
+        chain: Purpose,
+        head: str,
+        index: int | None = None,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """Keep the head of somebody's chain, with what proves that they announced it.
+
+        Args:
+            owner: the public key of the chain's owner (64 hexadecimal digits); one's own key keeps what peers
+                countersigned.
+            chain: ``journal`` or ``ledger``.
+            head: the hash of the chain's newest entry, 64 hexadecimal digits.
+            index: its number, where known.
+            evidence: the signed message that carried the head.
+        """
+        if len(head) != 64 or len(owner) != 64:
+            raise InvalidInput("expected a head and an owner of 64 hexadecimal digits each")
+        body = {"owner": owner, "chain": chain, "head": head, "index": index, "evidence": dict(evidence or {})}
+        return self.append(COUNTERSIGNED, body)
+
+    def remember_countersigned(self, head: Head, evidence: Mapping[str, Any] | None = None) -> Entry:
+        """Keep a signed head after checking its signature.
+
+        Raises:
+            Tampered: the owner did not sign this head.
+        """
+        head.check()
+        return self.remember_head(
+            owner=head.public_key,
+            chain=head.chain,
+            head=head.hash,
+            index=head.index,
+            evidence={"head": asdict(head), **(evidence or {})},
+        )
+
+    def check_not_rolled_back(self, heads: Iterable[Head | str]) -> None:
+        """Raise Tampered when a head that a peer has seen is not in this journal (a restore from backup)."""
+        self._chain.check_not_rolled_back(heads)
+
+    def holds(self, digest: str) -> bool:
+        """Tell whether an entry has this hash."""
+        return self._chain.holds(digest)
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        self._chain.close()
+
+
+def seen_heads(journal: Journal, owner: str, chain: Purpose) -> tuple[str, ...]:
+    """Return the heads of ``owner``'s chain that this role's journal remembers, oldest first."""
+    return tuple(
+        str(entry.body["head"])
+        for entry in journal.entries(kind=COUNTERSIGNED)
+        if entry.body["owner"] == owner and entry.body["chain"] == chain
+    )

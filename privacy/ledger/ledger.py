@@ -1,0 +1,398 @@
+"""The privacy ledger of a data owner: one line of budget per patient population, reserved, charged, never edited.
+
+::
+
+    register_dataset     datasets and versions that share a patient share a line of budget
+    set_cap              a person allows epsilon at delta
+    preview, reserve     a study's worst case must fit whole, or nothing is reserved (BudgetExceeded)
+    charge               a round is spent from the moment a record may be read; once per round, whatever crashes
+    release_reservation  rounds that never read a record go back
+    release              counts and other noised numbers beside the rounds of studies
+
+Across studies, which may be chosen after seeing earlier answers, the cap is a privacy filter: the Rényi divergence
+of everything spent and promised, at an order fixed with the first expense, stays below what the cap allows at the
+owner's delta (Feldman and Zrnic 2021, "Individual privacy accounting via a Rényi filter", Theorem 4.5; conversion by
+Canonne, Kamath and Steinke 2020). Adjacency is add or remove of one patient.
+
+    >>> ledger = Ledger(folder / "ledger.db", identity)
+    >>> population = ledger.register_dataset("brca", 1, [case_hash(secret, case) for case in cases])
+    >>> ledger.set_cap(population, epsilon=8.0, delta=1e-4, by="B. Steward", reason="board decision 12/2026")
+    >>> ledger.reserve(population, study="pilot", proposal_hash=proposal_hash, plan=mechanism)
+    >>> ledger.charge(proposal_hash, 1)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from privacy.dp.mechanism import Mechanism
+from privacy.errors import InvalidInput, Refused
+from privacy.identity import Identity
+from privacy.ledger.chain import Chain, Entry, Head
+from privacy.ledger.costs import Cap, Cost, StudyCost, cost_to_json, study_to_json
+from privacy.ledger.state import (
+    TOLERANCE,
+    Population,
+    State,
+    cap_of,
+    check_fits,
+    check_open,
+    check_share,
+    cost_of,
+    person,
+    reason_given,
+    reserved,
+)
+from privacy.ledger.views import Account, Point, Preview, Spend, StudyAccount, account_of, spend_of, timeline
+
+__all__ = ["Account", "Ledger", "Point", "Preview", "Spend", "StudyAccount", "case_hash"]
+
+
+def case_hash(secret: bytes, case_id: str) -> str:
+    """Return the keyed hash (HMAC-SHA256, 128 bits) by which a ledger knows a patient; the key stays at the owner."""
+    return hmac.new(secret, b"tessera/v1/case/" + case_id.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+class Ledger:
+    """The ledger in the SQLite file ``path``, signed by ``identity`` (None: for reading only).
+
+    Several processes and threads may use the same file; every decision is made and written in one transaction.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity | None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._chain = Chain(path, identity, purpose="ledger", clock=clock)
+        self._lock = threading.RLock()
+        self._state = State()
+
+    @property
+    def path(self) -> Path:
+        """Where the ledger lies."""
+        return self._chain.path
+
+    @property
+    def public_key(self) -> str:
+        """The key its entries are signed with."""
+        return self._chain.public_key
+
+    @property
+    def head(self) -> Head:
+        """The signed end of the ledger, to be shown to peers."""
+        return self._chain.head
+
+    def register_dataset(self, name: str, version: int, cases: Iterable[str]) -> str:
+        """Register a dataset version and return the population whose budget it shares.
+
+        Args:
+            name, version: the dataset; the same version with the same cases may be registered again.
+            cases: one :func:`case_hash` per patient, in any order.
+
+        Raises:
+            InvalidInput: no cases, or this version was registered with others.
+        """
+        wanted = frozenset(cases)
+        if not wanted:
+            raise InvalidInput(f"expected at least one patient in {name!r} version {version}, got none")
+        with self._writing() as state:
+            known = state.dataset_cases.get((name, version))
+            if known is not None and known != wanted:
+                raise InvalidInput(f"{name!r} version {version} was registered with other patients: raise the version")
+            if known is None:
+                shared = state.overlapping(wanted)
+                body = {
+                    "name": name,
+                    "version": version,
+                    "population": shared[0].name if shared else state.next_name(),
+                    "joined": [population.name for population in shared[1:]],
+                    "cases": sorted(wanted),
+                }
+                self._add("dataset", body)
+            return state.population_of(name, version).name
+
+    def population_of(self, name: str, version: int) -> str:
+        """Return the population of a dataset version; InvalidInput when it is not registered."""
+        with self._reading() as state:
+            return state.population_of(name, version).name
+
+    def populations(self) -> tuple[str, ...]:
+        """Return the names of all populations, oldest first."""
+        with self._reading() as state:
+            return tuple(state.populations)
+
+    def set_cap(self, population: str, *, epsilon: float, delta: float, by: str, reason: str) -> Entry:
+        """Set what may be spent on a population: a person's act, with a reason.
+
+        Args:
+            epsilon: above 0; infinite means no cap.
+            delta: the owner's delta for the whole life of the population, in (0, 1); 1/(10 n) or less is usual.
+
+        Raises:
+            Refused: more is spent or promised already; free reservations first, or close the population.
+        """
+        cap = Cap(epsilon=float(epsilon), delta=float(delta))
+        with self._writing() as state:
+            found = state.population(population)
+            share = max((cap.share(order, found.committed) for order in found.orders), default=0.0)
+            if share > 1 + TOLERANCE:
+                raise Refused(
+                    f"expected a cap above what {found.name} has spent and promised, got epsilon {cap.epsilon:g} at "
+                    f"delta {cap.delta:g}: free reservations first, or close the population"
+                )
+            body = {
+                "population": found.name,
+                "epsilon": None if math.isinf(cap.epsilon) else cap.epsilon,
+                "delta": cap.delta,
+                "by": person(by),
+                "reason": reason_given(reason),
+            }
+            return self._add("cap", body)
+
+    def preview(self, population: str, plan: Mechanism | StudyCost) -> Preview:
+        """Return the budget before and after a study, and the study's own cost; nothing is written.
+
+        Raises:
+            Refused: no cap is set.
+        """
+        cost = cost_of(plan)
+        with self._reading() as state:
+            found = state.population(population)
+            cap = cap_of(found)
+            orders = found.filter_orders(cost.total)
+            after = spend_of(found, found.committed + cost.total, orders)
+            return Preview(
+                population=found.name,
+                before=spend_of(found, found.committed, orders),
+                study=spend_of(found, cost.total, orders),
+                after=after,
+                cap=cap,
+                fits=after.share <= 1 + TOLERANCE and not found.closed,
+            )
+
+    def reserve(self, population: str, *, study: str, proposal_hash: str, plan: Mechanism | StudyCost) -> Entry:
+        """Promise a study its whole worst case, or nothing; the same proposal again changes nothing.
+
+        Raises:
+            BudgetExceeded: it does not fit under the cap beside what is spent and promised.
+            Refused: the population is closed or has no cap.
+        """
+        cost = cost_of(plan)
+        with self._writing() as state:
+            known = state.reservation(proposal_hash)
+            if known is not None:
+                return self._chain.entry(known[1].index)
+            found = state.population(population)
+            orders = check_fits(found, cost.total, f"study {study!r}")
+            body = {
+                "population": found.name,
+                "study": study,
+                "proposal_hash": proposal_hash,
+                "orders": list(orders),
+                "mechanism": asdict(plan) if isinstance(plan, Mechanism) else None,
+                "cost": study_to_json(cost),
+            }
+            return self._add("reserve", body)
+
+    def charge(self, proposal_hash: str, round_number: int) -> Entry:
+        """Charge one round of a study; call it before the worker may read a record.
+
+        Idempotent: after a crash, charging the same round again returns the entry that is there.
+
+        Raises:
+            Refused: the proposal has no reservation, the round was freed, or the population is closed.
+            BudgetExceeded: populations were joined since, and the spend would pass their common cap.
+            InvalidInput: the study has no such round.
+        """
+        with self._writing() as state:
+            population, reservation = reserved(state, proposal_hash)
+            cost = reservation.charge_of(round_number)
+            if round_number in reservation.charged:
+                return self._chain.entry(reservation.charged[round_number])
+            if round_number in reservation.freed:
+                raise Refused(f"round {round_number} of study {reservation.study!r} was freed: it cannot be charged")
+            check_open(population)
+            check_share(population, population.spent + cost, population.orders, f"round {round_number}")
+            body = {
+                "population": population.name,
+                "study": reservation.study,
+                "proposal_hash": proposal_hash,
+                "round": round_number,
+                "cost": cost_to_json(cost),
+            }
+            return self._add("charge", body)
+
+    def is_charged(self, proposal_hash: str, round_number: int) -> bool:
+        """Tell whether a round was charged."""
+        with self._reading() as state:
+            found = state.reservation(proposal_hash)
+            return found is not None and round_number in found[1].charged
+
+    def release_reservation(
+        self, proposal_hash: str, *, by: str, reason: str, round_number: int | None = None
+    ) -> Entry | None:
+        """Free one round that never read a record, or all that are left; None when nothing is left to free.
+
+        Raises:
+            Refused: the proposal has no reservation, or the round was charged.
+        """
+        with self._writing() as state:
+            population, reservation = reserved(state, proposal_hash)
+            left = reservation.open_rounds
+            if round_number is not None and round_number in reservation.charged:
+                raise Refused(f"round {round_number} was charged: what may have been read is never refunded")
+            rounds = left if round_number is None else tuple(r for r in left if r == round_number)
+            if not rounds:
+                return None
+            body = {
+                "population": population.name,
+                "study": reservation.study,
+                "proposal_hash": proposal_hash,
+                "rounds": list(rounds),
+                "by": person(by),
+                "reason": reason_given(reason),
+            }
+            return self._add("free", body)
+
+    def release(
+        self, population: str, *, name: str, cost: Cost, by: str, reason: str, study: str | None = None
+    ) -> Entry:
+        """Charge a noised release beside the rounds of studies, such as the count of a dataset version.
+
+        Call it before reading records. The same name with the same cost again changes nothing.
+
+        Args:
+            name: what is released, unique in the population (``count of brca version 1``).
+            cost: see :func:`privacy.ledger.costs.gaussian_cost`.
+
+        Raises:
+            BudgetExceeded: it does not fit.
+            InvalidInput: the name was used for a release of another cost.
+        """
+        with self._writing() as state:
+            found = state.population(population)
+            if name in found.releases:
+                if found.releases[name].cost != cost:
+                    raise InvalidInput(f"the release {name!r} was charged with another cost: give it another name")
+                return self._chain.entry(found.releases[name].index)
+            orders = check_fits(found, cost, f"the release {name!r}")
+            body = _posting_body(found, name, by, reason, study)
+            return self._add("release", body | {"orders": list(orders), "cost": cost_to_json(cost)})
+
+    def release_without_guarantee(
+        self, population: str, *, name: str, by: str, reason: str, study: str | None = None
+    ) -> Entry:
+        """Book something a person let out by hand: it has no cost, and no epsilon of this ledger covers it."""
+        with self._writing() as state:
+            body = _posting_body(state.population(population), name, by, reason, study)
+            return self._add("release-without-guarantee", body)
+
+    def import_spend(self, population: str, *, name: str, cost: Cost, by: str, reason: str) -> Entry:
+        """Book what was spent elsewhere or is missing after a restore; it counts even where it passes the cap."""
+        with self._writing() as state:
+            body = _posting_body(state.population(population), name, by, reason, None)
+            return self._add("import", body | {"cost": cost_to_json(cost)})
+
+    def close_population(self, population: str, *, by: str, reason: str) -> Entry:
+        """End all use of a population for ever; nothing is reserved, charged or released on it again."""
+        with self._writing() as state:
+            found = state.population(population)
+            return self._add("close", {"population": found.name, "by": person(by), "reason": reason_given(reason)})
+
+    def spent(self, population: str) -> Spend:
+        """Return what was charged, released and imported on a population."""
+        with self._reading() as state:
+            found = state.population(population)
+            return spend_of(found, found.spent)
+
+    def remaining_share(self, population: str) -> float:
+        """Return which part of the cap is neither spent nor promised, 0 to 1; 0 where no cap is set."""
+        with self._reading() as state:
+            found = state.population(population)
+            return max(0.0, 1.0 - spend_of(found, found.committed).share) if found.cap else 0.0
+
+    def account(self, population: str) -> Account:
+        """Return everything about one population at this moment."""
+        with self._reading() as state:
+            return account_of(state.population(population))
+
+    def timeline(self, population: str) -> tuple[Point, ...]:
+        """Return the budget after each entry that concerns this population, oldest first."""
+        return timeline(self.entries(), self.account(population).population)
+
+    def entries(self, *, since: int = 0, kind: str | None = None) -> Iterator[Entry]:
+        """Yield the ledger's entries with an index above ``since``, oldest first, of one kind or of all."""
+        return self._chain.entries(since=since, kind=kind)
+
+    def verify(self) -> None:
+        """Check the chain, and that every entry follows from those before it.
+
+        Raises:
+            Tampered: the first thing that does not hold.
+        """
+        self._chain.verify()
+        state = State()
+        for entry in self._chain.entries():
+            state.fold(entry)
+
+    def check_not_rolled_back(self, heads: Iterable[Head | str]) -> None:
+        """Raise Tampered when a head that a peer has seen is not in this ledger (a restore from backup)."""
+        self._chain.check_not_rolled_back(heads)
+
+    def holds(self, digest: str) -> bool:
+        """Tell whether an entry has this hash."""
+        return self._chain.holds(digest)
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        self._chain.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[State]:
+        with self._lock:
+            yield self._folded()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[State]:
+        with self._lock:
+            before = self._folded().index
+            try:
+                with self._chain.transaction():
+                    before = self._folded().index
+                    yield self._state
+            except BaseException:
+                if self._state.index > before:
+                    self._state = State()  # what was added and folded inside did not happen
+                raise
+
+    def _folded(self) -> State:
+        for entry in self._chain.entries(since=self._state.index):
+            self._state.fold(entry)
+        return self._state
+
+    def _add(self, kind: str, body: Mapping[str, Any]) -> Entry:
+        entry = self._chain.add(kind, body)
+        self._folded()
+        return entry
+
+
+def _posting_body(population: Population, name: str, by: str, reason: str, study: str | None) -> dict[str, Any]:
+    return {
+        "population": population.name,
+        "name": name,
+        "by": person(by),
+        "reason": reason_given(reason),
+        "study": study,
+    }

@@ -1,0 +1,331 @@
+"""Every field that a datasite sends, and what covers it: one table for people, tests and an auditor's recording.
+
+:func:`fields_of` takes one request apart into named fields, :func:`unaccounted` returns those that no row of
+:data:`TABLE` covers. ``docs/what-leaves.md`` is this table (``python -m support.what_leaves``). A field that is new
+has no row, and the test that records a whole demo fails.
+"""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from datasites.study.signing import unpack_envelope
+
+_WIRE = ("host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request as it stood on the wire, before transport encryption."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Fields of one kind of request (patterns with ``*``) and what covers them."""
+
+    request: str
+    fields: tuple[str, ...]
+    covered_by: str
+
+
+_PUBLIC = "public: names and hashes of the study, known before any record is read"
+_OWN = "nothing private: the site's own identity and signature"
+_SIGNED = ("signed.kind", "signed.public_key", "signed.signature")
+_CHAINS = "hash of journal or ledger, whose entries are salted by signatures; says nothing about records"
+_SYFT = "PySyft's own ciphertext; what goes into it is job states and outputs of mock runs (docs/pysyft.md)"
+
+TABLE: tuple[Row, ...] = (
+    Row(request="*", fields=tuple(f"header.{name}" for name in _WIRE), covered_by="HTTP; no field of Tessera's"),
+    Row(
+        request="*",
+        fields=(
+            *(f"token.{name}" for name in ("caller", "audience", "method", "target", "body_hash", "nonce")),
+            "token.issued_ms",
+            "token.signature",
+        ),
+        covered_by="who asks whom for what, and the time of asking: updates leave on the slots of `round_seconds`",
+    ),
+    Row(request="GET /work", fields=("query.wait", "query.known"), covered_by="hash of what the orchestrator told"),
+    Row(request="GET /heads", fields=(), covered_by="no field of its own"),
+    Row(
+        request="POST /head",
+        fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),
+        covered_by="the orchestrator's own journal head, given back to it",
+    ),
+    Row(
+        request="POST /head",
+        fields=("json.trouble",),
+        covered_by="a sentence of Tessera's own: why this site does no work now, with names of studies and rounds",
+    ),
+    Row(
+        request="POST /evidence",
+        fields=("json.proposal", "json.proposal.*", "json.plan", "json.plan.*"),
+        covered_by="the orchestrator's own signed documents, given back to one that was restored from a backup",
+    ),
+    Row(request="GET /blobs/*", fields=(), covered_by="no field of its own; the hash stands in the round plan"),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=(
+            *_SIGNED,
+            *(f"signed.payload.{n}" for n in ("study", "proposal_hash", "round", "plan_hash", "site")),
+            *(f"signed.payload.blocks[].{n}" for n in ("name", "values", "ciphertexts")),
+            "signed.payload.body_bytes",
+        ),
+        covered_by=_PUBLIC,
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=("body", "signed.payload.body_hash"),
+        covered_by="DP-SGD (local) or a share of its noise (shared): `mechanism.noise_multiplier`, charged per round; "
+        "encrypted for the sum alone. In round 1 of a centred study the clipped sum of inputs stands in a gradient's "
+        "place, under the same bound and noise (`models/losses.py`)",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.pad",),
+        covered_by="a random seed, sealed to the keyholder; without it the ciphertexts decrypt to nothing",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.releases.loss.*",),
+        covered_by="noised clipped loss sums: `mechanism.losses`, charged in their rounds",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.releases.score.*",),
+        covered_by="noised score histograms: `mechanism.evaluation`, charged in their rounds",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.releases.proximity.*",),
+        covered_by="the angle between the site's last noised update and its peers': post-processing of what was "
+        "sent and of public models, under local noise only (`datasites/training/proximity.py`)",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.journal_head", "signed.payload.ledger_head"),
+        covered_by=_CHAINS,
+    ),
+    Row(
+        request="POST /studies/*/rounds/*/attestation",
+        fields=(
+            *_SIGNED,
+            *(f"signed.payload.{n}" for n in ("study", "round", "plan_hash", "list_hash", "sum_hash", "site")),
+            "signed.payload.earlier[]",
+        ),
+        covered_by=_PUBLIC,
+    ),
+    Row(
+        request="POST /studies/*/rounds/*/attestation",
+        fields=("signed.payload.tags[]",),
+        covered_by="a linear function of ciphertexts that were sent already",
+    ),
+    Row(
+        request="POST /studies/*/rounds/*/refusal",
+        fields=(*_SIGNED, *(f"signed.payload.{n}" for n in ("study", "round", "party", "reason"))),
+        covered_by="a sentence of Tessera's own about plans, approvals and budgets; never what a worker printed",
+    ),
+    Row(
+        request="POST /studies/*/approvals",
+        fields=(
+            *_SIGNED,
+            *(f"signed.payload.{n}" for n in ("study", "proposal_hash", "site", "approved", "expires")),
+            *(f"signed.payload.reviewers[].{n}" for n in ("reviewer", "role", "public_key", "signature")),
+        ),
+        covered_by="a person's act: who approved what, and until when",
+    ),
+    Row(request="GET /mailbox/news", fields=("query.since", "query.wait"), covered_by="the mailbox's own numbers"),
+    Row(
+        request="* /mailbox/letter",
+        fields=tuple(f"query.{n}" for n in ("owner", "box", "folder", "name")),
+        covered_by="names of participants, of the dataset and of PySyft's files",
+    ),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=(*_SIGNED, *(f"signed.payload.place.{n}" for n in ("owner", "box", "folder", "name"))),
+        covered_by=_OWN,
+    ),
+    Row(request="PUT /mailbox/letter", fields=("signed.payload.content_hash",), covered_by="hash of the letter"),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=(
+            "letter.version.*",
+            "letter.bundle.*",
+            "letter.own.peers.json.*",
+            "letter.own.any.json*",
+            "letter.request",
+        ),
+        covered_by="PySyft's version, public encryption keys, and the wish to be somebody's peer",
+    ),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=("letter.own.ciphertext", "letter.outbox.ciphertext"),
+        covered_by=_SYFT,
+    ),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=("letter.collection.card.json.dataset.patients",),
+        covered_by="the noised number of patients, charged once per dataset version",
+    ),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=("letter.collection.card.json.dataset.fingerprint",),
+        covered_by="keyed hash (HMAC); the key stays at the site",
+    ),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=(
+            "letter.collection.card.json.dataset.name",
+            "letter.collection.card.json.dataset.version",
+            "letter.collection.card.json.dataset.schema_hash",
+            *(
+                f"letter.collection.card.json.{n}"
+                for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task")
+            ),
+        ),
+        covered_by="public facts of the dataset version, written by its owner",
+    ),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=(
+            *(
+                f"letter.collection.schema.json.{n}"
+                for n in ("name", "version", "institution", "cohort", "cohorts[]", "task", "classes", "modalities[]")
+            ),
+            *(f"letter.collection.schema.json.{n}" for n in ("features.*", "preprocessing.*", "source")),
+        ),
+        covered_by="the public schema: names and fixed constants, none computed from these records",
+    ),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=("letter.collection.*.parquet",),
+        covered_by="mock rows, drawn from the schema alone",
+    ),
+    Row(request="PUT /mailbox/letter", fields=("letter.collection.dataset.yaml",), covered_by="PySyft's description"),
+    Row(
+        request="POST /mailbox/share",
+        fields=("json.box", "json.folder", "json.readers[]"),
+        covered_by="who may read the mock",
+    ),
+    Row(
+        request="POST /mailbox/remove",
+        fields=tuple(f"json.places[].{n}" for n in ("owner", "box", "folder", "name")),
+        covered_by="names of the site's own letters",
+    ),
+)
+
+
+def unaccounted(request: Request) -> list[str]:
+    """Return the fields of a request that no row of the table covers, with the request in front."""
+    here = f"{request.method} {urlsplit(request.target).path}"
+    rows = [row for row in TABLE if fnmatch.fnmatchcase(here, row.request)]
+    if not any(row.request != "*" for row in rows):
+        return [f"{here}: the whole request"]
+    patterns = [_pattern(field) for row in rows for field in row.fields]
+    return [f"{here}: {name}" for name, _ in fields_of(request) if not any(p.fullmatch(name) for p in patterns)]
+
+
+def fields_of(request: Request) -> Iterator[tuple[str, Any]]:
+    """Yield every field of a request as (name, value); list places are written ``[]``."""
+    for name, value in request.headers.items():
+        if name.lower() == "authorization":
+            yield from _token(value)
+        else:
+            yield f"header.{name.lower()}", value
+    url = urlsplit(request.target)
+    query = parse_qsl(url.query, keep_blank_values=True)
+    yield from ((f"query.{name}", value) for name, value in query)
+    if url.path == "/mailbox/letter" and request.body:
+        yield from _letter(dict(query), request.body)
+    elif url.path.endswith("/update"):
+        signed, body = unpack_envelope(request.body)
+        yield from _flat("signed", _plain(signed))
+        yield "body", body
+    elif request.body:
+        value = json.loads(request.body)
+        yield from _flat("signed" if isinstance(value, dict) and "signature" in value else "json", value)
+
+
+def _letter(place: Mapping[str, str], data: bytes) -> Iterator[tuple[str, Any]]:
+    signed, content = unpack_envelope(data)
+    yield from _flat("signed", _plain(signed))
+    box, name = place["box"], place["name"]
+    where = f"letter.{box}.{name}" if box in ("own", "collection") else f"letter.{box}"
+    if content.startswith(b"SYC2"):
+        yield f"letter.{box}.ciphertext", content
+    elif name.endswith(".json"):
+        yield from _flat(where, json.loads(content))
+    else:
+        yield where, content
+
+
+def _token(value: str) -> Iterator[tuple[str, Any]]:
+    statement, _, signature = value.removeprefix("Tessera ").rpartition(".")
+    yield from _flat("token", json.loads(base64.urlsafe_b64decode(statement)))
+    yield "token.signature", signature
+
+
+def _plain(signed: Any) -> dict[str, Any]:
+    from datasites.study.signing import dump
+
+    return dump(signed)
+
+
+def _flat(where: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(f"{where}.{name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _flat(f"{where}[]", inner)
+    else:
+        yield where, value
+
+
+def _pattern(field: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in field.split("*")), re.DOTALL)
+
+
+def as_markdown(table: Iterable[Row] = TABLE) -> str:
+    """Return the table as ``docs/what-leaves.md`` shows it."""
+    lines = [_HEAD, "| request | fields | covered by |", "|---|---|---|"]
+    for row in table:
+        names = ", ".join(f"`{name}`" for name in row.fields) or "none"
+        lines.append(f"| `{row.request}` | {names} | {row.covered_by} |")
+    return "\n".join(lines) + "\n" + _TAIL
+
+
+_HEAD = """# What leaves a hospital
+
+This page is written by `python -m support.what_leaves`. A test records every byte that one hospital sends during a
+demo, takes it apart into fields and looks each of them up here; a field without a row fails the test, and so does a
+planted case id, feature row or exact number of patients anywhere in what was sent, also inside what PySyft encrypts.
+"""
+
+_TAIL = """
+## What remains in the timing
+
+* An update leaves at a whole multiple of the policy's `sandbox.round_seconds` after its work began. A worker that
+  crashes, or one that is slow, is seen only where it changes the number of slots. With `round_seconds` above
+  `time_seconds` plus the time of one encryption every worker, also one that hangs until it is ended, takes one slot.
+* A failed worker's update is noise around zero, its released numbers as well. Whoever may read the released numbers
+  may guess from a histogram whose bins sum to nothing, and whoever has the model of a centred study from feature means
+  that are too small; two failures end the study at the site, and that is visible.
+* Approvals, refusals and restarts happen when people and machines do them. They depend on no record.
+"""
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")
