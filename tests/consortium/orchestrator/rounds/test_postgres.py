@@ -10,8 +10,6 @@ import sqlalchemy as sa
 from harness.consortium import Consortium
 
 from datasites.node.home import Home
-from orchestrator.daemon import _database_url
-from privacy.errors import InvalidInput
 
 SITES = 3
 
@@ -48,16 +46,3 @@ def test_a_study_outlives_the_orchestrators_process_in_postgresql(tmp_path, post
         rows = connection.execute(sa.text("SELECT study, state FROM studies ORDER BY study")).all()
     engine.dispose()
     assert [tuple(row) for row in rows] == [("first", "finished"), ("second", "finished")]
-
-
-def test_the_databases_address_comes_from_a_file_before_the_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv("DATABASE_URL", raising=False)
-    monkeypatch.delenv("DATABASE_URL_FILE", raising=False)
-    assert _database_url() is None
-    monkeypatch.setenv("DATABASE_URL", "postgresql://here/a")
-    assert _database_url() == "postgresql://here/a"
-    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "secret"))
-    with pytest.raises(InvalidInput, match="DATABASE_URL_FILE"):
-        _database_url()
-    (tmp_path / "secret").write_text("postgresql://there/b\n")
-    assert _database_url() == "postgresql://there/b"

@@ -12,10 +12,9 @@ from support.live_study import LiveStudies
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.training.local_parameters import newest
 from orchestrator.simulation.engine import Shard, run_study
-from orchestrator.simulation.sites import make_sites, patients, simulated_study
+from orchestrator.simulation.sites import patients, simulated_study
 from orchestrator.studies.propose import StudySettings
 from orchestrator.studies.schedule import with_schedule
-from privacy.errors import InvalidInput
 
 torch.set_num_threads(1)
 SHAPE = SyntheticShape(patients={"BRCA": 80, "LUSC": 60, "LIHC": 60}, genes=20, image_features=12, signal=0.6)
@@ -85,35 +84,3 @@ def test_heads_of_one_combination_stay_at_their_hospital_and_go_on_from_round_to
         assert own in last[0] and not any(own in block.parameters for block in proposal.blocks)
         assert (last[0][own] != last[1][own]).any() and (last[1][own] != last[2][own]).any()
         assert all((last[2][name] == values).all() for name, values in shard._own[site.name].items())
-
-
-def test_shards_of_any_size_add_up_to_the_same_model(tables):
-    from datasites.data.federations import build
-
-    federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
-    study = simulated_study(patients(tables, "early-late", federation.cohorts), federation, SETTINGS)
-    shards = [Shard(study.proposal, study.sites[:2]), Shard(study.proposal, study.sites[2:])]
-    plan = next(iter(run_study(study.proposal, study.model, Shard(study.proposal, study.sites)))).plan
-    whole = Shard(study.proposal, study.sites).round(plan, study.model)
-    parts = [shard.round(plan, study.model) for shard in shards]
-    for block, total in whole.totals.items():
-        assert (total == sum(p.totals[block] for p in parts if block in p.totals)).all()
-
-
-def test_a_simulation_without_a_public_seed_is_refused(tables):
-    from datasites.data.federations import build
-
-    federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
-    everyone = patients(tables, "early-late", federation.cohorts)
-    with pytest.raises(InvalidInput, match="public seed"):
-        simulated_study(everyone, federation, replace(SETTINGS, seed=None))
-
-
-def test_which_records_validate_hangs_on_the_seed_alone(tables):
-    from datasites.data.federations import build
-
-    federation = build("tri-modal", tables, task="early-late", seed=5, sites=5)
-    everyone = patients(tables, "early-late", federation.cohorts)
-    one, two = (simulated_study(everyone, federation, replace(SETTINGS, seed=s)).sites for s in (1, 2))
-    assert any((a.trains != b.trains).any() for a, b in zip(one, two, strict=True))
-    assert len(make_sites(everyone, federation)[0]) == len(one)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 
 import pandas as pd
 import pytest
 
 from datasites.data.synthetic import SyntheticShape, generate, write_tables
-from datasites.node.home import Config, Home
-from datasites.node.roster import Roster
 from orchestrator.cli import main
 
 
@@ -126,19 +123,6 @@ def test_an_output_folder_with_something_in_it_is_refused(run, tmp_path):
     assert code == 2
     assert "empty or new folder" in one_line(err)
     assert [p.name for p in tmp_path.iterdir()] == ["precious"]
-
-
-def test_a_port_in_use_is_refused(run, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        config = Config(name="orchestrator", institution="S", role="orchestrator", orchestrator_url="", port=port)
-        home = Home.create(tmp_path / "o", config)
-        party = home.party()
-        other = Home.create(tmp_path / "k", Config(name="k", institution="K", role="keyholder", orchestrator_url=""))
-        Roster(orchestrator=party, keyholder=other.party(), sites=()).save(home.folder / "roster.json")
-        code, _, err = run("orchestrator", "run", "--home", home.folder)
-    assert code == 2
-    assert f"expected to listen on 127.0.0.1:{port}, but address already in use" in one_line(err)
 
 
 def test_a_folder_that_is_no_home_is_refused(run, tmp_path):

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import sqlite3
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -124,41 +122,3 @@ def test_a_journal_restored_from_an_old_copy_is_noticed_by_a_peers_head(tmp_path
     restored.verify()  # an old copy is consistent in itself
     with pytest.raises(Tampered, match="rolled back"):
         restored.check_not_rolled_back([seen])
-
-
-def _append_many(path: Path, name: str, count: int) -> None:
-    j = Journal(path, IDENTITY)
-    for n in range(count):
-        j.append(name, {"n": n})
-
-
-def test_threads_and_processes_append_without_a_gap(tmp_path: Path) -> None:
-    path = tmp_path / "shared.sqlite"  # four processes make the file at once
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_append_many, args=(path, f"p{i}", 40)) for i in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    j = Journal(path, IDENTITY)
-    threads = [threading.Thread(target=lambda: [j.append("t", {}) for _ in range(20)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert j.head.index == 4 * 40 + 4 * 20
-    assert [e.body["n"] for e in j.entries(kind="p2")] == list(range(40))
-    j.verify()
-
-
-def test_a_forked_child_uses_its_own_connection(tmp_path: Path) -> None:
-    j = journal(tmp_path)
-    j.append("parent", {})
-    child = multiprocessing.get_context("fork").Process(target=lambda: j.append("child", {}))
-    child.start()
-    child.join()
-    j.append("parent", {})
-    assert child.exitcode == 0
-    assert [e.kind for e in j.entries()] == ["parent", "child", "parent"]
-    j.verify()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -272,50 +271,6 @@ def test_a_mechanism_is_reserved_with_all_its_releases(tmp_path: Path) -> None:
     assert account.committed.epsilon >= mechanism.epsilon(DELTA)  # RDP is never below the tight figure
     plain, with_losses = ledger.charge(proposal, 1), ledger.charge(proposal, 2)
     assert with_losses.body["cost"]["rdp"][5] > plain.body["cost"]["rdp"][5]
-
-
-def test_a_process_killed_between_any_two_statements_loses_no_charge_and_charges_nothing_twice(tmp_path: Path) -> None:
-    """Each child dies at another statement of the charge; repeating the charge always gives one entry."""
-    ledger, population = new_ledger(tmp_path)
-    proposal = reserve(ledger, population)
-    ledger.close()
-    returned = 0
-    for statement in range(1, 16):
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            _charge_and_die_at(ledger.path, proposal, statement, writer)
-        os.close(writer)
-        told = os.read(reader, 1)
-        os.close(reader)
-        os.waitpid(child, 0)
-        fresh = Ledger(ledger.path, IDENTITY)
-        if told:
-            returned += 1
-            assert fresh.is_charged(proposal, 1)  # whoever was told that it is charged finds it charged
-        fresh.verify()
-        fresh.close()
-    assert returned >= 1
-    final = Ledger(ledger.path, IDENTITY)
-    final.charge(proposal, 1)
-    assert len(list(final.entries(kind="charge"))) == 1
-    assert final.spent(population).cost == STUDY.round
-
-
-def _charge_and_die_at(path: Path, proposal: str, statement: int, writer: int) -> None:
-    ledger = Ledger(path, IDENTITY)
-    count = 0
-
-    def trace(sql: str) -> None:
-        nonlocal count
-        count += 1
-        if count == statement:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    ledger._chain._connect().set_trace_callback(trace)
-    ledger.charge(proposal, 1)
-    os.write(writer, b"1")
-    os._exit(0)
 
 
 def test_two_processes_that_see_the_last_room_fill_it_once(tmp_path: Path) -> None:

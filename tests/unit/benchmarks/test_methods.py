@@ -1,19 +1,14 @@
-"""The table of methods, and the benchmark end to end on synthetic tables."""
+"""The table of methods."""
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 
 import pytest
 from research.methods import DEFAULT_METHODS, METHODS, architecture_of, method, settings_of
-from support.benchmarks import BENCHMARKS
 
 from privacy.errors import InvalidInput
 
-BENCHMARK = BENCHMARKS / "staging.py"
 GIVEN = {"rounds": 40, "delta": 1e-4, "sites": 9}
 
 
@@ -53,29 +48,6 @@ def test_methods_differ_from_fedavg_only_where_they_say():
 def test_blending_the_papers_network_brings_its_unimodal_losses():
     assert architecture_of(method("dgb"), "mlp") == "mlp-auxiliary"
     assert architecture_of(method("fedavg"), "mlp") == "mlp"
-
-
-def benchmark(*arguments):
-    command = [sys.executable, str(BENCHMARK), "--seeds", "1", "--rounds", "2", "--processes", "1", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=BENCHMARK.parents[1])
-
-
-def test_the_benchmark_prints_one_json_object_with_paired_intervals():
-    ended = benchmark("--json", "--methods", "local", "fedavg", "dgb+pcw", "--corrupt", "flip:brca-2,lusc-1")
-    assert ended.returncode == 0, ended.stderr
-    report = json.loads(ended.stdout)
-    assert set(report["methods"]) == {"local", "fedavg", "dgb+pcw"}
-    assert report["methods"]["fedavg"]["auroc_minus_fedavg"]["mean"] == 0.0
-    assert len(report["methods"]["dgb+pcw"]["curve"]) == 2
-    assert set(report["methods"]["fedavg"]["combinations"]) >= {"mrna", "mrna+image+clinical"}
-    assert len(report["methods"]["fedavg"]["sites"]) == 9
-
-
-def test_the_benchmark_names_what_it_does_not_know():
-    ended = benchmark("--methods", "magic")
-    assert ended.returncode == 2
-    assert "unknown method 'magic'" in ended.stderr
-    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(("noise", "rounds"), [("local", 10), ("shared", 20)])
