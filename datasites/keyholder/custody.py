@@ -1,4 +1,4 @@
-"""One round, one key, one sum: round keys are made once, used once, destroyed; answers repeat from the record.
+"""One round, one key, one sum: round keys are made once, used once and destroyed; answers repeat from the record.
 
 A round passes through these states, each durable before anything leaves::
 
@@ -6,17 +6,13 @@ A round passes through these states, each durable before anything leaves::
                              |                  `------> unsafe      a slot was no honest sum: the key is destroyed
                              `--forget--> forgotten                  the study is over: the key is destroyed
 
-From ``deciding`` on the round knows one sum hash and will never look at another; a crash there is answered by deciding
-the same sum again.
+From ``deciding`` on the round knows one sum hash and will never look at another; after a crash there, the same sum is
+decided again. At rest each secret key is one encrypted file, destroyed when its round is over.
 
     >>> custody = KeyCustody(home / "keys", identity)
     >>> round_key, public = custody.open_round(proposal, 1)
     >>> checked = check_sum_request(proposal, round_key, request, answered_sum=custody.answered_sum("pilot", 1))
     >>> custody.answer(checked).integers_hash
-
-Also here:
-
-* Secret round keys at rest: one file each, encrypted, destroyed when the round is over.
 """
 
 from __future__ import annotations
