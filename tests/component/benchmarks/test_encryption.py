@@ -1,0 +1,21 @@
+"""The benchmark prints the one JSON object that people compare runs with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_the_benchmark_prints_ours_and_the_baseline_side_by_side() -> None:
+    script = Path(__file__).parents[3] / "benchmarks" / "encryption.py"
+    command = [sys.executable, script, "--parameters", "30000", "--sites", "3", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = json.loads(run.stdout.splitlines()[-1])
+    names = {"client_seconds", "server_seconds", "decrypt_seconds", "bytes"}
+    assert set(result) == {"ours", "baseline", "ratio", "max_error", "exact"}
+    assert all(set(result[part]) == names for part in ("ours", "baseline", "ratio"))
+    assert result["exact"] is True
+    assert result["max_error"] < 2 / 512
+    assert result["ratio"]["bytes"] > 10

@@ -1,0 +1,66 @@
+"""The plain PySyft script of the documentation works as it stands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasites.node.roster import Roster
+from datasites.study.proposal import Party
+from datasites.syft.client import OwnerNode
+from privacy.identity import Identity
+
+SCRIPT = Path(__file__).parents[4] / "docs" / "examples" / "plain_syft_client.py"
+
+
+def _roster(mailbox: Any, server_key: str) -> Roster:
+    def party(name: str) -> Party:
+        return Party(name=name, institution=name, public_key=mailbox.identity(name).public_key)
+
+    orchestrator = Party(name="orchestrator", institution="Study group", public_key=server_key)
+    return Roster(orchestrator=orchestrator, keyholder=party("keyholder"), sites=(party("north"),))
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
+    mailbox: Any, tmp_path: Path, mailbox_identity: Identity
+) -> None:
+    mailbox.identities["orchestrator"] = mailbox_identity
+    roster, key = tmp_path / "roster.json", tmp_path / "scientist.pem"
+    _roster(mailbox, mailbox_identity.public_key).save(roster)
+    mailbox_identity.save(key)
+    (tmp_path / "ages.csv").write_text("case_id,age\nMOCK-1,50\nMOCK-2,61\n")
+    owner = OwnerNode(tmp_path / "north", mailbox.postbox("north"), scientists=["orchestrator"])
+    owner.publish_dataset("ages", mock_path=tmp_path / "ages.csv", private_location="elsewhere", summary="ages")
+    script = subprocess.Popen(
+        [sys.executable, SCRIPT, mailbox.url, roster, key, "north", "--folder", tmp_path / "lab", "--wait", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while script.poll() is None and time.monotonic() < deadline:
+        owner.sync()
+        for job in owner.pending_jobs():
+            owner.approve(job)
+        owner.run_approved_on_mock()
+        owner.sync()
+        owner.wait_for_news(0.5)
+    output, errors = script.communicate(timeout=10)
+    assert script.returncode == 0, errors
+    assert "dataset ages of north@tessera.invalid: ages" in output
+    assert "first line of the mock: case_id,age" in output
+    assert 'summary.json: {"rows": 2, "header": "case_id,age"}' in output
+
+
+def test_importing_the_node_loads_no_training_library() -> None:
+    code = (
+        "import sys, datasites.syft.client; print(sorted({'torch', 'opacus', 'tenseal', 'pandas'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
