@@ -16,7 +16,7 @@ from datasites.keyholder.custody import BadPads, KeyCustody, integers_to_bytes
 from datasites.study.proposal import Block, Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pads
-from privacy.encryption.ciphertexts import RunningSum
+from privacy.encryption.ciphertexts import RunningSum, pack
 from privacy.encryption.parameters import choose_parameters
 from privacy.errors import Refused, Tampered, UnsafeSum
 from privacy.identity import Identity
@@ -64,7 +64,7 @@ def sealed_sum(proposal: Proposal, ciphertexts: dict[str, list[bytes]], number: 
         round=number,
         plan_hash="a" * 64,
         list_hash="b" * 64,
-        sum_hash=sha256_hex(ciphertexts.pack(ciphertexts)),
+        sum_hash=sha256_hex(pack(ciphertexts)),
         ciphertexts=ciphertexts,
         contributors=dict.fromkeys(ciphertexts, SITES),
         pads={site: pads.seal_seed(SEEDS[site], PAD.public, label(proposal, number, site)) for site in SITES},
