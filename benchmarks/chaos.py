@@ -43,9 +43,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from chaos_checks import Checks
 from chaos_consortium import ORCHESTRATOR, ChaosConsortium, approve, make_homes, may_mount, until
 from chaos_faults import FAULTS, Adversary

@@ -6,7 +6,7 @@
 Orchestrator, keyholder and every hospital are processes of their own; a hospital trains in its sandboxed worker with
 DP-SGD (``noise = "local"``, one epoch a round) on synthetic patients. A round lasts from one checkpoint to the next,
 by the orchestrator's journal; both kinds take turns, and medians over all rounds but each study's first are given. In
-the clear (``benchmarks/plain.py``) float32 vectors stand for ciphertexts, and there is no keyholder and no tag.
+the clear (``benchmarks/harness/plain.py``) float32 vectors stand for ciphertexts, and there is no keyholder and no tag.
 
 With ``--json`` the last line of standard output is one JSON object; ``*_cpu_seconds`` are processor seconds a round of
 all processes together, ``healthz_p99_ms`` what a health request takes while updates come in.
@@ -22,7 +22,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -36,11 +35,8 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from consortium import BOUND, Consortium, Hospital
-from plain import PlainParticipant
+from harness.consortium import BOUND, Consortium, Hospital
+from harness.plain import PlainParticipant
 
 from datasites.data.dataset import fingerprint, read_schema
 from datasites.data.ingest import ingest
@@ -313,7 +309,7 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
         if settings.training
         else lambda c, s: untrained(c, s, settings)
     )
-    script = Path(__file__).with_name("plain.py")
+    script = Path(__file__).parent / "harness" / "plain.py"
     with (
         Consortium(folder / "encrypted", sites=settings.sites) as encrypted,
         Consortium(folder / "plain", sites=settings.sites, script=script) as plain,

@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import html
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.studies.evaluation import interval
-
-sys.path.insert(0, str(Path(__file__).parent))
 from staging_figures import figures
 from staging_targets import paired, targets, with_interval
+
+from orchestrator.studies.evaluation import interval
 
 Reports = Mapping[str, dict]
 Table = tuple[str, list[str], list[list[str]]]

@@ -27,11 +27,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+from harness.consortium import LEVELS, Consortium, steps_of
 from prometheus_client.parser import text_string_to_metric_families
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from consortium import LEVELS, Consortium, steps_of
 from round import Peak
 from safetensors.numpy import load
 

@@ -5,28 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness import proposals
 
 from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, ReportFile, StudyStatus
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.key_wrapping import Hardness
 from datasites.review.policy import Policy
-from datasites.study.proposal import (
-    Block,
-    Custody,
-    DatasetReference,
-    Environment,
-    Participant,
-    Party,
-    Plan,
-    Proposal,
-    Training,
-)
+from datasites.study.proposal import Participant, Party, Plan, Proposal
 from datasites.study.signing import Signed, seal
-from models.config import ModelConfig
 from privacy.canonical import sha256_hex
-from privacy.dp.mechanism import Mechanism
-from privacy.encryption.parameters import EncryptionParameters
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
 
@@ -39,74 +27,23 @@ def identity(label: str) -> Identity:
     return Identity.from_seed(bytes.fromhex(sha256_hex(label.encode())))
 
 
+def party(name: str, institution: str, label: str = "") -> Party:
+    return Party(name=name, institution=institution, public_key=identity(label or name).public_key)
+
+
 def participant(name: str, **dataset: object) -> Participant:
-    fields = {"name": f"{name}-lung", "version": 1, "fingerprint": sha256_hex(name.encode()), "patients": 180}
-    return Participant(
-        name=name,
-        institution=f"Hospital {name.title()}",
-        public_key=identity(name).public_key,
-        modalities=("mrna", "clinical"),
-        cohort="LUSC",
-        dataset=DatasetReference(**{"schema_hash": "5" * 64, **fields, **dataset}),
-    )
-
-
-def make_mechanism(*, rounds: int = 5, noise: str = "local") -> Mechanism:
-    return Mechanism(
-        max_grad_norm=1.0,
-        noise_multiplier=1.2,
-        sampling_rate=0.25,
-        steps_per_round=1 if noise == "shared" else 4,
-        rounds=rounds,
-        target_delta=1e-5,
-        noise=noise,
-    )
+    return proposals.make_participant(party(name, f"Hospital {name.title()}"), **dataset)
 
 
 def make_proposal(*, code: dict[str, bytes] = CODE, kind: str = "declarative", **changes: object) -> Proposal:
     """A small study of three hospitals; any field can be replaced."""
-    fields: dict[str, object] = {
-        "study": "lung-staging",
-        "purpose": "Tell early from late lung cancer from gene expression and clinical facts.",
-        "legal_basis": "DPIA 2026-017, GDPR Art. 9(2)(j)",
-        "custody": Custody(downloaders=("dr-weber",), licence="research only", retention_days=365),
-        "plan": Plan(kind=kind, code={name: sha256_hex(data) for name, data in code.items()}),
-        "task": "early-late",
-        "model": ModelConfig(architecture="linear", features={"mrna": 6, "clinical": 3}, cohorts=("LUSC",), classes=2),
-        "training": Training(
-            optimizer="sgd",
-            learning_rate=0.1,
-            weight_decay=0.0,
-            update_bound=1.0,
-            server_optimizer="sgd",
-            server_learning_rate=1.0,
-            aggregation="fedavg",
-        ),
-        "mechanism": make_mechanism(rounds=changes.get("rounds", 5), noise=changes.get("noise", "local")),
-        "noise": "local",
-        "rounds": 5,
-        "min_sites": 3,
-        "colluders": 1,
-        "blocks": (Block(name="all", modality=None, length=12, parameters=("weight",)),),
-        "encryption": EncryptionParameters(
-            poly_modulus_degree=4096,
-            coeff_mod_bits=(60, 49),
-            scale_bits=18,
-            sites=8,
-            levels=63,
-            fields_per_slot=2,
-        ),
-        "deadline_seconds": 60,
+    people = {
         "participants": tuple(participant(name) for name in ("alba", "bruna", "corva")),
-        "orchestrator": Party(name="dr-lang", institution="University", public_key=identity("orchestrator").public_key),
-        "keyholder": Party(name="notary", institution="Notary office", public_key=identity("keyholder").public_key),
-        "environment": Environment(lock_hash="1" * 64, code_hash="2" * 64, packages={"torch": "2.13.0"}),
-        "seed": None,
-        "created": NOW.isoformat(),
-        "expires": (NOW + dt.timedelta(days=30)).isoformat(),
-        "nonce": "0" * 32,
+        "orchestrator": party("dr-lang", "University", "orchestrator"),
+        "keyholder": party("notary", "Notary office", "keyholder"),
     }
-    return Proposal(**{**fields, **changes})
+    plan = Plan(kind=kind, code={name: sha256_hex(data) for name, data in code.items()})
+    return proposals.make_proposal(**{"study": "lung-staging", "created": NOW, "plan": plan, **people, **changes})
 
 
 @dataclass

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+
+from support.benchmarks import BENCHMARKS
 
 
 def test_the_benchmark_prints_ours_and_the_baseline_side_by_side() -> None:
-    script = Path(__file__).parents[3] / "benchmarks" / "encryption.py"
+    script = BENCHMARKS / "encryption.py"
     command = [sys.executable, script, "--parameters", "30000", "--sites", "3", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     result = json.loads(run.stdout.splitlines()[-1])

@@ -6,14 +6,14 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from research.methods import DEFAULT_METHODS, METHODS, architecture_of, method, settings_of
+from support.benchmarks import BENCHMARKS
 
 from privacy.errors import InvalidInput
 
-BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "staging.py"
+BENCHMARK = BENCHMARKS / "staging.py"
 GIVEN = {"rounds": 40, "delta": 1e-4, "sites": 9}
 
 

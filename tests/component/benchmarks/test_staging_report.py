@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.benchmarks import BENCHMARKS
 
-ROOT = Path(__file__).parents[3]
 PROSE = "# Results\n\nbefore\n\n<!-- tables -->\nold\n<!-- end of tables -->\n\nafter\n"
 
 
@@ -60,7 +59,7 @@ def written(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "results.md").write_text(PROSE)
     files = [str(p) for p in sorted(tmp_path.glob("*.json"))]
-    command = [sys.executable, str(ROOT / "benchmarks" / "staging_report.py"), *files]
+    command = [sys.executable, str(BENCHMARKS / "staging_report.py"), *files]
     command += ["--markdown", str(tmp_path / "results.md"), "--html", str(tmp_path / "results.html")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr

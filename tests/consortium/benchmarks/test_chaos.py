@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.benchmarks import BENCHMARKS
 
 pytestmark = [pytest.mark.consortium, pytest.mark.slow]
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 def run(script: str, *arguments: str) -> tuple[int, dict[str, Any], str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from consortium import Consortium, Hospital, playing
+from harness.consortium import Consortium, Hospital, playing
 
 from datasites.hospital import rounds
 from datasites.review.accounts import Account

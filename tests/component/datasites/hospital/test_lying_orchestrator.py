@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from consortium import Consortium, Hospital, steps_of
+from harness.consortium import Consortium, Hospital, steps_of
 from safetensors.numpy import load
 
 from datasites.keyholder.custody import KeyCustody

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from consortium import LEVELS, steps_of
-from played import Played
+from harness.consortium import LEVELS, steps_of
 from rich.console import Console
+from support.played import Played
 
 from datasites.node import work
 from orchestrator.cli.operate import _study_table

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from consortium import LEVELS, steps_of
-from played import Played
+from harness.consortium import LEVELS, steps_of
+from support.played import Played
 
 from datasites.node import http, tokens
 from datasites.node.tokens import make_token

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from consortium import LEVELS, steps_of
-from faulty_disk import FaultyDisk
-from played import OVER, Played
+from harness.consortium import LEVELS, steps_of
+from support.faulty_disk import FaultyDisk
+from support.played import OVER, Played
 
 from datasites.node import files
 from datasites.node.files import remove_unfinished

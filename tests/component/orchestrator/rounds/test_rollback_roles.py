@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from consortium import LEVELS, steps_of
-from played import Played
+from harness.consortium import LEVELS, steps_of
+from support.played import Played
 
 from datasites.keyholder.checks import CheckedSum
 from datasites.keyholder.rollback import import_gap

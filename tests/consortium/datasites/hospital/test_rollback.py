@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from consortium import Consortium, Hospital, playing
+from harness.consortium import Consortium, Hospital, playing
 
 from datasites.node.rollback import GAP, Standing, import_gap, was_imported
 from datasites.study.proposal import Proposal

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
+from harness.consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
 
 from datasites.worker.job import TrainingJob, TrainingResult
 from privacy.dp.mechanism import HistogramRelease

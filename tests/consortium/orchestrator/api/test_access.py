@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from consortium import Consortium
+from harness.consortium import Consortium
 
 from datasites.node.http import SignedClient
 from datasites.study.proposal import Custody

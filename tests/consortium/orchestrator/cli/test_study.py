@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from consortium import Consortium
+from harness.consortium import Consortium
 
 from datasites.node.home import Config, Home
 from datasites.node.process import announce, bind

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from consortium import Consortium
-from forgery import Forger
+from harness.consortium import Consortium
+from support.forgery import Forger
 
 from datasites.study.messages import BlockShape
 from orchestrator.rounds.sums import RunningSumProcess

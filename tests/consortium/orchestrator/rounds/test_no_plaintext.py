@@ -15,8 +15,9 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from consortium import BOUND, LEVELS, Consortium, steps_of
-from forgery import Forger
+from harness.consortium import BOUND, LEVELS, Consortium, steps_of
+from support.benchmarks import BENCHMARKS
+from support.forgery import Forger
 
 from datasites.keyholder.custody import KeyFiles
 from datasites.study.messages import RoundKey
@@ -123,9 +124,9 @@ def test_what_is_secret_stays_where_it_belongs(consortium: Consortium) -> None:
 
 HOSPITAL = """
 import sys, numpy as np
-sys.path.insert(0, sys.argv[1])
-from consortium import BOUND, LEVELS, steps_of
-from privacy import packing
+sys.path.insert(0, sys.argv[1])  # benchmarks/
+from harness.consortium import BOUND, LEVELS, steps_of
+from privacy.encryption import packing
 from privacy.encryption.parameters import choose_parameters
 from privacy.encryption.packing import quantise
 update = (steps_of(0, "shared", 5000) * BOUND / LEVELS).astype(np.float32)
@@ -139,8 +140,7 @@ sys.stdin.read()
 def test_a_process_that_had_handled_the_update_would_be_found_out(consortium: Consortium) -> None:
     steps = steps_of(0, "shared", LENGTH)
     packed = packing.pack(steps, consortium.proposal("control", length=LENGTH).encryption)
-    benchmarks = str(Path(__file__).parents[4] / "benchmarks")
-    command = [sys.executable, "-c", HOSPITAL, benchmarks]
+    command = [sys.executable, "-c", HOSPITAL, str(BENCHMARKS)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
         found = found_in(memory(child.pid), spellings(steps, packed))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from consortium import Consortium
+from harness.consortium import Consortium
 
 from datasites.node.home import Home
 from orchestrator.daemon import _database_url

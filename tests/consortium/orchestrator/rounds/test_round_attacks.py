@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from consortium import LEVELS, Consortium, Hospital, steps_of
-from forgery import Forger, probing, transparent, with_coefficient
+from harness.consortium import LEVELS, Consortium, Hospital, steps_of
+from support.forgery import Forger, probing, transparent, with_coefficient
 
 from datasites.node.http import SignedClient
 from datasites.study.messages import Attestation, BlockShape, Commitments, WorkItem

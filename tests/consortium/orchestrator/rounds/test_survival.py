@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from consortium import LEVELS, Consortium, steps_of
-from forgery import Forger
+from harness.consortium import LEVELS, Consortium, steps_of
+from support.forgery import Forger
 
 from datasites.node.home import Home
 

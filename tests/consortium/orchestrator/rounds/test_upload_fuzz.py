@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from consortium import LEVELS, Consortium, Hospital, steps_of
-from forgery import Forger, transparent, with_coefficient
+from harness.consortium import LEVELS, Consortium, Hospital, steps_of
+from support.forgery import Forger, transparent, with_coefficient
 
 from datasites.study.messages import UpdateHeader, WorkItem
 from datasites.study.signing import open_sealed, unpack_envelope

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from live_study import LiveStudies
+from support.live_study import LiveStudies
 
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.training.local_parameters import newest

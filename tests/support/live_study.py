@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from consortium import Consortium
+from harness.consortium import Consortium
 
 from datasites.data.federations import Federation
 from datasites.data.ingest import ingest

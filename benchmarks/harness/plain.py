@@ -1,7 +1,7 @@
 """The same round in the clear, to measure against: float32 vectors for ciphertexts, no keyholder, no tags.
 
 It lives here and nowhere else: neither the product's orchestrator nor its datasites can be told to do this. Run as a
-script it is the orchestrator's process (``python benchmarks/plain.py FOLDER``).
+script it is the orchestrator's process (``python benchmarks/harness/plain.py FOLDER``).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from consortium import Hospital, steps_of
+from harness.consortium import Hospital, steps_of
 
 from datasites.node.files import write_atomically
 from datasites.node.tokens import make_token

@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from consortium import Consortium, Hospital, playing
 from fastapi.testclient import TestClient
+from harness.consortium import Consortium, Hospital, playing
 
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder

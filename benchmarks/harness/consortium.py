@@ -38,14 +38,13 @@ from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Partner, Policy
 from datasites.study.messages import WorkItem
-from datasites.study.proposal import Block, Custody, DatasetReference, Participant, Plan, Proposal, Training
+from datasites.study.proposal import Block, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
-from models.config import ModelConfig
+from harness.proposals import make_dataset, make_mechanism, make_participant, make_proposal
 from orchestrator.demo.processes import Processes
 from orchestrator.rounds.aggregation import model_from_bytes, model_to_bytes
 from privacy.canonical import sha256_hex
-from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import choose_parameters
 from privacy.errors import TesseraError
 from privacy.identity import Identity
@@ -55,9 +54,6 @@ from privacy.ledger.ledger import Ledger, case_hash
 LEVELS, BOUND = 512, 1.0
 READY_SECONDS = 60.0
 POLL_SECONDS = 20.0
-_MECHANISM = Mechanism(
-    max_grad_norm=1.0, noise_multiplier=1.2, sampling_rate=0.25, steps_per_round=1, rounds=1, target_delta=1e-5
-)
 
 
 def steps_of(site: int, block: str, length: int) -> np.ndarray:
@@ -101,7 +97,7 @@ class Hospital:
         config, identity, roster = home.config(), home.identity(), home.roster()
         journal = Journal(home.folder / f"journal{name}.sqlite", identity)
         ledger = Ledger(home.folder / f"ledger{name}.sqlite", identity)
-        here = dataset or (lambda _: (reference(config.name), home.folder))
+        here = dataset or (lambda _: (make_dataset(config.name), home.folder))
 
         def reserve(proposal: Proposal) -> None:
             asked = proposal.participant(config.name).dataset
@@ -170,13 +166,6 @@ class Hospital:
         self.client.close()
         for store in (self.approvals, self.participant.ledger, self.participant.journal):
             store.close()
-
-
-def reference(site: str) -> DatasetReference:
-    """Return the reference of a dataset that does not exist."""
-    return DatasetReference(
-        name=f"{site}-data", version=1, fingerprint=sha256_hex(site.encode()), schema_hash="5" * 64, patients=100
-    )
 
 
 class Consortium:
@@ -291,54 +280,31 @@ class Consortium:
         **changes: Any,
     ) -> Proposal:
         """Return a proposal of all hospitals with one block of ``length`` values, or with ``blocks``."""
-        now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         chosen = tuple(blocks) or (Block(name="shared", modality=None, length=length, parameters=("shared",)),)
-        held = modalities or {}
-        proposal = Proposal(
-            study=study,
-            purpose="To see that sums are sums.",
-            legal_basis="No personal data.",
-            custody=Custody(downloaders=("nobody",), licence="none", retention_days=1),
-            plan=Plan(kind="declarative", code={}),
-            task="early-late",
-            model=ModelConfig(architecture="linear", features={"mrna": 1}, cohorts=("LUSC",), classes=2),
-            training=Training(
-                optimizer="sgd",
-                learning_rate=0.1,
-                weight_decay=0.0,
-                update_bound=BOUND,
-                server_optimizer="sgd",
-                server_learning_rate=1.0,
-                aggregation="fedavg",
-            ),
-            mechanism=replace(_MECHANISM, rounds=rounds),
-            noise="local",
-            rounds=rounds,
-            min_sites=min_sites,
-            colluders=1,
-            blocks=chosen,
-            encryption=choose_parameters(
-                sites=max(3, len(self.names)), levels=LEVELS, length=max(b.length for b in chosen)
-            ),
-            deadline_seconds=deadline_seconds,
-            participants=tuple(
-                Participant(
-                    **dump(self.homes[name].party()),
-                    modalities=held.get(i, ("mrna", "clinical")),  # type: ignore[arg-type]
-                    cohort="LUSC",
-                    dataset=reference(name),
-                )
+        held, everybody = modalities or {}, ("mrna", "clinical")
+        fields: dict[str, Any] = {
+            "participants": tuple(
+                make_participant(self.homes[name].party(), modalities=held.get(i, everybody))
                 for i, name in enumerate(self.names)
             ),
+            "mechanism": make_mechanism(rounds=rounds, steps_per_round=1),
+            "rounds": rounds,
+            "min_sites": min_sites,
+            "blocks": chosen,
+            "encryption": choose_parameters(
+                sites=max(3, len(self.names)), levels=LEVELS, length=max(b.length for b in chosen)
+            ),
+            "deadline_seconds": deadline_seconds,
+            "environment": current_environment(),
+        }
+        return make_proposal(
+            study=study,
             orchestrator=self.roster.orchestrator,
             keyholder=self.roster.keyholder,
-            environment=current_environment(),
-            seed=None,
-            created=now.isoformat(),
-            expires=(now + dt.timedelta(days=1)).isoformat(),
-            nonce="0" * 32,
+            created=dt.datetime.now(dt.UTC).replace(microsecond=0),
+            days=1,
+            **(fields | changes),
         )
-        return replace(proposal, **changes)
 
     def propose(self, study: str, *, approve: bool = True, **settings: Any) -> Proposal:
         """Register a study whose model is zero, and have every hospital approve it."""
