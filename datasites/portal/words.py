@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datasites.portal.context import CostPreview
 from datasites.portal.figures import number
 from datasites.report.words import certainty
-from datasites.review.checks import parse_time
+from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import expected_names
 
