@@ -38,12 +38,12 @@ from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Partner, Policy
 from datasites.study.messages import WorkItem
+from datasites.study.next_model import model_from_bytes, model_to_bytes
 from datasites.study.proposal import Block, Custody, DatasetReference, Participant, Plan, Proposal, Training
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from models.config import ModelConfig
 from orchestrator.demo.processes import Processes
-from orchestrator.rounds.aggregation import model_from_bytes, model_to_bytes
 from privacy.canonical import sha256_hex
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import choose_parameters

@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from datasites.review.checks import check_parties, check_time
-from datasites.study.checks import check_weights, too_few_effective
+from datasites.strategy.weights import too_few_effective
+from datasites.study.checks import check_weights
 from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed

@@ -6,7 +6,7 @@ lacks a number it should carry is refused as well, since a gap would say that tr
 
     loss.SIDE.TERM                  SIDE training or validation, TERM as in terms_of       mechanism.losses
     score.OUTPUT.CLASS.BIN          32 bins of "later than OUTPUT", by class               mechanism.evaluation
-    proximity.cosine                from the daemon: post-processing of its noised update  agreement.py
+    proximity.cosine                from the daemon: post-processing of its noised update  training/proximity.py
 """
 
 from __future__ import annotations
@@ -152,13 +152,12 @@ def _finite(value: object) -> float:
 
 
 PROXIMITY = "proximity.cosine"
-FIRST_COMPARED_ROUND, LAST_COMPARED_ROUND = 2, 6
-"""Rounds whose updates are compared; the angle to round r travels with the update of round r + 1."""
+"""The angle between a site's update of round r and the others'; it travels with the update of round r + 1."""
 
 
 def compares(proposal: Proposal, number: int) -> bool:
     """Return whether the updates of round ``number`` will be compared."""
-    return "pcw" in proposal.training.aggregation and FIRST_COMPARED_ROUND <= number <= LAST_COMPARED_ROUND
+    return number in proposal.strategy.weights.compared_rounds
 
 
 def releases_proximity(proposal: Proposal, number: int) -> bool:

@@ -140,11 +140,12 @@ def resume(name: StudyArgument, home: HomeOption) -> None:
 
 
 def _settings(given: dict[str, Any]) -> Any:
+    from datasites.strategy.registry import NOISE_MODES
     from orchestrator.studies.propose import StudySettings, check_aggregation, check_fusion
     from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 
     for option, allowed in (
-        ("noise", ("local", "shared")),
+        ("noise", tuple(NOISE_MODES)),
         ("task", ("I-II", "early-late", "ordinal")),
         ("model", ("linear", "mlp", "mlp-auxiliary", "convolutional")),
     ):

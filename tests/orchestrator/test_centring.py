@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from research.methods import method, settings_of
-from research.simulate import simulate
-from research.simulation_settings import SimulationSettings
+from support.benchmarks import methods, simulation_settings, simulator
 
 from datasites.data.federations import build
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.study.centring import centre_size, first_training_round, releases_centres
+from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, parse
 from datasites.training.site import own_parameters, train_round
@@ -22,7 +21,6 @@ from models.build import build_model, record_loss
 from models.config import CENTRES, CENTRING_NORM, INPUT_GAINS, InvalidModel, ModelConfig, centring_unit
 from models.losses import centring_loss
 from models.parameters import from_bytes
-from orchestrator.rounds.aggregation import model_from_bytes
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import make_sites, patients, simulated_study
 from orchestrator.studies.propose import StudySettings
@@ -34,6 +32,8 @@ from privacy.dp.sgd import clipped_gradient_sum
 from privacy.errors import InvalidInput
 
 torch.set_num_threads(1)
+method, settings_of = methods.method, methods.settings_of
+simulate, SimulationSettings = simulator.simulate, simulation_settings.SimulationSettings
 COHORTS = ("BRCA", "LUSC", "LIHC")
 SHAPE = SyntheticShape(patients={"BRCA": 90, "LUSC": 80, "LIHC": 80}, genes=60, image_features=300, signal=0.6)
 SETTINGS = StudySettings(

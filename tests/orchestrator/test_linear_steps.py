@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from research.linear_steps import descend
+from support.benchmarks import linear_steps
 
 from models.build import build_model, record_loss
 from models.config import ModelConfig
 from models.parameters import assign, flatten
 
 torch.set_num_threads(1)
+descend = linear_steps.descend
 
 
 def records(classes, generator):

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from research.methods import DEFAULT_METHODS, METHODS, architecture_of, method, settings_of
+from support.benchmarks import methods
 
 from privacy.errors import InvalidInput
 
+DEFAULT_METHODS, METHODS = methods.DEFAULT_METHODS, methods.METHODS
+architecture_of, method, settings_of = methods.architecture_of, methods.method, methods.settings_of
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "staging.py"
 GIVEN = {"rounds": 40, "delta": 1e-4, "sites": 9}
 
