@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from datasites.report.facts import Epsilon, Exposure, Term
-from datasites.strategy.noise import LocalNoise
+from datasites.strategy.local_noise import LocalNoise
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from privacy.dp.mechanism import Mechanism

@@ -209,7 +209,7 @@ def _charge_violations(proposal: Proposal) -> list[Violation]:
     """Return whether the study would do more than the mechanism that is charged; no policy can allow that."""
     try:
         proposal.mechanism.check_study(
-            noise=proposal.noise,
+            noise=proposal.noise_mode.accounted_as,
             rounds=proposal.rounds,
             min_sites=proposal.min_sites,
             colluders=proposal.colluders,

@@ -35,12 +35,14 @@ class Evaluation:
 
 
 class Blending(Protocol):
-    """Step scales of the modalities, from released losses.
+    """Step scales of the modalities, from public numbers.
 
-    ``reads_losses``: the study releases losses, with noise and charged, and its plans may have scales other than 1.
+    ``blends``: a study's plans may have scales other than 1. ``reads_losses``: its sites release losses, with noise
+    and charged.
     """
 
-    reads_losses: ClassVar[bool]
+    blends: ClassVar[bool] = True
+    reads_losses: ClassVar[bool] = False
 
     def check(self, proposal: Proposal) -> None:
         """Refuse a study that this rule cannot blend.
@@ -52,7 +54,8 @@ class Blending(Protocol):
             raise InvalidInput("gradient blending reads released losses: expected a mechanism that releases them")
 
     def observe(self, state: BlendingState, evaluation: Evaluation) -> BlendingState:
-        """Return the state after one more evaluation."""
+        """Return the state after one more evaluation; as it is in a rule that reads none."""
+        return state
 
     def scales(self, state: BlendingState, modalities: Sequence[str]) -> dict[str, float]:
         """Return the step scale of every modality, above 0; the plan makes the largest 1."""
@@ -61,11 +64,7 @@ class Blending(Protocol):
 class NoBlending(Blending):
     """All modalities step alike."""
 
-    reads_losses: ClassVar[bool] = False
-
-    def observe(self, state: BlendingState, evaluation: Evaluation) -> BlendingState:
-        """Return the state as it is."""
-        return state
+    blends: ClassVar[bool] = False
 
     def scales(self, state: BlendingState, modalities: Sequence[str]) -> dict[str, float]:
         """Return 1 for every modality."""

@@ -3,7 +3,7 @@
     >>> strategy_named("dgb+pcw").blending.reads_losses
     True
 
-A rule of your own: subclass one of the Protocols and hand it to :func:`register_strategy`,
+A rule of your own: subclass its base and hand it to :func:`register_strategy`,
 :func:`register_server_step` or :func:`register_noise_mode`, at every party of the study (docs/adding-a-strategy.md).
 """
 
@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from datasites.strategy.blending import Blending, GradientBlending, NoBlending
-from datasites.strategy.noise import LocalNoise, NoiseMode, SharedNoise
+from datasites.strategy.local_noise import LocalNoise
+from datasites.strategy.noise import NoiseMode
 from datasites.strategy.proximity import ProximityWeights
 from datasites.strategy.server_steps import AdamStep, MeanStep, MomentumStep, ServerStep
+from datasites.strategy.shared_noise import SharedNoise
 from datasites.strategy.weights import PatientCounts, WeightRule
 from privacy.errors import InvalidInput, Refused
 

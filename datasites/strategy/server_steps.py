@@ -9,9 +9,10 @@ The mean update serves as a pseudo-gradient (Reddi et al. 2021, "Adaptive federa
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ _MOMENTUM = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerStep(Protocol):
+class ServerStep(ABC):
     """One step of the server on one block; subclass it, give it a ``name`` and write :meth:`step`.
 
     ``plain`` says that the model moves by ``rate`` times the mean update. Then two models in a row tell the mean
@@ -36,6 +37,7 @@ class ServerStep(Protocol):
     plain: ClassVar[bool] = False
     rate: float = 1.0
 
+    @abstractmethod
     def step(self, model: Vector, mean_update: Vector, state: State) -> Vector:
         """Return the block's next parameters.
 

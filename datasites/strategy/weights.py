@@ -2,7 +2,7 @@
 
 Per block, weights are relative to the largest, lie in [1/4, 1], and their effective number (sum w)^2 / sum w^2 is
 at least ``min_sites``: otherwise a "sum" could be one hospital's update in disguise (docs/threat-model.md). A rule
-gives raw weights; the noise mode brings them inside the bounds (:mod:`datasites.strategy.noise`).
+gives raw weights; the noise mode brings them inside the bounds (:class:`datasites.strategy.noise.NoiseMode`).
 """
 
 from __future__ import annotations

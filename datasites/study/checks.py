@@ -29,7 +29,7 @@ def check_scales(proposal: Proposal, plan: RoundPlan) -> None:
         raise Refused("expected blending scales above 0 and at most 1")
     if not set(plan.scales) <= {b.name for b in proposal.exchanged_blocks()}:
         raise Refused("the plan's blending scales are for other blocks than the proposal's")
-    if not proposal.strategy.blending.reads_losses and set(plan.scales.values()) - {1.0}:
+    if not proposal.strategy.blending.blends and set(plan.scales.values()) - {1.0}:
         raise Refused("the approved study does not blend modalities: expected every scale to be 1")
 
 

@@ -187,11 +187,11 @@ class Proposal:
         self._check_centring()
 
     def _check_noise(self) -> None:
-        noise_named(self.noise)
+        charged = self.noise_mode.accounted_as
         if not noise_named(self.mechanism.noise).covers_single_updates:
             # shares of too few sites would carry less noise than is charged
             self.mechanism.check_study(
-                noise=self.noise,
+                noise=charged,
                 rounds=self.rounds,
                 min_sites=self.min_sites,
                 colluders=self.colluders,

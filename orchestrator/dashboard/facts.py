@@ -134,7 +134,7 @@ def _epsilon(mechanism: Mechanism, rounds: int) -> float | None:
 
 def _scales(store: Store, status: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
     """Return the blending scale of every block by round; nothing where the study does not blend."""
-    if not strategy_named(status["proposal"]["payload"]["training"]["aggregation"]).blending.reads_losses:
+    if not strategy_named(status["proposal"]["payload"]["training"]["aggregation"]).blending.blends:
         return {}
     found: dict[str, list[tuple[int, float]]] = {}
     for number in range(1, status["rounds_completed"] + 1):
