@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from datasites.strategy.blending import GradientBlending
+from datasites.strategy.proximity import ProximityWeights
 from models.config import Architecture, Heads
-from orchestrator.strategy.blending import BlendingRule
-from orchestrator.strategy.proximity import ProximityRule
 from orchestrator.studies.schedule import private_schedule
 from privacy.dp.mechanism import LossRelease, Mechanism
 from privacy.errors import InvalidInput
@@ -90,7 +90,7 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
 
 
 def _both(settings: SimulationSettings) -> SimulationSettings:
-    return replace(settings, blending=BlendingRule(), proximity=ProximityRule())
+    return replace(settings, blending=GradientBlending(), proximity=ProximityWeights())
 
 
 METHODS: Mapping[str, Method] = {
@@ -100,8 +100,8 @@ METHODS: Mapping[str, Method] = {
         Method(name="fedavg"),
         Method(name="fedprox", change=lambda s, _: replace(s, proximal_mu=0.01)),
         Method(name="fedadam", change=_fedadam),
-        Method(name="dgb", change=lambda s, _: replace(s, blending=BlendingRule())),
-        Method(name="pcw", change=lambda s, _: replace(s, proximity=ProximityRule())),
+        Method(name="dgb", change=lambda s, _: replace(s, blending=GradientBlending())),
+        Method(name="pcw", change=lambda s, _: replace(s, proximity=ProximityWeights())),
         Method(name="dgb+pcw", change=lambda s, _: _both(s)),
         Method(name="pooled", arrangement="pooled"),
         Method(name="upper-bound", arrangement="upper-bound"),
@@ -110,8 +110,8 @@ METHODS: Mapping[str, Method] = {
         Method(name="fedavg-combination", heads="combination"),
         Method(name="fedavgm", change=_fedavgm),
         Method(name="dgb+pcw+momentum", change=lambda s, _: _momentum(_both(s))),
-        Method(name="dgb-published", change=lambda s, _: replace(s, blending=BlendingRule(published=True))),
-        Method(name="pcw-published", change=lambda s, _: replace(s, proximity=ProximityRule(published=True))),
+        Method(name="dgb-published", change=lambda s, _: replace(s, blending=GradientBlending(published=True))),
+        Method(name="pcw-published", change=lambda s, _: replace(s, proximity=ProximityWeights(published=True))),
     )
 }
 DEFAULT_METHODS = tuple(METHODS)[:9]

@@ -89,12 +89,7 @@ def _noise_sentence(proposal: Proposal) -> str:
         return "Something leaves without noise: this study gives no privacy at all."
     if proposal.seed is not None:
         return "The noise comes from a public seed, so anybody can remove it: this study gives no privacy."
-    if proposal.noise == "local":
-        return "This hospital adds its full noise to everything it sends, so it need not trust anybody else's noise."
-    return (
-        f"The noise is shared: each hospital adds a part. The cost below counts the orchestrator and "
-        f"{proposal.colluders} dishonest hospital{'' if proposal.colluders == 1 else 's'} working together."
-    )
+    return proposal.noise_mode.sentence(proposal.colluders)
 
 
 def meaning(cost: CostPreview) -> tuple[str, ...]:

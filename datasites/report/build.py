@@ -24,6 +24,7 @@ from datasites.report.facts import (
 from datasites.report.studies import Records, study_report
 from datasites.report.summary import summarise
 from datasites.review.records import Request
+from datasites.strategy.registry import noise_named
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry, Head
 from privacy.ledger.journal import COUNTERSIGNED, Journal
@@ -96,7 +97,8 @@ def _population(account: Account, ledger: Ledger, records: Records, seeded: set[
         if e.kind == "count-released"
     }
     points = ledger.timeline(account.population)
-    shared = any(study.mechanism and study.mechanism["noise"] == "shared" for study in account.studies)
+    modes = [noise_named(study.mechanism["noise"]) for study in account.studies if study.mechanism]
+    shared = not all(mode.covers_single_updates for mode in modes)
     whom = words.AS_ASSUMED if shared else words.EVERYBODY
     if any(study.proposal_hash in seeded and study.charged_rounds for study in account.studies):
         whom = words.NOBODY

@@ -10,6 +10,7 @@ from functools import lru_cache
 from datasites.report import words
 from datasites.report.facts import Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
 from datasites.review.records import Request
+from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from privacy.canonical import canonical_hash
@@ -102,7 +103,7 @@ def _figures(
     worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.PLD, who)
     both = _tight_at_two(mechanism, delta, done)
     twice = _epsilon(both, delta, words.PLD, who, words.ADJACENCY_TWO)
-    if mechanism.noise == "local":
+    if noise_named(mechanism.noise).covers_single_updates:
         return spent, worst, twice, None
     alone = _tight(mechanism.central(), delta, done)
     return (
@@ -209,9 +210,7 @@ def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
 
 
 def _mechanism_facts(m: Mechanism) -> tuple[Fact, ...]:
-    noise = "every hospital adds all of it (local)"
-    if m.noise == "shared":
-        noise = f"every hospital adds a share (shared; at least {m.min_sites} in a sum, {m.colluders} may collude)"
+    noise = noise_named(m.noise).who_adds(min_sites=m.min_sites, colluders=m.colluders)
     facts = [
         Fact(label="Method", value="DP-SGD: Poisson-sampled batches, gradients clipped per patient, Gaussian noise"),
         Fact(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 
 from datasites.report.facts import Epsilon, Exposure, Term
+from datasites.strategy.local_noise import LocalNoise
+from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from privacy.dp.mechanism import Mechanism
 
@@ -33,7 +35,7 @@ ADJACENCY = "add or remove one patient's record at this hospital"
 ADJACENCY_TWO = "add or remove one patient's records at two hospitals of the study"
 PLD = "privacy loss distributions (Google dp-accounting)"
 RDP = "Rényi DP filter of the ledger"
-EVERYBODY = "everybody, also against orchestrator and keyholder together"
+EVERYBODY = LocalNoise().against(0)
 NOBODY = "nobody: the noise came from a public seed and can be taken off"
 AS_ASSUMED = "everybody whom the studies assume (shared noise: see who may collude, with each study)"
 
@@ -118,10 +120,7 @@ def odds(epsilon: float | None, delta: float) -> str:
 
 def against(mechanism: Mechanism) -> str:
     """Return against whom the charged epsilon of a study holds."""
-    if mechanism.noise == "local":
-        return EVERYBODY
-    hospitals = "one other hospital" if mechanism.colluders == 1 else f"{mechanism.colluders} other hospitals"
-    return f"everybody, also against the orchestrator working with {hospitals}"
+    return noise_named(mechanism.noise).against(mechanism.colluders)
 
 
 def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
@@ -129,7 +128,7 @@ def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
     bound = f"ε {number(charged.value)} at δ {small(charged.delta)}"
     if proposal.seed is not None:
         bound = "none: the noise is public"
-    shared = proposal.noise == "shared"
+    noise = proposal.noise_mode
     rows = (
         ("The other hospitals", "the global models and the sums over at least "
          f"{proposal.min_sites} hospitals", bound),
@@ -138,9 +137,9 @@ def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
         (f"The keyholder ({proposal.keyholder.institution}) alone",
          "sums of each round, for a moment; never a single hospital's update", bound),
         ("Orchestrator and keyholder together", "this hospital's single updates, with the noise this hospital added",
-         "only this hospital's share of the noise protects: weaker than ε" if shared else bound),
+         noise.weaker_at_servers or bound),
         ("Orchestrator and all other hospitals but one", "the sum of this hospital's and that one's noised updates",
-         "two hospitals' shares of the noise: weaker than ε" if shared else bound),
+         noise.weaker_at_hospitals or bound),
         ("Whoever gets the finished model", "the model", bound),
         ("Somebody in this hospital", "the records themselves; this report is about what leaves", "none"),
     )  # fmt: skip

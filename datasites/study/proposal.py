@@ -28,6 +28,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from datasites.strategy.noise import NoiseMode
+from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
+from datasites.strategy.server_steps import ServerStep
 from datasites.study.signing import dump
 from datasites.study.text import check_name, check_prose, check_study_name
 from models.config import ModelConfig
@@ -39,7 +42,6 @@ from privacy.errors import InvalidInput
 Modality = Literal["mrna", "image", "clinical"]
 MODALITIES: tuple[Modality, ...] = ("mrna", "image", "clinical")
 Task = Literal["I-II", "early-late", "ordinal"]
-NoiseMode = Literal["local", "shared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +106,31 @@ class Training:
     """Local training and the server's step, both public.
 
     ``update_bound`` is the public half-width of the box every coordinate of an update is projected on.
+    ``aggregation`` and ``server_optimizer`` are names of :mod:`datasites.strategy.registry`.
     """
 
     optimizer: Literal["sgd", "adam"]
     learning_rate: float
     weight_decay: float
     update_bound: float
-    server_optimizer: Literal["sgd", "adam", "momentum"]
+    server_optimizer: str
     server_learning_rate: float
-    aggregation: Literal["fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw"]
+    aggregation: str
     proximal_mu: float = 0.0
+
+    def __post_init__(self) -> None:
+        strategy_named(self.aggregation)
+        server_step_named(self.server_optimizer, self.server_learning_rate)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How sites are weighted and modalities blended."""
+        return strategy_named(self.aggregation)
+
+    @property
+    def server_step(self) -> ServerStep:
+        """The server's step, at the rate of this study."""
+        return server_step_named(self.server_optimizer, self.server_learning_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +164,7 @@ class Proposal:
     model: ModelConfig
     training: Training
     mechanism: Mechanism
-    noise: NoiseMode
+    noise: str
     rounds: int
     min_sites: int
     colluders: int
@@ -165,17 +182,22 @@ class Proposal:
 
     def __post_init__(self) -> None:
         self._check_texts()
-        if self.mechanism.noise == "shared":  # shares of too few sites would carry less noise than is charged
+        self._check_noise()
+        self.strategy.check(self)
+        self._check_centring()
+
+    def _check_noise(self) -> None:
+        charged = self.noise_mode.accounted_as
+        if not noise_named(self.mechanism.noise).covers_single_updates:
+            # shares of too few sites would carry less noise than is charged
             self.mechanism.check_study(
-                noise=self.noise,
+                noise=charged,
                 rounds=self.rounds,
                 min_sites=self.min_sites,
                 colluders=self.colluders,
                 sites=len(self.participants),
             )
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
-        self._check_aggregation()
-        self._check_centring()
 
     def _check_centring(self) -> None:
         if not self.model.centred:
@@ -190,16 +212,6 @@ class Proposal:
         pull = self.training.learning_rate * (self.training.weight_decay + self.training.proximal_mu)
         if not pull < 1.0:
             raise InvalidInput(f"expected learning rate times weight decay and proximal pull below 1, got {pull:g}")
-
-    def _check_aggregation(self) -> None:
-        way, plain = self.training.aggregation, self.training.server_optimizer == "sgd"
-        if "dgb" in way and self.mechanism.losses is None:
-            raise InvalidInput("gradient blending reads released losses: expected a mechanism that releases them")
-        if "pcw" in way and (self.noise == "shared" or not plain):
-            raise InvalidInput(
-                "proximity weighting reads single updates, which carry only a share of the noise under shared noise, "
-                "and the server's plain step; expected local noise and the server optimizer sgd"
-            )
 
     def _check_texts(self) -> None:
         check_study_name(self.study)
@@ -229,6 +241,16 @@ class Proposal:
         for field in ("created", "expires", "nonce"):
             del value[field]
         return canonical_hash(value)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How sites are weighted and modalities blended."""
+        return self.training.strategy
+
+    @property
+    def noise_mode(self) -> NoiseMode:
+        """Who adds the noise, and what follows from it."""
+        return noise_named(self.noise)
 
     def participant(self, name: str) -> Participant:
         """Return the participant called ``name``.
@@ -262,7 +284,7 @@ class Proposal:
         return tuple(b for b in self._exchanged if participant is not None and self._contributes(participant, b))
 
     def _contributes(self, participant: Participant, block: Block) -> bool:
-        return self.noise == "shared" or block.modality is None or block.modality in participant.modalities
+        return self.noise_mode.contributes(block.modality, participant.modalities)
 
     @cached_property
     def _by_name(self) -> Mapping[str, Participant]:

@@ -119,11 +119,12 @@ def resume(name: StudyArgument, home: HomeOption) -> None:
 
 
 def _settings(name: str, options: StudyOptions) -> Any:
+    from datasites.strategy.registry import NOISE_MODES
     from orchestrator.studies.propose import StudySettings, check_aggregation, check_fusion
     from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 
     for option, given, allowed in (
-        ("noise", options.noise, ("local", "shared")),
+        ("noise", options.noise, tuple(NOISE_MODES)),
         ("task", options.task, ("I-II", "early-late", "ordinal")),
         ("model", options.architecture, ("linear", "mlp", "mlp-auxiliary", "convolutional")),
     ):

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from datasites.node.web.charts import Chart, Series, lines
+from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from orchestrator.rounds.store import Store
@@ -133,7 +134,7 @@ def _epsilon(mechanism: Mechanism, rounds: int) -> float | None:
 
 def _scales(store: Store, status: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
     """Return the blending scale of every block by round; nothing where the study does not blend."""
-    if "dgb" not in status["proposal"]["payload"]["training"]["aggregation"]:
+    if not strategy_named(status["proposal"]["payload"]["training"]["aggregation"]).blending.blends:
         return {}
     found: dict[str, list[tuple[int, float]]] = {}
     for number in range(1, status["rounds_completed"] + 1):
@@ -183,8 +184,4 @@ def _weights(facts: StudyFacts, blocks: tuple[str, ...]) -> Chart:
 
 
 def _weighing(facts: StudyFacts) -> str:
-    if "pcw" in facts.aggregation:
-        return "Proximity weights: how well an update agrees with the other hospitals' updates."
-    if facts.noise == "shared":
-        return "With shared noise every hospital has the same weight."
-    return "By the noised numbers of patients that the hospitals released."
+    return noise_named(facts.noise).weighing or strategy_named(facts.aggregation).weights.explanation

@@ -23,6 +23,7 @@ import httpx
 from datasites.data.federations import Site
 from datasites.node.home import address
 from datasites.node.http import SignedClient
+from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import DELTA, Homes, Prepared, Steward, prepare
@@ -92,11 +93,10 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
 
 
 def _check(settings: DemoSettings) -> None:
-    if settings.noise not in ("local", "shared"):
-        raise InvalidInput(f"expected noise to be local or shared, got {settings.noise!r}")
+    noise = noise_named(settings.noise)
     if not settings.epsilon > 0:
         raise InvalidInput(f"expected epsilon above 0, got {settings.epsilon:g}; use inf for no privacy at all")
-    if settings.noise == "shared" and math.isinf(settings.epsilon):
+    if noise.needs_privacy and math.isinf(settings.epsilon):
         raise InvalidInput("expected a finite epsilon with shared noise, which has no encoding without noise")
     if settings.architecture not in ("linear", "mlp", "mlp-auxiliary"):
         raise InvalidInput(f"expected model linear, mlp or mlp-auxiliary, got {settings.architecture!r}")
@@ -198,12 +198,12 @@ def _study(settings: DemoSettings, offers: list[Offer]) -> StudySettings:
         rounds=settings.rounds,
         epsilon=settings.epsilon,
         delta=DELTA,
-        noise=settings.noise,  # type: ignore[arg-type]  # checked before
+        noise=settings.noise,
         architecture=settings.architecture,  # type: ignore[arg-type]  # checked before
         aggregation=settings.aggregation,
         seed=settings.seed if settings.public_noise else None,
         evaluation_share=_EVALUATION_SHARE if settings.rounds > 1 else 0.0,  # a first round has no model to score yet
-        min_sites=max(3, len(offers) - 1) if settings.noise == "shared" else 3,
+        min_sites=noise_named(settings.noise).usual_min_sites(len(offers)),
     )
 
 

@@ -268,9 +268,7 @@ def _metrics(metrics: Mapping[str, Any]) -> tuple[MetricFact, ...]:
 def _against(proposal: Proposal) -> str:
     if proposal.seed is not None:
         return "nobody: the noise came from a public seed"
-    if proposal.noise == "local":
-        return "everybody, also orchestrator and keyholder together"
-    return f"everybody, also the orchestrator working with {proposal.colluders} of the hospitals"
+    return proposal.noise_mode.against(proposal.colluders)
 
 
 def _watermarks(proposal: Proposal) -> tuple[str, ...]:

@@ -29,9 +29,9 @@ from datasites.study.messages import (
     UpdateHeader,
     WorkItem,
 )
+from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, parse, seal, unpack_envelope
-from orchestrator.rounds.aggregation import model_to_bytes
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, tags
 from privacy.encryption.ciphertexts import RunningSum, coefficients
