@@ -21,13 +21,14 @@ from datasites.portal.access import Context, DeskHere, Reader, context_of, crede
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
 from datasites.portal.desk import Desk
-from datasites.portal.figures import cost_picture, number, timeline_picture
+from datasites.portal.figures import cost_picture, timeline_picture
 from datasites.portal.schemas import Hash
 from datasites.portal.words import STUDY_STATES, listed, meaning, modality, released, state, summary, when
 from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.study.signing import dump
+from datasites.study.text import epsilon_text
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
 
@@ -61,7 +62,7 @@ _environment.globals.update(
     fingerprint=fingerprint,
     listed=listed,
     modality=modality,
-    number=number,
+    number=epsilon_text,
     role=lambda name: _ROLES.get(name, name),
     state=state,
     tone=lambda name: _TONES.get(name, ""),

@@ -16,6 +16,7 @@ from datasites.report.facts import (
     Summary,
     Tone,
 )
+from datasites.study.text import delta_text, epsilon_text
 
 _STUDIES_IN_FULL = 3
 
@@ -114,10 +115,10 @@ def _sentences(
         if cap is None:
             continue
         void = population.spent.against == words.NOBODY
-        left = f"ε {words.number(population.spent.value)}"
-        limit = "no limit was set" if cap.value is None else f"the owner allows ε {words.number(cap.value)}"
+        left = f"ε {epsilon_text(population.spent.value)}"
+        limit = "no limit was set" if cap.value is None else f"the owner allows ε {epsilon_text(cap.value)}"
         said.append(
-            f"{_datasets(population)}: up to now {left} at δ {words.small(cap.delta)} was spent, {limit} "
+            f"{_datasets(population)}: up to now {left} at δ {delta_text(cap.delta)} was spent, {limit} "
             f"({words.ADJACENCY}). {words.odds(None if void else population.spent.value, cap.delta)}"
         )
     if not populations:

@@ -11,6 +11,7 @@ import math
 
 from datasites.report.facts import Epsilon, Exposure, Term
 from datasites.study.proposal import Proposal
+from datasites.study.text import delta_text, epsilon_text
 from privacy.dp.mechanism import Mechanism
 
 
@@ -83,27 +84,6 @@ TERMS = (
 )
 
 
-def number(value: float | None) -> str:
-    """Return an epsilon as people read it: two significant decimals, or "unbounded"."""
-    if value is None or math.isinf(value):
-        return "unbounded"
-    if value == 0:
-        return "0"
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
-
-
-def small(value: float) -> str:
-    """Return a delta: ``1e-05`` as ``0.00001`` while that is readable, otherwise with a power of ten."""
-    if value == 0:
-        return "0"
-    exponent = math.floor(math.log10(value))
-    if exponent < -6:
-        digit = value / 10**exponent
-        head = "" if round(digit, 2) == 1 else f"{digit:.2g} * "
-        return f"{head}10^{exponent}"
-    return f"{value:.{-exponent + 1}f}".rstrip("0")
-
-
 def odds(epsilon: float | None, delta: float) -> str:
     """Return what an epsilon means for even odds."""
     if epsilon is None or math.isinf(epsilon):
@@ -112,7 +92,8 @@ def odds(epsilon: float | None, delta: float) -> str:
         return "Nothing that depends on a single patient has left the hospital."
     return (
         f"Somebody who gives even odds (50 %) that a certain patient is in the data, and then sees everything that has "
-        f"left, can become at most {certainty(epsilon)} sure of it, but for a failure probability of {small(delta)}."
+        f"left, can become at most {certainty(epsilon)} sure of it, but for a failure probability of "
+        f"{delta_text(delta)}."
     )
 
 
@@ -126,7 +107,7 @@ def against(mechanism: Mechanism) -> str:
 
 def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
     """Return who, with whom, learns what in a study (the threat model's table for this study)."""
-    bound = f"ε {number(charged.value)} at δ {small(charged.delta)}"
+    bound = f"ε {epsilon_text(charged.value)} at δ {delta_text(charged.delta)}"
     if proposal.seed is not None:
         bound = "none: the noise is public"
     shared = proposal.noise == "shared"

@@ -43,11 +43,11 @@ from orchestrator.api.openapi import (
     read_json,
 )
 from orchestrator.api.problems import install_problem_handlers
+from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer
 from orchestrator.rounds.rollback import keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from orchestrator.rounds.uploads import receive
 from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused

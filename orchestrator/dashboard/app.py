@@ -19,8 +19,8 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from datasites.node.web import problems
 from datasites.node.web.charts import swatch
 from datasites.node.web.events import Fresh, Streams, mark
-from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, asset, new_environment
-from datasites.report.words import number, small
+from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
+from datasites.study.text import delta_text, epsilon_text
 from orchestrator.dashboard.access import SESSION_HOURS, Visitors
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
 from orchestrator.rounds.service import Service
@@ -70,8 +70,7 @@ class Dashboard:
         self.traces = Fresh(lambda: traces(service.store), seconds=_SECONDS)
         self._studies: dict[str, tuple[object, Fresh[StudyNow]]] = {}
         self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
-        self._templates.globals |= {"number": number, "small": small, "swatch": swatch, "tones": _TONES}
-        self._templates.globals["own"] = lambda name: asset(f"{MOUNT}/static", FOLDER / "static" / name)
+        self._templates.globals |= {"number": epsilon_text, "small": delta_text, "swatch": swatch, "tones": _TONES}
 
     def study(self, name: str) -> StudyNow:
         """Return one study, a second old at most, and never older than what :attr:`traces` tells.
@@ -124,7 +123,6 @@ def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[Fa
     board = Dashboard(service, visitors, Reports(folder / "dashboard"), https=https)
     app = FastAPI(title="Tessera dashboard", openapi_url=None, docs_url=None, redoc_url=None)
     app.mount("/shared", Assets(STATIC))
-    app.mount("/static", Assets(FOLDER / "static"))
     _add_visits(app, board)
     _add_pages(app, board)
     problems.install(app, lambda request, problem: _page_of_problem(board, request, problem))

@@ -339,8 +339,8 @@ def test_pictures_say_their_numbers_and_an_infinite_cost_is_a_word():
     cost = CostPreview(
         population="p", delta=1e-5, cap=8, before=1, cost=float("inf"), after=float("inf"), accountant="x", fits=False
     )
-    assert "infinite after it" in cost_picture(cost)
-    assert "the cap is infinite" in cost_picture(replace(cost, cap=float("inf"), before=float("inf")))
+    assert "unbounded after it" in cost_picture(cost)
+    assert "the cap is unbounded" in cost_picture(replace(cost, cap=float("inf"), before=float("inf")))
     points = tuple(Spending(at="", study="s", event="e", epsilon=float(i)) for i in range(5))
     line = BudgetLine(population="p", datasets=(), cap=8, delta=1e-5, spent=4, reserved=5, timeline=points)
     assert "5 charges: now 4.00 of 8.00" in timeline_picture(line)
