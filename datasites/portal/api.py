@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from datasites.node.web.problems import Problem
+from datasites.node.web.problems import documented
 from datasites.portal import schemas
 from datasites.portal.access import ApiReviewer, Context, DeskHere, Reader, set_session, sign_in
 from datasites.portal.context import CostPreview, PortalContext
@@ -19,17 +19,13 @@ from datasites.study.signing import dump
 from privacy.errors import Refused
 from privacy.identity import fingerprint
 
-_problem: dict[str, Any] = {
-    "model": Problem,
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {**_problem, "description": "malformed"},
-    401: {**_problem, "description": "nobody is signed in"},
-    403: {**_problem, "description": "not allowed, or refused by a rule"},
-    404: {**_problem, "description": "no such thing here"},
-    409: {**_problem, "description": "the privacy cap would be passed, or something stored was changed"},
-    422: {**_problem, "description": "does not have the documented shape"},
+    400: documented("malformed, or changed after it was signed"),
+    401: documented("nobody is signed in"),
+    403: documented("not allowed, or refused by a rule"),
+    404: documented("no such thing here"),
+    409: documented("the privacy cap would be passed"),
+    422: documented("does not have the documented shape"),
 }
 
 router = APIRouter(prefix="/api", responses=ERRORS)

@@ -135,7 +135,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(forms.router)
     app.include_router(hospital_login.router)
     app.mount("/static", Assets(STATIC), name="static")
-    problems.install(app, _page_of_problem)
+    problems.install_problem_handlers(app, _page_of_problem)
     install(app, app.state.desk)
     app.add_middleware(ShortBodies)
     app.add_middleware(SecurityHeaders)

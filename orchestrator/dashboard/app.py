@@ -125,7 +125,7 @@ def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[Fa
     app.mount("/shared", Assets(STATIC))
     _add_visits(app, board)
     _add_pages(app, board)
-    problems.install(app, lambda request, problem: _page_of_problem(board, request, problem))
+    problems.install_problem_handlers(app, lambda request, problem: _page_of_problem(board, request, problem))
     app.add_middleware(ShortBodies)
     app.add_middleware(SecurityHeaders)
     return app, board.streams.close
