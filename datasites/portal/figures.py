@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from datasites.node.web.charts import bar, steps
-from datasites.portal.context import BudgetLine, CostPreview
+from datasites.review.budgets import Budget, CostPreview
 from datasites.study.text import epsilon_text
+from privacy.ledger.views import Point
 
 
 def cost_picture(cost: CostPreview) -> Markup:
@@ -27,12 +29,12 @@ def cost_picture(cost: CostPreview) -> Markup:
     )
 
 
-def timeline_picture(line: BudgetLine) -> Markup:
-    """Return epsilon spent after every charge, oldest left, with the cap as a dashed line."""
+def timeline_picture(budget: Budget, history: Sequence[Point]) -> Markup:
+    """Return epsilon spent after every entry of the ledger, oldest left, with the cap as a dashed line."""
     return steps(
-        [point.epsilon for point in line.timeline],
-        label=f"Epsilon spent on {line.population} over {len(line.timeline)} charges: now {epsilon_text(line.spent)} "
-        f"of {epsilon_text(line.cap)}, delta {line.delta:g}",
-        limit=line.cap,
-        limit_text=f"cap {epsilon_text(line.cap)}",
+        [point.spent.epsilon for point in history],
+        label=f"Epsilon spent on {budget.population} over {len(history)} entries: now {epsilon_text(budget.spent)} "
+        f"of {epsilon_text(budget.cap)}, delta {budget.delta:g}",
+        limit=budget.cap,
+        limit_text=f"cap {epsilon_text(budget.cap)}",
     )

@@ -6,8 +6,8 @@ import datetime as dt
 import math
 from collections.abc import Sequence
 
-from datasites.portal.context import CostPreview
 from datasites.report.words import certainty
+from datasites.review.budgets import CostPreview
 from datasites.review.checks import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import expected_names
@@ -21,6 +21,7 @@ _TASKS = {
 _MODALITIES = {"mrna": "gene expression", "image": "slide features", "clinical": "clinical facts"}
 STUDY_STATES = {
     "waiting": "Approved here. Training begins when all hospitals of the study have approved.",
+    "unused": "The study ended before any record was read. It cost nothing.",
     "finished": "All rounds are done. Nothing more is computed on these patients for this study.",
     "stopped": "The approval was taken back or does not hold any more: no further round runs here.",
 }

@@ -1,9 +1,4 @@
-"""The sentences of the privacy report, in plain words and nowhere else.
-
-Also here:
-
-* What an epsilon means for one patient, in words that portal and report share.
-"""
+"""The sentences of the privacy report, and what an epsilon means for one patient, which the portal says as well."""
 
 from __future__ import annotations
 
@@ -30,6 +25,13 @@ def certainty(epsilon: float) -> str:
     return f"{percent:.0f} %" if percent < 99 else f"{percent:.2f} %" if percent < 99.99 else "almost certainty"
 
 
+STATES = {
+    "waiting": "approved, not started",
+    "running": "running",
+    "finished": "finished",
+    "unused": "ended without reading a record",
+    "stopped": "revoked",
+}
 ADJACENCY = "add or remove one patient's record at this hospital"
 ADJACENCY_TWO = "add or remove one patient's records at two hospitals of the study"
 PLD = "privacy loss distributions (Google dp-accounting)"

@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 
 from datasites.node.web import problems
 from datasites.node.web.charts import swatch
-from datasites.node.web.events import Fresh, Streams, mark
+from datasites.node.web.events import Cached, Streams, mark
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
 from datasites.study.text import delta_text, epsilon_text
 from orchestrator.dashboard.access import SESSION_HOURS, Visitors
@@ -67,8 +67,8 @@ class Dashboard:
         self.https = https
         self.streams = Streams()
         self.cookie = f"tessera-dashboard-{service.identity.public_key[:12]}"
-        self.traces = Fresh(lambda: traces(service.store), seconds=_SECONDS)
-        self._studies: dict[str, tuple[object, Fresh[StudyNow]]] = {}
+        self.traces = Cached(lambda: traces(service.store), seconds=_SECONDS)
+        self._studies: dict[str, tuple[object, Cached[StudyNow]]] = {}
         self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
         self._templates.globals |= {"number": epsilon_text, "small": delta_text, "swatch": swatch, "tones": _TONES}
 
@@ -79,16 +79,16 @@ class Dashboard:
             InvalidInput: there is none of this name.
         """
         trace = self.traces().get(name)
-        known, fresh = self._studies.get(name, (None, None))
-        if fresh is None or known != trace:
+        known, cached = self._studies.get(name, (None, None))
+        if cached is None or known != trace:
             if name not in (known for known, *_ in self.service.store.studies()):
                 raise InvalidInput("there is no study of this name here")
             caller = self.service.roster.orchestrator.name
-            fresh = Fresh(
+            cached = Cached(
                 lambda: study_now(self.service.store, name, caller, self.service.waiting(name)), seconds=_SECONDS
             )
-            self._studies[name] = (trace, fresh)
-        return fresh()
+            self._studies[name] = (trace, cached)
+        return cached()
 
     def known(self, request: Request) -> bool:
         """Return whether the browser holds an open session."""
@@ -103,8 +103,8 @@ class Dashboard:
             "signed_in": self.known(request),
             "caller": None,
             "problem": "",
-            "said": "",
-            "trouble": "",
+            "notice": "",
+            "error": "",
         }
         return HTMLResponse(self._templates.get_template(template).render({**shared, **values}), status)
 

@@ -22,7 +22,7 @@ from fastapi.responses import StreamingResponse
 T = TypeVar("T")
 
 
-class Fresh(Generic[T]):
+class Cached(Generic[T]):
     """Remembers what a function returned for a moment, so that a hundred readers cost as much as one.
 
     While one reader finds out the next value, the others get the last one and do not wait.
