@@ -1,8 +1,6 @@
 """The dashboard's application, mounted under ``/dashboard`` of the orchestrator. Every page only reads.
 
-Also here:
-
-* The study report on request: written once for every state of a study, with the public figures of this moment.
+A study's report is written when somebody asks for it, and again only when the study has changed since.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from datasites.node.web.charts import swatch
 from datasites.node.web.events import Cached, Streams, mark
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
 from datasites.study.text import delta_text, epsilon_text
-from orchestrator.dashboard.access import SESSION_HOURS, Visitors
+from orchestrator.dashboard.access import FILE, SESSION_HOURS, Visitors
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
 from orchestrator.rounds.service import Service
 from orchestrator.studies.facts import StudyFacts
@@ -117,8 +115,6 @@ def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[Fa
         folder: the orchestrator's home; ``dashboard.sqlite`` and finished reports lie in it.
         https: whether the orchestrator speaks HTTPS, so that the cookie is for HTTPS alone.
     """
-    from orchestrator.dashboard.access import FILE
-
     visitors = Visitors(folder / FILE)
     board = Dashboard(service, visitors, Reports(folder / "dashboard"), https=https)
     app = FastAPI(title="Tessera dashboard", openapi_url=None, docs_url=None, redoc_url=None)

@@ -1,8 +1,7 @@
 """What the dashboard says of a study: the facts of its report as they are now, and the round that is under way.
 
-Everything here is what every participant of the study may ask for as well (:mod:`orchestrator.studies.status`), or
-follows
-from it: approvals, noised releases, public weights, who was in which sum.
+Every participant of the study may ask for the same (:mod:`orchestrator.studies.status`): approvals, noised releases,
+public weights, and who was in which sum.
 """
 
 from __future__ import annotations
