@@ -93,9 +93,9 @@ def odds(epsilon: float | None, delta: float) -> str:
     if epsilon == 0:
         return "Nothing that depends on a single patient has left the hospital."
     return (
-        f"Somebody who gives even odds (50 %) that a certain patient is in the data, and then sees everything that has "
-        f"left, can become at most {certainty(epsilon)} sure of it, but for a failure probability of "
-        f"{delta_text(delta)}."
+        "Somebody who thinks it as likely as not (50 %) that a certain patient is in the data, and then sees all that "
+        f"left, can become at most {certainty(epsilon)} sure. This bound fails with probability "
+        f"{delta_text(delta)} at most."
     )
 
 
