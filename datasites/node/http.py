@@ -29,10 +29,16 @@ class Declined(Refused):
     """The server said no: to this request, at this moment. Whoever asked has decided nothing yet."""
 
 
+PROBLEMS: tuple[tuple[type[TesseraError], int, str], ...] = (
+    (BudgetExceeded, 409, "budget-exceeded"),
+    (UnsafeSum, 409, "unsafe-sum"),
+    (Refused, 403, "refused"),
+    (Tampered, 400, "tampered"),
+    (InvalidInput, 400, "invalid-input"),
+)
+"""Each error with the status and the type (``urn:tessera:...``) it has over HTTP; the first that fits counts."""
 _BY_TYPE: dict[str, type[TesseraError]] = {
-    "urn:tessera:budget-exceeded": BudgetExceeded,
-    "urn:tessera:unsafe-sum": UnsafeSum,
-    "urn:tessera:tampered": Tampered,
+    f"urn:tessera:{name}": Declined if kind is Refused else kind for kind, _, name in PROBLEMS
 }
 _BY_STATUS: dict[int, type[TesseraError]] = {
     400: InvalidInput,

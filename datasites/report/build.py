@@ -25,6 +25,7 @@ from datasites.report.studies import Records, study_report
 from datasites.report.summary import summarise
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
+from datasites.study.text import delta_text, epsilon_text
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry, Head
 from privacy.ledger.journal import COUNTERSIGNED, Journal
@@ -137,9 +138,9 @@ def _acts(account: Account, records: Records) -> Iterator[CapChange]:
         if entry.kind == "close":
             what = "closed for ever"
         elif entry.body["epsilon"] is None:
-            what = f"cap removed (δ {words.small(entry.body['delta'])})"
+            what = f"cap removed (δ {delta_text(entry.body['delta'])})"
         else:
-            what = f"cap set to ε {words.number(entry.body['epsilon'])} at δ {words.small(entry.body['delta'])}"
+            what = f"cap set to ε {epsilon_text(entry.body['epsilon'])} at δ {delta_text(entry.body['delta'])}"
         yield CapChange(at=entry.at, what=what, by=entry.body["by"], reason=entry.body["reason"])
 
 

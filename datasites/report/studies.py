@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from datasites.report import words
 from datasites.report.facts import Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
+from datasites.review.budgets import study_state
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
@@ -47,7 +48,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
     spent, worst, twice, central = _figures(mechanism, study, delta, who)
     return StudyReport(
         study=study.study,
-        state=_state(study, request),
+        state=words.STATES[study_state(study, request.state if request else None)],
         population=account.population,
         proposal_hash=study.proposal_hash,
         plan_hash=proposal.plan_hash if proposal else None,
@@ -138,14 +139,6 @@ def _epsilon(value: float, delta: float, accountant: str, against: str, adjacenc
         accountant=accountant,
         against=against,
     )
-
-
-def _state(study: StudyAccount, request: Request | None) -> str:
-    if request is not None and request.state == "revoked":
-        return "revoked"
-    if len(study.charged_rounds) + len(study.freed_rounds) >= study.rounds:
-        return "finished" if study.charged_rounds else "ended without reading a record"
-    return "running" if study.charged_rounds else "approved, not started"
 
 
 def _custody(proposal: Proposal) -> str:

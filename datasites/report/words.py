@@ -1,9 +1,4 @@
-"""The sentences of the privacy report, in plain words and nowhere else.
-
-Also here:
-
-* What an epsilon means for one patient, in words that portal and report share.
-"""
+"""The sentences of the privacy report, and what an epsilon means for one patient, which the portal says as well."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ from datasites.report.facts import Epsilon, Exposure, Term
 from datasites.strategy.local_noise import LocalNoise
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
+from datasites.study.text import delta_text, epsilon_text
 from privacy.dp.mechanism import Mechanism
 
 
@@ -31,6 +27,13 @@ def certainty(epsilon: float) -> str:
     return f"{percent:.0f} %" if percent < 99 else f"{percent:.2f} %" if percent < 99.99 else "almost certainty"
 
 
+STATES = {
+    "waiting": "approved, not started",
+    "running": "running",
+    "finished": "finished",
+    "unused": "ended without reading a record",
+    "stopped": "revoked",
+}
 ADJACENCY = "add or remove one patient's record at this hospital"
 ADJACENCY_TWO = "add or remove one patient's records at two hospitals of the study"
 PLD = "privacy loss distributions (Google dp-accounting)"
@@ -85,27 +88,6 @@ TERMS = (
 )
 
 
-def number(value: float | None) -> str:
-    """Return an epsilon as people read it: two significant decimals, or "unbounded"."""
-    if value is None or math.isinf(value):
-        return "unbounded"
-    if value == 0:
-        return "0"
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
-
-
-def small(value: float) -> str:
-    """Return a delta: ``1e-05`` as ``0.00001`` while that is readable, otherwise with a power of ten."""
-    if value == 0:
-        return "0"
-    exponent = math.floor(math.log10(value))
-    if exponent < -6:
-        digit = value / 10**exponent
-        head = "" if round(digit, 2) == 1 else f"{digit:.2g} * "
-        return f"{head}10^{exponent}"
-    return f"{value:.{-exponent + 1}f}".rstrip("0")
-
-
 def odds(epsilon: float | None, delta: float) -> str:
     """Return what an epsilon means for even odds."""
     if epsilon is None or math.isinf(epsilon):
@@ -113,8 +95,9 @@ def odds(epsilon: float | None, delta: float) -> str:
     if epsilon == 0:
         return "Nothing that depends on a single patient has left the hospital."
     return (
-        f"Somebody who gives even odds (50 %) that a certain patient is in the data, and then sees everything that has "
-        f"left, can become at most {certainty(epsilon)} sure of it, but for a failure probability of {small(delta)}."
+        "Somebody who thinks it as likely as not (50 %) that a certain patient is in the data, and then sees all that "
+        f"left, can become at most {certainty(epsilon)} sure. This bound fails with probability "
+        f"{delta_text(delta)} at most."
     )
 
 
@@ -125,7 +108,7 @@ def against(mechanism: Mechanism) -> str:
 
 def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
     """Return who, with whom, learns what in a study (the threat model's table for this study)."""
-    bound = f"ε {number(charged.value)} at δ {small(charged.delta)}"
+    bound = f"ε {epsilon_text(charged.value)} at δ {delta_text(charged.delta)}"
     if proposal.seed is not None:
         bound = "none: the noise is public"
     noise = proposal.noise_mode

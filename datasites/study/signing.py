@@ -6,9 +6,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from privacy.canonical import canonical_json
 from privacy.errors import InvalidInput
@@ -48,6 +48,12 @@ class Signed:
     payload: Mapping[str, Any]
     public_key: str
     signature: str
+
+
+class Strict:
+    """A frozen dataclass that :func:`parse` reads without converting types; unknown fields are refused."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
 
 def dump(value: Any) -> dict[str, Any]:

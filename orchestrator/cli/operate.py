@@ -47,7 +47,7 @@ def status(
     place = Home(folder=home)
     found = read_status(place)
     if json_output:
-        show({**asdict(found), "over": found.over})
+        show(found.to_json())
         raise typer.Exit(1 if found.problem and not found.budget else 0)
     if watch if watch is not None else sys.stdout.isatty():
         with Live(_view(found), console=_console, refresh_per_second=4) as live:
@@ -132,9 +132,9 @@ def _view(found: Status) -> RenderableType:
         rows = [
             (
                 b.population,
-                _number(b.epsilon_spent),
-                _number(b.epsilon_reserved),
-                _number(b.epsilon_cap),
+                _number(b.spent),
+                _number(b.reserved),
+                _number(b.cap),
                 _number(b.delta),
             )
             for b in found.budget

@@ -1,8 +1,7 @@
 """What the dashboard says of a study: the facts of its report as they are now, and the round that is under way.
 
-Everything here is what every participant of the study may ask for as well (:mod:`orchestrator.studies.status`), or
-follows
-from it: approvals, noised releases, public weights, who was in which sum.
+Every participant of the study may ask for the same (:mod:`orchestrator.studies.status`): approvals, noised releases,
+public weights, and who was in which sum.
 """
 
 from __future__ import annotations
@@ -150,7 +149,7 @@ def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) ->
         named = {n: p for n, p in losses_by_round(facts).items() if n.startswith(f"loss.{side}.")}
         if named:
             series = [Series(name=n.rsplit(".", 1)[1], points=tuple(points)) for n, points in named.items()]
-            note = "Noised, clipped loss sums that the hospitals released, over the patients they listed."
+            note = "Noised, clipped loss sums that the hospitals released, divided by their released patient counts."
             drawn.append(lines(series, title=f"Losses by modality, {side}", unit="nats per patient", note=note))
     if scales:
         series = [Series(name=block, points=tuple(points)) for block, points in scales.items()]
@@ -159,7 +158,7 @@ def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) ->
     proximities = proximities_by_round(facts)
     if proximities:
         series = [Series(name=site, points=tuple(points)) for site, points in sorted(proximities.items())]
-        note = "The angle between a hospital's noised update and the mean of the others', as the hospital says."
+        note = "The cosine between a hospital's noised update and the mean of the others', as the hospital reports it."
         drawn.append(lines(series, title="Proximity of the hospitals", unit="cosine", note=note))
     return drawn + [_weights(facts, blocks) for blocks in _alike(facts)]
 
