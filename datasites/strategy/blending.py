@@ -1,8 +1,24 @@
-"""Gradient blending over sites: modalities that generalise step further than modalities that overfit.
+"""Distributed gradient blending: modalities that generalise step further than modalities that overfit.
 
-Between two evaluations a modality gained G on validation records and overfitted O more. Its step is scaled by
-q = G / O^2 (Wang, Tran and Feiszli 2020), smoothed, tempered and bounded, so that noise moves it little.
-docs/results.md has the numbers.
+From two successive evaluations, per modality combination S (docs/results.md compares the two rules)::
+
+    O = (validation - train) now - (validation - train) before     overfitting gained
+    G = validation before - validation now                         generalisation gained
+    q = |G| / max(O^2, floor)                                      (Wang, Tran and Feiszli, CVPR 2020, section 3)
+
+``published``: a site with modalities M normalises q over {m} for m in M, and M itself, to sum one; modality m steps
+by its share. The default rule differs, each change with its reason:
+
+* G counts as zero when validation got worse: the published size |G| rewards getting worse;
+* the floor grows with the losses' own noise (half the typical O^2), not a constant near zero: one small O otherwise
+  takes the whole weight;
+* differences of less than two deviations of the noise that was added for privacy count as equal: where noise hides
+  what modalities gain, blending does nothing rather than anything;
+* log q is smoothed over evaluations and enters with exponent 1/2: two noisy losses do not decide a round;
+* scales have mean 1 and stay within ``bound`` of each other: blending changes where the step goes, not how long it is.
+
+Scales multiply what the optimiser has made, so they work under any optimiser. The losses are released with noise
+through the ledger (``Mechanism.losses``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """What a hospital checks about a round before it reads a record or signs anything: plan, key and closed list.
 
-The plan's weights keep a sum from being one hospital's update; its scales say how much shorter each modality's step is
-than the longest one.
+The plan's weights keep a sum from being one hospital's update. Its scales say how much shorter each modality's step is
+than the longest one. A site multiplies its step sizes by them (:func:`privacy.dp.sgd.train`), after the optimiser's
+normalisation, so that they act under any optimiser; under shared noise the server does it. Scales are at most 1, so
+that an update stays in its public box; the server gives back the length that this takes
+(:func:`datasites.study.next_model.restoring_gain`): blending decides where the step goes, not how long it is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """From the decrypted integers of a round to the next global model, from public numbers alone.
 
-The noise mode reads the mean update out of the sum, and the server's step turns it into the next model; the first round
-of a centred study writes its feature means instead. Whoever holds the plan, the model and the sum gets the same bytes.
-numpy only, no torch.
+The noise mode reads the mean update out of the sum, and the server's step turns it into the next model. The first round
+of a centred study writes its feature means instead: there the mean update of a modality's block is a known length times
+the mean of the scaled, clipped inputs, and the weights stay at zero (:mod:`datasites.study.centring`). Whoever holds
+the plan, the model and the sum gets the same bytes. numpy only, no torch.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Blending (``dgb``): losses released in round r, with noise and charged, become scales from round r + 1 on. Proximity
 (``pcw``): a site compares its update of round r with the others' once the model after r is public, says so with its
-update of round r + 1, and its weight follows in round r + 2: a round's weights are fixed in its plan, before anything
-is encrypted, and are never changed afterwards.
+update of round r + 1, and its weight follows in round r + 2. A round's weights are fixed in its plan, before anything
+is encrypted, and are never changed afterwards. The rules themselves are in :mod:`datasites.strategy`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which named numbers leave with an update, and nothing else: loss sums and score histograms, in their rounds.
+"""Which named numbers leave with an update of a round: loss sums, score histograms, a proximity, and nothing else.
 
-The names follow from the approved proposal alone, so the site checks what its worker wrote, and the orchestrator what
-a site sent, against the same list. A number that no mechanism covers has no name here and does not leave; a round that
-lacks a number it should carry is refused as well, since a gap would say that training failed.
+The names follow from the approved proposal alone. The site checks what its worker wrote against them, and the
+orchestrator what a site sent. A number that no mechanism covers has no name here and does not leave. A round that lacks
+a number it should carry is refused as well, since a gap would say that training failed.
 
     loss.SIDE.TERM                  SIDE training or validation, TERM as in terms_of       mechanism.losses
     score.OUTPUT.CLASS.BIN          32 bins of "later than OUTPUT", by class               mechanism.evaluation
