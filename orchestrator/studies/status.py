@@ -230,7 +230,7 @@ def _budget(path: Path) -> tuple[BudgetLine, ...]:
 def _requests(folder: Path) -> tuple[RequestLine, ...]:
     if not (folder / "approvals.sqlite").exists():
         return ()
-    records = ReviewRecords(folder / "approvals.sqlite")
+    records = ReviewRecords(folder / "approvals.sqlite", read_only=True)
     try:
         found = records.requests()
     finally:
