@@ -46,7 +46,7 @@ class Schema:
 
     Args:
         name: of the kind of store, such as ``accounts``; part of every version.
-        table: a table that every version has, by which a store without a version is known.
+        table: a table that every version has; tells a file without a version from that of another store.
         migrations: functions that get alembic's ``Operations``, oldest first. Never edit one that was released.
     """
 
@@ -100,7 +100,7 @@ def open_sqlite(
     """Open the store in the file at ``path`` for reading and writing, at this code's version; made when missing.
 
     Args:
-        pragmas: settings of the connection, such as ``{"journal_mode": "WAL"}``.
+        pragmas: settings of the connection, such as ``{"synchronous": "FULL"}``.
         busy_seconds: how long to wait for another process that writes.
 
     Raises:
@@ -110,7 +110,7 @@ def open_sqlite(
     """
     connection = _connect(path, busy_seconds)
     try:
-        due = schema.due(_version(connection), path.name)
+        due = schema.due(_version(connection, schema, path.name), path.name)
         for name, value in pragmas.items():
             connection.execute(f"PRAGMA {name} = {value}")
         if due:
@@ -135,7 +135,7 @@ def read_sqlite(path: Path, schema: Schema, *, busy_seconds: float = 5.0) -> sql
         raise InvalidInput(f"expected a store of the kind {schema.name} in the file {path.name}, found none")
     connection = _connect(path, busy_seconds)
     try:
-        if schema.due(_version(connection), path.name):
+        if schema.due(_version(connection, schema, path.name), path.name):
             connection = _migrated_copy(connection, schema, path.name)
         connection.execute("PRAGMA query_only = ON")
     except BaseException:
@@ -170,7 +170,7 @@ def structure(schema: Schema, version: str | None) -> frozenset[str]:
 def version_of(path: Path) -> str | None:
     """Return the version of the SQLite store at ``path``; None when it was written before stores had one."""
     with contextlib.closing(_connect(path, 5.0)) as connection:
-        return _version(connection)
+        return _stated_version(connection)
 
 
 def _split(script: str) -> Iterator[str]:
@@ -188,7 +188,17 @@ def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
 
 
-def _version(connection: sqlite3.Connection) -> str | None:
+def _version(connection: sqlite3.Connection, schema: Schema, where: str) -> str | None:
+    """Return the version of a store; None when it is new, or was written before stores had one."""
+    version = _stated_version(connection)
+    if version is None:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if tables and schema.table not in tables:
+            raise InvalidInput(f"expected a store of the kind {schema.name} in {where}, got another database")
+    return version
+
+
+def _stated_version(connection: sqlite3.Connection) -> str | None:
     try:
         rows = connection.execute(_READ_VERSION).fetchall()
     except sqlite3.OperationalError as error:
@@ -209,9 +219,13 @@ def _version_behind(connection: sa.Connection) -> str | None:
 
 def _migrated_copy(connection: sqlite3.Connection, schema: Schema, where: str) -> sqlite3.Connection:
     copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a temporary file that SQLite removes
-    with contextlib.closing(connection):
+    try:
         connection.backup(copy)
-    _migrate_sqlite(copy, schema, where)
+        _migrate_sqlite(copy, schema, where)
+    except BaseException:
+        copy.close()
+        raise
+    connection.close()
     return copy
 
 
@@ -235,9 +249,6 @@ def _upgrade_locked(connection: sa.Connection, schema: Schema, where: str, *, th
     else:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     version = _version_behind(connection)
-    tables = sa.inspect(connection).get_table_names()
-    if version is None and connection.dialect.name == "sqlite" and tables and schema.table not in tables:
-        raise InvalidInput(f"expected a store of the kind {schema.name} in {where}, got another database")
     if schema.due(version, where):
         _run(connection, schema, through or schema.current, version)
 

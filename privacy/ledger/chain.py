@@ -143,8 +143,7 @@ class Chain:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Hold the chain for writing; everything added inside is committed together, or nothing on an error."""
-        if self._identity is None:
-            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        self._author()
         with self._lock:
             connection = self._connect()
             before = self._begin(connection)
@@ -161,13 +160,12 @@ class Chain:
 
     def add(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """Add one entry inside :meth:`transaction`."""
-        if self._identity is None:
-            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        author = self._author()
         index, previous, last = self._tail()
         text = canonical_json(body).decode()
         at = _format(self._time_after(last))
         digest = entry_hash(self.purpose, index + 1, kind, json.loads(text), at, previous)
-        signature = self._identity.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest})
+        signature = author.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest})
         row = (index + 1, kind, text, at, previous, digest, signature)
         self._connect().execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
         return _entry(row)
@@ -240,6 +238,11 @@ class Chain:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.close()
             self._connection = None
+
+    def _author(self) -> Identity:
+        if self._identity is None:
+            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        return self._identity
 
     def _rows(self, since: int, kind: str | None) -> list[tuple[Any, ...]]:
         where, values = ("AND kind = ?", (since, kind)) if kind is not None else ("", (since,))

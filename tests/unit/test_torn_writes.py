@@ -99,7 +99,7 @@ def test_the_stores_of_this_table_are_all_that_write_ahead() -> None:
             text = path.read_text(encoding="utf-8")
             if "journal_mode" in text and "WAL" in text:
                 found.add(path.stem)
-    assert found == {"chain", "store", "mailbox_store", "approval_records", "accounts"}
+    assert found == {"chain", "store", "mailbox_store", "records", "accounts"}
 
 
 @pytest.mark.parametrize("kept", STORES.values(), ids=STORES)
