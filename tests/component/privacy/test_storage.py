@@ -1,10 +1,11 @@
-"""Schema versions and migrations of a toy store: old, new, newer and foreign files, killed at every step, two at once."""
+"""Migrations of a toy store: old, new, newer and foreign files, killed at every statement, two processes at once."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,3 +219,17 @@ def test_an_engine_is_brought_up_to_date_and_refused_when_newer(tmp_path: Path) 
     with pytest.raises(NewerStore, match="expected the toy database at version toy_0001 or older, got toy_0003"):
         upgrade(engine, OLD)
     engine.dispose()
+
+
+def test_the_recipe_for_a_new_migration_works(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "adding-a-migration.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "visits.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as before, before:  # as code from before versions wrote it
+        before.execute("CREATE TABLE visits (name TEXT PRIMARY KEY)")
+        before.execute("INSERT INTO visits VALUES ('anna')")
+    found = {"path": path}
+    exec(compile(code, str(page), "exec"), found)  # noqa: S102 - our own page
+    with contextlib.closing(found["store"]) as store:
+        assert store.execute("SELECT * FROM visits").fetchall() == [("anna", "unknown")]
+    assert version_of(path) == "visits_0002"
