@@ -40,6 +40,7 @@ from privacy.encryption import ckks, pads
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import Refused, Tampered, UnsafeSum
 from privacy.identity import Identity
+from privacy.storage import Schema, open_sqlite, sql
 
 _NONCE_BYTES = 12
 
@@ -101,7 +102,11 @@ def _label(key: RoundKey) -> bytes:
 UNSAFE_SUMS_UNTIL_PAUSE = 2
 """So many sums with unsafe slots pause a study: each such refusal tells an attacker at most one bit."""
 
-_SCHEMA = """
+_SCHEMA = Schema(
+    "answers",
+    table="rounds",
+    migrations=(
+        sql("""
 CREATE TABLE IF NOT EXISTS rounds (
     study TEXT NOT NULL, round INTEGER NOT NULL, proposal_hash TEXT NOT NULL,
     key_hash TEXT NOT NULL, public BLOB NOT NULL, pad_key TEXT NOT NULL,
@@ -109,7 +114,9 @@ CREATE TABLE IF NOT EXISTS rounds (
     sum_hash TEXT, integers BLOB,
     PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS resumed (study TEXT PRIMARY KEY, unsafe INTEGER NOT NULL);
-"""
+"""),
+    ),
+)
 
 
 class BadPads(Refused):
@@ -141,10 +148,8 @@ class KeyCustody:
         self._keys = KeyFiles(folder, identity)
         self._lock = threading.RLock()
         self._made_now: set[tuple[str, int]] = set()
-        self._record = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
+        self._record = open_sqlite(folder / "answers.sqlite", _SCHEMA, pragmas={"synchronous": "FULL"})
         self._record.row_factory = sqlite3.Row
-        self._record.execute("PRAGMA synchronous = FULL")
-        self._record.executescript(_SCHEMA)
         self._sweep()
 
     def close(self) -> None:

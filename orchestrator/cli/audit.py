@@ -77,7 +77,7 @@ def _counting(trainer: Trainer, done: Callable[[], None]) -> Trainer:
 def _mechanism_of(home: Path, study: str) -> Mechanism:
     from datasites.review.records import ReviewRecords
 
-    records = ReviewRecords(home / "approvals.sqlite")
+    records = ReviewRecords(home / "approvals.sqlite", read_only=True)
     try:
         for request in records.requests():
             if request.proposal.study == study:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-import sqlite3
 import threading
 from pathlib import Path
 
 from datasites.node.home import Home, address
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
+from privacy.storage import Schema, open_sqlite, sql
 
 PATH = "/dashboard/enter"
 FILE = "dashboard.sqlite"
 LINK_MINUTES = 30
 SESSION_HOURS = 12
-_SCHEMA = """
+_SCHEMA = Schema(
+    "dashboard",
+    table="sessions",
+    migrations=(
+        sql("""
 CREATE TABLE IF NOT EXISTS links (hash TEXT PRIMARY KEY, expires REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (hash TEXT PRIMARY KEY, expires REAL NOT NULL);
-"""
+"""),
+    ),
+)
 
 
 class Visitors:
@@ -31,9 +37,9 @@ class Visitors:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        path.touch(mode=0o600)
         path.chmod(0o600)
-        self._database.executescript(_SCHEMA)
+        self._database = open_sqlite(path, _SCHEMA, busy_seconds=10.0)
 
     def close(self) -> None:
         """Close the file."""

@@ -18,6 +18,7 @@ from datasites.node.files import sync_folder, write_atomically
 from datasites.study.signing import Signed, dump, parse
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
+from privacy.storage import Schema, sql, upgrade
 
 _METADATA = sa.MetaData()
 _STUDIES = sa.Table(
@@ -39,6 +40,23 @@ _DOCUMENTS = sa.Table(
     sa.Column("document", sa.Text, nullable=False),
 )
 
+_SCHEMA = Schema(
+    "orchestrator",
+    table="studies",
+    migrations=(
+        sql("""
+CREATE TABLE IF NOT EXISTS studies (
+    study VARCHAR(80) NOT NULL, proposal TEXT NOT NULL, state VARCHAR(20) NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (study));
+CREATE TABLE IF NOT EXISTS documents (
+    study VARCHAR(80) NOT NULL, round INTEGER NOT NULL, kind VARCHAR(20) NOT NULL, closing INTEGER NOT NULL,
+    author VARCHAR(80) NOT NULL, document TEXT NOT NULL,
+    PRIMARY KEY (study, round, kind, closing, author));
+"""),
+    ),
+)
+"""The migrations make the tables; the tables above are what queries name. A test compares the two."""
+
 _PLACES_KEPT = 1000
 Documents = dict[tuple[str, int], dict[str, Any]]
 
@@ -57,7 +75,7 @@ class Store:
         self._engine = sa.create_engine(database_url or f"sqlite:///{folder / 'orchestrator.sqlite'}")
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _durable)
-        _METADATA.create_all(self._engine)
+        upgrade(self._engine, _SCHEMA)
         self._lock = threading.RLock()
         self._known: dict[tuple[str, int, str], Documents] = {}
 

@@ -221,7 +221,7 @@ def _budgets(path: Path) -> tuple[Budget, ...]:
 def _requests(folder: Path) -> tuple[RequestLine, ...]:
     if not (folder / "approvals.sqlite").exists():
         return ()
-    records = ReviewRecords(folder / "approvals.sqlite")
+    records = ReviewRecords(folder / "approvals.sqlite", read_only=True)
     try:
         found = records.requests()
     finally:

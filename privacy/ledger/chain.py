@@ -24,17 +24,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from privacy.canonical import canonical_hash, canonical_json
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity, verify
+from privacy.storage import Schema, open_sqlite, read_sqlite, sql
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 Purpose = Literal["journal", "ledger"]
 
 _BUSY_SECONDS = 120.0
+_DURABLE = {"journal_mode": "WAL", "synchronous": "FULL"}
+_OWNER = "SELECT purpose, public_key FROM owner"
+_TAKE = (  # an empty chain without an owner: new, or its process was killed before this statement
+    "INSERT INTO owner SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM owner) AND NOT EXISTS (SELECT 1 FROM entries)"
+)
 _COLUMNS = "number, kind, body, at, previous_hash, hash, signature"
-SCHEMA = (
+_TABLES = (
     "CREATE TABLE owner (purpose TEXT NOT NULL, public_key TEXT NOT NULL) STRICT",
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL, at TEXT NOT NULL,"
     " previous_hash TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, signature TEXT NOT NULL) STRICT",
@@ -47,6 +56,16 @@ SCHEMA = (
     " WHEN NEW.number <> (SELECT COALESCE(MAX(number), 0) + 1 FROM entries)"
     " BEGIN SELECT RAISE(ABORT, 'entries are numbered without a gap'); END",
 )
+
+
+def _make_tables(op: Operations) -> None:
+    """Make the tables of a new chain; those of a chain from before versions stay as they are, for `verify` to judge."""
+    if not op.get_bind().exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'entries'").first():
+        sql(*_TABLES)(op)
+
+
+SCHEMA = Schema("chain", table="entries", migrations=(_make_tables,))
+"""Migrations of a chain add to its tables. They never rewrite an entry: its hash and signature bind its bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +127,7 @@ class Chain:
         if identity is None and not path.exists():
             raise InvalidInput(f"expected a {purpose} in the file {path.name}, found none")
         if identity is not None:
-            self._create(identity)
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.public_key = self._owner()
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Entry:
@@ -124,6 +143,7 @@ class Chain:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Hold the chain for writing; everything added inside is committed together, or nothing on an error."""
+        self._author()
         with self._lock:
             connection = self._connect()
             before = self._begin(connection)
@@ -140,13 +160,12 @@ class Chain:
 
     def add(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """Add one entry inside :meth:`transaction`."""
-        if self._identity is None:
-            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        author = self._author()
         index, previous, last = self._tail()
         text = canonical_json(body).decode()
         at = _format(self._time_after(last))
         digest = entry_hash(self.purpose, index + 1, kind, json.loads(text), at, previous)
-        signature = self._identity.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest})
+        signature = author.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest})
         row = (index + 1, kind, text, at, previous, digest, signature)
         self._connect().execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
         return _entry(row)
@@ -220,6 +239,11 @@ class Chain:
                 self._connection.close()
             self._connection = None
 
+    def _author(self) -> Identity:
+        if self._identity is None:
+            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        return self._identity
+
     def _rows(self, since: int, kind: str | None) -> list[tuple[Any, ...]]:
         where, values = ("AND kind = ?", (since, kind)) if kind is not None else ("", (since,))
         return self._query(f"SELECT {_COLUMNS} FROM entries WHERE number > ? {where} ORDER BY number", values)  # noqa: S608
@@ -248,29 +272,21 @@ class Chain:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None or self._process != os.getpid():  # a forked child opens its own
-            self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA synchronous = FULL")
+            if self._identity is None:
+                self._connection = read_sqlite(self.path, SCHEMA, busy_seconds=_BUSY_SECONDS)
+            else:
+                self._connection = open_sqlite(self.path, SCHEMA, pragmas=_DURABLE, busy_seconds=_BUSY_SECONDS)
             self._process = os.getpid()
         return self._connection
 
-    def _create(self, identity: Identity) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = self._connect()
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute("INSERT INTO owner VALUES (?, ?)", (self.purpose, identity.public_key))
-        connection.execute("COMMIT")
-
     def _owner(self) -> str:
         try:
-            rows = self._query("SELECT purpose, public_key FROM owner", ())
+            rows = self._query(_OWNER, ())
         except sqlite3.DatabaseError as error:
             raise InvalidInput(f"{self.path.name} is not a {self.purpose}: {error}; restore it") from error
+        if not rows and self._identity is not None:
+            self._connect().execute(_TAKE, (self.purpose, self._identity.public_key))
+            rows = self._query(_OWNER, ())
         expected = self._identity.public_key if self._identity else rows[0][1] if rows else ""
         if rows != [(self.purpose, expected)]:
             raise InvalidInput(f"{self.path.name} is the chain of another owner or purpose than this {self.purpose}")
