@@ -30,6 +30,7 @@ from datasites.study.released_numbers import VALIDATION, terms_of
 from models.config import MODALITIES, Architecture, ModelConfig
 from orchestrator.strategy.blending import last_observed
 from orchestrator.strategy.proximity import refuse_under_shared_noise
+from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.encryption.parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
@@ -258,7 +259,7 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
     )
     if _without_privacy(settings):
         return mechanism
-    return mechanism.calibrate(settings.epsilon or math.inf, settings.delta)
+    return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
 
 
 def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
@@ -300,7 +301,7 @@ def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> 
     if _without_privacy(settings):
         return 0.0
     whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
-    alone = whole.calibrate(settings.epsilon or math.inf, settings.delta).noise_multiplier
+    alone = calibrate(whole, settings.epsilon or math.inf, settings.delta).noise_multiplier
     return float(f"{alone / math.sqrt(share):.4g}")
 
 
