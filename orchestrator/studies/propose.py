@@ -30,6 +30,7 @@ from datasites.study.released_numbers import VALIDATION, terms_of
 from models.config import MODALITIES, Architecture, ModelConfig
 from orchestrator.strategy.blending import last_observed
 from orchestrator.strategy.proximity import refuse_under_shared_noise
+from privacy.canonical import NEWEST
 from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.encryption.parameters import choose_parameters, default_levels
@@ -175,6 +176,7 @@ def build_proposal(
         created=created.isoformat(),
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
+        canonical=NEWEST,
     )
     return proposal, model
 
