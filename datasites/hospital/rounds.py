@@ -315,7 +315,7 @@ class RoundParticipant:
             list_hash=commitments.list_hash,
             sum_hash=commitments.sum_hash,
             site=self.site,
-            tags=tags.tag(blocks, challenge, proposal.encryption),
+            tags=tuple(map(str, tags.tag(blocks, challenge, proposal.encryption))),
             earlier=checks.earlier_lists(self.journal, item.study, item.round, commitments.list_hash),
         )
         self._remember_peers(commitments, sealed)

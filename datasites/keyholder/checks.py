@@ -253,7 +253,7 @@ def _checked_attestations(
             raise Refused(f"{name} attested another list, plan or sum than this one")
         if name in site_tags or name not in sites:
             raise Refused(f"{name} attested twice, or is not in the list")
-        site_tags[name] = attestation.tags
+        site_tags[name] = tuple(map(int, attestation.tags))
     missing = sorted(sites - set(site_tags))
     if missing:
         raise Refused(f"not attested by {', '.join(missing)}; every contributor has to sign the list")

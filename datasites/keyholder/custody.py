@@ -96,7 +96,7 @@ class KeyFiles:
 
 
 def _label(key: RoundKey) -> bytes:
-    return canonical_json({"study": key.study, "round": key.round, "key_hash": key.key_hash})
+    return canonical_json({"study": key.study, "round": key.round, "key_hash": key.key_hash}, 1)
 
 
 UNSAFE_SUMS_UNTIL_PAUSE = 2

@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from datasites.node.tls import client_context
 from datasites.node.tokens import make_token
-from privacy.canonical import canonical_json, sha256_hex
+from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
 from privacy.identity import Identity
 
@@ -127,8 +127,8 @@ class SignedClient:
     def post_json(
         self, path: str, value: Any, *, params: Params | None = None, max_bytes: int = _MAX_JSON_BYTES
     ) -> Any:
-        """Send ``value`` as canonical JSON and return the JSON of the answer (None where it is empty)."""
-        body = canonical_json(value)
+        """Send ``value`` as JSON and return the JSON of the answer (None where it is empty)."""
+        body = plain_json(value)
         return _read_json(
             self._ask("POST", path, params=params, body=body, kind="application/json", max_bytes=max_bytes)
         )

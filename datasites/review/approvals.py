@@ -148,7 +148,7 @@ class ApprovalStore:
             reviewer=reviewer.name,
             role=reviewer.role,
             public_key=key.public_key,
-            signature=key.sign(checks.REVIEW, payload),
+            signature=key.sign(checks.REVIEW, payload, 1),
         )
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)

@@ -52,7 +52,7 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
     """
     payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role)
     try:
-        verify(signature.public_key, REVIEW, payload, signature.signature)
+        verify(signature.public_key, REVIEW, payload, signature.signature, 1)
     except TesseraError as error:
         raise Refused(f"the signature of {signature.reviewer} does not hold under this proposal") from error
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from datasites.study.messages import ReviewerSignature
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse
-from privacy.canonical import canonical_json
+from privacy.canonical import plain_json
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.storage import Schema, open_sqlite, read_sqlite, sql
 
@@ -234,7 +234,7 @@ def _signed(text: str) -> Signed:
 
 
 def _text(value: Any) -> str:
-    return canonical_json(dump(value)).decode()
+    return plain_json(dump(value)).decode()
 
 
 def _state(decisions: tuple[Decision, ...]) -> State:

@@ -1,40 +1,24 @@
-"""What may be asked of a data owner, and the messages of one encrypted round.
+"""What may be asked of a data owner: one frozen proposal whose hash is what people approve.
 
 The data owner defines these values; the orchestrator fills them in. Every value is frozen, travels as canonical
-JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused.
-
-======================  ======================  ======================================================
-message                 signed by               says
-======================  ======================  ======================================================
-:class:`Proposal`       orchestrator            everything a study will do; its hash is what is approved
-:class:`Approval`       datasite (+ reviewers)  this proposal hash may run here until it expires
-:class:`RoundKey`       keyholder               the CKKS public key of one (study, round)
-:class:`RoundPlan`      orchestrator            model, key and weights of one round; one for all sites
-:class:`UpdateHeader`   datasite                hash and shape of the encrypted update, under one plan
-:class:`Commitments`    orchestrator            whose updates are in the sum, and the hash of the sum
-:class:`Attestation`    datasite                mine is in the list; here are my linear tags
-:class:`SumResult`      keyholder               hash of the integers decrypted from one sum
-:class:`Refusal`        keyholder or datasite   why a round was not answered
-======================  ======================  ======================================================
+JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused. The messages of a round
+are in :mod:`datasites.study.messages`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
-from datasites.study.signing import dump
+from datasites.study.signing import Message, dump
 from datasites.study.text import check_name, check_prose, check_study_name
 from models.config import ModelConfig
-from privacy.canonical import canonical_hash
+from privacy.canonical import CanonicalVersion, canonical_hash
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
@@ -45,7 +29,7 @@ Task = Literal["I-II", "early-late", "ordinal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Party:
+class Party(Message):
     """One institution and the Ed25519 key it is known by."""
 
     name: str
@@ -54,7 +38,7 @@ class Party:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetReference:
+class DatasetReference(Message):
     """One version of one dataset, as the study may refer to it.
 
     ``fingerprint`` is keyed (HMAC under the owner's secret), ``patients`` is the released DP count.
@@ -77,7 +61,7 @@ class Participant(Party):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Message):
     """The code of the study: our own reviewed code by specification, or free Python from the code tree.
 
     ``code`` maps each file of the submitted tree to its SHA-256; it is checked before every round.
@@ -88,7 +72,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class Block(Message):
     """A run of parameters that is encrypted together: one modality's, or what all sites share.
 
     ``modality`` None means every participant contributes; otherwise those who hold the modality do.
@@ -102,7 +86,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Message):
     """Local training and the server's step, both public.
 
     ``update_bound`` is the public half-width of the box every coordinate of an update is projected on.
@@ -134,7 +118,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Custody:
+class Custody(Message):
     """Who may have the trained model, under which licence, for how long."""
 
     downloaders: tuple[str, ...]
@@ -143,7 +127,7 @@ class Custody:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Environment:
+class Environment(Message):
     """The software that will run: hash of the lock file, of Tessera's own code, and package versions."""
 
     lock_hash: str
@@ -152,8 +136,12 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """Everything a study will do. Its hash is what people approve; nothing outside it may change a round."""
+class Proposal(Message):
+    """Everything a study will do. Its hash is what people approve; nothing outside it may change a round.
+
+    ``canonical`` is the version of the canonical JSON of this study's hashes (:mod:`privacy.canonical`); proposals from
+    before RFC 8785 do not state it, which means 1.
+    """
 
     study: str
     purpose: str
@@ -179,6 +167,7 @@ class Proposal:
     created: str
     expires: str
     nonce: str
+    canonical: CanonicalVersion = 1
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -232,7 +221,7 @@ class Proposal:
     @property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
-        return canonical_hash(_without_additions(dump(self)))
+        return canonical_hash(_without_additions(dump(self)), self.canonical)
 
     @property
     def plan_hash(self) -> str:
@@ -240,7 +229,7 @@ class Proposal:
         value = _without_additions(dump(self))
         for field in ("created", "expires", "nonce"):
             del value[field]
-        return canonical_hash(value)
+        return canonical_hash(value, self.canonical)
 
     @property
     def strategy(self) -> Strategy:
@@ -302,8 +291,3 @@ _ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
     kept = {name: v for name, v in proposal["model"].items() if name not in _ADDED or v != _ADDED[name]}
     return {**proposal, "model": kept}
-
-
-for _value in list(globals().values()):
-    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
-        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]

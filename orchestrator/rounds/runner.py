@@ -173,6 +173,7 @@ class StudyRunner:
             weights=self._planner.weights(),
             scales=self._planner.scales(),
             deadline_seconds=self.proposal.deadline_seconds,
+            canonical=self.proposal.canonical,
         )
         signed = seal(self._identity, "round-plan", plan)
         self._store.put_document(self.proposal.study, number, "plan", signed)
@@ -246,6 +247,7 @@ class StudyRunner:
             closing=closing,
             updates=tuple(parse(Signed, u) for u in updates.values()),
             sum_hash=sum_hash,
+            canonical=self.proposal.canonical,
         )
         signed = seal(self._identity, "commitments", commitments)
         self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)

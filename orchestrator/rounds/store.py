@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from datasites.node.files import sync_folder, write_atomically
 from datasites.study.signing import Signed, dump, parse
-from privacy.canonical import canonical_json, sha256_hex
+from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.storage import Schema, sql, upgrade
 
@@ -96,7 +96,7 @@ class Store:
         Raises:
             Refused: another proposal has this name already.
         """
-        text = canonical_json(dump(proposal)).decode()
+        text = plain_json(dump(proposal)).decode()
         with self._engine.begin() as connection:
             found = connection.execute(
                 sa.select(_STUDIES.c.proposal).where(_STUDIES.c.study == study)
@@ -149,7 +149,7 @@ class Store:
             Refused: another document has this place.
         """
         value = dump(document) if isinstance(document, Signed) else dict(document)
-        text = canonical_json(value).decode()
+        text = plain_json(value).decode()
         place = {"study": study, "round": round_, "kind": kind, "closing": closing, "author": author}
         with self._lock:
             known = self._place(study, round_, kind)
@@ -158,7 +158,7 @@ class Store:
                     connection.execute(_DOCUMENTS.insert().values(**place, document=text))
                 self._known[(study, round_, kind)] = {**known, (author, closing): json.loads(text)}
                 return True
-        if canonical_json(known[(author, closing)]).decode() != text:
+        if plain_json(known[(author, closing)]).decode() != text:
             raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
         return False
 

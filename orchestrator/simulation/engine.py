@@ -139,6 +139,7 @@ def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[Simu
             weights=planner.weights(),
             scales=planner.scales(),
             deadline_seconds=proposal.deadline_seconds,
+            canonical=proposal.canonical,
         )
         check_weights(proposal, plan)
         arrived = engine.round(plan, model)

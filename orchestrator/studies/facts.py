@@ -14,13 +14,13 @@ from typing import Any, Literal
 from datasites.study.messages import Approval
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY
-from datasites.study.signing import Strict, parse
+from datasites.study.signing import Message, parse
 
 FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiteFacts(Strict):
+class SiteFacts(Message):
     """One hospital in the study.
 
     ``patients`` is the noised count it released; ``epsilon_spent`` and ``epsilon_cap`` are what the hospital itself
@@ -43,7 +43,7 @@ class SiteFacts(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundFacts(Strict):
+class RoundFacts(Message):
     """One finished round; ``weights[block][site]`` and ``scales[block]`` are relative to the largest.
 
     ``releases`` are noised numbers.
@@ -61,7 +61,7 @@ class RoundFacts(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricFact(Strict):
+class MetricFact(Message):
     """One number about the finished model."""
 
     label: str
@@ -69,7 +69,7 @@ class MetricFact(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvePoint(Strict):
+class CurvePoint(Message):
     """The model's AUROC after a round, where it was measured."""
 
     round: int
@@ -77,7 +77,7 @@ class CurvePoint(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationFact(Strict):
+class EvaluationFact(Message):
     """One differentially private evaluation (:class:`orchestrator.rounds.dp_evaluation.DpEvaluation`); errors are
     standard."""
 
@@ -95,7 +95,7 @@ class EvaluationFact(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyFacts(Strict):
+class StudyFacts(Message):
     """Everything the study report shows. ``metrics_label`` says on which data the metrics are and how exact."""
 
     format: Literal["tessera-study-report/1"]

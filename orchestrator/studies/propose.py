@@ -29,6 +29,8 @@ from datasites.study.proposal import (
 )
 from datasites.study.released_numbers import VALIDATION, terms_of
 from models.config import MODALITIES, Architecture, ModelConfig
+from privacy.canonical import NEWEST
+from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.encryption.parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
@@ -170,6 +172,7 @@ def build_proposal(
         created=created.isoformat(),
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
+        canonical=NEWEST,
     )
     return proposal, model
 
@@ -258,7 +261,7 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
     )
     if _without_privacy(settings):
         return mechanism
-    return mechanism.calibrate(settings.epsilon or math.inf, settings.delta)
+    return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
 
 
 def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
@@ -300,7 +303,7 @@ def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> 
     if _without_privacy(settings):
         return 0.0
     whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
-    alone = whole.calibrate(settings.epsilon or math.inf, settings.delta).noise_multiplier
+    alone = calibrate(whole, settings.epsilon or math.inf, settings.delta).noise_multiplier
     return float(f"{alone / math.sqrt(share):.4g}")
 
 

@@ -9,6 +9,9 @@ a hash of the owner's key, so that a chain cannot be given to somebody else. Thr
 * in SQLite itself: WAL with ``synchronous=FULL``; a torn write is dropped whole at the next start.
 
 Several processes and threads may write: each append runs under ``BEGIN IMMEDIATE``.
+
+Bodies and hashes are canonical JSON (:mod:`privacy.canonical`). The hash covers the version, which therefore need not
+be stored: an entry has the version under which its hash fits. Entries from before RFC 8785 have version 1.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from privacy.canonical import canonical_hash, canonical_json
+from privacy.canonical import NEWEST, CanonicalVersion, canonical_hash, canonical_json, plain_json
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity, verify
 from privacy.storage import Schema, open_sqlite, read_sqlite, sql
@@ -93,7 +96,7 @@ class Head:
 
     def check(self) -> None:
         """Raise Tampered when the owner's signature does not hold."""
-        verify(self.public_key, f"{self.chain}-head", {"index": self.index, "hash": self.hash}, self.signature)
+        verify(self.public_key, f"{self.chain}-head", {"index": self.index, "hash": self.hash}, self.signature, 1)
 
 
 class Chain:
@@ -164,8 +167,8 @@ class Chain:
         index, previous, last = self._tail()
         text = canonical_json(body).decode()
         at = _format(self._time_after(last))
-        digest = entry_hash(self.purpose, index + 1, kind, json.loads(text), at, previous)
-        signature = author.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest})
+        digest = entry_hash(_header(self.purpose, index + 1, kind, json.loads(text), at, previous))
+        signature = author.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest}, 1)
         row = (index + 1, kind, text, at, previous, digest, signature)
         self._connect().execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
         return _entry(row)
@@ -176,7 +179,7 @@ class Chain:
         index, digest, _ = self._tail()
         signature = ""
         if self._identity is not None:
-            signature = self._identity.sign(f"{self.purpose}-head", {"index": index, "hash": digest})
+            signature = self._identity.sign(f"{self.purpose}-head", {"index": index, "hash": digest}, 1)
         return Head(chain=self.purpose, index=index, hash=digest, public_key=self.public_key, signature=signature)
 
     def now(self) -> datetime:
@@ -296,7 +299,7 @@ class Chain:
         temporary = self.path.with_name(f"{self.path.name}.head.{os.getpid()}.{threading.get_ident()}")
         try:
             with temporary.open("wb") as file:
-                file.write(canonical_json(asdict(head)))
+                file.write(plain_json(asdict(head)))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(head_file(self.path))
@@ -311,14 +314,24 @@ def head_file(path: Path) -> Path:
 
 def genesis(purpose: Purpose, public_key: str) -> str:
     """Return the hash that the first entry of an owner's chain points back to."""
-    return canonical_hash({"chain": purpose, "owner": public_key})
+    return canonical_hash({"chain": purpose, "owner": public_key}, 1)
 
 
-def entry_hash(purpose: str, index: int, kind: str, body: Any, at: str, previous_hash: str) -> str:
-    """Return the hash of one entry: everything in it but the signature."""
-    return canonical_hash(
-        {"chain": purpose, "index": index, "kind": kind, "body": body, "at": at, "previous_hash": previous_hash}
-    )
+def entry_hash(header: Mapping[str, Any], version: CanonicalVersion = NEWEST) -> str:
+    """Return the hash of an entry: everything in it but the signature, and the version (not stated where it is 1)."""
+    return canonical_hash(header if version == 1 else {**header, "canonical": version}, version)
+
+
+def _header(purpose: str, index: int, kind: str, body: Any, at: str, previous_hash: str) -> dict[str, Any]:
+    return {"chain": purpose, "index": index, "kind": kind, "body": body, "at": at, "previous_hash": previous_hash}
+
+
+def _version(header: Mapping[str, Any], digest: str) -> CanonicalVersion | None:
+    """Return the version under which an entry has this hash, None if there is none."""
+    with contextlib.suppress(InvalidInput):  # version 2 refuses integers that version 1 takes
+        if entry_hash(header) == digest:
+            return NEWEST
+    return 1 if entry_hash(header, 1) == digest else None
 
 
 def problems(rows: Iterable[tuple[Any, ...]], purpose: Purpose, public_key: str) -> Iterator[str]:
@@ -333,15 +346,16 @@ def problems(rows: Iterable[tuple[Any, ...]], purpose: Purpose, public_key: str)
             if claimed_previous != previous:
                 yield f"{where}: does not follow the entry before it"
             body = json.loads(text)
-            if canonical_json(body).decode() != text:
-                yield f"{where}: its body is not in canonical form"
-            if entry_hash(purpose, index, kind, body, at, claimed_previous) != digest:
+            version = _version(_header(purpose, index, kind, body, at, claimed_previous), digest)
+            if version is None:
                 yield f"{where}: its hash does not fit its content"
+            if canonical_json(body, version or NEWEST).decode() != text:
+                yield f"{where}: its body is not in canonical form"
             if at <= last or _format(_parse(at)) != at:
                 yield f"{where}: its time is malformed or not later than the entry before it"
             if base64.b64encode(base64.b64decode(signature, validate=True)).decode() != signature:
                 yield f"{where}: its signature is not in canonical form"
-            verify(public_key, f"{purpose}-entry", {"index": index, "hash": digest}, signature)
+            verify(public_key, f"{purpose}-entry", {"index": index, "hash": digest}, signature, 1)
         except Tampered:
             yield f"{where}: its signature does not hold"
         except (InvalidInput, ValueError, TypeError, binascii.Error, RecursionError):

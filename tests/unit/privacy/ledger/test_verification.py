@@ -169,7 +169,7 @@ COPY = "INSERT INTO entries SELECT 9, kind, body, at, previous_hash, 'x' || subs
         [("DELETE FROM entries WHERE number = 5", ()), *[(RENUMBER, (n - 1, n)) for n in (6, 7, 8)]],
         SWAP,
         [(f"{COPY} WHERE number = 5", ())],
-        [("UPDATE entries SET body = replace(body, '9.0', '99.0') WHERE kind = 'cap'", ())],
+        [("UPDATE entries SET body = replace(body, '9', '99') WHERE kind = 'cap'", ())],
         [("UPDATE entries SET body = body || ' ' WHERE number = 3", ())],
         [("DELETE FROM entries WHERE number = 8", ())],
         [("DELETE FROM entries", ())],
