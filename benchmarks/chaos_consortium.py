@@ -30,7 +30,7 @@ from datasites.node.home import Config, Home, address
 from datasites.node.http import SignedClient
 from datasites.node.roster import Roster
 from datasites.review.accounts import AccountStore
-from orchestrator.demo.guide import prepare
+from orchestrator.demo.consortium import prepare
 from privacy.errors import TesseraError
 
 ORCHESTRATOR, KEYHOLDER = "orchestrator", "keyholder"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 
 class InvalidModel(ValueError):
@@ -71,6 +71,7 @@ class ModelConfig:
     side: int = 64
     centred: bool = False
     cohort_gain: float = 1.0
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 
     def is_centre(self, parameter: str) -> bool:
         """Return whether ``parameter`` is a public feature mean, which the server writes and nobody trains."""

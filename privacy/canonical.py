@@ -1,8 +1,17 @@
-"""One byte string per value: canonical JSON and its SHA-256.
+"""One byte string per value: canonical JSON (RFC 8785) and its SHA-256.
 
-Everything that is signed or hashed goes through here, so that two parties who hold the same value hold the
-same bytes: keys sorted, no white space, UTF-8, integers and strings and finite floats only (floats by Python's
-shortest round-trip form, as RFC 8785 asks).
+Everything that is signed or hashed goes through here, so that two parties who hold the same value hold the same bytes.
+
+There are two versions. Version 2 is RFC 8785, written by the library ``rfc8785``. Version 1 is Python's own JSON with
+sorted keys; it was used before and keeps old hashes and signatures verifiable. They differ in floats (1.0 is ``1.0`` in
+version 1 and ``1`` in version 2), in integers beyond 2**53 - 1, and in the order of keys outside the Unicode BMP:
+
+    >>> canonical_json({"b": 1.0, "a": 1e-5}), canonical_json({"b": 1.0, "a": 1e-5}, 1)
+    (b'{"a":0.00001,"b":1}', b'{"a":1e-05,"b":1.0}')
+
+Nobody can choose the version of a document that exists. Whatever carries a version also hashes or signs it, so the
+document with another version is another document. Within one version equal bytes mean equal values: both versions
+write JSON that reads back as the value they were given (in version 2, whole numbers have no type of their own).
 """
 
 from __future__ import annotations
@@ -11,37 +20,60 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+import rfc8785
 
 from privacy.errors import InvalidInput
 
 Json = dict[str, Any] | list[Any] | str | int | float | bool | None
+CanonicalVersion = Literal[1, 2]
+
+NEWEST: CanonicalVersion = 2
+"""The version of every new document; a document that states none is of version 1."""
+
+LARGEST_INTEGER = 2**53 - 1
+"""The largest integer of version 2: beyond it a JSON reader with doubles no longer tells neighbours apart."""
 
 
-def canonical_json(value: Json | Mapping[str, Any]) -> bytes:
+def canonical_json(value: Json | Mapping[str, Any], version: CanonicalVersion = NEWEST) -> bytes:
     """Return the canonical JSON bytes of ``value``.
 
     ``canonical_json({"b": 1, "a": [True, None]})`` is ``b'{"a":[true,null],"b":1}'``.
 
     Args:
         value: nested mappings with string keys, lists or tuples, strings, ints, finite floats, booleans, None.
+        version: see above.
 
     Raises:
-        InvalidInput: a value that JSON cannot carry, a key that is not a string, a float that is not finite, or text
-            with half of a surrogate pair.
+        InvalidInput: a value that JSON cannot carry, a key that is not a string, a float that is not finite, text with
+            half of a surrogate pair, or in version 2 an integer that a double cannot carry.
     """
-    _check(value)
+    if version == 1:
+        return plain_json(value)
+    try:
+        return rfc8785.dumps(_doubles(_checked(value)))
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
+
+
+def plain_json(value: Json | Mapping[str, Any]) -> bytes:
+    """Return ``value`` as JSON for a file, a database or the wire.
+
+    Reading it back gives the very same value: 1.0 stays apart from 1, so that documents of both versions keep their
+    hashes and signatures on the way. Raises as :func:`canonical_json`.
+    """
     try:
         return json.dumps(
-            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict
+            _checked(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ).encode()
     except UnicodeEncodeError as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
 
 
-def canonical_hash(value: Json | Mapping[str, Any]) -> str:
+def canonical_hash(value: Json | Mapping[str, Any], version: CanonicalVersion = NEWEST) -> str:
     """Return the SHA-256 of the canonical JSON of ``value`` as 64 lower-case hexadecimal digits."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+    return hashlib.sha256(canonical_json(value, version)).hexdigest()
 
 
 def sha256_hex(data: bytes) -> str:
@@ -49,21 +81,35 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _check(value: object) -> None:
+def _checked(value: object) -> Any:
+    """Return ``value`` with plain dictionaries and lists, or refuse what JSON cannot carry."""
     if value is None or isinstance(value, (str, bool, int)):
-        return
+        return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput("expected a finite number for canonical JSON, got NaN or an infinity")
-        return
+        return value
     if isinstance(value, Mapping):
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, str):
                 raise InvalidInput(f"expected string keys for canonical JSON, got a {type(key).__name__}")
-            _check(item)
-        return
+        return {key: _checked(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        for item in value:
-            _check(item)
-        return
+        return [_checked(item) for item in value]
     raise InvalidInput(f"canonical JSON cannot carry a {type(value).__name__}")
+
+
+def _doubles(value: Any) -> Any:
+    """Return ``value`` with each integer beyond 2**53 - 1 as the double that is written with the same digits.
+
+    Such integers come from reading JSON: 1e16 is written ``10000000000000000``.
+    """
+    if isinstance(value, dict):
+        return {key: _doubles(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_doubles(item) for item in value]
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        if abs(value) < 10**21 and rfc8785.dumps(float(value)) == str(value).encode():
+            return float(value)
+        raise InvalidInput("expected an integer of at most 2**53 - 1; send a larger one as a string of its digits")
+    return value

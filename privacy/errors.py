@@ -4,6 +4,7 @@
 
     TesseraError
     ├── InvalidInput          something given is malformed or out of range
+    │   └── NewerStore        newer code wrote this store
     ├── Refused               a rule of the protocol or of a policy says no
     │   ├── BudgetExceeded    the privacy cap would be passed
     │   └── UnsafeSum         a decrypted sum failed the slot check; the round's key is gone
@@ -22,6 +23,10 @@ class TesseraError(Exception):
 
 class InvalidInput(TesseraError, ValueError):
     """Something given is malformed or out of range; nothing was changed."""
+
+
+class NewerStore(InvalidInput):
+    """A newer version of the code wrote this store; nothing was changed."""
 
 
 class Refused(TesseraError):

@@ -25,10 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from privacy.canonical import canonical_json, sha256_hex
+from privacy.canonical import NEWEST, CanonicalVersion, canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Tampered
-
-_DOMAIN = b"tessera/v1/"
 
 
 def fingerprint(public_key: str) -> str:
@@ -96,17 +94,22 @@ class Identity:
             os.fsync(file.fileno())
         temporary.replace(path)
 
-    def sign(self, kind: str, payload: Mapping[str, Any]) -> str:
-        """Return the base64 signature of ``payload`` for the purpose ``kind``."""
-        return base64.b64encode(self._private_key.sign(_message(kind, payload))).decode()
+    def sign(self, kind: str, payload: Mapping[str, Any], version: CanonicalVersion = NEWEST) -> str:
+        """Return the base64 signature of ``payload`` for the purpose ``kind``.
+
+        It also covers the version of the canonical JSON, so that it holds under no other version.
+        """
+        return base64.b64encode(self._private_key.sign(_message(kind, payload, version))).decode()
 
     def derive_secret(self, purpose: str) -> bytes:
         """Return 32 secret bytes bound to this identity and ``purpose`` (HKDF-SHA256, RFC 5869)."""
         raw = self._private_key.private_bytes_raw()
-        return HKDF(SHA256(), 32, None, _DOMAIN + b"derive/" + purpose.encode()).derive(raw)
+        return HKDF(SHA256(), 32, None, b"tessera/v1/derive/" + purpose.encode()).derive(raw)
 
 
-def verify(public_key: str, kind: str, payload: Mapping[str, Any], signature: str) -> None:
+def verify(
+    public_key: str, kind: str, payload: Mapping[str, Any], signature: str, version: CanonicalVersion = NEWEST
+) -> None:
     """Check one signature.
 
     Args:
@@ -114,9 +117,10 @@ def verify(public_key: str, kind: str, payload: Mapping[str, Any], signature: st
         kind: the purpose the signature must have been given for.
         payload: what was signed.
         signature: base64, 64 bytes.
+        version: the version of the canonical JSON that was signed.
 
     Raises:
-        Tampered: the signature does not hold for this key, kind and payload.
+        Tampered: the signature does not hold for this key, kind, payload and version.
         InvalidInput: the key or the signature is malformed.
     """
     try:
@@ -125,13 +129,13 @@ def verify(public_key: str, kind: str, payload: Mapping[str, Any], signature: st
         raise InvalidInput("expected a base64 signature") from error
     key = Ed25519PublicKey.from_public_bytes(_public_bytes(public_key))
     try:
-        key.verify(raw, _message(kind, payload))
+        key.verify(raw, _message(kind, payload, version))
     except InvalidSignature as error:
         raise Tampered(f"the {kind} signature does not hold; ask its author to send it again") from error
 
 
-def _message(kind: str, payload: Mapping[str, Any]) -> bytes:
-    return _DOMAIN + kind.encode() + b"\0" + canonical_json(payload)
+def _message(kind: str, payload: Mapping[str, Any], version: CanonicalVersion) -> bytes:
+    return f"tessera/v{version}/{kind}\0".encode() + canonical_json(payload, version)
 
 
 def _public_bytes(public_key: str) -> bytes:

@@ -38,12 +38,12 @@ from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Partner, Policy
 from datasites.study.messages import WorkItem
+from datasites.study.next_model import model_from_bytes, model_to_bytes
 from datasites.study.proposal import Block, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from harness.proposals import make_dataset, make_mechanism, make_participant, make_proposal
 from orchestrator.demo.processes import Processes
-from orchestrator.rounds.aggregation import model_from_bytes, model_to_bytes
 from privacy.canonical import sha256_hex
 from privacy.encryption.parameters import choose_parameters
 from privacy.errors import TesseraError

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasites.strategy.blending import Evaluation
 from models.batch import RecordLoss
 from models.config import MODALITIES
 from orchestrator.simulation.sites import Records, SimulatedSite
-from orchestrator.strategy.blending import Evaluation
 from privacy.dp.mechanism import Mechanism
 
 BOUND = 3.0

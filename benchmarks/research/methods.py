@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from datasites.strategy.blending import GradientBlending
+from datasites.strategy.proximity import ProximityWeights
 from models.config import Architecture, Heads
-from orchestrator.strategy.blending import BlendingRule
-from orchestrator.strategy.proximity import ProximityRule
 from orchestrator.studies.schedule import private_schedule
+from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import LossRelease, Mechanism
 from privacy.errors import InvalidInput
 from research.simulation_settings import SimulationSettings
@@ -77,7 +78,8 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
     if before is None:
         return settings
     rounds = 20 if before.noise == "shared" else 10
-    mechanism = replace(before, rounds=rounds, max_grad_norm=1.0).calibrate(before.epsilon(), before.target_delta)
+    rescheduled = replace(before, rounds=rounds, max_grad_norm=1.0)
+    mechanism = calibrate(rescheduled, before.epsilon(), before.target_delta)
     return replace(
         settings,
         rounds=rounds,
@@ -90,7 +92,7 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
 
 
 def _both(settings: SimulationSettings) -> SimulationSettings:
-    return replace(settings, blending=BlendingRule(), proximity=ProximityRule())
+    return replace(settings, blending=GradientBlending(), proximity=ProximityWeights())
 
 
 METHODS: Mapping[str, Method] = {
@@ -100,8 +102,8 @@ METHODS: Mapping[str, Method] = {
         Method(name="fedavg"),
         Method(name="fedprox", change=lambda s, _: replace(s, proximal_mu=0.01)),
         Method(name="fedadam", change=_fedadam),
-        Method(name="dgb", change=lambda s, _: replace(s, blending=BlendingRule())),
-        Method(name="pcw", change=lambda s, _: replace(s, proximity=ProximityRule())),
+        Method(name="dgb", change=lambda s, _: replace(s, blending=GradientBlending())),
+        Method(name="pcw", change=lambda s, _: replace(s, proximity=ProximityWeights())),
         Method(name="dgb+pcw", change=lambda s, _: _both(s)),
         Method(name="pooled", arrangement="pooled"),
         Method(name="upper-bound", arrangement="upper-bound"),
@@ -110,8 +112,8 @@ METHODS: Mapping[str, Method] = {
         Method(name="fedavg-combination", heads="combination"),
         Method(name="fedavgm", change=_fedavgm),
         Method(name="dgb+pcw+momentum", change=lambda s, _: _momentum(_both(s))),
-        Method(name="dgb-published", change=lambda s, _: replace(s, blending=BlendingRule(published=True))),
-        Method(name="pcw-published", change=lambda s, _: replace(s, proximity=ProximityRule(published=True))),
+        Method(name="dgb-published", change=lambda s, _: replace(s, blending=GradientBlending(published=True))),
+        Method(name="pcw-published", change=lambda s, _: replace(s, proximity=ProximityWeights(published=True))),
     )
 }
 DEFAULT_METHODS = tuple(METHODS)[:9]
@@ -166,7 +168,7 @@ def _private(
         min_sites=fewest,
         max_sites=max(sites, fewest),
         max_parameters=schedule.max_parameters,
-    ).calibrate(epsilon, delta)
+    )
     return replace(
         base,
         rounds=schedule.rounds,
@@ -174,7 +176,7 @@ def _private(
         weight_decay=schedule.weight_decay,
         centre=schedule.centred,
         cohort_gain=schedule.cohort_gain,
-        mechanism=mechanism,
+        mechanism=calibrate(mechanism, epsilon, delta),
     )
 
 
@@ -184,7 +186,8 @@ def _with_charged_losses(settings: SimulationSettings, epsilon: float, delta: fl
     if mechanism is None or settings.blending is None:
         return settings
     times = settings.last_measured // settings.evaluate_every
-    once = replace(mechanism, noise="local", min_sites=3, rounds=1).calibrate(epsilon, delta).noise_multiplier
+    single = replace(mechanism, noise="local", min_sites=3, rounds=1)
+    once = calibrate(single, epsilon, delta).noise_multiplier
     losses = LossRelease(
         every_rounds=settings.evaluate_every,
         bound=2.0,
@@ -192,7 +195,7 @@ def _with_charged_losses(settings: SimulationSettings, epsilon: float, delta: fl
         terms=_LOSS_TERMS,
         last_round=settings.last_measured,
     )
-    return replace(settings, mechanism=replace(mechanism, losses=losses).calibrate(epsilon, delta))
+    return replace(settings, mechanism=calibrate(replace(mechanism, losses=losses), epsilon, delta))
 
 
 def architecture_of(chosen: Method, architecture: Architecture) -> Architecture:

@@ -1,9 +1,9 @@
 """A consortium without network and encryption: the same models, site training, weights and server step, in memory.
 
 Simulated and live rounds share their parts: :func:`privacy.dp.sgd.train` (local noise) and
-:func:`privacy.dp.sgd.clipped_gradient_sum` (shared noise) at the sites, :mod:`orchestrator.strategy.weights`,
-:class:`orchestrator.rounds.aggregation.ServerOptimizer`, :mod:`orchestrator.strategy.blending` and
-:mod:`orchestrator.strategy.proximity` between them. What is left out is quantisation and encryption, which give the
+:func:`privacy.dp.sgd.clipped_gradient_sum` (shared noise) at the sites, :mod:`datasites.strategy.weights`,
+:class:`datasites.study.next_model.ServerOptimizer`, :mod:`datasites.strategy.blending` and
+:mod:`datasites.strategy.proximity` between them. What is left out is quantisation and encryption, which give the
 exact sum of rounded updates. Without privacy (``mechanism`` None) a site takes full-batch steps.
 """
 
@@ -17,7 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from datasites.strategy import proximity as prox
+from datasites.strategy.blending import BlendingState, observe, scales
+from datasites.strategy.registry import noise_named, strategy_named
+from datasites.strategy.weights import bounded
 from datasites.study.centring import centre_size, releases_centres
+from datasites.study.next_model import ServerOptimizer, with_centres
 from datasites.study.proposal import Block, Training
 from datasites.training.site import centring_loss_of
 from models.batch import RecordLoss
@@ -25,11 +30,7 @@ from models.build import build_model, record_loss
 from models.config import MODALITIES, ModelConfig
 from models.networks import LinearFusion
 from models.parameters import assign, blocks, flatten
-from orchestrator.rounds.aggregation import ServerOptimizer, with_centres
 from orchestrator.simulation.sites import Records, SimulatedSite, score
-from orchestrator.strategy import proximity as prox
-from orchestrator.strategy.blending import BlendingState, observe, scales
-from orchestrator.strategy.weights import bounded
 from orchestrator.studies.evaluation import Metrics
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness
@@ -102,7 +103,7 @@ def simulate(
         InvalidInput: centring without privacy, or of another model than the linear one; heads per combination with it.
     """
     if settings.proximity is not None and settings.mechanism is not None:
-        prox.refuse_under_shared_noise(settings.mechanism.noise)
+        strategy_named("pcw").check_noise(noise_named(settings.mechanism.noise))
     if settings.centre and settings.mechanism is None:
         raise InvalidInput("feature means are released under privacy only; expected a mechanism with centre")
     if config.heads == "combination" and settings.mechanism is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.strategy.blending import BlendingRule, last_observed
-from orchestrator.strategy.proximity import ProximityRule
+from datasites.strategy.blending import GradientBlending, last_observed
+from datasites.strategy.proximity import ProximityWeights
 from privacy.dp.mechanism import Mechanism
 
 
@@ -28,9 +28,9 @@ class SimulationSettings:
     server_optimizer: Literal["sgd", "adam", "momentum"] = "sgd"
     server_learning_rate: float = 1.0
     proximal_mu: float = 0.0
-    blending: BlendingRule | None = None
+    blending: GradientBlending | None = None
     evaluate_every: int = 2
-    proximity: ProximityRule | None = None
+    proximity: ProximityWeights | None = None
     mechanism: Mechanism | None = None
     min_sites: int = 3
     centre: bool = False

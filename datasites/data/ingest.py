@@ -1,11 +1,8 @@
-"""Each hospital's own part of cohort tables, worked out by itself: the same public seed gives everybody the same deal.
+"""From cohort tables to one dataset per hospital, with the test patients held out.
 
-This is for consortia over public or synthetic tables, where every machine can read all of them. A hospital with
-patients of its own puts a ready dataset folder (``schema.json``, ``private/``, ``mock/``; see docs/data.md) in place.
-
-Also here:
-
-* From tables to one dataset per institution, and the held-out cases of a study on public data.
+For consortia over public or synthetic tables, where every machine can read all of them: the same public seed gives
+every machine the same split, so each works out its own part. A hospital with patients of its own puts a ready dataset
+folder (``schema.json``, ``private/``, ``mock/``; see docs/data.md) in place instead.
 """
 
 from __future__ import annotations

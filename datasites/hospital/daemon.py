@@ -6,8 +6,6 @@ orchestrator about approvals, one asks for work and does it. Each is a loop that
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import sys
 import threading
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from datasites.hospital import facts
 from datasites.hospital.datasite import Datasite
+from datasites.hospital.invitations import first_link
 from datasites.hospital.proposals import Node
 from datasites.hospital.reports import write_reports_apart
 from datasites.node.files import lack_of_room, remove_unfinished
@@ -23,7 +22,6 @@ from datasites.node.process import Loop, announce, bind, keep_private, on_end_si
 from datasites.node.web.server import WebServer
 from datasites.node.work import Witness, WorkQueue
 from datasites.portal.app import create_portal
-from datasites.review.accounts import AccountStore
 from datasites.study.messages import WorkItem
 from datasites.study.signing import Signed, dump
 from datasites.worker.sandbox import say_layers
@@ -95,20 +93,6 @@ class Worker:
             self._datasite.pool.close()  # its memory is not needed until the next study
             write_reports_apart(self._datasite.home)
             self._reported.add(item.study)
-
-
-def first_link(accounts: AccountStore, home: Home) -> str:
-    """Return a one-time link for the first steward; empty when there are accounts, or a link that still holds."""
-    now = dt.datetime.now(dt.UTC)
-    if accounts.accounts() or accounts.invited(now=now):
-        return ""
-    return registration_link(home, accounts.invite("steward", now=now))
-
-
-def registration_link(home: Home, token: str) -> str:
-    """Return where the portal turns an invitation into an account; the portal must have announced itself."""
-    url = json.loads((home.folder / "address.json").read_bytes())["url"]
-    return f"{url}/register?token={token}"
 
 
 def run(folder: Path) -> None:

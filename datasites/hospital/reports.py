@@ -18,7 +18,7 @@ from datasites.node.home import Home
 from datasites.review.approvals import ApprovalStore
 from datasites.review.policy import Policy
 from privacy.errors import TesseraError
-from privacy.ledger.journal import Journal
+from privacy.ledger.journal import PRIVACY_AUDIT, Journal
 from privacy.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 _LONGEST_SECONDS = 300.0
-AUDITED = "privacy-audit"
-"""Kind of the journal's entries that hold the result of ``tessera audit-privacy``."""
 
 
 def write_reports(home: Home) -> tuple[Path, ...]:
@@ -56,7 +54,7 @@ def write_reports(home: Home) -> tuple[Path, ...]:
             ledger=ledger,
             journal=journal,
             requests=approvals.requests(),
-            audits=tuple(_audit(entry) for entry in journal.entries(kind=AUDITED)),
+            audits=tuple(_audit(entry) for entry in journal.entries(kind=PRIVACY_AUDIT)),
         )
         paths = write_all(report, folder)
         write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())

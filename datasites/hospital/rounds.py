@@ -41,7 +41,7 @@ from datasites.study.released_numbers import checked_header_numbers, checked_num
 from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
 from datasites.study.streams import daemon_stream, noise_secret
 from datasites.training import encoding, local_parameters, proximity
-from datasites.training.encoding import Integers, checked_integers, encode_update
+from datasites.training.encoding import Integers, encode_update
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
@@ -209,8 +209,7 @@ class RoundParticipant:
             checked_numbers(proposal, self.site, plan.round, result.releases)
             for block in proposal.blocks_of(self.site):
                 values = encoding.checked_update(result.updates[block.name], block.length)
-                if proposal.noise == "shared":
-                    checked_integers(proposal, values)
+                proposal.noise_mode.check_vector(proposal, values)
         except (InvalidInput, Refused, KeyError):
             return None
         return result
@@ -316,7 +315,7 @@ class RoundParticipant:
             list_hash=commitments.list_hash,
             sum_hash=commitments.sum_hash,
             site=self.site,
-            tags=tags.tag(blocks, challenge, proposal.encryption),
+            tags=tuple(map(str, tags.tag(blocks, challenge, proposal.encryption))),
             earlier=checks.earlier_lists(self.journal, item.study, item.round, commitments.list_hash),
         )
         self._remember_peers(commitments, sealed)

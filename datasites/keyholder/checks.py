@@ -21,9 +21,9 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from datasites.review.checks import check_parties, check_time
 from datasites.study.checks import check_weights, too_few_effective
 from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
+from datasites.study.parties import check_parties, check_time, folded
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed
 from privacy.canonical import sha256_hex
@@ -214,7 +214,7 @@ def _checked_contributors(
     contributors = {}
     for block in proposal.exchanged_blocks():
         sites = tuple(site for site in sorted(headers) if site in proposal.contributors(block))
-        institutions = {_institution(proposal.participant(site)) for site in sites}
+        institutions = {folded(proposal.participant(site).institution) for site in sites}
         if len(institutions) < proposal.min_sites:
             raise Refused(
                 f"expected updates of at least {proposal.min_sites} institutions in block {block.name!r}, "
@@ -253,7 +253,7 @@ def _checked_attestations(
             raise Refused(f"{name} attested another list, plan or sum than this one")
         if name in site_tags or name not in sites:
             raise Refused(f"{name} attested twice, or is not in the list")
-        site_tags[name] = attestation.tags
+        site_tags[name] = tuple(map(int, attestation.tags))
     missing = sorted(sites - set(site_tags))
     if missing:
         raise Refused(f"not attested by {', '.join(missing)}; every contributor has to sign the list")
@@ -269,7 +269,3 @@ def _check_tags(
     challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
     if tags.combine(site_tags, proposal.encryption) != tags.tag(ciphertexts, challenge, proposal.encryption):
         raise Refused("the tags do not add up: this is not the sum of the updates in the list")
-
-
-def _institution(party: Party) -> str:
-    return " ".join(party.institution.casefold().split())

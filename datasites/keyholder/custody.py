@@ -1,4 +1,4 @@
-"""One round, one key, one sum: round keys are made once, used once, destroyed; answers repeat from the record.
+"""One round, one key, one sum: round keys are made once, used once and destroyed; answers repeat from the record.
 
 A round passes through these states, each durable before anything leaves::
 
@@ -6,17 +6,13 @@ A round passes through these states, each durable before anything leaves::
                              |                  `------> unsafe      a slot was no honest sum: the key is destroyed
                              `--forget--> forgotten                  the study is over: the key is destroyed
 
-From ``deciding`` on the round knows one sum hash and will never look at another; a crash there is answered by deciding
-the same sum again.
+From ``deciding`` on the round knows one sum hash and will never look at another; after a crash there, the same sum is
+decided again. At rest each secret key is one encrypted file, destroyed when its round is over.
 
     >>> custody = KeyCustody(home / "keys", identity)
     >>> round_key, public = custody.open_round(proposal, 1)
     >>> checked = check_sum_request(proposal, round_key, request, answered_sum=custody.answered_sum("pilot", 1))
     >>> custody.answer(checked).integers_hash
-
-Also here:
-
-* Secret round keys at rest: one file each, encrypted, destroyed when the round is over.
 """
 
 from __future__ import annotations
@@ -44,6 +40,7 @@ from privacy.encryption import ckks, pads
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import Refused, Tampered, UnsafeSum
 from privacy.identity import Identity
+from privacy.storage import Schema, open_sqlite, sql
 
 _NONCE_BYTES = 12
 
@@ -99,13 +96,17 @@ class KeyFiles:
 
 
 def _label(key: RoundKey) -> bytes:
-    return canonical_json({"study": key.study, "round": key.round, "key_hash": key.key_hash})
+    return canonical_json({"study": key.study, "round": key.round, "key_hash": key.key_hash}, 1)
 
 
 UNSAFE_SUMS_UNTIL_PAUSE = 2
 """So many sums with unsafe slots pause a study: each such refusal tells an attacker at most one bit."""
 
-_SCHEMA = """
+_SCHEMA = Schema(
+    "answers",
+    table="rounds",
+    migrations=(
+        sql("""
 CREATE TABLE IF NOT EXISTS rounds (
     study TEXT NOT NULL, round INTEGER NOT NULL, proposal_hash TEXT NOT NULL,
     key_hash TEXT NOT NULL, public BLOB NOT NULL, pad_key TEXT NOT NULL,
@@ -113,7 +114,9 @@ CREATE TABLE IF NOT EXISTS rounds (
     sum_hash TEXT, integers BLOB,
     PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS resumed (study TEXT PRIMARY KEY, unsafe INTEGER NOT NULL);
-"""
+"""),
+    ),
+)
 
 
 class BadPads(Refused):
@@ -145,10 +148,8 @@ class KeyCustody:
         self._keys = KeyFiles(folder, identity)
         self._lock = threading.RLock()
         self._made_now: set[tuple[str, int]] = set()
-        self._record = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
+        self._record = open_sqlite(folder / "answers.sqlite", _SCHEMA, pragmas={"synchronous": "FULL"})
         self._record.row_factory = sqlite3.Row
-        self._record.execute("PRAGMA synchronous = FULL")
-        self._record.executescript(_SCHEMA)
         self._sweep()
 
     def close(self) -> None:

@@ -19,9 +19,8 @@
     cohort = "BRCA"                # which cohort of the tables, and which modalities, this hospital gets
     modalities = ["mrna", "image", "clinical"]
 
-Also here:
-
-* How parties learn of one another: party files, exchanged by hand or through a shared folder, become one roster.
+Parties learn of one another by party files, exchanged by hand or through a shared folder. Together these files become
+the roster.
 """
 
 from __future__ import annotations

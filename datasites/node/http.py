@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from datasites.node.tls import client_context
 from datasites.node.tokens import make_token
-from privacy.canonical import canonical_json, sha256_hex
+from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
 from privacy.identity import Identity
 
@@ -29,10 +29,16 @@ class Declined(Refused):
     """The server said no: to this request, at this moment. Whoever asked has decided nothing yet."""
 
 
+PROBLEMS: tuple[tuple[type[TesseraError], int, str], ...] = (
+    (BudgetExceeded, 409, "budget-exceeded"),
+    (UnsafeSum, 409, "unsafe-sum"),
+    (Refused, 403, "refused"),
+    (Tampered, 400, "tampered"),
+    (InvalidInput, 400, "invalid-input"),
+)
+"""Each error with the status and the type (``urn:tessera:...``) it has over HTTP; the first that fits counts."""
 _BY_TYPE: dict[str, type[TesseraError]] = {
-    "urn:tessera:budget-exceeded": BudgetExceeded,
-    "urn:tessera:unsafe-sum": UnsafeSum,
-    "urn:tessera:tampered": Tampered,
+    f"urn:tessera:{name}": Declined if kind is Refused else kind for kind, _, name in PROBLEMS
 }
 _BY_STATUS: dict[int, type[TesseraError]] = {
     400: InvalidInput,
@@ -121,8 +127,8 @@ class SignedClient:
     def post_json(
         self, path: str, value: Any, *, params: Params | None = None, max_bytes: int = _MAX_JSON_BYTES
     ) -> Any:
-        """Send ``value`` as canonical JSON and return the JSON of the answer (None where it is empty)."""
-        body = canonical_json(value)
+        """Send ``value`` as JSON and return the JSON of the answer (None where it is empty)."""
+        body = plain_json(value)
         return _read_json(
             self._ask("POST", path, params=params, body=body, kind="application/json", max_bytes=max_bytes)
         )

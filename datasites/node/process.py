@@ -1,8 +1,6 @@
-"""How a role's process lives: one server or none, worker threads, and an end within ten seconds.
+"""The life of a role's process: its log, one server or none, worker threads, and an end within ten seconds.
 
-Also here:
-
-* What a role's process writes to standard error: lines for people, or one JSON object a line for machines.
+The log goes to standard error: lines for people, or one JSON object a line for machines.
 """
 
 from __future__ import annotations

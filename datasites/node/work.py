@@ -1,14 +1,13 @@
-"""Asking the orchestrator for work, and hearing only what is new.
+"""Ask the orchestrator for work, hear only what is new, and notice an orchestrator that lost its past.
 
-What a party is asked to do stays on the orchestrator's board until it is done, so the question says what is known
-already and is held until there is something else:
+A task stays on the orchestrator's board until it is done. So the question carries what is known already, and the
+orchestrator answers as soon as there is something else:
 
     >>> queue = WorkQueue(client)
     >>> queue.deal(handle)    # what failed on the way is asked for again
 
-Also here:
-
-* What a hospital or the keyholder remembers of its orchestrator, so that one restored from an old backup is noticed.
+Hospitals and the keyholder also remember what their orchestrator has signed. One that was restored from an old backup
+is noticed, because it no longer knows it.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hmac
 from typing import Annotated
 
-from fastapi import Depends, Form, Request
+from fastapi import Depends, Form, Path, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.responses import Response
 
 from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
-from datasites.portal.desk import Desk
+from datasites.portal.service import PortalService
 from datasites.review.accounts import SESSION_HOURS, Account, Credential, Scope
 from privacy.errors import Refused
 
@@ -32,10 +32,10 @@ def context_of(request: Request) -> PortalContext:
     return context
 
 
-def desk_of(request: Request) -> Desk:
-    """Return the portal at work."""
-    desk: Desk = request.app.state.desk
-    return desk
+def service_of(request: Request) -> PortalService:
+    """Return what the portal does."""
+    service: PortalService = request.app.state.service
+    return service
 
 
 def cookie_name(context: PortalContext) -> str:
@@ -137,7 +137,9 @@ def sign_in(context: PortalContext, name: str, password: str) -> tuple[str, Acco
     return secret, account
 
 
-DeskHere = Annotated[Desk, Depends(desk_of)]
+Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the canonical proposal")]
+PublicKey = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Ed25519 public key")]
+ServiceHere = Annotated[PortalService, Depends(service_of)]
 FormReviewer = Annotated[Credential, Depends(form_reviewer)]
 Context = Annotated[PortalContext, Depends(context_of)]
 Reader = Annotated[Credential, Depends(reader)]

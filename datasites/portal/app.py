@@ -1,14 +1,14 @@
-"""The portal's application: pages for people, the machine API, and the headers that keep both to themselves.
+"""The portal's application: pages for people, the machine API, and what operators watch.
 
-Also here:
-
-* The portal for its operators: ``/readyz`` for everybody, ``/metrics`` for who is signed in.
+``/healthz`` and ``/readyz`` answer everybody, ``/metrics`` only people who are signed in.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
@@ -19,29 +19,36 @@ from prometheus_client.registry import Collector
 from datasites.node.web import problems
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, pages, schemas
+from datasites.portal import api, forms, hospital_login, pages
 from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
-from datasites.portal.desk import Desk
 from datasites.portal.pages import compile_templates, page
+from datasites.portal.service import PortalService
 from privacy.ledger.journal import Entry
 
 _BUDGET_LABELS = ("population", "delta", "adjacency", "accountant")
 _ADJACENCY, _ACCOUNTANT = "add-remove", "rdp"
 
 
-def install(app: FastAPI, desk: Desk) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Whether journal and approvals can be read."""
+
+    status: Literal["ready", "not ready"]
+
+
+def install(app: FastAPI, service: PortalService) -> None:
     """Add request counting, ``/readyz`` and ``/metrics`` to the portal's application."""
     registry = new_registry()
-    registry.register(JournalFigures(desk.context.journal, _SUMS))
-    registry.register(_Figures(desk))
+    registry.register(JournalFigures(service.context.journal, _SUMS))
+    registry.register(_Figures(service))
 
-    @app.get("/readyz", responses={503: {"model": schemas.Ready}}, summary="Can it be used?")
-    def readyz(context: Context, response: Response) -> schemas.Ready:
+    @app.get("/readyz", responses={503: {"model": Ready}}, summary="Can it be used?")
+    def readyz(context: Context, response: Response) -> Ready:
         ready = _answers(context)
         response.status_code = 200 if ready else 503
-        return schemas.Ready(status="ready" if ready else "not ready")
+        return Ready(status="ready" if ready else "not ready")
 
     @app.get("/metrics", response_class=Response, responses={**ERRORS, **FIGURES}, summary="Figures for Prometheus")
     def metrics(_: Reader) -> Response:
@@ -80,8 +87,8 @@ _SUMS = {
 
 
 class _Figures(Collector):
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, service: PortalService) -> None:
+        self._service = service
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -89,9 +96,9 @@ class _Figures(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._budget()
         yield _by_state(
-            "tessera_proposals", "Proposals by state.", (r.state for r in self._desk.context.approvals.requests())
+            "tessera_proposals", "Proposals by state.", (r.state for r in self._service.context.approvals.requests())
         )
-        yield _by_state("tessera_studies", "Studies by state.", (s.state for s in self._desk.studies()))
+        yield _by_state("tessera_studies", "Studies by state.", (s.state for s in self._service.studies()))
 
     def _budget(self) -> Iterable[Metric]:
         figures = {
@@ -101,7 +108,7 @@ class _Figures(Collector):
             ),
             "cap": GaugeMetricFamily("tessera_epsilon_cap", "The owner's cap of epsilon.", labels=_BUDGET_LABELS),
         }
-        for line in self._desk.budget():
+        for line in self._service.budgets():
             labels = (line.population, f"{line.delta:g}", _ADJACENCY, _ACCOUNTANT)
             for name, family in figures.items():
                 family.add_metric(labels, getattr(line, name))
@@ -126,7 +133,7 @@ def create_portal(context: PortalContext) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
-    app.state.desk = Desk(context)
+    app.state.service = PortalService(context)
     compile_templates()
     context.environment()  # what this process was started with, not what lies on the disk when somebody looks
     app.include_router(api.health)
@@ -135,8 +142,8 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(forms.router)
     app.include_router(hospital_login.router)
     app.mount("/static", Assets(STATIC), name="static")
-    problems.install(app, _page_of_problem)
-    install(app, app.state.desk)
+    problems.install_problem_handlers(app, _page_of_problem)
+    install(app, app.state.service)
     app.add_middleware(ShortBodies)
     app.add_middleware(SecurityHeaders)
     return app

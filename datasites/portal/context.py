@@ -10,70 +10,16 @@ from typing import TYPE_CHECKING
 
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
+from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import current_environment
 from datasites.review.records import Request
 from datasites.study.proposal import Environment, Proposal
 from privacy.ledger.journal import Journal
+from privacy.ledger.views import Point
 
 if TYPE_CHECKING:
     from datasites.review.oidc import OidcProvider
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostPreview:
-    """What a study would cost at the owner's delta: epsilon before, the worst case of the study, and after.
-
-    ``after`` comes from the accountant and is not the sum of the other two. ``fits`` says whether the ledger would
-    reserve it. ``accountant`` says how epsilon is computed, adjacency included. Of a study that is ``reserved``
-    already, ``before`` is what is spent now and ``after`` what all approved studies may spend, this one included.
-    """
-
-    population: str
-    delta: float
-    cap: float
-    before: float
-    cost: float
-    after: float
-    accountant: str
-    fits: bool
-    reserved: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spending:
-    """One step of a population's budget over time: what happened and the epsilon spent after it."""
-
-    at: str
-    study: str
-    event: str
-    epsilon: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetLine:
-    """The privacy budget of one patient population and the datasets that share it."""
-
-    population: str
-    datasets: tuple[str, ...]
-    cap: float
-    delta: float
-    spent: float
-    reserved: float
-    timeline: tuple[Spending, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyStatus:
-    """A study that runs or ran here; ``state`` is a short word such as running, waiting, stopped or finished."""
-
-    study: str
-    proposal_hash: str
-    state: str
-    rounds_done: int
-    rounds: int
-    epsilon_spent: float
-    delta: float
-    note: str = ""
+    from datasites.worker.trainer import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,22 +30,6 @@ class ReportFile:
     title: str
     path: Path
     created: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class DryRun:
-    """What one round did on the mock data: outcome, log, and the shapes of what would leave.
-
-    ``checks`` are sentences about what was tried, each with whether it held.
-    """
-
-    outcome: str
-    seconds: float
-    memory_bytes: int
-    log: str
-    leaves: tuple[tuple[str, str], ...]
-    checks: tuple[tuple[str, bool], ...] = ()
-    layers: tuple[str, ...] = ()
 
 
 def _utc_now() -> dt.datetime:
@@ -117,16 +47,17 @@ class PortalContext:
         accounts: the people.
         approvals: requests and decisions.
         journal: the datasite's journal.
-        preview: the ledger's answer to "what would this cost?".
-        budget: the ledger's lines.
+        preview: what a study would cost.
+        budgets: of every patient population.
+        history: by population, its budget after every entry of the ledger, oldest first.
         studies: studies that run or ran here.
         reports: reports that may be downloaded.
         write_reports: writes the reports as of now; takes some seconds.
-        dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It is told whom to tell
-            where the log grows meanwhile.
+        dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It calls its second
+            argument with the path of the log, which grows meanwhile.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
-        trouble: why this datasite does no work at all; empty while it does.
+        error: why this datasite does no work at all; empty while it does.
         hospital_login: the hospital's own sign-in, where its owner has set one up.
         secure_cookies: True when the portal is served over HTTPS.
         public_url: where people reach the portal; empty: wherever they say they did.
@@ -140,14 +71,15 @@ class PortalContext:
     approvals: ApprovalStore
     journal: Journal
     preview: Callable[[Proposal], CostPreview]
-    budget: Callable[[], tuple[BudgetLine, ...]]
+    budgets: Callable[[], tuple[Budget, ...]]
+    history: Callable[[], Mapping[str, tuple[Point, ...]]]
     studies: Callable[[], tuple[StudyStatus, ...]]
     reports: Callable[[], tuple[ReportFile, ...]]
-    dry_run: Callable[[Request, Callable[[Path], object]], DryRun]
+    dry_run: Callable[[Request, Callable[[Path], object]], Trial]
     layers: Callable[[], Mapping[str, bool]]
     write_reports: Callable[[], object] = lambda: None
     environment: Callable[[], Environment] = current_environment
-    trouble: Callable[[], str] = lambda: ""
+    error: Callable[[], str] = lambda: ""
     hospital_login: OidcProvider | None = None
     secure_cookies: bool = False
     public_url: str = ""

@@ -11,17 +11,17 @@ from fastapi.responses import RedirectResponse, Response
 from datasites.node.web.problems import describe
 from datasites.portal.access import (
     Context,
-    DeskHere,
     FormReviewer,
+    Hash,
     Reader,
+    ServiceHere,
     check_csrf,
     cookie_name,
     set_session,
     sign_in,
 )
-from datasites.portal.desk import Desk
 from datasites.portal.pages import page, show_people, show_request
-from datasites.portal.schemas import Hash
+from datasites.portal.service import Decision, PortalService
 from datasites.review.accounts import Role
 from datasites.review.records import Request as ReviewRequest
 from privacy.errors import Refused, TesseraError
@@ -55,109 +55,103 @@ def logout(request: Request, context: Context, caller: Reader, csrf: Secret) -> 
 
 
 @router.post("/welcome")
-def welcome(request: Request, desk: DeskHere, token: Secret, name: Secret, password: Secret) -> Response:
+def welcome(request: Request, service: ServiceHere, token: Secret, name: Secret, password: Secret) -> Response:
     """Make the account of a one-time link and sign its owner in."""
     try:
-        account = desk.register(token, name, password)
+        account = service.register(token, name, password)
     except TesseraError as error:
-        role = desk.context.accounts.invitation_role(token, now=desk.context.clock())
+        role = service.context.accounts.invitation_role(token, now=service.context.clock())
         return page(request, "welcome.html", status=400, problem=str(error), token=token, for_role=role)
-    secret, _ = desk.context.accounts.open_session(account, now=desk.context.clock())
-    response = RedirectResponse("/inbox?said=welcome", 303)
-    set_session(response, desk.context, secret)
+    secret, _ = service.context.accounts.open_session(account, now=service.context.clock())
+    response = RedirectResponse("/inbox?notice=welcome", 303)
+    set_session(response, service.context, secret)
     return response
 
 
 @router.post("/requests/{proposal_hash}/approve")
-def approve(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, password: Secret) -> Response:
+def approve(
+    request: Request, proposal_hash: Hash, service: ServiceHere, caller: FormReviewer, password: Secret
+) -> Response:
     """Sign with the person's own key."""
     name = caller.account.name
-    return _decided(request, desk, proposal_hash, "signed", lambda: desk.sign(proposal_hash, name, password))
-
-
-@router.post("/requests/{proposal_hash}/deny")
-def deny(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, reason: Text) -> Response:
-    """Say no."""
-    store, now = desk.context.approvals, desk.context.clock()
-    action = lambda: store.deny(proposal_hash, reviewer=caller.account, reason=reason, now=now)  # noqa: E731
-    return _decided(request, desk, proposal_hash, "denied", action)
-
-
-@router.post("/requests/{proposal_hash}/ask")
-def ask(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, reason: Text) -> Response:
-    """Ask for changes."""
-    store, now = desk.context.approvals, desk.context.clock()
-    action = lambda: store.ask(proposal_hash, reviewer=caller.account, reason=reason, now=now)  # noqa: E731
-    return _decided(request, desk, proposal_hash, "asked", action)
-
-
-@router.post("/requests/{proposal_hash}/revoke")
-def revoke(request: Request, proposal_hash: Hash, desk: DeskHere, caller: FormReviewer, reason: Text) -> Response:
-    """Take an approval back."""
-    store, now = desk.context.approvals, desk.context.clock()
-    action = lambda: store.revoke(proposal_hash, reviewer=caller.account, reason=reason, now=now)  # noqa: E731
-    return _decided(request, desk, proposal_hash, "revoked", action)
+    return _decided(request, service, proposal_hash, "signed", lambda: service.sign(proposal_hash, name, password))
 
 
 @router.post("/requests/{proposal_hash}/dry-run")
-def dry_run(request: Request, proposal_hash: Hash, desk: DeskHere, _: FormReviewer) -> Response:
+def dry_run(request: Request, proposal_hash: Hash, service: ServiceHere, _: FormReviewer) -> Response:
     """Begin a dry run; the page follows it."""
-    found = desk.find(proposal_hash)
+    found = service.find(proposal_hash)
     try:
-        desk.trials.start(found)
+        service.dry_runs.start(found)
     except Refused as error:
-        return show_request(request, desk, found, problem=str(error), status=403)
+        return show_request(request, service, found, problem=str(error), status=403)
     return RedirectResponse(f"/requests/{proposal_hash}#dry-run", 303)
 
 
+@router.post("/requests/{proposal_hash}/{decision}")
+def decide(
+    request: Request,
+    proposal_hash: Hash,
+    decision: Decision,
+    service: ServiceHere,
+    caller: FormReviewer,
+    reason: Text,
+) -> Response:
+    """Deny, ask for changes, or revoke, with a reason."""
+    person = caller.account
+    return _decided(
+        request, service, proposal_hash, decision, lambda: service.decide(decision, proposal_hash, person, reason)
+    )
+
+
 @router.post("/fingerprints")
-def confirm(desk: DeskHere, caller: FormReviewer, public_key: Secret) -> Response:
+def confirm(service: ServiceHere, caller: FormReviewer, public_key: Secret) -> Response:
     """Confirm a fingerprint that was compared out of band."""
-    desk.confirm(public_key, caller.account)
-    return RedirectResponse("/fingerprints?said=confirmed", 303)
+    service.confirm(public_key, caller.account)
+    return RedirectResponse("/fingerprints?notice=confirmed", 303)
 
 
 @router.post("/reports")
-def write_reports(desk: DeskHere, caller: Reader, csrf: Secret) -> Response:
+def write_reports(service: ServiceHere, caller: Reader, csrf: Secret) -> Response:
     """Write the reports as of now; whoever may read may ask for them."""
     check_csrf(caller, csrf)
-    desk.write_reports()
-    return RedirectResponse("/reports?said=written", 303)
+    service.write_reports()
+    return RedirectResponse("/reports?notice=written", 303)
 
 
 @router.post("/people")
-def invite(request: Request, desk: DeskHere, caller: FormReviewer, role: Annotated[Role, Form()]) -> Response:
+def invite(request: Request, service: ServiceHere, caller: FormReviewer, role: Annotated[Role, Form()]) -> Response:
     """Make a one-time link for somebody; only a steward may."""
     if caller.account.role != "steward":
         raise Refused("only a steward invites people")
-    token = desk.context.accounts.invite(role, now=desk.context.clock())
-    desk.context.journal.append("account-invited", {"role": role, "person": caller.account.name})
+    token = service.context.accounts.invite(role, now=service.context.clock())
+    service.context.journal.append("account-invited", {"role": role, "person": caller.account.name})
     # a Host header is the caller's to choose: a link that makes accounts has the configured address, if there is one
-    here = desk.context.public_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
+    here = service.context.public_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
     link = f"{here}/welcome?token={token}"
-    return show_people(request, desk.context, caller, link=link, link_role=role)
+    return show_people(request, service.context, caller, link=link, link_role=role)
 
 
 @router.post("/people/close")
-def close_account(desk: DeskHere, caller: FormReviewer, name: Secret) -> Response:
+def close_account(service: ServiceHere, caller: FormReviewer, name: Secret) -> Response:
     """Close the account of somebody who has left; only a steward may, and not their own."""
     if caller.account.role != "steward" or caller.account.name == name:
         raise Refused("only a steward closes accounts, and another steward closes theirs")
-    desk.context.accounts.retire(name)
-    desk.context.journal.append("account-closed", {"name": name, "person": caller.account.name})
-    return RedirectResponse("/people?said=closed", 303)
+    service.context.accounts.retire(name)
+    service.context.journal.append("account-closed", {"name": name, "person": caller.account.name})
+    return RedirectResponse("/people?notice=closed", 303)
 
 
 def _decided(
-    request: Request, desk: Desk, proposal_hash: str, said: str, action: Callable[[], ReviewRequest]
+    request: Request, service: PortalService, proposal_hash: str, notice: str, action: Callable[[], ReviewRequest]
 ) -> Response:
     """Do it and show the request again, or show it with the reason why it was not done."""
-    found = desk.find(proposal_hash)
+    found = service.find(proposal_hash)
     try:
         action()
     except TesseraError as error:
-        return show_request(request, desk, found, problem=str(error), status=describe(error).status)
-    return RedirectResponse(f"/requests/{proposal_hash}?said={said}", 303)
+        return show_request(request, service, found, problem=str(error), status=describe(error).status)
+    return RedirectResponse(f"/requests/{proposal_hash}?notice={notice}", 303)
 
 
 def inside(to: str) -> str:

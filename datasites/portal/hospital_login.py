@@ -13,11 +13,11 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from datasites.node.web.problems import describe
-from datasites.portal.access import Context, DeskHere, Reader, check_csrf, cookie_name, set_session
+from datasites.portal.access import Context, Reader, ServiceHere, check_csrf, cookie_name, set_session
 from datasites.portal.context import PortalContext
-from datasites.portal.desk import SIGN_IN_SECONDS, Desk, Pending
 from datasites.portal.forms import Secret, inside
 from datasites.portal.pages import page
+from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
 from datasites.review.accounts import LINKED, Account
 from privacy.errors import Refused, TesseraError
 
@@ -31,59 +31,61 @@ _Word = Annotated[str, Query(max_length=4096)]
 
 
 @router.get(_PATH)
-def begin(request: Request, desk: DeskHere, to: Annotated[str, Query(max_length=256)] = "/inbox") -> Response:
+def begin(request: Request, service: ServiceHere, to: Annotated[str, Query(max_length=256)] = "/inbox") -> Response:
     """Send the browser to the hospital's sign-in."""
     try:
-        begun = _provider(desk.context).begin()
+        begun = _provider(service.context).begin()
     except TesseraError as error:
-        return _failed(request, desk.context, error)
+        return _failed(request, service.context, error)
     response = RedirectResponse(begun.address, 303)
-    _remember(response, desk, begun, to=to, account=None)
+    _remember(response, service, begun, to=to, account=None)
     return response
 
 
 @router.post("/people/link")
-def link(request: Request, desk: DeskHere, caller: Reader, csrf: Secret, password: Secret) -> Response:
+def link(request: Request, service: ServiceHere, caller: Reader, csrf: Secret, password: Secret) -> Response:
     """Link the caller's account with the hospital's sign-in, which they now show to be theirs; needs the password."""
     check_csrf(caller, csrf)
-    account = desk.context.accounts.authenticate(caller.account.name, password, now=desk.context.clock())
-    begun = _provider(desk.context).begin()
+    account = service.context.accounts.authenticate(caller.account.name, password, now=service.context.clock())
+    begun = _provider(service.context).begin()
     response: Response = page(request, "continue.html", to=begun.address, what="To the hospital's sign-in")
-    _remember(response, desk, begun, to="/people?said=linked", account=account)
+    _remember(response, service, begun, to="/people?notice=linked", account=account)
     return response
 
 
 @router.post("/people/unlink")
-def unlink(desk: DeskHere, caller: Reader, csrf: Secret) -> Response:
+def unlink(service: ServiceHere, caller: Reader, csrf: Secret) -> Response:
     """Forget the caller's link; sessions that came from it end."""
     check_csrf(caller, csrf)
-    desk.context.accounts.unlink(caller.account.name)
-    desk.context.journal.append("account-unlinked", {"person": caller.account.name})
-    return RedirectResponse("/people?said=unlinked", 303)
+    service.context.accounts.unlink(caller.account.name)
+    service.context.journal.append("account-unlinked", {"person": caller.account.name})
+    return RedirectResponse("/people?notice=unlinked", 303)
 
 
 @router.get(f"{_PATH}/callback")
 def callback(
-    request: Request, desk: DeskHere, state: _Word = "", code: _Word = "", iss: _Word = "", error: _Word = ""
+    request: Request, service: ServiceHere, state: _Word = "", code: _Word = "", iss: _Word = "", error: _Word = ""
 ) -> Response:
     """Take the browser back from the hospital's sign-in: check everything, then open the session or make the link."""
-    context = desk.context
+    context = service.context
     try:
         provider, now = _provider(context), context.clock()
-        pending = desk.sign_ins.take(state, request.cookies.get(_cookie(context), ""), now=now)
+        pending = service.sign_ins.take(state, request.cookies.get(_cookie(context), ""), now=now)
         provider.check_sender(iss)
         if error or not code:
             raise Refused("the hospital's sign-in did not let you in, or you went back")
         who = provider.finish(pending.begun, code=code, now=now)
-        response = _finished(request, desk, provider, pending, who)
+        response = _finished(request, service, provider, pending, who)
     except TesseraError as problem:
         response = _failed(request, context, problem)
     response.delete_cookie(_cookie(context), path=_PATH)
     return response
 
 
-def _finished(request: Request, desk: Desk, provider: OidcProvider, pending: Pending, who: Identified) -> Response:
-    context, now = desk.context, desk.context.clock()
+def _finished(
+    request: Request, service: PortalService, provider: OidcProvider, pending: Pending, who: Identified
+) -> Response:
+    context, now = service.context, service.context.clock()
     if pending.account is not None:
         context.accounts.link(pending.account.name, who.issuer, who.subject, now=now)
         context.journal.append("account-linked", {"person": pending.account.name, "issuer": who.issuer})
@@ -122,15 +124,15 @@ def _failed(request: Request, context: PortalContext, error: TesseraError) -> Re
     return page(request, "login.html", status=status, problem=str(error), to="/inbox", nobody=nobody)
 
 
-def _remember(response: Response, desk: Desk, begun: Begun, *, to: str, account: Account | None) -> None:
-    secret = desk.sign_ins.add(begun, to=to, account=account, now=desk.context.clock())
+def _remember(response: Response, service: PortalService, begun: Begun, *, to: str, account: Account | None) -> None:
+    secret = service.sign_ins.add(begun, to=to, account=account, now=service.context.clock())
     response.set_cookie(
-        _cookie(desk.context),
+        _cookie(service.context),
         secret,
         max_age=SIGN_IN_SECONDS,
         httponly=True,
         samesite="lax",
-        secure=desk.context.secure_cookies,
+        secure=service.context.secure_cookies,
         path=_PATH,
     )
 

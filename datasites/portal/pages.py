@@ -1,8 +1,6 @@
-"""The pages for people. Each reads; what changes something is in :mod:`datasites.portal.forms`.
+"""The pages for people. They only read; what changes something is in :mod:`datasites.portal.forms`.
 
-Also here:
-
-* Pages from templates: one environment, escaped by default, with the words and pictures pages share.
+All pages come from templates of one environment, which escapes by default.
 """
 
 from __future__ import annotations
@@ -17,17 +15,17 @@ from starlette.exceptions import HTTPException
 
 from datasites.node.web.events import mark
 from datasites.node.web.middleware import new_environment
-from datasites.portal.access import Context, DeskHere, Reader, context_of, credential_of
+from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
-from datasites.portal.desk import Desk
-from datasites.portal.figures import cost_picture, number, timeline_picture
-from datasites.portal.schemas import Hash
+from datasites.portal.figures import cost_picture, timeline_picture
+from datasites.portal.service import PortalService
 from datasites.portal.words import STUDY_STATES, listed, meaning, modality, released, state, summary, when
 from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.study.signing import dump
+from datasites.study.text import epsilon_text
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
 
@@ -41,11 +39,11 @@ MENU = (
     ("/policy", "Policy"),
     ("/people", "People"),
 )
-SAID = {
+NOTICES = {
     "signed": "Signed with your key. Once all have signed everywhere, the rounds are under Studies.",
-    "denied": "Denied. The scientist will read your reason.",
-    "asked": "Asked. The scientist will read your question.",
-    "revoked": "Revoked. The study stops here before its next round.",
+    "deny": "Denied. The scientist will read your reason.",
+    "ask": "Asked. The scientist will read your question.",
+    "revoke": "Revoked. The study stops here before its next round.",
     "confirmed": "Confirmed and written into the journal.",
     "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
     "linked": "Linked. From now on your hospital account opens a session here.",
@@ -61,7 +59,7 @@ _environment.globals.update(
     fingerprint=fingerprint,
     listed=listed,
     modality=modality,
-    number=number,
+    number=epsilon_text,
     role=lambda name: _ROLES.get(name, name),
     state=state,
     tone=lambda name: _TONES.get(name, ""),
@@ -90,9 +88,9 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "csrf": credential.csrf if credential else "",
         "menu": MENU,
         "active": "/inbox" if path.startswith("/requests/") else path,
-        "said": SAID.get(request.query_params.get("said", ""), ""),
+        "notice": NOTICES.get(request.query_params.get("notice", ""), ""),
         "problem": problem,
-        "trouble": context.trouble() if credential else "",
+        "error": context.error() if credential else "",
     }
     return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
 
@@ -128,56 +126,58 @@ def welcome(request: Request, context: Context, token: Annotated[str, Query(max_
 
 
 @router.get("/inbox")
-def inbox(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+def inbox(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Every proposal, those that wait first."""
-    requests = desk.context.approvals.requests()
+    requests = service.context.approvals.requests()
     groups = [(name, [r for r in requests if r.state in states]) for name, states, _ in _GROUPS]
-    known = desk.context.approvals.confirmed()
+    known = service.context.approvals.confirmed()
     return page(
         request,
         "inbox.html",
         groups=groups,
         empty=[text for _, _, text in _GROUPS],
-        needed=desk.context.approvals.policy.required_reviewers,
-        unconfirmed=sum(p.public_key not in known for p in desk.parties()),
+        needed=service.context.approvals.policy.required_reviewers,
+        unconfirmed=sum(p.public_key not in known for p in service.parties()),
     )
 
 
 @router.get("/requests/{proposal_hash}")
-def request_page(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reader) -> HTMLResponse:
+def request_page(request: Request, proposal_hash: Hash, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Everything about one proposal, and the forms to decide."""
-    return show_request(request, desk, desk.find(proposal_hash))
+    return show_request(request, service, service.find(proposal_hash))
 
 
 @router.get("/requests/{proposal_hash}/events")
-def request_events(request: Request, proposal_hash: Hash, desk: DeskHere, _: Reader, seen: Seen = "") -> Response:
+def request_events(request: Request, proposal_hash: Hash, service: ServiceHere, _: Reader, seen: Seen = "") -> Response:
     """Say when the dry run of a request went on."""
-    return desk.streams.events(request, lambda: desk.trials.state(proposal_hash), seen=seen)
+    return service.streams.events(request, lambda: service.dry_runs.state(proposal_hash), seen=seen)
 
 
 @router.get("/studies")
-def studies(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+def studies(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Studies and their rounds."""
-    shown = desk.studies()
+    shown = service.studies()
     return page(request, "studies.html", studies=shown, seen=mark(shown), explained=STUDY_STATES)
 
 
 @router.get("/studies/events")
-def study_events(request: Request, desk: DeskHere, _: Reader, seen: Seen = "") -> Response:
+def study_events(request: Request, service: ServiceHere, _: Reader, seen: Seen = "") -> Response:
     """Say when a study went on."""
-    return desk.streams.events(request, desk.studies, seen=seen)
+    return service.streams.events(request, service.studies, seen=seen)
 
 
 @router.get("/budget")
-def budget(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+def budget(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """The budget of every patient population over time."""
-    return page(request, "budget.html", lines=[(line, timeline_picture(line)) for line in desk.budget()])
+    history = service.history()
+    lines = [(b, points := history.get(b.population, ()), timeline_picture(b, points)) for b in service.budgets()]
+    return page(request, "budget.html", lines=lines)
 
 
 @router.get("/journal")
 def journal(
     request: Request,
-    desk: DeskHere,
+    service: ServiceHere,
     _: Reader,
     q: Annotated[str, Query(max_length=80)] = "",
     kind: Annotated[str, Query(max_length=64)] = "",
@@ -185,39 +185,39 @@ def journal(
     verify: Annotated[str, Query(max_length=1)] = "",
 ) -> HTMLResponse:
     """The journal, searched, filtered and verified."""
-    found = desk.journal.entries(search=q, kind=kind)
+    found = service.journal.entries(search=q, kind=kind)
     first = number * _ON_A_PAGE
     return page(
         request,
         "journal.html",
         entries=found[first : first + _ON_A_PAGE],
         total=len(found),
-        kinds=desk.journal.kinds(),
+        kinds=service.journal.kinds(),
         kind=kind,
         q=q,
         query=urlencode({"q": q, "kind": kind}),
         newer=number - 1 if number else None,
         older=number + 1 if first + _ON_A_PAGE < len(found) else None,
-        head=desk.context.journal.head,
-        verified=_verified(desk) if verify else "",
+        head=service.context.journal.head,
+        verified=_verified(service) if verify else "",
     )
 
 
 @router.get("/fingerprints")
-def fingerprints(request: Request, desk: DeskHere, _: Reader) -> HTMLResponse:
+def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Whose keys were compared, and whose were not."""
-    confirmed = desk.context.approvals.confirmations()
+    confirmed = service.context.approvals.confirmations()
     known = {c.public_key for c in confirmed}
     waiting = [
         {"name": p.name, "institution": p.institution, "public_key": p.public_key, "part": "named in a study here"}
-        for p in desk.parties()
+        for p in service.parties()
         if p.public_key not in known
     ]
     return page(request, "fingerprints.html", confirmed=confirmed, waiting=waiting)
 
 
 @router.get("/policy")
-def policy(request: Request, desk: DeskHere, context: Context, _: Reader) -> HTMLResponse:
+def policy(request: Request, service: ServiceHere, context: Context, _: Reader) -> HTMLResponse:
     """The owner's rules and the sandbox of this machine."""
     value = context.approvals.policy
     partners = ", ".join(p.name for p in value.partners) or "none are written down"
@@ -229,7 +229,7 @@ def policy(request: Request, desk: DeskHere, context: Context, _: Reader) -> HTM
         request,
         "policy.html",
         sections=sections,
-        layers=sorted(desk.layers().items()),
+        layers=sorted(service.layers().items()),
         policy_hash=value.policy_hash,
     )
 
@@ -279,16 +279,16 @@ def show_people(
 
 
 def show_request(
-    request: Request, desk: Desk, found: ReviewRequest, *, problem: str = "", status: int = 200
+    request: Request, service: PortalService, found: ReviewRequest, *, problem: str = "", status: int = 200
 ) -> HTMLResponse:
     """Return the page of one proposal; ``problem`` is shown on top."""
     proposal = found.proposal
-    own = proposal.participant(desk.context.site)
-    cost = desk.cost(found)
+    own = proposal.participant(service.context.site)
+    cost = service.cost(found)
     names = sorted(proposal.plan.code)
     findings = find(found.folder, names)
-    blocks = proposal.blocks_of(desk.context.site)
-    trial = desk.trials.state(found.proposal_hash)
+    blocks = proposal.blocks_of(service.context.site)
+    trial = service.dry_runs.state(found.proposal_hash)
     return page(
         request,
         "request.html",
@@ -297,33 +297,33 @@ def show_request(
         found=found,
         own=own,
         own_modalities=[modality(m) for m in own.modalities],
-        sentences=summary(proposal, desk.context.site, cost),
+        sentences=summary(proposal, service.context.site, cost),
         cost=cost,
         picture=cost_picture(cost) if cost else "",
-        violations=desk.violations(found),
-        unconfirmed=[p.institution for p in desk.unconfirmed(found)],
-        confirmed=desk.context.approvals.confirmed(),
-        blocked=desk.blocked(found),
-        differences=desk.differences(found)[:5],
+        violations=service.violations(found),
+        unconfirmed=[p.institution for p in service.unconfirmed(found)],
+        confirmed=service.context.approvals.confirmed(),
+        blocked=service.blocked(found),
+        differences=service.differences(found)[:5],
         findings=findings,
         flags=_flags(findings),
-        released=_released(desk, found),
+        released=_released(service, found),
         meaning=meaning(cost) if cost else (),
         trial=trial,
         seen=mark(trial),
         blocks=blocks,
         total_values=f"{sum(b.length for b in blocks):,}",
         parties=_parties(found),
-        needed=desk.context.approvals.policy.required_reviewers,
+        needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
         files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
         file_ids={name: i for i, name in enumerate(names)},
-        **_comparison(desk, found),
+        **_comparison(service, found),
     )
 
 
-def _comparison(desk: Desk, found: ReviewRequest) -> dict[str, Any]:
-    earlier = desk.context.approvals.last_approved(before=found.proposal_hash)
+def _comparison(service: PortalService, found: ReviewRequest) -> dict[str, Any]:
+    earlier = service.context.approvals.last_approved(before=found.proposal_hash)
     if earlier is None:
         return {"earlier": None, "facts": (), "diffs": ()}
     before, now = dump(earlier.proposal), dump(found.proposal)
@@ -334,9 +334,9 @@ def _comparison(desk: Desk, found: ReviewRequest) -> dict[str, Any]:
     return {"earlier": earlier, "facts": facts_diff(before, now), "diffs": diffs}
 
 
-def _released(desk: Desk, found: ReviewRequest) -> tuple[str, ...]:
+def _released(service: PortalService, found: ReviewRequest) -> tuple[str, ...]:
     try:
-        return released(found.proposal, desk.context.site)
+        return released(found.proposal, service.context.site)
     except InvalidInput as error:  # an evaluation that is charged for less than it would release
         return (str(error),)
 
@@ -361,9 +361,9 @@ def _parties(found: ReviewRequest) -> list[tuple[Any, str, str]]:
     return rows
 
 
-def _verified(desk: Desk) -> str:
+def _verified(service: PortalService) -> str:
     try:
-        desk.context.journal.verify()
+        service.context.journal.verify()
     except TesseraError as error:
         return str(error)
     return "ok"

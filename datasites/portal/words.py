@@ -6,12 +6,12 @@ import datetime as dt
 import math
 from collections.abc import Sequence
 
-from datasites.portal.context import CostPreview
-from datasites.portal.figures import number
 from datasites.report.words import certainty
-from datasites.review.checks import parse_time
+from datasites.review.budgets import CostPreview
+from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import expected_names
+from datasites.study.text import epsilon_text
 
 _TASKS = {
     "I-II": "tells stage I from stage II",
@@ -21,6 +21,7 @@ _TASKS = {
 _MODALITIES = {"mrna": "gene expression", "image": "slide features", "clinical": "clinical facts"}
 STUDY_STATES = {
     "waiting": "Approved here. Training begins when all hospitals of the study have approved.",
+    "unused": "The study ended before any record was read. It cost nothing.",
     "finished": "All rounds are done. Nothing more is computed on these patients for this study.",
     "stopped": "The approval was taken back or does not hold any more: no further round runs here.",
 }
@@ -52,8 +53,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     ]
     if cost is not None:
         sentences.append(
-            f"It costs at most epsilon {number(cost.cost)} at delta {cost.delta:g}. {_so_far(cost)} at most "
-            f"{number(cost.after)} of {number(cost.cap)}."
+            f"It costs at most epsilon {epsilon_text(cost.cost)} at delta {cost.delta:g}. {_so_far(cost)} at most "
+            f"{epsilon_text(cost.after)} of {epsilon_text(cost.cap)}."
         )
     sentences.append(
         f"The trained model goes to {listed(proposal.custody.downloaders)}, who may keep it for "
@@ -69,7 +70,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
 
 
 def _so_far(cost: CostPreview) -> str:
-    before = f"Epsilon {number(cost.before)} is spent"
+    before = f"Epsilon {epsilon_text(cost.before)} is spent"
     if cost.reserved:
         return f"{before} so far; when every approved study has run, this one included, it is"
     return f"{before} or promised to other studies so far; after the study it would be"
@@ -89,12 +90,7 @@ def _noise_sentence(proposal: Proposal) -> str:
         return "Something leaves without noise: this study gives no privacy at all."
     if proposal.seed is not None:
         return "The noise comes from a public seed, so anybody can remove it: this study gives no privacy."
-    if proposal.noise == "local":
-        return "This hospital adds its full noise to everything it sends, so it need not trust anybody else's noise."
-    return (
-        f"The noise is shared: each hospital adds a part. The cost below counts the orchestrator and "
-        f"{proposal.colluders} dishonest hospital{'' if proposal.colluders == 1 else 's'} working together."
-    )
+    return proposal.noise_mode.sentence(proposal.colluders)
 
 
 def meaning(cost: CostPreview) -> tuple[str, ...]:

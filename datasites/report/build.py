@@ -24,6 +24,8 @@ from datasites.report.facts import (
 from datasites.report.studies import Records, study_report
 from datasites.report.summary import summarise
 from datasites.review.records import Request
+from datasites.strategy.registry import noise_named
+from datasites.study.text import delta_text, epsilon_text
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry, Head
 from privacy.ledger.journal import COUNTERSIGNED, Journal
@@ -96,7 +98,8 @@ def _population(account: Account, ledger: Ledger, records: Records, seeded: set[
         if e.kind == "count-released"
     }
     points = ledger.timeline(account.population)
-    shared = any(study.mechanism and study.mechanism["noise"] == "shared" for study in account.studies)
+    modes = [noise_named(study.mechanism["noise"]) for study in account.studies if study.mechanism]
+    shared = not all(mode.covers_single_updates for mode in modes)
     whom = words.AS_ASSUMED if shared else words.EVERYBODY
     if any(study.proposal_hash in seeded and study.charged_rounds for study in account.studies):
         whom = words.NOBODY
@@ -135,9 +138,9 @@ def _acts(account: Account, records: Records) -> Iterator[CapChange]:
         if entry.kind == "close":
             what = "closed for ever"
         elif entry.body["epsilon"] is None:
-            what = f"cap removed (δ {words.small(entry.body['delta'])})"
+            what = f"cap removed (δ {delta_text(entry.body['delta'])})"
         else:
-            what = f"cap set to ε {words.number(entry.body['epsilon'])} at δ {words.small(entry.body['delta'])}"
+            what = f"cap set to ε {epsilon_text(entry.body['epsilon'])} at δ {delta_text(entry.body['delta'])}"
         yield CapChange(at=entry.at, what=what, by=entry.body["by"], reason=entry.body["reason"])
 
 

@@ -9,13 +9,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ConfigDict
+from datasites.study.signing import Message
 
 Tone = Literal["good", "watch", "bad"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Epsilon:
+class Epsilon(Message):
     """One privacy figure with everything it means nothing without; ``value`` null: no bound at all."""
 
     value: float | None
@@ -26,7 +26,7 @@ class Epsilon:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Figure(Message):
     """One number of the summary, as people read it, and how to take it."""
 
     label: str
@@ -36,7 +36,7 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class Summary(Message):
     """The first page: what an ethics board has to know; ``left`` says what left the hospital, why and to whom."""
 
     verdict: str
@@ -48,7 +48,7 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimelinePoint:
+class TimelinePoint(Message):
     """A population's budget after one entry of the ledger."""
 
     at: str
@@ -62,7 +62,7 @@ class TimelinePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CapChange:
+class CapChange(Message):
     """A person's act on a cap, or the closing of a population."""
 
     at: str
@@ -72,7 +72,7 @@ class CapChange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetLine:
+class DatasetLine(Message):
     """One dataset version; ``patients`` is the noised count that was released, null when none was."""
 
     name: str
@@ -81,7 +81,7 @@ class DatasetLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PopulationReport:
+class PopulationReport(Message):
     """One line of budget: the datasets that share patients, and what they may and did lose."""
 
     name: str
@@ -98,7 +98,7 @@ class PopulationReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Person:
+class Person(Message):
     """Somebody who decided about a study here."""
 
     name: str
@@ -109,7 +109,7 @@ class Person:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartyLine:
+class PartyLine(Message):
     """An institution in a study and the fingerprint of its key."""
 
     role: str
@@ -120,7 +120,7 @@ class PartyLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fact:
+class Fact(Message):
     """One labelled value."""
 
     label: str
@@ -128,7 +128,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundLine:
+class RoundLine(Message):
     """What happened in one round here."""
 
     round: int
@@ -139,7 +139,7 @@ class RoundLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyReport:
+class StudyReport(Message):
     """One study that holds or held a reservation here."""
 
     study: str
@@ -170,7 +170,7 @@ class StudyReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exposure:
+class Exposure(Message):
     """Who, with whom, learns what in a study."""
 
     who: str
@@ -179,7 +179,7 @@ class Exposure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleaseLine:
+class ReleaseLine(Message):
     """Something other than updates that left the hospital; ``epsilon`` null: see ``guarantee``."""
 
     at: str
@@ -193,7 +193,7 @@ class ReleaseLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeniedRequest:
+class DeniedRequest(Message):
     """A request, or a single round, that was not answered."""
 
     at: str
@@ -204,7 +204,7 @@ class DeniedRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmpiricalAudit:
+class EmpiricalAudit(Message):
     """A measured lower bound beside the claim: it can show a mistake, it never proves the claim."""
 
     at: str
@@ -218,7 +218,7 @@ class EmpiricalAudit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChainLine:
+class ChainLine(Message):
     """One signed chain, its newest entry, and what checking it just now said."""
 
     file: str
@@ -233,7 +233,7 @@ class ChainLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Term:
+class Term(Message):
     """A word of this report in plain language."""
 
     term: str
@@ -241,7 +241,7 @@ class Term:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Message):
     """The privacy budget audit report of one datasite."""
 
     format: Literal["tessera-privacy-report/1"]
@@ -260,11 +260,6 @@ class Report:
     chains: tuple[ChainLine, ...]
     how_to_verify: tuple[str, ...]
     terms: tuple[Term, ...]
-
-
-for _value in list(globals().values()):
-    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
-        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
 
 
 def to_json(report: Report) -> dict[str, Any]:

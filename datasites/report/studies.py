@@ -9,7 +9,9 @@ from functools import lru_cache
 
 from datasites.report import words
 from datasites.report.facts import Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
+from datasites.review.budgets import study_state
 from datasites.review.records import Request
+from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from privacy.canonical import canonical_hash
@@ -46,7 +48,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
     spent, worst, twice, central = _figures(mechanism, study, delta, who)
     return StudyReport(
         study=study.study,
-        state=_state(study, request),
+        state=words.STATES[study_state(study, request.state if request else None)],
         population=account.population,
         proposal_hash=study.proposal_hash,
         plan_hash=proposal.plan_hash if proposal else None,
@@ -102,7 +104,7 @@ def _figures(
     worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.PLD, who)
     both = _tight_at_two(mechanism, delta, done)
     twice = _epsilon(both, delta, words.PLD, who, words.ADJACENCY_TWO)
-    if mechanism.noise == "local":
+    if noise_named(mechanism.noise).covers_single_updates:
         return spent, worst, twice, None
     alone = _tight(mechanism.central(), delta, done)
     return (
@@ -137,14 +139,6 @@ def _epsilon(value: float, delta: float, accountant: str, against: str, adjacenc
         accountant=accountant,
         against=against,
     )
-
-
-def _state(study: StudyAccount, request: Request | None) -> str:
-    if request is not None and request.state == "revoked":
-        return "revoked"
-    if len(study.charged_rounds) + len(study.freed_rounds) >= study.rounds:
-        return "finished" if study.charged_rounds else "ended without reading a record"
-    return "running" if study.charged_rounds else "approved, not started"
 
 
 def _custody(proposal: Proposal) -> str:
@@ -209,9 +203,7 @@ def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
 
 
 def _mechanism_facts(m: Mechanism) -> tuple[Fact, ...]:
-    noise = "every hospital adds all of it (local)"
-    if m.noise == "shared":
-        noise = f"every hospital adds a share (shared; at least {m.min_sites} in a sum, {m.colluders} may collude)"
+    noise = noise_named(m.noise).who_adds(min_sites=m.min_sites, colluders=m.colluders)
     facts = [
         Fact(label="Method", value="DP-SGD: Poisson-sampled batches, gradients clipped per patient, Gaussian noise"),
         Fact(

@@ -16,6 +16,7 @@ from datasites.report.facts import (
     Summary,
     Tone,
 )
+from datasites.study.text import delta_text, epsilon_text
 
 _STUDIES_IN_FULL = 3
 
@@ -108,59 +109,59 @@ def _budget_figure(population: PopulationReport | None) -> Figure:
 def _sentences(
     populations: Sequence[PopulationReport], studies: Sequence[StudyReport], by_hand: Sequence[ReleaseLine]
 ) -> list[str]:
-    said = []
+    sentences = []
     for population in populations:
         cap = population.cap
         if cap is None:
             continue
         void = population.spent.against == words.NOBODY
-        left = f"ε {words.number(population.spent.value)}"
-        limit = "no limit was set" if cap.value is None else f"the owner allows ε {words.number(cap.value)}"
-        said.append(
-            f"{_datasets(population)}: up to now {left} at δ {words.small(cap.delta)} was spent, {limit} "
+        spent = f"ε {epsilon_text(population.spent.value)}"
+        limit = "no limit was set" if cap.value is None else f"the owner allows ε {epsilon_text(cap.value)}"
+        sentences.append(
+            f"{_datasets(population)}: {spent} at δ {delta_text(cap.delta)} was spent so far, {limit} "
             f"({words.ADJACENCY}). {words.odds(None if void else population.spent.value, cap.delta)}"
         )
     if not populations:
-        said.append("No dataset is registered here yet, so nothing can have left.")
+        sentences.append("No dataset is registered here yet, so nothing can have left.")
     if any(p.cap is not None and p.cap.value is not None for p in populations):
-        said.append(
-            "The share of the budget is the figure by which further studies are refused. Shares add up, epsilons do "
-            "not: half of the budget is more than half of the epsilon."
+        sentences.append(
+            "Further studies are refused by the share of the budget. Shares add up, epsilons do not: half of the "
+            "budget is more than half of the epsilon."
         )
     running = [study.study for study in studies if study.state in ("running", "approved, not started")]
     if running:
-        said.append(f"Still under way: {', '.join(running)}. Their worst case is reserved already.")
+        sentences.append(f"Still under way: {', '.join(running)}. Their worst case is reserved already.")
     if by_hand:
-        said.append(f"Released by hand, outside every figure here: {', '.join(line.name for line in by_hand)}.")
-    return said
+        sentences.append(f"Released by hand, outside every figure here: {', '.join(line.name for line in by_hand)}.")
+    return sentences
 
 
 def _left(studies: Sequence[StudyReport], releases: Sequence[ReleaseLine], by_hand: Sequence[ReleaseLine]) -> list[str]:
     """Return what left the hospital, why and to whom; the newest studies in full, so that it stays one page."""
     active = [study for study in studies if study.rounds_charged]
-    said = [] if by_hand else ["Patients' records stayed in this hospital; the software sends none."]
+    lines = [] if by_hand else ["Patients' records stayed in this hospital; the software sends none."]
     if len(active) > _STUDIES_IN_FULL:
-        said.append(f"Updates of {len(active)} studies, the newest {_STUDIES_IN_FULL} of which are:")
-    said += [_study_left(study) for study in active[-_STUDIES_IN_FULL:]]
+        lines.append(f"Updates of {len(active)} studies, the newest {_STUDIES_IN_FULL} of which are:")
+    lines += [_study_left(study) for study in active[-_STUDIES_IN_FULL:]]
     counted = len(releases) - len(by_hand)
     if counted:
-        said.append(f"{counted} noised count{'s' * (counted != 1)} of patients, part of the figures above.")
+        lines.append(f"{counted} noised count{'s' * (counted != 1)} of patients, part of the figures above.")
     if by_hand:
-        said.append(f"By hand, outside every figure: {', '.join(line.name for line in by_hand)}.")
-    return said
+        lines.append(f"By hand, outside every figure: {', '.join(line.name for line in by_hand)}.")
+    return lines
 
 
 def _study_left(study: StudyReport) -> str:
     others = sum(party.role == "hospital" for party in study.parties) - 1
     keyholder = next((party.institution for party in study.parties if party.role == "keyholder"), "")
-    said = f"{study.study}: one noised, encrypted update of a model in each of {study.rounds_charged} rounds"
+    text = f"{study.study}: one noised, encrypted update of a model in each of {study.rounds_charged} rounds"
     numbers = sum(bool(line.releases) for line in study.rounds)
     if numbers:
-        said += f" (with noised losses or scores in {numbers} of them)"
+        text += f" (with noised losses or scores in {numbers} of them)"
     if keyholder:
-        said += f"; only its sum with those of other hospitals ({others} take part) was decrypted, by {keyholder}"
-    said += f". Legal basis: {study.legal_basis.rstrip('.')}." if study.legal_basis else "."
-    return f"{said} Custody: {study.custody}." if study.custody else said
+        text += f"; only its sum with those of other hospitals ({others} take part) was decrypted, by {keyholder}"
+    text += f". Legal basis: {study.legal_basis.rstrip('.')}." if study.legal_basis else "."
+    return f"{text} Custody: {study.custody}." if study.custody else text
 
 
 def _datasets(population: PopulationReport) -> str:

@@ -1,16 +1,14 @@
-"""The sentences of the privacy report, in plain words and nowhere else.
-
-Also here:
-
-* What an epsilon means for one patient, in words that portal and report share.
-"""
+"""The sentences of the privacy report, and what an epsilon means for one patient, which the portal says as well."""
 
 from __future__ import annotations
 
 import math
 
 from datasites.report.facts import Epsilon, Exposure, Term
+from datasites.strategy.local_noise import LocalNoise
+from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
+from datasites.study.text import delta_text, epsilon_text
 from privacy.dp.mechanism import Mechanism
 
 
@@ -29,11 +27,18 @@ def certainty(epsilon: float) -> str:
     return f"{percent:.0f} %" if percent < 99 else f"{percent:.2f} %" if percent < 99.99 else "almost certainty"
 
 
+STATES = {
+    "waiting": "approved, not started",
+    "running": "running",
+    "finished": "finished",
+    "unused": "ended without reading a record",
+    "stopped": "revoked",
+}
 ADJACENCY = "add or remove one patient's record at this hospital"
 ADJACENCY_TWO = "add or remove one patient's records at two hospitals of the study"
 PLD = "privacy loss distributions (Google dp-accounting)"
 RDP = "Rényi DP filter of the ledger"
-EVERYBODY = "everybody, also against orchestrator and keyholder together"
+EVERYBODY = LocalNoise().against(0)
 NOBODY = "nobody: the noise came from a public seed and can be taken off"
 AS_ASSUMED = "everybody whom the studies assume (shared noise: see who may collude, with each study)"
 
@@ -83,27 +88,6 @@ TERMS = (
 )
 
 
-def number(value: float | None) -> str:
-    """Return an epsilon as people read it: two significant decimals, or "unbounded"."""
-    if value is None or math.isinf(value):
-        return "unbounded"
-    if value == 0:
-        return "0"
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
-
-
-def small(value: float) -> str:
-    """Return a delta: ``1e-05`` as ``0.00001`` while that is readable, otherwise with a power of ten."""
-    if value == 0:
-        return "0"
-    exponent = math.floor(math.log10(value))
-    if exponent < -6:
-        digit = value / 10**exponent
-        head = "" if round(digit, 2) == 1 else f"{digit:.2g} * "
-        return f"{head}10^{exponent}"
-    return f"{value:.{-exponent + 1}f}".rstrip("0")
-
-
 def odds(epsilon: float | None, delta: float) -> str:
     """Return what an epsilon means for even odds."""
     if epsilon is None or math.isinf(epsilon):
@@ -111,25 +95,23 @@ def odds(epsilon: float | None, delta: float) -> str:
     if epsilon == 0:
         return "Nothing that depends on a single patient has left the hospital."
     return (
-        f"Somebody who gives even odds (50 %) that a certain patient is in the data, and then sees everything that has "
-        f"left, can become at most {certainty(epsilon)} sure of it, but for a failure probability of {small(delta)}."
+        "Somebody who thinks it as likely as not (50 %) that a certain patient is in the data, and then sees all that "
+        f"left, can become at most {certainty(epsilon)} sure. This bound fails with probability "
+        f"{delta_text(delta)} at most."
     )
 
 
 def against(mechanism: Mechanism) -> str:
     """Return against whom the charged epsilon of a study holds."""
-    if mechanism.noise == "local":
-        return EVERYBODY
-    hospitals = "one other hospital" if mechanism.colluders == 1 else f"{mechanism.colluders} other hospitals"
-    return f"everybody, also against the orchestrator working with {hospitals}"
+    return noise_named(mechanism.noise).against(mechanism.colluders)
 
 
 def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
     """Return who, with whom, learns what in a study (the threat model's table for this study)."""
-    bound = f"ε {number(charged.value)} at δ {small(charged.delta)}"
+    bound = f"ε {epsilon_text(charged.value)} at δ {delta_text(charged.delta)}"
     if proposal.seed is not None:
         bound = "none: the noise is public"
-    shared = proposal.noise == "shared"
+    noise = proposal.noise_mode
     rows = (
         ("The other hospitals", "the global models and the sums over at least "
          f"{proposal.min_sites} hospitals", bound),
@@ -138,9 +120,9 @@ def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
         (f"The keyholder ({proposal.keyholder.institution}) alone",
          "sums of each round, for a moment; never a single hospital's update", bound),
         ("Orchestrator and keyholder together", "this hospital's single updates, with the noise this hospital added",
-         "only this hospital's share of the noise protects: weaker than ε" if shared else bound),
+         noise.weaker_at_servers or bound),
         ("Orchestrator and all other hospitals but one", "the sum of this hospital's and that one's noised updates",
-         "two hospitals' shares of the noise: weaker than ε" if shared else bound),
+         noise.weaker_at_hospitals or bound),
         ("Whoever gets the finished model", "the model", bound),
         ("Somebody in this hospital", "the records themselves; this report is about what leaves", "none"),
     )  # fmt: skip

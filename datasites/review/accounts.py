@@ -30,6 +30,7 @@ from datasites.review.key_wrapping import Hardness, unwrap, wrap
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
+from privacy.storage import Schema, open_sqlite, sql
 
 Role = Literal["steward", "privacy-officer", "auditor"]
 Scope = Literal["read", "review"]
@@ -43,7 +44,11 @@ LINKED = "linked sign-in"
 _DERIVATIONS_AT_ONCE = 2  # each takes 64 MiB, and anybody may ask for one
 _LONGEST_WAIT_SECONDS = 2.0
 
-_SCHEMA = """
+_SCHEMA = Schema(
+    "accounts",
+    table="accounts",
+    migrations=(
+        sql("""
 CREATE TABLE IF NOT EXISTS accounts (
     name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
     public_key TEXT NOT NULL UNIQUE, salt BLOB NOT NULL, wrapped BLOB NOT NULL, created TEXT NOT NULL);
@@ -57,7 +62,9 @@ CREATE TABLE IF NOT EXISTS links (
 CREATE TABLE IF NOT EXISTS invited_subjects (hash TEXT PRIMARY KEY, issuer TEXT NOT NULL, subject TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS attempts (account TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS attempts_account ON attempts (account, at);
-"""
+"""),
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +102,9 @@ class AccountStore:
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(_DERIVATIONS_AT_ONCE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        path.chmod(0o600)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.executescript(_SCHEMA)
+        path.touch(mode=0o600)
+        path.chmod(0o600)  # before SQLite makes the write-ahead log, which takes over the mode
+        self._database = open_sqlite(path, _SCHEMA, pragmas={"journal_mode": "WAL"})
         self._nobody = self._hasher.hash(secrets.token_hex(16))
 
     def close(self) -> None:

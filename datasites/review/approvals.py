@@ -21,6 +21,7 @@ from datasites.review import checks
 from datasites.review.accounts import Account
 from datasites.review.policy import Policy, check
 from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal
+from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.proposal import DatasetReference, Environment, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, seal
@@ -87,7 +88,7 @@ class ApprovalStore:
         with self._records.transaction():
             if self._records.add_request(signed, proposal, folder, now.isoformat()):
                 checks.check_code(proposal, folder)
-                if now >= checks.parse_time(proposal.expires):
+                if now >= parties.parse_time(proposal.expires):
                     raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
                 self._record("proposal-received", {"study": proposal.study, "proposal_hash": proposal_hash})
                 self._approve_rerun(proposal, now)
@@ -140,14 +141,14 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
-        checks.check_parties(proposal)
+        parties.check_parties(proposal)
         checks.check_confirmed(proposal, self.site, self.confirmations())
         payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
         signature = ReviewerSignature(
             reviewer=reviewer.name,
             role=reviewer.role,
             public_key=key.public_key,
-            signature=key.sign(checks.REVIEW, payload),
+            signature=key.sign(checks.REVIEW, payload, 1),
         )
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)
@@ -292,7 +293,7 @@ class ApprovalStore:
         approval = open_sealed(request.approval, APPROVAL, self._identity.public_key, Approval)
         if approval.proposal_hash != proposal.proposal_hash or approval.site != self.site:
             raise Refused("the approval is for another proposal; approve this one")
-        checks.check_time(proposal, approval, now)
+        parties.check_time(proposal, approval, now)
         if any(d.kind == "approved-automatically" for d in request.decisions):
             self._check_rerun(proposal, now)
         else:
@@ -301,7 +302,7 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site)
         if violations:
             raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
-        checks.check_parties(proposal)
+        parties.check_parties(proposal)
         checks.check_confirmed(proposal, self.site, self.confirmations())
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
@@ -314,7 +315,7 @@ class ApprovalStore:
             if request.state != "approved" or request.approval is None or not request.signatures:
                 continue
             approval = open_sealed(request.approval, APPROVAL, self._identity.public_key, Approval)
-            if now < checks.parse_time(approval.expires):
+            if now < parties.parse_time(approval.expires):
                 return request
         return None
 
@@ -355,7 +356,7 @@ class ApprovalStore:
             site=self.site,
             reviewers=signatures,
             approved=now.isoformat(),
-            expires=min(longest, checks.parse_time(proposal.expires)).isoformat(),
+            expires=min(longest, parties.parse_time(proposal.expires)).isoformat(),
         )
         self._records.add_approval(proposal.proposal_hash, seal(self._identity, APPROVAL, approval))
 

@@ -5,7 +5,6 @@ Every function raises :class:`~privacy.errors.Refused` with the reason, or retur
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
@@ -13,24 +12,12 @@ from pathlib import Path
 from datasites.review.environment import differences
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
+from datasites.study.parties import folded
 from datasites.study.proposal import DatasetReference, Environment, Proposal
 from privacy.errors import Refused, TesseraError
 from privacy.identity import verify
 
 REVIEW = "review"
-
-
-def parse_time(text: str) -> dt.datetime:
-    """Return an ISO 8601 time as an aware datetime; a time without zone is read as UTC.
-
-    Raises:
-        Refused: not a time.
-    """
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise Refused("expected a time in ISO 8601, for example 2026-01-31T12:00:00+00:00") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def review_payload(proposal_hash: str, study: str, site: str, reviewer: str, role: str) -> dict[str, str]:
@@ -65,7 +52,7 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
     """
     payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role)
     try:
-        verify(signature.public_key, REVIEW, payload, signature.signature)
+        verify(signature.public_key, REVIEW, payload, signature.signature, 1)
     except TesseraError as error:
         raise Refused(f"the signature of {signature.reviewer} does not hold under this proposal") from error
 
@@ -122,18 +109,6 @@ def check_environment(proposal: Proposal, environment: Environment) -> None:
         raise Refused(f"the software is not the approved one: {'; '.join(found[:3])}; propose the study again")
 
 
-def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None:
-    """Check that neither the proposal nor the approval has expired at ``now``.
-
-    Raises:
-        Refused: one has.
-    """
-    if now >= parse_time(proposal.expires):
-        raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
-    if now >= parse_time(approval.expires):
-        raise Refused(f"the approval expired at {approval.expires}; approve the study again")
-
-
 def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirmation]) -> None:
     """Check that the owner has confirmed the key of everybody in the study out of band, as whose it is named.
 
@@ -150,31 +125,11 @@ def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirm
         raise Refused(f"fingerprints not confirmed yet: {', '.join(missing)}; compare them on the fingerprints page")
     for party in parties:
         owner = known[party.public_key]
-        if owner.institution and _folded(owner.institution) != _folded(party.institution):
+        if owner.institution and folded(owner.institution) != folded(party.institution):
             raise Refused(
                 f"the key of {party.name} was confirmed as that of {owner.institution}, not of {party.institution}; "
                 "the study has to name everybody as they are"
             )
-
-
-def check_parties(proposal: Proposal) -> None:
-    """Check that nobody stands twice in a study, and that whoever holds the keys has no other part in it.
-
-    Raises:
-        Refused: a name or key twice, or a keyholder who orchestrates, takes part, or is of such an institution.
-    """
-    orchestrator, keyholder, participants = proposal.orchestrator, proposal.keyholder, proposal.participants
-    for what, values in (("name", [p.name for p in participants]), ("key", [p.public_key for p in participants])):
-        if len(set(values)) < len(values):
-            raise Refused(f"a participant's {what} stands twice in the proposal")
-    if keyholder.public_key in {orchestrator.public_key, *(p.public_key for p in participants)}:
-        raise Refused("the keyholder may neither orchestrate the study nor take part in it")
-    if _folded(keyholder.institution) in {_folded(p.institution) for p in (orchestrator, *participants)}:
-        raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None:

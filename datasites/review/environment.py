@@ -16,11 +16,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from datasites.node.plugins import DISTRIBUTION
 from datasites.study.proposal import Environment
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
 
-DISTRIBUTION = "tessera-fl"
 PACKAGES = ("datasites", "models", "orchestrator", "privacy")
 _SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml"})
 

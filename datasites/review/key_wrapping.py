@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from argon2.low_level import Type, hash_secret_raw
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from privacy.errors import Refused
 
@@ -44,5 +44,14 @@ def unwrap(wrapped: bytes, name: str, password: str, salt: bytes, hardness: Hard
 
 
 def _cipher(password: str, salt: bytes, cost: Hardness) -> ChaCha20Poly1305:
-    kdf = Argon2id(salt=salt, length=32, iterations=cost.passes, lanes=cost.lanes, memory_cost=cost.memory_kib)
-    return ChaCha20Poly1305(kdf.derive(b"reviewer-key\0" + password.encode()))
+    # argon2-cffi, not cryptography: OpenSSL's Argon2id never returns when two threads derive a key at the same time.
+    key = hash_secret_raw(
+        b"reviewer-key\0" + password.encode(),
+        salt,
+        time_cost=cost.passes,
+        memory_cost=cost.memory_kib,
+        parallelism=cost.lanes,
+        hash_len=32,
+        type=Type.ID,
+    )
+    return ChaCha20Poly1305(key)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from datasites.study.proposal import NoiseMode, Proposal
+from datasites.strategy.registry import noise_named
+from datasites.study.proposal import Proposal
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
 
@@ -40,10 +41,14 @@ class BudgetPolicy(_Section):
     delta: float = Field(default=1e-5, gt=0, lt=1)
 
 
+def _known_noise(name: str) -> str:
+    return noise_named(name).name
+
+
 class NoisePolicy(_Section):
     """Which noise is accepted; a public seed or no noise at all gives no privacy and is off by default."""
 
-    modes: tuple[NoiseMode, ...] = ("local",)
+    modes: tuple[Annotated[str, AfterValidator(_known_noise)], ...] = ("local",)
     minimum_multiplier: float = Field(default=0.3, ge=0, allow_inf_nan=False)
     allow_public_seed: bool = False
     allow_infinite_epsilon: bool = False
@@ -204,7 +209,7 @@ def _charge_violations(proposal: Proposal) -> list[Violation]:
     """Return whether the study would do more than the mechanism that is charged; no policy can allow that."""
     try:
         proposal.mechanism.check_study(
-            noise=proposal.noise,
+            noise=proposal.noise_mode.accounted_as,
             rounds=proposal.rounds,
             min_sites=proposal.min_sites,
             colluders=proposal.colluders,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +14,18 @@ from typing import Any, Literal
 from datasites.study.messages import ReviewerSignature
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse
-from privacy.canonical import canonical_json
+from privacy.canonical import plain_json
 from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.storage import Schema, open_sqlite, read_sqlite, sql
 
 State = Literal["pending", "changes-requested", "approved", "denied", "revoked"]
 PROPOSAL = "proposal"
 
-_SCHEMA = """
+_SCHEMA = Schema(
+    "approvals",
+    table="requests",
+    migrations=(
+        sql("""
 CREATE TABLE IF NOT EXISTS requests (
     hash TEXT PRIMARY KEY, plan_hash TEXT NOT NULL, study TEXT NOT NULL, sealed TEXT NOT NULL,
     folder TEXT NOT NULL, received TEXT NOT NULL);
@@ -35,7 +39,9 @@ CREATE TABLE IF NOT EXISTS approvals (hash TEXT PRIMARY KEY REFERENCES requests(
 CREATE TABLE IF NOT EXISTS confirmations (
     public_key TEXT PRIMARY KEY, name TEXT NOT NULL, institution TEXT NOT NULL, person TEXT NOT NULL,
     at TEXT NOT NULL);
-"""
+"""),
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +80,20 @@ class Confirmation:
 
 
 class ReviewRecords:
-    """One SQLite file; every write happens inside :meth:`transaction`, all of it or nothing."""
+    """One SQLite file; every write happens inside :meth:`transaction`, all of it or nothing.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file, made with its folder when missing.
+        read_only: look only, also beside the process that writes it; the file must be there and is not changed.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
-        self._database.executescript(_SCHEMA)
+        if read_only:
+            self._database = read_sqlite(path, _SCHEMA)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = open_sqlite(path, _SCHEMA, pragmas={"journal_mode": "WAL", "synchronous": "FULL"})
 
     def close(self) -> None:
         """Close the file."""
@@ -223,7 +234,7 @@ def _signed(text: str) -> Signed:
 
 
 def _text(value: Any) -> str:
-    return canonical_json(dump(value)).decode()
+    return plain_json(dump(value)).decode()
 
 
 def _state(decisions: tuple[Decision, ...]) -> State:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from datasites.study.proposal import Proposal
 from models.config import ModelConfig, centring_unit
 from privacy.dp.mechanism import Mechanism
-
-if TYPE_CHECKING:
-    pass
-
 
 CENTRING_ROUND = 1
 """The round that releases the means: weights are still zero, which is where the release reads them from."""
@@ -32,9 +26,9 @@ def centre_size(mechanism: Mechanism, *, rate: float, pull: float) -> float:
     Weight decay and the proximal term both pull back to zero, the start: step k of n counts (1 - rate pull)^(n - k).
 
     Args:
-        mechanism: of the study; under shared noise a round is one step.
+        mechanism: of the study.
         rate: of learning.
         pull: weight decay plus proximal mu.
     """
-    steps = mechanism.steps_per_round if mechanism.noise == "local" else 1
-    return centring_unit(mechanism.max_grad_norm) * rate * sum((1.0 - rate * pull) ** k for k in range(steps))
+    pulled = sum((1.0 - rate * pull) ** k for k in range(mechanism.steps_per_round))
+    return centring_unit(mechanism.max_grad_norm) * rate * pulled

@@ -1,15 +1,18 @@
-"""What a hospital checks about a round before it reads a record or signs anything.
+"""What a hospital checks about a round before it reads a record or signs anything: plan, key and closed list.
 
-Also here:
-
-* Public blending scales of a round: how much longer or shorter each modality's step is than the others'.
+The plan's weights keep a sum from being one hospital's update. Its scales say how much shorter each modality's step is
+than the longest one. A site multiplies its step sizes by them (:func:`privacy.dp.sgd.train`), after the optimiser's
+normalisation, so that they act under any optimiser; under shared noise the server does it. Scales are at most 1, so
+that an update stays in its public box; the server gives back the length that this takes
+(:func:`datasites.study.next_model.restoring_gain`): blending decides where the step goes, not how long it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from datasites.strategy.weights import SMALLEST_WEIGHT, effective_sites
 from datasites.study.messages import Commitments, RoundKey, RoundPlan, UpdateHeader
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import expected_names
@@ -29,17 +32,8 @@ def check_scales(proposal: Proposal, plan: RoundPlan) -> None:
         raise Refused("expected blending scales above 0 and at most 1")
     if not set(plan.scales) <= {b.name for b in proposal.exchanged_blocks()}:
         raise Refused("the plan's blending scales are for other blocks than the proposal's")
-    if "dgb" not in proposal.training.aggregation and set(plan.scales.values()) - {1.0}:
+    if not proposal.strategy.blending.blends and set(plan.scales.values()) - {1.0}:
         raise Refused("the approved study does not blend modalities: expected every scale to be 1")
-
-
-def restoring_gain(proposal: Proposal, plan: RoundPlan) -> float:
-    """Return what the server multiplies modality blocks with, so that their scales average 1."""
-    scales = [plan.scales.get(b.name, 1.0) for b in proposal.exchanged_blocks() if b.modality is not None]
-    return len(scales) / sum(scales) if scales else 1.0
-
-
-SMALLEST_WEIGHT = 0.25
 
 
 def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
@@ -79,22 +73,29 @@ def check_weights(proposal: Proposal, plan: RoundPlan) -> None:
             raise Refused(f"the plan's weights of block {block.name!r} are for other sites than the proposal's")
         if not all(SMALLEST_WEIGHT <= w <= 1 for w in weights.values()):
             raise Refused(f"expected weights in [{SMALLEST_WEIGHT}, 1] for block {block.name!r}")
-        if proposal.noise == "shared" and set(weights.values()) != {1.0}:
-            raise Refused("under shared noise every weight is 1")
+        proposal.noise_mode.check_weights(weights)
         if too_few_effective(weights, proposal.min_sites):
             raise Refused(f"the weights of block {block.name!r} leave fewer than {proposal.min_sites} effective sites")
-
-
-def effective_sites(weights: Mapping[str, float]) -> float:
-    """Return (sum w)^2 / sum w^2: 3.0 for three equal weights, 1.0 for one site alone."""
-    total = sum(weights.values())
-    squares = sum(w * w for w in weights.values())
-    return total * total / squares if squares else 0.0
 
 
 def too_few_effective(weights: Mapping[str, float], min_sites: int) -> bool:
     """Say whether a weighted sum rests on fewer than ``min_sites`` effective sites (up to rounding)."""
     return effective_sites(weights) < min_sites * (1 - 1e-9)
+
+
+def enough(proposal: Proposal, weights: Mapping[str, Mapping[str, float]], sites: Collection[str]) -> bool:
+    """Return whether the keyholder would decrypt a sum of ``sites``: enough institutions per block, none too heavy.
+
+    Args:
+        proposal: the study's.
+        weights: the plan's, by block and site; what is missing counts 1.
+        sites: whose updates came.
+    """
+    for block in proposal.exchanged_blocks():
+        there = {s: weights.get(block.name, {}).get(s, 1.0) for s in proposal.contributors(block) if s in sites}
+        if len(proposal.institutions(set(there))) < proposal.min_sites or too_few_effective(there, proposal.min_sites):
+            return False
+    return True
 
 
 def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:

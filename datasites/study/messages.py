@@ -1,17 +1,42 @@
-"""TODO."""
+"""The messages of one encrypted round, and the approval before it.
+
+======================  ======================  ======================================================
+message                 signed by               says
+======================  ======================  ======================================================
+:class:`Proposal`       orchestrator            everything a study will do; its hash is what is approved
+:class:`Approval`       datasite (+ reviewers)  this proposal hash may run here until it expires
+:class:`RoundKey`       keyholder               the CKKS public key of one (study, round)
+:class:`RoundPlan`      orchestrator            model, key and weights of one round; one for all sites
+:class:`UpdateHeader`   datasite                hash and shape of the encrypted update, under one plan
+:class:`Commitments`    orchestrator            whose updates are in the sum, and the hash of the sum
+:class:`Attestation`    datasite                mine is in the list; here are my linear tags
+:class:`SumResult`      keyholder               hash of the integers decrypted from one sum
+:class:`Refusal`        keyholder or datasite   why a round was not answered
+======================  ======================  ======================================================
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from datasites.study.signing import Signed, dump
-from privacy.canonical import canonical_hash
+from pydantic import BeforeValidator, StringConstraints
+
+from datasites.study.signing import Message, Signed, dump
+from privacy.canonical import CanonicalVersion, canonical_hash
+
+
+def _digits(tag: Any) -> Any:
+    """Return a tag as its digits; it was a JSON number before RFC 8785."""
+    return str(tag) if type(tag) is int else tag
+
+
+Tag = Annotated[str, BeforeValidator(_digits), StringConstraints(pattern="^(0|-?[1-9][0-9]{0,29})$")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReviewerSignature:
+class ReviewerSignature(Message):
     """One person's signature under a proposal hash, with a key of their own."""
 
     reviewer: str
@@ -21,7 +46,7 @@ class ReviewerSignature:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Approval:
+class Approval(Message):
     """A datasite's word that a proposal may run on its data."""
 
     study: str
@@ -33,7 +58,7 @@ class Approval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundKey:
+class RoundKey(Message):
     """The CKKS public key of one (study, round): who made it is the signature, what it is the hash.
 
     ``pad_key`` is the X25519 key that sites seal the seeds of their pads to (:mod:`privacy.encryption.pads`), 64
@@ -49,11 +74,11 @@ class RoundKey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundPlan:
+class RoundPlan(Message):
     """What a round will do; every site must get the same one.
 
     ``weights[block][site]`` is relative to the largest (0.25 to 1). ``scales`` are the public per-modality
-    blending scales (1 when blending is off).
+    blending scales (1 when blending is off). ``canonical`` is the version of its hash, the proposal's.
     """
 
     study: str
@@ -64,15 +89,16 @@ class RoundPlan:
     weights: Mapping[str, Mapping[str, float]]
     scales: Mapping[str, float]
     deadline_seconds: int
+    canonical: CanonicalVersion = 1
 
     @property
     def plan_hash(self) -> str:
         """SHA-256 of the canonical plan: ciphertext signatures and tags cover it."""
-        return canonical_hash(dump(self))
+        return canonical_hash(dump(self), self.canonical)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockShape:
+class BlockShape(Message):
     """How many values a block has and how many ciphertexts carry them."""
 
     name: str
@@ -81,7 +107,7 @@ class BlockShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateHeader:
+class UpdateHeader(Message):
     """A site's commitment to one encrypted update.
 
     ``releases`` are named, already noised numbers charged in the ledger (losses, ...). ``pad`` is the seed of the pad
@@ -104,10 +130,11 @@ class UpdateHeader:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Commitments:
+class Commitments(Message):
     """The closed list of a round: every update header in it, and the hash of their sum.
 
-    ``closing`` counts how often the list had to be redone because somebody vanished before tagging.
+    ``closing`` counts how often the list had to be redone because somebody vanished before tagging. ``canonical`` is
+    the version of its hash, the proposal's.
     """
 
     study: str
@@ -116,17 +143,19 @@ class Commitments:
     closing: int
     updates: tuple[Signed, ...]
     sum_hash: str
+    canonical: CanonicalVersion = 1
 
     @property
     def list_hash(self) -> str:
         """SHA-256 of the canonical list."""
-        return canonical_hash(dump(self))
+        return canonical_hash(dump(self), self.canonical)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attestation:
+class Attestation(Message):
     """A site's word that its update is in the list, with the linear tags of its own ciphertexts.
 
+    Tags are below 2**60, beyond what a JSON number carries in RFC 8785, and travel as decimal digits.
     ``earlier`` are the hashes of the other lists of this round that it attested before; the keyholder has to know.
     """
 
@@ -136,12 +165,12 @@ class Attestation:
     list_hash: str
     sum_hash: str
     site: str
-    tags: tuple[int, ...]
+    tags: tuple[Tag, ...]
     earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class SumResult:
+class SumResult(Message):
     """The keyholder's answer: the hash of the integers (see ``privacy.encryption.ckks``) it decrypted from one sum."""
 
     study: str
@@ -151,7 +180,7 @@ class SumResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkItem:
+class WorkItem(Message):
     """One thing a party is asked to do now (``GET /work``); doing it twice does no harm.
 
     ``documents`` are the signed messages the task is about: ``train`` carries ``plan`` and ``key``, ``attest`` the
@@ -167,7 +196,7 @@ class WorkItem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
+class Refusal(Message):
     """Why a role did not do its part of a round.
 
     ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.

@@ -1,37 +1,24 @@
-"""What may be asked of a data owner, and the messages of one encrypted round.
+"""What may be asked of a data owner: one frozen proposal whose hash is what people approve.
 
 The data owner defines these values; the orchestrator fills them in. Every value is frozen, travels as canonical
-JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused.
-
-======================  ======================  ======================================================
-message                 signed by               says
-======================  ======================  ======================================================
-:class:`Proposal`       orchestrator            everything a study will do; its hash is what is approved
-:class:`Approval`       datasite (+ reviewers)  this proposal hash may run here until it expires
-:class:`RoundKey`       keyholder               the CKKS public key of one (study, round)
-:class:`RoundPlan`      orchestrator            model, key and weights of one round; one for all sites
-:class:`UpdateHeader`   datasite                hash and shape of the encrypted update, under one plan
-:class:`Commitments`    orchestrator            whose updates are in the sum, and the hash of the sum
-:class:`Attestation`    datasite                mine is in the list; here are my linear tags
-:class:`SumResult`      keyholder               hash of the integers decrypted from one sum
-:class:`Refusal`        keyholder or datasite   why a round was not answered
-======================  ======================  ======================================================
+JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused. The messages of a round
+are in :mod:`datasites.study.messages`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
-from datasites.study.signing import dump
+from datasites.strategy.noise import NoiseMode
+from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
+from datasites.strategy.server_steps import ServerStep
+from datasites.study.signing import Message, dump
 from datasites.study.text import check_name, check_prose, check_study_name
 from models.config import ModelConfig
-from privacy.canonical import canonical_hash
+from privacy.canonical import CanonicalVersion, canonical_hash
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
@@ -39,11 +26,10 @@ from privacy.errors import InvalidInput
 Modality = Literal["mrna", "image", "clinical"]
 MODALITIES: tuple[Modality, ...] = ("mrna", "image", "clinical")
 Task = Literal["I-II", "early-late", "ordinal"]
-NoiseMode = Literal["local", "shared"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Party:
+class Party(Message):
     """One institution and the Ed25519 key it is known by."""
 
     name: str
@@ -52,7 +38,7 @@ class Party:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetReference:
+class DatasetReference(Message):
     """One version of one dataset, as the study may refer to it.
 
     ``fingerprint`` is keyed (HMAC under the owner's secret), ``patients`` is the released DP count.
@@ -75,7 +61,7 @@ class Participant(Party):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Message):
     """The code of the study: our own reviewed code by specification, or free Python from the code tree.
 
     ``code`` maps each file of the submitted tree to its SHA-256; it is checked before every round.
@@ -86,7 +72,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class Block(Message):
     """A run of parameters that is encrypted together: one modality's, or what all sites share.
 
     ``modality`` None means every participant contributes; otherwise those who hold the modality do.
@@ -100,24 +86,39 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Message):
     """Local training and the server's step, both public.
 
     ``update_bound`` is the public half-width of the box every coordinate of an update is projected on.
+    ``aggregation`` and ``server_optimizer`` are names of :mod:`datasites.strategy.registry`.
     """
 
     optimizer: Literal["sgd", "adam"]
     learning_rate: float
     weight_decay: float
     update_bound: float
-    server_optimizer: Literal["sgd", "adam", "momentum"]
+    server_optimizer: str
     server_learning_rate: float
-    aggregation: Literal["fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw"]
+    aggregation: str
     proximal_mu: float = 0.0
+
+    def __post_init__(self) -> None:
+        strategy_named(self.aggregation)
+        server_step_named(self.server_optimizer, self.server_learning_rate)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How sites are weighted and modalities blended."""
+        return strategy_named(self.aggregation)
+
+    @property
+    def server_step(self) -> ServerStep:
+        """The server's step, at the rate of this study."""
+        return server_step_named(self.server_optimizer, self.server_learning_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Custody:
+class Custody(Message):
     """Who may have the trained model, under which licence, for how long."""
 
     downloaders: tuple[str, ...]
@@ -126,7 +127,7 @@ class Custody:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Environment:
+class Environment(Message):
     """The software that will run: hash of the lock file, of Tessera's own code, and package versions."""
 
     lock_hash: str
@@ -135,8 +136,12 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """Everything a study will do. Its hash is what people approve; nothing outside it may change a round."""
+class Proposal(Message):
+    """Everything a study will do. Its hash is what people approve; nothing outside it may change a round.
+
+    ``canonical`` is the version of the canonical JSON of this study's hashes (:mod:`privacy.canonical`); proposals from
+    before RFC 8785 do not state it, which means 1.
+    """
 
     study: str
     purpose: str
@@ -147,7 +152,7 @@ class Proposal:
     model: ModelConfig
     training: Training
     mechanism: Mechanism
-    noise: NoiseMode
+    noise: str
     rounds: int
     min_sites: int
     colluders: int
@@ -162,20 +167,26 @@ class Proposal:
     created: str
     expires: str
     nonce: str
+    canonical: CanonicalVersion = 1
 
     def __post_init__(self) -> None:
         self._check_texts()
-        if self.mechanism.noise == "shared":  # shares of too few sites would carry less noise than is charged
+        self._check_noise()
+        self.strategy.check(self)
+        self._check_centring()
+
+    def _check_noise(self) -> None:
+        charged = self.noise_mode.accounted_as
+        if not noise_named(self.mechanism.noise).covers_single_updates:
+            # shares of too few sites would carry less noise than is charged
             self.mechanism.check_study(
-                noise=self.noise,
+                noise=charged,
                 rounds=self.rounds,
                 min_sites=self.min_sites,
                 colluders=self.colluders,
                 sites=len(self.participants),
             )
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
-        self._check_aggregation()
-        self._check_centring()
 
     def _check_centring(self) -> None:
         if not self.model.centred:
@@ -190,16 +201,6 @@ class Proposal:
         pull = self.training.learning_rate * (self.training.weight_decay + self.training.proximal_mu)
         if not pull < 1.0:
             raise InvalidInput(f"expected learning rate times weight decay and proximal pull below 1, got {pull:g}")
-
-    def _check_aggregation(self) -> None:
-        way, plain = self.training.aggregation, self.training.server_optimizer == "sgd"
-        if "dgb" in way and self.mechanism.losses is None:
-            raise InvalidInput("gradient blending reads released losses: expected a mechanism that releases them")
-        if "pcw" in way and (self.noise == "shared" or not plain):
-            raise InvalidInput(
-                "proximity weighting reads single updates, which carry only a share of the noise under shared noise, "
-                "and the server's plain step; expected local noise and the server optimizer sgd"
-            )
 
     def _check_texts(self) -> None:
         check_study_name(self.study)
@@ -220,7 +221,7 @@ class Proposal:
     @property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
-        return canonical_hash(_without_additions(dump(self)))
+        return canonical_hash(_without_additions(dump(self)), self.canonical)
 
     @property
     def plan_hash(self) -> str:
@@ -228,7 +229,17 @@ class Proposal:
         value = _without_additions(dump(self))
         for field in ("created", "expires", "nonce"):
             del value[field]
-        return canonical_hash(value)
+        return canonical_hash(value, self.canonical)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How sites are weighted and modalities blended."""
+        return self.training.strategy
+
+    @property
+    def noise_mode(self) -> NoiseMode:
+        """Who adds the noise, and what follows from it."""
+        return noise_named(self.noise)
 
     def participant(self, name: str) -> Participant:
         """Return the participant called ``name``.
@@ -262,7 +273,7 @@ class Proposal:
         return tuple(b for b in self._exchanged if participant is not None and self._contributes(participant, b))
 
     def _contributes(self, participant: Participant, block: Block) -> bool:
-        return self.noise == "shared" or block.modality is None or block.modality in participant.modalities
+        return self.noise_mode.contributes(block.modality, participant.modalities)
 
     @cached_property
     def _by_name(self) -> Mapping[str, Participant]:
@@ -280,8 +291,3 @@ _ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
     kept = {name: v for name, v in proposal["model"].items() if name not in _ADDED or v != _ADDED[name]}
     return {**proposal, "model": kept}
-
-
-for _value in list(globals().values()):
-    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
-        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]

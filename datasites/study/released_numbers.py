@@ -1,12 +1,12 @@
-"""Which named numbers leave with an update, and nothing else: loss sums and score histograms, in their rounds.
+"""Which named numbers leave with an update of a round: loss sums, score histograms, a proximity, and nothing else.
 
-The names follow from the approved proposal alone, so the site checks what its worker wrote, and the orchestrator what
-a site sent, against the same list. A number that no mechanism covers has no name here and does not leave; a round that
-lacks a number it should carry is refused as well, since a gap would say that training failed.
+The names follow from the approved proposal alone. The site checks what its worker wrote against them, and the
+orchestrator what a site sent. A number that no mechanism covers has no name here and does not leave. A round that lacks
+a number it should carry is refused as well, since a gap would say that training failed.
 
     loss.SIDE.TERM                  SIDE training or validation, TERM as in terms_of       mechanism.losses
     score.OUTPUT.CLASS.BIN          32 bins of "later than OUTPUT", by class               mechanism.evaluation
-    proximity.cosine                from the daemon: post-processing of its noised update  agreement.py
+    proximity.cosine                from the daemon: post-processing of its noised update  training/proximity.py
 """
 
 from __future__ import annotations
@@ -152,13 +152,12 @@ def _finite(value: object) -> float:
 
 
 PROXIMITY = "proximity.cosine"
-FIRST_COMPARED_ROUND, LAST_COMPARED_ROUND = 2, 6
-"""Rounds whose updates are compared; the angle to round r travels with the update of round r + 1."""
+"""The angle between a site's update of round r and the others'; it travels with the update of round r + 1."""
 
 
 def compares(proposal: Proposal, number: int) -> bool:
     """Return whether the updates of round ``number`` will be compared."""
-    return "pcw" in proposal.training.aggregation and FIRST_COMPARED_ROUND <= number <= LAST_COMPARED_ROUND
+    return number in proposal.strategy.weights.compared_rounds
 
 
 def releases_proximity(proposal: Proposal, number: int) -> bool:

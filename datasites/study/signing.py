@@ -1,4 +1,7 @@
-"""A signed message and the bytes it speaks of, in one body: 4-byte big-endian length, JSON, then the bytes."""
+"""Messages as frozen values: to JSON and back, signed, and packed together with the bytes they speak of.
+
+Every message is a :class:`Message`: an unknown field, a missing field or a wrong type is refused when it is parsed.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,43 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from privacy.canonical import canonical_json
+from privacy.canonical import NEWEST, CanonicalVersion, plain_json
 from privacy.errors import InvalidInput
 from privacy.identity import Identity, verify
 
 _HEADER_LIMIT_BYTES = 1 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A value that is checked when it is parsed: no unknown field, no missing field, no wrong type."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signed(Message):
+    """A message, the key that signed it and the signature (see :func:`seal` and :func:`open_sealed`).
+
+    ``canonical`` is the version of the canonical JSON that was signed (:mod:`privacy.canonical`); the signature holds
+    under no other.
+    """
+
+    kind: str
+    payload: Mapping[str, Any]
+    public_key: str
+    signature: str
+    canonical: CanonicalVersion = 1
 
 
 def pack_envelope(signed: Signed, body: bytes) -> bytes:
-    """Return one byte string that carries both."""
-    header = canonical_json(dump(signed))
+    """Return one byte string that carries both: a 4-byte big-endian length, the message as JSON, then ``body``."""
+    header = plain_json(dump(signed))
     return len(header).to_bytes(4, "big") + header + body
 
 
@@ -37,23 +63,17 @@ def unpack_envelope(data: bytes) -> tuple[Signed, bytes]:
     return parse(Signed, data[4 : 4 + length]), data[4 + length :]
 
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signed:
-    """A message, the key that signed it and the signature (see :func:`seal` and :func:`open_sealed`)."""
-
-    kind: str
-    payload: Mapping[str, Any]
-    public_key: str
-    signature: str
-
-
 def dump(value: Any) -> dict[str, Any]:
-    """Return a frozen value as nested dictionaries and lists, ready for canonical JSON."""
-    plain: dict[str, Any] = _plain(dataclasses.asdict(value))
+    """Return a frozen value as nested dictionaries and lists, ready for canonical JSON.
+
+    ``canonical`` is left out where it is 1: a document that states no version is of version 1.
+    """
+    plain: dict[str, Any] = json.loads(plain_json(dataclasses.asdict(value, dict_factory=_fields)))
     return plain
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in pairs if (name, value) != ("canonical", 1)}
 
 
 def parse(kind: type[T], data: Any) -> T:
@@ -63,7 +83,7 @@ def parse(kind: type[T], data: Any) -> T:
         InvalidInput: a field is missing, unknown or of the wrong type; the message names the first one.
     """
     try:
-        value: T = _adapter(kind).validate_json(data if isinstance(data, bytes) else canonical_json(data))
+        value: T = _adapter(kind).validate_json(data if isinstance(data, bytes) else plain_json(data))
         return value
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
@@ -74,7 +94,8 @@ def parse(kind: type[T], data: Any) -> T:
 def seal(identity: Identity, kind: str, value: Any) -> Signed:
     """Sign a frozen value for the purpose ``kind``."""
     payload = dump(value)
-    return Signed(kind=kind, payload=payload, public_key=identity.public_key, signature=identity.sign(kind, payload))
+    signature = identity.sign(kind, payload, NEWEST)
+    return Signed(kind=kind, payload=payload, public_key=identity.public_key, signature=signature, canonical=NEWEST)
 
 
 def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T]) -> T:
@@ -88,12 +109,8 @@ def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T]) -
         raise InvalidInput(f"expected a signed {kind}, got a signed {signed.kind[:40]}")
     if signed.public_key != public_key:
         raise InvalidInput(f"the signed {kind} carries another key than the one expected here")
-    verify(public_key, kind, signed.payload, signed.signature)
+    verify(public_key, kind, signed.payload, signed.signature, signed.canonical)
     return parse(expected, dict(signed.payload))
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(canonical_json(value))  # tuples become lists, mappings plain dictionaries
 
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}

@@ -74,4 +74,6 @@ def derive(secret: bytes, label: str, facts: Mapping[str, Any]) -> str:
 
     The worker gets only these, so that code of one round learns nothing about the noise of another.
     """
-    return hmac.digest(secret, b"tessera/v1/worker/" + label.encode() + b"\0" + canonical_json(facts), "sha256").hex()
+    return hmac.digest(
+        secret, b"tessera/v1/worker/" + label.encode() + b"\0" + canonical_json(facts, 1), "sha256"
+    ).hex()

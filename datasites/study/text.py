@@ -1,11 +1,13 @@
 """Text from elsewhere that people read before they decide: it has to say what it seems to say.
 
 Unicode can turn the reading direction round, hide letters and break lines where nobody sees it, so that a reviewer
-reads one thing and a machine another ("Trojan Source", Boucher and Anderson 2023).
+reads one thing and a machine another ("Trojan Source", Boucher and Anderson 2023). Pages and reports also write every
+epsilon and delta the same way, with :func:`epsilon_text` and :func:`delta_text`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -68,6 +70,35 @@ def check_study_name(name: str) -> str:
     if not _STUDY.fullmatch(name):
         raise InvalidInput(f"expected a study's name of 1 to 80 letters, digits, dots and dashes, got {name[:80]!r}")
     return name
+
+
+def epsilon_text(value: float | None) -> str:
+    """Return an epsilon as people read it; None and infinity are "unbounded".
+
+    >>> epsilon_text(3.2149), epsilon_text(0.0421), epsilon_text(None)
+    ('3.21', '0.042', 'unbounded')
+    """
+    if value is None or math.isinf(value):
+        return "unbounded"
+    if value == 0:
+        return "0"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def delta_text(value: float) -> str:
+    """Return a delta in full while that is readable, and with a power of ten below 0.000001.
+
+    >>> delta_text(1e-05), delta_text(2e-09)
+    ('0.00001', '2 * 10^-9')
+    """
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(value))
+    if exponent < -6:
+        digit = value / 10**exponent
+        head = "" if round(digit, 2) == 1 else f"{digit:.2g} * "
+        return f"{head}10^{exponent}"
+    return f"{value:.{-exponent + 1}f}".rstrip("0")
 
 
 def _checked(text: str, what: str, *, besides: str) -> str:

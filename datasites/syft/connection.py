@@ -1,12 +1,9 @@
 """PySyft's transport over our mailbox: every method that ``syft`` 0.10 calls on its platform connection.
 
-The wanted behaviour is that of syft's Google Drive connection; a contract test runs the same cases over syft's own
-in-memory drive and over this. What differs is safety: every letter is signed by its writer and checked against the
-roster (an encryption bundle from anybody else raises ``Tampered``), and the mailbox itself decides who reads what.
-
-Also here:
-
-* PySyft knows people by email; we know institutions by name. ``north`` is ``north@tessera.invalid``.
+It behaves like syft's Google Drive connection; a contract test runs the same cases over syft's own in-memory drive and
+over this one. The difference is safety: every letter is signed by its writer and checked against the roster (an
+encryption bundle from anybody else raises ``Tampered``), and the mailbox itself decides who reads what. PySyft knows
+people by email address, we know institutions by name: ``north`` is ``north@tessera.invalid``.
 """
 
 from __future__ import annotations

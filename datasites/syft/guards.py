@@ -1,14 +1,10 @@
-"""What syft takes on trust from a peer, checked before syft acts on it.
+"""Checks of what syft takes on trust from a peer, made before syft acts on it.
 
 End-to-end encryption proves which *peer* wrote a message, not that the peer may do what it says. syft 0.10 takes the
-sender's address from inside the message, lets a message that cannot be handled stop every later synchronisation, and
+sender's address from inside the message, lets one message that it cannot handle stop every later synchronisation, and
 decompresses without a bound. Here a proposal may only create new files in the sender's own job inbox, an event may
-only speak of its sender's own datasite, and what does not keep to that is dropped and logged.
-
-Also here:
-
-* syft's own notes and files on disk, whole or not at all.
-* syft's synchronisation of a data owner, made to survive a lost connection and a killed process.
+only speak of its sender's own datasite, and anything else is dropped and logged. Files that syft keeps are written
+whole or not at all, and its synchronisation survives a lost connection and a killed process.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 def own_names(proposal: Proposal, names: Iterable[str]) -> list[str]:
     """Return which parameters are in no exchanged block and are no public centres; none under shared noise."""
-    if proposal.noise == "shared":
+    if not proposal.noise_mode.sites_train:
         return []
     sent = {name for block in proposal.exchanged_blocks() for name in block.parameters}
     return [name for name in names if name not in sent and not proposal.model.is_centre(name)]

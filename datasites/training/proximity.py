@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from datasites.node.files import write_atomically
-from datasites.study.checks import restoring_gain
+from datasites.strategy.proximity import cosine, without
 from datasites.study.messages import RoundPlan
-from datasites.study.proposal import Block, Proposal
+from datasites.study.next_model import flatten, restoring_gain
+from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY, compares, releases_proximity
 
 _DECIMALS = 2
@@ -27,20 +28,6 @@ _DECIMALS = 2
 _KEPT = "sent.safetensors"
 _MODEL = "model.safetensors"
 _SITES = "sites.txt"
-
-Vector = NDArray[np.floating]
-
-
-def without(update: Vector, mean: Vector, share: float) -> NDArray[np.float64]:
-    """Return the mean update of the others: ``mean`` with the site's own ``share`` of it taken out."""
-    whole = mean.astype(np.float64)
-    return np.asarray((whole - share * update.astype(np.float64)) / (1.0 - share))
-
-
-def cosine(own: Vector, other: Vector) -> float:
-    """Return the cosine of two vectors [n], in [-1, 1]; 0 where either is zero."""
-    norms = float(np.linalg.norm(own) * np.linalg.norm(other))
-    return max(-1.0, min(1.0, float(own @ other) / norms)) if norms > 0 else 0.0
 
 
 def proximity_to_others(
@@ -71,7 +58,7 @@ def proximity_to_others(
         if block.modality is None or site not in sites or weights[site] >= total:
             continue
         step = proposal.training.server_learning_rate * restoring_gain(proposal, plan)
-        mean = (_flat(end, block) - _flat(start, block)) / step
+        mean = (flatten(end, block).astype(np.float64) - flatten(start, block)) / step
         size = proposal.training.update_bound / (proposal.encryption.levels * weights[site])
         update = sent[block.name].astype(np.float64) * size
         own.append(update)
@@ -114,7 +101,3 @@ def own_numbers(
     sites = (last / _SITES).read_text().split("\n")
     sent = load((last / _KEPT).read_bytes())
     return {PROXIMITY: proximity_to_others(proposal, plan, site, sites, sent, (last / _MODEL).read_bytes(), model)}
-
-
-def _flat(model: Mapping[str, NDArray[np.floating]], block: Block) -> NDArray[np.float64]:
-    return np.concatenate([np.asarray(model[name], np.float64).ravel() for name in block.parameters])

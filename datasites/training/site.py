@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,21 +16,16 @@ from torch import Tensor, nn
 
 from datasites.study.centring import releases_centres
 from datasites.study.messages import RoundPlan
+from datasites.study.next_model import flatten
 from datasites.study.proposal import Block, Proposal
 from datasites.study.released_numbers import training_share, validates
-from datasites.training.encoding import share_integers
 from datasites.training.local_parameters import PREFIX, own_names
 from datasites.training.statistics import released_losses, released_scores
 from models.batch import RecordLoss
 from models.config import centring_unit
-from models.parameters import flatten
 from privacy.dp import sgd
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness
-
-if TYPE_CHECKING:
-    from models.batch import RecordLoss
-
 
 Inputs = Mapping[str, Tensor]
 Vectors = dict[str, np.ndarray]
@@ -63,12 +57,18 @@ def train_round(
     if releases_centres(proposal.model, plan.round):
         record_loss = centring_loss_of(proposal.mechanism, proposal.exchanged_blocks())
         model = copy.deepcopy(model)  # what moves are means, not weights: nothing of it is kept here
-    if proposal.noise == "shared":
+    if not proposal.noise_mode.sites_train:
         return _shares(proposal, site, model, record_loss, training, randomness), releases
     blocks = proposal.blocks_of(site)
-    before = {block.name: flatten(model, block.parameters) for block in blocks}
+    before = _vectors(model, blocks)
     _train(proposal, plan, site, model, record_loss, training, randomness)
-    return {block.name: flatten(model, block.parameters) - before[block.name] for block in blocks}, releases
+    return {name: after - before[name] for name, after in _vectors(model, blocks).items()}, releases
+
+
+def _vectors(model: nn.Module, blocks: Iterable[Block]) -> Vectors:
+    """Return a copy of every block's parameters, float32 [block.length]."""
+    arrays = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    return {block.name: flatten(arrays, block) for block in blocks}
 
 
 def own_parameters(proposal: Proposal, model: nn.Module) -> Vectors:
@@ -140,11 +140,8 @@ def _shares(
         randomness.child("training"),
         modality_of_parameter=owner.get,
     )
-    vectors = {}
-    for block in proposal.blocks_of(site):
-        flat = np.concatenate([sums[name].reshape(-1) for name in block.parameters])
-        vectors[block.name] = share_integers(proposal, block, flat, randomness).astype(np.float32)
-    return vectors
+    noise = proposal.noise_mode
+    return {b.name: noise.share(proposal, b, flatten(sums, b), randomness) for b in proposal.blocks_of(site)}
 
 
 def _train(

@@ -1,11 +1,11 @@
-"""Score histograms of a round: all that evaluation sees of private records, released with noise and charged.
+"""Loss sums and score histograms of a round: all that blending and evaluation see of private records.
 
-Evaluated on the global model as it came, before training, and on the validation records alone, which never train.
-The score of output k is the model's probability of a stage later than class k.
+Both are taken of the global model as it came, before training, and are released with noise and charged.
 
-Also here:
-
-* Loss sums of a round: what gradient blending observes of a site, released with noise and charged.
+* Loss sums are over training and over validation records. Terms are every modality alone and the site's own
+  combination; a record that lacks a term's modalities adds nothing.
+* Score histograms are of the validation records alone, which never train. The score of output k is the model's
+  probability of a stage later than class k.
 """
 
 from __future__ import annotations

@@ -162,6 +162,7 @@ def trial_plan(proposal: Proposal) -> RoundPlan:
         weights=weights,
         scales={},
         deadline_seconds=proposal.deadline_seconds,
+        canonical=proposal.canonical,
     )
 
 

@@ -18,8 +18,13 @@ from datasites.node.files import write_atomically
 from datasites.node.letters import Place
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
+from privacy.storage import Schema, open_sqlite, sql
 
-_SCHEMA = """
+_SCHEMA = Schema(
+    "mailbox",
+    table="letters",
+    migrations=(
+        sql("""
 CREATE TABLE IF NOT EXISTS letters (
   owner TEXT NOT NULL, box TEXT NOT NULL, folder TEXT NOT NULL, name TEXT NOT NULL, writer TEXT NOT NULL,
   sha256 TEXT NOT NULL, size INTEGER NOT NULL, sequence INTEGER NOT NULL,
@@ -32,7 +37,9 @@ CREATE TABLE IF NOT EXISTS shares (
   owner TEXT NOT NULL, box TEXT NOT NULL, folder TEXT NOT NULL, reader TEXT NOT NULL,
   PRIMARY KEY (owner, box, folder, reader)
 ) WITHOUT ROWID;
-"""
+"""),
+    ),
+)
 _VISIBLE = """
   ((owner = :reader AND box != 'outbox') OR (box IN ('bundle', 'outbox') AND folder = :reader)
    OR EXISTS (SELECT 1 FROM shares s WHERE s.owner = letters.owner AND s.box = letters.box
@@ -69,10 +76,8 @@ class MailboxStore:
         self._files = folder / "letters"
         self._files.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(folder / "mailbox.sqlite", check_same_thread=False, isolation_level=None)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.executescript(_SCHEMA)
+        durable = {"journal_mode": "WAL", "synchronous": "FULL"}
+        self._database = open_sqlite(folder / "mailbox.sqlite", _SCHEMA, pragmas=durable, busy_seconds=10.0)
         self._sweep()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from datasites.node.web.problems import documented
 from datasites.study.signing import Signed
 from privacy.errors import InvalidInput
 
@@ -21,16 +22,6 @@ RoundNumber = Annotated[int, Path(ge=1, le=1_000_000, description="the round, fr
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the bytes")]
 
 
-class Problem(BaseModel):
-    """An error, as RFC 9457 wants it."""
-
-    model_config = ConfigDict(extra="forbid")
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
 class StudyRegistration(BaseModel):
     """A signed proposal and the model that it begins with."""
 
@@ -39,18 +30,13 @@ class StudyRegistration(BaseModel):
     model_hash: str
 
 
-def _problem(description: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {"model": Problem, "description": description, "content": {"application/problem+json": {"schema": schema}}}
-
-
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: _problem("malformed, or changed after it was signed"),
-    403: _problem("no valid token, or not allowed"),
-    404: _problem("no such address"),
-    409: _problem("a privacy cap would be passed, or a sum may not be decrypted"),
-    422: _problem("does not have the documented shape"),
-    507: _problem("the disk has no room; ask again later"),
+    400: documented("malformed, or changed after it was signed"),
+    403: documented("no valid token, or not allowed"),
+    404: documented("no such address"),
+    409: documented("a privacy cap would be passed, or a sum may not be decrypted"),
+    422: documented("does not have the documented shape"),
+    507: documented("the disk has no room; ask again later"),
 }
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 
+from datasites.node.web.problems import install_problem_handlers
 from datasites.study.messages import Approval, Attestation, Commitments, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
@@ -42,12 +43,11 @@ from orchestrator.api.openapi import (
     object_of,
     read_json,
 )
-from orchestrator.api.problems import install_problem_handlers
+from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer
 from orchestrator.rounds.rollback import keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from orchestrator.rounds.uploads import receive
 from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused

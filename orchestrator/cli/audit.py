@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from datasites.node.commands import JsonOption, console, show
 from privacy.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
-_console = Console(stderr=True)
 DATA = "made-up records with canaries; no patient is read, so nothing is charged"
 
 
@@ -34,7 +32,7 @@ def audit_privacy(
     confidence: Annotated[float, typer.Option(help="Probability that the lower bound is none too high.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of canaries and training.")] = 0,
     break_: Annotated[str, typer.Option("--break", help="Audit a broken mechanism instead: noise, clip or loss.")] = "",
-    json_output: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Train once on canaries and measure a lower bound on epsilon; exit code 1 when it passes the claim."""
     from privacy.dp.audit import AUDITED
@@ -48,7 +46,7 @@ def audit_privacy(
         _write_down(home, value)
     _say(result, break_)
     if json_output:
-        typer.echo(json.dumps(value))
+        show(value)
     if result.flagged:
         raise typer.Exit(1)
 
@@ -62,7 +60,7 @@ def _audited(mechanism: Mechanism, fault: str, *, canaries: int, confidence: flo
     if fault and fault not in FAULTS:
         raise InvalidInput(f"expected --break {', '.join(FAULTS)}, got {fault!r}")
     torch.set_num_threads(1)
-    with Progress(console=_console, transient=True) as bar:
+    with Progress(console=console, transient=True) as bar:
         job = bar.add_task("Training on canaries", total=mechanism.rounds)
         trainer = _counting(FAULTS.get(fault, honest), lambda: bar.advance(job))
         return audit(mechanism, canaries=canaries, confidence=confidence, seed=seed, trainer=trainer)
@@ -79,7 +77,7 @@ def _counting(trainer: Trainer, done: Callable[[], None]) -> Trainer:
 def _mechanism_of(home: Path, study: str) -> Mechanism:
     from datasites.review.records import ReviewRecords
 
-    records = ReviewRecords(home / "approvals.sqlite")
+    records = ReviewRecords(home / "approvals.sqlite", read_only=True)
     try:
         for request in records.requests():
             if request.proposal.study == study:
@@ -103,15 +101,14 @@ def _as_json(result: AuditResult, study: str, fault: str) -> dict[str, Any]:
 
 
 def _write_down(home: Path, value: dict[str, Any]) -> None:
-    from datasites.hospital.reports import AUDITED
     from datasites.node.home import Home
-    from privacy.ledger.journal import Journal
+    from privacy.ledger.journal import PRIVACY_AUDIT, Journal
 
     here = Home(folder=home)
     here.config()
     journal = Journal(home / "journal.sqlite", here.identity())
     try:
-        journal.append(AUDITED, value)
+        journal.append(PRIVACY_AUDIT, value)
     finally:
         journal.close()
 
@@ -119,16 +116,16 @@ def _write_down(home: Path, value: dict[str, Any]) -> None:
 def _say(result: AuditResult, fault: str) -> None:
     what = f"with {fault} broken on purpose" if fault else "as it runs in every study"
     guessed = f"{result.correct} of {result.guesses} guesses about {result.canaries} canaries were right"
-    _console.print(f"Training {what}: {guessed}", highlight=False)
-    _console.print(
+    console.print(f"Training {what}: {guessed}", highlight=False)
+    console.print(
         f"epsilon is at least {result.lower:.3f} ({100 * result.confidence:g} % confidence); claimed at most "
         f"{result.claimed:.3f} at delta {result.delta:g}, add or remove of one patient, PLD accountant",
         highlight=False,
         soft_wrap=True,
     )
     if result.flagged:
-        _console.print("[red]The claim is refuted: this mechanism leaks more than it is charged for.[/red]")
+        console.print("[red]The claim is refuted: this mechanism leaks more than it is charged for.[/red]")
     elif not result.conclusive:
-        _console.print("[yellow]This audit could not have noticed: take more canaries.[/yellow]")
+        console.print("[yellow]This audit could not have noticed: take more canaries.[/yellow]")
     else:
-        _console.print("[green]Below the claim. That is no proof: another attack may find more.[/green]")
+        console.print("[green]Below the claim. That is no proof: another attack may find more.[/green]")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+
+from datasites.node.commands import JsonOption, console, show
 
 app = typer.Typer()
-_console = Console(stderr=True)
 
 
 @app.command()
@@ -25,7 +24,7 @@ def fetch(
     ] = None,
     requests_per_second: Annotated[float, typer.Option(min=0.01, max=50, help="The most to ask of the server.")] = 4.0,
     max_gigabytes: Annotated[float, typer.Option(min=0.001, help="Refuse to download more than this.")] = 20.0,
-    json_output: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Download open-access TCGA cases and STAR-counts files from the GDC; run it again to continue."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -43,7 +42,7 @@ def fetch(
     results = []
     with (
         GdcClient(url or DEFAULT_URL, requests_per_second=requests_per_second) as client,
-        Progress(*columns, console=_console, transient=True) as bar,
+        Progress(*columns, console=console, transient=True) as bar,
     ):
         for name in project:
             job = bar.add_task(name, total=None)
@@ -59,9 +58,9 @@ def fetch(
             text = f"{name}: {done.cases} cases, {done.files} expression files, {done.bytes_moved} bytes moved"
             bar.console.print(text, highlight=False)
             results.append({"project": name, "cases": done.cases, "files": done.files, "bytes_moved": done.bytes_moved})
-    _console.print(f"next: tessera convert {out} TABLES --from gdc", highlight=False, soft_wrap=True)
+    console.print(f"next: tessera convert {out} TABLES --from gdc", highlight=False, soft_wrap=True)
     if json_output:
-        _show({"out": str(out), "projects": results})
+        show({"out": str(out), "projects": results})
 
 
 @app.command()
@@ -78,7 +77,7 @@ def convert(
     features: Annotated[Path | None, typer.Option(help="Folder of slide features (*.h5) to join by case.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Which network made the slide features, such as uni_v1.")] = None,
     tables: Annotated[Path | None, typer.Option(help="For --from features: tables to join them to.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Turn GDC, cBioPortal or slide-feature files into tables for `tessera datasite ingest`."""
     from datasites.data.convert.conversion import convert as convert_folder
@@ -97,17 +96,13 @@ def convert(
         tables=tables,
     )
     if scale == "cohort":
-        _console.print("[yellow]scaled on these very records: for public data only[/yellow]")
+        console.print("[yellow]scaled on these very records: for public data only[/yellow]")
     for part in made:
         counts = ", ".join(f"{m}: {len(t)} cases" for m, t in part.modalities.items())
-        _console.print(f"{part.name}: {len(part.clinical)} cases; {counts or 'clinical only'}", highlight=False)
+        console.print(f"{part.name}: {len(part.clinical)} cases; {counts or 'clinical only'}", highlight=False)
     if json_output:
-        _show({"out": str(out), "cohorts": {part.name: summary(part) for part in made}})
+        show({"out": str(out), "cohorts": {part.name: summary(part) for part in made}})
 
 
 def _show_progress(bar: Any, job: Any, _: str, done: int, total: int) -> None:
     bar.update(job, completed=done, total=total)
-
-
-def _show(value: Any) -> None:
-    typer.echo(json.dumps(value))

@@ -23,9 +23,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from datasites.node.home import Config, Home
+from datasites.node.plugins import DISTRIBUTION
 from datasites.node.rollback import GAP
 from datasites.node.tls import client_context
-from datasites.review.environment import DISTRIBUTION
 from datasites.review.policy import Policy
 from datasites.worker.sandbox import available_layers
 from orchestrator.studies.status import orchestrator_url

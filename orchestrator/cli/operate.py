@@ -1,8 +1,7 @@
-"""``tessera status`` and ``tessera doctor``: what operators look at."""
+"""``tessera status``, ``tessera doctor`` and ``tessera verify``: what operators look at."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from datasites.node.commands import HomeOption, JsonOption, console, show
 from datasites.study.text import visible
+from privacy.errors import InvalidInput
 
 if TYPE_CHECKING:
     from orchestrator.studies.status import SiteLine, Status, StudyLine
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _console = Console()
-_errors = Console(stderr=True)
 
-HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 _COLOURS = {"finished": "green", "running": "cyan", "waiting": "yellow", "paused": "red", "failed": "red"}
 
 
@@ -42,13 +39,15 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show the studies of this role: state, rounds, updates, dropouts; at a hospital also budget and requests."""
+    from rich.live import Live
+
     from datasites.node.home import Home
     from orchestrator.studies.status import read_status
 
     place = Home(folder=home)
     found = read_status(place)
     if json_output:
-        typer.echo(json.dumps({**asdict(found), "over": found.over}))
+        show(found.to_json())
         raise typer.Exit(1 if found.problem and not found.budget else 0)
     if watch if watch is not None else sys.stdout.isatty():
         with Live(_view(found), console=_console, refresh_per_second=4) as live:
@@ -73,17 +72,49 @@ def doctor(
 
     checks = examine(home, lock=lock)
     if json_output:
-        typer.echo(
-            json.dumps({"home": str(home), "ok": all(c.ok for c in checks), "checks": [asdict(c) for c in checks]})
-        )
+        show({"home": str(home), "ok": all(c.ok for c in checks), "checks": [asdict(c) for c in checks]})
     else:
         for check in checks:
             mark, colour = ("ok ", "green") if check.ok else ("BAD", "red")
             line = Text.assemble((f"{mark} {check.name}: ", colour), check.found)
             if check.advice:
                 line.append(f" -> {check.advice}")
-            _errors.print(line, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     raise typer.Exit(0 if all(c.ok for c in checks) else 1)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A role's folder, or a copy of it.")],
+    peers: Annotated[
+        list[Path] | None, typer.Option(help="A peer's folder: heads in its journal must lie in this one's chains.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check journal and ledger of a folder offline and say where they break."""
+    from datasites.node.home import Home
+    from privacy.ledger.verification import heads_seen_by, verify_folder
+
+    public_key = name = None
+    if (folder / "config.json").exists() and (folder / "roster.json").exists():
+        home = Home(folder=folder)
+        name = home.config().name
+        public_key = home.roster().by_name(name).public_key
+    if peers and public_key is None:
+        raise InvalidInput("expected config.json and roster.json in the folder, to know its key among the peers' heads")
+    heads = [head for peer in peers or () for head in heads_seen_by(peer, owner=str(public_key), name=name)]
+    found = verify_folder(folder, public_key=public_key, name=name, heads=heads)
+    if json_output:
+        show({"folder": str(folder), **asdict(found), "ok": found.holds})
+    else:
+        for chain in found.chains:
+            console.print(f"{chain.file}: {chain.entries} entries, head {chain.head[:16]}, last {chain.last}")
+        for finding in found.findings:
+            console.print(f"[red]{finding.file}: {escape(visible(finding.message))}[/red]", highlight=False)
+        if found.holds:
+            console.print(f"[green]Every entry and signature holds; {found.heads_compared} heads compared.[/green]")
+    if not found.holds:
+        raise typer.Exit(1)
 
 
 def _view(found: Status) -> RenderableType:
@@ -101,9 +132,9 @@ def _view(found: Status) -> RenderableType:
         rows = [
             (
                 b.population,
-                _number(b.epsilon_spent),
-                _number(b.epsilon_reserved),
-                _number(b.epsilon_cap),
+                _number(b.spent),
+                _number(b.reserved),
+                _number(b.cap),
                 _number(b.delta),
             )
             for b in found.budget

@@ -1,79 +1,41 @@
-"""``tessera serve``, ``tessera roster`` and ``tessera datasite invite``: what operators of one role run."""
+"""``tessera orchestrator``, ``tessera serve`` and ``tessera roster``: what operators of one role run."""
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-app = typer.Typer()
-_console = Console(stderr=True)
+from datasites.node.commands import (
+    Gap,
+    HomeOption,
+    HostOption,
+    InstitutionOption,
+    PortOption,
+    add_import_gap,
+    add_run,
+    console,
+    prepare_process,
+    show,
+)
+from datasites.node.commands import init as init_role
+from orchestrator.cli.options import one_dataclass
+from orchestrator.demo.settings import RoleSettings
 
-HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
+app = typer.Typer()
+orchestrator_app = typer.Typer(help="The study scientists' orchestrator.", no_args_is_help=True)
 
 
 @app.command()
-def serve(
-    name: Annotated[str, typer.Argument(help="Who this is, as the consortium's file names it.")],
-    home: HomeOption,
-    exchange: Annotated[
-        Path, typer.Option(envvar="TESSERA_EXCHANGE", help="Folder all roles share; only public files go there.")
-    ],
-    consortium: Annotated[Path, typer.Option(envvar="TESSERA_CONSORTIUM", help="Who is expected (TOML).")],
-    orchestrator_url: Annotated[
-        str, typer.Option(envvar="TESSERA_ORCHESTRATOR_URL", help="The address everybody dials.")
-    ] = "https://orchestrator:8443",
-    host: Annotated[str, typer.Option(help="Address it listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port it listens on.")] = 8080,
-    public_url: Annotated[
-        str, typer.Option(envvar="TESSERA_PUBLIC_URL", help="Where people reach this hospital's portal.")
-    ] = "",
-    data: Annotated[
-        Path | None,
-        typer.Option(envvar="TESSERA_DATA", help="A ready dataset or cohort tables; synthetic patients without."),
-    ] = None,
-    policy: Annotated[
-        Path | None, typer.Option(envvar="TESSERA_POLICY", help="The owner's policy to start with (TOML).")
-    ] = None,
-    tls_certificate: Annotated[str, typer.Option(help="Own certificate for what this role serves (PEM).")] = "",
-    tls_key: Annotated[str, typer.Option(help="Its key, where it is in another file.")] = "",
-    ca: Annotated[str, typer.Option(help="Who vouches for the orchestrator's own certificate (PEM).")] = "",
-    wait_seconds: Annotated[float, typer.Option(min=1, help="How long to wait for the others at first start.")] = 600.0,
-) -> None:
+@one_dataclass
+def serve(settings: RoleSettings) -> None:
     """Make one role at its first start (identity, certificate, enrolment, data), then run it."""
-    from datasites.node.consortium import Consortium
-    from datasites.node.process import configure_logs
-    from orchestrator.demo.roles import Settings
     from orchestrator.demo.roles import serve as run
 
-    os.umask(0o077)
-    configure_logs(
-        os.environ.get("TESSERA_LOG_FORMAT", "text"), os.environ.get("TESSERA_LOG_LEVEL", "warning"), role=name
-    )
-    given = data if data is not None and data.is_dir() and any(data.iterdir()) else None  # an empty mount is none
-    run(
-        Settings(
-            name=name,
-            home=home,
-            exchange=exchange,
-            consortium=Consortium.load(consortium),
-            orchestrator_url=orchestrator_url,
-            host=host,
-            port=port,
-            public_url=public_url,
-            data=given,
-            policy=policy,
-            tls_certificate=tls_certificate,
-            tls_key=tls_key,
-            ca=ca,
-            wait_seconds=wait_seconds,
-        )
-    )
+    prepare_process(settings.name)
+    run(settings)
 
 
 @app.command()
@@ -88,27 +50,46 @@ def roster(
     made = build_roster(read_party(path) for path in parties)
     made.save(out)
     for party in made.everybody:
-        _console.print(f"{party.name} ({escape(party.institution)}): {fingerprint(party.public_key)}", highlight=False)
-    typer.echo(json.dumps({"roster": str(out), "parties": len(made.everybody)}))
+        console.print(f"{party.name} ({escape(party.institution)}): {fingerprint(party.public_key)}", highlight=False)
+    show({"roster": str(out), "parties": len(made.everybody)})
 
 
-def invite(
+@orchestrator_app.command()
+def init(
     home: HomeOption,
-    role: Annotated[str, typer.Option(help="steward, privacy-officer or auditor.")] = "steward",
+    name: Annotated[str, typer.Option(help="Name of the orchestrator.")] = "orchestrator",
+    institution: InstitutionOption = "Study scientists",
+    port: PortOption = 0,
+    host: HostOption = "127.0.0.1",
 ) -> None:
-    """Print a one-time link by which one person makes an account at this hospital's portal."""
-    import datetime as dt
+    """Make the orchestrator's folder and identity, and show its public key."""
+    init_role(home, "orchestrator", name=name, institution=institution, host=host, port=port)
 
-    from datasites.hospital.daemon import registration_link
+
+@orchestrator_app.command("dashboard-link")
+def dashboard_link(home: HomeOption) -> None:
+    """Print a link that opens the studies' dashboard in one browser, once, within half an hour."""
     from datasites.node.home import Home
-    from datasites.review.accounts import AccountStore
-    from privacy.errors import InvalidInput
+    from orchestrator.dashboard.access import new_link
 
-    if not (home / "address.json").exists():
-        raise InvalidInput("expected a running datasite, whose portal the link leads to; start it first")
-    accounts = AccountStore(home / "accounts.sqlite")
-    try:
-        token = accounts.invite(role, now=dt.datetime.now(dt.UTC))  # type: ignore[arg-type]  # checked there
-    finally:
-        accounts.close()
-    typer.echo(registration_link(Home(folder=home), token))
+    typer.echo(new_link(Home(folder=home)))
+
+
+def _import_gap(home: Path, by: str, reason: str) -> Gap:
+    from datasites.node.home import Home
+    from orchestrator.studies.status import client_of
+
+    with client_of(Home(folder=home)) as client:
+        booked = client.post_json("/import-gap", {"by": by, "reason": reason})
+    lines = [
+        f"{s['study']}: rounds written off: {', '.join(map(str, s['rounds'])) or 'none'}" for s in booked["studies"]
+    ]
+    return lines, booked
+
+
+add_run(orchestrator_app, "orchestrator", "Run the orchestrator: mailbox, rounds, encrypted sums.")
+add_import_gap(
+    orchestrator_app,
+    _import_gap,
+    "After a restore from an old backup, while the orchestrator runs: write off the rounds it has forgotten.",
+)

@@ -2,117 +2,96 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from datasites.node.commands import JsonOption, console, show
+from orchestrator.cli.options import (
+    AggregationOption,
+    DeltaOption,
+    EpsilonOption,
+    ModelOption,
+    NoiseOption,
+    RoundsOption,
+    TaskOption,
+    one_dataclass,
+)
 from privacy.errors import InvalidInput
 
 app = typer.Typer()
 study_app = typer.Typer(help="Run, follow and resume studies.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
-_console = Console(stderr=True)
 
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="TESSERA_HOME", help="The orchestrator's folder, while it runs.")
 ]
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study.")]
-RoundsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1000,
-        help="Rounds of plain training; without, a schedule (rounds, rate, centring) that suits the noise.",
-    ),
-]
-NoiseOption = Annotated[str, typer.Option(help="local (every hospital its own) or shared (small hospitals).")]
-TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal.")]
-EpsilonOption = Annotated[float, typer.Option(help="Worst case per patient; inf: no privacy.")]
-DeltaOption = Annotated[float, typer.Option(min=1e-12, max=0.1, help="Delta of that epsilon.")]
-ModelOption = Annotated[str, typer.Option(help="linear, mlp, mlp-auxiliary or convolutional (tissue maps).")]
-FusionOption = Annotated[
-    str, typer.Option(help="Of an MLP: shared head, tokens for what is missing, or a head per combination.")
-]
-AggregationOption = Annotated[
-    str, typer.Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
-]
-SitesOption = Annotated[list[str] | None, typer.Option("--site", help="A hospital to ask; all of the roster without.")]
-MinSitesOption = Annotated[int, typer.Option(min=3, help="Fewest hospitals in a sum that may be decrypted.")]
-PurposeOption = Annotated[str, typer.Option(help="What the study is for, in a sentence reviewers will read.")]
-LegalOption = Annotated[str, typer.Option(help="The legal basis reviewers will read.")]
-DeadlineOption = Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")]
 TestOption = Annotated[
     Path | None, typer.Option(help="Dataset of held-out public or synthetic patients to measure the model on.")
 ]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for model and report; in the home by default.")]
 TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Stop waiting after so many seconds.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of standard output.")]
 
-_PURPOSE = "Train one cancer-staging model from what several hospitals hold."
-_LEGAL = "Test on synthetic or public data; no legal basis needed."
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What a scientist decides; names are those of :class:`orchestrator.studies.propose.StudySettings`."""
+
+    rounds: RoundsOption = None
+    noise: NoiseOption = "shared"
+    task: TaskOption = "early-late"
+    epsilon: EpsilonOption = 8.0
+    delta: DeltaOption = 1e-4
+    architecture: ModelOption = "linear"
+    fusion: Annotated[
+        str, typer.Option(help="Of an MLP: shared head, tokens for what is missing, or a head per combination.")
+    ] = "shared"
+    aggregation: AggregationOption = "fedavg"
+    site: Annotated[list[str] | None, typer.Option(help="A hospital to ask; all of the roster without.")] = None
+    min_sites: Annotated[int, typer.Option(min=3, help="Fewest hospitals in a sum that may be decrypted.")] = 3
+    purpose: Annotated[str, typer.Option(help="What the study is for, in a sentence reviewers will read.")] = (
+        "Train one cancer-staging model from what several hospitals hold."
+    )
+    legal_basis: Annotated[str, typer.Option(help="The legal basis reviewers will read.")] = (
+        "Test on synthetic or public data; no legal basis needed."
+    )
+    deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
 
 
 @app.command()
-def propose(
-    name: StudyArgument,
-    home: HomeOption,
-    rounds: RoundsOption = None,
-    noise: NoiseOption = "shared",
-    task: TaskOption = "early-late",
-    epsilon: EpsilonOption = 8.0,
-    delta: DeltaOption = 1e-4,
-    model: ModelOption = "linear",
-    fusion: FusionOption = "shared",
-    aggregation: AggregationOption = "fedavg",
-    site: SitesOption = None,
-    min_sites: MinSitesOption = 3,
-    purpose: PurposeOption = _PURPOSE,
-    legal_basis: LegalOption = _LEGAL,
-    deadline_seconds: DeadlineOption = 600,
-    json_output: JsonOption = False,
-) -> None:
+@one_dataclass
+def propose(name: StudyArgument, home: HomeOption, options: StudyOptions, json_output: JsonOption = False) -> None:
     """Send a study to the hospitals for review; it starts by itself once all have approved."""
-    settings = _settings(locals())
+    settings = _settings(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, site)
-    _console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: tessera study wait {name}")
+        made = _propose(home, settings, view, options.site)
+    console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: tessera study wait {name}")
     if json_output:
-        typer.echo(json.dumps(made))
+        show(made)
 
 
 @study_app.command("run")
+@one_dataclass
 def run(
     name: StudyArgument,
     home: HomeOption,
-    rounds: RoundsOption = None,
-    noise: NoiseOption = "shared",
-    task: TaskOption = "early-late",
-    epsilon: EpsilonOption = 8.0,
-    delta: DeltaOption = 1e-4,
-    model: ModelOption = "linear",
-    fusion: FusionOption = "shared",
-    aggregation: AggregationOption = "fedavg",
-    site: SitesOption = None,
-    min_sites: MinSitesOption = 3,
-    purpose: PurposeOption = _PURPOSE,
-    legal_basis: LegalOption = _LEGAL,
-    deadline_seconds: DeadlineOption = 600,
+    options: StudyOptions,
     test: TestOption = None,
     out: OutOption = None,
     timeout: TimeoutOption = None,
 ) -> None:
     """Propose a study, wait for the hospitals' people and for all rounds, and print the result as JSON."""
-    settings = _settings(locals())
+    settings = _settings(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, site)
+        made = _propose(home, settings, view, options.site)
         view.note(f"proposal {made['proposal_hash']}")
         result = _followed(home, name, view, timeout, test, out)
-    typer.echo(json.dumps(result, default=str))
+    show(result)
 
 
 @study_app.command("wait")
@@ -126,7 +105,7 @@ def wait(
     """Wait until a proposed study is finished, and print the result as JSON."""
     with _view() as view:
         result = _followed(home, name, view, timeout, test, out)
-    typer.echo(json.dumps(result, default=str))
+    show(result)
 
 
 @study_app.command("resume")
@@ -136,46 +115,34 @@ def resume(name: StudyArgument, home: HomeOption) -> None:
     from orchestrator.studies.status import client_of
 
     with client_of(Home(folder=home)) as client:
-        typer.echo(json.dumps(client.post_json(f"/studies/{name}/resume", {})))
+        show(client.post_json(f"/studies/{name}/resume", {}))
 
 
-def _settings(given: dict[str, Any]) -> Any:
+def _settings(name: str, options: StudyOptions) -> Any:
+    from datasites.strategy.registry import NOISE_MODES
     from orchestrator.studies.propose import StudySettings, check_aggregation, check_fusion
     from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 
-    for option, allowed in (
-        ("noise", ("local", "shared")),
-        ("task", ("I-II", "early-late", "ordinal")),
-        ("model", ("linear", "mlp", "mlp-auxiliary", "convolutional")),
+    for option, given, allowed in (
+        ("noise", options.noise, tuple(NOISE_MODES)),
+        ("task", options.task, ("I-II", "early-late", "ordinal")),
+        ("model", options.architecture, ("linear", "mlp", "mlp-auxiliary", "convolutional")),
     ):
-        if given[option] not in allowed:
-            raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {given[option][:40]!r}")
-    if not given["epsilon"] > 0:
-        raise InvalidInput(f"expected --epsilon above 0, got {given['epsilon']:g}; inf means no privacy")
-    check_aggregation(given["aggregation"], given["noise"])
-    check_fusion(given["fusion"], given["model"], given["noise"])
-    same = (
-        "aggregation",
-        "fusion",
-        "purpose",
-        "legal_basis",
-        "task",
-        "epsilon",
-        "delta",
-        "noise",
-        "min_sites",
-        "deadline_seconds",
-    )
-    chosen = {option: given[option] for option in same}
-    settings = StudySettings(study=given["name"], architecture=given["model"], rounds=PLAIN_ROUNDS, **chosen)
-    return with_schedule(settings, given["rounds"])
+        if given not in allowed:
+            raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {given[:40]!r}")
+    if not options.epsilon > 0:
+        raise InvalidInput(f"expected --epsilon above 0, got {options.epsilon:g}; inf means no privacy")
+    check_aggregation(options.aggregation, options.noise)
+    check_fusion(options.fusion, options.architecture, options.noise)
+    chosen = {option: value for option, value in vars(options).items() if option not in ("rounds", "site")}
+    return with_schedule(StudySettings(study=name, rounds=PLAIN_ROUNDS, **chosen), options.rounds)
 
 
 @contextmanager
 def _view() -> Iterator[Any]:
     from orchestrator.demo.view import DemoView
 
-    with DemoView(_console) as view:
+    with DemoView(console) as view:
         yield view
 
 

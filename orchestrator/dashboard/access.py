@@ -1,52 +1,35 @@
-"""Who may look at the dashboard: whoever can read the orchestrator's folder, by a one-time link made there.
+"""Who may look at the dashboard: anybody who can read the orchestrator's folder, by a one-time link made there.
 
 ``tessera orchestrator dashboard-link`` writes the hash of a secret into ``dashboard.sqlite`` and prints the secret as
-a link. The running orchestrator changes it once for a session cookie. Only hashes are stored.
-
-Also here:
-
-* A one-time link to the dashboard, made beside the running orchestrator.
+a link. The running orchestrator exchanges it once for a session cookie. Only hashes are stored.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import secrets
-import sqlite3
 import threading
 from pathlib import Path
 
 from datasites.node.home import Home, address
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
+from privacy.storage import Schema, open_sqlite, sql
 
 PATH = "/dashboard/enter"
-
-
-def new_link(home: Home) -> str:
-    """Return a link that signs one browser in, once, within half an hour.
-
-    Raises:
-        InvalidInput: not an orchestrator's folder, or it does not run.
-    """
-    if home.config().role != "orchestrator":
-        raise InvalidInput("expected the orchestrator's folder; a hospital's people use its portal")
-    if not (home.folder / "address.json").exists():
-        raise InvalidInput("expected a running orchestrator, which serves the dashboard; start it first")
-    visitors = Visitors(home.folder / FILE)
-    try:
-        return f"{address(home.folder)}{PATH}?token={visitors.new_link(now=dt.datetime.now(dt.UTC))}"
-    finally:
-        visitors.close()
-
-
 FILE = "dashboard.sqlite"
 LINK_MINUTES = 30
 SESSION_HOURS = 12
-_SCHEMA = """
+_SCHEMA = Schema(
+    "dashboard",
+    table="sessions",
+    migrations=(
+        sql("""
 CREATE TABLE IF NOT EXISTS links (hash TEXT PRIMARY KEY, expires REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (hash TEXT PRIMARY KEY, expires REAL NOT NULL);
-"""
+"""),
+    ),
+)
 
 
 class Visitors:
@@ -54,9 +37,9 @@ class Visitors:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        path.touch(mode=0o600)
         path.chmod(0o600)
-        self._database.executescript(_SCHEMA)
+        self._database = open_sqlite(path, _SCHEMA, busy_seconds=10.0)
 
     def close(self) -> None:
         """Close the file."""
@@ -97,6 +80,23 @@ class Visitors:
     def _run(self, statement: str, *values: object) -> int:
         with self._lock:
             return self._database.execute(statement, values).rowcount
+
+
+def new_link(home: Home) -> str:
+    """Return a link that signs one browser in, once, within half an hour.
+
+    Raises:
+        InvalidInput: not an orchestrator's folder, or it does not run.
+    """
+    if home.config().role != "orchestrator":
+        raise InvalidInput("expected the orchestrator's folder; a hospital's people use its portal")
+    if not (home.folder / "address.json").exists():
+        raise InvalidInput("expected a running orchestrator, which serves the dashboard; start it first")
+    visitors = Visitors(home.folder / FILE)
+    try:
+        return f"{address(home.folder)}{PATH}?token={visitors.new_link(now=dt.datetime.now(dt.UTC))}"
+    finally:
+        visitors.close()
 
 
 def _hash(secret: str) -> str:

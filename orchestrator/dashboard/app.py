@@ -1,8 +1,6 @@
 """The dashboard's application, mounted under ``/dashboard`` of the orchestrator. Every page only reads.
 
-Also here:
-
-* The study report on request: written once for every state of a study, with the public figures of this moment.
+A study's report is written when somebody asks for it, and again only when the study has changed since.
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 
 from datasites.node.web import problems
 from datasites.node.web.charts import swatch
-from datasites.node.web.events import Fresh, Streams, mark
-from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, asset, new_environment
-from datasites.report.words import number, small
-from orchestrator.dashboard.access import SESSION_HOURS, Visitors
+from datasites.node.web.events import Cached, Streams, mark
+from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
+from datasites.study.text import delta_text, epsilon_text
+from orchestrator.dashboard.access import FILE, SESSION_HOURS, Visitors
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
 from orchestrator.rounds.service import Service
 from orchestrator.studies.facts import StudyFacts
@@ -67,11 +65,10 @@ class Dashboard:
         self.https = https
         self.streams = Streams()
         self.cookie = f"tessera-dashboard-{service.identity.public_key[:12]}"
-        self.traces = Fresh(lambda: traces(service.store), seconds=_SECONDS)
-        self._studies: dict[str, tuple[object, Fresh[StudyNow]]] = {}
+        self.traces = Cached(lambda: traces(service.store), seconds=_SECONDS)
+        self._studies: dict[str, tuple[object, Cached[StudyNow]]] = {}
         self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
-        self._templates.globals |= {"number": number, "small": small, "swatch": swatch, "tones": _TONES}
-        self._templates.globals["own"] = lambda name: asset(f"{MOUNT}/static", FOLDER / "static" / name)
+        self._templates.globals |= {"number": epsilon_text, "small": delta_text, "swatch": swatch, "tones": _TONES}
 
     def study(self, name: str) -> StudyNow:
         """Return one study, a second old at most, and never older than what :attr:`traces` tells.
@@ -80,16 +77,16 @@ class Dashboard:
             InvalidInput: there is none of this name.
         """
         trace = self.traces().get(name)
-        known, fresh = self._studies.get(name, (None, None))
-        if fresh is None or known != trace:
+        known, cached = self._studies.get(name, (None, None))
+        if cached is None or known != trace:
             if name not in (known for known, *_ in self.service.store.studies()):
                 raise InvalidInput("there is no study of this name here")
             caller = self.service.roster.orchestrator.name
-            fresh = Fresh(
+            cached = Cached(
                 lambda: study_now(self.service.store, name, caller, self.service.waiting(name)), seconds=_SECONDS
             )
-            self._studies[name] = (trace, fresh)
-        return fresh()
+            self._studies[name] = (trace, cached)
+        return cached()
 
     def known(self, request: Request) -> bool:
         """Return whether the browser holds an open session."""
@@ -104,8 +101,8 @@ class Dashboard:
             "signed_in": self.known(request),
             "caller": None,
             "problem": "",
-            "said": "",
-            "trouble": "",
+            "notice": "",
+            "error": "",
         }
         return HTMLResponse(self._templates.get_template(template).render({**shared, **values}), status)
 
@@ -118,16 +115,13 @@ def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[Fa
         folder: the orchestrator's home; ``dashboard.sqlite`` and finished reports lie in it.
         https: whether the orchestrator speaks HTTPS, so that the cookie is for HTTPS alone.
     """
-    from orchestrator.dashboard.access import FILE
-
     visitors = Visitors(folder / FILE)
     board = Dashboard(service, visitors, Reports(folder / "dashboard"), https=https)
     app = FastAPI(title="Tessera dashboard", openapi_url=None, docs_url=None, redoc_url=None)
     app.mount("/shared", Assets(STATIC))
-    app.mount("/static", Assets(FOLDER / "static"))
     _add_visits(app, board)
     _add_pages(app, board)
-    problems.install(app, lambda request, problem: _page_of_problem(board, request, problem))
+    problems.install_problem_handlers(app, lambda request, problem: _page_of_problem(board, request, problem))
     app.add_middleware(ShortBodies)
     app.add_middleware(SecurityHeaders)
     return app, board.streams.close

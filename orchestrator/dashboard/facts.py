@@ -1,8 +1,7 @@
 """What the dashboard says of a study: the facts of its report as they are now, and the round that is under way.
 
-Everything here is what every participant of the study may ask for as well (:mod:`orchestrator.studies.status`), or
-follows
-from it: approvals, noised releases, public weights, who was in which sum.
+Every participant of the study may ask for the same (:mod:`orchestrator.studies.status`): approvals, noised releases,
+public weights, and who was in which sum.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from datasites.node.web.charts import Chart, Series, lines
+from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from orchestrator.rounds.store import Store
@@ -133,7 +133,7 @@ def _epsilon(mechanism: Mechanism, rounds: int) -> float | None:
 
 def _scales(store: Store, status: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
     """Return the blending scale of every block by round; nothing where the study does not blend."""
-    if "dgb" not in status["proposal"]["payload"]["training"]["aggregation"]:
+    if not strategy_named(status["proposal"]["payload"]["training"]["aggregation"]).blending.blends:
         return {}
     found: dict[str, list[tuple[int, float]]] = {}
     for number in range(1, status["rounds_completed"] + 1):
@@ -149,7 +149,7 @@ def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) ->
         named = {n: p for n, p in losses_by_round(facts).items() if n.startswith(f"loss.{side}.")}
         if named:
             series = [Series(name=n.rsplit(".", 1)[1], points=tuple(points)) for n, points in named.items()]
-            note = "Noised, clipped loss sums that the hospitals released, over the patients they listed."
+            note = "Noised, clipped loss sums that the hospitals released, divided by their released patient counts."
             drawn.append(lines(series, title=f"Losses by modality, {side}", unit="nats per patient", note=note))
     if scales:
         series = [Series(name=block, points=tuple(points)) for block, points in scales.items()]
@@ -158,7 +158,7 @@ def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) ->
     proximities = proximities_by_round(facts)
     if proximities:
         series = [Series(name=site, points=tuple(points)) for site, points in sorted(proximities.items())]
-        note = "The angle between a hospital's noised update and the mean of the others', as the hospital says."
+        note = "The cosine between a hospital's noised update and the mean of the others', as the hospital reports it."
         drawn.append(lines(series, title="Proximity of the hospitals", unit="cosine", note=note))
     return drawn + [_weights(facts, blocks) for blocks in _alike(facts)]
 
@@ -183,8 +183,4 @@ def _weights(facts: StudyFacts, blocks: tuple[str, ...]) -> Chart:
 
 
 def _weighing(facts: StudyFacts) -> str:
-    if "pcw" in facts.aggregation:
-        return "Proximity weights: how well an update agrees with the other hospitals' updates."
-    if facts.noise == "shared":
-        return "With shared noise every hospital has the same weight."
-    return "By the noised numbers of patients that the hospitals released."
+    return noise_named(facts.noise).weighing or strategy_named(facts.aggregation).weights.explanation

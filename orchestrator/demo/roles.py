@@ -1,4 +1,4 @@
-"""A role from nothing to serving: identity, certificates, enrolment, policy, data, and then its daemon.
+"""``tessera serve``: a role from nothing to serving. Identity, certificates, enrolment, policy, data, then its process.
 
 Every step is done once and found done after a restart. Secrets are made here, in the role's own folder; what others
 need (the party file, the authority's certificate) goes into the exchange folder (:mod:`datasites.node.consortium`).
@@ -11,87 +11,45 @@ import logging
 import shutil
 import signal
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from types import FrameType
 from urllib.parse import urlsplit
 
 from datasites.node.consortium import AUTHORITY_FILE, Consortium, gather, publish, publish_party, wait_for
 from datasites.node.home import Config, Home
+from datasites.node.plugins import process_of
 from datasites.node.roster import Roster
 from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
+from orchestrator.demo.settings import RoleSettings
 from privacy.errors import InvalidInput
 
 _log = logging.getLogger(__name__)
 TEST_FOLDER = "test"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How one role of a consortium is to be served.
-
-    Args:
-        name: who this is; the consortium's file says its role.
-        home: the role's own folder.
-        exchange: the folder all roles share; only public files go there.
-        consortium: who is expected.
-        orchestrator_url: the address everybody dials; ``https`` makes the orchestrator an authority of its own.
-        host: the address it listens on.
-        port: the port it listens on.
-        public_url: where people reach a hospital's portal.
-        data: a ready dataset or cohort tables; None gives synthetic patients.
-        policy: the owner's policy to start with; None writes the cautious one of :func:`starting_policy`.
-        tls_certificate: the operator's own certificate (and key) for what this role serves.
-        tls_key: the key, where it is not in the same file.
-        ca: who vouches for the orchestrator's own certificate, where the operator gave it one.
-        wait_seconds: how long to wait for the others.
-    """
-
-    name: str
-    home: Path
-    exchange: Path
-    consortium: Consortium
-    orchestrator_url: str
-    host: str
-    port: int
-    public_url: str = ""
-    data: Path | None = None
-    policy: Path | None = None
-    tls_certificate: str = ""
-    tls_key: str = ""
-    ca: str = ""
-    wait_seconds: float = 600.0
-
-
-def serve(settings: Settings) -> None:
+def serve(settings: RoleSettings) -> None:
     """Prepare the role and run it until the process is asked to end.
 
     Raises:
         InvalidInput: settings that do not fit together; the message says which.
         TesseraError: the others did not come.
     """
-    role, _ = settings.consortium.member(settings.name)
+    role, _ = Consortium.load(settings.consortium).member(settings.name)
     signal.signal(signal.SIGTERM, _end)  # the first process of a container has no default for it
     prepare(settings)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if role == "orchestrator":
-        from orchestrator.daemon import run
-    elif role == "keyholder":
-        from datasites.keyholder.daemon import run
-    else:
-        from datasites.hospital.daemon import run
-    run(settings.home)
+    process_of(role)(settings.home)
 
 
-def prepare(settings: Settings) -> Home:
+def prepare(settings: RoleSettings) -> Home:
     """Do everything that comes before the daemon; what is there already stays.
 
     Raises:
         InvalidInput: as :func:`serve`.
         TesseraError: the others did not come.
     """
-    role, member = settings.consortium.member(settings.name)
-    home = Home(folder=settings.home)
+    consortium = Consortium.load(settings.consortium)
+    role, member = consortium.member(settings.name)
     config = Config(
         name=member.name,
         institution=member.institution,
@@ -100,17 +58,16 @@ def prepare(settings: Settings) -> Home:
         host=settings.host,
         port=settings.port,
         public_url=settings.orchestrator_url if role == "orchestrator" else settings.public_url,
-        ca=settings.ca or (str(settings.home / AUTHORITY_FILE) if _own_authority(settings) else ""),
+        ca=settings.ca or (str(settings.home / AUTHORITY_FILE) if settings.own_authority else ""),
         tls_certificate=settings.tls_certificate,
         tls_key=settings.tls_key,
     )
-    if role == "orchestrator" and _own_authority(settings):
+    if role == "orchestrator" and settings.own_authority:
         config = _with_certificate(settings, config)
     home = Home.create(settings.home, config)
     publish_party(settings.exchange, role, home.party())
-    if role != "keyholder":
-        _data(settings, home)
-    _enrol(settings, home)
+    _data(settings, consortium, home)
+    _enrol(settings, consortium, home)
     if role == "datasite":
         _policy(settings, home)
     return home
@@ -127,21 +84,22 @@ def starting_policy(roster: Roster, own_key: str) -> str:
         "delta = 1e-4",
         "[noise]",
         'modes = ["local", "shared"]',
+        *partner_lines(roster, own_key),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def partner_lines(roster: Roster, own_key: str) -> list[str]:
+    """Return everybody else of the roster as a policy's partners, whose fingerprints count as compared."""
+    lines = []
     for party in roster.everybody:
         if party.public_key != own_key:
             lines += ["[[partners]]", f"name = {json.dumps(party.name)}", f'public_key = "{party.public_key}"']
             lines += [f"institution = {json.dumps(party.institution)}"]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def _own_authority(settings: Settings) -> bool:
-    return settings.orchestrator_url.startswith("https:") and not settings.ca
-
-
-def _with_certificate(settings: Settings, config: Config) -> Config:
-    from dataclasses import replace
-
+def _with_certificate(settings: RoleSettings, config: Config) -> Config:
     if settings.tls_certificate:
         raise InvalidInput("expected --ca beside --tls-certificate: who vouches for the orchestrator's certificate?")
     name = urlsplit(settings.orchestrator_url).hostname
@@ -152,23 +110,23 @@ def _with_certificate(settings: Settings, config: Config) -> Config:
     return replace(config, tls_certificate=str(certificate))
 
 
-def _enrol(settings: Settings, home: Home) -> None:
+def _enrol(settings: RoleSettings, consortium: Consortium, home: Home) -> None:
     """Keep the roster and the authority's certificate as they were at the first start."""
     own = home.folder / AUTHORITY_FILE
-    if _own_authority(settings) and not own.exists():
+    if settings.own_authority and not own.exists():
         source = settings.exchange / AUTHORITY_FILE
         wait_for({"the orchestrator's certificate": source}, seconds=settings.wait_seconds, waiting=_waiting)
         client_context(source)
         shutil.copyfile(source, own)
     path = home.folder / "roster.json"
     if not path.exists():
-        roster = gather(settings.exchange, settings.consortium, seconds=settings.wait_seconds, waiting=_waiting)
+        roster = gather(settings.exchange, consortium, seconds=settings.wait_seconds, waiting=_waiting)
         roster.save(path)
     if home.roster().by_name(settings.name).public_key != home.identity().public_key:
         raise InvalidInput("the roster lists this role under another key; restore its folder, or enrol everybody again")
 
 
-def _policy(settings: Settings, home: Home) -> None:
+def _policy(settings: RoleSettings, home: Home) -> None:
     path = home.folder / "policy.toml"
     if path.exists():
         return
@@ -178,14 +136,16 @@ def _policy(settings: Settings, home: Home) -> None:
         path.write_text(starting_policy(home.roster(), home.identity().public_key), encoding="utf-8")
 
 
-def _data(settings: Settings, home: Home) -> None:
+def _data(settings: RoleSettings, consortium: Consortium, home: Home) -> None:
+    role, _ = consortium.member(settings.name)
+    if role == "keyholder":
+        return
     from datasites.data.ingest import place_dataset, place_synthetic_test
 
-    role, _ = settings.consortium.member(settings.name)
     if role == "datasite" and not home.datasets():
-        place_dataset(settings.consortium, settings.name, settings.data, home.folder / "datasets")
-    elif role == "orchestrator" and settings.data is None and not (home.folder / TEST_FOLDER).exists():
-        place_synthetic_test(settings.consortium, home.folder / TEST_FOLDER)
+        place_dataset(consortium, settings.name, settings.tables, home.folder / "datasets")
+    elif role == "orchestrator" and settings.tables is None and not (home.folder / TEST_FOLDER).exists():
+        place_synthetic_test(consortium, home.folder / TEST_FOLDER)
 
 
 def _waiting(missing: str) -> None:

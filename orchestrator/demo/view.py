@@ -1,4 +1,7 @@
-"""What a person sees of the demo: steps, a bar for the rounds, and a table at the end (all on standard error)."""
+"""What a person sees of the demo, all on standard error: steps, a bar for the rounds, and a table at the end.
+
+With ``--manual`` also what to do in a hospital's portal, for somebody who has never seen one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from datasites.node.process import wait_for_signal
-from orchestrator.demo.guide import reading_guide
+from datasites.review.accounts import MINIMUM_PASSWORD
 
 
 class DemoView:
@@ -109,3 +112,49 @@ def _table(result: dict[str, Any]) -> Table:
             f"{site['delta']:g}",
         )
     return table
+
+
+def approval_guide(links: Mapping[str, str], *, study: str, others: int) -> list[str]:
+    """Return the lines to print: where to go, then what to do there.
+
+    Args:
+        links: by hospital, where its first account is made.
+        study: its name, as the inbox shows it.
+        others: hospitals that approve by themselves.
+    """
+    width = max(len(name) for name in links)
+    rest = f"; the other {others} approve by themselves" if others else ""
+    where = "this hospital" if len(links) == 1 else f"each of these {len(links)} hospitals"
+    return [
+        "",
+        f"[bold]Your turn: approve the study at {where}{rest}.[/bold]",
+        "",
+        *(f"  {name:<{width}}  {link}" for name, link in links.items()),
+        "",
+        "  1. Open the link (it works once) and make an account: a short name in lower-case letters, and a password",
+        f"     of at least {MINIMUM_PASSWORD} characters. A sentence is good; nobody can restore it.",
+        f"  2. In the inbox open {study}. Read what it does, what it costs and what was found; a dry run is optional.",
+        "  3. Under the decision enter the same password and press Sign and approve.",
+        "",
+        "  Training starts when every hospital has approved. Follow it under Studies; at its end print the privacy",
+        "  report under Reports. Everything stays up until you press Ctrl-C.",
+        "",
+    ]
+
+
+def reading_guide(portals: Mapping[str, str]) -> list[str]:
+    """Return the lines to print when the study has ended and the portals are still up.
+
+    Args:
+        portals: by hospital, where its portal is.
+    """
+    width = max(len(name) for name in portals)
+    return [
+        "",
+        "[bold]The hospitals' reports, to read and to print (sign in with the account you made):[/bold]",
+        "",
+        *(f"  {name:<{width}}  {address}/reports" for name, address in portals.items()),
+        "",
+        "  Press Ctrl-C to end everything; the files named above stay.",
+        "",
+    ]

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from datasites.study.messages import Commitments, SumResult
+from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import Proposal
-from orchestrator.rounds.aggregation import model_from_bytes
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput
 

@@ -157,7 +157,7 @@ class Intake:
         counts = {b.name: b.ciphertexts for b in header.blocks}
         blocks = unpack(path.read_bytes(), counts, self._proposal.encryption)
         challenge = tags.challenges(attestation.list_hash, attestation.sum_hash)
-        if tags.tag(blocks, challenge, self._proposal.encryption) != tuple(attestation.tags):
+        if tags.tag(blocks, challenge, self._proposal.encryption) != tuple(map(int, attestation.tags)):
             raise InvalidInput("the tags are not those of the ciphertexts that this site sent")
 
     def _check_shapes(self, site: str, header: UpdateHeader) -> None:

@@ -26,9 +26,9 @@ from typing import Any
 from datasites.node.files import write_atomically
 from datasites.node.rollback import GAP, IMPORTED, ROLLED_BACK
 from datasites.study.messages import RoundPlan
+from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse
-from orchestrator.rounds.aggregation import model_to_bytes
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity

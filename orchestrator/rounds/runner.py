@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from datasites.study.centring import CENTRING_ROUND
+from datasites.study.checks import enough
 from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
+from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
-from orchestrator.rounds.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.dp_evaluation import dp_evaluation
 from orchestrator.rounds.intake import Intake
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.uploads import Upload
-from orchestrator.strategy.planning import FinishedRound, Planner
-from orchestrator.strategy.weights import enough
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
@@ -173,6 +173,7 @@ class StudyRunner:
             weights=self._planner.weights(),
             scales=self._planner.scales(),
             deadline_seconds=self.proposal.deadline_seconds,
+            canonical=self.proposal.canonical,
         )
         signed = seal(self._identity, "round-plan", plan)
         self._store.put_document(self.proposal.study, number, "plan", signed)
@@ -246,6 +247,7 @@ class StudyRunner:
             closing=closing,
             updates=tuple(parse(Signed, u) for u in updates.values()),
             sum_hash=sum_hash,
+            canonical=self.proposal.canonical,
         )
         signed = seal(self._identity, "commitments", commitments)
         self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)

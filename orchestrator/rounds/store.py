@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from datasites.node.files import sync_folder, write_atomically
 from datasites.study.signing import Signed, dump, parse
-from privacy.canonical import canonical_json, sha256_hex
+from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
+from privacy.storage import Schema, sql, upgrade
 
 _METADATA = sa.MetaData()
 _STUDIES = sa.Table(
@@ -39,6 +40,23 @@ _DOCUMENTS = sa.Table(
     sa.Column("document", sa.Text, nullable=False),
 )
 
+_SCHEMA = Schema(
+    "orchestrator",
+    table="studies",
+    migrations=(
+        sql("""
+CREATE TABLE IF NOT EXISTS studies (
+    study VARCHAR(80) NOT NULL, proposal TEXT NOT NULL, state VARCHAR(20) NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (study));
+CREATE TABLE IF NOT EXISTS documents (
+    study VARCHAR(80) NOT NULL, round INTEGER NOT NULL, kind VARCHAR(20) NOT NULL, closing INTEGER NOT NULL,
+    author VARCHAR(80) NOT NULL, document TEXT NOT NULL,
+    PRIMARY KEY (study, round, kind, closing, author));
+"""),
+    ),
+)
+"""The migrations make the tables; the tables above are what queries name. A test compares the two."""
+
 _PLACES_KEPT = 1000
 Documents = dict[tuple[str, int], dict[str, Any]]
 
@@ -57,7 +75,7 @@ class Store:
         self._engine = sa.create_engine(database_url or f"sqlite:///{folder / 'orchestrator.sqlite'}")
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _durable)
-        _METADATA.create_all(self._engine)
+        upgrade(self._engine, _SCHEMA)
         self._lock = threading.RLock()
         self._known: dict[tuple[str, int, str], Documents] = {}
 
@@ -78,7 +96,7 @@ class Store:
         Raises:
             Refused: another proposal has this name already.
         """
-        text = canonical_json(dump(proposal)).decode()
+        text = plain_json(dump(proposal)).decode()
         with self._engine.begin() as connection:
             found = connection.execute(
                 sa.select(_STUDIES.c.proposal).where(_STUDIES.c.study == study)
@@ -131,7 +149,7 @@ class Store:
             Refused: another document has this place.
         """
         value = dump(document) if isinstance(document, Signed) else dict(document)
-        text = canonical_json(value).decode()
+        text = plain_json(value).decode()
         place = {"study": study, "round": round_, "kind": kind, "closing": closing, "author": author}
         with self._lock:
             known = self._place(study, round_, kind)
@@ -140,7 +158,7 @@ class Store:
                     connection.execute(_DOCUMENTS.insert().values(**place, document=text))
                 self._known[(study, round_, kind)] = {**known, (author, closing): json.loads(text)}
                 return True
-        if canonical_json(known[(author, closing)]).decode() != text:
+        if plain_json(known[(author, closing)]).decode() != text:
             raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
         return False
 

@@ -1,10 +1,10 @@
 """A whole study without network, sandbox and encryption: the code of live rounds around one seam.
 
-Live and simulated rounds plan (:mod:`orchestrator.strategy.planning`), train (:mod:`datasites.training.site`), round
-to integers (:mod:`datasites.training.encoding`) and step (:func:`orchestrator.rounds.aggregation.next_model`) with the
-same functions. The seam is :class:`Engine`: live, the integers travel encrypted and come back as their sum; here they
-are added. Integer sums do not depend on who adds them where, so every engine gives the same model, bit for bit, as a
-live consortium with the same proposal and its public seed.
+Live and simulated rounds plan (:mod:`datasites.study.planning`), train (:mod:`datasites.training.site`), round to
+integers (:mod:`datasites.training.encoding`) and step (:mod:`datasites.study.next_model`) with the same functions. The
+seam is :class:`Engine`: live, the integers travel encrypted and come back as their sum; here they are added. Integer
+sums do not depend on who adds them where, so every engine gives the same model, bit for bit, as a live consortium with
+the same proposal and its public seed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from datasites.study.checks import check_weights
 from datasites.study.messages import RoundPlan
+from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY, checked_header_numbers, compares, releases_proximity
 from datasites.study.streams import daemon_stream, public_secret, worker_seed, worker_stream
@@ -27,9 +29,7 @@ from datasites.training.proximity import proximity_to_others
 from datasites.training.site import own_parameters, split_records, train_round
 from models.build import build_model, record_loss
 from models.parameters import from_bytes
-from orchestrator.rounds.aggregation import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from orchestrator.simulation.sites import SimulatedSite
-from orchestrator.strategy.planning import FinishedRound, Planner
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
@@ -139,6 +139,7 @@ def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[Simu
             weights=planner.weights(),
             scales=planner.scales(),
             deadline_seconds=proposal.deadline_seconds,
+            canonical=proposal.canonical,
         )
         check_weights(proposal, plan)
         arrived = engine.round(plan, model)

@@ -18,7 +18,8 @@ import torch
 from datasites.data.federations import build
 from datasites.data.synthetic import DEFAULT_SHAPE, generate
 from datasites.data.tcga.tables import Images, Tables, read_tables
-from datasites.study.proposal import NoiseMode, Participant, Task
+from datasites.strategy.registry import NOISE_MODES, STRATEGIES
+from datasites.study.proposal import Participant, Task
 from models.build import build_model
 from models.config import Architecture
 from models.parameters import from_bytes
@@ -34,12 +35,12 @@ from orchestrator.simulation.sites import (
     simulated_study,
 )
 from orchestrator.studies.evaluation import Metrics, interval
-from orchestrator.studies.propose import AGGREGATIONS, Fusion, StudySettings, check_fusion
+from orchestrator.studies.propose import Fusion, StudySettings, check_fusion
 from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
-METHODS = (*AGGREGATIONS, "upper-bound", "pooled", "local")
+_BASELINES = ("upper-bound", "pooled", "local")
 MakeEngine = Callable[[SimulatedStudy], Engine]
 OnRound = Callable[[int, int, float], None]
 
@@ -66,11 +67,12 @@ class SimulationRequest:
     min_sites: int = 3
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.methods if name not in METHODS]
+        methods = (*STRATEGIES, *_BASELINES)
+        unknown = [name for name in self.methods if name not in methods]
         if unknown or not self.methods:
-            raise InvalidInput(f"expected --method out of {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}")
+            raise InvalidInput(f"expected --method out of {', '.join(methods)}, got {', '.join(unknown) or 'none'}")
         for option, value, allowed in (
-            ("noise", self.noise, ("local", "shared")),
+            ("noise", self.noise, tuple(NOISE_MODES)),
             ("model", self.architecture, ("linear", "mlp", "mlp-auxiliary", "convolutional")),
             ("task", self.task, ("I-II", "early-late", "ordinal")),
         ):
@@ -94,10 +96,10 @@ class SimulationRequest:
             rounds=PLAIN_ROUNDS,
             epsilon=None if math.isinf(self.epsilon) else self.epsilon,
             delta=self.delta,
-            noise=cast(NoiseMode, self.noise),
+            noise=self.noise,
             architecture=cast(Architecture, self.architecture),
             fusion=cast(Fusion, self.fusion),
-            aggregation=method if method in AGGREGATIONS else "fedavg",
+            aggregation=method if method in STRATEGIES else "fedavg",
             min_sites=self.min_sites,
             seed=seed,
         )
@@ -137,7 +139,7 @@ def run_one(
 
     Args:
         request: what to simulate.
-        method: one of :data:`METHODS`.
+        method: one of the strategies of the registry, ``upper-bound``, ``pooled`` or ``local``.
         seed: of split, initial model and noise.
         make_engine: what does the sites' part; all in this process by default.
         on_round: called with the round, how many there are, and the AUROC after it.

@@ -1,8 +1,7 @@
-"""The patients of a simulated federation in memory: the same rows that ``ingest`` would write, without the disk.
+"""A simulated study before its first round: its proposal, its sites' records in memory, and the held-out patients.
 
-Also here:
-
-* The proposal of a simulated study: what ``tessera propose`` would send if these hospitals existed.
+The proposal is what ``tessera propose`` would send if these hospitals existed; the records are the rows that ``ingest``
+would write.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What a finished study is worth, measured on held-out patients of public or synthetic data, outside the protocol.
+"""How good a model is on held-out patients of public or synthetic data, outside the protocol.
 
-Also here:
-
-* How good are predictions: discrimination, thresholded decisions, likelihood, calibration.
+Four kinds of scores: discrimination (AUROC), decisions (balanced accuracy), likelihood (cross entropy) and calibration.
+Every score but the last two is taken cohort by cohort and averaged, so that telling cancers apart earns nothing.
 """
 
 from __future__ import annotations

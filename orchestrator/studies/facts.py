@@ -1,29 +1,26 @@
-"""The study report as values: what the orchestrator's report says as web page and as JSON.
+"""The study report as values: what the orchestrator's report says as web page, PDF and JSON.
 
-:func:`study_facts` collects them from what the orchestrator already knows; whoever has the facts elsewhere writes the
-same JSON by hand, and :func:`datasites.study.signing.parse` checks it.
+:func:`study_facts` collects them from the status of a study. Facts that come from elsewhere are written as the same
+JSON, and :func:`datasites.study.signing.parse` checks them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
 from datasites.study.messages import Approval
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY
-from datasites.study.signing import parse
+from datasites.study.signing import Message, parse
 
 FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiteFacts:
+class SiteFacts(Message):
     """One hospital in the study.
 
     ``patients`` is the noised count it released; ``epsilon_spent`` and ``epsilon_cap`` are what the hospital itself
@@ -46,7 +43,7 @@ class SiteFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundFacts:
+class RoundFacts(Message):
     """One finished round; ``weights[block][site]`` and ``scales[block]`` are relative to the largest.
 
     ``releases`` are noised numbers.
@@ -64,7 +61,7 @@ class RoundFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricFact:
+class MetricFact(Message):
     """One number about the finished model."""
 
     label: str
@@ -72,7 +69,7 @@ class MetricFact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvePoint:
+class CurvePoint(Message):
     """The model's AUROC after a round, where it was measured."""
 
     round: int
@@ -80,7 +77,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationFact:
+class EvaluationFact(Message):
     """One differentially private evaluation (:class:`orchestrator.rounds.dp_evaluation.DpEvaluation`); errors are
     standard."""
 
@@ -98,7 +95,7 @@ class EvaluationFact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyFacts:
+class StudyFacts(Message):
     """Everything the study report shows. ``metrics_label`` says on which data the metrics are and how exact."""
 
     format: Literal["tessera-study-report/1"]
@@ -127,11 +124,6 @@ class StudyFacts:
     metrics_label: str = ""
     evaluations: tuple[EvaluationFact, ...] = ()
     curve: tuple[CurvePoint, ...] = field(default=())
-
-
-for _value in list(globals().values()):
-    if isinstance(_value, type) and dataclasses.is_dataclass(_value):
-        _value.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
 
 
 def study_facts(
@@ -268,9 +260,7 @@ def _metrics(metrics: Mapping[str, Any]) -> tuple[MetricFact, ...]:
 def _against(proposal: Proposal) -> str:
     if proposal.seed is not None:
         return "nobody: the noise came from a public seed"
-    if proposal.noise == "local":
-        return "everybody, also orchestrator and keyholder together"
-    return f"everybody, also the orchestrator working with {proposal.colluders} of the hospitals"
+    return proposal.noise_mode.against(proposal.colluders)
 
 
 def _watermarks(proposal: Proposal) -> tuple[str, ...]:

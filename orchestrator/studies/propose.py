@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from datasites.review.environment import current_environment
+from datasites.strategy.blending import last_observed
+from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.proposal import (
     Block,
     Custody,
     DatasetReference,
-    NoiseMode,
     Participant,
     Party,
     Plan,
@@ -28,23 +29,20 @@ from datasites.study.proposal import (
 )
 from datasites.study.released_numbers import VALIDATION, terms_of
 from models.config import MODALITIES, Architecture, ModelConfig
-from orchestrator.strategy.blending import last_observed
-from orchestrator.strategy.proximity import refuse_under_shared_noise
+from privacy.canonical import NEWEST
+from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.encryption.parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
 
 Fusion = Literal["shared", "tokens", "combination"]
 DEFAULT_STEPS = 20
-_MOST_SHARED_PARAMETERS = 65_536  # local noise has a bound of its own
-_MOST_SHARING = 64  # more hospitals have no proof of their shared noise; local noise does not ask
 FUSIONS = ("shared", "tokens", "combination")
 _FUSIONS: Mapping[str, Mapping[str, Any]] = {
     "shared": {},
     "tokens": {"missing_tokens": True, "modality_dropout": 0.2},
     "combination": {"heads": "combination"},
 }
-AGGREGATIONS = ("fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw")
 _FEW_ROUNDS = 10
 _LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
 _CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
@@ -85,7 +83,7 @@ class StudySettings:
     rounds: int
     epsilon: float | None = 8.0
     delta: float = 1e-4
-    noise: NoiseMode = "local"
+    noise: str = "local"
     evaluation_share: float = 0.0
     blending_share: float = 0.1
     architecture: Architecture = "linear"
@@ -174,6 +172,7 @@ def build_proposal(
         created=created.isoformat(),
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
+        canonical=NEWEST,
     )
     return proposal, model
 
@@ -185,10 +184,9 @@ def check_aggregation(name: str, noise: str) -> None:
         InvalidInput: unknown.
         Refused: proximity weighting under shared noise.
     """
-    if name not in AGGREGATIONS:
-        raise InvalidInput(f"expected --aggregation out of {', '.join(AGGREGATIONS)}, got {name[:40]!r}")
-    if "pcw" in name:
-        refuse_under_shared_noise(noise)
+    if name not in STRATEGIES:
+        raise InvalidInput(f"expected --aggregation out of {', '.join(STRATEGIES)}, got {name[:40]!r}")
+    strategy_named(name).check_noise(noise_named(noise))
 
 
 def check_fusion(name: str, architecture: str, noise: str) -> None:
@@ -201,7 +199,7 @@ def check_fusion(name: str, architecture: str, noise: str) -> None:
         raise InvalidInput(f"expected --fusion out of {', '.join(FUSIONS)}, got {name[:40]!r}")
     if name != "shared" and architecture not in ("mlp", "convolutional"):
         raise InvalidInput(f"expected the model mlp or convolutional with --fusion {name}, got {architecture}")
-    if name == "combination" and noise == "shared":
+    if name == "combination" and not noise_named(noise).sites_train:
         raise InvalidInput("under shared noise no hospital trains parameters of its own; use local noise")
 
 
@@ -239,26 +237,31 @@ def _participant(offer: Offer) -> Participant:
 
 
 def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int) -> Mechanism:
-    shared = settings.noise == "shared"
+    noise = noise_named(settings.noise)
+    max_sites, max_parameters = noise.charged_size(
+        sites=len(offers), min_sites=settings.min_sites, parameters=parameters
+    )
     mechanism = Mechanism(
         max_grad_norm=settings.max_grad_norm,
         noise_multiplier=0.0,
         sampling_rate=settings.sampling_rate,
-        steps_per_round=1 if shared else settings.steps_per_round or max(1, round(DEFAULT_STEPS / settings.rounds)),
+        steps_per_round=noise.steps_per_round(
+            settings.steps_per_round or max(1, round(DEFAULT_STEPS / settings.rounds))
+        ),
         rounds=settings.rounds,
         target_delta=settings.delta,
-        noise=settings.noise,
+        noise=noise.accounted_as,
         min_sites=settings.min_sites,
         colluders=settings.colluders,
-        max_sites=len(offers) if shared else max(settings.min_sites, min(len(offers), _MOST_SHARING)),
-        max_parameters=parameters if shared else min(parameters, _MOST_SHARED_PARAMETERS),
+        max_sites=max_sites,
+        max_parameters=max_parameters,
     )
     mechanism = replace(
         mechanism, evaluation=_evaluation(settings, mechanism), losses=_losses(settings, mechanism, offers)
     )
     if _without_privacy(settings):
         return mechanism
-    return mechanism.calibrate(settings.epsilon or math.inf, settings.delta)
+    return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
 
 
 def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
@@ -278,7 +281,7 @@ def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offe
     Every one of them takes noise from training and keeps a fifth of the records out of it, so they stop after two
     fifths of the rounds; the scales then stay.
     """
-    if "dgb" not in settings.aggregation:
+    if not strategy_named(settings.aggregation).blending.reads_losses:
         return None
     if not 0 < settings.blending_share < 1:
         raise InvalidInput(f"expected a blending_share above 0 and below 1, got {settings.blending_share:g}")
@@ -300,7 +303,7 @@ def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> 
     if _without_privacy(settings):
         return 0.0
     whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
-    alone = whole.calibrate(settings.epsilon or math.inf, settings.delta).noise_multiplier
+    alone = calibrate(whole, settings.epsilon or math.inf, settings.delta).noise_multiplier
     return float(f"{alone / math.sqrt(share):.4g}")
 
 
@@ -309,35 +312,23 @@ def _without_privacy(settings: StudySettings) -> bool:
 
 
 def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
-    adaptive = settings.aggregation == "fedadam"
+    strategy = strategy_named(settings.aggregation)
+    keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
     return Training(
         optimizer="sgd",
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        update_bound=_update_bound(settings, mechanism, offers),
-        server_optimizer="adam" if adaptive else "sgd",
-        server_learning_rate=0.05 if adaptive else 1.0,
-        aggregation=settings.aggregation,  # type: ignore[arg-type]  # checked when the proposal is parsed
-        proximal_mu=0.01 if settings.aggregation == "fedprox" else 0.0,
+        update_bound=noise_named(settings.noise).update_bound(
+            mechanism,
+            learning_rate=settings.learning_rate,
+            patients=[o.dataset.patients for o in offers],
+            training_share=1.0 - VALIDATION if keeps_apart else 1.0,
+        ),
+        server_optimizer=strategy.server_step.name,
+        server_learning_rate=strategy.server_step.rate,
+        aggregation=strategy.name,
+        proximal_mu=strategy.proximal_mu,
     )
-
-
-def _update_bound(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> float:
-    """Return the half-width of the public box: a tenth of the largest possible drift plus five deviations of noise.
-
-    A gradient of norm C rarely puts more than a tenth of it on one coordinate; what would pass the box is projected
-    on it, at every site alike.
-    """
-    if settings.noise == "shared":  # the box holds a site's clipped gradient sum
-        largest = max(o.dataset.patients for o in offers)
-        return float(f"{0.1 * settings.max_grad_norm * mechanism.sampling_rate * largest:.6g}")
-    keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
-    share = 1.0 - VALIDATION if keeps_apart else 1.0
-    records = max(1.0, share * min(o.dataset.patients for o in offers))
-    rate, steps = settings.learning_rate, mechanism.steps_per_round
-    drift = rate * steps * settings.max_grad_norm
-    noise = rate * math.sqrt(steps) * mechanism.share_deviation / (mechanism.sampling_rate * records)
-    return float(f"{0.1 * drift + 5 * noise:.6g}")
 
 
 def _blocks_and_model(config: ModelConfig, seed: int) -> tuple[tuple[Block, ...], bytes]:

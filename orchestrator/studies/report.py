@@ -3,54 +3,75 @@
     >>> facts = study_facts(client.get_json("/studies/pilot"), metrics=metrics, sites=site_results)
     >>> html, data = write_study_report(facts, folder)
 
-A self-contained web page and the same facts as JSON (``docs/schemas/study-report.schema.json``); the PDF is in
-:mod:`orchestrator.studies.report`.
-
-Also here:
-
-* The study report as an accessible PDF, set with typst: what the web page says, ready to print.
+It is a self-contained web page, the same facts as JSON (``docs/schemas/study-report.schema.json``), and an accessible
+PDF that shows what the page shows, ready to print.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from datasites.node.files import write_atomically
-from datasites.report.words import number, small
-from datasites.report.writing import TEMPLATES as STYLE
+from datasites.node.web.documents import inlined, render_page, render_pdf
 from datasites.study.signing import parse
+from datasites.study.text import delta_text, epsilon_text
 from orchestrator.studies.facts import EvaluationFact, SiteFacts, StudyFacts
 from orchestrator.studies.figures import pictures
 
 NAME = "study-report"
-_TEMPLATE = Path(__file__).parent / "templates" / f"{NAME}.typ"
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_study_report(facts: StudyFacts | Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Write ``study-report.html`` and ``study-report.json`` into ``folder`` and return their paths.
+
+    Args:
+        facts: as :func:`orchestrator.studies.facts.study_facts` collects them, or the same as plain JSON.
+        folder: made when missing.
+
+    Raises:
+        InvalidInput: the plain JSON lacks a field, or has one that does not belong there.
+    """
+    known = facts if isinstance(facts, StudyFacts) else parse(StudyFacts, facts)
+    html, data = folder / f"{NAME}.html", folder / f"{NAME}.json"
+    plain = dataclasses.asdict(known)
+    shown = inlined(pictures(known))
+    page = render_page(_TEMPLATES / f"{NAME}.html", facts=plain, totals=totals(known), pictures=shown)
+    write_atomically(html, page)
+    write_atomically(data, json.dumps(plain, indent=2, allow_nan=False).encode())
+    return html, data
 
 
 def write_study_pdf(facts: StudyFacts, folder: Path) -> Path:
     """Write ``study-report.pdf`` (tagged, PDF/UA-1) into ``folder`` and return its path."""
-    import typst
-
-    drawn = pictures(facts)
-    with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        for picture in drawn:
-            (place / f"{picture.name}").write_bytes(picture.svg)
-        shown = [{"name": p.name, "caption": p.caption, "alternative": p.alternative} for p in drawn]
-        (place / "view.json").write_text(json.dumps({**_view(facts), "pictures": shown}, allow_nan=False))
-        (place / "report.typ").write_bytes(_TEMPLATE.read_bytes())
-        document: bytes = typst.compile(
-            str(place / "report.typ"), root=str(place), format="pdf", pdf_standards=["ua-1"]
-        )
     path = folder / f"{NAME}.pdf"
-    write_atomically(path, document)
+    write_atomically(path, render_pdf(_TEMPLATES / f"{NAME}.typ", _view(facts), pictures(facts)))
     return path
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the published JSON schema of the report."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(StudyFacts).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tessera study report", **schema}
+
+
+def totals(facts: StudyFacts) -> dict[str, Any]:
+    """Return what the cards at the top show."""
+    timed = [r.seconds for r in facts.rounds if r.seconds is not None]
+    complete = sum(not r.missing for r in facts.rounds)
+    return {
+        "rounds": len(facts.rounds),
+        "megabytes": sum(r.uplink_bytes for r in facts.rounds) / 1e6,
+        "seconds": sum(timed),
+        "complete": complete,
+        "dropouts": sum(len(r.missing) for r in facts.rounds),
+    }
 
 
 def _view(facts: StudyFacts) -> dict[str, Any]:
@@ -95,8 +116,8 @@ def _cards(facts: StudyFacts) -> list[tuple[str, str, str]]:
 
 def _facts(facts: StudyFacts) -> list[tuple[str, str]]:
     cost = (
-        f"ε {number(facts.epsilon_study)} at δ {small(facts.delta)} for a hospital that was in every round; add or "
-        f"remove one patient at one hospital; by privacy loss distributions; against {facts.against}"
+        f"ε {epsilon_text(facts.epsilon_study)} at δ {delta_text(facts.delta)} for a hospital that was in every round; "
+        f"add or remove one patient at one hospital; by privacy loss distributions; against {facts.against}"
     )
     return [
         ("Cost to one patient of one hospital", cost),
@@ -136,9 +157,9 @@ def _site(site: SiteFacts) -> tuple[str, ...]:
         f"{site.cohort}: {', '.join(site.modalities)}",
         str(site.patients),
         str(site.rounds),
-        number(site.epsilon_spent) if told else "not reported",
-        number(site.epsilon_cap) if told else "",
-        small(site.delta) if site.delta is not None else "",
+        epsilon_text(site.epsilon_spent) if told else "not reported",
+        epsilon_text(site.epsilon_cap) if told else "",
+        delta_text(site.delta) if site.delta is not None else "",
         ", ".join(site.approved_by) or "not approved",
     )
 
@@ -146,72 +167,3 @@ def _site(site: SiteFacts) -> tuple[str, ...]:
 def _remarks(site: SiteFacts) -> list[str]:
     missed = [f"missing in round {', '.join(map(str, site.missed_rounds))}"] if site.missed_rounds else []
     return [f"{site.institution}: {what}" for what in (*missed, *(f"refused {line}" for line in site.refusals))]
-
-
-NAME = "study-report"
-
-
-def write_study_report(facts: StudyFacts | Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
-    """Write ``study-report.html`` and ``study-report.json`` into ``folder`` and return their paths.
-
-    Args:
-        facts: as :func:`orchestrator.studies.facts.study_facts` collects them, or the same as plain JSON.
-        folder: made when missing.
-
-    Raises:
-        InvalidInput: the plain JSON lacks a field, or has one that does not belong there.
-    """
-    known = facts if isinstance(facts, StudyFacts) else parse(StudyFacts, facts)
-    html, data = folder / f"{NAME}.html", folder / f"{NAME}.json"
-    plain = dataclasses.asdict(known)
-    write_atomically(html, _page().render(facts=plain, totals=totals(known), pictures=_images(known)).encode())
-    write_atomically(data, json.dumps(plain, indent=2, allow_nan=False).encode())
-    return html, data
-
-
-def study_schema() -> dict[str, Any]:
-    """Return the published JSON schema of the report."""
-    from pydantic import TypeAdapter
-
-    schema = TypeAdapter(StudyFacts).json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tessera study report", **schema}
-
-
-def totals(facts: StudyFacts) -> dict[str, Any]:
-    """Return what the cards at the top show."""
-    timed = [r.seconds for r in facts.rounds if r.seconds is not None]
-    complete = sum(not r.missing for r in facts.rounds)
-    return {
-        "rounds": len(facts.rounds),
-        "megabytes": sum(r.uplink_bytes for r in facts.rounds) / 1e6,
-        "seconds": sum(timed),
-        "complete": complete,
-        "dropouts": sum(len(r.missing) for r in facts.rounds),
-    }
-
-
-def _images(facts: StudyFacts) -> list[dict[str, str]]:
-    return [
-        {
-            "name": picture.name,
-            "data": base64.b64encode(picture.svg).decode(),
-            "caption": picture.caption,
-            "alternative": picture.alternative,
-        }
-        for picture in pictures(facts)
-    ]
-
-
-@lru_cache(maxsize=1)
-def _page() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.globals |= {"number": number, "small": small}
-    template = environment.get_template("study-report.html")
-    template.globals["css"] = Markup((STYLE / "report.css").read_text())  # noqa: S704, our own style sheet
-    return template

@@ -8,9 +8,10 @@ reported there.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from datasites.strategy.registry import noise_named, strategy_named
 from models.config import Architecture
 from orchestrator.studies.propose import StudySettings
 
@@ -46,15 +47,22 @@ _LINEAR = PrivateSchedule(
 )
 
 
-def private_schedule(architecture: Architecture, epsilon: float, noise: Literal["local", "shared"]) -> PrivateSchedule:
+_LARGER: Mapping[str, tuple[tuple[float, PrivateSchedule], ...]] = {
+    "local": ((16.0, replace(_LINEAR, rounds=10)),),
+    "shared": (
+        (8.0, replace(_LINEAR, rounds=12, learning_rate=60.0, max_grad_norm=0.6)),
+        (3.0, replace(_LINEAR, learning_rate=60.0)),
+    ),
+}
+"""By what is charged: from which epsilon on which schedule is better than ``_LINEAR``, the largest epsilon first."""
+
+
+def private_schedule(architecture: Architecture, epsilon: float, noise: str) -> PrivateSchedule:
     """Return the schedule for one model, one finite epsilon (at a delta near 1e-4) and one kind of noise."""
     if architecture != "linear":
         return PrivateSchedule(learning_rate=0.1)
-    if noise == "local":
-        return replace(_LINEAR, rounds=10) if epsilon >= 16.0 else _LINEAR
-    if epsilon >= 8.0:
-        return replace(_LINEAR, rounds=12, learning_rate=60.0, max_grad_norm=0.6)
-    return replace(_LINEAR, learning_rate=60.0) if epsilon >= 3.0 else _LINEAR
+    larger = _LARGER[noise_named(noise).accounted_as]
+    return next((schedule for least, schedule in larger if epsilon >= least), _LINEAR)
 
 
 def with_schedule(settings: StudySettings, rounds: int | None) -> StudySettings:
@@ -62,7 +70,7 @@ def with_schedule(settings: StudySettings, rounds: int | None) -> StudySettings:
 
     Only plain steps of the linear model under privacy have a schedule; anything else gets :data:`PLAIN_ROUNDS`.
     """
-    scheduled = settings.architecture == "linear" and settings.aggregation != "fedadam"
+    scheduled = settings.architecture == "linear" and strategy_named(settings.aggregation).server_step.plain
     if rounds is not None or not scheduled or settings.epsilon is None or math.isinf(settings.epsilon):
         return replace(settings, rounds=rounds or PLAIN_ROUNDS)
     found = private_schedule(settings.architecture, settings.epsilon, settings.noise)

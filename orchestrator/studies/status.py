@@ -1,20 +1,19 @@
-"""What ``tessera status`` shows of studies, and of one hospital's own budget and requests.
+"""What a study looks like from outside, and what ``tessera status`` shows of it.
 
-Also here:
-
-* What a study looks like from outside: for the command line, the dashboard, the reports and the participants.
+:func:`study_status` is what the orchestrator tells every participant of a study; dashboard, reports and command line
+show no more than that. ``tessera status`` at a hospital adds the hospital's own budget and requests.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from datasites.node.home import Home, address
 from datasites.node.http import SignedClient
+from datasites.review.budgets import Budget, budgets, finite
 from datasites.review.records import ReviewRecords
 from orchestrator.rounds.store import Store
 from privacy.errors import Refused, TesseraError
@@ -94,18 +93,6 @@ class StudyLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetLine:
-    """One patient population's budget; None stands for infinite. Add-or-remove adjacency, RDP accountant."""
-
-    population: str
-    datasets: tuple[str, ...]
-    epsilon_spent: float | None
-    epsilon_reserved: float | None
-    epsilon_cap: float | None
-    delta: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class RequestLine:
     """One proposal that arrived at a datasite."""
 
@@ -124,13 +111,28 @@ class Status:
     name: str
     problem: str
     studies: tuple[StudyLine, ...]
-    budget: tuple[BudgetLine, ...] = ()
+    budget: tuple[Budget, ...] = ()
     requests: tuple[RequestLine, ...] = ()
 
     @property
     def over(self) -> bool:
         """Whether every study has ended one way or another."""
         return bool(self.studies) and all(s.state in OVER for s in self.studies)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON; null stands for an infinite epsilon, and for a cap that is not set."""
+        lines = [
+            {
+                "population": budget.population,
+                "datasets": budget.datasets,
+                "epsilon_spent": finite(budget.spent),
+                "epsilon_reserved": finite(budget.reserved),
+                "epsilon_cap": finite(budget.cap) if budget.delta else None,
+                "delta": budget.delta or None,
+            }
+            for budget in self.budget
+        ]
+        return {**asdict(self), "budget": lines, "over": self.over}
 
 
 def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Status:
@@ -149,7 +151,7 @@ def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Statu
         problem = str(error)
     local: dict[str, Any] = {}
     if config.role == "datasite":
-        local = {"budget": _budget(home.folder / "ledger.sqlite"), "requests": _requests(home.folder)}
+        local = {"budget": _budgets(home.folder / "ledger.sqlite"), "requests": _requests(home.folder)}
     return Status(role=config.role, name=config.name, problem=problem, studies=studies, **local)
 
 
@@ -206,31 +208,20 @@ def _site(name: str, approvals: Mapping[str, Any], checkpoints: Sequence[Mapping
     )
 
 
-def _budget(path: Path) -> tuple[BudgetLine, ...]:
+def _budgets(path: Path) -> tuple[Budget, ...]:
     if not path.exists():
         return ()
     ledger = Ledger(path, None)
     try:
-        accounts = [ledger.account(population) for population in ledger.populations()]
+        return budgets(ledger)
     finally:
         ledger.close()
-    return tuple(
-        BudgetLine(
-            population=a.population,
-            datasets=tuple(f"{name} version {version}" for name, version in a.datasets),
-            epsilon_spent=_finite(a.spent.epsilon),
-            epsilon_reserved=_finite(a.committed.epsilon),
-            epsilon_cap=_finite(a.cap.epsilon) if a.cap else None,
-            delta=a.cap.delta if a.cap else None,
-        )
-        for a in accounts
-    )
 
 
 def _requests(folder: Path) -> tuple[RequestLine, ...]:
     if not (folder / "approvals.sqlite").exists():
         return ()
-    records = ReviewRecords(folder / "approvals.sqlite")
+    records = ReviewRecords(folder / "approvals.sqlite", read_only=True)
     try:
         found = records.requests()
     finally:
@@ -245,7 +236,3 @@ def _requests(folder: Path) -> tuple[RequestLine, ...]:
         )
         for r in found
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -20,7 +20,7 @@ from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal
-from privacy.canonical import canonical_json, sha256_hex
+from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused, TesseraError
 
 _POLL_SECONDS = 2.0
@@ -108,7 +108,7 @@ class Draft:
 
     def keep(self, home: Home) -> None:
         """Write it down."""
-        write_atomically(_draft_path(home, self.settings["study"]), canonical_json(dump(self)))
+        write_atomically(_draft_path(home, self.settings["study"]), plain_json(dump(self)))
 
     def opened(self, home: Home) -> Proposal:
         """Return the proposal inside."""

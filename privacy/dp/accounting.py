@@ -1,8 +1,8 @@
-"""What a mechanism costs: dp-accounting's events and accountants, and nothing home-made.
+"""What an event costs: epsilon and Rényi curves by Google's ``dp_accounting``, with no bound of our own.
 
-The one door to Google's ``dp_accounting``. Epsilon is always for add/remove adjacency. The tight figure comes from
-privacy loss distributions (PLD); Rényi curves are for the ledger's filter; Gaussian DP's central-limit approximation
-is never used, since it under-reports (2.70 where the truth is 4.22).
+An event (``DpEvent``) says what is released; :mod:`privacy.dp.mechanism` makes it. Epsilon is always for add/remove
+adjacency. The tight figure comes from privacy loss distributions (PLD); Rényi curves are for the ledger's filter.
+Gaussian DP's central-limit approximation is never used, since it under-reports (2.70 where the truth is 4.22).
 
     >>> from dp_accounting import GaussianDpEvent
     >>> round(pld_epsilon(GaussianDpEvent(1.0), 1e-5), 2)
@@ -14,22 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import dp_accounting
 from dp_accounting import DpEvent
 from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
+from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
 from privacy.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from privacy.dp.mechanism import Mechanism
-
-
 ADJACENCY = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
-# Rényi orders of the ledger's filter: dense where the best order of a study lies (epsilon 1 to 20).
 ORDERS: tuple[float, ...] = (
     *(1 + x / 10 for x in range(1, 100)),
     *(float(x) for x in range(11, 65)),
@@ -38,9 +31,9 @@ ORDERS: tuple[float, ...] = (
     512.0,
     1024.0,
 )
-# Width of the PLD's bins; the bound is valid at any width, a finer one is tighter and slower.
-_INTERVAL = 1e-3
-_LARGEST_NOISE = 1e4
+"""Rényi orders of a study's curve: dense where the best order of a study lies (epsilon 1 to 20)."""
+INTERVAL = 1e-3
+"""Width of the PLD's bins; the bound is valid at any width, a finer one is tighter and slower."""
 
 
 def pld_epsilon(event: DpEvent, delta: float, *, slack: float = 0.0) -> float:
@@ -59,7 +52,7 @@ def pld_epsilon(event: DpEvent, delta: float, *, slack: float = 0.0) -> float:
     """
     if not 0 < delta < 1:
         raise InvalidInput(f"expected a delta above 0 and below 1, got {delta}")
-    accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=_INTERVAL), event)
+    accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL), event)
     epsilon = float(accountant.get_epsilon(delta))
     for _ in range(50):
         if not math.isfinite(epsilon) or epsilon > 700:
@@ -90,56 +83,9 @@ def rdp_curve(event: DpEvent, orders: tuple[float, ...] = ORDERS) -> tuple[float
 
 def rdp_to_epsilon(curve: tuple[float, ...], delta: float, orders: tuple[float, ...] = ORDERS) -> float:
     """Turn a sum of Rényi curves into epsilon at ``delta`` (Canonne, Kamath and Steinke 2020, proposition 12)."""
-    from dp_accounting.rdp import compute_epsilon
-
     with _quiet():
         epsilon, _ = compute_epsilon(list(orders), list(curve), delta)
     return float(epsilon)
-
-
-def calibrated_noise_multiplier(mechanism: Mechanism, epsilon: float) -> float:
-    """Return the smallest gradient noise multiplier with which ``mechanism`` stays within epsilon at target_delta.
-
-    Raises:
-        InvalidInput: epsilon is not above 0, or cannot be reached because the other releases already cost more.
-    """
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise InvalidInput(f"expected a finite epsilon above 0, got {epsilon}")
-    delta = mechanism.target_delta - (1 + math.exp(min(epsilon, 700))) * mechanism.total_variation()
-    if delta <= 0 or pld_epsilon(replace(mechanism, noise_multiplier=_LARGEST_NOISE).event(), delta) > epsilon:
-        raise InvalidInput(
-            f"epsilon {epsilon} at delta {mechanism.target_delta} cannot be reached by gradient noise alone: give the "
-            "loss, count or evaluation releases more noise or release them less often"
-        )
-    found = dp_accounting.calibrate_dp_mechanism(
-        lambda: PLDAccountant(ADJACENCY, value_discretization_interval=_INTERVAL),
-        lambda sigma: replace(mechanism, noise_multiplier=float(sigma)).event(),
-        epsilon,
-        delta,
-        _bracket(mechanism, epsilon, delta),
-        tol=1e-4,
-    )
-    return float(found)
-
-
-def _bracket(mechanism: Mechanism, epsilon: float, delta: float) -> dp_accounting.ExplicitBracketInterval:
-    """Enclose the wanted noise from both sides with cheap Rényi bounds and few PLDs: small noise makes a PLD slow."""
-
-    def loose(sigma: float) -> float:
-        return rdp_epsilon(replace(mechanism, noise_multiplier=sigma).event(), delta)
-
-    def tight(sigma: float) -> float:
-        return pld_epsilon(replace(mechanism, noise_multiplier=sigma).event(), delta)
-
-    high = 0.5
-    while loose(high) > epsilon and high < _LARGEST_NOISE:
-        high *= 1.25
-    low = high / 1.25
-    while tight(low) <= epsilon and low > 1e-3:
-        low /= 1.25
-    while tight(high) > epsilon:
-        high *= 1.25
-    return dp_accounting.ExplicitBracketInterval(low, high)
 
 
 def _composed(accountant: dp_accounting.PrivacyAccountant, event: DpEvent) -> dp_accounting.PrivacyAccountant:

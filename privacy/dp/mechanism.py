@@ -9,8 +9,10 @@ proposal, and is the only thing the accounting reads.
     >>> round(plan.epsilon(), 1)     # at delta 1e-5, add/remove adjacency, PLD accountant
     23.3
 
-Adjacency is add or remove of one patient at one hospital. Rounds are numbered from 1. Importing this module imports
-neither torch nor the accounting library.
+Adjacency is add or remove of one patient at one hospital. Rounds are numbered from 1.
+
+``dp_accounting`` takes seconds and 100 MB to import. It is imported only where an event or an epsilon is asked for:
+most processes merely read and compare mechanisms.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from dp_accounting import ComposedDpEvent, DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 
 from privacy.dp.distance import (
     MAX_PARAMETERS,
@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
 
-_STRICT: Mapping[str, Any] = {"extra": "forbid", "strict": True}
+class _Strict:
+    """Has pydantic refuse unknown fields and wrong types."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossRelease:
+class LossRelease(_Strict):
     """Noised sums of clipped per-record losses, released every ``every_rounds`` rounds.
 
     Each record belongs to training or to validation, never to both, and adds at most ``terms`` losses (fused and one
@@ -59,7 +62,6 @@ class LossRelease:
     noise_multiplier: float
     terms: int = 1
     last_round: int | None = None
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     def __post_init__(self) -> None:
         _floats(self, "bound", "noise_multiplier")
@@ -81,28 +83,21 @@ class LossRelease:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CountRelease:
+class CountRelease(_Strict):
     """One noised vector of patient counts by class (L2 sensitivity 1); their sum is the public number of patients.
 
     Part of a study's mechanism only when the count was not already charged when the dataset was published.
     """
 
     noise_multiplier: float
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     def __post_init__(self) -> None:
         _floats(self, "noise_multiplier")
         _require(_multiplier(self.noise_multiplier), *_MULTIPLIER, self.noise_multiplier)
 
-    def event(self) -> DpEvent:
-        """Return the accountant's event of this one release."""
-        from dp_accounting import GaussianDpEvent
-
-        return GaussianDpEvent(self.noise_multiplier)
-
 
 @dataclass(frozen=True, kw_only=True)
-class HistogramRelease:
+class HistogramRelease(_Strict):
     """Noised score histograms by class, 32 fixed bins, released every ``every_rounds`` rounds.
 
     A record counts once in each of ``outputs`` histograms (one per scored output), so that the L2 sensitivity of a
@@ -112,7 +107,6 @@ class HistogramRelease:
     every_rounds: int
     noise_multiplier: float
     outputs: int = 1
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     def __post_init__(self) -> None:
         _floats(self, "noise_multiplier")
@@ -131,7 +125,7 @@ class HistogramRelease:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mechanism:
+class Mechanism(_Strict):
     """Poisson-subsampled Gaussian DP-SGD and the other releases of a study.
 
     With ``noise = "local"`` every site adds noise of standard deviation ``noise_multiplier * max_grad_norm`` to every
@@ -246,8 +240,19 @@ class Mechanism:
         Args:
             rounds: 0 to ``self.rounds``; None means all.
         """
+        from dp_accounting import ComposedDpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 
-        return study_event(self, self._rounds(rounds))
+        done = self._rounds(rounds)
+        step = GaussianDpEvent(self.noise_multiplier)
+        if self.sampling_rate < 1:
+            step = PoissonSampledDpEvent(self.sampling_rate, step)
+        releases = [release for release in (self.losses, self.evaluation) if release is not None]
+        parts = [(step, done * self.steps_per_round)]
+        parts += [(GaussianDpEvent(release.noise_multiplier), release.times(done)) for release in releases]
+        events = [SelfComposedDpEvent(event, times) for event, times in parts if times]
+        if self.count is not None:
+            events.append(GaussianDpEvent(self.count.noise_multiplier))
+        return ComposedDpEvent(events)
 
     def epsilon(self, delta: float | None = None, *, rounds: int | None = None) -> float:
         """Return epsilon of the first ``rounds`` rounds at ``delta`` (add/remove adjacency, PLD accountant).
@@ -282,25 +287,15 @@ class Mechanism:
         Sampler, rounding and saturation together, for the first ``rounds`` rounds. A mechanism at total variation eta
         from an (epsilon, delta) one is (epsilon, delta + (1 + exp(epsilon)) eta); see docs/shared-noise.md, section 6.
         """
-
-        return study_total_variation(self, self._rounds(rounds))
-
-    def calibrate(self, epsilon: float, delta: float | None = None) -> Mechanism:
-        """Return this mechanism with the smallest gradient noise that keeps the whole study within (epsilon, delta).
-
-        The other releases keep their noise.
-
-        Args:
-            epsilon: target above 0, at ``delta``, add/remove adjacency, PLD accountant.
-            delta: in (0, 1); becomes the new ``target_delta``. None keeps the present one.
-
-        Raises:
-            InvalidInput: the other releases alone cost more than ``epsilon``.
-        """
-        from privacy.dp.accounting import calibrated_noise_multiplier
-
-        aim = replace(self, target_delta=self.target_delta if delta is None else delta)
-        return replace(aim, noise_multiplier=calibrated_noise_multiplier(aim, epsilon))
+        done = self._rounds(rounds)
+        sites = self.max_sites if self.noise == "shared" else 1
+        steps = done * self.steps_per_round
+        sampler = (steps + 2 * done + 1) * MAX_PARAMETERS * sites * SAMPLER_DISTANCE
+        if self.noise == "local":
+            return sampler
+        honest = range(self.min_sites - self.colluders, self.max_sites + 1)
+        rounding = max(rounding_distance(sites=count, share_steps=MIN_SHARE_STEPS) for count in honest)
+        return sampler + steps * self.max_parameters * (rounding + sites * saturation_distance())
 
     def _rounds(self, rounds: int | None) -> int:
         if rounds is None:
@@ -356,44 +351,3 @@ def _floats(value: Any, *names: str) -> None:
         number = getattr(value, name)
         if name in known and isinstance(number, int) and not isinstance(number, bool):
             object.__setattr__(value, name, float(number))
-
-
-def study_event(mechanism: Mechanism, rounds: int) -> DpEvent:
-    """Return what the first ``rounds`` rounds of ``mechanism`` release, as one composed event.
-
-    The count, where the mechanism has one, is released before the first round and always part of it.
-    """
-    step: DpEvent = GaussianDpEvent(mechanism.noise_multiplier)
-    if mechanism.sampling_rate < 1:
-        step = PoissonSampledDpEvent(mechanism.sampling_rate, step)
-    parts: list[list[DpEvent]] = [_repeated(step, rounds * mechanism.steps_per_round)]
-    if mechanism.losses is not None:
-        parts.append(_repeated(GaussianDpEvent(mechanism.losses.noise_multiplier), mechanism.losses.times(rounds)))
-    if mechanism.evaluation is not None:
-        times = mechanism.evaluation.times(rounds)
-        parts.append(_repeated(GaussianDpEvent(mechanism.evaluation.noise_multiplier), times))
-    if mechanism.count is not None:
-        parts.append([GaussianDpEvent(mechanism.count.noise_multiplier)])
-    return ComposedDpEvent([event for part in parts for event in part])
-
-
-def _repeated(event: DpEvent, times: int) -> list[DpEvent]:
-    return [SelfComposedDpEvent(event, times)] if times else []
-
-
-def study_total_variation(mechanism: Mechanism, rounds: int) -> float:
-    """Bound the distance of everything in the first ``rounds`` rounds of ``mechanism`` from what is charged.
-
-    Args:
-        mechanism: of either noise mode.
-        rounds: 0 to ``mechanism.rounds``.
-    """
-    sites = mechanism.max_sites if mechanism.noise == "shared" else 1
-    steps = rounds * mechanism.steps_per_round
-    sampler = (steps + 2 * rounds + 1) * MAX_PARAMETERS * sites * SAMPLER_DISTANCE
-    if mechanism.noise == "local":
-        return sampler
-    honest = mechanism.min_sites - mechanism.colluders
-    worst = max(rounding_distance(sites=h, share_steps=MIN_SHARE_STEPS) for h in range(honest, mechanism.max_sites + 1))
-    coordinate = worst + sites * saturation_distance()
-    return sampler + steps * mechanism.max_parameters * coordinate

@@ -54,7 +54,7 @@ class Randomness:
         if len(secret) < 32:
             raise InvalidInput(f"expected a secret of at least 32 bytes, got {len(secret)}")
         context = {"study": study, "round": round, "plan": plan_hash, "dataset": dataset_fingerprint}
-        self._start(_derive(secret, canonical_json(context)))
+        self._start(_derive(secret, canonical_json(context, 1)))
 
     @classmethod
     def public(
@@ -75,7 +75,7 @@ class Randomness:
             round: number of the round.
             plan_hash: hash of the round plan.
         """
-        secret = _derive(b"public seed, no privacy: 32 bytes", canonical_json({"seed": seed, "site": site}))
+        secret = _derive(b"public seed, no privacy: 32 bytes", canonical_json({"seed": seed, "site": site}, 1))
         return cls(secret, study=study, round=round, plan_hash=plan_hash, dataset_fingerprint="public")
 
     def child(self, label: str) -> Randomness:

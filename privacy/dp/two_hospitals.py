@@ -14,7 +14,7 @@ import math
 from dp_accounting import dp_event
 
 from privacy.dp.accounting import pld_epsilon
-from privacy.dp.mechanism import Mechanism, study_event
+from privacy.dp.mechanism import Mechanism
 
 
 def epsilon_at_two_hospitals(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
@@ -32,7 +32,7 @@ def epsilon_at_two_hospitals(mechanism: Mechanism, delta: float, *, rounds: int 
     if not mechanism.private:
         return math.inf
     if mechanism.noise == "local":
-        once = study_event(mechanism, done)
+        once = mechanism.event(done)
         return pld_epsilon(dp_event.ComposedDpEvent([once, once]), delta, slack=2 * mechanism.total_variation(done))
     return pld_epsilon(_shared(mechanism, done), delta, slack=mechanism.total_variation(done))
 

@@ -54,7 +54,7 @@ class PadLabel:
     def info(self) -> bytes:
         """Return the label as bytes."""
         fields = {"study": self.study, "round": self.round, "plan_hash": self.plan_hash, "site": self.site}
-        return _DOMAIN + canonical_json(fields)
+        return _DOMAIN + canonical_json(fields, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,9 @@ Albrecht et al., "Homomorphic Encryption Security Standard" (2018), table 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from privacy.errors import InvalidInput, Refused
 
@@ -50,7 +52,7 @@ _MOST_FIELDS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class EncryptionParameters:
-    """One frozen choice of ring, moduli, scale and packing.
+    """One frozen choice of ring, moduli, scale and packing; pydantic refuses unknown fields and wrong types.
 
     Attributes:
         poly_modulus_degree: N, the ring's degree; N/2 complex slots to a ciphertext.
@@ -67,6 +69,7 @@ class EncryptionParameters:
     sites: int
     levels: int
     fields_per_slot: int
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}
 
     @property
     def slots(self) -> int:

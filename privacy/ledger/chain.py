@@ -9,6 +9,9 @@ a hash of the owner's key, so that a chain cannot be given to somebody else. Thr
 * in SQLite itself: WAL with ``synchronous=FULL``; a torn write is dropped whole at the next start.
 
 Several processes and threads may write: each append runs under ``BEGIN IMMEDIATE``.
+
+Bodies and hashes are canonical JSON (:mod:`privacy.canonical`). The hash covers the version, which therefore need not
+be stored: an entry has the version under which its hash fits. Entries from before RFC 8785 have version 1.
 """
 
 from __future__ import annotations
@@ -24,17 +27,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from privacy.canonical import canonical_hash, canonical_json
+from privacy.canonical import NEWEST, CanonicalVersion, canonical_hash, canonical_json, plain_json
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity, verify
+from privacy.storage import Schema, open_sqlite, read_sqlite, sql
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 Purpose = Literal["journal", "ledger"]
 
 _BUSY_SECONDS = 120.0
+_DURABLE = {"journal_mode": "WAL", "synchronous": "FULL"}
+_OWNER = "SELECT purpose, public_key FROM owner"
+_TAKE = (  # an empty chain without an owner: new, or its process was killed before this statement
+    "INSERT INTO owner SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM owner) AND NOT EXISTS (SELECT 1 FROM entries)"
+)
 _COLUMNS = "number, kind, body, at, previous_hash, hash, signature"
-SCHEMA = (
+_TABLES = (
     "CREATE TABLE owner (purpose TEXT NOT NULL, public_key TEXT NOT NULL) STRICT",
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL, at TEXT NOT NULL,"
     " previous_hash TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, signature TEXT NOT NULL) STRICT",
@@ -47,6 +59,16 @@ SCHEMA = (
     " WHEN NEW.number <> (SELECT COALESCE(MAX(number), 0) + 1 FROM entries)"
     " BEGIN SELECT RAISE(ABORT, 'entries are numbered without a gap'); END",
 )
+
+
+def _make_tables(op: Operations) -> None:
+    """Make the tables of a new chain; those of a chain from before versions stay as they are, for `verify` to judge."""
+    if not op.get_bind().exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'entries'").first():
+        sql(*_TABLES)(op)
+
+
+SCHEMA = Schema("chain", table="entries", migrations=(_make_tables,))
+"""Migrations of a chain add to its tables. They never rewrite an entry: its hash and signature bind its bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +96,7 @@ class Head:
 
     def check(self) -> None:
         """Raise Tampered when the owner's signature does not hold."""
-        verify(self.public_key, f"{self.chain}-head", {"index": self.index, "hash": self.hash}, self.signature)
+        verify(self.public_key, f"{self.chain}-head", {"index": self.index, "hash": self.hash}, self.signature, 1)
 
 
 class Chain:
@@ -108,7 +130,7 @@ class Chain:
         if identity is None and not path.exists():
             raise InvalidInput(f"expected a {purpose} in the file {path.name}, found none")
         if identity is not None:
-            self._create(identity)
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.public_key = self._owner()
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Entry:
@@ -124,6 +146,7 @@ class Chain:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Hold the chain for writing; everything added inside is committed together, or nothing on an error."""
+        self._author()
         with self._lock:
             connection = self._connect()
             before = self._begin(connection)
@@ -140,13 +163,12 @@ class Chain:
 
     def add(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """Add one entry inside :meth:`transaction`."""
-        if self._identity is None:
-            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        author = self._author()
         index, previous, last = self._tail()
         text = canonical_json(body).decode()
         at = _format(self._time_after(last))
-        digest = entry_hash(self.purpose, index + 1, kind, json.loads(text), at, previous)
-        signature = self._identity.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest})
+        digest = entry_hash(_header(self.purpose, index + 1, kind, json.loads(text), at, previous))
+        signature = author.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest}, 1)
         row = (index + 1, kind, text, at, previous, digest, signature)
         self._connect().execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
         return _entry(row)
@@ -157,7 +179,7 @@ class Chain:
         index, digest, _ = self._tail()
         signature = ""
         if self._identity is not None:
-            signature = self._identity.sign(f"{self.purpose}-head", {"index": index, "hash": digest})
+            signature = self._identity.sign(f"{self.purpose}-head", {"index": index, "hash": digest}, 1)
         return Head(chain=self.purpose, index=index, hash=digest, public_key=self.public_key, signature=signature)
 
     def now(self) -> datetime:
@@ -220,6 +242,11 @@ class Chain:
                 self._connection.close()
             self._connection = None
 
+    def _author(self) -> Identity:
+        if self._identity is None:
+            raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
+        return self._identity
+
     def _rows(self, since: int, kind: str | None) -> list[tuple[Any, ...]]:
         where, values = ("AND kind = ?", (since, kind)) if kind is not None else ("", (since,))
         return self._query(f"SELECT {_COLUMNS} FROM entries WHERE number > ? {where} ORDER BY number", values)  # noqa: S608
@@ -248,29 +275,21 @@ class Chain:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None or self._process != os.getpid():  # a forked child opens its own
-            self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA synchronous = FULL")
+            if self._identity is None:
+                self._connection = read_sqlite(self.path, SCHEMA, busy_seconds=_BUSY_SECONDS)
+            else:
+                self._connection = open_sqlite(self.path, SCHEMA, pragmas=_DURABLE, busy_seconds=_BUSY_SECONDS)
             self._process = os.getpid()
         return self._connection
 
-    def _create(self, identity: Identity) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = self._connect()
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute("INSERT INTO owner VALUES (?, ?)", (self.purpose, identity.public_key))
-        connection.execute("COMMIT")
-
     def _owner(self) -> str:
         try:
-            rows = self._query("SELECT purpose, public_key FROM owner", ())
+            rows = self._query(_OWNER, ())
         except sqlite3.DatabaseError as error:
             raise InvalidInput(f"{self.path.name} is not a {self.purpose}: {error}; restore it") from error
+        if not rows and self._identity is not None:
+            self._connect().execute(_TAKE, (self.purpose, self._identity.public_key))
+            rows = self._query(_OWNER, ())
         expected = self._identity.public_key if self._identity else rows[0][1] if rows else ""
         if rows != [(self.purpose, expected)]:
             raise InvalidInput(f"{self.path.name} is the chain of another owner or purpose than this {self.purpose}")
@@ -280,7 +299,7 @@ class Chain:
         temporary = self.path.with_name(f"{self.path.name}.head.{os.getpid()}.{threading.get_ident()}")
         try:
             with temporary.open("wb") as file:
-                file.write(canonical_json(asdict(head)))
+                file.write(plain_json(asdict(head)))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(head_file(self.path))
@@ -295,14 +314,24 @@ def head_file(path: Path) -> Path:
 
 def genesis(purpose: Purpose, public_key: str) -> str:
     """Return the hash that the first entry of an owner's chain points back to."""
-    return canonical_hash({"chain": purpose, "owner": public_key})
+    return canonical_hash({"chain": purpose, "owner": public_key}, 1)
 
 
-def entry_hash(purpose: str, index: int, kind: str, body: Any, at: str, previous_hash: str) -> str:
-    """Return the hash of one entry: everything in it but the signature."""
-    return canonical_hash(
-        {"chain": purpose, "index": index, "kind": kind, "body": body, "at": at, "previous_hash": previous_hash}
-    )
+def entry_hash(header: Mapping[str, Any], version: CanonicalVersion = NEWEST) -> str:
+    """Return the hash of an entry: everything in it but the signature, and the version (not stated where it is 1)."""
+    return canonical_hash(header if version == 1 else {**header, "canonical": version}, version)
+
+
+def _header(purpose: str, index: int, kind: str, body: Any, at: str, previous_hash: str) -> dict[str, Any]:
+    return {"chain": purpose, "index": index, "kind": kind, "body": body, "at": at, "previous_hash": previous_hash}
+
+
+def _version(header: Mapping[str, Any], digest: str) -> CanonicalVersion | None:
+    """Return the version under which an entry has this hash, None if there is none."""
+    with contextlib.suppress(InvalidInput):  # version 2 refuses integers that version 1 takes
+        if entry_hash(header) == digest:
+            return NEWEST
+    return 1 if entry_hash(header, 1) == digest else None
 
 
 def problems(rows: Iterable[tuple[Any, ...]], purpose: Purpose, public_key: str) -> Iterator[str]:
@@ -317,15 +346,16 @@ def problems(rows: Iterable[tuple[Any, ...]], purpose: Purpose, public_key: str)
             if claimed_previous != previous:
                 yield f"{where}: does not follow the entry before it"
             body = json.loads(text)
-            if canonical_json(body).decode() != text:
-                yield f"{where}: its body is not in canonical form"
-            if entry_hash(purpose, index, kind, body, at, claimed_previous) != digest:
+            version = _version(_header(purpose, index, kind, body, at, claimed_previous), digest)
+            if version is None:
                 yield f"{where}: its hash does not fit its content"
+            if canonical_json(body, version or NEWEST).decode() != text:
+                yield f"{where}: its body is not in canonical form"
             if at <= last or _format(_parse(at)) != at:
                 yield f"{where}: its time is malformed or not later than the entry before it"
             if base64.b64encode(base64.b64decode(signature, validate=True)).decode() != signature:
                 yield f"{where}: its signature is not in canonical form"
-            verify(public_key, f"{purpose}-entry", {"index": index, "hash": digest}, signature)
+            verify(public_key, f"{purpose}-entry", {"index": index, "hash": digest}, signature, 1)
         except Tampered:
             yield f"{where}: its signature does not hold"
         except (InvalidInput, ValueError, TypeError, binascii.Error, RecursionError):

@@ -21,8 +21,10 @@ from privacy.identity import Identity
 from privacy.ledger.chain import Chain, Entry, Head, Purpose
 
 COUNTERSIGNED = "countersigned-head"
+PRIVACY_AUDIT = "privacy-audit"
+"""Kind of the entries that hold the result of ``tessera audit-privacy``."""
 
-__all__ = ["COUNTERSIGNED", "Entry", "Head", "Journal", "seen_heads"]
+__all__ = ["COUNTERSIGNED", "PRIVACY_AUDIT", "Entry", "Head", "Journal", "seen_heads"]
 
 
 class Journal:

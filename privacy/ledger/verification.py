@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privacy.errors import TesseraError
+from privacy.errors import NewerStore, TesseraError
 from privacy.ledger.chain import SCHEMA, Chain, Entry, Head, Purpose, head_file, problems
 from privacy.ledger.costs import ZERO, cost_from_json
 from privacy.ledger.journal import COUNTERSIGNED
 from privacy.ledger.state import TOLERANCE, State
+from privacy.storage import structure, version_of
 
 FILES: dict[Purpose, str] = {"journal": "journal.sqlite", "ledger": "ledger.sqlite"}
 
@@ -84,6 +85,9 @@ def verify_folder(
             continue
         try:
             facts, entries, found = _check_file(folder / file, purpose, public_key)
+        except NewerStore as error:
+            findings.append(Finding(file=file, message=f"cannot be checked: {error}"))
+            continue
         except (sqlite3.Error, TesseraError, OSError, UnicodeError, ValueError) as error:
             findings.append(Finding(file=file, message=f"damaged: {error}"))
             continue
@@ -160,7 +164,7 @@ def _structure_problems(path: Path) -> Iterator[str]:
             if message != "ok":
                 yield f"the database is damaged: {message}"
         present = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-        if present != set(SCHEMA):
+        if present != structure(SCHEMA, version_of(path)):
             yield "the tables, or the triggers that forbid changes, are not those of a chain"
     finally:
         connection.close()

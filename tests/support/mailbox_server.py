@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from datasites.node.http import SignedClient
+from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import MockRun, run_in_subprocess
@@ -21,7 +22,6 @@ from datasites.syft.session import Role, connect
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
-from orchestrator.api.problems import install_problem_handlers
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 

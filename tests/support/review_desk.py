@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from harness import proposals
 
-from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, ReportFile, StudyStatus
+from datasites.portal.context import PortalContext, ReportFile
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
+from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.key_wrapping import Hardness
 from datasites.review.policy import Policy
 from datasites.study.proposal import Participant, Party, Plan, Proposal
 from datasites.study.signing import Signed, seal
+from datasites.worker.job import Outcome
+from datasites.worker.trainer import Trial
 from privacy.canonical import sha256_hex
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
@@ -133,9 +136,10 @@ def make_context(
             accountant="RDP",
             fits=after <= 10,
         ),
-        budget=lambda: (
-            BudgetLine(population="lung", datasets=("alba-lung",), cap=10.0, delta=1e-5, spent=1.0, reserved=4.0),
+        budgets=lambda: (
+            Budget(population="lung", datasets=("alba-lung",), cap=10.0, delta=1e-5, spent=1.0, reserved=4.0),
         ),
+        history=dict,
         studies=lambda: (
             StudyStatus(
                 study="lung-staging",
@@ -148,14 +152,19 @@ def make_context(
             ),
         ),
         reports=lambda: (ReportFile(name=report.name, title="Privacy report", path=report, created=now.isoformat()),),
-        dry_run=lambda _request, _watch: DryRun(
-            outcome="ok",
-            seconds=0.2,
-            memory_bytes=10**8,
+        dry_run=lambda _request, _watch: Trial(
+            outcome=Outcome(
+                status="ok",
+                reason="",
+                seconds=0.2,
+                peak_memory_bytes=10**8,
+                layers=("seccomp",),
+                log=folder / "out.log",
+                result=None,
+            ),
             log="line one",
             leaves=(("mrna", "float32 [6]"),),
             checks=(("no state", held),),
-            layers=("seccomp",),
         ),
         layers=lambda: {"seccomp": True, "landlock": False},
         environment=lambda: make_proposal().environment,

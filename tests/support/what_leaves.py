@@ -42,7 +42,7 @@ class Row:
 
 _PUBLIC = "public: names and hashes of the study, known before any record is read"
 _OWN = "nothing private: the site's own identity and signature"
-_SIGNED = ("signed.kind", "signed.public_key", "signed.signature")
+_SIGNED = ("signed.kind", "signed.public_key", "signed.signature", "signed.canonical")
 _CHAINS = "hash of journal or ledger, whose entries are salted by signatures; says nothing about records"
 _SYFT = "PySyft's own ciphertext; what goes into it is job states and outputs of mock runs (docs/pysyft.md)"
 

@@ -21,8 +21,8 @@ from datasites.review.key_wrapping import Hardness
 from datasites.review.records import Confirmation, ReviewRecords
 from datasites.study.signing import Signed
 from orchestrator.api.mailbox_store import MailboxStore
+from orchestrator.api.uploads import Incoming
 from orchestrator.rounds.store import Store
-from orchestrator.rounds.uploads import Incoming
 from privacy.identity import Identity
 from privacy.ledger.chain import Chain
 

@@ -1,8 +1,6 @@
-"""Tab-separated files that begin with lines of explanation.
+"""TCGA barcodes (which patient, hospital and tissue a file belongs to), and the tables that carry them.
 
-Also here:
-
-* TCGA barcodes: which patient, which hospital and which tissue a file belongs to.
+GDC and cBioPortal tables are tab-separated and begin with lines of explanation, which are skipped here.
 """
 
 from __future__ import annotations

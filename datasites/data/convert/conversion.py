@@ -1,4 +1,4 @@
-"""From GDC, cBioPortal and slide-feature files to a folder of cohort tables that ``tessera datasite ingest`` reads.
+"""Turn GDC, cBioPortal and slide-feature files into cohort tables that ``tessera datasite ingest`` reads.
 
 ::
 
@@ -6,9 +6,8 @@
     <out>/genes_common.txt       the public list of genes, if one was given
     <out>/conversion.json        what was read, how it was scaled, which columns were kept as leaks or left out
 
-Also here:
-
-* Expression on the scale the model expects (about z-scores), without a statistic of anybody's records.
+Expression is put on the scale that the model expects (about that of z-scores) by public constants. No statistic of a
+patient's record enters.
 """
 
 from __future__ import annotations

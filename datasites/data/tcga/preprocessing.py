@@ -1,12 +1,9 @@
-"""Public centre and scale of every kind of human-interpretable image feature (HIF), after signed log1p.
+"""From raw tables to model inputs by public constants only; no statistic of a private record enters.
 
-The kind is read off the feature's *name*; a constant holds for all features of a kind and is rounded, so it says
-what such a quantity looks like on a whole-slide image (areas of tens of square millimetres, 10,000s of cells,
-ratios around one) and nothing about a hospital. Features of unknown kind get centre 0 and scale 1.
-
-Also here:
-
-* From raw tables to model inputs, by public constants only: no statistic of a private record enters.
+Human-interpretable image features (HIFs) are centred and scaled after a signed log1p. The constants go by the kind of
+the feature, which is read off its *name*; they are rounded, so they say what such a quantity looks like on any
+whole-slide image (areas of tens of square millimetres, tens of thousands of cells, ratios around one) and nothing about
+a hospital. Features of an unknown kind get centre 0 and scale 1.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
-"""Reading a folder of TCGA tables as hospitals have them: one sub-folder per cohort, joined by case id.
+"""Read a folder of TCGA tables as hospitals have them: one sub-folder per cohort, joined by case id.
 
 ``<COHORT>/clinical.csv`` is required (``case_id``, ``tss``, ``stage``, clinical variables); ``mrna.parquet`` and
 ``image_features.parquet`` (or ``.csv``) are optional, and so is ``image_tilmap64.npz``, which is read instead of the
-features when tissue maps are asked for. Rows are joined by ``case_id`` and never by their order.
-
-Also here:
-
-* Columns that may never be model inputs: they define the stage or are known only after it.
-* The stage label of each task.
-* Tissue maps: small images of lymphocytes, cancer and tissue on a slide, one per case, for the convolutional encoder.
+features when tissue maps are asked for (one small image per case: lymphocytes, cancer, tissue). Rows are joined by
+``case_id`` and never by their order. Columns that define the stage, or are known only after it, are refused as inputs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Server-sent events: a page hears that something changed and fetches itself again.
 
-Also here:
-
-* A value that costs something to find out, shared by everybody who asks within a moment.
+Every open page asks for the same few values once a second, so :class:`Cached` computes each of them once for all.
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ from fastapi.responses import StreamingResponse
 T = TypeVar("T")
 
 
-class Fresh(Generic[T]):
-    """Remembers what a function returned for a moment, so that a hundred readers cost as much as one.
+class Cached(Generic[T]):
+    """Remembers for a moment what a function returned, so that a hundred readers cost as much as one.
 
-    While one reader finds out the next value, the others get the last one and do not wait.
+    While one reader computes the next value, the others get the last one and do not wait.
     """
 
     def __init__(self, function: Callable[[], T], *, seconds: float) -> None:
@@ -35,7 +33,7 @@ class Fresh(Generic[T]):
         self._kept: tuple[T, float] | None = None
 
     def __call__(self) -> T:
-        """Return the value, ``seconds`` old at most, or a little more while the next one is on its way."""
+        """Return the value, at most ``seconds`` old, or a little older while the next one is computed."""
         kept = self._kept
         if kept is not None and (time.monotonic() < kept[1] or self._lock.locked()):
             return kept[0]

@@ -1,6 +1,6 @@
-"""Counting requests for Prometheus, and reading figures off a journal: the journal is the record, metrics a view of it.
+"""Metrics for Prometheus: requests are counted as they pass, other figures are read from the journal.
 
-No label ever holds what a caller chose: addresses count by their route, methods and statuses are a fixed set.
+No label holds anything that a caller chose: an address counts under its route; methods and statuses are fixed sets.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class RequestMetrics:
 
 
 class JournalFigures(Collector):
-    """Counts a journal's entries by kind, and adds up chosen figures of theirs; reads only what is new each time.
+    """Counts a journal's entries by kind and adds up figures from them; each time it reads only the new entries.
 
     Args:
         journal: whose entries to count.

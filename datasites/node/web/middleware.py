@@ -1,8 +1,6 @@
-"""Style sheet, script, page frame and security headers that every web page of Tessera shares.
+"""What every web application of Tessera is wrapped in: short request bodies, security headers, static files, templates.
 
-Also here:
-
-* Bodies of requests to the pages: they are read before anybody is known, so never more than a form can need.
+The pages of portal and dashboard share one frame (``templates/page.html``), one style sheet and one script.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from datasites.node.web.problems import answer, new_problem
 from privacy.canonical import sha256_hex
 
 MOST_BODY_BYTES = 64 * 1024
@@ -63,8 +62,7 @@ class ShortBodies:
 
     def _too_long(self) -> JSONResponse:
         detail = f"expected a body of at most {self._limit_bytes} bytes; send less"
-        value = {"type": "urn:tessera:too-long", "title": "too long", "status": 413, "detail": detail}
-        return JSONResponse(value, 413, {"connection": "close"}, media_type="application/problem+json")
+        return answer(new_problem(413, "too-long", detail), {"connection": "close"})
 
 
 FOLDER = Path(__file__).parent

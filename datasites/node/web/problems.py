@@ -1,31 +1,45 @@
-"""The portal's errors: problem documents (RFC 9457) for machines; pages turn the same errors into sentences."""
+"""Errors over HTTP: problem documents (RFC 9457) for machines, and the same errors as pages for people.
+
+Which error has which status and type is in one table, :data:`datasites.node.http.PROBLEMS`; the client reads it
+backwards. Besides:
+
+=======================  ======  =============================
+error                    status  type
+=======================  ======  =============================
+nobody is signed in      401     ``urn:tessera:not-signed-in``
+malformed request        422     ``urn:tessera:invalid-input``
+no room on the disk      507     ``urn:tessera:no-room``
+any other of Tessera's   500     ``urn:tessera:failed``
+unexpected               500     ``urn:tessera:internal``
+=======================  ======  =============================
+
+An unexpected exception is logged here and answered without its text: no traceback leaves the server.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from datasites.node.files import is_out_of_room
-from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError
+from datasites.node.http import PROBLEMS
+from privacy.errors import TesseraError
 
 _log = logging.getLogger(__name__)
-_KINDS: tuple[tuple[type[TesseraError], int, str], ...] = (
-    (BudgetExceeded, 409, "budget-exceeded"),
-    (Refused, 403, "refused"),
-    (InvalidInput, 400, "invalid-input"),
-    (Tampered, 409, "tampered"),
-)
 
 
 class Problem(BaseModel):
     """An error, as RFC 9457 wants it."""
 
+    model_config = ConfigDict(extra="forbid")
     type: str
     title: str
     status: int
@@ -36,48 +50,68 @@ class NotSignedIn(Exception):
     """Nobody is signed in; a page sends the person to the login, the API answers 401."""
 
 
+def new_problem(status: int, name: str, detail: str) -> Problem:
+    """Return the problem document of type ``urn:tessera:NAME``."""
+    return Problem(type=f"urn:tessera:{name}", title=name.replace("-", " "), status=status, detail=detail)
+
+
 def describe(error: Exception) -> Problem:
     """Return the problem document of any exception; unexpected ones are logged and keep their text to themselves."""
-    for kind, status, name in _KINDS:
+    for kind, status, name in PROBLEMS:
         if isinstance(error, kind):
-            return _problem(status, name, str(error))
+            return new_problem(status, name, str(error))
+    if isinstance(error, TesseraError):
+        return new_problem(500, "failed", str(error))
     if isinstance(error, NotSignedIn):
-        return _problem(401, "not-signed-in", "sign in, or send a token as Authorization: Bearer ...")
+        return new_problem(401, "not-signed-in", "sign in, or send a token as Authorization: Bearer ...")
     if isinstance(error, HTTPException):
-        return _problem(error.status_code, "http", str(error.detail))
+        return new_problem(error.status_code, "http", str(error.detail) or f"status {error.status_code}")
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first.get("loc", ()))
-        return _problem(422, "invalid-input", f"{where}: {first.get('msg', 'malformed request')}")
+        return new_problem(422, "invalid-input", f"{where}: {first.get('msg', 'malformed request')}")
+    if isinstance(error, ClientDisconnect):
+        return new_problem(400, "invalid-input", "the connection ended before the whole request was here")
     if is_out_of_room(error):
         _log.error("the disk is full: %s", error)
-        return _problem(
-            507, "no-room", "the datasite's disk is full; nothing was kept of this request, make room first"
+        return new_problem(
+            507, "no-room", "the server's disk is full; nothing was kept of this request, ask again later"
         )
-    _log.error("a portal request failed unexpectedly", exc_info=error)
-    return _problem(500, "internal", "the portal failed on this request; its operator finds the reason in the log")
+    _log.error("a request failed unexpectedly", exc_info=error)
+    return new_problem(500, "internal", "the server failed on this request; its operator finds the reason in the log")
 
 
-def answer(error: Exception) -> JSONResponse:
-    """Return ``error`` as an ``application/problem+json`` response."""
-    problem = describe(error)
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if problem.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type="application/problem+json")
+def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Return a problem as an ``application/problem+json`` response."""
+    extra = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
+    return JSONResponse(
+        problem.model_dump(),
+        problem.status,
+        headers={**(headers or {}), **extra},
+        media_type="application/problem+json",
+    )
 
 
-def install(app: FastAPI, page: Callable[[Request, Problem], Response]) -> None:
-    """Answer errors under ``/api`` (and for clients that do not want HTML) as problems, others as pages."""
+def documented(description: str) -> dict[str, Any]:
+    """Return how OpenAPI describes an answer that is a problem."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"model": Problem, "description": description, "content": {"application/problem+json": {"schema": schema}}}
+
+
+def install_problem_handlers(app: FastAPI, page: Callable[[Request, Problem], Response] | None = None) -> None:
+    """Make ``app`` answer every failure with a problem document.
+
+    Args:
+        app: not serving yet.
+        page: draws a problem for people; it is asked outside ``/api/``, for clients that want HTML.
+    """
 
     async def handle(request: Request, error: Exception) -> Response:
-        if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
-            return answer(error)
-        return page(request, describe(error))
+        problem = describe(error)
+        wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+        if page is not None and wants_page:
+            return page(request, problem)
+        return answer(problem, dict(error.headers or {}) if isinstance(error, HTTPException) else None)
 
-    for kind in (TesseraError, NotSignedIn, HTTPException, RequestValidationError, Exception):
+    for kind in (TesseraError, NotSignedIn, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, handle)
-
-
-def _problem(status: int, name: str, detail: str) -> Problem:
-    return Problem(type=f"urn:tessera:{name}", title=name.replace("-", " "), status=status, detail=detail)

@@ -1,11 +1,7 @@
-"""A web server that lets go of whoever waits for news when it is asked to end, and of whoever asks too slowly.
+"""Uvicorn with two changes: shutdown ends open event streams and long polls, and slow clients are disconnected.
 
-uvicorn waits for open answers at shutdown, and an event stream is never finished by itself. How long clients may take
-is in :mod:`datasites.node.web.server`.
-
-Also here:
-
-* How long a client may take: HTTP connections that ask too slowly, or not at all, are dropped.
+Without the first, uvicorn would wait for answers that never end by themselves. :class:`Patience` says how long a client
+may take; connections that ask too slowly, or not at all, are dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +26,7 @@ HEAD_BYTES = 32 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """What a server puts up with.
+    """How long a client may take, and how many connections may be open.
 
     Args:
         head_seconds: for the whole head of a request, from the connection's start or the answer before.
@@ -54,7 +50,7 @@ class Patience:
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP protocol with an end to its patience."""
+    """Uvicorn's HTTP protocol; it disconnects clients that are too slow."""
 
     patience: ClassVar[Patience] = Patience()
 

@@ -13,12 +13,12 @@ from research.simulation_settings import SimulationSettings
 
 from datasites.data.federations import build
 from datasites.data.synthetic import SyntheticShape, generate
+from datasites.strategy.blending import GradientBlending
+from datasites.strategy.proximity import ProximityWeights
 from models.build import build_model, record_loss
 from models.config import ModelConfig
 from models.parameters import flatten
 from orchestrator.simulation.sites import flip_labels, make_sites, patients, permute_labels, pool
-from orchestrator.strategy.blending import BlendingRule
-from orchestrator.strategy.proximity import ProximityRule
 from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput, Refused
 
@@ -98,7 +98,7 @@ def test_a_block_with_too_few_holders_is_not_exchanged(study):
 def test_a_blending_scale_of_a_thousandth_shrinks_that_modalitys_step_a_thousandfold(study, optimizer, monkeypatch):
     config, sites, test = study
     rate = 1.0 if optimizer == "sgd" else 0.01
-    settings = replace(QUICK, rounds=1, optimizer=optimizer, learning_rate=rate, blending=BlendingRule())
+    settings = replace(QUICK, rounds=1, optimizer=optimizer, learning_rate=rate, blending=GradientBlending())
     plain = simulate(config, sites, test, settings, seed=1).model
     monkeypatch.setattr(module, "scales", lambda *_: {"mrna": 0.001})
     scaled = simulate(config, sites, test, settings, seed=1).model
@@ -110,7 +110,7 @@ def test_a_blending_scale_of_a_thousandth_shrinks_that_modalitys_step_a_thousand
 def test_leave_one_out_weighting_turns_down_sites_with_flipped_labels(study):
     config, sites, test = study
     flipped = flip_labels(sites, ["brca-2", "lihc-2"], 2)
-    outcome = simulate(config, flipped, test, replace(QUICK, proximity=ProximityRule()), seed=1)
+    outcome = simulate(config, flipped, test, replace(QUICK, proximity=ProximityWeights()), seed=1)
     weights = outcome.weights["mrna"]
     assert max(weights["brca-2"], weights["lihc-2"]) < min(weights["brca-1"], weights["lusc-1"])
     plain = simulate(config, flipped, test, QUICK, seed=1)
@@ -120,7 +120,9 @@ def test_leave_one_out_weighting_turns_down_sites_with_flipped_labels(study):
 def test_proximity_under_shared_noise_is_refused(study):
     config, sites, test = study
     with pytest.raises(Refused):
-        simulate(config, sites, test, replace(QUICK, mechanism=mechanism("shared"), proximity=ProximityRule()), seed=1)
+        simulate(
+            config, sites, test, replace(QUICK, mechanism=mechanism("shared"), proximity=ProximityWeights()), seed=1
+        )
 
 
 def test_pooling_keeps_every_record_with_its_own_modalities(study):

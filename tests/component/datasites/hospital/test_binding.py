@@ -21,9 +21,9 @@ from harness.consortium import Consortium, Hospital, playing
 from datasites.hospital import rounds
 from datasites.review.accounts import Account
 from datasites.study.messages import Refusal, RoundKey, RoundPlan, WorkItem
+from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Plan, Proposal
 from datasites.study.signing import Signed, parse, seal
-from orchestrator.rounds.aggregation import model_to_bytes
 from privacy.canonical import sha256_hex
 from privacy.encryption.ckks import generate_round_key
 from privacy.encryption.pads import generate_pad_key

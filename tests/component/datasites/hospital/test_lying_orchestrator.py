@@ -29,9 +29,9 @@ from datasites.study.messages import (
     UpdateHeader,
     WorkItem,
 )
+from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, parse, seal, unpack_envelope
-from orchestrator.rounds.aggregation import model_to_bytes
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, tags
 from privacy.encryption.ciphertexts import RunningSum, coefficients
@@ -301,7 +301,7 @@ def test_different_models_to_different_hospitals_never_meet_in_a_sum(stage: Stag
     forged = [
         seal(STRANGER, "attestation", Attestation(
             study=stage.proposal.study, round=1, plan_hash="0" * 64, list_hash="0" * 64, sum_hash="0" * 64,
-            site="site-0", tags=(0, 0, 0, 0),
+            site="site-0", tags=("0", "0", "0", "0"),
         ))
     ]  # fmt: skip
     assert stage.decrypt(commitments, forged) is None
@@ -404,8 +404,9 @@ def forge_last_tag(stage: Stage, sealed: Signed, attested: list[Signed], body: b
     challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
     chunks = {"shared": parameters.ciphertexts_for(LENGTH)}
     wanted = tags.tag(ciphertexts.unpack(body, chunks, parameters), challenge, parameters)
-    honest = tags.combine([parse(Attestation, dict(a.payload)).tags for a in attested[:3]], parameters)
-    forged = tuple((w - h) % parameters.data_prime for w, h in zip(wanted, honest, strict=True))
+    sent = [tuple(map(int, parse(Attestation, dict(a.payload)).tags)) for a in attested[:3]]
+    honest = tags.combine(sent, parameters)
+    forged = tuple(str((w - h) % parameters.data_prime) for w, h in zip(wanted, honest, strict=True))
     lie = replace(parse(Attestation, dict(attested[3].payload)), tags=forged)
     colluder = stage.consortium.hospitals[3].home.identity()
     return [*attested[:3], seal(colluder, "attestation", lie)]

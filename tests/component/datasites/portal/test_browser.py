@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from datasites.portal.app import create_portal
-from datasites.portal.context import StudyStatus
+from datasites.review.budgets import StudyStatus
 
 PASSWORD = "correct horse battery staple"
 pytestmark = pytest.mark.browser

@@ -14,10 +14,10 @@ from fastapi.testclient import TestClient
 from datasites.hospital.facts import preview
 from datasites.portal.app import create_portal
 from datasites.portal.code_view import facts_diff, side_by_side
-from datasites.portal.context import BudgetLine, CostPreview, Spending
 from datasites.portal.figures import cost_picture, timeline_picture
 from datasites.portal.words import meaning, summary
 from datasites.report.words import certainty
+from datasites.review.budgets import Budget, CostPreview
 from privacy.dp.mechanism import HistogramRelease, LossRelease
 from privacy.identity import Identity
 from privacy.ledger.ledger import Ledger, case_hash
@@ -339,11 +339,11 @@ def test_pictures_say_their_numbers_and_an_infinite_cost_is_a_word():
     cost = CostPreview(
         population="p", delta=1e-5, cap=8, before=1, cost=float("inf"), after=float("inf"), accountant="x", fits=False
     )
-    assert "infinite after it" in cost_picture(cost)
-    assert "the cap is infinite" in cost_picture(replace(cost, cap=float("inf"), before=float("inf")))
-    points = tuple(Spending(at="", study="s", event="e", epsilon=float(i)) for i in range(5))
-    line = BudgetLine(population="p", datasets=(), cap=8, delta=1e-5, spent=4, reserved=5, timeline=points)
-    assert "5 charges: now 4.00 of 8.00" in timeline_picture(line)
+    assert "unbounded after it" in cost_picture(cost)
+    assert "the cap is unbounded" in cost_picture(replace(cost, cap=float("inf"), before=float("inf")))
+    points = [SimpleNamespace(spent=SimpleNamespace(epsilon=float(i))) for i in range(5)]
+    budget = Budget(population="p", datasets=(), cap=8, delta=1e-5, spent=4, reserved=5)
+    assert "5 entries: now 4.00 of 8.00" in timeline_picture(budget, points)
 
 
 def test_a_public_seed_reads_as_no_privacy(new_proposal):

@@ -18,7 +18,7 @@ from joserfc.jwk import RSAKey
 from support.oidc_server import CLIENT, SECRET, OidcServer
 
 from datasites.portal.app import create_portal
-from datasites.portal.desk import SIGN_IN_SECONDS, SignIns
+from datasites.portal.service import SIGN_IN_SECONDS, SignIns
 from datasites.review.accounts import LINKED
 from datasites.review.oidc import Begun, OidcProvider, OidcSettings
 from privacy.errors import InvalidInput, Refused
@@ -73,7 +73,7 @@ def through(client, path: str = "/login/hospital"):
 def link(client) -> None:
     page = client.post("/people/link", data={"csrf": sign_in(client), "password": PASSWORD}).text
     address = re.search(r'<a class="button" href="([^"]+)"', page).group(1).replace("&amp;", "&")
-    assert "/people?said=linked" in client.get(at_provider(address)).text
+    assert "/people?notice=linked" in client.get(at_provider(address)).text
     client.cookies.clear()
 
 
@@ -277,7 +277,7 @@ def test_a_sign_in_that_took_too_long_is_forgotten_and_their_number_is_bounded(n
     browser = sign_ins.add(begun, to="/inbox", account=None, now=now)
     with pytest.raises(Refused, match="took too long"):
         sign_ins.take("s", browser, now=now + dt.timedelta(seconds=SIGN_IN_SECONDS))
-    monkeypatch.setattr("datasites.portal.desk._MOST", 2)
+    monkeypatch.setattr("datasites.portal.service._MOST", 2)
     for state in "abc":
         sign_ins.add(replace(begun, state=state), to="/inbox", account=None, now=now)
     assert sorted(sign_ins._pending) == ["b", "c"]

@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 
 from datasites.node.http import Declined, SignedClient
 from datasites.node.tokens import make_token
+from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
 from orchestrator.api.authentication import Authenticator, StreamedCall
-from orchestrator.api.problems import install_problem_handlers
 from privacy.canonical import sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError
 from privacy.identity import Identity

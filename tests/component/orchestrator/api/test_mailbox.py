@@ -14,11 +14,11 @@ from fastapi import FastAPI
 
 from datasites.node.letters import BOXES, Place, seal_letter
 from datasites.node.tokens import make_token
+from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxLimits, MailboxStore
-from orchestrator.api.problems import install_problem_handlers
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity

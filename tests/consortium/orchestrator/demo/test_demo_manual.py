@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from orchestrator.demo.guide import approval_guide, reading_guide
+from orchestrator.demo.view import approval_guide, reading_guide
 
 PASSWORD = "the river is cold in march"
 

@@ -305,7 +305,7 @@ def test_wrong_tags_are_refused_at_the_door_and_cost_nobody_else_the_round(conso
         list_hash=commitments.list_hash,
         sum_hash=commitments.sum_hash,
         site="site-1",
-        tags=(1, 2, 3, 4),
+        tags=("1", "2", "3", "4"),
     )
     with pytest.raises(TesseraError, match="not those of the ciphertexts"):
         path = f"/studies/{proposal.study}/rounds/1/attestation"

@@ -15,7 +15,7 @@ from datasites.keyholder.checks import CheckedSum, SumRequest, check_study, chec
 from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
 from datasites.study.proposal import Block, Party, Proposal
 from datasites.study.signing import Signed, dump, seal
-from privacy.canonical import sha256_hex
+from privacy.canonical import NEWEST, sha256_hex
 from privacy.encryption import ckks, tags
 from privacy.encryption.ciphertexts import MAGIC, RunningSum, body_bytes, pack, unpack
 from privacy.encryption.parameters import choose_parameters
@@ -124,7 +124,7 @@ class Story:
             list_hash=closed.list_hash,
             sum_hash=closed.sum_hash,
             site=name,
-            tags=tags.tag(CIPHERTEXTS[name], challenge, ENCRYPTION),
+            tags=tuple(map(str, tags.tag(CIPHERTEXTS[name], challenge, ENCRYPTION))),
         )
         return seal(SITES[name], "attestation", self.attestation(attestation))
 
@@ -280,6 +280,7 @@ def test_an_invented_participant_is_refused(story: Story) -> None:
             payload=payload,
             public_key=STRANGER.public_key,
             signature=STRANGER.sign("update", payload),
+            canonical=NEWEST,
         )
         return [*updates, forged]
 
@@ -483,7 +484,7 @@ def test_an_attestation_forged_by_the_orchestrator_is_refused(story: Story) -> N
 @pytest.mark.parametrize("forged", [(0, 0, 0, 0), (1, 2, 3), (-1, 0, 0, 0), (2**70, 0, 0, 0)])
 def test_a_wrong_or_malformed_tag_is_refused(story: Story, forged: tuple[int, ...]) -> None:
     with pytest.raises(Refused, match="tag"):
-        dataclasses.replace(story, attestation=change_of("alba", tags=forged)).tell()
+        dataclasses.replace(story, attestation=change_of("alba", tags=tuple(map(str, forged)))).tell()
 
 
 # the study -----------------------------------------------------------------------------------------------------

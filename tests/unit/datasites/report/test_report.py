@@ -16,7 +16,8 @@ import pytest
 
 from datasites import report as reporting
 from datasites.report.facts import Epsilon
-from datasites.report.words import number, odds, small
+from datasites.report.words import odds
+from datasites.study.text import delta_text, epsilon_text
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.ledger.costs import gaussian_cost, pure_cost
 from privacy.ledger.ledger import Ledger, case_hash
@@ -286,12 +287,12 @@ def test_a_datasite_without_any_study_has_a_report(new_desk, tmp_path: Path) -> 
     [(None, "unbounded"), (0.0, "0"), (0.0312, "0.031"), (3.14159, "3.14"), (float("inf"), "unbounded")],
 )
 def test_epsilons_are_written_for_people(value: float | None, text: str) -> None:
-    assert number(value) == text
+    assert epsilon_text(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(1e-5, "0.00001"), (2.5e-4, "0.00025"), (1e-9, "10^-9"), (0.0, "0")])
 def test_deltas_are_written_for_people(value: float, text: str) -> None:
-    assert small(value) == text
+    assert delta_text(value) == text
 
 
 def test_the_odds_are_those_of_the_definition() -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.study.checks import check_scales, restoring_gain
+from datasites.study.checks import check_scales
+from datasites.study.next_model import restoring_gain
 from datasites.study.proposal import Block
 from datasites.worker.trainer import trial_plan
 from privacy.dp.mechanism import LossRelease

@@ -12,19 +12,21 @@ import pytest
 from datasites.node.consortium import Consortium
 from datasites.node.home import Home
 from datasites.review.policy import Policy
-from orchestrator.demo.roles import Settings, prepare
+from orchestrator.demo.roles import prepare
+from orchestrator.demo.settings import RoleSettings
 from privacy.errors import InvalidInput, Refused
 
-THREE = Consortium.load(Path(__file__).parents[4] / "docker" / "three.toml")
+FILE = Path(__file__).parents[4] / "docker" / "three.toml"
+THREE = Consortium.load(FILE)
 
 
-def settings_of(folder: Path, name: str, **changes) -> Settings:
+def settings_of(folder: Path, name: str, **changes) -> RoleSettings:
     return replace(
-        Settings(
+        RoleSettings(
             name=name,
             home=folder / name,
             exchange=folder / "exchange",
-            consortium=THREE,
+            consortium=FILE,
             orchestrator_url="https://orchestrator:8443",
             host="127.0.0.1",
             port=0,

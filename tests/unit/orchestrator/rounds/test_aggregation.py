@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasites.study.next_model import ServerOptimizer, flatten, model_from_bytes, model_to_bytes
 from datasites.study.proposal import Block, Training
-from orchestrator.rounds.aggregation import ServerOptimizer, gather, model_from_bytes, model_to_bytes
 from privacy.errors import InvalidInput
 
 BLOCK = Block(name="mrna", modality="mrna", length=5, parameters=("w", "b"))
@@ -41,17 +41,17 @@ def test_fedadam_follows_its_formula_and_resumes_from_its_moments():
     whole = ServerOptimizer(training("adam", 0.1))
     once = whole.step(model(), [BLOCK], {"mrna": update})
     first, second = 0.1 * update, 0.01 * update**2
-    np.testing.assert_allclose(gather(once, BLOCK), gather(model(), BLOCK) + 0.1 * first / (np.sqrt(second) + 1e-3))
+    np.testing.assert_allclose(flatten(once, BLOCK), flatten(model(), BLOCK) + 0.1 * first / (np.sqrt(second) + 1e-3))
     resumed = ServerOptimizer(training("adam", 0.1), moments=model_from_bytes(model_to_bytes(whole.moments)))
     np.testing.assert_array_equal(
-        gather(resumed.step(once, [BLOCK], {"mrna": update}), BLOCK),
-        gather(whole.step(once, [BLOCK], {"mrna": update}), BLOCK),
+        flatten(resumed.step(once, [BLOCK], {"mrna": update}), BLOCK),
+        flatten(whole.step(once, [BLOCK], {"mrna": update}), BLOCK),
     )
 
 
 def test_a_block_of_another_length_is_refused():
     with pytest.raises(InvalidInput, match="expected 5 parameters"):
-        gather({"w": np.zeros((3, 3), np.float32), "b": np.ones(1, np.float32)}, BLOCK)
+        flatten({"w": np.zeros((3, 3), np.float32), "b": np.ones(1, np.float32)}, BLOCK)
 
 
 def test_the_same_model_gives_the_same_bytes_whatever_the_order_of_its_parts():

@@ -14,6 +14,7 @@ from research.simulation_settings import SimulationSettings
 from datasites.data.federations import build
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.study.centring import centre_size, first_training_round, releases_centres
+from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, parse
 from datasites.training.site import own_parameters, train_round
@@ -22,7 +23,6 @@ from models.build import build_model, record_loss
 from models.config import CENTRES, CENTRING_NORM, INPUT_GAINS, InvalidModel, ModelConfig, centring_unit
 from models.losses import centring_loss
 from models.parameters import from_bytes
-from orchestrator.rounds.aggregation import model_from_bytes
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import make_sites, patients, simulated_study
 from orchestrator.studies.propose import StudySettings

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 from support.pilot_study import NAMES, proposal
 
-from datasites.study.checks import check_scales, check_weights, effective_sites
+from datasites.strategy.weights import PatientCounts, effective_sites
+from datasites.study.checks import check_scales, check_weights
 from datasites.study.messages import RoundPlan
+from datasites.study.planning import FinishedRound, Planner, weights_by
 from datasites.study.proposal import Block
-from orchestrator.strategy.planning import FinishedRound, Planner
-from orchestrator.strategy.weights import fedavg_weights
 from orchestrator.studies.propose import DEFAULT_STEPS, Offer, StudySettings, build_proposal
 from privacy.dp.mechanism import LossRelease
 
 BLOCKS = tuple(Block(name=m, modality=m, length=4, parameters=(m,)) for m in ("mrna", "clinical"))
+
+
+def fedavg_weights(made):
+    return weights_by(PatientCounts(), made, {})
 
 
 def study(aggregation: str, rounds: int = 12, noise: float = 0.0):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.strategy.proximity import (
-    ProximityRule,
+from datasites.strategy.proximity import (
+    ProximityWeights,
     accumulate,
     proximity,
-    refuse_under_shared_noise,
     site_proximity,
     weighted,
     weighted_as_published,
 )
-from orchestrator.strategy.weights import bounded
+from datasites.strategy.registry import noise_named, strategy_named
+from datasites.strategy.weights import bounded
 from privacy.errors import InvalidInput, Refused
 
-OURS, PUBLISHED = ProximityRule(), ProximityRule(published=True)
+OURS, PUBLISHED = ProximityWeights(), ProximityWeights(published=True)
 
 
 def updates(seed=0, sites=5, n=400, agreement=0.5):
@@ -139,4 +139,4 @@ def test_misfits_and_shared_noise_are_refused():
     with pytest.raises(InvalidInput):
         proximity(np.ones(3), np.ones(3), 1.0, OURS)
     with pytest.raises(Refused, match="share of the noise"):
-        refuse_under_shared_noise("shared")
+        strategy_named("pcw").check_noise(noise_named("shared"))

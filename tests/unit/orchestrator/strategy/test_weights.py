@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasites.study.checks import SMALLEST_WEIGHT, effective_sites
-from orchestrator.strategy.weights import bounded
+from datasites.strategy.weights import SMALLEST_WEIGHT, bounded, effective_sites
 
 
 @given(

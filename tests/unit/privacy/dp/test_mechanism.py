@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from datasites.study.signing import parse
 from privacy.canonical import canonical_json
 from privacy.dp.accounting import ORDERS, pld_epsilon
+from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
 
@@ -129,18 +130,18 @@ def test_a_study_without_noise_has_infinite_epsilon() -> None:
 @settings(max_examples=3, deadline=None)
 @given(epsilon=st.floats(0.5, 12), rate=st.floats(0.05, 1.0), rounds=st.integers(1, 20))
 def test_calibration_meets_its_target_and_does_not_waste(epsilon: float, rate: float, rounds: int) -> None:
-    found = replace(STUDY, sampling_rate=rate, rounds=rounds).calibrate(epsilon, 1e-5)
+    found = calibrate(replace(STUDY, sampling_rate=rate, rounds=rounds), epsilon, 1e-5)
     assert 0.99 * epsilon <= found.epsilon() <= epsilon
     assert found.target_delta == 1e-5
 
 
 def test_calibration_leaves_the_other_releases_alone_and_says_when_they_cost_too_much() -> None:
-    found = FULL.calibrate(4.0)
+    found = calibrate(FULL, 4.0)
     assert found.losses == FULL.losses and found.epsilon() <= 4.0
     with pytest.raises(InvalidInput, match="cannot be reached"):
-        FULL.calibrate(0.2)
+        calibrate(FULL, 0.2)
     with pytest.raises(InvalidInput):
-        FULL.calibrate(-1.0)
+        calibrate(FULL, -1.0)
 
 
 def test_shared_noise_charges_what_the_colluders_see() -> None:

@@ -139,7 +139,7 @@ def test_every_byte_of_the_file_counts_or_changes_no_entry(folder: Path) -> None
     before = _rows(path)
     generator = random.Random(5)  # noqa: S311, a reproducible choice of positions
     found = 0
-    for _ in range(150):
+    for _ in range(200):
         position = generator.randrange(len(original))
         flipped = bytearray(original)
         flipped[position] ^= 1 << generator.randrange(8)
@@ -169,7 +169,7 @@ COPY = "INSERT INTO entries SELECT 9, kind, body, at, previous_hash, 'x' || subs
         [("DELETE FROM entries WHERE number = 5", ()), *[(RENUMBER, (n - 1, n)) for n in (6, 7, 8)]],
         SWAP,
         [(f"{COPY} WHERE number = 5", ())],
-        [("UPDATE entries SET body = replace(body, '9.0', '99.0') WHERE kind = 'cap'", ())],
+        [("UPDATE entries SET body = replace(body, '9', '99') WHERE kind = 'cap'", ())],
         [("UPDATE entries SET body = body || ' ' WHERE number = 3", ())],
         [("DELETE FROM entries WHERE number = 8", ())],
         [("DELETE FROM entries", ())],

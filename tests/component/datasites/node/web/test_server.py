@@ -17,7 +17,7 @@ CONFIG = Config(name="alba", institution="Hospital Alba", role="datasite", orche
 
 def test_an_open_event_stream_ends_at_once_when_the_server_does(desk, new_context, caplog):
     app = create_portal(new_context(desk))
-    server = WebServer(app, CONFIG, app.state.desk.streams.close)
+    server = WebServer(app, CONFIG, app.state.service.streams.close)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -1,8 +1,24 @@
-"""What blending observes in a live study: noised loss sums of single sites, added up into means.
+"""Distributed gradient blending: modalities that generalise step further than modalities that overfit.
 
-Also here:
+From two successive evaluations, per modality combination S (docs/results.md compares the two rules)::
 
-* Distributed gradient blending: modalities that generalise step further than modalities that overfit.
+    O = (validation - train) now - (validation - train) before     overfitting gained
+    G = validation before - validation now                         generalisation gained
+    q = |G| / max(O^2, floor)                                      (Wang, Tran and Feiszli, CVPR 2020, section 3)
+
+``published``: a site with modalities M normalises q over {m} for m in M, and M itself, to sum one; modality m steps
+by its share. The default rule differs, each change with its reason:
+
+* G counts as zero when validation got worse: the published size |G| rewards getting worse;
+* the floor grows with the losses' own noise (half the typical O^2), not a constant near zero: one small O otherwise
+  takes the whole weight;
+* differences of less than two deviations of the noise that was added for privacy count as equal: where noise hides
+  what modalities gain, blending does nothing rather than anything;
+* log q is smoothed over evaluations and enters with exponent 1/2: two noisy losses do not decide a round;
+* scales have mean 1 and stay within ``bound`` of each other: blending changes where the step goes, not how long it is.
+
+Scales multiply what the optimiser has made, so they work under any optimiser. The losses are released with noise
+through the ledger (``Mechanism.losses``).
 """
 
 from __future__ import annotations
@@ -10,10 +26,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import VALIDATION
 from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from datasites.study.proposal import Proposal
 
 Losses = Mapping[str, float]
 _MEASURED = 0.4  # of the rounds
@@ -32,8 +50,45 @@ class Evaluation:
     noise: float = 0.0
 
 
+class Blending(Protocol):
+    """Step scales of the modalities, from public numbers.
+
+    ``blends``: a study's plans may have scales other than 1. ``reads_losses``: its sites release losses, with noise
+    and charged.
+    """
+
+    blends: ClassVar[bool] = True
+    reads_losses: ClassVar[bool] = False
+
+    def check(self, proposal: Proposal) -> None:
+        """Refuse a study that this rule cannot blend.
+
+        Raises:
+            InvalidInput: no losses are released.
+        """
+        if self.reads_losses and proposal.mechanism.losses is None:
+            raise InvalidInput("gradient blending reads released losses: expected a mechanism that releases them")
+
+    def observe(self, state: BlendingState, evaluation: Evaluation) -> BlendingState:
+        """Return the state after one more evaluation; as it is in a rule that reads none."""
+        return state
+
+    def scales(self, state: BlendingState, modalities: Sequence[str]) -> dict[str, float]:
+        """Return the step scale of every modality, above 0; the plan makes the largest 1."""
+
+
+class NoBlending(Blending):
+    """All modalities step alike."""
+
+    blends: ClassVar[bool] = False
+
+    def scales(self, state: BlendingState, modalities: Sequence[str]) -> dict[str, float]:
+        """Return 1 for every modality."""
+        return dict.fromkeys(modalities, 1.0)
+
+
 @dataclass(frozen=True, kw_only=True)
-class BlendingRule:
+class GradientBlending(Blending):
     """How two evaluations become scales; see the module's docstring.
 
     ``smoothing`` in [0, 1) is the weight of the past; ``bound`` >= 1 is the largest scale over the mean and the
@@ -45,10 +100,19 @@ class BlendingRule:
     smoothing: float = 0.8
     bound: float = 1.25
     exponent: float = 0.5
+    reads_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (self.floor > 0 and 0 <= self.smoothing < 1 and self.bound >= 1 and 0 < self.exponent <= 1):
             raise InvalidInput("expected floor > 0, smoothing in [0, 1), bound >= 1 and exponent in (0, 1]")
+
+    def observe(self, state: BlendingState, evaluation: Evaluation) -> BlendingState:
+        """Return the state with the smoothed log ratios of this evaluation and the one before."""
+        return observe(state, evaluation, self)
+
+    def scales(self, state: BlendingState, modalities: Sequence[str]) -> dict[str, float]:
+        """Return the bounded scales, all 1 until two evaluations exist."""
+        return scales(state, modalities, self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +128,7 @@ def last_observed(rounds: int, every: int) -> int:
     return max(2 * every, int(_MEASURED * rounds))
 
 
-def observe(state: BlendingState, evaluation: Evaluation, rule: BlendingRule) -> BlendingState:
+def observe(state: BlendingState, evaluation: Evaluation, rule: GradientBlending) -> BlendingState:
     """Return the state after one more evaluation; the first one only sets the reference."""
     if state.last is None:
         return BlendingState(last=evaluation)
@@ -76,7 +140,7 @@ def observe(state: BlendingState, evaluation: Evaluation, rule: BlendingRule) ->
     return BlendingState(last=evaluation, log_ratio={**state.log_ratio, **smoothed})
 
 
-def ratios(before: Evaluation, now: Evaluation, rule: BlendingRule) -> dict[str, float]:
+def ratios(before: Evaluation, now: Evaluation, rule: GradientBlending) -> dict[str, float]:
     """Return q of every combination that both evaluations have; always positive and finite."""
     names = [s for s in now.validation if s in before.validation and s in now.train and s in before.train]
     gained = {s: before.validation[s] - now.validation[s] for s in names}
@@ -90,7 +154,7 @@ def ratios(before: Evaluation, now: Evaluation, rule: BlendingRule) -> dict[str,
     return {s: max(gained[s], least) / max(overfit[s] ** 2, floor) for s in names}
 
 
-def scales(state: BlendingState, modalities: Sequence[str], rule: BlendingRule) -> dict[str, float]:
+def scales(state: BlendingState, modalities: Sequence[str], rule: GradientBlending) -> dict[str, float]:
     """Return the step scale of every modality; all 1 until two evaluations exist.
 
     ``published``: shares of a site that holds ``modalities``, which sum to one together with the fused term.
@@ -116,48 +180,3 @@ def _shares(log_ratio: Mapping[str, float], modalities: Sequence[str]) -> dict[s
     sizes = {t: math.exp(log_ratio.get(t, 0.0) - largest) for t in terms}
     total = sum(sizes.values())
     return {m: sizes[m] / total for m in modalities}
-
-
-def released_evaluation(proposal: Proposal, releases: Mapping[str, Mapping[str, float]]) -> Evaluation:
-    """Return mean losses by combination from the noised sums that the sites released: sums over sums of patients.
-
-    Args:
-        proposal: with a loss release; its patient counts are released ones.
-        releases: by site, the numbers of one round (see :mod:`datasites.study.released_numbers`).
-
-    Raises:
-        InvalidInput: the study releases no losses.
-    """
-    if proposal.mechanism.losses is None:
-        raise InvalidInput("expected a study that releases losses")
-    bound = proposal.mechanism.losses.bound
-    sums: dict[str, dict[str, float]] = {"training": {}, "validation": {}}
-    patients: dict[str, float] = {}
-    for site in sorted(releases):
-        for name, value in releases[site].items():
-            if name.startswith("loss."):
-                _, side, term = name.split(".")
-                sums[side][term] = sums[side].get(term, 0.0) + value
-                if side == "training":
-                    patients[term] = patients.get(term, 0.0) + max(1, proposal.participant(site).dataset.patients)
-    shares = {"training": 1.0 - VALIDATION, "validation": VALIDATION}
-    means = {
-        side: {term: min(bound, max(0.0, total / (shares[side] * patients[term]))) for term, total in by_term.items()}
-        for side, by_term in sums.items()
-    }
-    return Evaluation(
-        train=means["training"], validation=means["validation"], noise=_noise(proposal, releases, patients)
-    )
-
-
-def _noise(proposal: Proposal, releases: Mapping[str, Mapping[str, float]], patients: Mapping[str, float]) -> float:
-    """Return the largest deviation of the noise in a mean validation loss of one modality; public facts only."""
-    losses = proposal.mechanism.losses
-    if losses is None:
-        return 0.0
-    found = [0.0]
-    for term, count in patients.items():
-        sites = sum(f"loss.validation.{term}" in numbers for numbers in releases.values())
-        if "+" not in term:
-            found.append(losses.noise_multiplier * losses.sensitivity * math.sqrt(sites) / (VALIDATION * count))
-    return max(found)

@@ -19,7 +19,7 @@ Ours changes six things, each for a reason seen on the TCGA federations (docs/re
 * turning a bad site down changes the mean that the next round's cosines are taken with, so that sites it had made
   look bad recover.
 
-Weights then go through the bounds that sites and keyholder enforce (:mod:`orchestrator.strategy.weights`). Under local
+Weights then go through the bounds that sites and keyholder enforce (:mod:`datasites.strategy.weights`). Under local
 noise a site's own noised update and the public model are already released: this is post-processing and costs nothing.
 Under shared noise a single update carries too little noise, so weighting by it is refused.
 """
@@ -29,21 +29,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasites.study.released_numbers import FIRST_COMPARED_ROUND, LAST_COMPARED_ROUND
-from datasites.training.proximity import cosine, without
-from privacy.errors import InvalidInput, Refused
+from datasites.strategy.weights import WeightRule
+from privacy.errors import InvalidInput
 
 Vector = NDArray[np.floating]
 Similarity = Literal["cosine", "inner-product"]
+FIRST_COMPARED_ROUND, LAST_COMPARED_ROUND = 2, 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProximityRule:
+class ProximityWeights(WeightRule):
     """How proximities become weights.
 
     ``sharpness`` b: the weight is exp(b (proximity + ``tolerance``)) where that is below 1, else 1; the proximity is
@@ -57,6 +57,8 @@ class ProximityRule:
     tolerance: float = 0.1
     first: int = FIRST_COMPARED_ROUND
     last: int = LAST_COMPARED_ROUND
+    compared_rounds: ClassVar[range] = range(FIRST_COMPARED_ROUND, LAST_COMPARED_ROUND + 1)
+    explanation: ClassVar[str] = "Proximity weights: how well an update agrees with the other hospitals' updates."
 
     def __post_init__(self) -> None:
         if not (self.sharpness >= 0 and self.tolerance >= 0 and 1 <= self.first <= self.last):
@@ -66,8 +68,30 @@ class ProximityRule:
         """Return whether round ``number`` (from 1) is read."""
         return self.published or self.first <= number <= self.last
 
+    def observe(self, known: Mapping[str, float], now: Mapping[str, float], number: int) -> Mapping[str, float]:
+        """Return the mean cosine of every site over the compared rounds so far."""
+        return accumulate(known, now, number, self)
 
-def proximity(update: Vector, mean: Vector, share: float, rule: ProximityRule) -> float:
+    def raw(
+        self, counts: Mapping[str, float], known: Mapping[str, float], cohorts: Mapping[str, str]
+    ) -> dict[str, float]:
+        """Return patient counts, turned down where a site contradicts the others."""
+        return weighted(counts, known, cohorts, self) if known else dict(counts)
+
+
+def without(update: Vector, mean: Vector, share: float) -> NDArray[np.float64]:
+    """Return the mean update of the others: ``mean`` with the site's own ``share`` of it taken out."""
+    whole = mean.astype(np.float64)
+    return np.asarray((whole - share * update.astype(np.float64)) / (1.0 - share))
+
+
+def cosine(own: Vector, other: Vector) -> float:
+    """Return the cosine of two vectors [n], in [-1, 1]; 0 where either is zero."""
+    norms = float(np.linalg.norm(own) * np.linalg.norm(other))
+    return max(-1.0, min(1.0, float(own @ other) / norms)) if norms > 0 else 0.0
+
+
+def proximity(update: Vector, mean: Vector, share: float, rule: ProximityWeights) -> float:
     """Return how far a site's own update [n] of one block points where the others' went.
 
     Args:
@@ -83,7 +107,7 @@ def proximity(update: Vector, mean: Vector, share: float, rule: ProximityRule) -
 
 
 def site_proximity(
-    updates: Mapping[str, Vector], means: Mapping[str, Vector], shares: Mapping[str, float], rule: ProximityRule
+    updates: Mapping[str, Vector], means: Mapping[str, Vector], shares: Mapping[str, float], rule: ProximityWeights
 ) -> float:
     """Return how far a site's whole update points where the others' went: one number for all its blocks.
 
@@ -105,14 +129,14 @@ def site_proximity(
     return float(own @ other) if rule.similarity == "inner-product" else cosine(own, other)
 
 
-def _others(update: Vector, mean: Vector, share: float, rule: ProximityRule) -> Vector:
+def _others(update: Vector, mean: Vector, share: float, rule: ProximityWeights) -> Vector:
     if update.shape != mean.shape or not 0 <= share < 1:
         raise InvalidInput(f"expected vectors of one shape and a share in [0, 1), got {update.shape}, {mean.shape}")
     return mean.astype(np.float64) if rule.published else without(update, mean, share)
 
 
 def accumulate(
-    past: Mapping[str, float], now: Mapping[str, float], number: int, rule: ProximityRule
+    past: Mapping[str, float], now: Mapping[str, float], number: int, rule: ProximityWeights
 ) -> dict[str, float]:
     """Return proximities by site after round ``number``: the mean over the rounds that are read.
 
@@ -132,7 +156,7 @@ def weighted(
     counts: Mapping[str, float],
     proximities: Mapping[str, float],
     cohorts: Mapping[str, object],
-    rule: ProximityRule,
+    rule: ProximityWeights,
 ) -> dict[str, float]:
     """Return raw weights by site: patient counts turned down where proximities are negative, cohorts' totals kept.
 
@@ -158,16 +182,3 @@ def weighted_as_published(counts: Mapping[str, float], proximities: Mapping[str,
     if not proximities or max(factor.values()) <= 0:
         return dict(counts)
     return {s: n * factor[s] for s, n in counts.items()}
-
-
-def refuse_under_shared_noise(noise: str) -> None:
-    """Refuse proximity weighting where a site's update carries only a share of the noise.
-
-    Raises:
-        Refused: the noise is shared.
-    """
-    if noise == "shared":
-        raise Refused(
-            "proximity weighting reads single updates, which carry only a share of the noise here; "
-            "use local noise, or weights that are all 1"
-        )

@@ -1,9 +1,7 @@
 """What the portal does for a signed-in person, whether a page or the machine API asks for it.
 
-Also here:
-
-* Sign-ins with the hospital's own accounts that are under way in one portal.
-* What changes while somebody looks: running studies, dry runs in the background, and the journal as it grows.
+:class:`PortalService` also keeps what changes while people look: dry runs in the background, the journal as it grows,
+and sign-ins with the hospital's own accounts that have begun and not ended.
 """
 
 from __future__ import annotations
@@ -20,21 +18,24 @@ from typing import TYPE_CHECKING, Literal
 
 from starlette.exceptions import HTTPException
 
-from datasites.node.web.events import Fresh, Streams
-from datasites.portal.context import BudgetLine, CostPreview, DryRun, PortalContext, StudyStatus
+from datasites.node.web.events import Cached, Streams
+from datasites.portal.context import PortalContext
 from datasites.review.accounts import Account
+from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
-from datasites.review.records import Request as ReviewRequest
 from datasites.study.proposal import Party
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.ledger.journal import Entry, Journal
+from privacy.ledger.views import Point
 
 if TYPE_CHECKING:
     from datasites.review.oidc import Begun
+    from datasites.worker.trainer import Trial
 
 
+Decision = Literal["deny", "ask", "revoke"]
 SIGN_IN_SECONDS = 600
 _MOST = 1000
 
@@ -110,20 +111,19 @@ class JournalView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialState:
-    """A dry run of one request: not yet, running (with its log so far), ended, or failed to run at all."""
+class DryRunProgress:
+    """A dry run of one request: not begun, running (with its log so far), ended, or failed to run at all."""
 
     state: Literal["none", "running", "done", "failed"] = "none"
     since: str = ""
-    result: DryRun | None = None
+    result: Trial | None = None
     problem: str = ""
     log: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether the run ended well and everything that was tried held."""
-        result = self.result
-        return result is not None and result.outcome == "ok" and all(held for _, held in result.checks)
+        return self.result is not None and self.result.passed
 
 
 class DryRuns:
@@ -132,16 +132,16 @@ class DryRuns:
     def __init__(self, context: PortalContext) -> None:
         self._context = context
         self._lock = threading.Lock()
-        self._states: dict[str, TrialState] = {}
+        self._states: dict[str, DryRunProgress] = {}
         self._logs: dict[str, Path] = {}
 
-    def state(self, proposal_hash: str) -> TrialState:
-        """Return how the dry run of a request stands."""
-        state = self._states.get(proposal_hash, TrialState())
+    def state(self, proposal_hash: str) -> DryRunProgress:
+        """Return how far the dry run of a request is."""
+        state = self._states.get(proposal_hash, DryRunProgress())
         log = self._logs.get(proposal_hash)
         return replace(state, log=_tail(log)) if state.state == "running" and log is not None else state
 
-    def start(self, request: ReviewRequest) -> None:
+    def start(self, request: Request) -> None:
         """Begin a dry run in the background.
 
         Raises:
@@ -150,7 +150,7 @@ class DryRuns:
         self._begin(request.proposal_hash)
         threading.Thread(target=self._run, args=(request,), name="dry-run", daemon=True).start()
 
-    def run(self, request: ReviewRequest) -> TrialState:
+    def run(self, request: Request) -> DryRunProgress:
         """Do a dry run and wait for its end.
 
         Raises:
@@ -165,9 +165,9 @@ class DryRuns:
             if any(s.state == "running" for s in self._states.values()):
                 raise Refused("another dry run is going on; wait until it has ended")
             since = self._context.clock().strftime("%H:%M:%S UTC")
-            self._states[proposal_hash] = TrialState(state="running", since=since)
+            self._states[proposal_hash] = DryRunProgress(state="running", since=since)
 
-    def _run(self, request: ReviewRequest) -> None:
+    def _run(self, request: Request) -> None:
         state = self._states[request.proposal_hash]
         try:
             watch = partial(self._logs.__setitem__, request.proposal_hash)
@@ -191,20 +191,21 @@ def _tail(path: Path) -> str:
 _SECONDS = 1.0
 
 
-class Desk:
-    """One datasite's portal at work: the context, and what is remembered while it runs."""
+class PortalService:
+    """One datasite's portal: its context, and what it remembers while it runs."""
 
     def __init__(self, context: PortalContext) -> None:
         self.context = context
-        self.trials = DryRuns(context)
+        self.dry_runs = DryRuns(context)
         self.streams = Streams()
         self.journal = JournalView(context.journal)
-        self.studies: Fresh[tuple[StudyStatus, ...]] = Fresh(context.studies, seconds=_SECONDS)
-        self.layers: Fresh[Mapping[str, bool]] = Fresh(context.layers, seconds=3600 * _SECONDS)  # tried once, for all
-        self.budget: Fresh[tuple[BudgetLine, ...]] = Fresh(context.budget, seconds=_SECONDS)
+        self.studies: Cached[tuple[StudyStatus, ...]] = Cached(context.studies, seconds=_SECONDS)
+        self.layers: Cached[Mapping[str, bool]] = Cached(context.layers, seconds=3600 * _SECONDS)  # tried once, for all
+        self.budgets: Cached[tuple[Budget, ...]] = Cached(context.budgets, seconds=_SECONDS)
+        self.history: Cached[Mapping[str, tuple[Point, ...]]] = Cached(context.history, seconds=_SECONDS)
         self.sign_ins = SignIns()
         self._writing = threading.Lock()
-        self._costs: dict[str, Fresh[CostPreview | None]] = {}
+        self._costs: dict[str, Cached[CostPreview | None]] = {}
 
     def find(self, proposal_hash: str) -> Request:
         """Return a request, or answer 404."""
@@ -216,7 +217,7 @@ class Desk:
     def cost(self, request: Request) -> CostPreview | None:
         """Return what a study would cost, a few seconds old at most, or None where the ledger cannot say."""
         if request.proposal_hash not in self._costs:
-            self._costs[request.proposal_hash] = Fresh(lambda: self._preview(request), seconds=5 * _SECONDS)
+            self._costs[request.proposal_hash] = Cached(lambda: self._preview(request), seconds=5 * _SECONDS)
         return self._costs[request.proposal_hash]()
 
     def violations(self, request: Request) -> list[Violation]:
@@ -246,7 +247,7 @@ class Desk:
         cost = self.cost(request)
         if cost is None or not cost.fits:
             return "the privacy budget does not allow it" if cost else "the ledger cannot say what it costs"
-        if request.proposal.plan.kind == "python" and not self.trials.state(request.proposal_hash).passed:
+        if request.proposal.plan.kind == "python" and not self.dry_runs.state(request.proposal_hash).passed:
             return "a plan with its own Python code has to pass a dry run first"
         return ""
 
@@ -259,12 +260,23 @@ class Desk:
         request, now = self.find(proposal_hash), self.context.clock()
         account = self.context.accounts.authenticate(name, password, now=now)
         key = self.context.accounts.unlock(name, password)
-        if request.proposal.plan.kind == "python" and not self.trials.state(proposal_hash).passed:
+        if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
         if self.differences(request):
             raise Refused(f"the software is not what the proposal names: {'; '.join(self.differences(request)[:3])}")
         cost = self.context.preview(request.proposal)
         return self.context.approvals.approve(proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after)
+
+    def decide(self, decision: Decision, proposal_hash: str, person: Account, reason: str) -> Request:
+        """Deny a request, ask for changes, or revoke its approval; the scientist reads the reason.
+
+        Raises:
+            Refused: its state does not allow that.
+        """
+        self.find(proposal_hash)
+        approvals = self.context.approvals
+        act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
+        return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
 
     def register(self, token: str, name: str, password: str) -> Account:
         """Use up a one-time link and journal the new account with its public key."""

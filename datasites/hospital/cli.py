@@ -1,0 +1,115 @@
+"""``tessera datasite``: the commands of a hospital."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from datasites.node.commands import (
+    Gap,
+    HomeOption,
+    HostOption,
+    InstitutionOption,
+    JsonOption,
+    PortOption,
+    UrlOption,
+    add_import_gap,
+    add_run,
+    console,
+    show,
+)
+from datasites.node.commands import init as init_role
+
+app = typer.Typer(help="A hospital's datasite.", no_args_is_help=True)
+
+
+@app.command()
+def init(
+    home: HomeOption,
+    name: Annotated[str, typer.Option(help="Name of the datasite, such as hospital-a.")],
+    institution: InstitutionOption,
+    orchestrator_url: UrlOption,
+    port: PortOption = 0,
+    host: HostOption = "127.0.0.1",
+) -> None:
+    """Make a datasite's folder and identity, and show its public key."""
+    init_role(home, "datasite", name=name, institution=institution, url=orchestrator_url, host=host, port=port)
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="Folder of tables, as described in docs/data.md.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets one dataset per institution.")],
+    federation: Annotated[str, typer.Option(help="Preset that says who holds what.")] = "tri-modal",
+    task: Annotated[str, typer.Option(help="I-II, early-late or ordinal.")] = "early-late",
+    sites: Annotated[
+        int | None, typer.Option(min=3, help="Number of institutions; the preset's own by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    images: Annotated[str, typer.Option(help="features, or tissue-maps for the convolutional model.")] = "features",
+    json_output: JsonOption = False,
+) -> None:
+    """Turn tables into per-institution datasets with a private and a mock part."""
+    from rich.progress import Progress
+
+    from datasites.data.ingest import ingest as ingest_tables
+    from datasites.data.tcga.tables import images_of
+
+    with Progress(console=console, transient=True) as bar:
+        job = bar.add_task("Ingesting")
+        plan = ingest_tables(
+            source,
+            out,
+            federation=federation,
+            task=task,
+            sites=sites,
+            seed=seed,
+            images=images_of(images),
+            progress=lambda name, done, total: bar.update(job, description=name, completed=done, total=total),
+        )
+    for site in plan.sites:
+        console.print(f"{site.name}: {len(site.cases)} patients, {', '.join(site.modalities)}", highlight=False)
+    if json_output:
+        sites_made = [{"name": s.name, "modalities": s.modalities, "patients": len(s.cases)} for s in plan.sites]
+        show({"out": str(out), "federation": plan.name, "task": plan.task, "sites": sites_made, "test": len(plan.test)})
+
+
+@app.command()
+def report(home: HomeOption) -> None:
+    """Write the privacy budget audit report (HTML, PDF, JSON) from ledger and journal."""
+    from datasites.hospital.reports import write_reports
+    from datasites.node.home import Home
+
+    for path in write_reports(Home(folder=home)):
+        typer.echo(path)
+
+
+@app.command()
+def invite(
+    home: HomeOption,
+    role: Annotated[str, typer.Option(help="steward, privacy-officer or auditor.")] = "steward",
+) -> None:
+    """Print a one-time link by which one person makes an account at this hospital's portal."""
+    from datasites.hospital.invitations import invitation_link
+    from datasites.node.home import Home
+
+    typer.echo(invitation_link(Home(folder=home), role))
+
+
+def _import_gap(home: Path, by: str, reason: str) -> Gap:
+    from datasites.node.home import Home
+    from datasites.node.rollback import import_gap
+
+    booked = import_gap(Home(folder=home), by=by, reason=reason)
+    lines = [f"{s['study']}: rounds {', '.join(map(str, s['rounds']))} are charged" for s in booked]
+    return [f"{line}; the datasite works again" for line in lines], {"studies": booked}
+
+
+add_run(app, "datasite", "Run a datasite: portal, PySyft node and rounds.")
+add_import_gap(
+    app,
+    _import_gap,
+    "After a restore from an old backup: book the rounds that journal and ledger have forgotten.",
+)

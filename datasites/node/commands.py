@@ -1,0 +1,99 @@
+"""What the commands of every role share: options, printing, and ``init``, ``run`` and ``import-gap``, written once.
+
+A role's own commands are in the ``cli.py`` of its room (:mod:`datasites.node.plugins`). Nothing heavy is imported
+before a command runs: ``tessera --help`` must stay quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from datasites.node.home import Role
+
+HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of standard output.")]
+InstitutionOption = Annotated[str, typer.Option(help="Name of the institution.")]
+UrlOption = Annotated[str, typer.Option(help="Address of the orchestrator.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port it listens on; 0 takes a free one.")]
+HostOption = Annotated[str, typer.Option(help="Address it listens on.")]
+_ParentOption = Annotated[bool, typer.Option("--end-with-parent", hidden=True)]
+_ByOption = Annotated[str, typer.Option(help="Who does this; it becomes part of the record.")]
+_ReasonOption = Annotated[str, typer.Option(help="Why the newest copy is gone.")]
+
+Gap = tuple[Iterable[str], dict[str, Any]]
+"""What was imported: a line for each study or round, and the JSON object."""
+
+console = Console(stderr=True)
+
+
+def show(value: Any) -> None:
+    """Print one JSON object on one line of standard output."""
+    typer.echo(json.dumps(value, default=str))
+
+
+def init(
+    home: Path, role: Role, *, name: str, institution: str, url: str = "", host: str = "127.0.0.1", port: int = 0
+) -> None:
+    """Make a role's folder and identity, and print its party file."""
+    from datasites.node.home import Config, Home
+    from privacy.identity import fingerprint
+
+    config = Config(name=name, institution=institution, role=role, orchestrator_url=url, host=host, port=port)
+    party = Home.create(home, config).party()
+    show({"role": role, **asdict(party), "fingerprint": fingerprint(party.public_key)})
+
+
+def add_run(app: typer.Typer, role: Role, help_text: str) -> None:
+    """Add the command ``run`` to a role's app: the role's process, until it is asked to end."""
+
+    @app.command("run", help=help_text)
+    def run(home: HomeOption, end_with_parent: _ParentOption = False) -> None:
+        from datasites.node.plugins import process_of
+        from datasites.node.process import end_with_parent as watch
+        from datasites.node.process import leave
+
+        prepare_process()
+        if end_with_parent:
+            watch()
+        process_of(role)(home)
+        leave()
+
+
+def add_import_gap(app: typer.Typer, import_gap: Callable[[Path, str, str], Gap], help_text: str) -> None:
+    """Add the command ``import-gap`` to a role's app: what a person does after a restore from an old backup.
+
+    Args:
+        app: gets the command.
+        import_gap: takes the role's folder, who acts and why.
+        help_text: what the command is for.
+    """
+
+    @app.command("import-gap", help=help_text)
+    def command(home: HomeOption, by: _ByOption, reason: _ReasonOption, json_output: JsonOption = False) -> None:
+        lines, imported = import_gap(home, by, reason)
+        for line in lines:
+            console.print(line, highlight=False)
+        if json_output:
+            show(imported)
+
+
+def prepare_process(role: str = "") -> None:
+    """Close what this process writes to other users, and log as ``TESSERA_LOG_FORMAT`` and ``TESSERA_LOG_LEVEL`` say.
+
+    Raises:
+        InvalidInput: an unknown format or level.
+    """
+    from datasites.node.process import configure_logs
+
+    os.umask(0o077)
+    log_format, level = os.environ.get("TESSERA_LOG_FORMAT", "text"), os.environ.get("TESSERA_LOG_LEVEL", "warning")
+    configure_logs(log_format, level, role=role)

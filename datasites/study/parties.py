@@ -1,0 +1,59 @@
+"""Who takes part in a study, and until when: checks that hospitals and the keyholder both make, each for itself.
+
+>>> folded("  Clinic   NORTH ") == folded("clinic north")
+True
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from datasites.study.messages import Approval
+from datasites.study.proposal import Proposal
+from privacy.errors import Refused
+
+
+def check_parties(proposal: Proposal) -> None:
+    """Check that nobody stands twice in a study, and that whoever holds the keys has no other part in it.
+
+    Raises:
+        Refused: a name or key twice, or a keyholder who orchestrates, takes part, or is of such an institution.
+    """
+    orchestrator, keyholder, participants = proposal.orchestrator, proposal.keyholder, proposal.participants
+    for what, values in (("name", [p.name for p in participants]), ("key", [p.public_key for p in participants])):
+        if len(set(values)) < len(values):
+            raise Refused(f"a participant's {what} stands twice in the proposal")
+    if keyholder.public_key in {orchestrator.public_key, *(p.public_key for p in participants)}:
+        raise Refused("the keyholder may neither orchestrate the study nor take part in it")
+    if folded(keyholder.institution) in {folded(p.institution) for p in (orchestrator, *participants)}:
+        raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
+
+
+def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None:
+    """Check that neither the proposal nor the approval has expired at ``now``.
+
+    Raises:
+        Refused: one has.
+    """
+    if now >= parse_time(proposal.expires):
+        raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
+    if now >= parse_time(approval.expires):
+        raise Refused(f"the approval expired at {approval.expires}; approve the study again")
+
+
+def parse_time(text: str) -> dt.datetime:
+    """Return an ISO 8601 time as an aware datetime; a time without zone is read as UTC.
+
+    Raises:
+        Refused: not a time.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused("expected a time in ISO 8601, for example 2026-01-31T12:00:00+00:00") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def folded(text: str) -> str:
+    """Return an institution's name without the differences that make no other institution: case and spaces."""
+    return " ".join(text.casefold().split())
