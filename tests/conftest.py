@@ -1,9 +1,3 @@
-"""Fixtures for every kind of test; they live in tests/support."""
+"""What every kind of test may ask for; it imports nothing of the product."""
 
-pytest_plugins = (
-    "support.benchmarks",
-    "support.browser",
-    "support.mailbox_server",
-    "support.review_desk",
-    "support.services",
-)
+pytest_plugins = ("support.benchmarks", "support.browser", "support.postgres")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.benchmarks import BENCHMARKS
 
-pytestmark = [pytest.mark.consortium, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def run(script: str, *arguments: str) -> tuple[int, dict[str, Any], str]:

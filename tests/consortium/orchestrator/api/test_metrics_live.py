@@ -20,7 +20,7 @@ from datasites.node.home import address
 from orchestrator.cli.operate import app
 from orchestrator.demo.demo import DemoSettings, run_demo
 
-pytestmark = [pytest.mark.consortium, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 GRACE_SECONDS = 10.0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.consortium, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 _SECONDS = 400
 
 

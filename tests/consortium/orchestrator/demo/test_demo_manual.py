@@ -61,7 +61,6 @@ def manual_demo(tmp_path):
         child.stderr.close()
 
 
-@pytest.mark.consortium
 @pytest.mark.browser
 @pytest.mark.slow
 def test_a_newcomer_approves_in_under_two_minutes_and_prints_the_report(browser, shoot, manual_demo):

@@ -53,7 +53,6 @@ STUDIES = {
 }
 
 
-@pytest.mark.consortium
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_simulation_gives_the_live_model_bit_for_bit(live, tables, name):
     settings = STUDIES[name]
@@ -71,7 +70,6 @@ def test_a_simulation_gives_the_live_model_bit_for_bit(live, tables, name):
         assert any(claims)
 
 
-@pytest.mark.consortium
 def test_heads_of_one_combination_stay_at_their_hospital_and_go_on_from_round_to_round(live, tables):
     settings = replace(SETTINGS, study="heads", architecture="mlp", fusion="combination", learning_rate=0.05)
     proposal, model, _ = live.run(settings)
