@@ -11,13 +11,11 @@ patching Opacus; :func:`engine` is used directly.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
 from opacus.grad_sample.gsm_base import AbstractGradSampleModule
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
@@ -254,27 +252,3 @@ def use_noise(optimizer: KeyedOptimizer | KeyedHooksOptimizer, randomness: Rando
         return torch.from_numpy(randomness.add_gaussian(total.detach().numpy(), deviation)).to(total.dtype)
 
     optimizer.noise = noised
-
-
-def prv_epsilon(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
-    """Return Opacus' PRV epsilon of the gradient steps alone (add/remove adjacency): a cross-check, not the charge.
-
-    Source: Gopi, Lee and Wutschitz, "Numerical composition of differential privacy", NeurIPS 2021.
-    """
-    return _opacus_epsilon(PRVAccountant(), mechanism, delta, rounds)
-
-
-def opacus_rdp_epsilon(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
-    """Return Opacus' RDP epsilon of the gradient steps alone: an upper bound the PLD figure must not pass."""
-    return _opacus_epsilon(RDPAccountant(), mechanism, delta, rounds)
-
-
-def _opacus_epsilon(accountant: Any, mechanism: Mechanism, delta: float, rounds: int | None) -> float:
-    if mechanism.noise_multiplier == 0:
-        return math.inf
-    steps = (mechanism.rounds if rounds is None else rounds) * mechanism.steps_per_round
-    accountant.history = [(mechanism.noise_multiplier, mechanism.sampling_rate, steps)]
-    with warnings.catch_warnings():  # log(0) at q = 1 is handled by numpy's where; the order remark is about tightness
-        warnings.filterwarnings("ignore", message="divide by zero encountered in log", category=RuntimeWarning)
-        warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
-        return float(accountant.get_epsilon(delta))

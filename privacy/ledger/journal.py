@@ -11,7 +11,6 @@ others have seen. Bodies are plain JSON and never hold a secret, a record or a p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,21 +92,6 @@ class Journal:
             raise InvalidInput("expected a head and an owner of 64 hexadecimal digits each")
         body = {"owner": owner, "chain": chain, "head": head, "index": index, "evidence": dict(evidence or {})}
         return self.append(COUNTERSIGNED, body)
-
-    def remember_countersigned(self, head: Head, evidence: Mapping[str, Any] | None = None) -> Entry:
-        """Keep a signed head after checking its signature.
-
-        Raises:
-            Tampered: the owner did not sign this head.
-        """
-        head.check()
-        return self.remember_head(
-            owner=head.public_key,
-            chain=head.chain,
-            head=head.hash,
-            index=head.index,
-            evidence={"head": asdict(head), **(evidence or {})},
-        )
 
     def check_not_rolled_back(self, heads: Iterable[Head | str]) -> None:
         """Raise Tampered when a head that a peer has seen is not in this journal (a restore from backup)."""

@@ -99,12 +99,13 @@ def test_signed_heads_are_checked_and_remembered(tmp_path: Path) -> None:
     mine, theirs = journal(tmp_path), Journal(tmp_path / "theirs.sqlite", OTHER)
     theirs.append("a", {})
     head = theirs.head
-    mine.remember_countersigned(head, {"round": 3})
+    head.check()
+    mine.remember_head(owner=head.public_key, chain="journal", head=head.hash, index=head.index)
     mine.remember_head(owner=OTHER.public_key, chain="ledger", head="ab" * 32)
     assert seen_heads(mine, OTHER.public_key, "journal") == (head.hash,)
     assert seen_heads(mine, OTHER.public_key, "ledger") == ("ab" * 32,)
     with pytest.raises(Tampered):
-        mine.remember_countersigned(replace(head, index=7))
+        replace(head, index=7).check()
     with pytest.raises(InvalidInput):
         mine.remember_head(owner="me", chain="journal", head="x")
 
