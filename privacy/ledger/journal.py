@@ -71,9 +71,9 @@ class Journal:
         """Raise Tampered when a head that a peer has seen is not in this journal (a restore from backup)."""
         self._chain.check_not_rolled_back(heads)
 
-    def holds(self, digest: str) -> bool:
+    def contains(self, digest: str) -> bool:
         """Tell whether an entry has this hash."""
-        return self._chain.holds(digest)
+        return self._chain.contains(digest)
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
