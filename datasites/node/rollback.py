@@ -187,7 +187,7 @@ class Standing:
         }
 
     def _holds(self, header: UpdateHeader) -> bool:
-        return self.journal.holds(header.journal_head) and self.ledger.holds(header.ledger_head)
+        return self.journal.contains(header.journal_head) and self.ledger.contains(header.ledger_head)
 
 
 def import_gap(home: Home, *, by: str, reason: str) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ class Standing:
             InvalidInput: not a head of this journal at all.
             Tampered: this orchestrator never signed it.
         """
-        if seen is None or self.journal.holds(seen.hash):
+        if seen is None or self.journal.contains(seen.hash):
             return True
         if (seen.chain, seen.public_key) != ("journal", self.identity.public_key):
             raise InvalidInput("expected a head of this orchestrator's journal, got one of another chain or key")
