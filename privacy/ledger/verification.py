@@ -163,7 +163,9 @@ def _structure_problems(path: Path) -> Iterator[str]:
             if message != "ok":
                 yield f"the database is damaged: {message}"
         present = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-        if present != structure(SCHEMA, version_of(path)):
+        version = version_of(path)
+        SCHEMA.due(version, path.name)
+        if present != structure(SCHEMA, version):
             yield "the tables, or the triggers that forbid changes, are not those of a chain"
     finally:
         connection.close()
