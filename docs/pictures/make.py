@@ -31,7 +31,15 @@ SIZE_LIMIT_BYTES = 150_000
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out, log = Path(folder) / "demo", Path(folder) / "log"
-        command = [str(Path(sys.executable).with_name("tessera")), "demo", "--manual", "--sites", "3", "--out", str(out)]
+        command = [
+            str(Path(sys.executable).with_name("tessera")),
+            "demo",
+            "--manual",
+            "--sites",
+            "3",
+            "--out",
+            str(out),
+        ]
         with log.open("w") as target:
             demo = subprocess.Popen(command, stderr=target, stdout=target)
         try:
@@ -40,7 +48,7 @@ def main() -> None:
             report = sorted(out.rglob("privacy-report.pdf"))[0]
             draw_first_page(report, Path(folder) / "report.png")
         finally:
-            print(log.read_text())
+            print(log.read_text(), *(f"{path.name}: {path.read_text()[-2000:]}" for path in out.glob("logs/*.log")))
             demo.send_signal(signal.SIGINT)
             demo.wait(60)
         for name in ("portal", "report"):

@@ -55,7 +55,9 @@ def test_every_link_leads_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_every_file_of_ours_that_is_named_is_there(page):
     text = page.read_text()
-    ours = {path for path in paths(text) if Path(path).suffix in (".py", ".md", "") and Path(path).name not in FOR_EXAMPLE}
+    ours = {
+        path for path in paths(text) if Path(path).suffix in (".py", ".md", "") and Path(path).name not in FOR_EXAMPLE
+    }
     assert {path for path in ours if not list(ROOT.glob(path))} == set()
     assert {name for name in modules(text) - FOR_EXAMPLE if not is_ours(name)} == set()
 
