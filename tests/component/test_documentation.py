@@ -1,4 +1,4 @@
-"""What README.md, CONTRIBUTING.md and docs/ tell people to type exists: commands, options, targets, files; the cheap ones are run."""
+"""What our documents tell people to type exists: commands, options, targets, files; the cheap ones are run."""
 
 from __future__ import annotations
 
