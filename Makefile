@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/tessera demo
 
-# Both halves always run. Whole consortia come last; two of them at a time, since each waits for its own processes and deadlines half the time.
+# Both halves always run. Whole consortia come last, two at a time: half the time they wait for processes and deadlines.
 test test-unit: export OMP_NUM_THREADS = 1
 
 test: setup
