@@ -1,8 +1,9 @@
-"""The frozen description of a model; importing it does not import torch.
+"""The frozen description of a model: modalities, architecture, sizes. Importing it does not import torch.
 
-Also here:
-
-* The error of this package; it knows nothing of the rest of Tessera.
+>>> config = ModelConfig(architecture="linear", features={"mrna": 976, "clinical": 17},
+    ...                      cohorts=("BRCA",), classes=2)
+>>> config.modalities
+('mrna', 'clinical')
 """
 
 from __future__ import annotations

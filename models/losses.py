@@ -1,15 +1,13 @@
-"""The round that releases feature means: DP-SGD on a loss whose gradient is the record's inputs.
+"""The loss of each record: the ordinal cross-entropy of a study, and the loss whose gradient releases feature means.
 
-Under DP-SGD a record's gradient is clipped as a whole, and a linear model's gradient is a residual times the inputs.
-Most of the norm of the TCGA slide features is their mean (squared norm 1.6 of 2.3), which says nothing about a
-patient, yet eats the clipping norm, sets the largest stable step and leaves the informative directions untrained when
-the budget ends. A centred study's first round therefore trains on :func:`centring_loss` from zero: what its sum holds
-is the noised mean of the clipped inputs, in the blocks that else hold weights. Sampling, clipping norm, noise, packing
-and accounting are those of every other round; nothing downstream can tell it from one.
+A model returns cumulative logits [B, classes - 1]; :func:`batch_loss` compares them with labels [B].
 
-Also here:
-
-* One loss per record: the ordinal cross-entropy over cumulative logits, [B, classes - 1] against labels [B].
+A centred study trains its first round on :func:`centring_loss` instead. Under DP-SGD a record's gradient is clipped as
+a whole, and a linear model's gradient is a residual times the inputs. Most of the norm of the TCGA slide features is
+their mean (squared norm 1.6 of 2.3). The mean says nothing about a patient, yet it uses up the clipping norm and
+limits the stable step. The gradient of :func:`centring_loss` is the record's inputs, so the noised sum of that round
+holds the mean of the clipped inputs. It travels in the blocks that hold weights in every other round; sampling,
+clipping norm, noise, packing and accounting are the same.
 """
 
 from __future__ import annotations

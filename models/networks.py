@@ -1,14 +1,12 @@
-"""The paper's network: an encoder per modality, embeddings fused by one shared head or one head per combination.
+"""The models: linear late fusion, and the paper's network with an encoder per modality.
 
-Every branch is fed for every record and its embedding multiplied by the presence mask: a branch that gets no
-gradient would break per-record clipping. With ``heads="combination"`` only the head of the record's own
-combination counts for it; a head that fewer than ``min_sites`` institutions train must not be exchanged, which
-on the tri-modal federation holds for most of them. The shared head is the additive fusion that replaces them.
+Every branch runs for every record, and what it returns is multiplied by the presence mask: a branch without a gradient
+would break per-record clipping. The network fuses embeddings by one shared head or, with ``heads="combination"``, by
+one head per combination of modalities, of which a record uses its own. A head that fewer than ``min_sites``
+institutions train must not be exchanged, and in the tri-modal federation most combinations have fewer. The shared head
+is the additive fusion that replaces them.
 
-Also here:
-
-* Encoders from one modality to an embedding, built of layers whose per-record gradients are known exactly.
-* Linear late fusion: one weight vector per modality and a cohort indicator, logits summed.
+Inputs are float32 [B, features] by modality (:mod:`models.batch`), outputs cumulative logits [B, classes - 1].
 """
 
 from __future__ import annotations
@@ -25,6 +23,8 @@ from models.config import INPUT_GAINS, MODALITIES, ModelConfig
 CHANNELS = 3
 PATCH = 8
 FILTERS = 16
+NETWORK_NORM = 10.0
+"""The network's inputs are scaled to about this norm per record."""
 
 
 def dense_encoder(features: int, hidden: int, embedding: int) -> nn.Sequential:
@@ -72,7 +72,7 @@ class LinearFusion(nn.Module):
 
     For two classes this is logistic regression. For K classes all K - 1 thresholds share the weight vectors and
     differ in the bias, which depends on the cohort (CORAL; Cao, Mirjalili and Raschka 2020). A centred model subtracts
-    its ``centres`` from the scaled inputs; they are no gradient's business and start at zero.
+    its ``centres`` from the scaled inputs; they start at zero and have no gradient.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -107,9 +107,6 @@ class LinearFusion(nn.Module):
         return batch[modality] * self.scales[modality]
 
 
-NETWORK_NORM = 10.0
-
-
 class FusionNetwork(nn.Module):
     """Encoders, presence mask, fusion head (or heads), cohort bias."""
 
@@ -126,7 +123,6 @@ class FusionNetwork(nn.Module):
         names = combinations(config.modalities) if config.heads == "combination" else ["shared"]
         self.heads = nn.ModuleDict({name: nn.Linear(width, self.outputs, bias=False) for name in names})
         self.cohort = nn.Linear(self.cohorts, self.outputs, bias=False)
-
         self.scales = input_scales(config)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -159,7 +155,6 @@ class LateFusionNetwork(nn.Module):
             {m: nn.Linear(config.embedding, config.classes - 1, bias=False) for m in config.modalities}
         )
         self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
-
         self.scales = input_scales(config)
 
     def forward(self, batch: Batch) -> Tensor:

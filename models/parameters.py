@@ -1,4 +1,7 @@
-"""Parameters as named blocks, flat vectors and safetensors bytes."""
+"""Parameters as named blocks, flat vectors and safetensors bytes.
+
+What is exchanged is a flat float32 vector per block; a whole model travels as safetensors, never as a pickle.
+"""
 
 from __future__ import annotations
 

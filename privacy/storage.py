@@ -159,7 +159,12 @@ def upgrade(engine: sa.Engine, schema: Schema) -> None:
 
 
 def structure(schema: Schema, version: str | None) -> frozenset[str]:
-    """Return the statements that make up an untouched SQLite store of this version (None: before versions)."""
+    """Return the statements that make up an untouched SQLite store of this version (None: before versions).
+
+    Raises:
+        NewerStore: only newer code knows this version.
+    """
+    schema.due(version, f"a store of the kind {schema.name}")
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         through = schema.version(1) if version is None else version
         _migrate_sqlite(connection, schema, "a new store", through=through)

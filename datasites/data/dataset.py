@@ -180,11 +180,6 @@ def fingerprint(folder: Path, secret: bytes) -> str:
     return digest.hexdigest()
 
 
-def population_tokens(cases: Sequence[str], secret: bytes) -> frozenset[str]:
-    """Return keyed hashes of case ids, by which the site recognises datasets that share a patient."""
-    return frozenset(_keyed(secret, "population", case).hex() for case in cases)
-
-
 def mock_part(schema: Schema, *, seed: int, rows: int = MOCK_ROWS) -> Part:
     """Return synthetic rows of the schema's shape, from public constants and ``seed`` only.
 

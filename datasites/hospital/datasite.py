@@ -1,4 +1,4 @@
-"""TODO."""
+"""A hospital's stores, client, worker pool and round participant, opened together from its folder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,6 @@ class Datasite:
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policy)
         client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca)
-
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
 
         def reserve(proposal: Proposal) -> None:
@@ -75,13 +74,7 @@ class Datasite:
             reserve=reserve,
         )
         pool = WorkerPool(policy.sandbox)
-        trainer = SandboxedTrainer(
-            site=config.name,
-            pool=pool,
-            folder=home.folder / "scratch",
-            code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
-            failed=lambda outcome, log: _keep_log(home, outcome, log),
-        )
+        trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,
             home=home,
@@ -116,6 +109,16 @@ class Datasite:
         self.client.close()
         for store in (self.approvals, self.accounts, self.ledger, self.journal):
             store.close()
+
+
+def _trainer(home: Home, site: str, pool: WorkerPool, approvals: ApprovalStore) -> SandboxedTrainer:
+    return SandboxedTrainer(
+        site=site,
+        pool=pool,
+        folder=home.folder / "scratch",
+        code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
+        failed=lambda outcome, log: _keep_log(home, outcome, log),
+    )
 
 
 def _keep_log(home: Home, outcome: Outcome, log: str) -> None:

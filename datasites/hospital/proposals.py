@@ -1,4 +1,4 @@
-"""TODO."""
+"""The PySyft side of a hospital: it publishes mocks, receives proposals for review, and runs plain jobs on mocks."""
 
 from __future__ import annotations
 

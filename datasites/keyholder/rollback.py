@@ -11,23 +11,21 @@ is somebody's update. Three things keep that from happening:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasites.keyholder.custody import KeyCustody
-from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.node.rollback import GAP, IMPORTED, ROLLED_BACK
+from datasites.node.rollback import IMPORTED, Gap
 from datasites.study.messages import RoundKey, SumResult
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse
 from privacy.canonical import sha256_hex
-from privacy.errors import InvalidInput, Refused
+from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
 _COMMAND = "tessera keyholder import-gap --home HOME --by NAME --reason TEXT"
@@ -58,8 +56,7 @@ class KeyholderStanding:
     @property
     def trouble(self) -> str:
         """Return why nothing is answered here, or nothing; also known after a restart."""
-        path = self.home.folder / GAP
-        return str(json.loads(path.read_bytes())["reason"]) if path.exists() else ""
+        return Gap(folder=self.home.folder).trouble
 
     def holds(self) -> bool:
         """Ask for everything that was signed here, and compare; the first thing to do after a start.
@@ -67,23 +64,22 @@ class KeyholderStanding:
         Raises:
             TesseraError: the orchestrator cannot be asked; ask again before working.
         """
-        path = self.home.folder / GAP
+        known = Gap(folder=self.home.folder)
         items = self.client.get_json("/heads", max_bytes=_MOST_BYTES)
         missing = [s for item in items for s in _signed_in(self.home, item) if self._lacks(s)]
         forgotten = sorted({(s.key.study, s.key.round) for s in missing} | set(self._unlike()))
         self.stands = not forgotten
         if self.stands:
-            path.unlink(missing_ok=True)
+            known.forget()
             return True
-        if not path.exists():
-            rounds = "; ".join(f"{study} {number}" for study, number in forgotten)
-            reason = (
-                f"record or journal of the keyholder are older than what it has signed (rounds: {rounds}): they were "
-                f"restored from a backup. Restore the newest copy, or import the gap: {_COMMAND}"
-            )
-            gap = [{"key": dump(s.key), "sum_hash": s.sum_hash} for s in missing]
-            self.journal.append(ROLLED_BACK, {"reason": reason, "rounds": [list(r) for r in forgotten]})
-            write_atomically(path, json.dumps({"reason": reason, "missing": gap, "rounds": forgotten}).encode())
+        named = "; ".join(f"{study} {number}" for study, number in forgotten)
+        reason = (
+            f"record or journal of the keyholder are older than what it has signed (rounds: {named}): they were "
+            f"restored from a backup. Restore the newest copy, or import the gap: {_COMMAND}"
+        )
+        rounds = [list(each) for each in forgotten]
+        lacking = [{"key": dump(s.key), "sum_hash": s.sum_hash} for s in missing]
+        known.notice(self.journal, reason, entry={"rounds": rounds}, evidence={"missing": lacking, "rounds": rounds})
         return False
 
     def _lacks(self, signature: Signature) -> bool:
@@ -122,15 +118,10 @@ def import_gap(home: Home, *, by: str, reason: str) -> list[tuple[str, int]]:
     Raises:
         InvalidInput: there is no gap, nobody acts, or no reason is given.
     """
-    path = home.folder / GAP
-    if not path.exists():
-        raise InvalidInput("there is no gap to import here; a keyholder that notices one says so in `tessera status`")
-    if not by.strip() or not reason.strip():
-        raise InvalidInput("expected who imports the gap, and a reason: both become part of the record")
-    gap = json.loads(path.read_bytes())
-    identity = home.identity()
-    custody, journal = KeyCustody(home.folder / "keys", identity), Journal(home.folder / "journal.sqlite", identity)
-    try:
+    with Gap(folder=home.folder).importing(by=by, reason=reason) as gap, ExitStack() as stores:
+        identity = home.identity()
+        custody = stores.enter_context(closing(KeyCustody(home.folder / "keys", identity)))
+        journal = stores.enter_context(closing(Journal(home.folder / "journal.sqlite", identity)))
         over = set(custody.answered())
         for missing in gap["missing"]:
             key = parse(RoundKey, missing["key"])
@@ -142,10 +133,6 @@ def import_gap(home: Home, *, by: str, reason: str) -> list[tuple[str, int]]:
             with suppress(Refused):  # this record knows no key of it
                 custody.close_round(custody.round_key(study, number), decrypted.get((study, number)))
         journal.append(IMPORTED, {"by": by, "reason": reason, "rounds": [list(r) for r in rounds]})
-    finally:
-        custody.close()
-        journal.close()
-    path.unlink()
     return rounds
 
 

@@ -4,6 +4,8 @@ The orchestrator gives back every update header that this site signed, each with
 that moment. A head that the present files lack says that they are older than what the world has seen. Nothing here
 needs trust in the orchestrator: the headers carry this site's own signature; it can only keep some back.
 
+What all three roles do about a gap (remember it, say so, refuse to work, let a person import it) is :class:`Gap`.
+
     >>> standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
     >>> standing.holds()      # asked before any work; False: `standing.trouble` says why
     False
@@ -14,7 +16,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datasites.node.files import write_atomically
@@ -32,6 +36,69 @@ IMPORTED = "gap-imported"
 ROLLED_BACK = "rolled-back"
 GAP = "gap.json"
 _COMMAND = "tessera datasite import-gap --home HOME --by NAME --reason TEXT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """What a role has shown to others and its own files lack, in one file, until a person has imported it.
+
+    The same for hospital, keyholder and orchestrator; what is evidence, and what an import books, each role knows.
+    """
+
+    folder: Path
+
+    @property
+    def known(self) -> bool:
+        """Whether a gap was noticed and not imported; also known after a restart."""
+        return self._path.exists()
+
+    @property
+    def trouble(self) -> str:
+        """Why this role does no work, as a sentence for its people; or nothing."""
+        return str(self.read()["reason"]) if self.known else ""
+
+    def require(self) -> None:
+        """Raise Refused while a gap is known."""
+        if self.trouble:
+            raise Refused(self.trouble)
+
+    def read(self) -> dict[str, Any]:
+        """Return the reason and the evidence."""
+        return dict(json.loads(self._path.read_bytes()))
+
+    def write(self, value: Mapping[str, Any]) -> None:
+        """Keep reason and evidence."""
+        write_atomically(self._path, json.dumps(value).encode())
+
+    def notice(self, journal: Journal, reason: str, *, entry: Mapping[str, Any], evidence: Mapping[str, Any]) -> None:
+        """Keep a new gap and journal it once, however often it is noticed."""
+        if not self.known:
+            journal.append(ROLLED_BACK, {"reason": reason, **entry})
+            self.write({"reason": reason, **evidence})
+
+    def forget(self) -> None:
+        """Remove the file: there is no gap, or none any more."""
+        self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def importing(self, *, by: str, reason: str) -> Iterator[dict[str, Any]]:
+        """Yield reason and evidence to a person's import, and forget the gap once everything is booked.
+
+        Raises:
+            InvalidInput: there is no gap, nobody acts, or no reason is given.
+        """
+        if not self.known:
+            raise InvalidInput(
+                "there is no gap to import here; `tessera status` and a hospital's portal say so when one is noticed"
+            )
+        if not by.strip() or not reason.strip():
+            raise InvalidInput("expected who imports the gap, and a reason: both become part of the record")
+        yield self.read()
+        self.forget()
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / GAP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +142,15 @@ class Standing:
     @property
     def trouble(self) -> str:
         """Return why this site does no work; known from the file that :meth:`holds` leaves, also after a restart."""
-        path = self.home.folder / GAP
-        return str(json.loads(path.read_bytes())["reason"]) if path.exists() else ""
+        return self._known_gap.trouble
+
+    @property
+    def _known_gap(self) -> Gap:
+        return Gap(folder=self.home.folder)
 
     def require(self) -> None:
         """Raise Refused while a gap is known: nothing is approved, reserved or charged before it is imported."""
-        if self.trouble:
-            raise Refused(self.trouble)
+        self._known_gap.require()
 
     def holds(self) -> bool:
         """Ask the orchestrator what this site has shown, and compare; the first thing to do after a start.
@@ -91,19 +160,16 @@ class Standing:
         """
         items = self.client.get_json("/heads", max_bytes=1 << 28)
         gaps = [gap for gap in (self._gap(SentStudy.read(self.home, item)) for item in items) if gap]
-        path = self.home.folder / GAP
         if not gaps:
-            path.unlink(missing_ok=True)
+            self._known_gap.forget()
             return True
         rounds = "; ".join(f"{g['study']} {', '.join(map(str, g['rounds']))}" for g in gaps)
         reason = (
             f"journal or ledger are older than what this site has sent (rounds: {rounds}): they were restored from a "
             f"backup. Restore the newest copy, or import the gap: {_COMMAND}"
         )
-        if not path.exists():
-            bare = [{name: gap[name] for name in ("study", "proposal_hash", "rounds")} for gap in gaps]
-            self.journal.append(ROLLED_BACK, {"reason": reason, "gaps": bare})
-            write_atomically(path, json.dumps({"reason": reason, "gaps": gaps}).encode())
+        bare = [{name: gap[name] for name in ("study", "proposal_hash", "rounds")} for gap in gaps]
+        self._known_gap.notice(self.journal, reason, entry={"gaps": bare}, evidence={"gaps": gaps})
         return False
 
     def _gap(self, sent: SentStudy) -> dict[str, Any] | None:
@@ -121,7 +187,7 @@ class Standing:
         }
 
     def _holds(self, header: UpdateHeader) -> bool:
-        return self.journal.holds(header.journal_head) and self.ledger.holds(header.ledger_head)
+        return self.journal.contains(header.journal_head) and self.ledger.contains(header.ledger_head)
 
 
 def import_gap(home: Home, *, by: str, reason: str) -> list[dict[str, Any]]:
@@ -134,24 +200,12 @@ def import_gap(home: Home, *, by: str, reason: str) -> list[dict[str, Any]]:
         InvalidInput: there is no gap, nobody acts, or no reason is given.
         Tampered: the evidence is not what this site signed.
     """
-    path = home.folder / GAP
-    if not path.exists():
-        raise InvalidInput("there is no gap to import here; a datasite that notices one says so in its portal")
-    if not by.strip() or not reason.strip():
-        raise InvalidInput("expected who imports the gap, and a reason: both become part of the record")
-    gaps = json.loads(path.read_bytes())["gaps"]
-    identity = home.identity()
-    journal, ledger = (
-        Journal(home.folder / "journal.sqlite", identity),
-        Ledger(home.folder / "ledger.sqlite", identity),
-    )
-    try:
-        booked = [_booked(home, ledger, SentStudy.read(home, gap["evidence"]), by, reason) for gap in gaps]
+    with Gap(folder=home.folder).importing(by=by, reason=reason) as gap, ExitStack() as stores:
+        identity = home.identity()
+        journal = stores.enter_context(closing(Journal(home.folder / "journal.sqlite", identity)))
+        ledger = stores.enter_context(closing(Ledger(home.folder / "ledger.sqlite", identity)))
+        booked = [_booked(home, ledger, SentStudy.read(home, g["evidence"]), by, reason) for g in gap["gaps"]]
         journal.append(IMPORTED, {"by": by, "reason": reason, "studies": booked})
-    finally:
-        journal.close()
-        ledger.close()
-    path.unlink()
     return booked
 
 

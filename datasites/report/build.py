@@ -28,7 +28,7 @@ from datasites.strategy.registry import noise_named
 from datasites.study.text import delta_text, epsilon_text
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry, Head
-from privacy.ledger.journal import COUNTERSIGNED, Journal
+from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Account, Ledger, Point
 from privacy.ledger.state import Posting
 from privacy.ledger.verification import FILES, verify_folder
@@ -231,8 +231,6 @@ def _seen(records: Records, site: str, head: Head) -> int:
     for entry in records.journal:
         if entry.kind == "attested":
             seen.add(entry.body.get("heads", {}).get(site, {}).get(head.chain))
-        elif entry.kind == COUNTERSIGNED and entry.body["owner"] == head.public_key:
-            seen.add(entry.body["head"] if entry.body["chain"] == head.chain else None)
     return len(seen - {None})
 
 

@@ -3,16 +3,20 @@
     >>> strategy_named("dgb+pcw").blending.reads_losses
     True
 
-A rule of your own: subclass its base and hand it to :func:`register_strategy`,
-:func:`register_server_step` or :func:`register_noise_mode`, at every party of the study (docs/adding-a-strategy.md).
+A further rule is one file in this folder that ends with :func:`register_strategy`, :func:`register_server_step` or
+:func:`register_noise_mode` (docs/adding-a-strategy.md). All files of the folder are loaded with this one. In a live
+study every party has to know the rule.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
+import datasites.strategy
 from datasites.strategy.blending import Blending, GradientBlending, NoBlending
 from datasites.strategy.local_noise import LocalNoise
 from datasites.strategy.noise import NoiseMode
@@ -133,6 +137,12 @@ def register_noise_mode(mode: NoiseMode) -> None:
     _add(NOISE_MODES, mode.name, mode)
 
 
+def load_rules() -> None:
+    """Import every module of this folder, so that what they register is known."""
+    for module in pkgutil.iter_modules(datasites.strategy.__path__):
+        import_module(f"datasites.strategy.{module.name}")
+
+
 def _named(what: str, name: str, known: Mapping[str, Rule]) -> Rule:
     if name not in known:
         raise InvalidInput(f"expected {what} out of {', '.join(known)}, got {name[:40]!r}")
@@ -143,3 +153,6 @@ def _add(known: dict[str, Rule], name: str, rule: Rule) -> None:
     if name in known:
         raise InvalidInput(f"expected a new name, got {name[:40]!r}, which is taken")
     known[name] = rule
+
+
+load_rules()

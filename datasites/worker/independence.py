@@ -1,7 +1,7 @@
 """What a plan's model and loss must keep to, tried on mock records before people approve it.
 
 DP-SGD bounds what one record can do only if each record's gradient is its own. A plan that mixes records
-(``x - x.mean(0)``), keeps state between calls, or holds parameters outside the layers that are book-kept is found here.
+(``x - x.mean(0)``), keeps state between calls, or holds parameters outside the layers that are clipped is found here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_independence(model: nn.Module, record_loss: RecordLoss, inputs: Batch)
         inputs: tensors with a common first dimension, at least two records.
     """
     batch = {name: tensor[:_RECORDS] for name, tensor in inputs.items()}
-    found = [("every trainable parameter sits in one layer whose gradients are book-kept", _is_kept(model))]
+    found = [("every trainable parameter sits in one layer that is clipped per record", _is_kept(model))]
     first = record_loss(model, batch)
     records = next(iter(batch.values())).shape[0]
     shape_holds = first.shape == (records,)

@@ -102,7 +102,7 @@ def verify(
         public_key = home.roster().by_name(name).public_key
     if peers and public_key is None:
         raise InvalidInput("expected config.json and roster.json in the folder, to know its key among the peers' heads")
-    heads = [head for peer in peers or () for head in heads_seen_by(peer, owner=str(public_key), name=name)]
+    heads = [head for peer in peers or () for head in heads_seen_by(peer, name)]
     found = verify_folder(folder, public_key=public_key, name=name, heads=heads)
     if json_output:
         show({"folder": str(folder), **asdict(found), "ok": found.holds})

@@ -1,13 +1,11 @@
 """Options that several commands share, and commands that take theirs as one dataclass."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -34,7 +32,8 @@ def one_dataclass(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take its options as a dataclass.
 
     On the command line, the dataclass's fields stand where the parameter does. Each field declares its option once:
-    type, default and help.
+    type, default and help. The module of the dataclass must not import ``annotations`` from ``__future__``: its types
+    are read as they stand.
 
         @app.command()
         @one_dataclass
@@ -59,9 +58,8 @@ def one_dataclass(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _options(kind: Any) -> list[inspect.Parameter]:
-    types = get_type_hints(kind, include_extras=True)
     return [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=types[f.name])
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=f.type)
         for f in fields(kind)
     ]
 

@@ -1,7 +1,5 @@
 """``tessera simulate``: a study without network and encryption, over many seeds."""
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import dataclass

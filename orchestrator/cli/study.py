@@ -1,7 +1,5 @@
 """``tessera propose`` and ``tessera study``: what the study's scientists run, with the orchestrator's identity."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

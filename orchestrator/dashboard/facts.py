@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from datasites.node.web.charts import Chart, Series, lines
+from datasites.node.web.charts import Chart, lines, series_of
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
@@ -148,16 +148,15 @@ def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) ->
     for side in ("training", "validation"):
         named = {n: p for n, p in losses_by_round(facts).items() if n.startswith(f"loss.{side}.")}
         if named:
-            series = [Series(name=n.rsplit(".", 1)[1], points=tuple(points)) for n, points in named.items()]
+            series = series_of({name.rsplit(".", 1)[1]: points for name, points in named.items()})
             note = "Noised, clipped loss sums that the hospitals released, divided by their released patient counts."
             drawn.append(lines(series, title=f"Losses by modality, {side}", unit="nats per patient", note=note))
     if scales:
-        series = [Series(name=block, points=tuple(points)) for block, points in scales.items()]
         note = "How much each modality's gradient counts, the same public number at every hospital."
-        drawn.append(lines(series, title="Blending weights", unit="scale", note=note))
+        drawn.append(lines(series_of(scales), title="Blending weights", unit="scale", note=note))
     proximities = proximities_by_round(facts)
     if proximities:
-        series = [Series(name=site, points=tuple(points)) for site, points in sorted(proximities.items())]
+        series = series_of(dict(sorted(proximities.items())))
         note = "The cosine between a hospital's noised update and the mean of the others', as the hospital reports it."
         drawn.append(lines(series, title="Proximity of the hospitals", unit="cosine", note=note))
     return drawn + [_weights(facts, blocks) for blocks in _alike(facts)]
@@ -177,7 +176,7 @@ def _weights(facts: StudyFacts, blocks: tuple[str, ...]) -> Chart:
     for line in facts.rounds:
         for site, weight in line.weights.get(blocks[0], {}).items():
             found.setdefault(site, []).append((line.round, weight))
-    series = [Series(name=site, points=tuple(points)) for site, points in sorted(found.items())]
+    series = series_of(dict(sorted(found.items())))
     title = f"Weights of the hospitals: {', '.join(blocks)}"
     return lines(series, title=title, unit="relative to the largest", note=_weighing(facts), top=1.0)
 

@@ -4,8 +4,6 @@ Options that name a variable are read from the environment as well (``docs/deplo
 heavy, since ``tessera --help`` reads it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

@@ -10,27 +10,24 @@ the model as it was: what was charged stays charged, and no round is ever planne
     >>> standing.trouble           # empty, or the sentence for its people
     ''
 
-Also here:
-
-* What a peer has shown of its own past, given back to it: how a restore from an old backup is noticed.
+:func:`shown_heads` and :func:`keyholder_heads` give a peer back what it has shown of its own past, so that it notices
+a restore of its own.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasites.node.files import write_atomically
-from datasites.node.rollback import GAP, IMPORTED, ROLLED_BACK
+from datasites.node.rollback import IMPORTED, Gap
 from datasites.study.messages import RoundPlan
 from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse
 from orchestrator.rounds.store import Store
-from privacy.errors import InvalidInput, Refused
+from privacy.errors import InvalidInput
 from privacy.identity import Identity
 from privacy.ledger.journal import Entry, Head, Journal
 
@@ -97,12 +94,11 @@ class Standing:
     @property
     def trouble(self) -> str:
         """Return why no round runs here, or nothing; also known after a restart."""
-        return str(self._gap()["reason"]) if self._path.exists() else ""
+        return self._known.trouble
 
     def require(self) -> None:
         """Raise Refused while a gap is known."""
-        if self.trouble:
-            raise Refused(self.trouble)
+        self._known.require()
 
     def look(self) -> bool:
         """Compare the store with the journal; the first thing to do after a start. Return whether both agree."""
@@ -128,7 +124,7 @@ class Standing:
             InvalidInput: not a head of this journal at all.
             Tampered: this orchestrator never signed it.
         """
-        if seen is None or self.journal.holds(seen.hash):
+        if seen is None or self.journal.contains(seen.hash):
             return True
         if (seen.chain, seen.public_key) != ("journal", self.identity.public_key):
             raise InvalidInput("expected a head of this orchestrator's journal, got one of another chain or key")
@@ -144,9 +140,9 @@ class Standing:
         Raises:
             InvalidInput, Tampered: it is not; or there is no gap it could help with.
         """
-        if not self._path.exists():
+        if not self._known.known:
             raise InvalidInput("there is no gap here that documents could help with")
-        gap = self._gap()
+        gap = self._known.read()
         if proposal is not None:
             opened = open_sealed(proposal, "proposal", self.identity.public_key, Proposal)
             gap["proposals"][opened.study] = dump(proposal)
@@ -154,7 +150,7 @@ class Standing:
             shown = open_sealed(plan, "round-plan", self.identity.public_key, RoundPlan)
             if self._lacks("round-planned", shown.study, shown.round, {"plan_hash": shown.plan_hash}):
                 gap["rounds"][shown.study] = max(shown.round, gap["rounds"].get(shown.study, 0))
-        self._write(gap)
+        self._known.write(gap)
 
     def import_gap(self, *, by: str, reason: str) -> list[dict[str, Any]]:
         """Write off what is missing, as a person's act; return the rounds lost by study.
@@ -164,22 +160,18 @@ class Standing:
         Raises:
             InvalidInput: there is no gap, nobody acts, or no reason is given.
         """
-        if not self._path.exists():
-            raise InvalidInput("there is no gap to import here; `tessera status` says so when one is noticed")
-        if not by.strip() or not reason.strip():
-            raise InvalidInput("expected who imports the gap, and a reason: both become part of the record")
-        gap = self._gap()
         known = {study for study, *_ in self.store.studies()}
         booked = []
-        for study in sorted(set(gap["proposals"]) | set(gap["rounds"])):
-            if study in known:
-                booked.append({"study": study, "rounds": self._write_off(study, gap["rounds"].get(study, 0), reason)})
-            elif study in gap["proposals"]:
-                self._keep_name(study, parse(Signed, gap["proposals"][study]))
-                booked.append({"study": study, "rounds": list(range(1, gap["rounds"].get(study, 0) + 1))})
-        body = {"by": by, "reason": reason, "studies": booked, "heads": gap["heads"], "forgotten": gap["rounds"]}
-        self.journal.append(IMPORTED, body)
-        self._path.unlink()
+        with self._known.importing(by=by, reason=reason) as gap:
+            for study in sorted(set(gap["proposals"]) | set(gap["rounds"])):
+                last = gap["rounds"].get(study, 0)
+                if study in known:
+                    booked.append({"study": study, "rounds": self._write_off(study, last, reason)})
+                elif study in gap["proposals"]:
+                    self._keep_name(study, parse(Signed, gap["proposals"][study]))
+                    booked.append({"study": study, "rounds": list(range(1, last + 1))})
+            body = {"by": by, "reason": reason, "studies": booked, "heads": gap["heads"], "forgotten": gap["rounds"]}
+            self.journal.append(IMPORTED, body)
         return [study for study in booked if study["rounds"] or study["study"] not in known]
 
     def _write_off(self, study: str, last: int, reason: str) -> list[int]:
@@ -222,17 +214,18 @@ class Standing:
         return list(newest.values())
 
     def _notice(self, what: str, *, heads: Iterable[Head] = (), rounds: Mapping[str, int] | None = None) -> None:
-        gap = self._gap() if self._path.exists() else {"heads": [], "rounds": {}, "proposals": {}}
-        new = [asdict(head) for head in heads if all(known["hash"] != head.hash for known in gap["heads"])]
-        if "reason" not in gap:
-            gap["reason"] = (
-                f"journal or store are older than what this orchestrator has shown: {what}; they were restored from a "
-                f"backup. Restore the newest copy, or import the gap: {_COMMAND}"
-            )
-            self.journal.append(ROLLED_BACK, {"reason": gap["reason"]})
-        gap["heads"] += new
+        reason = (
+            f"journal or store are older than what this orchestrator has shown: {what}; they were restored from a "
+            f"backup. Restore the newest copy, or import the gap: {_COMMAND}"
+        )
+        known = self._known.known
+        gap = self._known.read() if known else {"heads": [], "rounds": {}, "proposals": {}}
+        gap["heads"] += [asdict(head) for head in heads if all(seen["hash"] != head.hash for seen in gap["heads"])]
         gap["rounds"].update(rounds or {})
-        self._write(gap)
+        if known:
+            self._known.write(gap)
+        else:
+            self._known.notice(self.journal, reason, entry={}, evidence=gap)
 
     def _imported_heads(self) -> set[str]:
         return {head["hash"] for entry in self.journal.entries(kind=IMPORTED) for head in entry.body["heads"]}
@@ -245,12 +238,5 @@ class Standing:
         return found
 
     @property
-    def _path(self) -> Path:
-        return self.folder / GAP
-
-    def _gap(self) -> dict[str, Any]:
-        gap: dict[str, Any] = json.loads(self._path.read_bytes())
-        return gap
-
-    def _write(self, gap: Mapping[str, Any]) -> None:
-        write_atomically(self._path, json.dumps(gap).encode())
+    def _known(self) -> Gap:
+        return Gap(folder=self.folder)

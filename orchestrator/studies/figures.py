@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from datasites.node.web.charts import Bar, Picture, Series, plot_bars, plot_lines, plot_presence
+from datasites.node.web.charts import Bar, Picture, Series, plot_bars, plot_lines, plot_presence, series_of
 from datasites.study.text import delta_text, epsilon_text
 from orchestrator.studies.facts import StudyFacts, losses_by_round, proximities_by_round
 
@@ -28,11 +28,6 @@ def pictures(facts: StudyFacts) -> tuple[Picture, ...]:
     if any(site.epsilon_spent is not None for site in facts.sites):
         drawn.append(_budgets(facts))
     return tuple(drawn)
-
-
-def series_of(found: Mapping[str, Sequence[tuple[int, float]]]) -> list[Series]:
-    """Return one line a name, in the order of ``found``."""
-    return [Series(name=name, points=tuple(points)) for name, points in found.items()]
 
 
 def _curve(facts: StudyFacts) -> Picture:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import dp_accounting
 from dp_accounting import DpEvent
 from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant, compute_epsilon
+from dp_accounting.rdp import RdpAccountant
 
 from privacy.errors import InvalidInput
 
@@ -79,13 +79,6 @@ def rdp_curve(event: DpEvent, orders: tuple[float, ...] = ORDERS) -> tuple[float
     with _quiet():
         accountant = _composed(RdpAccountant(list(orders), ADJACENCY), event)
         return tuple(float(value) for value in accountant.rdp)
-
-
-def rdp_to_epsilon(curve: tuple[float, ...], delta: float, orders: tuple[float, ...] = ORDERS) -> float:
-    """Turn a sum of Rényi curves into epsilon at ``delta`` (Canonne, Kamath and Steinke 2020, proposition 12)."""
-    with _quiet():
-        epsilon, _ = compute_epsilon(list(orders), list(curve), delta)
-    return float(epsilon)
 
 
 def _composed(accountant: dp_accounting.PrivacyAccountant, event: DpEvent) -> dp_accounting.PrivacyAccountant:

@@ -1,7 +1,7 @@
 """A lower bound on epsilon from one training run: an alarm, never a proof.
 
-Canaries, each put into the data by a coin toss, push one coordinate of a linear model each. After training, the
-coordinates that moved most are guessed to have had their canary, those that moved least not to. A mechanism with
+Each canary is put into the data by a coin toss and pushes one coordinate of a linear model. After training, the
+coordinates that moved most are guessed to have had their canary, and those that moved least not to. A mechanism with
 epsilon lets a guess be right with probability at most ``exp(epsilon) / (1 + exp(epsilon))``; too many right guesses
 refute it at the stated confidence (Steinke, Nasr and Jagielski, "Privacy auditing with one (1) training run", NeurIPS
 2023, theorem 5.2).
@@ -9,12 +9,9 @@ refute it at the stated confidence (Steinke, Nasr and Jagielski, "Privacy auditi
     >>> round(lower_bound(100, guesses=100, canaries=100, delta=0.0, confidence=0.95), 2)
     3.49
 
-It runs on made-up records; on private data it would be a study of its own and charged. The claim it is compared with is
-for add/remove adjacency, as the coin tosses are.
-
-Also here:
-
-* Three ways in which private training has really been broken, to see that the audit notices (``privacy.dp.audit``).
+The records are made up; an audit of private data would be a study of its own and charged. The bound is compared with
+the claim for add/remove adjacency, as the coin tosses are. :data:`FAULTS` are three ways in which private training has
+really been broken; the audit has to notice each.
 """
 
 from __future__ import annotations
@@ -36,46 +33,6 @@ from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness
 from privacy.dp.sgd import train
 from privacy.errors import InvalidInput
-
-
-def without_noise(
-    model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
-) -> None:
-    """Clip, and forget the noise."""
-    honest(model, inputs, record_loss, replace(mechanism, noise_multiplier=0.0), randomness)
-
-
-def without_clipping(
-    model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
-) -> None:
-    """Add the right noise for the clip that is claimed, around gradients that nobody clipped."""
-    loud = replace(mechanism, max_grad_norm=1e4, noise_multiplier=mechanism.noise_multiplier * 1e-4)
-    honest(model, inputs, record_loss, loud, randomness)
-
-
-def with_column_losses(
-    model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
-) -> None:
-    """Multiply clip factors [B] with losses of shape [B, 1]: they broadcast to [B, B], and each record counts B times.
-
-    For the audit's linear model, in which the norm of a record's gradient is the norm of the record.
-    """
-    weight = next(model.parameters())
-    for step in range(mechanism.steps_per_round):
-        stream = randomness.child(f"step {step}")
-        chosen = torch.from_numpy(stream.poisson_sample(len(inputs["x"]), mechanism.sampling_rate))
-        batch = {name: tensor[chosen] for name, tensor in inputs.items()}
-        factors = (mechanism.max_grad_norm / batch["x"].norm(dim=1)).clamp(max=1.0)
-        (gradient,) = torch.autograd.grad((factors * record_loss(model, batch).unsqueeze(1)).sum(), weight)
-        noise = stream.gaussian(tuple(weight.shape), mechanism.noise_multiplier * mechanism.max_grad_norm)
-        with torch.no_grad():
-            weight.sub_(gradient + torch.from_numpy(noise).float())
-
-
-FAULTS: Mapping[str, Trainer] = MappingProxyType(
-    {"noise": without_noise, "clip": without_clipping, "loss": with_column_losses}
-)
-
 
 Inputs = dict[str, Tensor]
 # Trains the model in place for one round: model, records, record loss, mechanism, keyed stream.
@@ -260,3 +217,42 @@ def _correct(moved: npt.NDArray[np.float64], present: npt.NDArray[np.bool_], gue
     order = np.argsort(moved, kind="stable")
     absent, here = order[: guesses // 2], order[-(guesses // 2) :]
     return int(present[here].sum() + (~present[absent]).sum())
+
+
+def without_noise(
+    model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
+) -> None:
+    """Clip, and forget the noise."""
+    honest(model, inputs, record_loss, replace(mechanism, noise_multiplier=0.0), randomness)
+
+
+def without_clipping(
+    model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
+) -> None:
+    """Add the right noise for the clip that is claimed, around gradients that nobody clipped."""
+    loud = replace(mechanism, max_grad_norm=1e4, noise_multiplier=mechanism.noise_multiplier * 1e-4)
+    honest(model, inputs, record_loss, loud, randomness)
+
+
+def with_column_losses(
+    model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
+) -> None:
+    """Multiply clip factors [B] with losses of shape [B, 1]: they broadcast to [B, B], and each record counts B times.
+
+    For the audit's linear model, in which the norm of a record's gradient is the norm of the record.
+    """
+    weight = next(model.parameters())
+    for step in range(mechanism.steps_per_round):
+        stream = randomness.child(f"step {step}")
+        chosen = torch.from_numpy(stream.poisson_sample(len(inputs["x"]), mechanism.sampling_rate))
+        batch = {name: tensor[chosen] for name, tensor in inputs.items()}
+        factors = (mechanism.max_grad_norm / batch["x"].norm(dim=1)).clamp(max=1.0)
+        (gradient,) = torch.autograd.grad((factors * record_loss(model, batch).unsqueeze(1)).sum(), weight)
+        noise = stream.gaussian(tuple(weight.shape), mechanism.noise_multiplier * mechanism.max_grad_norm)
+        with torch.no_grad():
+            weight.sub_(gradient + torch.from_numpy(noise).float())
+
+
+FAULTS: Mapping[str, Trainer] = MappingProxyType(
+    {"noise": without_noise, "clip": without_clipping, "loss": with_column_losses}
+)

@@ -1,19 +1,16 @@
-"""Exact per-record clipping at about the price of an ordinary step.
+"""Exact per-example clipping at about the price of an ordinary step.
 
-Forward hooks keep each layer's input, one backward pass gives the gradient at each layer's output, and from the two
-follow every record's gradient norm and, after clipping, one weighted GEMM per layer (``layer_rules``). Weight gradients
-are never made for single records.
+Forward hooks keep each layer's input, and one backward pass gives the gradient at each layer's output. From the two
+follow every record's gradient norm and, after clipping, one weighted matrix product per layer (``layer_rules``). The
+weight gradient of a single record is never made.
 
-    >>> keeper = BookKeeper(model)                                    # doctest: +SKIP
-    >>> with keeper:                                                  # doctest: +SKIP
-    ...     total = keeper.clipped_sum(batch, record_loss, {"record": 1.0})
+    >>> clipper = PerExampleClipper(model)                            # doctest: +SKIP
+    >>> with clipper:                                                 # doctest: +SKIP
+    ...     total = clipper.clipped_sum(batch, record_loss, {"record": 1.0})
 
 What would break the bound is refused: batch statistics, a layer used twice, a parameter outside the layers with a rule,
-shared parameters, inputs changed in place, losses that are not one number per record.
-
-Also here:
-
-* Does book-keeping see every gradient of a plan? Checked on mock data before the plan may see private records.
+shared parameters, inputs changed in place, losses that are not one number per record. :func:`check_coverage` compares
+with autograd on mock data before a plan may see private records.
 """
 
 from __future__ import annotations
@@ -29,55 +26,11 @@ from torch.utils.hooks import RemovableHandle
 from privacy.dp.layer_rules import RULES
 from privacy.errors import InvalidInput, Refused
 
-_UNBOUNDED = 1e30
-
-
-def check_coverage(
-    model: nn.Module, inputs: Batch, record_loss: RecordLoss, *, records: int = 6, tolerance: float = 1e-4
-) -> None:
-    """Compare book-kept sums and norms with autograd's on a few mock records.
-
-    Args:
-        model: as it will train; without dropout, or in evaluation mode.
-        inputs: mock records, at least 1.
-        record_loss: as it will train.
-        records: how many to compare.
-        tolerance: relative, for float32.
-
-    Raises:
-        Refused: they differ, or the model cannot be book-kept at all.
-    """
-    batch = {name: value[:records] for name, value in inputs.items()}
-    with BookKeeper(model) as keeper:
-        sums = keeper.clipped_sum(batch, record_loss, {RECORD: _UNBOUNDED})
-        squared = keeper.squared_norms(batch, record_loss)[RECORD]
-    gradients = _gradients(model, batch, record_loss)
-    if not _close(torch.cat([total.flatten() for total in sums.values()]), gradients.sum(dim=0), tolerance):
-        raise Refused("the model uses a parameter outside its layer's own call; every use must go through the layer")
-    if not _close(squared.sqrt(), gradients.norm(dim=1), tolerance):
-        raise Refused("the model's per-record gradient norms are not those of its layers; use each layer plainly")
-
-
-def _gradients(model: nn.Module, batch: Batch, record_loss: RecordLoss) -> Tensor:
-    """Return every record's gradient over all trainable parameters, float [B, P]."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    losses = checked_losses(record_loss(model, dict(batch)), batch_size(batch))
-    rows = []
-    for loss in losses:
-        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        pairs = zip(parameters, found, strict=True)
-        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]))
-    return torch.stack(rows)
-
-
-def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    return bool((one - other).norm() <= tolerance * (other.norm() + tolerance))
-
-
 Batch = Mapping[str, Tensor]
 RecordLoss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 # The name of the one group when the whole gradient has one bound.
 RECORD = "record"
+_UNBOUNDED = 1e30
 # A gradient so many times above its bound counts as not finite: float32 has no exact factor for it.
 _LARGEST_RATIO = 1e30
 
@@ -89,28 +42,28 @@ class _Call:
     versions: tuple[int, int]
 
 
-class BookKeeper:
-    """Clipped gradient sums of a model, by book-keeping.
+class PerExampleClipper:
+    """Sums of per-example clipped gradients of a model.
 
     Args:
         model: every trainable parameter must sit in a layer of ``layer_rules.RULES``.
         group_of: maps a trainable parameter's name to its clipping group; None puts all in ``RECORD``.
 
     Raises:
-        Refused: the model has a part that cannot be book-kept or that mixes records.
+        Refused: the model has a part whose gradient cannot be clipped per record, or that mixes records.
         InvalidInput: parameters of one layer are in different groups.
     """
 
     def __init__(self, model: nn.Module, group_of: Callable[[str], str] | None = None) -> None:
         check_model(model)
-        self._layers = book_kept_layers(model)
+        self._layers = clipped_layers(model)
         self._groups = {name: _group(name, layer, group_of) for name, layer in self._layers.items()}
         self._calls: dict[str, _Call] = {}
         self._handles: list[RemovableHandle] = []
         self.model = model
         self.groups: frozenset[str] = frozenset(self._groups.values())
 
-    def __enter__(self) -> BookKeeper:
+    def __enter__(self) -> PerExampleClipper:
         for name, layer in self._layers.items():
             self._handles.append(layer.register_forward_hook(self._hook(name)))
         return self
@@ -242,7 +195,7 @@ def checked_losses(losses: Tensor, records: int) -> Tensor:
     return losses
 
 
-def book_kept_layers(model: nn.Module) -> dict[str, nn.Module]:
+def clipped_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers with trainable parameters of their own, by name."""
     return {
         name: module
@@ -252,7 +205,7 @@ def book_kept_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse a model whose per-record gradients cannot be book-kept or do not exist.
+    """Refuse a model whose gradients cannot be clipped per record.
 
     Raises:
         Refused: batch statistics, parameters outside the supported layers, shared parameters.
@@ -262,14 +215,14 @@ def check_model(model: nn.Module) -> None:
             raise Refused(f"{name!r} is a batch normalisation, which mixes records; use GroupNorm or LayerNorm")
         if getattr(module, "track_running_stats", False):
             raise Refused(f"{name!r} keeps running statistics of private records; use GroupNorm or LayerNorm")
-    for name, layer in book_kept_layers(model).items():
+    for name, layer in clipped_layers(model).items():
         rule = RULES.get(type(layer))
         if rule is None:
             supported = ", ".join(kind.__name__ for kind in RULES)
             raise Refused(f"{name!r} ({type(layer).__name__}) has parameters of its own; only {supported} may")
         reason = rule.refusal(layer)
         if reason:
-            raise Refused(f"{name!r} is {reason}, which cannot be book-kept")
+            raise Refused(f"{name!r} is {reason}, which cannot be clipped per record")
     _check_sharing(model)
 
 
@@ -302,3 +255,45 @@ def _output_gradients(losses: Tensor, calls: Mapping[str, _Call]) -> dict[str, T
     outputs = [call.output for call in calls.values()]
     gradients = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
     return {name: g for name, g in zip(calls, gradients, strict=True) if g is not None}
+
+
+def check_coverage(
+    model: nn.Module, inputs: Batch, record_loss: RecordLoss, *, records: int = 6, tolerance: float = 1e-4
+) -> None:
+    """Compare this module's sums and norms with autograd's on a few mock records.
+
+    Args:
+        model: as it will train; without dropout, or in evaluation mode.
+        inputs: mock records, at least 1.
+        record_loss: as it will train.
+        records: how many to compare.
+        tolerance: relative, for float32.
+
+    Raises:
+        Refused: they differ, or the model cannot be clipped per record.
+    """
+    batch = {name: value[:records] for name, value in inputs.items()}
+    with PerExampleClipper(model) as clipper:
+        sums = clipper.clipped_sum(batch, record_loss, {RECORD: _UNBOUNDED})
+        squared = clipper.squared_norms(batch, record_loss)[RECORD]
+    gradients = _gradients(model, batch, record_loss)
+    if not _close(torch.cat([total.flatten() for total in sums.values()]), gradients.sum(dim=0), tolerance):
+        raise Refused("the model uses a parameter outside its layer's own call; every use must go through the layer")
+    if not _close(squared.sqrt(), gradients.norm(dim=1), tolerance):
+        raise Refused("the model's per-record gradient norms are not those of its layers; use each layer plainly")
+
+
+def _gradients(model: nn.Module, batch: Batch, record_loss: RecordLoss) -> Tensor:
+    """Return every record's gradient over all trainable parameters, float [B, P]."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    losses = checked_losses(record_loss(model, dict(batch)), batch_size(batch))
+    rows = []
+    for loss in losses:
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        pairs = zip(parameters, found, strict=True)
+        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]))
+    return torch.stack(rows)
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return bool((one - other).norm() <= tolerance * (other.norm() + tolerance))

@@ -27,7 +27,7 @@ Sums = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How one layer type is book-kept.
+    """How one layer type is clipped per record.
 
     ``squared_norms(layer, x, g)`` gives float [B] per parameter, ``summed(layer, x, g)`` the gradient summed over
     records (weights are multiplied into ``g`` before). ``refusal(layer)`` names what the rule does not cover.

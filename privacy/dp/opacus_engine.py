@@ -1,30 +1,28 @@
-"""The one door to Opacus: its optimiser, its validator, its gradient modes and its accountants.
+"""The only importer of Opacus: its optimiser, its validator and its gradient modules.
 
-A site trains with Opacus' DP-SGD step (``DPOptimizerFastGradientClipping``: clipped sum, noise, scaling by the expected
-batch size, optimiser) and three things of ours: clipped sums by book-keeping (:class:`BookKeepingModule`, a gradient
-sample module like Opacus' own), noise and sampling from a keyed stream instead of torch's generator, and refusals for
-what Opacus lets through. ``method="ghost"`` and ``"hooks"`` use Opacus' own gradient modules instead.
+A site trains with Opacus' DP-SGD step (``DPOptimizerFastGradientClipping``: clipped sum, noise, division by the
+expected batch size, optimiser). Three parts are ours: clipped sums (:class:`PerExampleClippingModule`, in the place of
+Opacus' own gradient modules), noise and sampling from a keyed stream instead of torch's generator, and refusals of
+what Opacus lets through. ``method="ghost"`` and ``"hooks"`` use Opacus' gradient modules instead.
 
-Opacus selects its modes by a fixed list, so that ``PrivacyEngine(grad_sample_mode=...)`` cannot name ours without
-patching Opacus; :func:`engine` is used directly.
+``PrivacyEngine(grad_sample_mode=...)`` picks from a fixed list that cannot name our module. So :func:`engine` makes
+the module and the optimiser is used directly.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
 from opacus.grad_sample.gsm_base import AbstractGradSampleModule
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from privacy.dp.clipping import RECORD, Batch, BookKeeper, RecordLoss, batch_size, check_model, checked_losses
+from privacy.dp.clipping import RECORD, Batch, PerExampleClipper, RecordLoss, batch_size, check_model, checked_losses
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness, covering_deviation
 from privacy.errors import InvalidInput, Refused
@@ -40,14 +38,14 @@ class Engine(Protocol):
         """Take everything off the model again."""
 
 
-class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # opacus has no types
-    """Opacus' wrapper interface over :class:`privacy.dp.clipping.BookKeeper`.
+class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc]  # opacus has no types
+    """Opacus' wrapper interface over :class:`privacy.dp.clipping.PerExampleClipper`.
 
     Used like Opacus' ghost clipping: run the module, then :meth:`backward` on the losses of shape (B,), then step a
     ``DPOptimizerFastGradientClipping``.
 
     Args:
-        model: what to wrap; refused where it cannot be book-kept.
+        model: what to wrap; refused where it cannot be clipped per record.
         bounds: L2 bound of each clipping group; a number bounds the whole gradient.
         group_of: maps a parameter's name to its group; None puts all into one.
     """
@@ -59,25 +57,25 @@ class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # opac
         bounds: Mapping[str, float] | float,
         group_of: Callable[[str], str] | None = None,
     ) -> None:
-        keeper = BookKeeper(model, group_of)
+        clipper = PerExampleClipper(model, group_of)
         super().__init__(model, batch_first=True, loss_reduction="sum")
         self.bounds = {RECORD: float(bounds)} if isinstance(bounds, (int, float)) else dict(bounds)
-        self.keeper = keeper
-        keeper.__enter__()
+        self.clipper = clipper
+        clipper.__enter__()
 
     def backward(self, losses: Tensor) -> None:
         """Set ``grad`` of every trainable parameter to the sum of clipped per-record gradients."""
-        self._deliver(self.keeper.clip(checked_losses(losses, len(losses)), self.bounds))
+        self._deliver(self.clipper.clip(checked_losses(losses, len(losses)), self.bounds))
 
     def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
         """Run one batch and set ``grad`` as :meth:`backward` does."""
         for parameter in self._module.parameters():
             parameter.grad = None  # the last step's sums are not needed beside this one's
-        self._deliver(self.keeper.clipped_sum(inputs, record_loss, self.bounds))
+        self._deliver(self.clipper.clipped_sum(inputs, record_loss, self.bounds))
 
     def remove_hooks(self) -> None:
         """Take the hooks off the model."""
-        self.keeper.close()
+        self.clipper.close()
 
     def close(self) -> None:
         """Give the model back as it was."""
@@ -143,7 +141,9 @@ class GhostEngine:
         losses = checked_losses(record_loss(self._model, dict(inputs)), batch_size(inputs))
         _backward(losses.sum(), retain_graph=True)
         if any(p.requires_grad and p._norm_sample is None for p in self._model.parameters()):  # type: ignore[attr-defined]
-            raise Refused("a branch of the model got no gradient, which ghost clipping cannot do; use bookkeeping")
+            raise Refused(
+                "a branch of the model got no gradient, which ghost clipping cannot do; use per-example clipping"
+            )
         factors = self._module.get_clipping_coef().detach()
         self._model.zero_grad(set_to_none=True)
         self._module.disable_hooks()
@@ -195,22 +195,22 @@ def engine(
 
     Args:
         model: the model, in training mode.
-        method: "bookkeeping", "ghost" or "hooks".
+        method: "per-example", "ghost" or "hooks".
         bounds: L2 bound of each clipping group; one group for "ghost" and "hooks".
         group_of: maps a parameter's name to its group, None for one group.
 
     Raises:
         Refused: the model cannot be trained privately.
-        InvalidInput: an unknown method, or clipping per modality with another method than "bookkeeping".
+        InvalidInput: an unknown method, or clipping per modality with another method than "per-example".
     """
     if ModuleValidator.validate(model, strict=False):
         raise Refused("Opacus' validator refuses a layer of this model; use LayerNorm or GroupNorm, and no LSTM")
-    if method == "bookkeeping":
-        return BookKeepingModule(model, bounds=bounds, group_of=group_of)
+    if method == "per-example":
+        return PerExampleClippingModule(model, bounds=bounds, group_of=group_of)
     if method not in ("ghost", "hooks"):
-        raise InvalidInput(f"expected the method 'bookkeeping', 'ghost' or 'hooks', got {method!r}")
+        raise InvalidInput(f"expected the method 'per-example', 'ghost' or 'hooks', got {method!r}")
     if group_of is not None or set(bounds) != {RECORD}:
-        raise InvalidInput(f"clipping per modality needs method='bookkeeping', got {method!r}")
+        raise InvalidInput(f"clipping per modality needs method='per-example', got {method!r}")
     if method == "hooks":
         return HooksEngine(model)
     return GhostEngine(model, bounds[RECORD])
@@ -254,27 +254,3 @@ def use_noise(optimizer: KeyedOptimizer | KeyedHooksOptimizer, randomness: Rando
         return torch.from_numpy(randomness.add_gaussian(total.detach().numpy(), deviation)).to(total.dtype)
 
     optimizer.noise = noised
-
-
-def prv_epsilon(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
-    """Return Opacus' PRV epsilon of the gradient steps alone (add/remove adjacency): a cross-check, not the charge.
-
-    Source: Gopi, Lee and Wutschitz, "Numerical composition of differential privacy", NeurIPS 2021.
-    """
-    return _opacus_epsilon(PRVAccountant(), mechanism, delta, rounds)
-
-
-def opacus_rdp_epsilon(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
-    """Return Opacus' RDP epsilon of the gradient steps alone: an upper bound the PLD figure must not pass."""
-    return _opacus_epsilon(RDPAccountant(), mechanism, delta, rounds)
-
-
-def _opacus_epsilon(accountant: Any, mechanism: Mechanism, delta: float, rounds: int | None) -> float:
-    if mechanism.noise_multiplier == 0:
-        return math.inf
-    steps = (mechanism.rounds if rounds is None else rounds) * mechanism.steps_per_round
-    accountant.history = [(mechanism.noise_multiplier, mechanism.sampling_rate, steps)]
-    with warnings.catch_warnings():  # log(0) at q = 1 is handled by numpy's where; the order remark is about tightness
-        warnings.filterwarnings("ignore", message="divide by zero encountered in log", category=RuntimeWarning)
-        warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
-        return float(accountant.get_epsilon(delta))

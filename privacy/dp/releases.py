@@ -11,7 +11,7 @@ population tokens and train/validation membership are keyed hashes and live with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,20 +55,6 @@ def loss_sums(
     noised = randomness.child("losses").add_gaussian(exact, deviation)
     names = [f"loss.{side}.{term}" for side in sides for term in terms]
     return {name: float(value) for name, value in zip(names, noised, strict=True)}
-
-
-def mean_losses(sums: Mapping[str, float], *, expected_training: float, expected_validation: float) -> dict[str, float]:
-    """Divide noised loss sums by public counts; post-processing.
-
-    Args:
-        sums: of one site, or added over sites.
-        expected_training: public number of training records, above 0.
-        expected_validation: public number of validation records, above 0.
-    """
-    counts_by_side = {"training": expected_training, "validation": expected_validation}
-    if not all(count > 0 for count in counts_by_side.values()):
-        raise InvalidInput("expected public counts above 0")
-    return {name: value / counts_by_side[name.split(".")[1]] for name, value in sums.items()}
 
 
 def counts(

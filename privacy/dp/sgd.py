@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.dp.clipping import RECORD, Batch, BookKeeper, RecordLoss, batch_size
+from privacy.dp.clipping import RECORD, Batch, PerExampleClipper, RecordLoss, batch_size
 from privacy.dp.distance import MAX_PARAMETERS
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Floats, Randomness
 from privacy.errors import InvalidInput, Refused
 
-Method = Literal["bookkeeping", "ghost", "hooks"]
+Method = Literal["per-example", "ghost", "hooks"]
 # The part of parameters that belong to no modality.
 SHARED = "shared"
 
@@ -56,7 +56,7 @@ def train(
     learning_rate: float,
     weight_decay: float,
     expected_records: float,
-    method: Method = "bookkeeping",
+    method: Method = "per-example",
     modality_of_parameter: Callable[[str], str | None] | None = None,
     modality_norms: Mapping[str, float] | None = None,
     part_scales: Mapping[str, float] | None = None,
@@ -145,8 +145,8 @@ def clipped_gradient_sum(
     bounds, group_of = clipping(model, mechanism, _part(modality_of_parameter), modality_norms)
     stream = randomness.child("step 0")
     batch = poisson_batch(inputs, mechanism.sampling_rate, stream)
-    with _guarded(model, randomness), BookKeeper(model, group_of) as keeper:
-        sums = keeper.clipped_sum(batch, record_loss, bounds)
+    with _guarded(model, randomness), PerExampleClipper(model, group_of) as clipper:
+        sums = clipper.clipped_sum(batch, record_loss, bounds)
     return {name: total.detach().numpy().astype(np.float64) for name, total in sums.items()}
 
 

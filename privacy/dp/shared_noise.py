@@ -144,16 +144,6 @@ def mean_gradient(
     return np.asarray(decode(total, encoding) / (sampling_rate * expected_records), dtype=np.float64)
 
 
-def arriving_multiplier(mechanism: Mechanism, sites: int) -> float:
-    """Return the noise multiplier of the sum when ``sites`` sites contribute: what utility feels.
-
-    Nine sites at ``min_sites=8, colluders=1`` bring 1.13 times what is charged; at ``min_sites=3`` 2.12 times.
-    """
-    if sites < mechanism.min_sites:
-        raise InvalidInput(f"expected at least {mechanism.min_sites} sites, got {sites}")
-    return mechanism.noise_multiplier * math.sqrt(sites / (mechanism.min_sites - mechanism.colluders))
-
-
 def _levels(bound: float, deviation: float, shift: int) -> int:
     """Return the largest integer that is not cut: box, 8.5 deviations of noise and the rounding up."""
     if discrete_gaussian.DEVIATION / 2**shift < MIN_SHARE_STEPS:

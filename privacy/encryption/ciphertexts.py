@@ -1,12 +1,9 @@
 """Ciphertexts as they travel and add up: plain arrays of integers, without any library's parser.
 
-A ciphertext is 2 N little-endian 64-bit coefficients below the data prime (two polynomials in number-theoretic form),
-nothing else: no header, no length, no compression. Whoever sends one can therefore only choose numbers, and the sum of
-ciphertexts is the sum of their coefficients modulo the prime, exactly what SEAL's evaluator computes.
-
-Also here:
-
-* One body for all ciphertexts of an update or of a sum.
+A ciphertext is 2 N little-endian 64-bit coefficients below the data prime (two polynomials in number-theoretic form)
+and nothing else: no header, no length, no compression. A sender can therefore only choose numbers, and the sum of
+ciphertexts is the sum of their coefficients modulo the prime, exactly what SEAL's evaluator computes. All ciphertexts
+of an update or of a sum travel in one body (:func:`pack`), whose length follows from the signed header.
 """
 
 from __future__ import annotations
@@ -20,46 +17,6 @@ from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
 
 MAGIC = b"tessera-sum-1\n\0\0"
-
-
-def body_bytes(counts: Mapping[str, int], parameters: EncryptionParameters) -> int:
-    """Return the only length that a body with these ciphertexts per block can have."""
-    return len(MAGIC) + sum(counts.values()) * parameters.ciphertext_bytes
-
-
-def pack(blocks: Mapping[str, Sequence[bytes]]) -> bytes:
-    """Return the body of an update or a sum: ``{block name: its ciphertexts}``."""
-    return MAGIC + b"".join(ciphertext for name in sorted(blocks) for ciphertext in blocks[name])
-
-
-def unpack(body: bytes, counts: Mapping[str, int], parameters: EncryptionParameters) -> dict[str, list[bytes]]:
-    """Check a body against its signed shape and return each block's ciphertexts, every one structurally checked.
-
-    Args:
-        body: what arrived.
-        counts: ciphertexts per block, from the signed header.
-        parameters: the study's parameters.
-
-    Raises:
-        InvalidInput: wrong length, wrong magic, or a malformed ciphertext.
-    """
-    if not counts or min(counts.values()) < 1:
-        raise InvalidInput("expected at least one block and one ciphertext in each")
-    expected = body_bytes(counts, parameters)
-    if len(body) != expected:
-        raise InvalidInput(f"expected a body of {expected} bytes for the signed shape, got {len(body)}")
-    if body[: len(MAGIC)] != MAGIC:
-        raise InvalidInput("expected a body of encrypted blocks; this one starts with something else")
-    blocks: dict[str, list[bytes]] = {}
-    position = len(MAGIC)
-    for name in sorted(counts):
-        blocks[name] = []
-        for _ in range(counts[name]):
-            ciphertext = body[position : position + parameters.ciphertext_bytes]
-            coefficients(ciphertext, parameters)
-            blocks[name].append(ciphertext)
-            position += parameters.ciphertext_bytes
-    return blocks
 
 
 Buffer = bytes | bytearray | memoryview
@@ -152,3 +109,43 @@ class RunningSum:
             raise InvalidInput("the running sum is out of range; rebuild it from the stored ciphertexts")
         running._total[:] = array.reshape(running._total.shape)
         return running
+
+
+def body_bytes(counts: Mapping[str, int], parameters: EncryptionParameters) -> int:
+    """Return the only length that a body with these ciphertexts per block can have."""
+    return len(MAGIC) + sum(counts.values()) * parameters.ciphertext_bytes
+
+
+def pack(blocks: Mapping[str, Sequence[bytes]]) -> bytes:
+    """Return the body of an update or a sum: ``{block name: its ciphertexts}``."""
+    return MAGIC + b"".join(ciphertext for name in sorted(blocks) for ciphertext in blocks[name])
+
+
+def unpack(body: bytes, counts: Mapping[str, int], parameters: EncryptionParameters) -> dict[str, list[bytes]]:
+    """Check a body against its signed shape and return each block's ciphertexts, every one structurally checked.
+
+    Args:
+        body: what arrived.
+        counts: ciphertexts per block, from the signed header.
+        parameters: the study's parameters.
+
+    Raises:
+        InvalidInput: wrong length, wrong magic, or a malformed ciphertext.
+    """
+    if not counts or min(counts.values()) < 1:
+        raise InvalidInput("expected at least one block and one ciphertext in each")
+    expected = body_bytes(counts, parameters)
+    if len(body) != expected:
+        raise InvalidInput(f"expected a body of {expected} bytes for the signed shape, got {len(body)}")
+    if body[: len(MAGIC)] != MAGIC:
+        raise InvalidInput("expected a body of encrypted blocks; this one starts with something else")
+    blocks: dict[str, list[bytes]] = {}
+    position = len(MAGIC)
+    for name in sorted(counts):
+        blocks[name] = []
+        for _ in range(counts[name]):
+            ciphertext = body[position : position + parameters.ciphertext_bytes]
+            coefficients(ciphertext, parameters)
+            blocks[name].append(ciphertext)
+            position += parameters.ciphertext_bytes
+    return blocks

@@ -1,14 +1,11 @@
-"""Unbiased integers from bounded numbers, and numbers back from their sum.
+"""From bounded numbers to packed integers and back: quantise, pack; after the sum unpack, dequantise.
 
     >>> quantise(np.float32([0.5, -2.0]), bound=1.0, weight=1.0, levels=64, uniform=np.zeros).tolist()
     [32, -64]
 
-Stochastic rounding: x goes to floor(x) + 1 with probability x - floor(x), so that its expectation is x (to within
-2**-40). The range is a public constant of the study, never the maximum of the data.
-
-Also here:
-
-* Mixed-radix packing: several signed integers in each part of a complex CKKS slot.
+Rounding is stochastic: x goes to floor(x) + 1 with probability x - floor(x), so its expectation is x (to within
+2**-40). The range is a public constant of the study, never the maximum of the data. Packing is mixed-radix: several
+signed integers lie in each part of a complex CKKS slot.
 """
 
 from __future__ import annotations
@@ -20,6 +17,41 @@ from numpy.typing import NDArray
 
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
+
+Uniform = Callable[[int], NDArray[np.float64]]
+
+
+def quantise(
+    values: NDArray[np.float32], *, bound: float, weight: float, levels: int, uniform: Uniform
+) -> NDArray[np.int64]:
+    """Project on the public box, weight, and round stochastically to integers in -levels..levels.
+
+    Args:
+        values: float32[n], finite.
+        bound: public half-width of the box; values beyond it are projected on it.
+        weight: the site's weight relative to the largest, in (0, 1].
+        levels: integer that ``bound`` maps to at weight 1.
+        uniform: returns float64[n] uniform in [0, 1), as :meth:`privacy.dp.randomness.Randomness.uniform` does; secret
+            to the site, never drawn twice.
+
+    Returns:
+        int64[n] whose expectation is ``clip(values) * weight * levels / bound``.
+
+    Raises:
+        InvalidInput: a value is not finite, or an argument is out of range.
+    """
+    if not (np.isfinite(bound) and bound > 0 and 0 < weight <= 1 and levels >= 1):
+        raise InvalidInput("expected bound > 0, weight in (0, 1] and levels >= 1")
+    exact = np.asarray(values, np.float64)
+    if exact.ndim != 1 or not np.isfinite(exact).all():
+        raise InvalidInput("expected a vector of finite values; the update did not train to finite numbers")
+    exact = np.clip(exact, -bound, bound)
+    exact *= weight * levels / bound
+    draws = uniform(exact.size)
+    if draws.dtype != np.float64 or draws.shape != exact.shape:
+        raise InvalidInput(f"expected float64[{exact.size}] draws, got {draws.dtype}{list(draws.shape)}")
+    exact += draws
+    return np.clip(np.floor(exact, out=exact), -levels, levels).astype(np.int64)
 
 
 def pack(integers: NDArray[np.int64], parameters: EncryptionParameters) -> NDArray[np.complex128]:
@@ -81,42 +113,6 @@ def unpack_fields(slots: NDArray[np.complex128], parameters: EncryptionParameter
     fields[:, -1] = rest
     fields -= parameters.sites * parameters.levels
     return fields.reshape(-1)
-
-
-Uniform = Callable[[int], NDArray[np.float64]]
-
-
-def quantise(
-    values: NDArray[np.float32], *, bound: float, weight: float, levels: int, uniform: Uniform
-) -> NDArray[np.int64]:
-    """Project on the public box, weight, and round stochastically to integers in -levels..levels.
-
-    Args:
-        values: float32[n], finite.
-        bound: public half-width of the box; values beyond it are projected on it.
-        weight: the site's weight relative to the largest, in (0, 1].
-        levels: integer that ``bound`` maps to at weight 1.
-        uniform: returns float64[n] uniform in [0, 1), as :meth:`privacy.dp.randomness.Randomness.uniform` does; secret
-            to the site, never drawn twice.
-
-    Returns:
-        int64[n] whose expectation is ``clip(values) * weight * levels / bound``.
-
-    Raises:
-        InvalidInput: a value is not finite, or an argument is out of range.
-    """
-    if not (np.isfinite(bound) and bound > 0 and 0 < weight <= 1 and levels >= 1):
-        raise InvalidInput("expected bound > 0, weight in (0, 1] and levels >= 1")
-    exact = np.asarray(values, np.float64)
-    if exact.ndim != 1 or not np.isfinite(exact).all():
-        raise InvalidInput("expected a vector of finite values; the update did not train to finite numbers")
-    exact = np.clip(exact, -bound, bound)
-    exact *= weight * levels / bound
-    draws = uniform(exact.size)
-    if draws.dtype != np.float64 or draws.shape != exact.shape:
-        raise InvalidInput(f"expected float64[{exact.size}] draws, got {draws.dtype}{list(draws.shape)}")
-    exact += draws
-    return np.clip(np.floor(exact, out=exact), -levels, levels).astype(np.int64)
 
 
 def dequantise(total: NDArray[np.int64], *, bound: float, levels: int, total_weight: float) -> NDArray[np.float32]:

@@ -224,13 +224,13 @@ class Chain:
             digest = head if isinstance(head, str) else head.hash
             if isinstance(head, Head):
                 head.check()
-            if not self.holds(digest):
+            if not self.contains(digest):
                 raise Tampered(
                     f"the {self.purpose} lacks the head {digest[:12]} that a peer has seen: it was rolled back; "
                     "restore the newest copy, or import the missing spend before working on"
                 )
 
-    def holds(self, digest: str) -> bool:
+    def contains(self, digest: str) -> bool:
         """Tell whether an entry (or the empty chain) has this hash."""
         found = self._query("SELECT 1 FROM entries WHERE hash = ?", (digest,))
         return bool(found) or digest == genesis(self.purpose, self.public_key)

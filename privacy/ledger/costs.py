@@ -226,17 +226,6 @@ def gaussian_cost(noise_multiplier: float) -> Cost:
     return Cost(rdp=tuple(order / (2 * noise_multiplier**2) for order in RDP_ORDERS))
 
 
-def pure_cost(epsilon: float, delta: float = 0.0) -> Cost:
-    """Return the cost of something known only to be (epsilon, delta)-DP, such as an old spend.
-
-    Up to a failure of probability ``delta`` it is no worse than randomised response (Murtagh and Vadhan 2016,
-    Lemma 3.2), whose divergence is at most min(epsilon, a epsilon^2 / 2) (Bun and Steinke 2016, Proposition 3.3).
-    """
-    if not epsilon >= 0 or math.isinf(epsilon):
-        raise InvalidInput(f"expected a finite epsilon of at least 0, got {epsilon}")
-    return Cost(rdp=tuple(min(epsilon, order * epsilon**2 / 2) for order in RDP_ORDERS), delta=delta)
-
-
 def study_cost(mechanism: Mechanism) -> StudyCost:
     """Return what a study with this mechanism costs, round by round.
 

@@ -4,27 +4,24 @@
     >>> journal.append("proposal-denied", {"study": "pilot", "reason": "no legal basis"}).index
     1
 
-It also keeps the heads of other roles' chains (``countersigned-head``), so that nobody can rewrite a past that
-others have seen. Bodies are plain JSON and never hold a secret, a record or a patient identifier.
+Participants of a round also note each other's heads in it (``attested``), so that nobody can rewrite a past that others
+have seen. Bodies are plain JSON and never hold a secret, a record or a patient identifier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from privacy.errors import InvalidInput
 from privacy.identity import Identity
-from privacy.ledger.chain import Chain, Entry, Head, Purpose
+from privacy.ledger.chain import Chain, Entry, Head
 
-COUNTERSIGNED = "countersigned-head"
 PRIVACY_AUDIT = "privacy-audit"
 """Kind of the entries that hold the result of ``tessera audit-privacy``."""
 
-__all__ = ["COUNTERSIGNED", "PRIVACY_AUDIT", "Entry", "Head", "Journal", "seen_heads"]
+__all__ = ["PRIVACY_AUDIT", "Entry", "Head", "Journal"]
 
 
 class Journal:
@@ -70,62 +67,14 @@ class Journal:
         """Raise Tampered at the first hash, signature, number or time that does not hold."""
         self._chain.verify()
 
-    def remember_head(
-        self,
-        *,
-        owner: str,
-        chain: Purpose,
-        head: str,
-        index: int | None = None,
-        evidence: Mapping[str, Any] | None = None,
-    ) -> Entry:
-        """Keep the head of somebody's chain, with what proves that they announced it.
-
-        Args:
-            owner: the public key of the chain's owner (64 hexadecimal digits); one's own key keeps what peers
-                countersigned.
-            chain: ``journal`` or ``ledger``.
-            head: the hash of the chain's newest entry, 64 hexadecimal digits.
-            index: its number, where known.
-            evidence: the signed message that carried the head.
-        """
-        if len(head) != 64 or len(owner) != 64:
-            raise InvalidInput("expected a head and an owner of 64 hexadecimal digits each")
-        body = {"owner": owner, "chain": chain, "head": head, "index": index, "evidence": dict(evidence or {})}
-        return self.append(COUNTERSIGNED, body)
-
-    def remember_countersigned(self, head: Head, evidence: Mapping[str, Any] | None = None) -> Entry:
-        """Keep a signed head after checking its signature.
-
-        Raises:
-            Tampered: the owner did not sign this head.
-        """
-        head.check()
-        return self.remember_head(
-            owner=head.public_key,
-            chain=head.chain,
-            head=head.hash,
-            index=head.index,
-            evidence={"head": asdict(head), **(evidence or {})},
-        )
-
     def check_not_rolled_back(self, heads: Iterable[Head | str]) -> None:
         """Raise Tampered when a head that a peer has seen is not in this journal (a restore from backup)."""
         self._chain.check_not_rolled_back(heads)
 
-    def holds(self, digest: str) -> bool:
+    def contains(self, digest: str) -> bool:
         """Tell whether an entry has this hash."""
-        return self._chain.holds(digest)
+        return self._chain.contains(digest)
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         self._chain.close()
-
-
-def seen_heads(journal: Journal, owner: str, chain: Purpose) -> tuple[str, ...]:
-    """Return the heads of ``owner``'s chain that this role's journal remembers, oldest first."""
-    return tuple(
-        str(entry.body["head"])
-        for entry in journal.entries(kind=COUNTERSIGNED)
-        if entry.body["owner"] == owner and entry.body["chain"] == chain
-    )

@@ -234,12 +234,6 @@ class Ledger:
             }
             return self._add("charge", body)
 
-    def is_charged(self, proposal_hash: str, round_number: int) -> bool:
-        """Tell whether a round was charged."""
-        with self._reading() as state:
-            found = state.reservation(proposal_hash)
-            return found is not None and round_number in found[1].charged
-
     def release_reservation(
         self, proposal_hash: str, *, by: str, reason: str, round_number: int | None = None
     ) -> Entry | None:
@@ -317,12 +311,6 @@ class Ledger:
             found = state.population(population)
             return spend_of(found, found.spent)
 
-    def remaining_share(self, population: str) -> float:
-        """Return which part of the cap is neither spent nor promised, 0 to 1; 0 where no cap is set."""
-        with self._reading() as state:
-            found = state.population(population)
-            return max(0.0, 1.0 - spend_of(found, found.committed).share) if found.cap else 0.0
-
     def account(self, population: str) -> Account:
         """Return everything about one population at this moment."""
         with self._reading() as state:
@@ -351,9 +339,9 @@ class Ledger:
         """Raise Tampered when a head that a peer has seen is not in this ledger (a restore from backup)."""
         self._chain.check_not_rolled_back(heads)
 
-    def holds(self, digest: str) -> bool:
+    def contains(self, digest: str) -> bool:
         """Tell whether an entry has this hash."""
-        return self._chain.holds(digest)
+        return self._chain.contains(digest)
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

@@ -1,6 +1,6 @@
 """Check a role's folder offline: nothing in it was edited, removed, inserted, reordered or cut off.
 
-    >>> result = verify_folder(folder, heads=heads_seen_by(peer_folder, owner=public_key, name="hospital-a"))
+    >>> result = verify_folder(folder, heads=heads_seen_by(peer_folder, "hospital-a"))
     >>> result.holds, [finding.message for finding in result.findings]
 
 Only copies are opened, so that checking changes nothing and works on a read-only medium. What a folder alone cannot
@@ -22,7 +22,6 @@ from typing import Any
 from privacy.errors import NewerStore, TesseraError
 from privacy.ledger.chain import SCHEMA, Chain, Entry, Head, Purpose, head_file, problems
 from privacy.ledger.costs import ZERO, cost_from_json
-from privacy.ledger.journal import COUNTERSIGNED
 from privacy.ledger.state import TOLERANCE, State
 from privacy.storage import structure, version_of
 
@@ -96,7 +95,7 @@ def verify_folder(
         hashes |= {facts.head, *(entry.hash for entry in entries)}
         if entries:
             hashes.add(entries[0].previous_hash)
-        own += list(_heads_in(entries, owner=facts.public_key, name=name))
+        own += list(_heads_in(entries, name))
     if not chains and not findings:
         findings.append(Finding(file=folder.name, message="expected a journal or a ledger here, found neither"))
     if len({chain.public_key for chain in chains}) > 1:
@@ -111,12 +110,12 @@ def verify_folder(
     return Verification(chains=tuple(chains), findings=tuple(findings), heads_compared=len(wanted))
 
 
-def heads_seen_by(peer_folder: Path, *, owner: str, name: str | None = None) -> tuple[str, ...]:
-    """Return the heads of ``owner``'s chains that the journal in a peer's folder remembers.
+def heads_seen_by(peer_folder: Path, name: str | None) -> tuple[str, ...]:
+    """Return the heads of a role's chains that the journal in a peer's folder remembers.
 
     Args:
-        owner: the public key whose chains are asked about.
-        name: its name in the consortium, by which attested rounds list heads.
+        peer_folder: the peer's.
+        name: the role's name in the consortium, by which attested rounds list heads; None finds nothing.
 
     Raises:
         InvalidInput: the peer's folder has no readable journal.
@@ -125,7 +124,7 @@ def heads_seen_by(peer_folder: Path, *, owner: str, name: str | None = None) -> 
         chain = Chain(_copy(peer_folder / FILES["journal"], Path(scratch)), None, purpose="journal")
         entries = list(chain.entries())
         chain.close()
-    return tuple(dict.fromkeys(_heads_in(entries, owner=owner, name=name)))
+    return tuple(dict.fromkeys(_heads_in(entries, name)))
 
 
 def _check_file(path: Path, purpose: Purpose, public_key: str | None) -> tuple[ChainFacts, list[Entry], list[str]]:
@@ -164,7 +163,9 @@ def _structure_problems(path: Path) -> Iterator[str]:
             if message != "ok":
                 yield f"the database is damaged: {message}"
         present = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-        if present != structure(SCHEMA, version_of(path)):
+        version = version_of(path)
+        SCHEMA.due(version, path.name)
+        if present != structure(SCHEMA, version):
             yield "the tables, or the triggers that forbid changes, are not those of a chain"
     finally:
         connection.close()
@@ -218,11 +219,9 @@ def _balance_problems(entries: list[Entry]) -> Iterator[str]:
         yield "the spend is not the sum of the charges"
 
 
-def _heads_in(entries: Iterable[Entry], *, owner: str, name: str | None) -> Iterator[str]:
+def _heads_in(entries: Iterable[Entry], name: str | None) -> Iterator[str]:
     for entry in entries:
-        if entry.kind == COUNTERSIGNED and entry.body.get("owner") == owner:
-            yield str(entry.body["head"])
-        elif entry.kind == "attested" and name is not None:
+        if entry.kind == "attested" and name is not None:
             yield from (str(head) for head in entry.body.get("heads", {}).get(name, {}).values())
 
 

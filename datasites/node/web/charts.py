@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Series:
     def last(self) -> float:
         """The newest value."""
         return self.points[-1][1]
+
+
+def series_of(found: Mapping[str, Sequence[tuple[int, float]]]) -> list[Series]:
+    """Return one line a name, in the order of ``found``."""
+    return [Series(name=name, points=tuple(points)) for name, points in found.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

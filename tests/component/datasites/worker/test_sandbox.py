@@ -258,7 +258,7 @@ def test_an_honest_plan_says_what_would_leave(trial):
     ("old", "new", "broken"),
     [
         ('batch["mrna"])', 'batch["mrna"] - batch["mrna"].mean(0))', "alone and among others"),
-        ("nn.Linear(6, 1)", "nn.Linear(6, 1)\n        self.extra = nn.Parameter(torch.ones(1))", "book-kept"),
+        ("nn.Linear(6, 1)", "nn.Linear(6, 1)\n        self.extra = nn.Parameter(torch.ones(1))", "clipped per record"),
         (
             'return self.layer(batch["mrna"])',
             'self.calls = getattr(self, "calls", 0) + 1\n        return self.layer(batch["mrna"]) * self.calls',

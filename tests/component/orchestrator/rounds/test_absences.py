@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from harness.consortium import LEVELS, steps_of
 from rich.console import Console
+from support.charges import is_charged
 from support.played import Played
 
 from datasites.node import work
@@ -88,7 +89,7 @@ def test_the_round_goes_on_without_a_site_that_is_slower_than_the_deadline(playe
         slow.participant.handle(item)  # its worker ends only now
     except Exception as error:
         assert "takes no update" in str(error) or "does not run" in str(error)
-    assert slow.participant.ledger.is_charged(proposal.proposal_hash, 1)  # it was trained: late means spent
+    assert is_charged(slow.participant.ledger, proposal.proposal_hash, 1)  # it was trained: late means spent
     assert_mean(played, played.status("slow"), [0, 1, 2])
     line = study_line(played.status("slow"))
     assert {site.name: site.dropouts for site in line.sites} == {"site-0": 0, "site-1": 0, "site-2": 0, "site-3": 1}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness.consortium import LEVELS, steps_of
+from support.charges import is_charged
 from support.played import Played
 from support.timing import within
 
@@ -95,7 +96,7 @@ def test_a_round_waits_for_a_role_whose_clock_jumped_and_charges_everybody_once(
     for hospital in played.hospitals:
         charged = [e for e in hospital.participant.journal.entries(kind="round-charged") if e.body["study"] == "jump"]
         assert len(charged) == 1
-        assert hospital.participant.ledger.is_charged(proposal.proposal_hash, 1)
+        assert is_charged(hospital.participant.ledger, proposal.proposal_hash, 1)
         hospital.participant.ledger.verify()
         hospital.participant.journal.verify()
 
@@ -119,7 +120,7 @@ def test_an_approval_that_expires_between_training_and_signing_is_not_used_and_t
     assert "the proposal expired" in told
     assert "the clock says" in told
     for hospital in played.hospitals:
-        assert hospital.participant.ledger.is_charged(proposal.proposal_hash, 1)  # it was trained: it stays charged
+        assert is_charged(hospital.participant.ledger, proposal.proposal_hash, 1)  # it was trained: it stays charged
         assert not list(hospital.participant.journal.entries(kind="attested"))
     times = {check.name: check for check in doctor.examine(played.homes["site-0"].folder)}["times"]
     assert not times.ok

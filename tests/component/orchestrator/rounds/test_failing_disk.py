@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness.consortium import LEVELS, steps_of
+from support.charges import is_charged
 from support.faulty_disk import FaultyDisk
 from support.played import OVER, Played
 
@@ -71,7 +72,7 @@ def round_with(played: Played, study: str, fault: Callable[[], None], mend: Call
     assert status["checkpoints"][0]["sites"] == played.names, study
     np.testing.assert_allclose(played.model(status)["shared"], MEAN, atol=1e-6)
     for index in range(SITES):
-        assert played.hospitals[index].participant.ledger.is_charged(proposal.proposal_hash, 1)
+        assert is_charged(played.hospitals[index].participant.ledger, proposal.proposal_hash, 1)
         entries = played.hospitals[index].participant.journal.entries(kind="update-encrypted")
         assert sum(e.body["study"] == study for e in entries) <= 2  # journaled again where the first try failed
         if index not in _COSTS:
@@ -181,8 +182,8 @@ def test_a_site_without_room_begins_nothing_and_is_charged_once_there_is_some(
     status = played.play("narrow", until=lambda _: len(played.failures) >= SITES)
     assert status["state"] == "running"
     assert all("the disk is nearly full" in str(error) for _, error in played.failures)
-    assert not any(h.participant.ledger.is_charged(proposal.proposal_hash, 1) for h in played.hospitals)
+    assert not any(is_charged(h.participant.ledger, proposal.proposal_hash, 1) for h in played.hospitals)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: room._replace(free=1 << 40))
     status = played.play("narrow")
     assert status["state"] == "finished"
-    assert all(h.participant.ledger.is_charged(proposal.proposal_hash, 1) for h in played.hospitals)
+    assert all(is_charged(h.participant.ledger, proposal.proposal_hash, 1) for h in played.hospitals)

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+from support.charges import is_charged
+
 from privacy.identity import Identity
 from privacy.ledger.costs import StudyCost, gaussian_cost
 from privacy.ledger.ledger import Ledger, case_hash
@@ -45,7 +47,7 @@ def test_a_process_killed_between_any_two_statements_loses_no_charge_and_charges
         fresh = Ledger(ledger.path, IDENTITY)
         if told:
             returned += 1
-            assert fresh.is_charged(proposal, 1)  # whoever was told that it is charged finds it charged
+            assert is_charged(fresh, proposal, 1)  # whoever was told that it is charged finds it charged
         fresh.verify()
         fresh.close()
     assert returned >= 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness.consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
+from support.charges import is_charged
 from support.timing import within
 
 from datasites.worker.job import TrainingJob, TrainingResult
@@ -92,7 +93,7 @@ def test_a_crash_and_a_hang_arrive_like_any_other_update(consortium: Consortium,
     honest = sum(steps_of(i, "shared", LENGTH) for i in range(2, 5)) * BOUND / LEVELS
     noise = 5 * consortium.model(status)["shared"] - honest  # what the two failed sites have put in
     assert 0 < np.abs(noise).mean() < 0.1
-    assert consortium.hospitals[0].participant.ledger.is_charged(proposal.proposal_hash, 1)
+    assert is_charged(consortium.hospitals[0].participant.ledger, proposal.proposal_hash, 1)
 
 
 def test_a_failed_worker_releases_the_numbers_of_its_round_as_noise(consortium: Consortium) -> None:

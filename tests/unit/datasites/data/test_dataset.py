@@ -17,7 +17,6 @@ from datasites.data.dataset import (
     load,
     membership,
     mock_part,
-    population_tokens,
     read_schema,
     write_dataset,
 )
@@ -147,8 +146,3 @@ def test_the_fingerprint_is_keyed_and_changes_with_any_private_byte(folder, tmp_
     write_dataset(tmp_path / "other", SCHEMA, private(shift=1.0))
     assert fingerprint(folder, b"s") == fingerprint(folder, b"s") != fingerprint(folder, b"t")
     assert fingerprint(folder, b"s") != fingerprint(tmp_path / "other", b"s")
-
-
-def test_population_tokens_recognise_a_shared_case_only_under_the_same_secret():
-    assert len(population_tokens(["a", "b"], b"s") & population_tokens(["b", "c"], b"s")) == 1
-    assert not population_tokens(["a"], b"s") & population_tokens(["a"], b"t")

@@ -19,7 +19,7 @@ from datasites.report.facts import Epsilon
 from datasites.report.words import odds
 from datasites.study.text import delta_text, epsilon_text
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
-from privacy.ledger.costs import gaussian_cost, pure_cost
+from privacy.ledger.costs import gaussian_cost
 from privacy.ledger.ledger import Ledger, case_hash
 
 SCHEMA = Path(__file__).parents[4] / "docs" / "schemas" / "privacy-report.schema.json"
@@ -266,7 +266,7 @@ def test_a_public_seed_or_no_noise_is_a_watermark(story: Story, new_proposal, no
 
 def test_releases_by_hand_imports_and_broken_records_come_first(story: Story) -> None:
     story.ledger.release_without_guarantee(story.population, name="a plot", by="Dr. Rossi", reason="for the board")
-    story.ledger.import_spend(story.population, name="survey", cost=pure_cost(0.2), by="Dr. Rossi", reason="2019")
+    story.ledger.import_spend(story.population, name="survey", cost=gaussian_cost(20.0), by="Dr. Rossi", reason="2019")
     report = story.build()
     assert report.summary.tone == "watch" and "by hand" in report.summary.verdict
     assert [r.epsilon is None for r in report.releases] == [False, False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import datasites.strategy
 from datasites.data.federations import build
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.strategy import registry
@@ -62,9 +64,12 @@ def run(tables, **changes):
     return study.proposal, rounds
 
 
-def test_the_recipe_of_the_documentation_runs_a_study(tables, own_rules):
+def test_the_recipe_of_the_documentation_is_one_file_and_runs_a_study(tables, own_rules, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", RECIPE.read_text(), re.S)
-    exec(compile(code, RECIPE.name, "exec"), {"__name__": "recipe"})  # noqa: S102  # our own page
+    (tmp_path / "root_yogi.py").write_text(code)
+    monkeypatch.setattr(datasites.strategy, "__path__", [*datasites.strategy.__path__, str(tmp_path)])
+    registry.load_rules()
+    del sys.modules["datasites.strategy.root_yogi"]  # a second run loads it again
     proposal, rounds = run(tables, aggregation="root-yogi")
     assert (proposal.training.server_optimizer, proposal.training.server_learning_rate) == ("yogi", 0.01)
     counts = {p.name: p.dataset.patients for p in proposal.participants}

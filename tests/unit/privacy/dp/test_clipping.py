@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from privacy.dp.clipping import RECORD, BookKeeper, check_model
+from privacy.dp.clipping import RECORD, PerExampleClipper, check_model
 from privacy.errors import InvalidInput, Refused
 
 torch.set_num_threads(1)
@@ -81,8 +81,8 @@ def clipped_by_loop(gradients: list[dict[str, Tensor]], bound: float) -> dict[st
 @given(count=st.integers(1, 9), seed=st.integers(0, 1000), bound=st.floats(0.01, 50))
 def test_clipped_sums_equal_a_loop_over_records_for_every_supported_layer(count: int, seed: int, bound: float) -> None:
     model, batch = model_with(seed), records(count, seed)
-    with BookKeeper(model) as keeper:
-        ours = keeper.clipped_sum(batch, loss, {RECORD: bound})
+    with PerExampleClipper(model) as clipper:
+        ours = clipper.clipped_sum(batch, loss, {RECORD: bound})
     oracle = clipped_by_loop(record_gradients(model, batch), bound)
     assert set(ours) == set(oracle)
     for name in ours:
@@ -91,10 +91,10 @@ def test_clipped_sums_equal_a_loop_over_records_for_every_supported_layer(count:
 
 def test_the_norm_of_a_single_clipped_record_never_passes_the_bound() -> None:
     model, batch = model_with(), records(6)
-    with BookKeeper(model) as keeper:
+    with PerExampleClipper(model) as clipper:
         for b in range(6):
             alone = {k: v[b : b + 1] for k, v in batch.items()}
-            total = keeper.clipped_sum(alone, loss, {RECORD: 0.1})
+            total = clipper.clipped_sum(alone, loss, {RECORD: 0.1})
             assert float(torch.sqrt(sum((g.double() ** 2).sum() for g in total.values()))) <= 0.1 * (1 + 2**-13)
 
 
@@ -105,8 +105,8 @@ def test_groups_are_clipped_each_to_its_own_norm() -> None:
     def group_of(name: str) -> str:
         return "image" if name.startswith(image) else "rest"
 
-    with BookKeeper(model, group_of) as keeper:
-        ours = keeper.clipped_sum(batch, loss, {"image": 0.03, "rest": 0.5})
+    with PerExampleClipper(model, group_of) as clipper:
+        ours = clipper.clipped_sum(batch, loss, {"image": 0.03, "rest": 0.5})
     gradients = record_gradients(model, batch)
     for group, bound in (("image", 0.03), ("rest", 0.5)):
         part = [{n: g for n, g in gradient.items() if group_of(n) == group} for gradient in gradients]
@@ -118,8 +118,8 @@ def test_a_frozen_layer_counts_neither_in_norms_nor_in_sums() -> None:
     model, batch = model_with(), records(4)
     model.convolution.requires_grad_(False)
     model.head.bias.requires_grad_(False)
-    with BookKeeper(model) as keeper:
-        ours = keeper.clipped_sum(batch, loss, {RECORD: 0.2})
+    with PerExampleClipper(model) as clipper:
+        ours = clipper.clipped_sum(batch, loss, {RECORD: 0.2})
     oracle = clipped_by_loop(record_gradients(model, batch), 0.2)
     assert set(ours) == set(oracle)
     for name in ours:
@@ -129,9 +129,9 @@ def test_a_frozen_layer_counts_neither_in_norms_nor_in_sums() -> None:
 def test_an_absent_modality_gives_its_branch_a_zero_gradient() -> None:
     model, batch = model_with(), records(4)
     batch["present"].zero_()
-    with BookKeeper(model) as keeper:
-        keeper.clipped_sum(records(4), loss, {RECORD: 1.0})  # nothing of an earlier batch may linger
-        ours = keeper.clipped_sum(batch, loss, {RECORD: 1.0})
+    with PerExampleClipper(model) as clipper:
+        clipper.clipped_sum(records(4), loss, {RECORD: 1.0})  # nothing of an earlier batch may linger
+        ours = clipper.clipped_sum(batch, loss, {RECORD: 1.0})
     assert float(ours["convolution.weight"].abs().max()) == 0
 
 
@@ -146,26 +146,26 @@ def test_an_unused_branch_is_zero_and_not_the_last_batch_again() -> None:
 
     model = Two()
     x = torch.randn(4, 3)
-    with BookKeeper(model) as keeper:
-        keeper.clipped_sum({"x": x}, lambda m, b: m(b["x"], True)[:, 0], {RECORD: 1.0})
-        ours = keeper.clipped_sum({"x": x}, lambda m, b: m(b["x"], False)[:, 0], {RECORD: 1.0})
+    with PerExampleClipper(model) as clipper:
+        clipper.clipped_sum({"x": x}, lambda m, b: m(b["x"], True)[:, 0], {RECORD: 1.0})
+        ours = clipper.clipped_sum({"x": x}, lambda m, b: m(b["x"], False)[:, 0], {RECORD: 1.0})
     assert float(ours["b.weight"].abs().max()) == 0
     assert float(ours["a.weight"].abs().max()) > 0
 
 
 def test_an_empty_batch_gives_zeros() -> None:
     model = model_with()
-    with BookKeeper(model) as keeper:
-        ours = keeper.clipped_sum({k: v[:0] for k, v in records(3).items()}, loss, {RECORD: 1.0})
+    with PerExampleClipper(model) as clipper:
+        ours = clipper.clipped_sum({k: v[:0] for k, v in records(3).items()}, loss, {RECORD: 1.0})
     assert all(float(g.abs().sum()) == 0 for g in ours.values())
 
 
 def test_a_record_with_an_infinite_gradient_counts_as_zero_and_harms_no_other() -> None:
     model, batch = model_with(), records(4)
-    with BookKeeper(model) as keeper:
-        without = keeper.clipped_sum({k: v[1:] for k, v in batch.items()}, loss, {RECORD: 0.5})
+    with PerExampleClipper(model) as clipper:
+        without = clipper.clipped_sum({k: v[1:] for k, v in batch.items()}, loss, {RECORD: 0.5})
         batch["patches"][0] = float("inf")
-        ours = keeper.clipped_sum(batch, loss, {RECORD: 0.5})
+        ours = clipper.clipped_sum(batch, loss, {RECORD: 0.5})
     for name in ours:
         torch.testing.assert_close(ours[name], without[name], rtol=1e-4, atol=1e-6)
 
@@ -216,20 +216,20 @@ def test_a_subclass_of_a_known_layer_is_refused() -> None:
 
 def test_a_layer_used_twice_is_refused() -> None:
     layer = nn.Linear(3, 3)
-    with BookKeeper(layer) as keeper, pytest.raises(Refused, match="twice"):
-        keeper.clipped_sum({"x": torch.randn(2, 3)}, lambda m, b: m(m(b["x"])).sum(1), {RECORD: 1.0})
+    with PerExampleClipper(layer) as clipper, pytest.raises(Refused, match="twice"):
+        clipper.clipped_sum({"x": torch.randn(2, 3)}, lambda m, b: m(m(b["x"])).sum(1), {RECORD: 1.0})
 
 
 def test_an_input_changed_in_place_is_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 1))
-    with BookKeeper(model) as keeper, pytest.raises(Refused, match="in place"):
-        keeper.clipped_sum({"x": torch.randn(2, 3)}, lambda m, b: m(b["x"])[:, 0], {RECORD: 1.0})
+    with PerExampleClipper(model) as clipper, pytest.raises(Refused, match="in place"):
+        clipper.clipped_sum({"x": torch.randn(2, 3)}, lambda m, b: m(b["x"])[:, 0], {RECORD: 1.0})
 
 
 def test_patches_folded_into_the_batch_axis_are_refused() -> None:
     model = nn.Linear(3, 1)
-    with BookKeeper(model) as keeper, pytest.raises(Refused, match="first dimension"):
-        keeper.clipped_sum(
+    with PerExampleClipper(model) as clipper, pytest.raises(Refused, match="first dimension"):
+        clipper.clipped_sum(
             {"x": torch.randn(2, 5, 3)}, lambda m, b: m(b["x"].reshape(10, 3)).reshape(2, 5).sum(1), {RECORD: 1.0}
         )
 
@@ -241,20 +241,20 @@ def test_losses_of_another_shape_are_refused(shape: str) -> None:
     def wrong(m: nn.Module, b: dict[str, Tensor]) -> Tensor:
         return m(b["x"]) if shape == "column" else m(b["x"]).sum()
 
-    with BookKeeper(model) as keeper, pytest.raises(Refused, match="shape"):
-        keeper.clipped_sum({"x": torch.randn(2, 3)}, wrong, {RECORD: 1.0})
+    with PerExampleClipper(model) as clipper, pytest.raises(Refused, match="shape"):
+        clipper.clipped_sum({"x": torch.randn(2, 3)}, wrong, {RECORD: 1.0})
 
 
 def test_bounds_must_name_the_groups() -> None:
     model = nn.Linear(3, 1)
-    with BookKeeper(model) as keeper, pytest.raises(InvalidInput, match="groups"):
-        keeper.clipped_sum({"x": torch.randn(2, 3)}, lambda m, b: m(b["x"])[:, 0], {"other": 1.0})
+    with PerExampleClipper(model) as clipper, pytest.raises(InvalidInput, match="groups"):
+        clipper.clipped_sum({"x": torch.randn(2, 3)}, lambda m, b: m(b["x"])[:, 0], {"other": 1.0})
 
 
 def test_squared_norms_are_those_of_single_records() -> None:
     model, batch = model_with(), records(5)
-    with BookKeeper(model) as keeper:
-        ours = keeper.squared_norms(batch, loss)[RECORD]
+    with PerExampleClipper(model) as clipper:
+        ours = clipper.squared_norms(batch, loss)[RECORD]
     loop = [
         sum(float((g.double() ** 2).sum()) for g in gradient.values()) for gradient in record_gradients(model, batch)
     ]
@@ -271,8 +271,8 @@ def test_a_gradient_whose_squares_vanish_in_float32_is_clipped() -> None:
         return nn.functional.softplus(-model(batch["x"])).squeeze(1)
 
     for bound in (1e-6, 1e-9):
-        with BookKeeper(model) as keeper:
-            total = keeper.clipped_sum(batch, loss, {RECORD: bound})
+        with PerExampleClipper(model) as clipper:
+            total = clipper.clipped_sum(batch, loss, {RECORD: bound})
         assert 0 < float(total["weight"].norm()) <= bound
 
 
@@ -289,6 +289,6 @@ def test_what_rounding_leaves_of_terms_that_cancel_is_clipped(width: int, size: 
         out = model(batch["x"])
         return ((out[:, 0] - out[:, 1]) + (out[:, 2] - out[:, 3])) @ direction
 
-    with BookKeeper(model) as keeper:
-        total = keeper.clipped_sum(batch, loss, {RECORD: 1.0})
+    with PerExampleClipper(model) as clipper:
+        total = clipper.clipped_sum(batch, loss, {RECORD: 1.0})
     assert sum(float(t.double().norm() ** 2) for t in total.values()) <= 1.0

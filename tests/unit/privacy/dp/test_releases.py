@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease
 from privacy.dp.randomness import Randomness
-from privacy.dp.releases import BINS, auroc, counts, loss_sums, mean_losses, score_histograms
+from privacy.dp.releases import BINS, auroc, counts, loss_sums, score_histograms
 from privacy.errors import InvalidInput
 
 LOSSES = LossRelease(every_rounds=1, bound=2.0, noise_multiplier=0.0, terms=2)
@@ -28,8 +28,6 @@ def test_losses_are_clipped_summed_and_named() -> None:
         "loss.validation.fused": 2.0,
         "loss.validation.mrna": 0.25,
     }
-    means = mean_losses(sums, expected_training=2, expected_validation=1)
-    assert means["loss.training.fused"] == 0.75
 
 
 def test_one_record_moves_the_loss_release_by_at_most_its_sensitivity() -> None:

@@ -79,7 +79,7 @@ def test_opacus_own_modes_give_the_same_noised_update(method: str, optimizer: st
     assert distance(ours, theirs) <= (1e-6 if optimizer == "sgd" else 1e-4)
 
 
-@pytest.mark.parametrize("method", ["bookkeeping", "ghost", "hooks"])
+@pytest.mark.parametrize("method", ["per-example", "ghost", "hooks"])
 def test_without_noise_a_step_is_the_mean_of_clipped_gradients(method: str) -> None:
     plain = replace(MECHANISM, noise_multiplier=0.0, sampling_rate=1.0, steps_per_round=1)
     m, inputs = model(), data(7)
@@ -113,7 +113,7 @@ def test_dropout_repeats_too() -> None:
     assert distance(first, run(m=with_dropout())) == 0
 
 
-@pytest.mark.parametrize("method", ["bookkeeping", "ghost", "hooks"])
+@pytest.mark.parametrize("method", ["per-example", "ghost", "hooks"])
 def test_an_empty_batch_still_gets_its_noise(method: str) -> None:
     nobody = {k: v[:0] for k, v in data().items()}
     update = run(replace(MECHANISM, steps_per_round=1), method=method, inputs=nobody)
@@ -246,7 +246,7 @@ def test_batch_normalisation_is_refused_before_anything_runs() -> None:
 
 
 def test_the_model_is_left_without_hooks_or_marks_of_opacus() -> None:
-    for method in ("bookkeeping", "ghost", "hooks"):
+    for method in ("per-example", "ghost", "hooks"):
         m = model()
         run(m=m, method=method)
         assert not any(layer._forward_hooks or layer._backward_hooks for layer in m.modules())

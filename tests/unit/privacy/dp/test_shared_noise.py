@@ -17,7 +17,6 @@ from privacy.dp.randomness import Randomness
 from privacy.dp.sgd import clipped_gradient_sum
 from privacy.dp.shared_noise import (
     SharedEncoding,
-    arriving_multiplier,
     choose_encoding,
     decode,
     encode,
@@ -87,9 +86,6 @@ def test_the_noise_that_arrives_is_never_below_what_is_charged() -> None:
     for sites in (8, 9):
         honest = sites - MECHANISM.colluders
         assert honest * encoding().deviation ** 2 >= (MECHANISM.noise_multiplier * MECHANISM.max_grad_norm) ** 2
-        assert arriving_multiplier(MECHANISM, sites) == pytest.approx(3.0 * math.sqrt(sites / 7))
-    with pytest.raises(InvalidInput):
-        arriving_multiplier(MECHANISM, 7)
 
 
 def test_the_same_round_gives_the_same_integers() -> None:
@@ -190,7 +186,8 @@ def trained(sites: list[dict[str, Tensor]], how: str, seed: int) -> Linear:
             total = sum(encode(f, chosen, r.child("share")) for f, r in zip(flat, rounds, strict=True))
             step = mean_gradient(total, chosen, sampling_rate=1.0, expected_records=SITES * PER_SITE)
         else:  # what arrives of the shares, once; or the whole noise, from every site
-            sigma = arriving_multiplier(mechanism, SITES) if how == "pooled" else mechanism.noise_multiplier
+            arriving = math.sqrt(SITES / (mechanism.min_sites - mechanism.colluders)) if how == "pooled" else 1.0
+            sigma = mechanism.noise_multiplier * arriving
             noised = [r.child("noise").add_gaussian(f, sigma) for f, r in zip(flat, rounds, strict=False)]
             step = np.sum(noised, axis=0) / (SITES * PER_SITE)
         moved = torch.from_numpy(4.0 * step).float()

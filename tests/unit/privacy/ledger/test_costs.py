@@ -22,7 +22,6 @@ from privacy.ledger.costs import (
     cost_from_json,
     cost_to_json,
     gaussian_cost,
-    pure_cost,
     study_cost,
     study_from_json,
     study_to_json,
@@ -73,14 +72,6 @@ def test_total_variation_takes_its_share_of_delta() -> None:
     assert cost.epsilon(1e-4) < epsilon
     assert epsilon == pytest.approx(cost.epsilon(left), rel=1e-6)
     assert math.isinf(Cost(rdp=cost.rdp, total_variation=1e-3).epsilon(1e-4))
-
-
-def test_a_pure_cost_is_no_worse_than_its_epsilon() -> None:
-    assert pure_cost(1.0).epsilon(1e-9) == pytest.approx(1.0, abs=0.05)
-    assert pure_cost(0.1).times(100).epsilon(1e-6) < 6.0  # ten by adding up
-    assert pure_cost(1.0, 1e-5).epsilon(1e-5) == math.inf
-    with pytest.raises(InvalidInput):
-        pure_cost(math.inf)
 
 
 def test_shares_of_a_cap_add_up_and_one_is_the_cap() -> None:

@@ -15,7 +15,7 @@ import pytest
 from privacy.identity import Identity
 from privacy.ledger import verification
 from privacy.ledger.chain import head_file, problems
-from privacy.ledger.costs import StudyCost, gaussian_cost, pure_cost
+from privacy.ledger.costs import StudyCost, gaussian_cost
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, case_hash
 from privacy.ledger.verification import Verification, heads_seen_by, verify_folder
@@ -39,10 +39,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.charge(PROPOSAL, number)
     ledger.release_reservation(PROPOSAL, by="daemon", reason="late", round_number=3)
     ledger.release(population, name="count", cost=gaussian_cost(30.0), by="daemon", reason="published")
-    ledger.import_spend(population, name="survey", cost=pure_cost(0.1), by="B. Steward", reason="2019")
+    ledger.import_spend(population, name="survey", cost=gaussian_cost(40.0), by="B. Steward", reason="2019")
     journal = Journal(folder / "journal.sqlite", IDENTITY)
     journal.append("round-charged", {"round": 1})
-    journal.remember_countersigned(ledger.head)
+    journal.append("attested", {"heads": {"hospital-b": {"ledger": ledger.head.hash}}})
     journal.append("attested", {"heads": {"hospital-a": {"ledger": ledger.head.hash, "journal": journal.head.hash}}})
     for chain in (ledger, journal):
         chain.close()
@@ -228,10 +228,10 @@ def test_a_cut_off_tail_is_detected_by_the_head_file_and_by_a_peers_head(folder:
 def test_heads_that_a_peer_remembers_are_found_in_its_folder(folder: Path, tmp_path: Path) -> None:
     ledger = Ledger(folder / "ledger.sqlite", IDENTITY)
     peer = Journal(tmp_path / "peer" / "journal.sqlite", PEER)
-    peer.remember_countersigned(ledger.head)
+    peer.append("attested", {"heads": {"hospital-a": {"ledger": ledger.head.hash}}})
     later = {"hospital-a": {"journal": "cd" * 32, "ledger": ledger.head.hash}, "hospital-b": {"ledger": "ef" * 32}}
     peer.append("attested", {"heads": later})
-    heads = heads_seen_by(tmp_path / "peer", owner=IDENTITY.public_key, name="hospital-a")
+    heads = heads_seen_by(tmp_path / "peer", "hospital-a")
     assert heads == (ledger.head.hash, "cd" * 32)
     assert verify_folder(folder, heads=heads[:1]).holds
     assert "cdcdcdcdcdcd" in messages(verify_folder(folder, heads=heads))
