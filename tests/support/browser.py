@@ -3,6 +3,7 @@
 Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's temporary folder.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -30,7 +31,7 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 
 @pytest.fixture(scope="module")
-def browser():
+def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
     if not CHROMIUM.exists():
         pytest.skip("needs Debian's chromium (apt-get install chromium)")
@@ -39,6 +40,30 @@ def browser():
         browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=flags)
         yield browser
         browser.close()
+
+
+class Browser:
+    """Opens windows that wait a minute for what a test expects, and closes them."""
+
+    def __init__(self, chromium) -> None:
+        self._chromium, self._open = chromium, []
+
+    def new_context(self, **options):
+        made = self._chromium.new_context(**options)
+        made.set_default_timeout(60_000)
+        self._open.append(made)
+        return made
+
+    def close(self) -> None:
+        for context in self._open:
+            context.close()
+
+
+@pytest.fixture
+def browser(chromium):
+    browser = Browser(chromium)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +104,13 @@ def shoot(tmp_path):
     return take
 
 
+@pytest.fixture(autouse=True)
+def closing():
+    """Closes, after every server of the test has ended, the stores that they read."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
 @pytest.fixture
 def serve_app():
     """Serves applications on free ports until the test ends; call it with one to get its address."""
@@ -98,4 +130,5 @@ def serve_app():
     yield start
     for server, thread in running:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
+        assert not thread.is_alive(), "the server did not end"

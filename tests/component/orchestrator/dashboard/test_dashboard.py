@@ -64,7 +64,7 @@ def put_round(store: Store, study: str, number: int) -> None:
 
 
 @pytest.fixture
-def service(tmp_path):
+def service(tmp_path, closing):
     identity = Identity.generate()
     keyholder, *sites = (Party(name=n, institution=n, public_key=sha256_hex(n.encode())) for n in ("notary", *NAMES))
     orchestrator = Party(name="dr-lang", institution="University", public_key=identity.public_key)
@@ -74,9 +74,9 @@ def service(tmp_path):
         store=Store(tmp_path / "store"),
         journal=Journal(tmp_path / "journal.sqlite", identity),
     )
-    yield made
-    made.journal.close()
-    made.store.close()
+    closing.callback(made.store.close)
+    closing.callback(made.journal.close)
+    return made
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_in_a_browser_rounds_go_by_and_axe_finds_no_violation(
     page.get_by_role("link", name="pilot").click()
     page.get_by_text("Round 5 of 6").wait_for()
     put_round(service.store, "pilot", 6)
-    page.get_by_text("Round 6 of 6").wait_for(timeout=10_000)  # told by the server, without a reload
+    page.get_by_text("Round 6 of 6").wait_for()  # told by the server, without a reload
     found["study"] = axe(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shoot(page, f"dashboard-study-{width}-{scheme}")

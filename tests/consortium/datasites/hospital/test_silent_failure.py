@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from harness.consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
 from support.charges import is_charged
+from support.timing import within
 
 from datasites.worker.job import TrainingJob, TrainingResult
 from privacy.dp.mechanism import HistogramRelease
@@ -80,7 +81,7 @@ def test_a_crash_and_a_hang_arrive_like_any_other_update(consortium: Consortium,
     with consortium.working():
         status = consortium.wait("silent", "finished")
     assert status["checkpoints"][0]["sites"] == consortium.names
-    assert all(SLOT - 0.5 < seconds < SLOT + 1.5 for seconds in timed.values()), timed
+    assert all(seconds > SLOT - 0.5 and within(seconds - SLOT, 1.5) for seconds in timed.values()), timed
     headers = [sent(hospital, "silent") for hospital in consortium.hospitals]
     assert len({size for _, size in headers}) == 1
     assert len({tuple(sorted(header)) for header, _ in headers}) == 1
@@ -102,7 +103,7 @@ def test_a_failed_worker_releases_the_numbers_of_its_round_as_noise(consortium: 
     consortium.hospitals[3].participant = replace(consortium.hospitals[3].participant, train=crashing)
     consortium.propose("silent-scores", length=LENGTH, mechanism=replace(base.mechanism, evaluation=release))
     with consortium.working(0, 1, 2, 3):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while len(consortium.status("silent-scores")["updates_now"]) < 4 and time.monotonic() < deadline:
             time.sleep(0.1)
     headers = [sent(consortium.hospitals[i], "silent-scores")[0] for i in range(4)]
