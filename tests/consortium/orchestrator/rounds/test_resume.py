@@ -29,8 +29,8 @@ def service(new_service: Callable[..., Service]) -> Service:
     return new_service("dr-lang", "notary", *NAMES)
 
 
-def register(service: Service) -> str:
-    """Register a study that everybody approved and whose round 1, which it cannot do without, was lost."""
+def register(service: Service, *, lost: bool) -> str:
+    """Register a study that everybody approved, and whose round 1, which it cannot do without, was lost or not."""
     centred = ModelConfig(architecture="linear", features={"mrna": 6}, cohorts=("LUSC",), classes=2, centred=True)
     parties = {"orchestrator": service.roster.orchestrator, "keyholder": service.roster.keyholder}
     study = proposal(model=centred, **parties)
@@ -38,6 +38,8 @@ def register(service: Service) -> str:
     store.add_study(study.study, seal(service.identity, "proposal", study))
     for name in NAMES:
         store.put_document(study.study, 0, "approval", {}, author=name)
+    if not lost:
+        return study.study
     checkpoint = {"lost": "its sum was none of honest updates", "moments_hash": store.put_blob(model_to_bytes({}))}
     store.put_document(study.study, 1, "checkpoint", checkpoint)
     return study.study
@@ -85,5 +87,24 @@ def test_a_study_resumed_while_its_summing_process_still_ends_runs_again(
         await service.close()
         return seen
 
-    study = register(service)
+    study = register(service, lost=True)
     assert asyncio.run(scene()) == ("paused", 2)
+
+
+def test_resuming_a_study_that_runs_changes_nothing(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Intake, "warm", lambda _: asyncio.sleep(0))  # no process of its own
+
+    async def scene() -> tuple[str, str]:
+        await service.begin()
+        await until(lambda: "its key" in service.waiting(study))
+        await resume(service, study, tmp_path)
+        seen = service.store.study(study)[1], service.waiting(study)
+        await service.close()
+        return seen
+
+    study = register(service, lost=False)
+    state, waiting = asyncio.run(scene())
+    assert state == "running"
+    assert "its key" in waiting
