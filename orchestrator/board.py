@@ -1,0 +1,85 @@
+"""Who has to do what now: the work items behind ``GET /work``, in memory, derived from the journaled state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from datasites.contract import WorkItem, dump
+from privacy.canonical import canonical_hash
+
+
+class Board:
+    """Work items by party, with a long poll.
+
+    All methods run on one event loop. Items are replaced and withdrawn by the study runner; a party that asks gets
+    whatever is open for it, so asking twice or after a restart does no harm.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[str, list[WorkItem]] = {}
+        self._shown: dict[str, tuple[list[dict[str, Any]], str]] = {}
+        self._published: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def publish(self, party: str, item: WorkItem) -> None:
+        """Ask ``party`` to do ``item``; the same item twice is one."""
+        items = self._items.setdefault(party, [])
+        if item not in items:
+            items.append(item)
+            self._shown.pop(party, None)
+            self._published[party] = self._published.get(party, 0) + 1
+            self._wake()
+
+    def withdraw(self, study: str, *, party: str | None = None, when: Callable[[WorkItem], bool] | None = None) -> None:
+        """Take back the items of ``study`` (of one party, or of all; those that fit ``when``, or all)."""
+        for name in [party] if party else list(self._items):
+            kept = [i for i in self._items.get(name, []) if i.study != study or (when is not None and not when(i))]
+            self._items[name] = kept
+            self._shown.pop(name, None)
+
+    async def wait(self, party: str, seconds: float, known: str = "") -> list[dict[str, Any]]:
+        """Return the party's open items as plain JSON, waiting up to ``seconds`` for any that are new.
+
+        An item that was withdrawn and published again is new, although it looks like the one before.
+
+        Args:
+            party: who asks.
+            seconds: the longest wait.
+            known: canonical hash of the answer that the party has dealt with already, or nothing.
+        """
+        deadline, told = asyncio.get_running_loop().time() + seconds, self._told.get(party, 0)
+        while not self._closed and not self._has_news(party, told, known):
+            remaining = deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
+                break
+            changed = self._changed
+            try:
+                await asyncio.wait_for(changed.wait(), remaining)
+            except TimeoutError:
+                break
+        self._told[party] = self._published.get(party, 0)
+        return self._show(party)[0]
+
+    def _has_news(self, party: str, told: int, known: str) -> bool:
+        """Say whether ``party`` has open items that differ from what it knows, or were published since it was told."""
+        published = self._published.get(party, 0)
+        return bool(self._items.get(party)) and (published > told or self._show(party)[1] != known)
+
+    def _show(self, party: str) -> tuple[list[dict[str, Any]], str]:
+        if party not in self._shown:
+            items = [dump(item) for item in self._items.get(party, [])]
+            self._shown[party] = items, canonical_hash(items)
+        return self._shown[party]
+
+    def close(self) -> None:
+        """End all waiting; from now on :meth:`wait` answers at once."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
