@@ -1,3 +1,130 @@
 """What every kind of test may ask for; it imports nothing of the product."""
 
+<<<<<<< HEAD
 pytest_plugins = ("support.benchmarks", "support.browser", "support.postgres")
+=======
+Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's temporary folder.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+from hypothesis import HealthCheck, Phase, settings
+
+# generated requests: the same ones in every run, no database of failures, as long as they take
+settings.register_profile(
+    "requests",
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+CHROMIUM = Path("/usr/bin/chromium")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
+    if not CHROMIUM.exists():
+        pytest.skip("needs Debian's chromium (apt-get install chromium)")
+    with playwright.sync_playwright() as engine:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """Call it with a page to get axe-core's violations; the script is TESSERA_AXE, or installed by npm."""
+    source = _axe_source(tmp_path_factory.mktemp("axe"))
+
+    def violations(page) -> list[str]:
+        page.wait_for_load_state()  # after a click only the page's beginning may be there
+        page.evaluate(source)
+        result = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
+        return [f"{v['id']}: {v['nodes'][0]['target']}" for v in result["violations"]]
+
+    return violations
+
+
+def _axe_source(folder: Path) -> str:
+    given = os.environ.get("TESSERA_AXE")
+    if given:
+        return Path(given).read_text()
+    if shutil.which("npm") is None:
+        pytest.skip("needs axe-core: set TESSERA_AXE to axe.min.js, or install npm")
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    source = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if done.returncode or not source.exists():
+        pytest.skip("needs axe-core, which npm could not install here")
+    return source.read_text()
+
+
+@pytest.fixture
+def shoot(tmp_path):
+    folder = Path(os.environ.get("TESSERA_ARTEFACTS", tmp_path / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page, name: str) -> None:
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+    return take
+
+
+class InTwoParts:
+    """Sends every page in two parts, a moment apart: a test that looks too early fails, and not only now and then."""
+
+    def __init__(self, app) -> None:
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        page = False
+
+        async def pausing(message) -> None:
+            nonlocal page
+            if message["type"] == "http.response.start":
+                page = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html")
+            elif page and message.get("body"):
+                head, main, rest = message["body"].partition(b"<main")
+                await send({**message, "body": head, "more_body": True})
+                await asyncio.sleep(0.3)
+                message = {**message, "body": main + rest}
+            await send(message)
+
+        await self._app(scope, receive, pausing if scope["type"] == "http" else send)
+
+
+@pytest.fixture
+def serve_app():
+    """Serves applications on free ports until the test ends; call it with one to get its address."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(app) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(InTwoParts(app), log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        assert server.started
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(10)
+>>>>>>> 502f210 (Wait for a page in the browser tests before looking at it)
