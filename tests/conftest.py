@@ -108,23 +108,35 @@ class InTwoParts:
 
 
 @pytest.fixture
-def serve_app():
-    """Serves applications on free ports until the test ends; call it with one to get its address."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+def serve_app(request):
+    """Serves applications on free ports until the test ends; call it with one to get its address.
+
+    A server ends before anything that the test was given is closed, whichever fixture came first.
+    """
 
     def start(app) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(InTwoParts(app), log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        running.append((server, thread))
+
+        def end() -> None:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+        request.node.addfinalizer(end)
         while not server.started and thread.is_alive():
             time.sleep(0.01)
         assert server.started
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
+<<<<<<< HEAD
     yield start
     for server, thread in running:
         server.should_exit = True
         thread.join(10)
 >>>>>>> 502f210 (Wait for a page in the browser tests before looking at it)
+=======
+    return start
+>>>>>>> 4fafb02 (End a test's servers before its databases are closed)
