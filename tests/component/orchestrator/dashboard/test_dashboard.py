@@ -14,7 +14,6 @@ from fastapi.testclient import TestClient
 from support.pilot_study import KEY, NAMES, checkpoint, proposal, status
 from typer.testing import CliRunner
 
-<<<<<<< HEAD:tests/component/orchestrator/dashboard/test_dashboard.py
 from datasites.node.home import Config, Home
 from datasites.node.roster import Roster
 from datasites.node.web.charts import Series, lines
@@ -22,14 +21,6 @@ from datasites.node.web.events import Streams
 from datasites.study.proposal import Party
 from datasites.study.signing import Signed, dump
 from orchestrator.cli.main import app as command_line
-=======
-from datasites.contract import Party, Signed, dump
-from datasites.home import Config, Home
-from datasites.portal import streams as portal_streams
-from datasites.portal.streams import Streams
-from datasites.roster import Roster
-from orchestrator.cli import app as command_line
->>>>>>> 0163bcd (Let four tests depend on conditions instead of a quick machine):tests/orchestrator/test_dashboard.py
 from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.dashboard.facts import study_now, traces
@@ -155,7 +146,7 @@ def test_a_page_fetched_after_an_event_is_as_new_as_the_event(client, service, m
 
 
 def test_what_changed_between_the_drawing_of_a_page_and_its_stream_is_told_at_once(client, service, monkeypatch):
-    monkeypatch.setattr(portal_streams, "_POLL_SECONDS", 3600.0)  # only the first look can tell it
+    monkeypatch.setattr("datasites.node.web.events._POLL_SECONDS", 3600.0)  # only the first look can tell it
     put_study(service.store, 1)
     drawn = client.get("/dashboard/studies/pilot").text
     path = re.search(r'data-live="([^"]+)"', drawn).group(1)

@@ -12,14 +12,10 @@ import pytest
 from harness.consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
 from support.charges import is_charged
 
-<<<<<<< HEAD:tests/consortium/datasites/hospital/test_silent_failure.py
+from datasites.hospital.rounds import RoundParticipant
+from datasites.node.http import SignedClient
 from datasites.worker.job import TrainingJob, TrainingResult
 from privacy.dp.mechanism import HistogramRelease
-=======
-from datasites.http import SignedClient
-from datasites.rounds import RoundParticipant, TrainingJob, TrainingResult
-from privacy.mechanism import HistogramRelease
->>>>>>> 0163bcd (Let four tests depend on conditions instead of a quick machine):tests/orchestrator/test_silent_failure.py
 
 SLOT = 2.0
 LENGTH = 500
@@ -48,21 +44,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]
 def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """How long each hospital's work took until its update left."""
     seconds: dict[str, float] = {}
-<<<<<<< HEAD:tests/consortium/datasites/hospital/test_silent_failure.py
 
-    def put_bytes(client: Any, path: str, body: bytes, **rest: Any) -> Any:
-        if path.endswith("/update"):
-            name = names[client.identity.public_key]
-            seconds[name] = time.monotonic() - begun[name]
-        return original(client, path, body, **rest)
-
-    from datasites.node.http import SignedClient
-    from privacy.ledger.ledger import Ledger
-
-    original, charge = SignedClient.put_bytes, Ledger.charge
-    names: dict[str, str] = {}
-=======
->>>>>>> 0163bcd (Let four tests depend on conditions instead of a quick machine):tests/orchestrator/test_silent_failure.py
     begun: dict[str, float] = {}
     put, wait = SignedClient.put_bytes, RoundParticipant._wait_for_usual_time
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from support.pilot_study import NAMES, proposal
 
-from datasites.contract import seal
-from datasites.tokens import make_token
+from datasites.node.tokens import make_token
+from datasites.study.next_model import model_to_bytes
+from datasites.study.signing import seal
 from models.config import ModelConfig
-from orchestrator.aggregation import model_to_bytes
-from orchestrator.intake import Intake
-from orchestrator.server import create_app
-from orchestrator.service import Service
+from orchestrator.api.server import create_app
+from orchestrator.rounds.intake import Intake
+from orchestrator.rounds.service import Service
 from privacy.canonical import sha256_hex
-
-sys.path.insert(0, os.fspath(Path(__file__).parent))
-from pilot_study import NAMES, proposal
 
 
 @pytest.fixture
