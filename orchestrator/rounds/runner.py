@@ -41,15 +41,7 @@ class StudyPaused(TesseraError):
 class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
 
-    def __init__(
-        self,
-        *,
-        study: str,
-        store: Store,
-        board: Board,
-        identity: Identity,
-        journal: Journal,
-    ) -> None:
+    def __init__(self, *, study: str, store: Store, board: Board, identity: Identity, journal: Journal) -> None:
         signed, _, _ = store.study(study)
         self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
