@@ -24,7 +24,7 @@ from orchestrator.api.authentication import _target
 from orchestrator.api.server import Service, create_app
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
-from privacy.canonical import NEWEST, sha256_hex
+from privacy.canonical import sha256_hex
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
 
@@ -197,8 +197,7 @@ def envelope(kind: str, signer: str, payload: dict[str, Any], data: bytes = b"x"
         "kind": kind,
         "payload": payload,
         "public_key": PEOPLE[signer].public_key,
-        "signature": PEOPLE[signer].sign(kind, payload),
-        "canonical": NEWEST,
+        "signature": PEOPLE[signer].sign(kind, payload, 1),  # version 1 takes integers of any size
     }
     header = json.dumps(signed).encode()
     return len(header).to_bytes(4, "big") + header + data
