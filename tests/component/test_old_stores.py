@@ -137,7 +137,7 @@ def test_verify_reads_an_old_folder_as_it_is_and_changes_nothing(consortium: Pat
     for role in ROLES:
         before, manifest = snapshot(consortium / role), MANIFEST["roles"][role]
         key = manifest["public_key"]
-        seen = [h for p in ROLES if p != role for h in heads_seen_by(consortium / p, owner=key, name=role)]
+        seen = [h for p in ROLES if p != role for h in heads_seen_by(consortium / p, role)]
         result = verify_folder(consortium / role, public_key=key, name=role, heads=seen)
         assert result.holds, result.findings
         assert result.heads_compared == manifest["heads_compared"]
