@@ -57,6 +57,6 @@ bench: setup
 chaos: setup
 	$(BIN)/python benchmarks/chaos.py --kills 200 --seed 1 --json
 
-# The tables of docs/results.md and the plots of docs/results.html; a run that has its JSON is not repeated.
+# Writes docs/results-tables.md and build/results.html (plots); a measurement that has its JSON is not repeated.
 results: setup
 	$(BIN)/python benchmarks/results.py --data ../shared/data/tcga

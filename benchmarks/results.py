@@ -1,4 +1,4 @@
-"""Run every benchmark behind docs/results.md and write its tables and plots: one command.
+"""Run every benchmark behind docs/results.md; write docs/results-tables.md and the plots of build/results.html.
 
     python benchmarks/results.py --data ../shared/data/tcga                      # everything: about 80 minutes, 2 cores
     python benchmarks/results.py --data ../shared/data/tcga --only privacy       # one group
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 TASKS = ("early-late", "I-II")
 NINE = ("local", "fedavg", "fedprox", "fedadam", "dgb", "pcw", "dgb+pcw", "pooled", "upper-bound")
 EXTRA = ("fedavgm", "dgb+pcw+momentum", "dgb-published", "pcw-published")
@@ -135,7 +136,8 @@ def main() -> int:
         for run in chosen:
             measure(run, arguments)
     command = [sys.executable, str(HERE / "staging_report.py"), *sorted(map(str, arguments.out.glob("*.json")))]
-    return subprocess.run([*command, "--markdown", "docs/results.md", "--html", "docs/results.html"]).returncode
+    targets = ["--markdown", str(ROOT / "docs/results-tables.md"), "--html", str(ROOT / "build/results.html")]
+    return subprocess.run([*command, *targets]).returncode
 
 
 def parse() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The plots of docs/results.html as SVG, from the JSON of benchmarks/staging.py."""
+"""The plots of build/results.html as SVG, from the JSON of benchmarks/staging.py."""
 
 from __future__ import annotations
 

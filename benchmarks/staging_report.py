@@ -1,8 +1,9 @@
-"""The tables of docs/results.md and the plots of docs/results.html, from the JSON of benchmarks/staging.py.
+"""Write docs/results-tables.md and the plots of build/results.html from the JSON of benchmarks/staging.py.
 
-    python benchmarks/staging_report.py benchmarks/results/*.json --markdown docs/results.md --html docs/results.html
+    python benchmarks/staging_report.py benchmarks/results/*.json \\
+        --markdown docs/results-tables.md --html build/results.html
 
-The Markdown file keeps its prose: what stands between its two ``tables`` marks is replaced. Files are known by the
+The Markdown file keeps its prose: only what stands between its two ``tables`` marks is replaced. Files are known by the
 names that benchmarks/results.py gives them.
 """
 
@@ -39,6 +40,7 @@ def main() -> None:
     else:
         print(text)
     if arguments.html:
+        arguments.html.parent.mkdir(parents=True, exist_ok=True)
         arguments.html.write_text(page(found, figures(reports)))
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from datasites.hospital.rounds import DatasetHere, RoundParticipant, work_item
+from datasites.hospital.rounds import DatasetHere, RoundParticipant
 from datasites.node.home import Config, Home, address
 from datasites.node.http import SignedClient
 from datasites.node.roster import Roster
@@ -41,7 +41,7 @@ from datasites.review.policy import Partner, Policy
 from datasites.study.messages import WorkItem
 from datasites.study.next_model import model_from_bytes, model_to_bytes
 from datasites.study.proposal import Block, Proposal
-from datasites.study.signing import Signed, dump, open_sealed, seal
+from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from harness.proposals import make_dataset, make_mechanism, make_participant, make_proposal
 from orchestrator.demo.processes import Processes
@@ -150,7 +150,7 @@ class Hospital:
 
     def work(self, wait: float = POLL_SECONDS) -> list[WorkItem]:
         """Return what this hospital is asked to do now."""
-        return [work_item(i) for i in self.client.get_json("/work", params={"wait": wait}, wait_seconds=wait)]
+        return [parse(WorkItem, i) for i in self.client.get_json("/work", params={"wait": wait}, wait_seconds=wait)]
 
     def run(self, ended: Callable[[], bool], *, wait: float = 1.0) -> None:
         """Do what is asked until ``ended``, as the datasite's own loop does."""

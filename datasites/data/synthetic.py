@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -63,17 +62,6 @@ def generate(*, seed: int, shape: SyntheticShape = DEFAULT_SHAPE) -> Tables:
         for i, (name, count) in enumerate(shape.patients.items())
     ]
     return join_cohorts(cohorts)
-
-
-def write_tables(tables: Tables, folder: Path) -> None:
-    """Write tables as a folder that :func:`datasites.data.tcga.tables.read_tables` reads."""
-    for cohort in tables.cohorts.values():
-        path = folder / cohort.name
-        path.mkdir(parents=True)
-        cohort.clinical.reset_index().to_csv(path / "clinical.csv", index=False)
-        for modality, stem in (("mrna", "mrna"), ("image", "image_features")):
-            if modality in cohort.modalities:
-                cohort.modalities[modality].reset_index().to_parquet(path / f"{stem}.parquet", index=False)
 
 
 def _loadings(generator: np.random.Generator, shape: SyntheticShape, features: int) -> Floats:

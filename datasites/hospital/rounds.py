@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -359,8 +359,3 @@ class RoundParticipant:
             self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))
         except TesseraError as error:
             self.journal.append("refusal-unsent", {"study": item.study, "round": item.round, "reason": str(error)})
-
-
-def work_item(data: Any) -> WorkItem:
-    """Read one work item as ``GET /work`` gives it."""
-    return parse(WorkItem, data)

@@ -181,13 +181,6 @@ class ApprovalStore:
         """
         return self._say(proposal_hash, "revoked", {"approved"}, reviewer, reason, now)
 
-    def is_approved(self, proposal_hash: str) -> bool:
-        """Return whether the proposal is approved and not revoked; rounds ask :meth:`check_before_round`."""
-        try:
-            return self.request(proposal_hash).state == "approved"
-        except InvalidInput:
-            return False
-
     def check_before_round(
         self,
         proposal_hash: str,

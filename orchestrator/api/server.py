@@ -226,10 +226,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
     @app.post("/studies/{study}/resume")
     async def resume(study: StudyName, party: Party = caller) -> dict[str, str]:
         _only(party, service.roster.orchestrator, "resume studies")
-        service.standing.require()
-        service.store.set_state(study, "waiting")
-        service.start(study)
-        return {"study": study, "state": "waiting"}
+        return {"study": study, "state": service.resume(study)}
 
     @app.post("/studies/{study}/approvals", openapi_extra=SIGNED_BODY)
     async def approve(study: StudyName, request: Request, party: Party = caller) -> dict[str, str]:

@@ -69,7 +69,7 @@ def train(
         inputs: tensors with a common first dimension, the records of this site.
         record_loss: ``record_loss(model, batch)`` gives the loss of each record, float32 [B], each a function of its
             own record only.
-        mechanism: what runs and is charged; ``noise`` must be "local".
+        mechanism: runs and is charged; ``noise`` must be "local".
         randomness: the keyed stream of this round.
         optimizer: "sgd", or "adam" with decoupled weight decay; its state lives for the round.
         learning_rate: above 0.
@@ -249,7 +249,7 @@ def _guarded(model: nn.Module, randomness: Randomness) -> Iterator[None]:
     training = model.training
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        # torch.manual_seed would also queue a call with its stack trace for every absent accelerator, for ever
+        # torch.manual_seed would also queue a call for every absent accelerator, and the queue never empties
         torch.default_generator.manual_seed(int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1)))
         model.train()
         try:

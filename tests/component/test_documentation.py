@@ -1,4 +1,4 @@
-"""What README.md and docs/ tell people to type exists: commands, options, targets, files; the cheap ones are run."""
+"""What our documents tell people to type exists: commands, options, targets, files; the cheap ones are run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from orchestrator.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 FOLDERS = "datasites|orchestrator|privacy|models|tests|benchmarks|docs|docker"
 OUTSIDE = ("../",)  # data beside the repository
 

@@ -3,6 +3,7 @@
 Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's temporary folder.
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -72,6 +73,7 @@ def axe(tmp_path_factory):
     source = _axe_source(tmp_path_factory.mktemp("axe"))
 
     def violations(page) -> list[str]:
+        page.wait_for_load_state()  # after a click only the page's beginning may be there
         page.evaluate(source)
         result = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
         return [f"{v['id']}: {v['nodes'][0]['target']}" for v in result["violations"]]
@@ -111,24 +113,51 @@ def closing():
         yield stack
 
 
+class InTwoParts:
+    """Sends every page in two parts, a moment apart: a test that looks too early fails, and not only now and then."""
+
+    def __init__(self, app) -> None:
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        page = False
+
+        async def pausing(message) -> None:
+            nonlocal page
+            if message["type"] == "http.response.start":
+                page = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html")
+            elif page and message.get("body"):
+                head, main, rest = message["body"].partition(b"<main")
+                await send({**message, "body": head, "more_body": True})
+                await asyncio.sleep(0.3)
+                message = {**message, "body": main + rest}
+            await send(message)
+
+        await self._app(scope, receive, pausing if scope["type"] == "http" else send)
+
+
 @pytest.fixture
-def serve_app():
-    """Serves applications on free ports until the test ends; call it with one to get its address."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+def serve_app(request):
+    """Serves applications on free ports until the test ends; call it with one to get its address.
+
+    A server ends before anything that the test was given is closed, whichever fixture came first.
+    """
 
     def start(app) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(InTwoParts(app), log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        running.append((server, thread))
+
+        def end() -> None:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+        request.node.addfinalizer(end)
         while not server.started and thread.is_alive():
             time.sleep(0.01)
         assert server.started
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(60)
-        assert not thread.is_alive(), "the server did not end"
+    return start

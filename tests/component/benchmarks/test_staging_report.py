@@ -57,13 +57,13 @@ def written(tmp_path):
         "privacy-held-out-epsilon-8-shared-early-late": apart,
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    (tmp_path / "results.md").write_text(PROSE)
+    (tmp_path / "results-tables.md").write_text(PROSE)
     files = [str(p) for p in sorted(tmp_path.glob("*.json"))]
     command = [sys.executable, str(BENCHMARKS / "staging_report.py"), *files]
-    command += ["--markdown", str(tmp_path / "results.md"), "--html", str(tmp_path / "results.html")]
+    command += ["--markdown", str(tmp_path / "results-tables.md"), "--html", str(tmp_path / "build" / "results.html")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
-    return (tmp_path / "results.md").read_text(), (tmp_path / "results.html").read_text()
+    return (tmp_path / "results-tables.md").read_text(), (tmp_path / "build" / "results.html").read_text()
 
 
 def test_tables_replace_what_stood_between_the_marks_and_targets_are_judged(written):

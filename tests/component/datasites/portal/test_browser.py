@@ -81,7 +81,7 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
     page.goto(f"{address}/requests/{second}")
     page.get_by_label("Why?").fill("A patient withdrew consent.")
     page.get_by_role("button", name="Revoke").click()
-    page.get_by_text("The study stops here before its next round", exact=False).first.wait_for()
+    page.get_by_text("Revoked. The study stops here before its next round.").wait_for()
     assert not desk.store.is_approved(second)
 
     page.goto(f"{address}/reports")

@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from support.approvals import is_approved
 from support.oidc_server import CLIENT, SECRET, OidcServer
 
 from datasites.portal.app import create_portal
@@ -93,9 +94,9 @@ def test_a_linked_account_opens_a_session_and_signs_nothing(open_portal, desk, n
     assert "not of your hospital account" in page
     csrf = re.search(r'name="csrf" value="([^"]+)"', page).group(1)
     refused = client.post(f"/requests/{proposal_hash}/approve", data={"csrf": csrf, "password": "x"})
-    assert refused.status_code == 403 and not desk.store.is_approved(proposal_hash)
+    assert refused.status_code == 403 and not is_approved(desk.store, proposal_hash)
     client.post(f"/requests/{proposal_hash}/approve", data={"csrf": csrf, "password": PASSWORD})
-    assert desk.store.is_approved(proposal_hash)
+    assert is_approved(desk.store, proposal_hash)
 
 
 def test_without_its_file_there_is_no_such_way_in(desk, new_context, tmp_path):

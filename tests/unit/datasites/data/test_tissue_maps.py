@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.tables import write_tables
 
 from datasites.data.dataset import load, read_schema
 from datasites.data.ingest import ingest
-from datasites.data.synthetic import SyntheticShape, generate, write_tables
+from datasites.data.synthetic import SyntheticShape, generate
 from datasites.data.tcga.tables import MAPS_FILE, map_features, read_maps, read_tables
 from models.batch import to_tensors
 from models.build import build_model, record_loss

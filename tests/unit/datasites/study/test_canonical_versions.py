@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from privacy.errors import InvalidInput, Tampered
 from privacy.identity import Identity
 from privacy.ledger import chain as chains
 from privacy.ledger.journal import Journal
-from privacy.storage import open_sqlite
 
 OLD = json.loads(Path(__file__).with_name("documents-before-rfc8785.json").read_text())  # written by commit 4c19b18
 KINDS = {
@@ -103,7 +103,9 @@ def test_a_tag_has_one_spelling(tag: object) -> None:
 
 def test_an_old_journal_verifies_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    with open_sqlite(path, chains.SCHEMA) as connection:
+    with sqlite3.connect(path) as connection:
+        for statement in OLD["tables"]:
+            connection.execute(statement)
         connection.execute("INSERT INTO owner VALUES ('journal', ?)", (OLD["public_key"],))
         connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", OLD["rows"])
     connection.close()

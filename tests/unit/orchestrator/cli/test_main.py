@@ -8,8 +8,9 @@ import sys
 
 import pandas as pd
 import pytest
+from support.tables import write_tables
 
-from datasites.data.synthetic import SyntheticShape, generate, write_tables
+from datasites.data.synthetic import SyntheticShape, generate
 from orchestrator.cli import main
 
 

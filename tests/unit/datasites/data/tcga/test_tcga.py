@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.tables import write_tables
 
 from datasites.data.dataset import load, read_schema
 from datasites.data.federations import FEDERATIONS, build
 from datasites.data.ingest import ingest
-from datasites.data.synthetic import SyntheticShape, generate, write_tables
+from datasites.data.synthetic import SyntheticShape, generate
 from datasites.data.tcga.preprocessing import clinical_features, clinical_inputs, image_inputs, mrna_inputs
 from datasites.data.tcga.tables import labels, read_tables, refuse_leakage
 from privacy.errors import InvalidInput
