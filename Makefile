@@ -21,6 +21,7 @@ demo: setup
 
 # Both halves always run. Whole consortia come last, two at a time: half the time they wait for processes and deadlines.
 test test-unit: export OMP_NUM_THREADS = 1
+test test-unit: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/component; first=$$?; \

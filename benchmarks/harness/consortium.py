@@ -14,6 +14,7 @@ its reviewer signs without being asked.
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime as dt
 import math
 import subprocess
@@ -256,6 +257,12 @@ class Consortium:
         self.hospitals = [
             Hospital.open(self.homes[name], self._trainers.get(i) or playing(i)) for i, name in enumerate(self.names)
         ]
+
+    def among(self, sites: int) -> Consortium:
+        """Return this running consortium as a study of its first ``sites`` hospitals sees it."""
+        some = copy.copy(self)
+        some.names, some.hospitals = self.names[:sites], self.hospitals[:sites]
+        return some
 
     def pid(self, role: str) -> int:
         """Return the process id of orchestrator or keyholder."""

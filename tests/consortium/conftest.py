@@ -1,8 +1,18 @@
 """Every test in this folder drives the processes of a whole consortium."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.consortium import Consortium
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    """Five hospitals that many test files share; each test has studies of its own, by name, and leaves the rest."""
+    with Consortium(tmp_path_factory.mktemp("running"), sites=5) as made:
+        made.start()
+        yield made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

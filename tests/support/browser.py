@@ -4,7 +4,6 @@ Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's 
 """
 
 import asyncio
-import contextlib
 import os
 import shutil
 import socket
@@ -104,13 +103,6 @@ def shoot(tmp_path):
         page.screenshot(path=folder / f"{name}.png", full_page=True)
 
     return take
-
-
-@pytest.fixture(autouse=True)
-def closing():
-    """Closes, after every server of the test has ended, the stores that they read."""
-    with contextlib.ExitStack() as stack:
-        yield stack
 
 
 class InTwoParts:

@@ -1,5 +1,6 @@
 """One complete proposal and the people around it, for the tests of review, worker and portal."""
 
+import contextlib
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,14 +187,16 @@ def new_proposal():
 
 
 @pytest.fixture
-def new_desk(tmp_path, closing):
-    def make(policy: str = "", name: str = "desk") -> ReviewDesk:
-        (tmp_path / name).mkdir()
-        desk = make_desk(tmp_path / name, Policy.parse(policy))
-        closing.callback(desk.close)
-        return desk
+def new_desk(tmp_path):
+    with contextlib.ExitStack() as open_desks:
 
-    return make
+        def make(policy: str = "", name: str = "desk") -> ReviewDesk:
+            (tmp_path / name).mkdir()
+            desk = make_desk(tmp_path / name, Policy.parse(policy))
+            open_desks.callback(desk.close)
+            return desk
+
+        yield make
 
 
 @pytest.fixture

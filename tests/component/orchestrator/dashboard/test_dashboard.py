@@ -64,7 +64,7 @@ def put_round(store: Store, study: str, number: int) -> None:
 
 
 @pytest.fixture
-def service(tmp_path, closing):
+def service(tmp_path):
     identity = Identity.generate()
     keyholder, *sites = (Party(name=n, institution=n, public_key=sha256_hex(n.encode())) for n in ("notary", *NAMES))
     orchestrator = Party(name="dr-lang", institution="University", public_key=identity.public_key)
@@ -74,9 +74,9 @@ def service(tmp_path, closing):
         store=Store(tmp_path / "store"),
         journal=Journal(tmp_path / "journal.sqlite", identity),
     )
-    closing.callback(made.store.close)
-    closing.callback(made.journal.close)
-    return made
+    yield made
+    made.journal.close()
+    made.store.close()
 
 
 @pytest.fixture

@@ -31,13 +31,14 @@ def hanging(_: TrainingJob) -> TrainingResult | None:
 
 
 @pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    folder = tmp_path_factory.mktemp("silent")
-    with Consortium(folder, sites=5, trainers={0: crashing, 1: hanging}) as made:
-        made.start()
-        for hospital in made.hospitals:
-            hospital.participant = replace(hospital.participant, round_seconds=SLOT)
-        yield made
+def consortium(running: Consortium) -> Iterator[Consortium]:
+    usual = [hospital.participant for hospital in running.hospitals]
+    trainers = (crashing, hanging, *(part.train for part in usual[2:]))
+    for hospital, part, train in zip(running.hospitals, usual, trainers, strict=True):
+        hospital.participant = replace(part, train=train, round_seconds=SLOT)
+    yield running
+    for hospital, part in zip(running.hospitals, usual, strict=True):
+        hospital.participant = part
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,10 +16,8 @@ LENGTH = 300
 
 
 @pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    with Consortium(tmp_path_factory.mktemp("access"), sites=4) as made:
-        made.start()
-        yield made
+def consortium(running: Consortium) -> Consortium:
+    return running.among(4)
 
 
 @pytest.fixture(scope="module")

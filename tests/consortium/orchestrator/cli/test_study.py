@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness.consortium import Consortium
 
 from datasites.node.home import Config, Home
 from datasites.node.process import announce, bind
@@ -33,14 +32,13 @@ def run(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def consortium(tmp_path_factory):
-    with Consortium(tmp_path_factory.mktemp("c"), sites=SITES) as made:
-        made.start()
-        made.propose("trained", rounds=2)
-        with made.working():
-            made.wait("trained", "finished")
-        made.propose("unread", approve=False)
-        yield made
+def consortium(running):
+    made = running.among(SITES)
+    made.propose("trained", rounds=2)
+    with made.working():
+        made.wait("trained", "finished")
+    made.propose("unread", approve=False)
+    return made
 
 
 @pytest.fixture

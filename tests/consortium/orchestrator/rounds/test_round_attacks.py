@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -34,10 +34,8 @@ LENGTH = 9000
 
 
 @pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    with Consortium(tmp_path_factory.mktemp("consortium"), sites=SITES) as made:
-        made.start()
-        yield made
+def consortium(running: Consortium) -> Consortium:
+    return running.among(SITES)
 
 
 def asked(hospital: Hospital, kind: str, study: str, seconds: float = 120.0) -> WorkItem:
@@ -312,7 +310,8 @@ def test_wrong_tags_are_refused_at_the_door_and_cost_nobody_else_the_round(conso
         path = f"/studies/{proposal.study}/rounds/1/attestation"
         liar.client.post_json(path, dump(seal(liar.home.identity(), "attestation", lie)))
     finish(consortium, proposal, [0, 2, 3])
-    named = [e.body["site"] for e in consortium.journal().entries(kind="tags-refused")]
+    entries = consortium.journal().entries(kind="tags-refused")
+    named = [e.body["site"] for e in entries if e.body["study"] == proposal.study]
     assert named == ["site-1"]
 
 

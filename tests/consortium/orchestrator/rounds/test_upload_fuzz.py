@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -25,10 +24,8 @@ STRANGER = Identity.from_seed(b"x" * 32)
 
 
 @pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    with Consortium(tmp_path_factory.mktemp("fuzz"), sites=SITES) as made:
-        made.start()
-        yield made
+def consortium(running: Consortium) -> Consortium:
+    return running.among(SITES)
 
 
 class Fuzzer:
