@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench chaos docker audit results
+.PHONY: setup demo test test-unit check bench chaos docker audit results
 
 setup: $(STAMP)
 
@@ -19,10 +19,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/tessera demo
 
-# Whole consortia come last and one by one: each of them takes both cores.
+# Both halves always run. Whole consortia come last, two at a time: half the time they wait for processes and deadlines.
+test test-unit: export OMP_NUM_THREADS = 1
+
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not docker and not consortium'
-	$(BIN)/python -m pytest -m 'consortium and not docker'
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/component; first=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/consortium && exit $$first
+
+# What needs no process and no socket: about a minute.
+test-unit: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
 # compose.yaml on a real Docker engine: builds the image, trains with three hospitals, takes everything down.
 docker: setup

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from datasites.hospital import daemon
+from datasites.hospital import datasite
 from datasites.hospital.rounds import RoundParticipant
 from datasites.node.http import SignedClient
 from datasites.study.messages import WorkItem
@@ -85,8 +85,8 @@ def install() -> None:
 
     ckks.encrypt = witnessed_encrypt
     SignedClient.put_bytes = witnessed_put  # type: ignore[assignment, method-assign]
-    daemon.RoundParticipant = WitnessedParticipant  # type: ignore[attr-defined]
-    daemon.SandboxedTrainer = WitnessedTrainer  # type: ignore[attr-defined]
+    datasite.RoundParticipant = WitnessedParticipant  # type: ignore[attr-defined]
+    datasite.SandboxedTrainer = WitnessedTrainer  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a configuration to a model: the same configuration and seed give the same parameters everywhere."""
+"""Build the model of a configuration; the same configuration and seed give the same parameters everywhere."""
 
 from __future__ import annotations
 

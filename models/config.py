@@ -75,7 +75,7 @@ class ModelConfig:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 
     def is_centre(self, parameter: str) -> bool:
-        """Return whether ``parameter`` is a public feature mean, which the server writes and nobody trains."""
+        """Return whether ``parameter`` is a public feature mean; the server writes it and no site trains it."""
         return self.centred and parameter.startswith(CENTRES)
 
     @property

@@ -145,7 +145,7 @@ class FusionNetwork(nn.Module):
 
 
 class LateFusionNetwork(nn.Module):
-    """One encoder and one head per modality; the logits of what is present are summed, and each has a loss."""
+    """One encoder and one head per modality; the logits of the present modalities are summed, and each has a loss."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

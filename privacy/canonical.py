@@ -9,9 +9,9 @@ version 1 and ``1`` in version 2), in integers beyond 2**53 - 1, and in the orde
     >>> canonical_json({"b": 1.0, "a": 1e-5}), canonical_json({"b": 1.0, "a": 1e-5}, 1)
     (b'{"a":0.00001,"b":1}', b'{"a":1e-05,"b":1.0}')
 
-Nobody can choose the version of a document that exists. Whatever carries a version also hashes or signs it, so the
-document with another version is another document. Within one version equal bytes mean equal values: both versions
-write JSON that reads back as the value they were given (in version 2, whole numbers have no type of their own).
+Nobody can choose the version of a document that exists: the version is part of what is hashed or signed, so the same
+value under another version has another hash, and no signature. Within one version equal bytes mean equal values, since
+the bytes read back as the value (in version 2, 1 and 1.0 are the same value).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Every role (orchestrator, datasite, keyholder, reviewer) has one identity. A sig
     >>> signature = identity.sign("greeting", {"to": "hospital-a"})
     >>> verify(identity.public_key, "greeting", {"to": "hospital-a"}, signature)
 
-Primitives: Ed25519 (RFC 8032) and scrypt-wrapped PKCS#8 of the ``cryptography`` package.
+Ed25519 (RFC 8032) comes from the ``cryptography`` package.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fingerprint(public_key: str) -> str:
 
 
 class Identity:
-    """An Ed25519 key pair; the private half never leaves the object but to its own key file."""
+    """An Ed25519 key pair; the private half leaves the object only for its own key file."""
 
     def __init__(self, private_key: Ed25519PrivateKey) -> None:
         self._private_key = private_key

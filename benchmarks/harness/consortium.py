@@ -52,7 +52,7 @@ from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, case_hash
 
 LEVELS, BOUND = 512, 1.0
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 POLL_SECONDS = 20.0
 
 
@@ -328,7 +328,7 @@ class Consortium:
         found: dict[str, Any] = self.client.get_json(f"/studies/{study}")
         return found
 
-    def wait(self, study: str, state: str, seconds: float = 60.0, *, every: float = 0.1) -> dict[str, Any]:
+    def wait(self, study: str, state: str, seconds: float = 240.0, *, every: float = 0.1) -> dict[str, Any]:
         """Return the study once it is in ``state``.
 
         Raises:

@@ -89,14 +89,7 @@ def build(
     Raises:
         InvalidInput: an unknown federation or task, too few or too many sites, or a site left without cases.
     """
-    if name not in FEDERATIONS:
-        raise InvalidInput(f"unknown federation {name!r}: expected one of {', '.join(FEDERATIONS)}")
-    if not 0.0 <= test_fraction <= 0.9:
-        raise InvalidInput(f"expected a test fraction between 0 and 0.9, got {test_fraction}")
-    if split not in SPLITS:
-        raise InvalidInput(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    if sites is not None and sites < MINIMUM_SITES:
-        raise InvalidInput(f"expected at least {MINIMUM_SITES} sites, got {sites}: no sum of fewer is ever decrypted")
+    _check_wishes(name, test_fraction, split, sites)
     made: list[Site] = []
     test: list[str] = []
     names = tuple(sorted(tables.cohorts, key=lambda c: (c not in _TRI, list(_TRI).index(c) if c in _TRI else 0, c)))
@@ -122,6 +115,17 @@ def build(
         made = sorted(made, key=lambda s: -len(s.cases))[:sites]
     _check(name, made, sites)
     return Federation(name=name, task=task, cohorts=names, sites=tuple(made), test=tuple(sorted(test)))
+
+
+def _check_wishes(name: str, test_fraction: float, split: str, sites: int | None) -> None:
+    if name not in FEDERATIONS:
+        raise InvalidInput(f"unknown federation {name!r}: expected one of {', '.join(FEDERATIONS)}")
+    if not 0.0 <= test_fraction <= 0.9:
+        raise InvalidInput(f"expected a test fraction between 0 and 0.9, got {test_fraction}")
+    if split not in SPLITS:
+        raise InvalidInput(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+    if sites is not None and sites < MINIMUM_SITES:
+        raise InvalidInput(f"expected at least {MINIMUM_SITES} sites, got {sites}: no sum of fewer is ever decrypted")
 
 
 def _sites_per_cohort(name: str, cohorts: Sequence[str], sites: int | None) -> dict[str, int]:

@@ -58,12 +58,8 @@ class Datasite:
         def reserve(proposal: Proposal) -> None:
             standing.require()
             population = datasets.population_of(proposal.participant(config.name).dataset)
-            ledger.reserve(
-                population,
-                study=proposal.study,
-                proposal_hash=proposal.proposal_hash,
-                plan=proposal.mechanism,
-            )
+            hashed, plan = proposal.proposal_hash, proposal.mechanism
+            ledger.reserve(population, study=proposal.study, proposal_hash=hashed, plan=plan)
 
         approvals = ApprovalStore(
             home.folder / "approvals.sqlite",

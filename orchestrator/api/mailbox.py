@@ -88,37 +88,15 @@ def create_mailbox_router(
     Args:
         store: where letters lie.
         authenticate: a dependency that gives the calling party, such as
-        ``orchestrator.api.authentication.Authenticator``. knows: says whether a participant of this name exists;
-        letters to anybody else are refused. bell: wakes the long polls; closed at shutdown.
+            :class:`orchestrator.api.authentication.Authenticator`.
+        knows: says whether a participant of this name exists; letters to anybody else are refused.
+        bell: wakes the long polls; closed at shutdown.
         authenticate_letter: the same as ``authenticate`` for requests that carry a letter, which may be long.
     """
     router = APIRouter(prefix="/mailbox", tags=["mailbox"])
     bell = bell or Bell()
 
-    @router.put("/letter", openapi_extra=BINARY_BODY)
-    async def put(
-        request: Request, where: PlaceQuery = Query(), caller: Party = Depends(authenticate_letter or authenticate)
-    ) -> dict[str, int]:
-        place = where.place()
-        if caller.name != place.writer:
-            raise Refused(f"only {place.writer} writes to this place of {place.owner}'s mailbox")
-        if not knows(place.owner):
-            raise Refused(f"nobody called {place.owner} takes part here; check the name")
-        letter = await request.body()
-        open_letter(letter, place, caller.public_key)
-        sequence = await run_in_threadpool(store.put, place, letter)
-        bell.ring()
-        return {"sequence": sequence}
-
-    @router.get(
-        "/letter", response_class=Response, responses={**BINARY_ANSWER, 204: {"description": "there is no letter here"}}
-    )
-    async def get(where: PlaceQuery = Query(), caller: Party = Depends(authenticate)) -> Response:
-        place = where.place()
-        if not may_read(store, caller.name, place):
-            raise Refused(f"{caller.name} may not read this place of {place.owner}'s mailbox")
-        letter = await run_in_threadpool(store.get, place)
-        return Response(letter, media_type="application/octet-stream", status_code=204 if letter is None else 200)
+    _add_letters(router, store, bell, authenticate, authenticate_letter or authenticate, knows)
 
     @router.post("/remove", openapi_extra=body_of(Removal))
     async def remove(request: Request, caller: Party = Depends(authenticate)) -> None:
@@ -156,6 +134,40 @@ def create_mailbox_router(
         }
 
     return router
+
+
+def _add_letters(
+    router: APIRouter,
+    store: MailboxStore,
+    bell: Bell,
+    authenticate: Callable[..., Awaitable[Party]],
+    authenticate_letter: Callable[..., Awaitable[Party]],
+    knows: Callable[[str], bool],
+) -> None:
+    @router.put("/letter", openapi_extra=BINARY_BODY)
+    async def put(
+        request: Request, where: PlaceQuery = Query(), caller: Party = Depends(authenticate_letter)
+    ) -> dict[str, int]:
+        place = where.place()
+        if caller.name != place.writer:
+            raise Refused(f"only {place.writer} writes to this place of {place.owner}'s mailbox")
+        if not knows(place.owner):
+            raise Refused(f"nobody called {place.owner} takes part here; check the name")
+        letter = await request.body()
+        open_letter(letter, place, caller.public_key)
+        sequence = await run_in_threadpool(store.put, place, letter)
+        bell.ring()
+        return {"sequence": sequence}
+
+    @router.get(
+        "/letter", response_class=Response, responses={**BINARY_ANSWER, 204: {"description": "there is no letter here"}}
+    )
+    async def get(where: PlaceQuery = Query(), caller: Party = Depends(authenticate)) -> Response:
+        place = where.place()
+        if not may_read(store, caller.name, place):
+            raise Refused(f"{caller.name} may not read this place of {place.owner}'s mailbox")
+        letter = await run_in_threadpool(store.get, place)
+        return Response(letter, media_type="application/octet-stream", status_code=204 if letter is None else 200)
 
 
 async def _await_news(store: MailboxStore, bell: Bell, reader: str, since: int, wait_seconds: float) -> list[Item]:

@@ -151,8 +151,10 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     )
     app.include_router(mailbox)
     _add_health(app, service)
+    _add_work(app, service, authenticate)
     _add_studies(app, service, authenticate)
-    _add_rounds(app, service, authenticate)
+    _add_keyholder_calls(app, service, authenticate)
+    _add_site_calls(app, service, authenticate)
     add_standing(app, service, authenticate)
     return app
 
@@ -169,8 +171,19 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return {"status": "ready"}
 
 
-def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+def _ours(service: Service, authenticate: Authenticator, size: int, what: str) -> Any:
+    """Return a dependency that lets the orchestrator's own identity send bodies of up to ``size`` bytes."""
+
+    def allowed(_: Request, party: Party) -> int:
+        _only(party, service.roster.orchestrator, what)
+        return size
+
+    return Depends(authenticate.up_to(allowed))
+
+
+def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
     caller = Depends(authenticate)
+    models = _ours(service, authenticate, _MODEL_BYTES, "store models")
 
     @app.get("/work")
     async def work(
@@ -179,27 +192,25 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         seconds = 0.0 if service.standing.trouble else min(wait, _LONGEST_WAIT_SECONDS)
         return JSONResponse(await service.board.wait(party.name, seconds, known))
 
-    def ours(size: int, what: str) -> Any:
-        def allowed(_: Request, party: Party) -> int:
-            _only(party, service.roster.orchestrator, what)
-            return size
-
-        return Depends(authenticate.up_to(allowed))
-
     @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
     async def blob(digest: Digest, party: Party = caller) -> FileResponse:
         if party.public_key != service.roster.orchestrator.public_key:
             await asyncio.to_thread(require_readable, service.store, party.name, digest)
         return _Blob(service.store.blob_path(digest), media_type="application/octet-stream")
 
-    @app.put("/blobs/{digest}", openapi_extra=BINARY_BODY, dependencies=[ours(_MODEL_BYTES, "store models")])
+    @app.put("/blobs/{digest}", openapi_extra=BINARY_BODY, dependencies=[models])
     async def put_blob(digest: Digest, request: Request) -> dict[str, str]:
         data = await request.body()
         if sha256_hex(data) != digest:
             raise InvalidInput("the body's hash differs from the address it was put at")
         return {"hash": service.store.put_blob(data)}
 
-    @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[ours(_PROPOSAL_BYTES, "register studies")])
+
+def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+    proposals = _ours(service, authenticate, _PROPOSAL_BYTES, "register studies")
+
+    @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[proposals])
     async def add_study(request: Request) -> dict[str, str]:
         service.standing.require()
         registration = checked_body(StudyRegistration, await request.body())
@@ -226,10 +237,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
     @app.post("/studies/{study}/resume")
     async def resume(study: StudyName, party: Party = caller) -> dict[str, str]:
         _only(party, service.roster.orchestrator, "resume studies")
-        service.standing.require()
-        service.store.set_state(study, "waiting")
-        service.start(study)
-        return {"study": study, "state": "waiting"}
+        return {"study": study, "state": service.resume(study)}
 
     @app.post("/studies/{study}/approvals", openapi_extra=SIGNED_BODY)
     async def approve(study: StudyName, request: Request, party: Party = caller) -> dict[str, str]:
@@ -246,9 +254,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         return {"study": study, "site": party.name}
 
 
-def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
-    caller = Depends(authenticate)
-
+def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
     def from_keyholder(request: Request, party: Party) -> int:
         """Return how long a key or a result may be, to the study's keyholder alone."""
         proposal = service.runner(str(request.path_params["study"])).proposal
@@ -273,6 +279,25 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         service.store.put_document(study, number, "key", signed, author=party.name)
         runner.wake()
         return {"key_hash": key.key_hash}
+
+    @app.put("/studies/{study}/rounds/{number}/result", openapi_extra=BINARY_BODY)
+    async def put_result(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
+    ) -> dict[str, str]:
+        runner = service.runner(study)
+        signed, body = unpack_envelope(await request.body())
+        result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
+        if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
+            raise InvalidInput("the result names another study or round, or other integers, than it carries")
+        await asyncio.to_thread(check_answer, service.store, runner.proposal, result, body)
+        await asyncio.to_thread(service.store.put_blob, body)
+        service.store.put_document(study, number, "result", signed, author=party.name)
+        runner.wake()
+        return {"integers_hash": result.integers_hash}
+
+
+def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
 
     @app.put("/studies/{study}/rounds/{number}/update", openapi_extra=BINARY_BODY)
     async def put_update(
@@ -309,21 +334,6 @@ def _add_rounds(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         service.board.withdraw(study, party=party.name, when=lambda i: i.kind == "attest")
         runner.wake()
         return {"list_hash": attestation.list_hash}
-
-    @app.put("/studies/{study}/rounds/{number}/result", openapi_extra=BINARY_BODY)
-    async def put_result(
-        study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
-    ) -> dict[str, str]:
-        runner = service.runner(study)
-        signed, body = unpack_envelope(await request.body())
-        result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
-        if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
-            raise InvalidInput("the result names another study or round, or other integers, than it carries")
-        await asyncio.to_thread(check_answer, service.store, runner.proposal, result, body)
-        await asyncio.to_thread(service.store.put_blob, body)
-        service.store.put_document(study, number, "result", signed, author=party.name)
-        runner.wake()
-        return {"integers_hash": result.integers_hash}
 
     @app.post("/studies/{study}/rounds/{number}/refusal", openapi_extra=SIGNED_BODY)
     async def refuse(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:

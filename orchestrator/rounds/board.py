@@ -80,6 +80,8 @@ class Board:
     def __init__(self) -> None:
         self._items: dict[str, list[WorkItem]] = {}
         self._shown: dict[str, tuple[list[dict[str, Any]], str]] = {}
+        self._published: dict[str, int] = {}
+        self._told: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -89,6 +91,7 @@ class Board:
         if item not in items:
             items.append(item)
             self._shown.pop(party, None)
+            self._published[party] = self._published.get(party, 0) + 1
             self._wake()
 
     def withdraw(self, study: str, *, party: str | None = None, when: Callable[[WorkItem], bool] | None = None) -> None:
@@ -101,13 +104,15 @@ class Board:
     async def wait(self, party: str, seconds: float, known: str = "") -> list[dict[str, Any]]:
         """Return the party's open items as plain JSON, waiting up to ``seconds`` for any that are new.
 
+        An item that was withdrawn and published again is new, although it looks like the one before.
+
         Args:
             party: who asks.
             seconds: the longest wait.
             known: canonical hash of the answer that the party has dealt with already, or nothing.
         """
-        deadline = asyncio.get_running_loop().time() + seconds
-        while not self._closed and (not self._items.get(party) or self._show(party)[1] == known):
+        deadline, told = asyncio.get_running_loop().time() + seconds, self._told.get(party, 0)
+        while not self._closed and not self._has_news(party, told, known):
             remaining = deadline - asyncio.get_running_loop().time()
             if remaining <= 0:
                 break
@@ -116,7 +121,13 @@ class Board:
                 await asyncio.wait_for(changed.wait(), remaining)
             except TimeoutError:
                 break
+        self._told[party] = self._published.get(party, 0)
         return self._show(party)[0]
+
+    def _has_news(self, party: str, told: int, known: str) -> bool:
+        """Say whether ``party`` has open items that differ from what it knows, or were published since it was told."""
+        published = self._published.get(party, 0)
+        return bool(self._items.get(party)) and (published > told or self._show(party)[1] != known)
 
     def _show(self, party: str) -> tuple[list[dict[str, Any]], str]:
         if party not in self._shown:

@@ -41,15 +41,7 @@ class StudyPaused(TesseraError):
 class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
 
-    def __init__(
-        self,
-        *,
-        study: str,
-        store: Store,
-        board: Board,
-        identity: Identity,
-        journal: Journal,
-    ) -> None:
+    def __init__(self, *, study: str, store: Store, board: Board, identity: Identity, journal: Journal) -> None:
         signed, _, _ = store.study(study)
         self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
@@ -64,7 +56,23 @@ class StudyRunner:
     # the loop --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Wait for every approval, then train all rounds; leaves the study finished, paused or failed."""
+        """Wait for every approval, then train all rounds; leaves the study finished, paused or failed.
+
+        The end is written down last, with nothing left to await: whoever reads it may resume the study at once.
+        """
+        name = self.proposal.study
+        try:
+            await self._rounds()
+        except StudyPaused as error:
+            self._store.set_state(name, "paused", str(error))
+            self._journal.append("study-paused", {"study": name, "reason": str(error)})
+        else:
+            self._store.set_state(name, "finished")
+            self._journal.append("study-finished", {"study": name, "rounds": self.proposal.rounds})
+            self._tell_everybody("finished", self.proposal.rounds)
+
+    async def _rounds(self) -> None:
+        """Train every round that is still to come; the summing process has ended afterwards."""
         name = self.proposal.study
         try:
             await self._approvals()
@@ -73,12 +81,6 @@ class StudyRunner:
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
                 self._require_centres(number)
                 await self._round(number)
-            self._store.set_state(name, "finished")
-            self._journal.append("study-finished", {"study": name, "rounds": self.proposal.rounds})
-            self._tell_everybody("finished", self.proposal.rounds)
-        except StudyPaused as error:
-            self._store.set_state(name, "paused", str(error))
-            self._journal.append("study-paused", {"study": name, "reason": str(error)})
         finally:
             await self.intake.close()
 

@@ -70,19 +70,30 @@ class Service:
         if study in self.stuck:
             return self.stuck[study]
         runner = self.runners.get(study)
-        if runner is None or study not in self.tasks or self.tasks[study].done():
+        if runner is None or not self._runs(study):
             return ""
         parties = {*(p.name for p in runner.proposal.participants), runner.proposal.keyholder.name}
         kept = [f"{name}: {self.troubles[name]}" for name in sorted(parties & set(self.troubles))]
         return "; ".join(filter(None, [runner.waits.text, *kept]))
 
+    def resume(self, study: str) -> str:
+        """Let a study that has stopped go on, and return its state; one that runs is left as it is."""
+        self.standing.require()
+        if not self._runs(study):
+            self.store.set_state(study, "waiting")
+            self.start(study)
+        return self.store.study(study)[1]
+
     def start(self, study: str) -> None:
         """Run a study on the event loop, unless it runs already."""
         self.standing.require()
-        if study in self.tasks and not self.tasks[study].done():
+        if self._runs(study):
             return
         runner = self.runners[study] = self._runner(study)
         self.tasks[study] = asyncio.create_task(self._run(runner), name=f"study-{study}")
+
+    def _runs(self, study: str) -> bool:
+        return study in self.tasks and not self.tasks[study].done()
 
     async def _run(self, runner: StudyRunner) -> None:
         study = runner.proposal.study

@@ -130,18 +130,9 @@ def build_proposal(
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
-    model_config = ModelConfig(
-        architecture=settings.architecture,
-        features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
-        cohorts=offers[0].cohorts,
-        classes=_CLASSES[settings.task],
-        centred=settings.centred,
-        cohort_gain=settings.cohort_gain,
-        **_FUSIONS[settings.fusion],
-    )
+    model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
     mechanism = _mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
-    training = _training(settings, mechanism, offers)
     packed = packed_sites or len(offers)
     levels = default_levels(packed)
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -155,7 +146,7 @@ def build_proposal(
         plan=Plan(kind="declarative", code=code),
         task=settings.task,
         model=model_config,
-        training=training,
+        training=_training(settings, mechanism, offers),
         mechanism=mechanism,
         noise=settings.noise,
         rounds=settings.rounds,
@@ -175,6 +166,18 @@ def build_proposal(
         canonical=NEWEST,
     )
     return proposal, model
+
+
+def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
+    return ModelConfig(
+        architecture=settings.architecture,
+        features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
+        cohorts=offers[0].cohorts,
+        classes=_CLASSES[settings.task],
+        centred=settings.centred,
+        cohort_gain=settings.cohort_gain,
+        **_FUSIONS[settings.fusion],
+    )
 
 
 def check_aggregation(name: str, noise: str) -> None:

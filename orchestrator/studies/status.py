@@ -15,6 +15,7 @@ from datasites.node.home import Home, address
 from datasites.node.http import SignedClient
 from datasites.review.budgets import Budget, budgets, finite
 from datasites.review.records import ReviewRecords
+from datasites.study.signing import dump
 from orchestrator.rounds.store import Store
 from privacy.errors import Refused, TesseraError
 from privacy.ledger.ledger import Ledger
@@ -40,12 +41,7 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
         "reason": reason,
         "rounds": payload["rounds"],
         "rounds_completed": rounds,
-        "proposal": {
-            "kind": proposal.kind,
-            "payload": dict(payload),
-            "public_key": proposal.public_key,
-            "signature": proposal.signature,
-        },
+        "proposal": dump(proposal),
         "approvals": store.documents(study, 0, "approval"),
         "initial": store.document(study, 0, "initial"),
         "checkpoints": checkpoints,

@@ -37,7 +37,7 @@ from privacy.errors import InvalidInput
 Inputs = dict[str, Tensor]
 # Trains the model in place for one round: model, records, record loss, mechanism, keyed stream.
 Trainer = Callable[[nn.Module, Inputs, RecordLoss, Mechanism, Randomness], None]
-# What is audited when nothing else is asked for: epsilon 2.65 at delta 1e-5, so that a broken step stands out.
+# The default mechanism of an audit: epsilon 2.65 at delta 1e-5, so that a broken step stands out.
 AUDITED = Mechanism(
     max_grad_norm=1.0, noise_multiplier=2.5, sampling_rate=0.5, steps_per_round=4, rounds=2, target_delta=1e-5
 )
@@ -222,7 +222,7 @@ def _correct(moved: npt.NDArray[np.float64], present: npt.NDArray[np.bool_], gue
 def without_noise(
     model: nn.Module, inputs: Inputs, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
 ) -> None:
-    """Clip, and forget the noise."""
+    """Clip, and leave out the noise."""
     honest(model, inputs, record_loss, replace(mechanism, noise_multiplier=0.0), randomness)
 
 

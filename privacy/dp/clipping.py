@@ -8,9 +8,9 @@ weight gradient of a single record is never made.
     >>> with clipper:                                                 # doctest: +SKIP
     ...     total = clipper.clipped_sum(batch, record_loss, {"record": 1.0})
 
-What would break the bound is refused: batch statistics, a layer used twice, a parameter outside the layers with a rule,
-shared parameters, inputs changed in place, losses that are not one number per record. :func:`check_coverage` compares
-with autograd on mock data before a plan may see private records.
+Everything that would break the bound is refused: batch statistics, a layer used twice, a parameter outside the layers
+with a rule, shared parameters, inputs changed in place, losses that are not one number per record.
+:func:`check_coverage` compares with autograd on mock data before a plan may see private records.
 """
 
 from __future__ import annotations

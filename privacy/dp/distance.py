@@ -1,6 +1,6 @@
-"""How far what a computer draws is from the Gaussian that is charged, as total variation.
+"""How far the computed noise is from the Gaussian that is charged, as total variation.
 
-Three imperfections, each with a bound proved in docs/shared-noise.md and checked numerically by the tests:
+Three differences, each with a bound that is proved in docs/shared-noise.md and checked by the tests:
 
 * the sampler (``randomness``): a discrete Gaussian from two tables instead of a real number;
 * rounding under shared noise: the sites round their shares one by one, not the sum once;

@@ -55,11 +55,11 @@ def _lengths(values: Tensor) -> Tensor:
 
 
 def _with_slack(squared: Tensor, terms: Tensor) -> Tensor:
-    """Squared norms of float32 sums over positions that are bounds, whatever cancels in the sum.
+    """Bound the squared norms of float32 sums over positions, whatever cancels in the sum.
 
     A sum of T terms is off by at most ``T 2**-24`` times the sum of their lengths (Higham, "Accuracy and Stability of
-    Numerical Algorithms", section 4.2), in the norm as in the clipped sum; whoever chooses the weights can have terms
-    cancel, so that what is left is rounding alone and would pass unclipped.
+    Numerical Algorithms", section 4.2), in the norm as in the clipped sum. An attacker who chooses the weights can make
+    the terms cancel; only rounding would be left, and the record would pass unclipped.
 
     Args:
         squared: float64 [B], as computed.

@@ -1,4 +1,4 @@
-"""One frozen value per study that both runs and is charged.
+"""The mechanism of a study: one frozen value that is run and that is charged.
 
 A :class:`Mechanism` says everything a hospital will release in one study: noised gradient sums of Poisson batches,
 noised loss sums, one noised count, noised score histograms. It holds public facts only, is part of the approved

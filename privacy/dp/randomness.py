@@ -1,4 +1,4 @@
-"""Noise and sampling that repeat after a crash and that nobody else can predict.
+"""Random numbers that repeat after a crash and that nobody else can predict.
 
 One stream per (site secret, study, round, plan hash, dataset fingerprint): HKDF-SHA256 (RFC 5869) makes a key,
 ChaCha20 (RFC 8439) the keystream, numpy the arrays. A round that is run again draws the same bytes again; another

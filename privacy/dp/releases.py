@@ -1,7 +1,7 @@
-"""Everything but updates that leaves a hospital: loss sums, counts, score histograms, each with its noise.
+"""The released numbers beside updates: loss sums, counts, score histograms, each with its noise.
 
-What has no function here (or in ``dp_sgd`` and ``shared_noise``) has no mechanism and does not leave. Fingerprints,
-population tokens and train/validation membership are keyed hashes and live with the data (``datasites.data.dataset``).
+A number leaves a hospital only through a function here, in ``sgd`` or in ``shared_noise``. Fingerprints and
+train/validation membership are keyed hashes and belong to the data (``datasites.data.dataset``).
 
     >>> from privacy.dp.mechanism import CountRelease
     >>> stream = Randomness(b"s" * 32, study="s", round=1, plan_hash="p", dataset_fingerprint="f")

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -67,25 +67,22 @@ def train(
     Args:
         model: float32 on the CPU; trainable parameters only in layers of ``layer_rules.RULES``.
         inputs: tensors with a common first dimension, the records of this site.
-        record_loss: ``record_loss(model, batch)`` gives the loss of each record, float32 [B], each a function of its
-            own record only.
-        mechanism: what runs and is charged; ``noise`` must be "local".
+        record_loss: gives the loss of each record, float32 [B], each a function of its own record only.
+        mechanism: runs and is charged; ``noise`` must be "local".
         randomness: the keyed stream of this round.
         optimizer: "sgd", or "adam" with decoupled weight decay; its state lives for the round.
         learning_rate: above 0.
         weight_decay: at least 0.
-        expected_records: the public number of records (the DP count), above 0; the noised sum is divided by
-            ``sampling_rate`` times it.
+        expected_records: public (the DP count), above 0; the noised sum is divided by ``sampling_rate`` times it.
         method: how per-record gradients are made.
-        modality_of_parameter: maps a parameter's name to its modality, None for what all share.
-        modality_norms: L2 bound of each part (modalities and ``SHARED``) where the mechanism clips by modality;
-            squares add up to ``max_grad_norm`` squared. Public. None splits evenly.
-        part_scales: public factor on the displacement of each part, after the optimiser's normalisation; 1 if absent,
-            and without effect for parts that the model lacks.
+        modality_of_parameter: maps a parameter's name to its modality; None is shared by all.
+        modality_norms: public L2 bound of each part (modalities and ``SHARED``) where the mechanism clips by modality;
+            squares add up to ``max_grad_norm`` squared; None splits evenly.
+        part_scales: public factor on the displacement of each part, after the optimiser's normalisation; 1 if absent.
         proximal_mu: weight of the pull towards the parameters at the start, at least 0 (FedProx).
 
     Returns:
-        the round's displacement; it is noised, the model's own parameters likewise.
+        the round's noised displacement.
 
     Raises:
         Refused: the model, its losses or the mechanism break an assumption of the accounting.
@@ -93,15 +90,12 @@ def train(
     """
     from privacy.dp import opacus_engine
 
-    if mechanism.noise != "local":
-        raise Refused("shared noise has no local training; use clipped_gradient_sum and privacy.dp.shared_noise")
+    _require_local(mechanism)
     values = _checked(model, mechanism, learning_rate, expected_records)
     part = _part(modality_of_parameter)
-    bounds, group_of = clipping(model, mechanism, part, modality_norms)
     before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    inner = _optimizer(model, optimizer, learning_rate, weight_decay, part, part_scales or {})
     outer = opacus_engine.keyed_optimizer(
-        inner,
+        _optimizer(model, optimizer, learning_rate, weight_decay, part, part_scales or {}),
         method=method,
         mechanism=mechanism,
         expected_batch_size=mechanism.sampling_rate * expected_records,
@@ -109,19 +103,28 @@ def train(
     )
     if proximal_mu:
         outer.attach_step_hook(lambda _: _pull(model, before, proximal_mu))
+    bounds, group_of = clipping(model, mechanism, part, modality_norms)
     with _guarded(model, randomness):
         engine = opacus_engine.engine(model, method=method, bounds=bounds, group_of=group_of)
-        try:
-            for step in range(mechanism.steps_per_round):
-                stream = randomness.child(f"step {step}")
-                engine.accumulate(poisson_batch(inputs, mechanism.sampling_rate, stream), record_loss)
-                opacus_engine.use_noise(outer, stream.child("noise"))
-                outer.step()
-        finally:
-            engine.close()
+        _take_steps(engine, outer, inputs, record_loss, mechanism, randomness)
     model.zero_grad(set_to_none=True)
     update = {n: p.detach() - before[n] for n, p in model.named_parameters() if n in before}
     return TrainingOutcome(steps=mechanism.steps_per_round, update=update, method=method)
+
+
+def _take_steps(
+    engine: Any, outer: Any, inputs: Batch, record_loss: RecordLoss, mechanism: Mechanism, randomness: Randomness
+) -> None:
+    from privacy.dp import opacus_engine
+
+    try:
+        for step in range(mechanism.steps_per_round):
+            stream = randomness.child(f"step {step}")
+            engine.accumulate(poisson_batch(inputs, mechanism.sampling_rate, stream), record_loss)
+            opacus_engine.use_noise(outer, stream.child("noise"))
+            outer.step()
+    finally:
+        engine.close()
 
 
 def clipped_gradient_sum(
@@ -195,6 +198,11 @@ def clipping(
     return norms, part
 
 
+def _require_local(mechanism: Mechanism) -> None:
+    if mechanism.noise != "local":
+        raise Refused("shared noise has no local training; use clipped_gradient_sum and privacy.dp.shared_noise")
+
+
 def _checked(model: nn.Module, mechanism: Mechanism, learning_rate: float, expected_records: float) -> int:
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise InvalidInput(f"expected a learning rate above 0, got {learning_rate}")
@@ -249,7 +257,7 @@ def _guarded(model: nn.Module, randomness: Randomness) -> Iterator[None]:
     training = model.training
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        # torch.manual_seed would also queue a call with its stack trace for every absent accelerator, for ever
+        # torch.manual_seed would also queue a call for every absent accelerator, and the queue never empties
         torch.default_generator.manual_seed(int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1)))
         model.train()
         try:

@@ -1,6 +1,6 @@
-"""Noise that hospitals share: each adds a part, the encrypted sum carries the whole.
+"""Noise that hospitals share: each adds a part, and the encrypted sum carries all of it.
 
-Nobody sees a single update, so it is the sum that must be private. Each site's share has variance
+Nobody sees a single update, so the sum must be private. Each site's share has variance
 ``sigma**2 C**2 / (min_sites - colluders)``: even without the shares of the colluders the sum of any permitted round
 carries what is charged. A round is then one DP-SGD step over the union of the hospitals.
 

@@ -1,4 +1,4 @@
-"""What a patient whose records two hospitals hold may lose in one study.
+"""Epsilon of one study for a patient known to two of its hospitals.
 
 The unit of every cap is one patient at one hospital. A patient known to two hospitals of the same study appears in the
 answers of both. Under local noise these are two separate releases, which compose. Under shared noise both records

@@ -117,7 +117,7 @@ def decrypt_sum(
         int64[values], each within ``contributors * levels``.
 
     Raises:
-        UnsafeSum: a slot is no honest sum. Nothing about the values is said; destroy the key.
+        UnsafeSum: a slot is no honest sum. The error says nothing about the values; destroy the key.
         InvalidInput: the shape is wrong or a ciphertext is malformed.
         Refused: the parameters are insecure or unsafe.
     """

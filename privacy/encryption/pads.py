@@ -1,9 +1,10 @@
 """One-time pads over ciphertexts: only the sum of exactly the updates in the attested list can be decrypted.
 
-Linear tags show that a sum adds up to what the contributors say they sent; a contributor who lies about its own part,
-together with the orchestrator, could make any ciphertext add up, another site's single update among them. So a site
-adds to the first polynomial of every ciphertext a fresh uniform polynomial modulo the data prime, and seals the seed of
-it to the keyholder (HPKE, RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305; study, round, plan and site are bound):
+Linear tags show that a sum adds up to the ciphertexts that the contributors signed for. A contributor that lies about
+its own part could, together with the orchestrator, make any ciphertext add up, even another site's single update. So a
+site adds to the first polynomial of every ciphertext a fresh uniform polynomial modulo the data prime, and seals the
+seed of it to the keyholder (HPKE, RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305; study, round, plan and site are
+bound):
 
     >>> seed = new_seed()
     >>> sent = pad(ciphertexts, seed, parameters)            # at the site, instead of the ciphertexts
@@ -11,10 +12,10 @@ it to the keyholder (HPKE, RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305; stu
     >>> open_seed(sealed, private, label)                    # at the keyholder, for the sites of an attested list
     >>> remove(total, {"site-0": seed, ...}, contributors, parameters)
 
-The keyholder subtracts the pads of the listed sites, each once, from whatever it was given, and answers one sum per
-round. Whatever that was, what remains is the listed sum plus an offset that its maker knows and that is independent of
-the honest sites' ciphertexts (the proof: docs/decisions/0006-pads.md); without one listed update the offset is uniform,
-and its decryption passes no slot check. The seed is never stored; the private key goes with the round key.
+The keyholder subtracts the pads of the listed sites, each once, and answers one sum per round. Whatever it was given,
+the result is the listed sum plus an offset that the sender knows and that is independent of the honest sites'
+ciphertexts (proof: docs/decisions/0006-pads.md). If a listed update is missing, the offset is uniform and its
+decryption passes no slot check. The seed is never stored; the private key goes with the round key.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ def _stream(seed: bytes, block: str) -> Randomness:
 
 
 def _below(stream: Randomness, parameters: EncryptionParameters) -> NDArray[np.uint64]:
-    """Return one polynomial of coefficients exactly uniform below the data prime: what is not below is drawn again."""
+    """Return one polynomial of coefficients exactly uniform below the data prime; larger draws are repeated."""
     prime = parameters.data_prime
     mask = np.uint64((1 << prime.bit_length()) - 1)
     drawn = stream.uniform_words(parameters.poly_modulus_degree) & mask

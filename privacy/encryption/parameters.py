@@ -1,4 +1,4 @@
-"""CKKS and packing parameters: chosen once per study, proven not to overflow, checked by whoever receives them.
+"""CKKS and packing parameters: chosen once per study, proven not to overflow, and checked by every receiver.
 
 A slot carries one Gaussian integer: ``fields_per_slot`` quantised values in its real part and as many in its
 imaginary part, packed in mixed radix. With K sites and values in -levels..levels a field needs

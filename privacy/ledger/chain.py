@@ -1,4 +1,4 @@
-"""An append-only, hash-chained, signed list of entries in one SQLite file: what journal and ledger are made of.
+"""An append-only, hash-chained, signed list of entries in one SQLite file; journals and ledgers are such chains.
 
 Every entry hashes its own fields and the entry before it, and its author signs the hash. The first entry points at
 a hash of the owner's key, so that a chain cannot be given to somebody else. Three things together show tampering:
@@ -109,7 +109,7 @@ class Chain:
         clock: the system's time; entries never go back behind their predecessor whatever it says.
 
     Raises:
-        InvalidInput: the file belongs to another identity or purpose, or is missing and nobody owns it.
+        InvalidInput: the file belongs to another identity or purpose, or is missing and no identity was given.
     """
 
     def __init__(

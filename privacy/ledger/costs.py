@@ -1,4 +1,4 @@
-"""What the ledger counts in: Rényi differential privacy at fixed orders, and how that becomes an epsilon.
+"""The ledger's unit: Rényi divergence at fixed orders, and how it becomes an epsilon.
 
 A cost is an upper bound on the Rényi divergence at each order of :data:`RDP_ORDERS`, so costs add up under
 adaptive composition (Mironov 2017, Proposition 1), and the sum gives an epsilon at any delta. Two small terms ride
@@ -6,7 +6,7 @@ along: an additive ``delta``, and a ``total_variation`` distance (rounded or sat
 divergence is given.
 
 The curve of a mechanism comes from :meth:`privacy.dp.mechanism.Mechanism.rdp` (Google's ``dp-accounting``, imported
-only when a curve is computed): a process that merely keeps the books stays small.
+only when a curve is computed): a process that only reads a ledger stays small.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class StudyCost:
         rounds: rounds of the study, at least 1; they are numbered from 1.
         round: what every round costs.
         periodic: what some rounds cost on top.
-        once: what the first round that is charged costs on top, whichever it is.
+        once: what the first charged round costs on top, whatever its number.
     """
 
     rounds: int

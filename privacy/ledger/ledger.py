@@ -294,13 +294,13 @@ class Ledger:
             return self._add("release-without-guarantee", body)
 
     def import_spend(self, population: str, *, name: str, cost: Cost, by: str, reason: str) -> Entry:
-        """Book what was spent elsewhere or is missing after a restore; it counts even where it passes the cap."""
+        """Charge a spend from elsewhere, or missing after a restore; it counts even where it passes the cap."""
         with self._writing() as state:
             body = _posting_body(state.population(population), name, by, reason, None)
             return self._add("import", body | {"cost": cost_to_json(cost)})
 
     def close_population(self, population: str, *, by: str, reason: str) -> Entry:
-        """End all use of a population for ever; nothing is reserved, charged or released on it again."""
+        """End all use of a population: nothing is reserved, charged or released on it again."""
         with self._writing() as state:
             found = state.population(population)
             return self._add("close", {"population": found.name, "by": person(by), "reason": reason_given(reason)})

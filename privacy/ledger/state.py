@@ -95,7 +95,7 @@ class Population:
 
     @property
     def committed(self) -> Cost:
-        """What is spent and what is promised to approved studies."""
+        """Everything spent, and everything promised to approved studies."""
         return self._totals()[1]
 
     def _totals(self) -> tuple[Cost, Cost]:

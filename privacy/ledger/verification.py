@@ -3,8 +3,8 @@
     >>> result = verify_folder(folder, heads=heads_seen_by(peer_folder, "hospital-a"))
     >>> result.holds, [finding.message for finding in result.findings]
 
-Only copies are opened, so that checking changes nothing and works on a read-only medium. What a folder alone cannot
-show is that *all* of it is old: for that, give the heads that peers have seen.
+Only copies are opened, so that checking changes nothing and works on a read-only medium. A folder alone cannot show
+that *all* of it is an old copy: for that, give the heads that peers have seen.
 """
 
 from __future__ import annotations

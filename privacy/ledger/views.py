@@ -1,4 +1,4 @@
-"""What a ledger shows of itself: frozen values, read at one moment."""
+"""Views of a ledger: frozen values, read at one moment."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's temporary folder.
 """
 
+import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -30,7 +32,7 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 
 @pytest.fixture(scope="module")
-def browser():
+def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
     if not CHROMIUM.exists():
         pytest.skip("needs Debian's chromium (apt-get install chromium)")
@@ -41,12 +43,37 @@ def browser():
         browser.close()
 
 
+class Browser:
+    """Opens windows that wait a minute for what a test expects, and closes them."""
+
+    def __init__(self, chromium) -> None:
+        self._chromium, self._open = chromium, []
+
+    def new_context(self, **options):
+        made = self._chromium.new_context(**options)
+        made.set_default_timeout(60_000)
+        self._open.append(made)
+        return made
+
+    def close(self) -> None:
+        for context in self._open:
+            context.close()
+
+
+@pytest.fixture
+def browser(chromium):
+    browser = Browser(chromium)
+    yield browser
+    browser.close()
+
+
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
     """Call it with a page to get axe-core's violations; the script is TESSERA_AXE, or installed by npm."""
     source = _axe_source(tmp_path_factory.mktemp("axe"))
 
     def violations(page) -> list[str]:
+        page.wait_for_load_state()  # after a click only the page's beginning may be there
         page.evaluate(source)
         result = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
         return [f"{v['id']}: {v['nodes'][0]['target']}" for v in result["violations"]]
@@ -79,23 +106,58 @@ def shoot(tmp_path):
     return take
 
 
+@pytest.fixture(autouse=True)
+def closing():
+    """Closes, after every server of the test has ended, the stores that they read."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+class InTwoParts:
+    """Sends every page in two parts, a moment apart: a test that looks too early fails, and not only now and then."""
+
+    def __init__(self, app) -> None:
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        page = False
+
+        async def pausing(message) -> None:
+            nonlocal page
+            if message["type"] == "http.response.start":
+                page = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html")
+            elif page and message.get("body"):
+                head, main, rest = message["body"].partition(b"<main")
+                await send({**message, "body": head, "more_body": True})
+                await asyncio.sleep(0.3)
+                message = {**message, "body": main + rest}
+            await send(message)
+
+        await self._app(scope, receive, pausing if scope["type"] == "http" else send)
+
+
 @pytest.fixture
-def serve_app():
-    """Serves applications on free ports until the test ends; call it with one to get its address."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+def serve_app(request):
+    """Serves applications on free ports until the test ends; call it with one to get its address.
+
+    A server ends before anything that the test was given is closed, whichever fixture came first.
+    """
 
     def start(app) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(InTwoParts(app), log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        running.append((server, thread))
+
+        def end() -> None:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+        request.node.addfinalizer(end)
         while not server.started and thread.is_alive():
             time.sleep(0.01)
         assert server.started
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
+    return start

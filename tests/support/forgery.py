@@ -115,7 +115,8 @@ class Forger:
     def send(self, body: Any, token: str | None, path: str = "") -> httpx.Response:
         """Send bytes with any token."""
         headers = {} if token is None else {"Authorization": token}
-        return httpx.put(self.hospital.url + (path or self.path), content=body, headers=headers, trust_env=False)
+        url = self.hospital.url + (path or self.path)
+        return httpx.put(url, content=body, headers=headers, trust_env=False, timeout=60.0)
 
     def commit(self, blocks: Blocks, /, **changes: Any) -> httpx.Response:
         """Send ciphertexts and remember them as the hospital's own, so that it will attest them."""

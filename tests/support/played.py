@@ -215,7 +215,7 @@ class Played(Consortium):
         study: str,
         *roles: str,
         until: Callable[[dict[str, Any]], bool] = lambda status: status["state"] in OVER,
-        seconds: float = 20.0,
+        seconds: float = 120.0,
     ) -> dict[str, Any]:
         """Step the roles (all without names) in turn until the study's status is as wished; return it.
 

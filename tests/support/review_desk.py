@@ -186,17 +186,14 @@ def new_proposal():
 
 
 @pytest.fixture
-def new_desk(tmp_path):
-    desks: list[ReviewDesk] = []
-
+def new_desk(tmp_path, closing):
     def make(policy: str = "", name: str = "desk") -> ReviewDesk:
         (tmp_path / name).mkdir()
-        desks.append(make_desk(tmp_path / name, Policy.parse(policy)))
-        return desks[-1]
+        desk = make_desk(tmp_path / name, Policy.parse(policy))
+        closing.callback(desk.close)
+        return desk
 
-    yield make
-    for desk in desks:
-        desk.close()
+    return make
 
 
 @pytest.fixture

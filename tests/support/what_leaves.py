@@ -1,8 +1,10 @@
-"""Every field that a datasite sends, and what covers it: one table for people, tests and an auditor's recording.
+"""Every field that a datasite sends, and why it may leave: one table for people, tests and an auditor's recording.
 
 :func:`fields_of` takes one request apart into named fields, :func:`unaccounted` returns those that no row of
-:data:`TABLE` covers. ``docs/what-leaves.md`` is this table (``python -m support.what_leaves``). A field that is new
-has no row, and the test that records a whole demo fails.
+:data:`TABLE` covers. A new field has no row, and the test that records a whole demo fails. ``docs/what-leaves.md`` is
+this table::
+
+    PYTHONPATH=tests python -m support.what_leaves > docs/what-leaves.md
 """
 
 from __future__ import annotations
@@ -33,21 +35,21 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Fields of one kind of request (patterns with ``*``) and what covers them."""
+    """Fields of one kind of request (patterns with ``*``) and why they may leave."""
 
     request: str
     fields: tuple[str, ...]
     covered_by: str
 
 
-_PUBLIC = "public: names and hashes of the study, known before any record is read"
-_OWN = "nothing private: the site's own identity and signature"
+_PUBLIC = "public: names and hashes of the study, known before anybody reads a record"
+_OWN = "public: the site's own identity and signature"
 _SIGNED = ("signed.kind", "signed.public_key", "signed.signature", "signed.canonical")
-_CHAINS = "hash of journal or ledger, whose entries are salted by signatures; says nothing about records"
-_SYFT = "PySyft's own ciphertext; what goes into it is job states and outputs of mock runs (docs/pysyft.md)"
+_CHAINS = "hash of the newest journal or ledger entry; a signature salts each entry, so the hash reveals no record"
+_SYFT = "PySyft's own ciphertext; it contains job states and outputs of mock runs (docs/pysyft.md)"
 
 TABLE: tuple[Row, ...] = (
-    Row(request="*", fields=tuple(f"header.{name}" for name in _WIRE), covered_by="HTTP; no field of Tessera's"),
+    Row(request="*", fields=tuple(f"header.{name}" for name in _WIRE), covered_by="ordinary HTTP headers"),
     Row(
         request="*",
         fields=(
@@ -55,26 +57,34 @@ TABLE: tuple[Row, ...] = (
             "token.issued_ms",
             "token.signature",
         ),
-        covered_by="who asks whom for what, and the time of asking: updates leave on the slots of `round_seconds`",
+        covered_by="who asks whom for what, and when; updates leave at multiples of `round_seconds` only",
     ),
-    Row(request="GET /work", fields=("query.wait", "query.known"), covered_by="hash of what the orchestrator told"),
-    Row(request="GET /heads", fields=(), covered_by="no field of its own"),
+    Row(
+        request="GET /work",
+        fields=("query.wait", "query.known"),
+        covered_by="how long to wait, and the hash of the orchestrator's last answer",
+    ),
+    Row(request="GET /heads", fields=(), covered_by="sends no field"),
     Row(
         request="POST /head",
         fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),
-        covered_by="the orchestrator's own journal head, given back to it",
+        covered_by="the head of the orchestrator's own journal, given back to it",
     ),
     Row(
         request="POST /head",
         fields=("json.trouble",),
-        covered_by="a sentence of Tessera's own: why this site does no work now, with names of studies and rounds",
+        covered_by="a sentence from Tessera's own code: why this site does no work, with names of studies and rounds",
     ),
     Row(
         request="POST /evidence",
         fields=("json.proposal", "json.proposal.*", "json.plan", "json.plan.*"),
-        covered_by="the orchestrator's own signed documents, given back to one that was restored from a backup",
+        covered_by="the orchestrator's own signed documents, given back to it after it was restored from a backup",
     ),
-    Row(request="GET /blobs/*", fields=(), covered_by="no field of its own; the hash stands in the round plan"),
+    Row(
+        request="GET /blobs/*",
+        fields=(),
+        covered_by="sends no field; the hash in the address comes from the round plan",
+    ),
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=(
@@ -88,30 +98,31 @@ TABLE: tuple[Row, ...] = (
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=("body", "signed.payload.body_hash"),
-        covered_by="DP-SGD (local) or a share of its noise (shared): `mechanism.noise_multiplier`, charged per round; "
-        "encrypted for the sum alone. In round 1 of a centred study the clipped sum of inputs stands in a gradient's "
-        "place, under the same bound and noise (`models/losses.py`)",
+        covered_by="the update: clipped and noised by DP-SGD, with all of the noise (local) or a share of it (shared). "
+        "`mechanism.noise_multiplier` sets the noise; the ledger charges every round. Encrypted, so that only the sum "
+        "can be decrypted. In round 1 of a centred study it carries the clipped sum of inputs instead of a gradient, "
+        "under the same bound and noise (`models/losses.py`)",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.pad",),
-        covered_by="a random seed, sealed to the keyholder; without it the ciphertexts decrypt to nothing",
+        covered_by="a random seed, encrypted for the keyholder; without it nobody can decrypt the ciphertexts",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.releases.loss.*",),
-        covered_by="noised clipped loss sums: `mechanism.losses`, charged in their rounds",
+        covered_by="clipped and noised sums of losses; `mechanism.losses` sets the noise; charged when they are sent",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.releases.score.*",),
-        covered_by="noised score histograms: `mechanism.evaluation`, charged in their rounds",
+        covered_by="noised histograms of scores; `mechanism.evaluation` sets the noise; charged when they are sent",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.releases.proximity.*",),
-        covered_by="the angle between the site's last noised update and its peers': post-processing of what was "
-        "sent and of public models, under local noise only (`datasites/training/proximity.py`)",
+        covered_by="the angle between the site's last noised update and the others': computed only from what was sent "
+        "and from public models (post-processing), under local noise only (`datasites/training/proximity.py`)",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
@@ -130,12 +141,12 @@ TABLE: tuple[Row, ...] = (
     Row(
         request="POST /studies/*/rounds/*/attestation",
         fields=("signed.payload.tags[]",),
-        covered_by="a linear function of ciphertexts that were sent already",
+        covered_by="a linear function of ciphertexts that the site has sent already",
     ),
     Row(
         request="POST /studies/*/rounds/*/refusal",
         fields=(*_SIGNED, *(f"signed.payload.{n}" for n in ("study", "round", "party", "reason"))),
-        covered_by="a sentence of Tessera's own about plans, approvals and budgets; never what a worker printed",
+        covered_by="a sentence from Tessera's own code on plans, approvals and budgets; never the output of a worker",
     ),
     Row(
         request="POST /studies/*/approvals",
@@ -144,9 +155,13 @@ TABLE: tuple[Row, ...] = (
             *(f"signed.payload.{n}" for n in ("study", "proposal_hash", "site", "approved", "expires")),
             *(f"signed.payload.reviewers[].{n}" for n in ("reviewer", "role", "public_key", "signature")),
         ),
-        covered_by="a person's act: who approved what, and until when",
+        covered_by="a person's decision: who approved what, and until when",
     ),
-    Row(request="GET /mailbox/news", fields=("query.since", "query.wait"), covered_by="the mailbox's own numbers"),
+    Row(
+        request="GET /mailbox/news",
+        fields=("query.since", "query.wait"),
+        covered_by="how long to wait, and a counter of the mailbox",
+    ),
     Row(
         request="* /mailbox/letter",
         fields=tuple(f"query.{n}" for n in ("owner", "box", "folder", "name")),
@@ -157,7 +172,9 @@ TABLE: tuple[Row, ...] = (
         fields=(*_SIGNED, *(f"signed.payload.place.{n}" for n in ("owner", "box", "folder", "name"))),
         covered_by=_OWN,
     ),
-    Row(request="PUT /mailbox/letter", fields=("signed.payload.content_hash",), covered_by="hash of the letter"),
+    Row(
+        request="PUT /mailbox/letter", fields=("signed.payload.content_hash",), covered_by="hash of the mailbox message"
+    ),
     Row(
         request="PUT /mailbox/letter",
         fields=(
@@ -167,7 +184,7 @@ TABLE: tuple[Row, ...] = (
             "letter.own.any.json*",
             "letter.request",
         ),
-        covered_by="PySyft's version, public encryption keys, and the wish to be somebody's peer",
+        covered_by="PySyft's version, public encryption keys, and requests to become a peer",
     ),
     Row(
         request="PUT /mailbox/letter",
@@ -177,7 +194,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         request="PUT /mailbox/letter",
         fields=("letter.collection.card.json.dataset.patients",),
-        covered_by="the noised number of patients, charged once per dataset version",
+        covered_by="the noised number of patients; charged once per dataset version",
     ),
     Row(
         request="PUT /mailbox/letter",
@@ -195,7 +212,7 @@ TABLE: tuple[Row, ...] = (
                 for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task")
             ),
         ),
-        covered_by="public facts of the dataset version, written by its owner",
+        covered_by="public facts about the dataset version, written by its owner",
     ),
     Row(
         request="PUT /mailbox/letter",
@@ -206,14 +223,18 @@ TABLE: tuple[Row, ...] = (
             ),
             *(f"letter.collection.schema.json.{n}" for n in ("features.*", "preprocessing.*", "source")),
         ),
-        covered_by="the public schema: names and fixed constants, none computed from these records",
+        covered_by="the public schema: names and fixed constants, none of them computed from these records",
     ),
     Row(
         request="PUT /mailbox/letter",
         fields=("letter.collection.*.parquet",),
         covered_by="mock rows, drawn from the schema alone",
     ),
-    Row(request="PUT /mailbox/letter", fields=("letter.collection.dataset.yaml",), covered_by="PySyft's description"),
+    Row(
+        request="PUT /mailbox/letter",
+        fields=("letter.collection.dataset.yaml",),
+        covered_by="PySyft's description of the dataset",
+    ),
     Row(
         request="POST /mailbox/share",
         fields=("json.box", "json.folder", "json.readers[]"),
@@ -222,7 +243,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         request="POST /mailbox/remove",
         fields=tuple(f"json.places[].{n}" for n in ("owner", "box", "folder", "name")),
-        covered_by="names of the site's own letters",
+        covered_by="names of the site's own mailbox messages",
     ),
 )
 
@@ -300,7 +321,7 @@ def _pattern(field: str) -> re.Pattern[str]:
 
 def as_markdown(table: Iterable[Row] = TABLE) -> str:
     """Return the table as ``docs/what-leaves.md`` shows it."""
-    lines = [_HEAD, "| request | fields | covered by |", "|---|---|---|"]
+    lines = [_HEAD, "| request | fields | why they may leave |", "|---|---|---|"]
     for row in table:
         names = ", ".join(f"`{name}`" for name in row.fields) or "none"
         lines.append(f"| `{row.request}` | {names} | {row.covered_by} |")
@@ -309,20 +330,32 @@ def as_markdown(table: Iterable[Row] = TABLE) -> str:
 
 _HEAD = """# What leaves a hospital
 
-This page is written by `python -m support.what_leaves`. A test records every byte that one hospital sends during a
-demo, takes it apart into fields and looks each of them up here; a field without a row fails the test, and so does a
-planted case id, feature row or exact number of patients anywhere in what was sent, also inside what PySyft encrypts.
+This table lists every field that a hospital sends and why it may leave. The page is generated; do not edit it:
+
+    PYTHONPATH=tests python -m support.what_leaves > docs/what-leaves.md
+
+A test records every byte that one hospital sends during a demo, splits it into fields and looks each of them up here.
+The test fails if a field has no row. It also fails if a planted case id, a feature row or an exact number of patients
+appears anywhere in the recording, also inside what PySyft encrypts.
+
+How to read the columns:
+
+* *request*: HTTP method and path. `*` stands for anything.
+* *fields*: `header`, `token`, `query`, `json` and `body` are parts of the request. `signed` is a signed message.
+  `letter` is the content of a mailbox message; these carry PySyft's files. `[]` marks the elements of a list.
+* *why they may leave*: the protection or the reason. "Charged" means that the ledger books it.
 """
 
 _TAIL = """
-## What remains in the timing
+## What the timing reveals
 
 * An update leaves at a whole multiple of the policy's `sandbox.round_seconds` after its work began. A worker that
-  crashes, or one that is slow, is seen only where it changes the number of slots. With `round_seconds` above
-  `time_seconds` plus the time of one encryption every worker, also one that hangs until it is ended, takes one slot.
-* A failed worker's update is noise around zero, its released numbers as well. Whoever may read the released numbers
-  may guess from a histogram whose bins sum to nothing, and whoever has the model of a centred study from feature means
-  that are too small; two failures end the study at the site, and that is visible.
+  crashes or is slow shows only if it changes the number of these slots. If `round_seconds` is above `time_seconds` plus
+  the time of one encryption, every worker takes one slot, even one that hangs until it is ended.
+* If training fails, the site sends noise around zero instead of the update and of the released numbers. Two things can
+  still give a failure away. A histogram whose bins sum to about zero shows it to those who may read the released
+  numbers. Feature means that are too small show it to everybody with the model of a centred study. The second failure
+  ends the study at the site, and others see this.
 * Approvals, refusals and restarts happen when people and machines do them. They depend on no record.
 """
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -185,9 +184,9 @@ def test_one_change_and_no_record_is_read(
     assert any(e.kind == "refused" for e in scene.hospital.participant.journal.entries())
 
 
-def test_an_approval_that_expires_between_two_looks_is_refused(scene: Scene) -> None:
-    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1)
+def test_an_approval_that_expires_between_two_looks_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)
     scene.approve(expires=soon.isoformat())
-    time.sleep(1.1)
+    monkeypatch.setattr(scene.hospital.participant.journal, "now", lambda: soon + dt.timedelta(seconds=0.1))
     scene.round()
     assert scene.trained == 0 and "expired" in scene.office.reasons[-1]

@@ -61,11 +61,11 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
         page = browser.new_context().new_page()
         sign_in(page, address, name)
         page.get_by_role("link", name="lung-staging").first.click()
-        assert page.get_by_role("heading", name="In plain words").is_visible()
-        assert page.locator(".diff .new", has_text="rate = 2").is_visible()
+        page.get_by_role("heading", name="In plain words").wait_for()
+        page.locator(".diff .new", has_text="rate = 2").wait_for()
         if name == "anna":
             page.get_by_role("button", name="Run it").click()
-            page.get_by_text("What would leave in a round").wait_for(timeout=10_000)
+            page.get_by_text("What would leave in a round").wait_for()
             shoot(page, "portal-request")
         page.get_by_label("Your password").fill(PASSWORD)
         page.get_by_role("button", name="Sign and approve").click()
@@ -73,15 +73,15 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
     assert desk.store.is_approved(second)
 
     page.goto(f"{address}/studies")
-    assert page.get_by_text("Round 1 of 8").is_visible()
+    page.get_by_text("Round 1 of 8").wait_for()
     rounds[0] = 2
-    page.get_by_text("Round 2 of 8").wait_for(timeout=10_000)  # told by the server, without a reload
+    page.get_by_text("Round 2 of 8").wait_for()  # told by the server, without a reload
     shoot(page, "portal-studies")
 
     page.goto(f"{address}/requests/{second}")
     page.get_by_label("Why?").fill("A patient withdrew consent.")
     page.get_by_role("button", name="Revoke").click()
-    page.get_by_text("The study stops here before its next round", exact=False).first.wait_for()
+    page.get_by_text("Revoked. The study stops here before its next round.").wait_for()
     assert not desk.store.is_approved(second)
 
     page.goto(f"{address}/reports")

@@ -356,10 +356,10 @@ def test_a_browser_that_comes_back_from_another_site_is_signed_in(
         page.goto(f"{address}/budget")
         shoot(page, "portal-hospital-sign-in")
         page.get_by_role("link", name="Sign in with your hospital account").click()
-        page.get_by_role("heading", name="Privacy budget").wait_for(timeout=10_000)
-        assert page.get_by_text("anna, data steward").is_visible()
+        page.get_by_role("heading", name="Privacy budget").wait_for()
+        page.get_by_text("anna, data steward").wait_for()
         page.goto(f"{address}/people")
-        assert page.get_by_text("Linked: it opens a session here.").is_visible()
+        page.get_by_text("Linked: it opens a session here.").wait_for()
         checked = browser.new_context(bypass_csp=True, storage_state=page.context.storage_state()).new_page()
         for path in ("login", "people"):
             checked.goto(f"{address}/{path}")

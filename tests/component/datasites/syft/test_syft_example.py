@@ -38,12 +38,12 @@ def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
     owner = OwnerNode(tmp_path / "north", mailbox.postbox("north"), scientists=["orchestrator"])
     owner.publish_dataset("ages", mock_path=tmp_path / "ages.csv", private_location="elsewhere", summary="ages")
     script = subprocess.Popen(
-        [sys.executable, SCRIPT, mailbox.url, roster, key, "north", "--folder", tmp_path / "lab", "--wait", "60"],
+        [sys.executable, SCRIPT, mailbox.url, roster, key, "north", "--folder", tmp_path / "lab", "--wait", "240"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while script.poll() is None and time.monotonic() < deadline:
         owner.sync()
         for job in owner.pending_jobs():
@@ -51,7 +51,7 @@ def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
         owner.run_approved_on_mock()
         owner.sync()
         owner.wait_for_news(0.5)
-    output, errors = script.communicate(timeout=10)
+    output, errors = script.communicate(timeout=60)
     assert script.returncode == 0, errors
     assert "dataset ages of north@tessera.invalid: ages" in output
     assert "first line of the mock: case_id,age" in output

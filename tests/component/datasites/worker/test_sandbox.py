@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.timing import within
 
 from datasites.data.dataset import Part, Schema, fingerprint, write_dataset
 from datasites.review.policy import SandboxPolicy
@@ -83,7 +84,7 @@ def dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool():
-    limits = SandboxPolicy(time_seconds=20, memory_bytes=2**30, output_bytes=2**20, minimum_layers=("rlimits",))
+    limits = SandboxPolicy(time_seconds=120, memory_bytes=2**30, output_bytes=2**20, minimum_layers=("rlimits",))
     with WorkerPool(limits) as pool:
         pool.start()
         yield pool
@@ -166,7 +167,7 @@ def test_a_worker_that_sleeps_for_ever_is_ended(trial):
     limits = SandboxPolicy(time_seconds=1, memory_bytes=2**30, minimum_layers=())
     result = trial(attack("import time\ntime.sleep(10**6)"), limits)
     assert result.outcome.status == "timed-out"
-    assert result.outcome.seconds < 5
+    assert within(result.outcome.seconds, 5)
     assert works(trial)
 
 
@@ -175,7 +176,7 @@ def test_what_a_plan_prints_can_be_read_while_it_runs(trial):
 
     def follow(log: Path) -> None:
         def look() -> None:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             while "hello" not in "".join(seen) and time.monotonic() < deadline:
                 seen.append(log.read_text() if log.exists() else "")
                 time.sleep(0.02)

@@ -34,6 +34,25 @@ def played(tmp_path: Path) -> Iterator[Played]:
         yield made
 
 
+@pytest.fixture
+def let_pass(played: Played, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Call it to have so many seconds pass by the orchestrator's event loop, whatever this machine needed."""
+
+    def pass_by(seconds: float) -> None:
+        async def jump() -> None:
+            loop = asyncio.get_running_loop()
+            real = loop.time
+            monkeypatch.setattr(loop, "time", lambda: real() + seconds)
+            for _ in range(20):  # until those whose time is over have noticed
+                await asyncio.sleep(0)
+
+        portal = played.wire.app.portal if played.wire.app is not None else None
+        assert portal is not None
+        portal.call(jump)
+
+    return pass_by
+
+
 def from_role(played: Played, *roles: str) -> Callable[[httpx.Request], bool]:
     """Return whether a request was signed by one of the roles."""
     keys = {played.homes[role].identity().public_key for role in roles}
@@ -75,13 +94,22 @@ def test_a_study_waits_for_somebody_who_is_cut_off_and_says_for_whom(played: Pla
     assert played.status("cut")["waiting"] == ""
 
 
-def test_the_round_goes_on_without_a_site_that_is_slower_than_the_deadline(played: Played) -> None:
-    proposal = played.propose("slow", length=LENGTH, deadline_seconds=1)
+def waits_for(text: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda status: status["waiting"].endswith(text)
+
+
+def test_the_round_goes_on_without_a_site_that_is_slower_than_the_deadline(
+    played: Played, let_pass: Callable[[float], None]
+) -> None:
+    proposal = played.propose("slow", length=LENGTH, deadline_seconds=60)
     slow = played.hospitals[3]
     played.step("keyholder")
     played.play("slow", "site-0", until=lambda s: "updates of" in s["waiting"])
     (item,) = [i for i in work.WorkQueue(slow.client, wait_seconds=0.0).ask() if i.kind == "train"]
-    status = played.play("slow", "site-0", "site-1", "site-2", "keyholder")
+    here = ("site-0", "site-1", "site-2", "keyholder")
+    played.play("slow", *here, until=waits_for("updates of site-3"))
+    let_pass(60)
+    status = played.play("slow", *here)
     assert status["state"] == "finished"
     assert status["checkpoints"][0]["sites"] == played.names[:3]
     assert_mean(played, status, [0, 1, 2])
@@ -95,14 +123,22 @@ def test_the_round_goes_on_without_a_site_that_is_slower_than_the_deadline(playe
     assert {site.name: site.dropouts for site in line.sites} == {"site-0": 0, "site-1": 0, "site-2": 0, "site-3": 1}
 
 
-def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remain(played: Played) -> None:
-    played.propose("gone", length=LENGTH, rounds=2, deadline_seconds=1)
+def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remain(
+    played: Played, let_pass: Callable[[float], None]
+) -> None:
+    played.propose("gone", length=LENGTH, rounds=2, deadline_seconds=60)
     here = ("site-0", "site-1", "site-2", "keyholder")
+    for number in (1, 2):
+        played.play("gone", *here, until=waits_for(f"round {number}: updates of site-3"))
+        let_pass(60)
     status = played.play("gone", *here)
     assert status["state"] == "finished"
     assert [c["sites"] for c in status["checkpoints"]] == [list(here[:3])] * 2
     assert_mean(played, status, [0, 1, 2], rounds=2)
-    played.propose("too-few", length=LENGTH, deadline_seconds=1)
+    played.propose("too-few", length=LENGTH, deadline_seconds=60)
+    for _ in range(2):
+        played.play("too-few", "site-0", "site-1", "keyholder", until=waits_for("updates of site-2, site-3"))
+        let_pass(60)
     status = played.play("too-few", "site-0", "site-1", "keyholder")
     assert status["state"] == "paused"
     assert "at least 3 institutions" in status["reason"]
@@ -119,21 +155,13 @@ def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remai
 
 
 def test_a_keyholder_away_for_an_hour_is_waited_for_before_the_key_and_before_the_sum(
-    played: Played, monkeypatch: pytest.MonkeyPatch
+    played: Played, let_pass: Callable[[float], None]
 ) -> None:
-    """An hour passes by the event loop's own clock; nothing is decided without the keyholder."""
+    """Nothing is decided without the keyholder."""
     played.propose("away", length=LENGTH)
-    portal = played.wire.app.portal if played.wire.app is not None else None
-    assert portal is not None
-
-    def an_hour_later() -> None:
-        loop = asyncio.get_running_loop()
-        real = loop.time
-        monkeypatch.setattr(loop, "time", lambda: real() + 3600.0)
-
     for what in ("its key", "to decrypt the sum"):
         played.play("away", *played.names, until=lambda s, what=what: what in s["waiting"])
-        portal.call(an_hour_later)
+        let_pass(3600)
         for _ in range(5):
             for name in played.names:
                 played.step(name)

@@ -100,13 +100,13 @@ def test_what_the_hospitals_hold_is_for_their_owner_only(finished):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_a_demo_that_is_ended(tmp_path, how):
     process = start("--sites", "3", "--rounds", "500", "--out", str(tmp_path / "out"))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(family(process.pid)) < 5 and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(3)
     children = family(process.pid)
     assert len(children) >= 5
     os.kill(process.pid, how)
-    _, stderr = process.communicate(timeout=60)
-    assert wait_for_end(children, 15) == []
+    _, stderr = process.communicate(timeout=180)
+    assert wait_for_end(children, 60) == []
     assert "Traceback" not in stderr

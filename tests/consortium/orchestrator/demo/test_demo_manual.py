@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from support.timing import within
 
 from orchestrator.demo.view import approval_guide, reading_guide
 
@@ -42,7 +43,7 @@ def manual_demo(tmp_path):
     reader = threading.Thread(target=lambda: [said.put(line.decode()) for line in child.stderr], daemon=True)
     reader.start()
 
-    def until(pattern: str, seconds: float = 180.0) -> str:
+    def until(pattern: str, seconds: float = 400.0) -> str:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = re.search(pattern, said.get(timeout=max(0.1, deadline - time.monotonic())))
@@ -74,23 +75,23 @@ def test_a_newcomer_approves_in_under_two_minutes_and_prints_the_report(browser,
     page.get_by_role("button", name="Make the account").click()
     page.get_by_role("heading", name="Inbox").wait_for()
     while not page.get_by_role("link", name="cancer-staging").count():
-        assert time.monotonic() - began < 120
+        assert within(time.monotonic() - began, 120)
         page.reload()
     page.get_by_role("link", name="cancer-staging").click()
     page.get_by_role("button", name="Run it").click()
-    page.get_by_text("What would leave in a round").wait_for(timeout=60_000)
+    page.get_by_text("What would leave in a round").wait_for(timeout=120_000)
     shoot(page, "demo-request")
     portal = page
     page.get_by_label("Your password").fill(PASSWORD)
     page.get_by_role("button", name="Sign and approve").click()
     page.get_by_text("Signed with your key.").wait_for()
-    assert time.monotonic() - began < 120
+    assert within(time.monotonic() - began, 120)
     page = browser.new_context().new_page()
     page.goto(dashboard)
     page.get_by_role("button", name="Open the dashboard").click()
     page.get_by_role("link", name="cancer-staging").click()
-    page.get_by_text("Round 2 of 2").wait_for(timeout=180_000)
-    assert page.get_by_role("img").count() >= 1
+    page.get_by_text("Round 2 of 2").wait_for(timeout=300_000)
+    page.get_by_role("img").first.wait_for()
     shoot(page, "demo-dashboard")
     portal.goto(manual_demo(r"http://\S+/reports$"))  # the portal is still there when the study has ended
     report = portal.get_by_role("link", name="Privacy report (PDF)").get_attribute("href")

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from harness.consortium import LEVELS, Consortium, Hospital, steps_of
 from support.forgery import Forger, probing, transparent, with_coefficient
+from support.timing import patient
 
 from datasites.node.http import SignedClient
 from datasites.study.messages import Attestation, BlockShape, Commitments, WorkItem
@@ -39,7 +40,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]
         yield made
 
 
-def asked(hospital: Hospital, kind: str, study: str, seconds: float = 20.0) -> WorkItem:
+def asked(hospital: Hospital, kind: str, study: str, seconds: float = 120.0) -> WorkItem:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for item in hospital.work(wait=0.2):
@@ -231,7 +232,7 @@ def test_a_summing_process_killed_in_the_middle_of_an_add_changes_nothing(consor
     time.sleep(0.5)
     assert not answers  # the add has begun and cannot end
     os.kill(worker.pid, signal.SIGKILL)
-    uploading.join(20)
+    uploading.join(120)
     assert answers == [200]
     for w in sum_workers(consortium):
         os.kill(w.pid, signal.SIGKILL)  # and once more while nothing is added
@@ -276,7 +277,7 @@ def test_a_centred_study_whose_first_round_is_lost_pauses_and_a_resume_does_not_
 
 
 def test_the_keyholder_reads_no_sum_whose_list_is_not_attested_and_never_a_second_one(consortium: Consortium) -> None:
-    proposal = consortium.propose("one-sum", length=LENGTH, deadline_seconds=4)
+    proposal = consortium.propose("one-sum", length=LENGTH, deadline_seconds=patient(5))
     for hospital in consortium.hospitals:
         hospital.participant.handle(asked(hospital, "train", proposal.study))
     item = asked(consortium.hospitals[0], "attest", proposal.study)
@@ -319,7 +320,7 @@ def test_wrong_tags_are_refused_at_the_door_and_cost_nobody_else_the_round(conso
 
 
 def test_a_site_that_vanishes_before_tagging_is_left_out_of_an_exact_sum(consortium: Consortium) -> None:
-    proposal = consortium.propose("vanishing", length=LENGTH, deadline_seconds=3)
+    proposal = consortium.propose("vanishing", length=LENGTH, deadline_seconds=patient(4))
     for hospital in consortium.hospitals:
         hospital.participant.handle(asked(hospital, "train", proposal.study))
     status = finish(consortium, proposal, [0, 1, 3])
@@ -329,10 +330,10 @@ def test_a_site_that_vanishes_before_tagging_is_left_out_of_an_exact_sum(consort
 def test_too_few_sites_are_waited_for_twice_and_then_the_study_pauses_until_they_are_back(
     consortium: Consortium,
 ) -> None:
-    proposal = consortium.propose("too-few", length=LENGTH, deadline_seconds=1)
+    proposal = consortium.propose("too-few", length=LENGTH, deadline_seconds=patient(2))
     late = forger(consortium, 2, proposal)
     with consortium.working(0, 1):
-        status = consortium.wait(proposal.study, "paused", seconds=20)
+        status = consortium.wait(proposal.study, "paused")
     assert "expected updates of at least 3 institutions" in status["reason"]
     kinds = [e.kind for e in consortium.journal().entries() if e.body.get("study") == proposal.study]
     assert kinds.count("round-repeated") == 2
@@ -343,7 +344,7 @@ def test_too_few_sites_are_waited_for_twice_and_then_the_study_pauses_until_they
 
 
 def test_an_update_after_the_deadline_is_refused(consortium: Consortium) -> None:
-    proposal = consortium.propose("late", length=LENGTH, deadline_seconds=2, rounds=1)
+    proposal = consortium.propose("late", length=LENGTH, deadline_seconds=patient(4), rounds=1)
     late = forger(consortium, 3, proposal)
     finish(consortium, proposal, [0, 1, 2])
     answer = late.upload(late.envelope(late.ciphertexts()))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from harness.consortium import LEVELS, Consortium, steps_of
 from support.forgery import Forger
+from support.timing import patient
 
 from datasites.node.home import Home
 
@@ -33,7 +34,7 @@ def assert_mean(consortium: Consortium, status: dict[str, Any], sites: Sequence[
     np.testing.assert_allclose(consortium.model(status)["shared"], mean, atol=1e-6)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -116,7 +117,7 @@ def test_after_a_restart_a_round_goes_on_from_its_newest_list(tmp_path: Path) ->
     with Consortium(tmp_path, sites=SITES + 1) as consortium:
         keep_address(consortium)
         consortium.start()
-        consortium.propose("relisted", length=LENGTH, deadline_seconds=3)
+        consortium.propose("relisted", length=LENGTH, deadline_seconds=patient(4))
         (item,) = [i for i in consortium.hospitals[SITES].work() if i.kind == "train"]
         consortium.hospitals[SITES].participant.handle(item)  # and then it is gone
         with no_room_for(consortium, "checkpoint"):

@@ -104,7 +104,7 @@ def test_a_tag_has_one_spelling(tag: object) -> None:
 def test_an_old_journal_verifies_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     with sqlite3.connect(path) as connection:
-        for statement in chains.SCHEMA:
+        for statement in OLD["tables"]:
             connection.execute(statement)
         connection.execute("INSERT INTO owner VALUES ('journal', ?)", (OLD["public_key"],))
         connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", OLD["rows"])

@@ -28,7 +28,7 @@ def test_new_work_ends_the_wait_at_once() -> None:
         await asyncio.sleep(0.01)
         assert not asking.done()
         board.publish("alba", item())
-        assert [i["kind"] for i in await asyncio.wait_for(asking, 1)] == ["train"]
+        assert [i["kind"] for i in await asyncio.wait_for(asking, 30)] == ["train"]
 
     play(scene)
 
@@ -41,7 +41,7 @@ def test_work_that_was_dealt_with_is_not_told_again_until_there_is_more() -> Non
         await asyncio.sleep(0.02)
         assert not asking.done()
         board.publish("alba", item("train", "another"))
-        assert [i["study"] for i in await asyncio.wait_for(asking, 1)] == ["pilot", "another"]
+        assert [i["study"] for i in await asyncio.wait_for(asking, 30)] == ["pilot", "another"]
 
     play(scene)
 
@@ -57,12 +57,31 @@ def test_after_the_wait_everything_open_is_told_again_so_that_nothing_is_forgott
     play(scene)
 
 
+@pytest.mark.parametrize("asks", ["before", "after"])
+def test_work_that_its_party_refused_is_told_at_once_when_it_is_asked_for_again(asks: str) -> None:
+    async def scene(board: Board) -> None:
+        board.publish("alba", item())
+        known = canonical_hash(await board.wait("alba", 20))
+        board.withdraw("pilot", party="alba")
+        asking = asyncio.create_task(board.wait("alba", 20, known))
+        if asks == "before":
+            await asyncio.sleep(0.01)
+        board.publish("alba", item())
+        assert [i["kind"] for i in await asyncio.wait_for(asking, 1)] == ["train"]
+        asking = asyncio.create_task(board.wait("alba", 20, known))  # once is enough
+        await asyncio.sleep(0.02)
+        assert not asking.done()
+        asking.cancel()
+
+    play(scene)
+
+
 @pytest.mark.parametrize("known", ["", canonical_hash([]), "rubbish"])
 def test_a_board_that_closes_answers_everybody(known: str) -> None:
     async def scene(board: Board) -> None:
         asking = asyncio.create_task(board.wait("alba", 20, known))
         await asyncio.sleep(0.01)
         board.close()
-        assert await asyncio.wait_for(asking, 1) == []
+        assert await asyncio.wait_for(asking, 30) == []
 
     play(scene)

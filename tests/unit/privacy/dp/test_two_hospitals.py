@@ -16,6 +16,11 @@ LOCAL = Mechanism(
 SHARED = replace(LOCAL, noise="shared", steps_per_round=1, max_parameters=50_000)
 
 
+@pytest.fixture(scope="module")
+def shared_twice() -> float:
+    return epsilon_at_two_hospitals(SHARED, 1e-4)
+
+
 def test_two_separate_answers_compose() -> None:
     twice = epsilon_at_two_hospitals(LOCAL, 1e-4)
     assert LOCAL.epsilon() < twice < 2 * LOCAL.epsilon()
@@ -29,19 +34,18 @@ def test_one_sum_with_both_records_is_twice_as_far() -> None:
     assert epsilon_at_two_hospitals(full, 1e-4) == pytest.approx(exact, rel=1e-3)
 
 
-def test_sampling_lies_between_one_hospital_and_the_whole_shift() -> None:
-    twice = epsilon_at_two_hospitals(SHARED, 1e-4)
+def test_sampling_lies_between_one_hospital_and_the_whole_shift(shared_twice: float) -> None:
     halved = replace(SHARED, noise_multiplier=1.5, sampling_rate=1 - 0.7**2)  # always the largest shift
-    assert SHARED.epsilon() < twice < halved.epsilon()
+    assert SHARED.epsilon() < shared_twice < halved.epsilon()
 
 
-def test_the_other_releases_count_and_no_noise_is_no_bound() -> None:
+def test_the_other_releases_count_and_no_noise_is_no_bound(shared_twice: float) -> None:
     more = replace(
         SHARED,
         losses=LossRelease(every_rounds=2, bound=1.0, noise_multiplier=9.0),
         count=CountRelease(noise_multiplier=9.0),
         evaluation=HistogramRelease(every_rounds=5, noise_multiplier=9.0),
     )
-    assert epsilon_at_two_hospitals(more, 1e-4) > epsilon_at_two_hospitals(SHARED, 1e-4)
-    assert epsilon_at_two_hospitals(SHARED, 1e-4, rounds=2) < epsilon_at_two_hospitals(SHARED, 1e-4)
+    assert epsilon_at_two_hospitals(more, 1e-4) > shared_twice
+    assert epsilon_at_two_hospitals(SHARED, 1e-4, rounds=2) < shared_twice
     assert math.isinf(epsilon_at_two_hospitals(replace(LOCAL, noise_multiplier=0.0), 1e-4))

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from support.timing import within
 
 from datasites.node.home import Config
 from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
@@ -22,7 +23,7 @@ from datasites.node.web.server import Patience, PatientProtocol, WebServer
 CONFIG = Config(name="alba", institution="Hospital Alba", role="datasite", orchestrator_url="http://127.0.0.1:9")
 QUICK = Patience(
     head_seconds=0.6,
-    body_seconds=0.6,
+    body_seconds=1.0,
     leftover_seconds=0.4,
     read_seconds=0.6,
     look_seconds=0.1,
@@ -71,7 +72,7 @@ def serving(config: Config = CONFIG) -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def dial(address: tuple[str, int], data: bytes = b"") -> Iterator[socket.socket]:
-    with socket.create_connection(address, timeout=5) as client:
+    with socket.create_connection(address, timeout=60) as client:
         client.sendall(data)
         yield client
 
@@ -91,7 +92,7 @@ def dial(address: tuple[str, int], data: bytes = b"") -> Iterator[socket.socket]
 def is_alive(address: tuple[str, int]) -> float:
     started = time.monotonic()
     url = f"http://127.0.0.1:{address[1]}/healthz"
-    assert httpx.get(url, timeout=5, trust_env=False).json() == {"status": "ok"}
+    assert httpx.get(url, timeout=60, trust_env=False).json() == {"status": "ok"}
     return time.monotonic() - started
 
 
@@ -108,7 +109,7 @@ def seconds_until_dropped(client: socket.socket, drip: bytes = b"") -> float:
     """Send ``drip`` again and again until the server has closed the connection."""
     started = time.monotonic()
     client.settimeout(0.1)
-    while time.monotonic() - started < 10:
+    while time.monotonic() - started < 60:
         try:
             if drip:
                 client.sendall(drip)
@@ -123,19 +124,21 @@ def seconds_until_dropped(client: socket.socket, drip: bytes = b"") -> float:
 
 def test_a_connection_that_asks_for_nothing_is_dropped(address) -> None:
     with dial(address) as client:
-        assert 0.4 < seconds_until_dropped(client) < 3
+        seconds = seconds_until_dropped(client)
+        assert seconds > 0.4 and within(seconds, 3)
 
 
 def test_a_head_that_comes_byte_by_byte_is_dropped_however_steadily_it_comes(address) -> None:
     with dial(address, b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: ") as client:
-        assert 0.4 < seconds_until_dropped(client, b"z") < 3
+        seconds = seconds_until_dropped(client, b"z")
+        assert seconds > 0.4 and within(seconds, 3)
 
 
 def test_a_second_request_that_never_ends_is_dropped_too(address) -> None:
     with dial(address, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n") as client:
         assert client.recv(65_536).startswith(b"HTTP/1.1 200")
         client.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
-        assert seconds_until_dropped(client, b"z") < 3
+        assert within(seconds_until_dropped(client, b"z"), 3)
 
 
 def test_a_head_without_end_is_refused(address) -> None:
@@ -147,13 +150,14 @@ def test_a_head_without_end_is_refused(address) -> None:
 def test_a_body_that_comes_byte_by_byte_is_dropped(address, head) -> None:
     with dial(address, b"PUT /body HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n\r\n") as client:
         drip = b"1\r\nz\r\n" if b"chunked" in head else b"z"
-        assert 0.4 < seconds_until_dropped(client, drip) < 3
+        seconds = seconds_until_dropped(client, drip)
+        assert seconds > 0.4 and within(seconds, 3)
 
 
 def test_what_is_left_of_a_refused_body_is_not_waited_for(address) -> None:
     with dial(address, b"PUT /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n") as client:
         assert client.recv(65_536).startswith(b"HTTP/1.1 403")
-        assert seconds_until_dropped(client, b"z") < 3
+        assert within(seconds_until_dropped(client, b"z"), 3)
 
 
 def test_a_client_that_does_not_take_its_answer_is_dropped(address) -> None:
@@ -172,7 +176,7 @@ def test_a_slow_but_steady_body_arrives(address) -> None:
 
 
 def test_an_answer_that_takes_its_time_is_waited_for(address) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", trust_env=False, timeout=5) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", trust_env=False, timeout=60) as client:
         assert client.get("/later").json() == "news"
         assert len(client.get("/big").content) == len(BIG)
 
@@ -181,7 +185,7 @@ def test_the_server_answers_at_once_while_hundreds_of_slow_clients_hold_on(addre
     with ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(dial(address, b"GET /healthz HTTP/1.1\r\nX-Slow: "))
-        assert max(is_alive(address) for _ in range(5)) < 1
+        assert within(max(is_alive(address) for _ in range(5)), 1)
 
 
 def test_requests_under_way_are_not_dropped_to_make_room(address) -> None:
@@ -203,7 +207,8 @@ def test_a_tls_handshake_that_never_comes_is_dropped(tmp_path, monkeypatch) -> N
     config = Config(**{**vars(CONFIG), "tls_certificate": str(certificate)})
     with serving(config) as address:
         with dial(address) as client:
-            assert 0.3 < seconds_until_dropped(client) < 5
+            seconds = seconds_until_dropped(client)
+            assert seconds > 0.3 and within(seconds, 5)
         context = client_context(authority.certificate_path)
         url = f"https://127.0.0.1:{address[1]}/healthz"
         assert httpx.get(url, verify=context, trust_env=False).status_code == 200
