@@ -114,7 +114,7 @@ def run(folder: Path) -> None:
         Loop("work", Worker(datasite).step),
     ]
     app = create_portal(facts.context(datasite))
-    server = WebServer(app, config, app.state.desk.streams.close)
+    server = WebServer(app, config, app.state.service.streams.close)
     layers = threading.Timer(_LAYERS_SECONDS, say_layers, [datasite.policy.sandbox.minimum_layers])
     layers.daemon = True
     on_end_signal(lambda: setattr(server, "should_exit", True))

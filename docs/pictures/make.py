@@ -1,97 +1,83 @@
 """Make the pictures of README.md from a real study: a request in a hospital's portal, and a privacy report.
 
-    .venv/bin/python docs/pictures/make.py
+    PYTHONPATH=. .venv/bin/python docs/pictures/make.py
 
-Runs ``tessera demo --manual`` with three hospitals and does in a headless browser what the demo asks a person to do.
-Needs chromium and pdftoppm (Debian: ``apt-get install chromium poppler-utils``) and the dev extras.
+Opens the folder of a hospital that took part in a study of three (``tests/fixtures/stores-4c19b18``) with today's code,
+serves its portal on this machine, signs in with a headless browser and takes a picture of a request. Then it writes the
+hospital's privacy report and draws its first page. Needs chromium and pdftoppm (Debian: chromium, poppler-utils).
 """
 
 from __future__ import annotations
 
-import re
-import signal
+import json
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+import uvicorn
+from fastapi import FastAPI
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
+
+from datasites.hospital.datasite import Datasite
+from datasites.hospital.facts import context
+from datasites.hospital.reports import write_reports
+from datasites.node.home import Home
+from datasites.portal.app import create_portal
 
 HERE = Path(__file__).parent
+FIXTURE = HERE.parents[1] / "tests" / "fixtures" / "stores-4c19b18"
+sys.path.append(str(FIXTURE))
+from unpacked_stores import unpack  # noqa: E402
+
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PASSWORD = "a sentence that nobody guesses"  # noqa: S105 - of an account that lives for two minutes
+STUDY = "finished"
 COLOURS = 64
-WAIT_SECONDS = 300.0
 SIZE_LIMIT_BYTES = 150_000
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        out, log = Path(folder) / "demo", Path(folder) / "log"
-        command = [
-            str(Path(sys.executable).with_name("tessera")),
-            "demo",
-            "--manual",
-            "--sites",
-            "3",
-            "--out",
-            str(out),
-        ]
-        with log.open("w") as target:
-            demo = subprocess.Popen(command, stderr=target, stdout=target)
-        try:
-            approve(found(log, r"http://\S+/register\?token=\S+", demo), Path(folder) / "portal.png")
-            found(log, "Press Ctrl-C to end everything; the files", demo)
-            report = sorted(out.rglob("privacy-report.pdf"))[0]
-            draw_first_page(report, Path(folder) / "report.png")
-        finally:
-            print(log.read_text(), *(f"{path.name}: {path.read_text()[-2000:]}" for path in out.glob("logs/*.log")))
-            demo.send_signal(signal.SIGINT)
-            demo.wait(60)
+        root = unpack(FIXTURE / "stores-4c19b18.tar.xz", Path(folder) / "stores")
+        home = Home(folder=root / "consortium" / "hospital-a")
+        datasite = Datasite.open(home)
+        shoot_request(create_portal(context(datasite)), Path(folder) / "portal.png")
+        datasite.close()
+        write_reports(home)
+        draw_first_page(home.folder / "reports" / "privacy-report.pdf", Path(folder) / "report.png")
         for name in ("portal", "report"):
             shrink(Path(folder) / f"{name}.png", HERE / f"{name}.png")
 
 
-def found(log: Path, pattern: str, demo: subprocess.Popen[bytes]) -> str:
-    """Wait until the demo has printed ``pattern``; return what it printed."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline and demo.poll() is None:
-        if match := re.search(pattern, log.read_text()):
-            return match.group()
-        time.sleep(0.3)
-    raise SystemExit(f"the demo did not print {pattern}:\n{log.read_text()}")
-
-
-def approve(link: str, picture: Path) -> None:
-    """Make an account, open the request, take its picture, sign."""
+def shoot_request(portal: FastAPI, picture: Path) -> None:
+    person = json.loads((FIXTURE / "MANIFEST.json").read_bytes())["people"][0]
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(portal, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_context(viewport={"width": 1180, "height": 900}).new_page()
-        page.set_default_timeout(60_000)
-        page.goto(link)
-        page.get_by_label("Name").fill("anna")
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Make the account").click()
-        open_request(page)
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/login")
+        page.get_by_label("Name").fill(person["name"])
+        page.get_by_label("Password").fill(person["password"])
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", name="Inbox").wait_for()
+        page.get_by_role("link", name=STUDY).first.click()
+        page.get_by_role("heading", name="In plain words").wait_for()
         page.screenshot(path=picture)
-        page.get_by_label("Your password").fill(PASSWORD)
-        page.get_by_role("button", name="Sign and approve").click()
-        page.get_by_text("Signed with your key.").wait_for()
         browser.close()
-
-
-def open_request(page: Page) -> None:
-    """Open the study's request in the inbox as soon as it has come."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    request = page.get_by_role("link", name="cancer-staging").first
-    while not request.is_visible() and time.monotonic() < deadline:
-        page.reload()
-        time.sleep(1)
-    request.click()
-    page.get_by_role("heading", name="In plain words").wait_for()
+    server.should_exit = True
+    thread.join(10)
 
 
 def draw_first_page(report: Path, picture: Path) -> None:
@@ -100,7 +86,7 @@ def draw_first_page(report: Path, picture: Path) -> None:
 
 
 def shrink(source: Path, target: Path) -> None:
-    """Write ``source`` with few colours; README's pictures stay small."""
+    """Write ``source`` with few colours, so that the pictures in README stay small."""
     with Image.open(source) as image:
         image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
     if target.stat().st_size > SIZE_LIMIT_BYTES:
