@@ -62,7 +62,7 @@ def train(
     part_scales: Mapping[str, float] | None = None,
     proximal_mu: float = 0.0,
 ) -> TrainingOutcome:
-    """Train ``model`` in place for one round of ``mechanism`` with local noise.
+    """Train ``model`` in place for one round of ``mechanism`` with local noise; return the noised displacement.
 
     Args:
         model: float32 on the CPU; trainable parameters only in layers of ``layer_rules.RULES``.
@@ -71,8 +71,7 @@ def train(
         mechanism: runs and is charged; ``noise`` must be "local".
         randomness: the keyed stream of this round.
         optimizer: "sgd", or "adam" with decoupled weight decay; its state lives for the round.
-        learning_rate: above 0.
-        weight_decay: at least 0.
+        learning_rate, weight_decay: above 0; at least 0.
         expected_records: public (the DP count), above 0; the noised sum is divided by ``sampling_rate`` times it.
         method: how per-record gradients are made.
         modality_of_parameter: maps a parameter's name to its modality; None is shared by all.
@@ -80,9 +79,6 @@ def train(
             squares add up to ``max_grad_norm`` squared; None splits evenly.
         part_scales: public factor on the displacement of each part, after the optimiser's normalisation; 1 if absent.
         proximal_mu: weight of the pull towards the parameters at the start, at least 0 (FedProx).
-
-    Returns:
-        the round's noised displacement.
 
     Raises:
         Refused: the model, its losses or the mechanism break an assumption of the accounting.

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
+from support.approvals import is_approved
 
 from datasites.portal.app import create_portal
 
@@ -51,7 +52,7 @@ def test_a_reviewer_approves_with_token_and_password(portal, desk, new_proposal)
     assert detail["violations"] == []
     answer = portal.post(f"/api/requests/{proposal_hash}/approve", json={"password": PASSWORD}, headers=headers)
     assert answer.json()["state"] == "approved"
-    assert desk.store.is_approved(proposal_hash)
+    assert is_approved(desk.store, proposal_hash)
 
 
 def test_a_stolen_token_without_the_password_signs_nothing(portal, desk, new_proposal):
@@ -59,7 +60,7 @@ def test_a_stolen_token_without_the_password_signs_nothing(portal, desk, new_pro
     body = {"password": "another pass phrase"}
     answer = portal.post(f"/api/requests/{proposal_hash}/approve", json=body, headers=token(portal))
     assert answer.status_code == 403
-    assert not desk.store.is_approved(proposal_hash)
+    assert not is_approved(desk.store, proposal_hash)
 
 
 def test_a_read_token_and_an_auditor_decide_nothing(portal, desk, new_proposal):
@@ -105,7 +106,7 @@ def test_over_the_cap_nothing_is_approved(desk, new_context, new_proposal):
         url = f"/api/requests/{proposal_hash}/approve"
         answer = client.post(url, json={"password": PASSWORD}, headers=headers)
     assert "the cap is 10" in problem(answer)
-    assert not desk.store.is_approved(proposal_hash)
+    assert not is_approved(desk.store, proposal_hash)
 
 
 def test_nothing_is_approved_that_this_software_would_refuse_in_every_round(portal, desk, new_proposal):
@@ -113,7 +114,7 @@ def test_nothing_is_approved_that_this_software_would_refuse_in_every_round(port
     proposal_hash = desk.submit(new_proposal(environment=other))
     url = f"/api/requests/{proposal_hash}/approve"
     assert "software" in problem(portal.post(url, json={"password": PASSWORD}, headers=token(portal)))
-    assert not desk.store.is_approved(proposal_hash)
+    assert not is_approved(desk.store, proposal_hash)
 
 
 def test_free_python_needs_a_dry_run_that_passed(new_desk, new_context, new_proposal):
@@ -130,7 +131,7 @@ def test_free_python_needs_a_dry_run_that_passed(new_desk, new_context, new_prop
                     assert trial["passed"] is held
                     answer = client.post(f"{url}/approve", json={"password": PASSWORD}, headers=headers)
                 assert answer.status_code == (200 if held else 403)
-        assert desk.store.is_approved(proposal_hash) is held
+        assert is_approved(desk.store, proposal_hash) is held
 
 
 def test_fingerprints_are_confirmed_through_the_api(portal, desk, new_proposal):

@@ -6,6 +6,7 @@ Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's 
 from dataclasses import replace
 
 import pytest
+from support.approvals import is_approved
 
 from datasites.portal.app import create_portal
 from datasites.review.budgets import StudyStatus
@@ -70,7 +71,7 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
         page.get_by_label("Your password").fill(PASSWORD)
         page.get_by_role("button", name="Sign and approve").click()
         page.get_by_text("Signed with your key.").wait_for()
-    assert desk.store.is_approved(second)
+    assert is_approved(desk.store, second)
 
     page.goto(f"{address}/studies")
     page.get_by_text("Round 1 of 8").wait_for()
@@ -82,7 +83,7 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
     page.get_by_label("Why?").fill("A patient withdrew consent.")
     page.get_by_role("button", name="Revoke").click()
     page.get_by_text("Revoked. The study stops here before its next round.").wait_for()
-    assert not desk.store.is_approved(second)
+    assert not is_approved(desk.store, second)
 
     page.goto(f"{address}/reports")
     target = page.get_by_role("link", name="Privacy report").get_attribute("href")
@@ -99,7 +100,7 @@ def test_everything_works_without_javascript(browser, serve, desk, new_context, 
     page.get_by_label("Your password").fill(PASSWORD)
     page.get_by_role("button", name="Sign and approve").click()
     page.get_by_text("Signed with your key.").wait_for()
-    assert desk.store.is_approved(proposal_hash)
+    assert is_approved(desk.store, proposal_hash)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (1280, "dark")])
