@@ -102,9 +102,9 @@ def check_layers(active: Iterable[Layer], minimum: Sequence[Layer]) -> None:
 @lru_cache(maxsize=1)
 def available_layers() -> dict[Layer, bool]:
     """Try all layers in a process of their own and return which of them this machine offers."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-m", "datasites.worker.sandbox"], capture_output=True, check=False, cwd="/"
-    )
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # else no namespace can be left
+    command = [sys.executable, "-I", "-m", "datasites.worker.sandbox"]
+    done = subprocess.run(command, capture_output=True, check=False, cwd="/", env=one_thread)
     found = set(done.stdout.decode().split())
     return {layer: layer in found for layer in LAYERS}
 
