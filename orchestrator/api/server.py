@@ -2,11 +2,8 @@
 
 Every request is signed (:mod:`orchestrator.api.authentication`); what a caller may do follows from who it is: sites
 upload their own updates, the keyholder its keys and results, the orchestrator's own identity registers studies.
-Single updates are served to nobody.
-
-Also here:
-
-* How peers and orchestrator keep one another honest about the past: heads shown, gaps noticed, imported by a person.
+Single updates are served to nobody. Peers also show their newest heads here, so that a role that was restored from an
+old backup is noticed, and a person imports the gap.
 """
 
 from __future__ import annotations

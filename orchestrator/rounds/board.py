@@ -1,8 +1,7 @@
-"""Who has to do what now: the work items behind ``GET /work``, in memory, derived from the journaled state.
+"""Who has to do what now, and waiting for it: the work items behind ``GET /work``, in memory.
 
-Also here:
-
-* Waiting for what others do: woken when something arrives, and able to say for whom and since when.
+:class:`Board` holds each party's open items, derived from the journaled state. :class:`Waiting` and :class:`Bell` wake
+whoever waits when something arrives; a study can say for whom it waits, and since when.
 """
 
 from __future__ import annotations
