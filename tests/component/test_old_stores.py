@@ -7,110 +7,45 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib.util
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from support.old_stores import HOSPITALS, MANIFEST, ROLES, SCHEMAS, contents, open_store, snapshot, unpack
 from typer.testing import CliRunner
 
 from datasites.hospital.datasite import Datasite
 from datasites.hospital.reports import summary, write_reports
-from datasites.keyholder import custody
-from datasites.keyholder.custody import KeyCustody
 from datasites.node.home import Home
 from datasites.node.letters import Place
-from datasites.review import accounts, records
 from datasites.review.accounts import AccountStore
-from datasites.review.records import ReviewRecords
-from orchestrator.api import mailbox_store
-from orchestrator.api.mailbox_store import MailboxStore
 from orchestrator.cli.main import app
-from orchestrator.dashboard import access
-from orchestrator.dashboard.access import Visitors
 from orchestrator.rounds import store as orchestrator_store
 from orchestrator.rounds.store import Store
 from orchestrator.studies.status import read_status
 from privacy.errors import NewerStore, Refused
-from privacy.identity import Identity
-from privacy.ledger import chain
 from privacy.ledger.chain import head_file
-from privacy.ledger.journal import Journal
-from privacy.ledger.ledger import Ledger
 from privacy.ledger.verification import heads_seen_by, verify_folder
-from privacy.storage import VERSION_TABLE, Schema, structure, version_of
+from privacy.storage import VERSION_TABLE, structure, version_of
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "stores-4c19b18"
-MANIFEST: dict[str, Any] = json.loads((FIXTURE / "MANIFEST.json").read_bytes())
-ROLES, HOSPITALS = tuple(MANIFEST["roles"]), tuple(MANIFEST["requests"])
-SCHEMAS: dict[str, Schema] = {
-    "journal.sqlite": chain.SCHEMA,
-    "ledger.sqlite": chain.SCHEMA,
-    "accounts.sqlite": accounts._SCHEMA,
-    "approvals.sqlite": records._SCHEMA,
-    "answers.sqlite": custody._SCHEMA,
-    "orchestrator.sqlite": orchestrator_store._SCHEMA,
-    "mailbox.sqlite": mailbox_store._SCHEMA,
-    "dashboard.sqlite": access._SCHEMA,
-}
 NOW = dt.datetime.fromisoformat(MANIFEST["made"])
-
-
-def _scripts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("unpacked_stores", FIXTURE / "unpacked_stores.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     """The unpacked fixture, of which a test may do with as it likes."""
-    return Path(_scripts().unpack(FIXTURE / "stores-4c19b18.tar.xz", tmp_path / "old"))
+    return unpack(tmp_path / "old")
 
 
 @pytest.fixture
 def consortium(old: Path) -> Path:
     return old / "consortium"
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def contents(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        names = [n for (n,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-        return {n: connection.execute(f"SELECT * FROM {n}").fetchall() for n in names if n != VERSION_TABLE}  # noqa: S608
-
-
-def identity_of(path: Path) -> Identity:
-    if path.parent.name == "chains":
-        return Identity.from_seed(bytes.fromhex(MANIFEST["chains"]["seed"]))
-    return Home(folder=path.parent).identity()
-
-
-def open_store(path: Path) -> Any:
-    """Open a store by the class that owns it, as its role does at the start."""
-    opened: dict[str, Callable[[], Any]] = {
-        "journal.sqlite": lambda: Journal(path, identity_of(path)),
-        "ledger.sqlite": lambda: Ledger(path, identity_of(path)),
-        "accounts.sqlite": lambda: AccountStore(path),
-        "approvals.sqlite": lambda: ReviewRecords(path),
-        "answers.sqlite": lambda: KeyCustody(path.parent, Home(folder=path.parents[1]).identity()),
-        "orchestrator.sqlite": lambda: Store(path.parent),
-        "mailbox.sqlite": lambda: MailboxStore(path.parent),
-        "dashboard.sqlite": lambda: Visitors(path),
-    }
-    return opened[path.name]()
 
 
 def test_every_store_is_migrated_at_its_first_opening_and_keeps_every_row(old: Path) -> None:
