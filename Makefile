@@ -25,7 +25,7 @@ test test-unit: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/component; first=$$?; \
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/consortium && exit $$first
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/consortium && exit $$first
 
 # What needs no process and no socket: about a minute.
 test-unit: setup
