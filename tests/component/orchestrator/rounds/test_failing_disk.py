@@ -5,7 +5,6 @@ Quick runs fail every eleventh write, each day other ones; the slow run fails ev
 
 from __future__ import annotations
 
-import datetime as dt
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -98,42 +97,34 @@ def check_nothing_is_left(played: Played, role: str) -> None:
     assert not list((played.homes["keyholder"].folder / "keys").glob("*.key"))
 
 
-def points(disk: FaultyDisk, played: Played, every: int) -> range:
-    """Return which writes of a round are to fail; each day begins at another one."""
+def points(disk: FaultyDisk, played: Played) -> range:
+    """Return which writes of a round are to fail: every one."""
     played.propose("whole", length=LENGTH)
     disk.heal()
     played.play("whole")
-    begin = 1 if every == 1 else 1 + dt.date.today().toordinal() % every
-    return range(begin, len(disk.points) + 1, every)
+    return range(1, len(disk.points) + 1)
 
 
-EVERY = [pytest.param(11, id="sample"), pytest.param(1, id="all", marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "role"), [(r, r) for r in ROLES], indirect=["world"], ids=ROLES)
-def test_a_disk_that_is_full_at_any_write_of_a_round_costs_nothing_once_there_is_room(
-    world: World, role: str, every: int
-) -> None:
+def test_a_disk_that_is_full_at_any_write_of_a_round_costs_nothing_once_there_is_room(world: World, role: str) -> None:
     played, disk = world
-    for point in points(disk, played, every):
+    for point in points(disk, played):
         round_with(played, f"full-{point}", lambda at=point: disk.fail(at=at, times=TIMES), lambda: None)
         disk.heal()
     check_nothing_is_left(played, role)
 
 
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "role"), [(r, r) for r in ROLES], indirect=["world"], ids=ROLES)
-def test_a_role_that_dies_at_any_write_of_a_round_goes_on_from_what_is_on_disk(
-    world: World, role: str, every: int
-) -> None:
+def test_a_role_that_dies_at_any_write_of_a_round_goes_on_from_what_is_on_disk(world: World, role: str) -> None:
     played, disk = world
 
     def mend() -> None:
         if disk.tripped:
             restart(played, role, disk)
 
-    for point in points(disk, played, every):
+    for point in points(disk, played):
         round_with(played, f"dead-{point}", lambda at=point: disk.die(at=at), mend)
         disk.heal()
     check_nothing_is_left(played, role)
