@@ -1,6 +1,6 @@
 """The disk of one role fails at every single write of a round, full or for good: nothing is lost or doubled.
 
-Quick runs fail every eleventh write, each day other ones; the slow run fails every write.
+Every write of a round fails once, at every role.
 """
 
 from __future__ import annotations
