@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -111,8 +112,7 @@ def open_sqlite(
     connection = _connect(path, busy_seconds)
     try:
         due = schema.due(_version(connection, schema, path.name), path.name)
-        for name, value in pragmas.items():
-            connection.execute(f"PRAGMA {name} = {value}")
+        set_pragmas(connection, pragmas, busy_seconds=busy_seconds)
         if due:
             _migrate_sqlite(connection, schema, path.name)
     except BaseException:
@@ -142,6 +142,27 @@ def read_sqlite(path: Path, schema: Schema, *, busy_seconds: float = 5.0) -> sql
         connection.close()
         raise
     return connection
+
+
+def set_pragmas(connection: sqlite3.Connection, pragmas: Mapping[str, str], *, busy_seconds: float = 5.0) -> None:
+    """Set a connection's pragmas, and wait for other processes where SQLite does not.
+
+    SQLite refuses a change of the journal's mode at once while another process opens the same new store, whatever the
+    connection's time-out says.
+
+    Raises:
+        sqlite3.OperationalError: still busy after ``busy_seconds``, or not to be written.
+    """
+    deadline = time.monotonic() + busy_seconds
+    for name, value in pragmas.items():
+        while True:
+            try:
+                connection.execute(f"PRAGMA {name} = {value}").fetchall()
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.01)
 
 
 def upgrade(engine: sa.Engine, schema: Schema) -> None:

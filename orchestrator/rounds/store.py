@@ -18,7 +18,7 @@ from datasites.node.files import sync_folder, write_atomically
 from datasites.study.signing import Signed, dump, parse
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
-from privacy.storage import Schema, sql, upgrade
+from privacy.storage import Schema, set_pragmas, sql, upgrade
 
 _METADATA = sa.MetaData()
 _STUDIES = sa.Table(
@@ -250,7 +250,4 @@ def _checked_digest(digest: str) -> str:
 
 
 def _durable(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    set_pragmas(connection, {"journal_mode": "WAL", "synchronous": "FULL"})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ import sqlalchemy as sa
 
 from privacy import storage
 from privacy.errors import InvalidInput, NewerStore
-from privacy.storage import Schema, open_sqlite, read_sqlite, sql, structure, upgrade, version_of
+from privacy.storage import Schema, open_sqlite, read_sqlite, set_pragmas, sql, structure, upgrade, version_of
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -206,6 +208,20 @@ def test_processes_that_start_at_once_migrate_once(tmp_path: Path, version: bool
     assert [child.exitcode for child in children] == [0, 0, 0, 0]
     with contextlib.closing(open_sqlite(path, NEW)) as store:
         assert rows(store) == (ROWS if version else [])
+
+
+def test_a_change_of_the_journals_mode_waits_for_the_process_that_holds_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "toy.sqlite"
+    connect = functools.partial(sqlite3.connect, path, timeout=0.0, isolation_level=None, check_same_thread=False)
+    with contextlib.closing(connect()) as holder, contextlib.closing(connect()) as waiting:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            set_pragmas(waiting, {"journal_mode": "WAL"}, busy_seconds=0.0)
+        release = threading.Timer(0.3, holder.execute, ("COMMIT",))
+        release.start()
+        set_pragmas(waiting, {"journal_mode": "WAL", "synchronous": "FULL"}, busy_seconds=30.0)
+        release.join()
+        assert waiting.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_an_engine_is_brought_up_to_date_and_refused_when_newer(tmp_path: Path) -> None:
