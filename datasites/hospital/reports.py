@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasites.language import LANGUAGES, speaking
+from datasites.language import LANGUAGES, speaking, tr
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.review.approvals import ApprovalStore
@@ -39,6 +39,7 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES)) -> tu
         home: the datasite's.
         languages: of the reports, codes of :data:`datasites.language.LANGUAGES`.
     """
+    from datasites.node.signed_pdf import signer_of
     from datasites.report.build import build_report
     from datasites.report.writing import write_all
 
@@ -70,7 +71,9 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES)) -> tu
         for language in languages:
             with speaking(language):
                 audits = tuple(_audit(entry) for entry in journal.entries(kind=PRIVACY_AUDIT))
-            paths += write_all(build_report(**facts, audits=audits, language=language), folder)
+                report = build_report(**facts, audits=audits, language=language)
+                sign = signer_of(home, f"{tr('Privacy budget report')} {report.number}")
+                paths += write_all(report, folder, sign=sign)
         write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())
     finally:
         for store in (approvals, ledger, journal):
