@@ -66,14 +66,25 @@ def unpack_envelope(data: bytes) -> tuple[Signed, bytes]:
 def dump(value: Any) -> dict[str, Any]:
     """Return a frozen value as nested dictionaries and lists, ready for canonical JSON.
 
-    ``canonical`` is left out where it is 1: a document that states no version is of version 1.
+    ``canonical`` is left out where it is 1: a document that states no version is of version 1. So is what came later
+    (:data:`_ADDED`) where it says nothing, so that documents of studies without it stay what they were.
     """
     plain: dict[str, Any] = json.loads(plain_json(dataclasses.asdict(value, dict_factory=_fields)))
     return plain
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in pairs if (name, value) != ("canonical", 1)}
+    return {
+        name: value for name, value in pairs if (name, value) != ("canonical", 1) and not _says_nothing(name, value)
+    }
+
+
+_ADDED = frozenset({"helpers", "published", "helper_pads", "seed_hashes", "wants"})
+"""Fields of studies with helpers; empty, they are left out of a document."""
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    return name in _ADDED and not value
 
 
 def parse(kind: type[T], data: Any) -> T:
