@@ -218,12 +218,12 @@ class Proposal(Message):
             if len(set(names)) < len(names):
                 raise InvalidInput(f"expected every {what} once in a study with shared noise, got one twice")
 
-    @property
+    @cached_property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
         return canonical_hash(_without_additions(dump(self)), self.canonical)
 
-    @property
+    @cached_property
     def plan_hash(self) -> str:
         """The proposal hash without dates and nonce: the same for an identical re-run."""
         value = _without_additions(dump(self))
