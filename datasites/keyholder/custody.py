@@ -210,10 +210,10 @@ class KeyCustody:
 
     def forget(self, study: str) -> None:
         """Destroy the remaining keys of a study that is over; its answers stay on record."""
+        left = "study = ? AND state IN ('open', 'deciding')"
         with self._lock:
-            self._record.execute(
-                "UPDATE rounds SET state = 'forgotten' WHERE study = ? AND state IN ('open', 'deciding')", (study,)
-            )
+            if self._record.execute(f"SELECT 1 FROM rounds WHERE {left}", (study,)).fetchone():  # noqa: S608 - a constant
+                self._record.execute(f"UPDATE rounds SET state = 'forgotten' WHERE {left}", (study,))  # noqa: S608
             self._sweep()
 
     def answered(self) -> list[tuple[str, int]]:

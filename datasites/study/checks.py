@@ -45,16 +45,25 @@ def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
             outside their bounds.
         InvalidInput: the evaluation is charged for fewer outputs than the model has.
     """
+    check_plan_bounds(proposal, plan)
+    expected_names(proposal, site, plan.round)
+    check_security(proposal.encryption)
+    for block in proposal.blocks_of(site):
+        if site not in plan.weights[block.name]:
+            raise Refused(f"the plan gives {site} no weight in block {block.name!r}")
+
+
+def check_plan_bounds(proposal: Proposal, plan: RoundPlan) -> None:
+    """Check what holds for a round plan whoever reads it.
+
+    Raises:
+        Refused: another study or proposal, a round outside the study, or weights or scales out of bounds.
+    """
     if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
         raise Refused("the round plan is for another proposal than the approved one")
     if not 1 <= plan.round <= proposal.rounds:
         raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
-    expected_names(proposal, site, plan.round)
-    check_security(proposal.encryption)
     check_weights(proposal, plan)
-    for block in proposal.blocks_of(site):
-        if site not in plan.weights[block.name]:
-            raise Refused(f"the plan gives {site} no weight in block {block.name!r}")
     check_scales(proposal, plan)
 
 

@@ -11,6 +11,7 @@ message                 signed by               says
 :class:`Commitments`    orchestrator            whose updates are in the sum, and the hash of the sum
 :class:`Attestation`    datasite                mine is in the list; here are my linear tags
 :class:`SumResult`      keyholder               hash of the integers decrypted from one sum
+:class:`LostRound`      orchestrator            this round has no sum; the model stays as it was
 :class:`Refusal`        keyholder or datasite   why a round was not answered
 ======================  ======================  ======================================================
 """
@@ -175,12 +176,28 @@ class Attestation(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class SumResult(Message):
-    """The keyholder's answer: the hash of the integers (see ``privacy.encryption.ckks``) it decrypted from one sum."""
+    """The keyholder's answer: the hash of the integers (see ``privacy.encryption.ckks``) it decrypted from one sum.
+
+    ``plan_hash`` and ``list_hash`` say under which plan and for which list, so that everybody computes the same next
+    model from it; results from before chains of models lack them.
+    """
 
     study: str
     round: int
     sum_hash: str
     integers_hash: str
+    plan_hash: str = ""
+    list_hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostRound(Message):
+    """The orchestrator's word that a round has no sum and never will: the model stays as it was before the round."""
+
+    study: str
+    proposal_hash: str
+    round: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ are in :mod:`datasites.study.messages`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,11 +137,38 @@ class Environment(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chain(Message):
+    """Which model a study begins with, and whether every site recomputes each next one (:mod:`datasites.study.chain`).
+
+    ``model_hash`` is the SHA-256 of the initial model's safetensors bytes. ``origin`` says who can recompute it:
+    everybody from the public ``seed`` and the model's configuration; everybody who knows the last model of an earlier
+    study, whose proposal hash is ``study``; or nobody (``given``), so that the initial model counts as unchecked.
+    With ``checked`` False the orchestrator may name any model in any round.
+    """
+
+    model_hash: str
+    origin: Literal["seed", "study", "given"] = "seed"
+    seed: int = 0
+    study: str = ""
+    checked: bool = True
+
+    def __post_init__(self) -> None:
+        if not _HASH.fullmatch(self.model_hash) or not 0 <= self.seed < 1 << 63:
+            raise InvalidInput("expected the initial model's SHA-256 and a seed from 0 to 2^63 - 1")
+        if (self.origin == "study") != bool(_HASH.fullmatch(self.study)) or (self.origin != "study" and self.study):
+            raise InvalidInput("expected the proposal hash of the study whose last model this one begins with")
+
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proposal(Message):
     """Everything a study will do. Its hash is what people approve; nothing outside it may change a round.
 
     ``canonical`` is the version of the canonical JSON of this study's hashes (:mod:`privacy.canonical`); proposals from
-    before RFC 8785 do not state it, which means 1. ``helpers`` are nobody or two parties that hold part of the pads
+    before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves the
+    choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that hold part of the pads
     (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad sums go to the
     participants once the round is answered, so that everybody can check the sum.
     """
@@ -170,6 +198,7 @@ class Proposal(Message):
     expires: str
     nonce: str
     canonical: CanonicalVersion = 1
+    chain: Chain | None = None
     helpers: tuple[Party, ...] = ()
     published: bool = False
 
@@ -243,12 +272,12 @@ class Proposal(Message):
             if len(set(names)) < len(names):
                 raise InvalidInput(f"expected every {what} once in a study with shared noise, got one twice")
 
-    @property
+    @cached_property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
         return canonical_hash(_without_additions(dump(self)), self.canonical)
 
-    @property
+    @cached_property
     def plan_hash(self) -> str:
         """The proposal hash without dates and nonce: the same for an identical re-run."""
         value = _without_additions(dump(self))
@@ -315,4 +344,7 @@ _ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
 
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
     kept = {name: v for name, v in proposal["model"].items() if name not in _ADDED or v != _ADDED[name]}
-    return {**proposal, "model": kept}
+    found = {**proposal, "model": kept}
+    if found["chain"] is None:
+        del found["chain"]
+    return found
