@@ -168,9 +168,9 @@ class Proposal(Message):
 
     ``canonical`` is the version of the canonical JSON of this study's hashes (:mod:`privacy.canonical`); proposals from
     before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves the
-    choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that hold part of the pads
-    (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad sums go to the
-    participants once the round is answered, so that everybody can check the sum.
+    choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that
+    hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
+    sums go to the participants once the round is answered, so that everybody can check the sum.
     """
 
     study: str
