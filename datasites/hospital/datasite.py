@@ -80,6 +80,7 @@ class Datasite:
             journal=journal,
             train=trainer,
             dataset=datasets.here,
+            build=trainer.initial_model,
             round_seconds=policy.sandbox.round_seconds,
         )
         journal.append("started", {"policy_hash": policy.policy_hash})
