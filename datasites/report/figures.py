@@ -40,7 +40,7 @@ def _over_time(population: PopulationReport) -> Picture:
         name=f"{population.name}.svg",
         svg=svg,
         caption=f"Epsilon of {population.name} after every entry of the ledger "
-        f"({limit}; {words.RDP}; {words.ADJACENCY}).",
+        f"({limit}; {words.LEDGER}; {words.ADJACENCY}).",
         alternative=f"Step chart of epsilon over time for {population.name}: spent "
         f"{epsilon_text(population.spent.value)}, with what is promised "
         f"{epsilon_text(population.promised_and_spent.value)}, {limit}.",

@@ -66,7 +66,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         rounds_freed=len(study.freed_rounds),
         spent=spent,
         worst_case=worst,
-        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.RDP, who),
+        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.LEDGER, who),
         two_hospitals=twice,
         without_colluders=central,
         rounds=_rounds(study, who, delta, records),
@@ -96,9 +96,9 @@ def _figures(
 ) -> tuple[Epsilon, Epsilon, Epsilon | None, Epsilon | None]:
     """Return the tight figures: spent, worst case, for two hospitals, and when nobody colludes."""
     if mechanism is None or not delta:
-        spent = _epsilon(study.spent.epsilon, delta, words.RDP, who)
+        spent = _epsilon(study.spent.epsilon, delta, words.LEDGER, who)
         total = (study.spent.cost + study.promised.cost).epsilon(delta) if delta else math.inf
-        return spent, _epsilon(total, delta, words.RDP, who), None, None
+        return spent, _epsilon(total, delta, words.LEDGER, who), None, None
     done = _rounds_seen(study)
     spent = _epsilon(_tight(mechanism, delta, done), delta, words.PLD, who)
     worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.PLD, who)
@@ -255,7 +255,7 @@ def _rounds(study: StudyAccount, who: str, delta: float, records: Records) -> tu
                 outcome="sent noise only (training failed)" if number in failed else outcome,
                 bytes_sent=int(body["bytes"]) if body else None,
                 releases=_named(body["releases"]) if body else (),
-                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.RDP, who),
+                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.LEDGER, who),
             )
         )
     return tuple(lines)

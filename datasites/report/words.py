@@ -37,7 +37,7 @@ STATES = {
 ADJACENCY = "add or remove one patient's record at this hospital"
 ADJACENCY_TWO = "add or remove one patient's records at two hospitals of the study"
 PLD = "privacy loss distributions (Google dp-accounting)"
-RDP = "Rényi DP filter of the ledger"
+LEDGER = "Gaussian DP filter of the ledger"
 EVERYBODY = LocalNoise().against(0)
 NOBODY = "nobody: the noise came from a public seed and can be taken off"
 AS_ASSUMED = "everybody whom the studies assume (shared noise: see who may collude, with each study)"
@@ -67,7 +67,7 @@ TERMS = (
     Term(
         term="accountant",
         meaning="The mathematics that adds up releases. For one study: privacy loss distributions, the tight figure. "
-        "Across studies, whose design may depend on earlier answers: a Rényi filter, by which the ledger refuses.",
+        "Across studies, whose design may depend on earlier answers: a Gaussian filter, by which the ledger refuses.",
     ),
     Term(
         term="share of the budget",
