@@ -6,7 +6,7 @@ when every line of this table holds, and refused with the line that does not:
 =====================  ================================================================================================
 who could lie          what must hold
 =====================  ================================================================================================
-orchestrator, study    every listed participant, and nobody else, signed this proposal's hash; keyholder independent
+orchestrator, study    every participant is in the keyholder's own roster and signed this hash; keyholder independent
 orchestrator, plan     signed; this proposal, round and key; weights in bounds, also over those that came, per block
 orchestrator, list     every update signed by a participant under this very plan; nobody twice; ``min_sites`` per block
 orchestrator, sum      every contributor attested this list, plan and sum; their tags add up to the tag of the sum
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from datasites.study.checks import check_weights, too_few_effective
 from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
-from datasites.study.parties import check_parties, check_time, folded
+from datasites.study.parties import check_parties, check_roster, check_time, folded
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed
 from privacy.canonical import sha256_hex
@@ -64,7 +64,13 @@ class CheckedSum:
 
 
 def check_study(
-    signed: Signed, approvals: Sequence[Signed], *, orchestrator: Party, keyholder: Party, now: dt.datetime
+    signed: Signed,
+    approvals: Sequence[Signed],
+    *,
+    orchestrator: Party,
+    keyholder: Party,
+    hospitals: Sequence[Party],
+    now: dt.datetime,
 ) -> Proposal:
     """Check that this keyholder may serve a study; before a round key is made and before every sum.
 
@@ -73,6 +79,7 @@ def check_study(
         approvals: what the participants signed (kind ``approval``), in any order.
         orchestrator: the orchestrator as this keyholder knows it.
         keyholder: this keyholder.
+        hospitals: those of the roster that this keyholder's own people confirmed.
         now: the time, never earlier than the newest journal entry.
 
     Raises:
@@ -81,6 +88,7 @@ def check_study(
     try:
         proposal = open_sealed(signed, "proposal", orchestrator.public_key, Proposal)
         _check_parties(proposal, orchestrator, keyholder)
+        check_roster(proposal, hospitals)
         _check_approvals(proposal, approvals, now)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the study cannot be served: {error}") from error
