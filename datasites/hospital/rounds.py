@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from datasites.hospital.models import InitialModel, Models
 from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
@@ -77,7 +78,13 @@ class RoundParticipant:
     journal: Journal
     train: Trainer
     dataset: DatasetHere
+    build: InitialModel
     round_seconds: float = 0.0
+
+    @property
+    def models(self) -> Models:
+        """Where the models of rounds come from."""
+        return Models(home=self.home, client=self.client, journal=self.journal, build=self.build)
 
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
@@ -86,6 +93,8 @@ class RoundParticipant:
                 self._train(item)
             elif item.kind == "attest":
                 self._attest(item)
+            elif item.kind == "finished":
+                self._finish(item)
         except Declined:  # the orchestrator's no, not ours: nothing is refused here
             raise
         except (Refused, InvalidInput, Tampered) as error:
@@ -99,16 +108,17 @@ class RoundParticipant:
         proposal = self._proposal(item.study)
         plan = self._checked_plan(proposal, item)
         folder = self.home.round_folder(item.study, item.round)
+        done = (folder / "header.json").exists()
+        model = b"" if done else self.models.before(proposal, plan)  # a plan with another model is not kept either
         self._keep_first_plan(folder, plan)
         self._require_healthy(item.study)
-        if not (folder / "header.json").exists():
+        if not done:
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
             key = self._round_key(proposal, plan, item)
             public = self._public_key(key)
-            model = self._blob(plan.model_hash, 1 << 30)
             own = self._own_numbers(proposal, item, model)
             result = self._trained(proposal, plan, model)
             local_parameters.keep(folder, result.own)
@@ -342,6 +352,13 @@ class RoundParticipant:
                 "orchestrator_signature": sealed.signature,
             },
         )
+
+    def _finish(self, item: WorkItem) -> None:
+        """Recompute the last model too; that it does not follow is for this hospital's people to read."""
+        try:
+            self.models.finish(self._approved(item.study))
+        except (Refused, InvalidInput) as error:
+            self.journal.append("models-unconfirmed", {"study": item.study, "reason": str(error)[:500]})
 
     # small things ----------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
 
 PACKAGES = ("datasites", "models", "orchestrator", "privacy")
-_SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml"})
+_SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml", ".po"})
 
 
 @lru_cache(maxsize=1)

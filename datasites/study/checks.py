@@ -18,6 +18,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import expected_names
 from datasites.study.signing import Signed, open_sealed, parse
 from privacy.encryption.parameters import check_security
+from privacy.encryption.shares import PARTS
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
@@ -44,16 +45,25 @@ def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
             outside their bounds.
         InvalidInput: the evaluation is charged for fewer outputs than the model has.
     """
+    check_plan_bounds(proposal, plan)
+    expected_names(proposal, site, plan.round)
+    check_security(proposal.encryption)
+    for block in proposal.blocks_of(site):
+        if site not in plan.weights[block.name]:
+            raise Refused(f"the plan gives {site} no weight in block {block.name!r}")
+
+
+def check_plan_bounds(proposal: Proposal, plan: RoundPlan) -> None:
+    """Check what holds for a round plan whoever reads it.
+
+    Raises:
+        Refused: another study or proposal, a round outside the study, or weights or scales out of bounds.
+    """
     if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
         raise Refused("the round plan is for another proposal than the approved one")
     if not 1 <= plan.round <= proposal.rounds:
         raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
-    expected_names(proposal, site, plan.round)
-    check_security(proposal.encryption)
     check_weights(proposal, plan)
-    for block in proposal.blocks_of(site):
-        if site not in plan.weights[block.name]:
-            raise Refused(f"the plan gives {site} no weight in block {block.name!r}")
     check_scales(proposal, plan)
 
 
@@ -107,6 +117,19 @@ def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:
     expected = (proposal.study, proposal.proposal_hash, plan.round, plan.key_hash)
     if (key.study, key.proposal_hash, key.round, key.key_hash) != expected:
         raise Refused("the round key is for another study, round or plan")
+
+
+def check_header_pads(proposal: Proposal, header: UpdateHeader) -> None:
+    """Check that a header has pads for the study's helpers, at least one of them, and for nobody else.
+
+    Raises:
+        Refused: it has not.
+    """
+    named, hashes = set(header.helper_pads), len(header.seed_hashes)
+    if not proposal.helpers and not named and not hashes:
+        return
+    if not named or not named <= {helper.name for helper in proposal.helpers} or hashes != len(PARTS):
+        raise Refused(f"the update of {header.site} lacks the pads of this study's helpers, or names others")
 
 
 def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitments, site: str, own: Signed) -> None:

@@ -24,6 +24,7 @@ from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
 from orchestrator.api.blob_access import require_readable
+from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
 from orchestrator.api.openapi import (
@@ -152,6 +153,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     _add_studies(app, service, authenticate)
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
+    add_chain_calls(app, service, authenticate)
     add_standing(app, service, authenticate)
     return app
 
@@ -214,6 +216,8 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         signed = parse(Signed, registration.proposal)
         proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
         service.store.blob_path(registration.model_hash)
+        if proposal.chain is not None and proposal.chain.model_hash != registration.model_hash:
+            raise InvalidInput("the study begins with another model than its proposal binds")
         service.store.add_study(proposal.study, signed)
         service.store.put_document(proposal.study, 0, "initial", {"model_hash": registration.model_hash})
         service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})
