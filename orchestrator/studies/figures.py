@@ -143,7 +143,7 @@ def _budgets(facts: StudyFacts) -> Picture:
         svg=plot_bars(bars, unit=tr("epsilon spent (bar) under the hospital's cap (line)")),
         caption=tr(
             "Epsilon that each hospital has spent in all its studies, as it reported (δ {deltas}; add or remove one "
-            "patient; Rényi DP filter).",
+            "patient; Gaussian DP filter).",
             deltas=", ".join(map(delta_text, deltas)) or tr("not reported"),
         ),
         alternative=tr("Bar chart of epsilon by hospital: {values}.", values="; ".join(told)),
