@@ -157,16 +157,16 @@ def test_verify_checks_the_signature_of_a_reports_pdf(run, tmp_path):
     code, out, _ = run("verify", path, "--json", "--fingerprint", fingerprint(identity.public_key))
     shown = json.loads(out.splitlines()[-1])
     assert (code, shown["ok"], shown["signature"]["institution"]) == (0, True, "Hospital Alba")
-    code, out, _ = run("verify", path, "--fingerprint", "0000-" * 7 + "0000")
-    assert code == 1 and "not with the one you expected" in one_line(out)
+    code, _, err = run("verify", path, "--fingerprint", "0000-" * 7 + "0000")
+    assert code == 1 and "not with the one you expected" in one_line(err)
     changed = bytearray(path.read_bytes())
     changed[len(document) // 2] ^= 1
     path.write_bytes(changed)
-    code, out, _ = run("verify", path)
-    assert code == 1 and "ask its author for it again" in one_line(out)
+    code, _, err = run("verify", path)
+    assert code == 1 and "ask its author for it again" in one_line(err)
     path.write_bytes(document)
-    code, out, _ = run("verify", path)
-    assert code == 1 and "without a signature" in one_line(out)
+    code, _, err = run("verify", path)
+    assert code == 1 and "without a signature" in one_line(err)
 
 
 @pytest.mark.parametrize("role", ["datasite", "keyholder"])
