@@ -8,6 +8,10 @@ refusal goes to the journal through the ``record`` callback, in the same transac
     received -> pending -> approved -> revoked
                    |  \\-> changes-requested -> approved
                    \\----> denied
+
+Any of these but denied and revoked becomes "ended" when the scientist or another hospital ends the study. Every
+decision is also sealed as a :class:`~datasites.study.thread.Word` for the scientist; what comes back is heard by
+:class:`datasites.review.thread.ThreadHere`.
 """
 
 from __future__ import annotations
@@ -24,7 +28,9 @@ from datasites.review.records import Confirmation, Decision, Request, ReviewReco
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.proposal import DatasetReference, Environment, Proposal
+from datasites.review.thread import ThreadHere
 from datasites.study.signing import Signed, dump, open_sealed, seal
+from datasites.study.thread import accepted, check_text, conditions_of
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, TesseraError
 from privacy.identity import Identity
 
@@ -44,6 +50,8 @@ class ApprovalStore:
         record: the journal's ``append``.
         reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
             change nothing when it is called again.
+        release: gives back what was reserved for a proposal and never charged, with the reason, once nothing can run
+            under it any more; must change nothing when it is called again.
     """
 
     def __init__(
@@ -55,13 +63,15 @@ class ApprovalStore:
         policy: Policy,
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
+        release: Callable[[str, str], object] = lambda proposal_hash, reason: None,
     ) -> None:
         self.site = site
-        self._reserve = reserve
+        self._reserve, self._release = reserve, release
         self.policy = policy
         self._identity = identity
         self._record = record
         self._records = ReviewRecords(path)
+        self.thread = ThreadHere(self._records, site=site, identity=identity, record=record, release=release)
 
     def close(self) -> None:
         """Close the file."""
@@ -118,6 +128,7 @@ class ApprovalStore:
         key: Identity,
         now: dt.datetime,
         epsilon: float | None = None,
+        conditions: str = "",
     ) -> Request:
         """Sign a proposal as one person; when enough have signed, the datasite approves it.
 
@@ -127,15 +138,17 @@ class ApprovalStore:
             key: the reviewer's own key, unlocked by their password.
             now: the present time.
             epsilon: what would be spent after the study at its worst, at the policy's delta, checked against the cap.
+            conditions: what the scientist has to accept before the study may run here; empty for none.
 
         Raises:
+            InvalidInput: conditions that do not read as they are.
             Refused: by the policy, the separation of duties, an earlier decision, or a second signature.
         """
         request = self.request(proposal_hash)
         proposal = request.proposal
         if not reviewer.decides or key.public_key != reviewer.public_key:
             raise Refused(f"{reviewer.name} cannot approve: a steward or privacy officer signs with their own key")
-        if request.state in {"denied", "revoked", "approved"}:
+        if request.state in {"denied", "revoked", "approved", "ended"}:
             raise Refused(f"this proposal is {request.state} already; a new version has to be proposed")
         checks.check_separation(proposal, reviewer.name, reviewer.public_key)
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
@@ -143,16 +156,20 @@ class ApprovalStore:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
         parties.check_parties(proposal)
         checks.check_confirmed(proposal, self.site, self.confirmations())
-        payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
+        conditions = check_text(conditions, required=bool(conditions.strip()))
+        payload = checks.review_payload(
+            proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role, conditions
+        )
         signature = ReviewerSignature(
             reviewer=reviewer.name,
             role=reviewer.role,
             public_key=key.public_key,
             signature=key.sign(checks.REVIEW, payload, 1),
+            conditions=conditions,
         )
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)
-            self._decide(proposal, "signed", reviewer.name, "", now)
+            self._decide(proposal, "signed", reviewer.name, conditions, now)
             self._seal_when_complete(proposal, now)
         return self.request(proposal_hash)
 
@@ -297,6 +314,8 @@ class ApprovalStore:
             raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
         parties.check_parties(proposal)
         checks.check_confirmed(proposal, self.site, self.confirmations())
+        if not accepted(request.words, self.site):
+            raise Refused("the scientist has not accepted the conditions of the approval here yet")
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:
@@ -339,7 +358,8 @@ class ApprovalStore:
         if self._reserve is not None:
             self._reserve(proposal)  # the whole worst case, or BudgetExceeded and no approval
         self._store_approval(proposal, signatures, now)
-        self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), "", now)
+        conditions = conditions_of({"reviewers": [dump(s) for s in signatures]})
+        self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), conditions, now)
 
     def _store_approval(self, proposal: Proposal, signatures: tuple[ReviewerSignature, ...], now: dt.datetime) -> None:
         longest = now + dt.timedelta(days=self.policy.review.approval_days)
@@ -362,9 +382,7 @@ class ApprovalStore:
         reason: str,
         now: dt.datetime,
     ) -> Request:
-        reason = reason.strip()
-        if not 3 <= len(reason) <= 4000:
-            raise InvalidInput("expected a reason of 3 to 4000 characters; the scientist will read it")
+        reason = check_text(reason)
         if not reviewer.decides:
             raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
         with self._records.transaction():
@@ -372,6 +390,8 @@ class ApprovalStore:
             if request.state not in allowed_from:
                 raise Refused(f"this proposal is {request.state}; that cannot become {kind}")
             self._decide(request.proposal, kind, reviewer.name, reason, now)
+        if kind in {"denied", "revoked"}:
+            self._release(proposal_hash, f"{kind} by {reviewer.name}: {reason}")
         return self.request(proposal_hash)
 
     def _decide(self, proposal: Proposal, kind: str, person: str, reason: str, now: dt.datetime) -> None:
@@ -384,3 +404,4 @@ class ApprovalStore:
             "reason": reason,
         }
         self._record(f"proposal-{kind}", body)
+        self.thread.say(proposal, decision)

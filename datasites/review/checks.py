@@ -20,9 +20,15 @@ from privacy.identity import verify
 REVIEW = "review"
 
 
-def review_payload(proposal_hash: str, study: str, site: str, reviewer: str, role: str) -> dict[str, str]:
-    """Return what a reviewer signs (kind ``review``): this person, in this role, approves this hash at this site."""
-    return {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
+def review_payload(
+    proposal_hash: str, study: str, site: str, reviewer: str, role: str, conditions: str = ""
+) -> dict[str, str]:
+    """Return what a reviewer signs (kind ``review``): this person, in this role, approves this hash at this site.
+
+    Conditions are part of it where there are any; without, it is what was signed before there were conditions.
+    """
+    signed = {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
+    return {**signed, "conditions": conditions} if conditions else signed
 
 
 def check_signatures(approval: Approval, *, required: int, roles: Collection[str] = ()) -> None:
@@ -50,7 +56,7 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
     Raises:
         Refused: it does not hold.
     """
-    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role)
+    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role, signature.conditions)
     try:
         verify(signature.public_key, REVIEW, payload, signature.signature, 1)
     except TesseraError as error:
