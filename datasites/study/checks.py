@@ -18,6 +18,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import expected_names
 from datasites.study.signing import Signed, open_sealed, parse
 from privacy.encryption.parameters import check_security
+from privacy.encryption.shares import PARTS
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
@@ -116,6 +117,19 @@ def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:
     expected = (proposal.study, proposal.proposal_hash, plan.round, plan.key_hash)
     if (key.study, key.proposal_hash, key.round, key.key_hash) != expected:
         raise Refused("the round key is for another study, round or plan")
+
+
+def check_header_pads(proposal: Proposal, header: UpdateHeader) -> None:
+    """Check that a header has pads for the study's helpers, at least one of them, and for nobody else.
+
+    Raises:
+        Refused: it has not.
+    """
+    named, hashes = set(header.helper_pads), len(header.seed_hashes)
+    if not proposal.helpers and not named and not hashes:
+        return
+    if not named or not named <= {helper.name for helper in proposal.helpers} or hashes != len(PARTS):
+        raise Refused(f"the update of {header.site} lacks the pads of this study's helpers, or names others")
 
 
 def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitments, site: str, own: Signed) -> None:

@@ -19,7 +19,7 @@ message                 signed by               says
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, StringConstraints
@@ -117,7 +117,9 @@ class UpdateHeader(Message):
 
     ``releases`` are named, already noised numbers charged in the ledger (losses, ...). ``pad`` is the seed of the pad
     over the ciphertexts, sealed to the keyholder (:mod:`privacy.encryption.pads`). ``journal_head`` and
-    ``ledger_head`` are the site's chain heads, so that its peers countersign them.
+    ``ledger_head`` are the site's chain heads, so that its peers countersign them. In a study with helpers, ``pad`` are
+    the keyholder's two seeds, ``helper_pads`` those of each helper by name, and ``seed_hashes`` the hashes of all three
+    (:mod:`privacy.encryption.shares`).
     """
 
     study: str
@@ -132,6 +134,8 @@ class UpdateHeader(Message):
     releases: Mapping[str, float]
     journal_head: str
     ledger_head: str
+    helper_pads: Mapping[str, str] = field(default_factory=dict)
+    seed_hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +209,13 @@ class WorkItem(Message):
     """One thing a party is asked to do now (``GET /work``); doing it twice does no harm.
 
     ``documents`` are the signed messages the task is about: ``train`` carries ``plan`` and ``key``, ``attest`` the
-    ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none.
+    ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none. With helpers, ``train``
+    carries their keys (``key/NAME``), ``attest`` the voids of earlier lists (``void/CLOSING/NAME``), ``void`` the
+    ``commitments`` of a list that is to be void, ``pads`` what ``decrypt`` carries, ``decrypt`` also the helpers'
+    answers (``pads/NAME``), and ``check`` all that a site needs to recompute a sum.
     """
 
-    kind: Literal["key", "train", "attest", "decrypt", "forget", "finished"]
+    kind: Literal["key", "train", "attest", "decrypt", "forget", "finished", "pads", "void", "check"]
     study: str
     round: int
     closing: int
@@ -221,6 +228,7 @@ class Refusal(Message):
     """Why a role did not do its part of a round.
 
     ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.
+    ``wants`` are the helpers whose answers the keyholder needs before it decrypts.
     """
 
     study: str
@@ -228,3 +236,4 @@ class Refusal(Message):
     party: str
     reason: str
     without: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()

@@ -168,7 +168,9 @@ class Proposal(Message):
 
     ``canonical`` is the version of the canonical JSON of this study's hashes (:mod:`privacy.canonical`); proposals from
     before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves the
-    choice of every model to the orchestrator, as an unchecked chain does.
+    choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that
+    hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
+    sums go to the participants once the round is answered, so that everybody can check the sum.
     """
 
     study: str
@@ -197,12 +199,35 @@ class Proposal(Message):
     nonce: str
     canonical: CanonicalVersion = 1
     chain: Chain | None = None
+    helpers: tuple[Party, ...] = ()
+    published: bool = False
 
     def __post_init__(self) -> None:
         self._check_texts()
+        self._check_helpers()
         self._check_noise()
         self.strategy.check(self)
         self._check_centring()
+
+    def _check_helpers(self) -> None:
+        if len(self.helpers) not in (0, 2):
+            raise InvalidInput(f"expected no helpers or two, got {len(self.helpers)}")
+        if not self.published:
+            return
+        if not self.helpers:
+            raise InvalidInput("only with helpers can a round's key and pad sums be published")
+        if self.colluders >= 2 and self.helpers_inside == 2 and not self.noise_mode.covers_single_updates:
+            raise InvalidInput(
+                "orchestrator and both helpers together read single updates once a round's key is published; shared "
+                "noise does not cover that for 2 or more colluders: take a helper from outside the study, or publish "
+                "nothing"
+            )
+
+    @property
+    def helpers_inside(self) -> int:
+        """How many helpers are of institutions that take part."""
+        inside = {" ".join(p.institution.casefold().split()) for p in self.participants}
+        return sum(" ".join(h.institution.casefold().split()) in inside for h in self.helpers)
 
     def _check_noise(self) -> None:
         charged = self.noise_mode.accounted_as
@@ -235,7 +260,7 @@ class Proposal(Message):
         check_study_name(self.study)
         for text in (self.purpose, self.legal_basis):
             check_prose(text, "a purpose and a legal basis")
-        for party in (self.orchestrator, self.keyholder, *self.participants):
+        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants):
             check_name(party.name, "a party's name")
             check_name(party.institution, "an institution")
 
@@ -247,12 +272,12 @@ class Proposal(Message):
             if len(set(names)) < len(names):
                 raise InvalidInput(f"expected every {what} once in a study with shared noise, got one twice")
 
-    @property
+    @cached_property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
         return canonical_hash(_without_additions(dump(self)), self.canonical)
 
-    @property
+    @cached_property
     def plan_hash(self) -> str:
         """The proposal hash without dates and nonce: the same for an identical re-run."""
         value = _without_additions(dump(self))
