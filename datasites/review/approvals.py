@@ -25,18 +25,17 @@ from datasites.review import checks
 from datasites.review.accounts import Account
 from datasites.review.policy import Policy, check
 from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal
+from datasites.review.thread import ThreadHere
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.proposal import DatasetReference, Environment, Proposal
-from datasites.review.thread import ThreadHere
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.study.thread import accepted, check_text, conditions_of
-from privacy.errors import BudgetExceeded, InvalidInput, Refused, TesseraError
+from privacy.errors import BudgetExceeded, Refused, TesseraError
 from privacy.identity import Identity
 
 Record = Callable[[str, dict[str, Any]], object]
 APPROVAL = "approval"
-_CLOCK_APART = dt.timedelta(minutes=5)
 
 
 class ApprovalStore:
@@ -63,10 +62,10 @@ class ApprovalStore:
         policy: Policy,
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
-        release: Callable[[str, str], object] = lambda proposal_hash, reason: None,
+        release: Callable[[str, str], object] | None = None,
     ) -> None:
         self.site = site
-        self._reserve, self._release = reserve, release
+        self._reserve = reserve
         self.policy = policy
         self._identity = identity
         self._record = record
@@ -157,16 +156,7 @@ class ApprovalStore:
         parties.check_parties(proposal)
         checks.check_confirmed(proposal, self.site, self.confirmations())
         conditions = check_text(conditions, required=bool(conditions.strip()))
-        payload = checks.review_payload(
-            proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role, conditions
-        )
-        signature = ReviewerSignature(
-            reviewer=reviewer.name,
-            role=reviewer.role,
-            public_key=key.public_key,
-            signature=key.sign(checks.REVIEW, payload, 1),
-            conditions=conditions,
-        )
+        signature = checks.sign_review(proposal, self.site, reviewer, key, conditions)
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)
             self._decide(proposal, "signed", reviewer.name, conditions, now)
@@ -289,10 +279,7 @@ class ApprovalStore:
         self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
     ) -> Refused:
         """Journal why a round is refused, and say so when the clock may be the reason."""
-        reason = str(error)
-        if high_water is not None and high_water - now > _CLOCK_APART:
-            times = f"the journal has an entry of {high_water:%Y-%m-%d %H:%M}, the clock says {now:%Y-%m-%d %H:%M}"
-            reason += f"; {times}: it was set forward once or back now, and the later time counts (tessera doctor)"
+        reason = str(error) + parties.clock_note(now, high_water)
         self._record("round-refused", {"proposal_hash": proposal_hash, "reason": reason})
         return type(error)(reason) if isinstance(error, Refused) else Refused(reason)
 
@@ -391,7 +378,7 @@ class ApprovalStore:
                 raise Refused(f"this proposal is {request.state}; that cannot become {kind}")
             self._decide(request.proposal, kind, reviewer.name, reason, now)
         if kind in {"denied", "revoked"}:
-            self._release(proposal_hash, f"{kind} by {reviewer.name}: {reason}")
+            self.thread.release(proposal_hash, f"{kind} by {reviewer.name}: {reason}")
         return self.request(proposal_hash)
 
     def _decide(self, proposal: Proposal, kind: str, person: str, reason: str, now: dt.datetime) -> None:

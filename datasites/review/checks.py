@@ -9,13 +9,14 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from datasites.review.accounts import Account
 from datasites.review.environment import differences
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.parties import folded
 from datasites.study.proposal import DatasetReference, Environment, Proposal
 from privacy.errors import Refused, TesseraError
-from privacy.identity import verify
+from privacy.identity import Identity, verify
 
 REVIEW = "review"
 
@@ -29,6 +30,18 @@ def review_payload(
     """
     signed = {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
     return {**signed, "conditions": conditions} if conditions else signed
+
+
+def sign_review(proposal: Proposal, site: str, reviewer: Account, key: Identity, conditions: str) -> ReviewerSignature:
+    """Sign a proposal in one person's name, with the conditions they set."""
+    payload = review_payload(proposal.proposal_hash, proposal.study, site, reviewer.name, reviewer.role, conditions)
+    return ReviewerSignature(
+        reviewer=reviewer.name,
+        role=reviewer.role,
+        public_key=key.public_key,
+        signature=key.sign(REVIEW, payload, 1),
+        conditions=conditions,
+    )
 
 
 def check_signatures(approval: Approval, *, required: int, roles: Collection[str] = ()) -> None:

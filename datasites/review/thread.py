@@ -12,7 +12,7 @@ from typing import Any
 
 from datasites.review.records import Decision, ReviewRecords
 from datasites.study.proposal import Proposal
-from datasites.study.signing import Signed, seal
+from datasites.study.signing import Signed, parse, seal
 from datasites.study.thread import WORD, SiteKind, Word, open_word
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
@@ -45,10 +45,15 @@ class ThreadHere:
         site: str,
         identity: Identity,
         record: Callable[[str, dict[str, Any]], object],
-        release: Callable[[str, str], object],
+        release: Callable[[str, str], object] | None,
     ) -> None:
         self._records, self._site, self._identity = records, site, identity
         self._record, self._release = record, release
+
+    def release(self, proposal_hash: str, reason: str) -> None:
+        """Give back what was reserved for a proposal and never charged; nothing can run under it any more."""
+        if self._release is not None:
+            self._release(proposal_hash, reason)
 
     def say(self, proposal: Proposal, decision: Decision) -> None:
         """Seal a decision as a word, inside the transaction that makes it; a single signature is no decision yet."""
@@ -73,6 +78,11 @@ class ThreadHere:
         """Return own words that the orchestrator has not taken yet, with their proposal's hash."""
         return self._records.unsent_words(self._site)
 
+    def taken(self, proposal_hash: str, signed: Signed, place: int) -> None:
+        """Note that the orchestrator has taken an own word, as the ``place``-th of the study's thread."""
+        with self._records.transaction():
+            self._records.add_word(proposal_hash, parse(Word, dict(signed.payload)), signed, max(1, place))
+
     def last_place(self, proposal_hash: str) -> int:
         """Return how far the orchestrator's thread of a study is known here."""
         return self._records.last_place(proposal_hash)
@@ -92,7 +102,7 @@ class ThreadHere:
             if new:
                 self._note(word, closed=request.state in _CLOSED, now=now)
         if new and (word.final or word.kind == "finished"):
-            self._release(proposal_hash, word.sentence)
+            self.release(proposal_hash, word.sentence)
         return word
 
     def _note(self, word: Word, *, closed: bool, now: dt.datetime) -> None:

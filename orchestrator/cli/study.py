@@ -19,10 +19,11 @@ from orchestrator.cli.options import (
     TaskOption,
     one_dataclass,
 )
+from orchestrator.cli.words import add_words
 from privacy.errors import InvalidInput
 
 app = typer.Typer()
-study_app = typer.Typer(help="Run, follow and resume studies.", no_args_is_help=True)
+study_app = typer.Typer(help="Run, follow, answer for, pause and end studies.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
 HomeOption = Annotated[
@@ -110,14 +111,7 @@ def wait(
     show(result)
 
 
-@study_app.command("resume")
-def resume(name: StudyArgument, home: HomeOption) -> None:
-    """Let a paused study go on, once its reason is dealt with."""
-    from datasites.node.home import Home
-    from orchestrator.studies.status import client_of
-
-    with client_of(Home(folder=home)) as client:
-        show(client.post_json(f"/studies/{name}/resume", {}))
+add_words(study_app)
 
 
 def _settings(name: str, options: StudyOptions) -> Any:

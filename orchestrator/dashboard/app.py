@@ -22,6 +22,7 @@ from datasites.study.text import delta_text, epsilon_text
 from orchestrator.dashboard.access import FILE, SESSION_HOURS, Visitors
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
 from orchestrator.rounds.service import Service
+from orchestrator.rounds.store import STATES
 from orchestrator.studies.facts import StudyFacts
 from orchestrator.studies.report import write_study_report
 from privacy.canonical import sha256_hex
@@ -52,7 +53,7 @@ _SECONDS = 1.0
 Seen = Annotated[str, Query(max_length=24)]
 # a report carries its own style and pictures, and no script
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
-_TONES = {"running": "good", "finished": "good", "waiting": "warn", "paused": "bad", "failed": "bad"}
+_TONES = dict.fromkeys(STATES, "bad") | {"running": "good", "finished": "good", "waiting": "warn"}
 
 
 class Dashboard:

@@ -11,14 +11,15 @@ from typing import Any, Protocol
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import StudySettings, local_blocks
 from orchestrator.studies.report import write_study_pdf, write_study_report
-from orchestrator.studies.status import client_of, study_line
+from orchestrator.studies.status import client_of, said, study_line
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
 from privacy.canonical import sha256_hex
-from privacy.errors import Refused, TesseraError
+from privacy.errors import Refused, StudyOver, TesseraError
 
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 30.0
@@ -84,10 +85,11 @@ def wait(
     """Wait for approvals and rounds until the study is finished; return its status.
 
     Raises:
+        StudyOver: it was denied, revoked, withdrawn, cancelled or expired.
         TesseraError: it was paused or failed, or it is not over in time; it goes on, only the waiting ends.
     """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    told = ""
+    told, heard = "", 0
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
         while True:
             status: dict[str, Any] = client.get_json(f"/studies/{study}")
@@ -99,6 +101,11 @@ def wait(
             progress.rounds(status["rounds_completed"], status["rounds"], state)
             if state == "finished":
                 return status
+            for word in said(status)[heard:]:
+                progress.note(f"{word.sentence} ({word.person})")
+            heard = len(said(status))
+            if state in OVER_FOR_GOOD:
+                raise StudyOver(f"{study} is {state} and will not go on: {status['reason']}")
             if state in ("paused", "failed"):
                 raise TesseraError(f"the study is {state}: {status['reason']}")
             if deadline is not None and time.monotonic() > deadline:
