@@ -275,6 +275,12 @@ class ApprovalStore:
         same = [r for r in others if r.proposal.study == study]
         return next(iter(same or others), None)
 
+    def version_before(self, proposal_hash: str) -> Request | None:
+        """Return what a request is compared with: the version it replaces, or what was approved last here."""
+        replaced = self.request(proposal_hash).proposal.replaces
+        known = next((r for r in self.requests() if r.proposal_hash == replaced), None)
+        return known or self.last_approved(before=proposal_hash)
+
     def _round_refused(
         self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
     ) -> Refused:

@@ -162,8 +162,8 @@ class ReviewRecords:
         return tuple((row[0], _signed(row[1])) for row in self._read(query, site))
 
     def words(self, proposal_hash: str) -> tuple[Word, ...]:
-        """Return the thread of a request as it is known here, oldest first."""
-        query = "SELECT sealed FROM words WHERE hash = ? ORDER BY place IS NULL, place, rowid"
+        """Return the thread of a request in the order in which it became known here."""
+        query = "SELECT sealed FROM words WHERE hash = ? ORDER BY rowid"
         return tuple(parse(Word, dict(_signed(row[0]).payload)) for row in self._read(query, proposal_hash))
 
     def last_place(self, proposal_hash: str) -> int:

@@ -147,7 +147,7 @@ def check_text(text: str, *, required: bool = True) -> str:
     Raises:
         InvalidInput: too short, too long, or with a character that is not seen.
     """
-    stripped = text.strip()
+    stripped = text.replace("\r\n", "\n").strip()  # browsers send both
     if len(stripped) > LONGEST or (required and len(stripped) < 3):
         raise InvalidInput(f"expected a reason of 3 to {LONGEST} characters; the other side will read it")
     return check_prose(stripped, "a reason")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.study.thread import ScientistKind
 from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import StudySettings, local_blocks
 from orchestrator.studies.report import write_study_pdf, write_study_report
-from orchestrator.studies.status import client_of, said, study_line
+from orchestrator.studies.status import client_of, proposal_of, said, study_line
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
+from orchestrator.studies.words import say
 from privacy.canonical import sha256_hex
 from privacy.errors import Refused, StudyOver, TesseraError
 
@@ -39,7 +41,13 @@ class Progress(Protocol):
 
 
 def propose(
-    home: Home, settings: StudySettings, progress: Progress, *, sites: Sequence[str] = (), offer_seconds: float = 300.0
+    home: Home,
+    settings: StudySettings,
+    progress: Progress,
+    *,
+    sites: Sequence[str] = (),
+    replaces: str = "",
+    offer_seconds: float = 300.0,
 ) -> dict[str, Any]:
     """Propose a study to hospitals; return its name, proposal hash and participants.
 
@@ -48,6 +56,7 @@ def propose(
         settings: the scientist's wishes.
         progress: is told what happens.
         sites: which hospitals; all of the roster when empty.
+        replaces: name of the study of which this is a new version; it ends once the new one is proposed.
         offer_seconds: how long to wait for what they publish.
 
     Raises:
@@ -56,6 +65,9 @@ def propose(
         TesseraError: a hospital published nothing in time.
     """
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
+        earlier = client.get_json(f"/studies/{replaces}") if replaces else None
+        if earlier is not None:
+            settings = replace(settings, replaces=proposal_of(earlier).proposal_hash)
         if Draft.find(home, settings) is None:  # else an earlier command ended on the way: send on what it signed
             _check_new(client, settings.study)
         names = tuple(sites) or tuple(party.name for party in home.roster().sites)
@@ -64,6 +76,9 @@ def propose(
         offers = offers_of(node, home, names, seconds=offer_seconds)
         progress.step("Proposing the study")
         proposal = submit(node, home, client, settings, offers)
+    if earlier is not None and earlier["state"] not in OVER_FOR_GOOD:
+        kind: ScientistKind = "cancelled" if earlier["rounds_completed"] else "withdrawn"
+        say(home, replaces, kind, f"A new version replaces it: {proposal.study}.")
     for block in local_blocks(proposal):
         progress.note(f"the {block} part has fewer than {proposal.min_sites} contributors and stays at its sites")
     return {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "participants": list(names)}

@@ -15,6 +15,7 @@ from datasites.node.home import Home, address
 from datasites.node.http import SignedClient
 from datasites.review.budgets import Budget, budgets, finite
 from datasites.review.records import ReviewRecords
+from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, parse
 from datasites.study.thread import Word
 from orchestrator.rounds.store import Store
@@ -208,6 +209,11 @@ def study_line(status: Mapping[str, Any]) -> StudyLine:
         waiting=str(status.get("waiting", "")),
         words=tuple(f"{w.at[:16].replace('T', ' ')} {w.sentence}" for w in said(status)),
     )
+
+
+def proposal_of(status: Mapping[str, Any]) -> Proposal:
+    """Return the proposal in an answer of ``GET /studies/...``."""
+    return parse(Proposal, status["proposal"]["payload"])
 
 
 def said(status: Mapping[str, Any]) -> tuple[Word, ...]:
