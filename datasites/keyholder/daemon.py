@@ -117,6 +117,7 @@ class Keyholder:
             [parse(Signed, document) for document in status["approvals"].values()],
             orchestrator=roster.orchestrator,
             keyholder=roster.keyholder,
+            hospitals=roster.sites,
             now=self.journal.now(),
         )
         if not path.exists():

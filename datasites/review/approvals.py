@@ -17,7 +17,7 @@ decision is also sealed as a :class:`~datasites.study.thread.Word` for the scien
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from datasites.review.records import Confirmation, Decision, Request, ReviewReco
 from datasites.review.thread import ThreadHere
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
-from datasites.study.proposal import DatasetReference, Environment, Proposal
+from datasites.study.proposal import DatasetReference, Environment, Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.study.thread import accepted, check_text, conditions_of
 from privacy.errors import BudgetExceeded, Refused, TesseraError
@@ -49,8 +49,12 @@ class ApprovalStore:
         record: the journal's ``append``.
         reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
             change nothing when it is called again.
+<<<<<<< HEAD
         release: gives back what was reserved for a proposal and never charged, with the reason, once nothing can run
             under it any more; must change nothing when it is called again.
+=======
+        hospitals: those of the roster that the owner's people confirmed; None checks fingerprints alone.
+>>>>>>> main
     """
 
     def __init__(
@@ -62,10 +66,15 @@ class ApprovalStore:
         policy: Policy,
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
+<<<<<<< HEAD
         release: Callable[[str, str], object] | None = None,
+=======
+        hospitals: Callable[[], Collection[Party]] | None = None,
+>>>>>>> main
     ) -> None:
         self.site = site
         self._reserve = reserve
+        self._hospitals = hospitals
         self.policy = policy
         self._identity = identity
         self._record = record
@@ -153,10 +162,21 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
+<<<<<<< HEAD
         parties.check_parties(proposal)
         checks.check_confirmed(proposal, self.site, self.confirmations())
         conditions = check_text(conditions, required=bool(conditions.strip()))
         signature = checks.sign_review(proposal, self.site, reviewer, key, conditions)
+=======
+        self.check_people(proposal)
+        payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
+        signature = ReviewerSignature(
+            reviewer=reviewer.name,
+            role=reviewer.role,
+            public_key=key.public_key,
+            signature=key.sign(checks.REVIEW, payload, 1),
+        )
+>>>>>>> main
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)
             self._decide(proposal, "signed", reviewer.name, conditions, now)
@@ -275,11 +295,24 @@ class ApprovalStore:
         same = [r for r in others if r.proposal.study == study]
         return next(iter(same or others), None)
 
+<<<<<<< HEAD
     def version_before(self, proposal_hash: str) -> Request | None:
         """Return what a request is compared with: the version it replaces, or what was approved last here."""
         replaced = self.request(proposal_hash).proposal.replaces
         known = next((r for r in self.requests() if r.proposal_hash == replaced), None)
         return known or self.last_approved(before=proposal_hash)
+=======
+    def check_people(self, proposal: Proposal) -> None:
+        """Check that everybody in a study is in the roster, was confirmed here, and stands in it once.
+
+        Raises:
+            Refused: somebody is not.
+        """
+        parties.check_parties(proposal)
+        if self._hospitals is not None:
+            parties.check_roster(proposal, self._hospitals())
+        checks.check_confirmed(proposal, self.site, self.confirmations())
+>>>>>>> main
 
     def _round_refused(
         self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
@@ -305,10 +338,14 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site)
         if violations:
             raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
+<<<<<<< HEAD
         parties.check_parties(proposal)
         checks.check_confirmed(proposal, self.site, self.confirmations())
         if not accepted(request.words, self.site):
             raise Refused("the scientist has not accepted the conditions of the approval here yet")
+=======
+        self.check_people(proposal)
+>>>>>>> main
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:
