@@ -24,6 +24,7 @@ from datasites.portal.words import STUDY_STATES, listed, meaning, modality, rele
 from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
+from datasites.review.versions import version_before
 from datasites.study.signing import dump
 from datasites.study.text import epsilon_text
 from datasites.study.thread import SENTENCES, accepted
@@ -327,7 +328,7 @@ def show_request(
 
 
 def _comparison(service: PortalService, found: ReviewRequest) -> dict[str, Any]:
-    earlier = service.context.approvals.version_before(found.proposal_hash)
+    earlier = version_before(service.context.approvals, found.proposal_hash)
     if earlier is None:
         return {"earlier": None, "facts": (), "diffs": ()}
     before, now = dump(earlier.proposal), dump(found.proposal)

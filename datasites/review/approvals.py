@@ -49,12 +49,9 @@ class ApprovalStore:
         record: the journal's ``append``.
         reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
             change nothing when it is called again.
-<<<<<<< HEAD
         release: gives back what was reserved for a proposal and never charged, with the reason, once nothing can run
             under it any more; must change nothing when it is called again.
-=======
         hospitals: those of the roster that the owner's people confirmed; None checks fingerprints alone.
->>>>>>> main
     """
 
     def __init__(
@@ -66,11 +63,8 @@ class ApprovalStore:
         policy: Policy,
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
-<<<<<<< HEAD
         release: Callable[[str, str], object] | None = None,
-=======
         hospitals: Callable[[], Collection[Party]] | None = None,
->>>>>>> main
     ) -> None:
         self.site = site
         self._reserve = reserve
@@ -162,21 +156,9 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
-<<<<<<< HEAD
-        parties.check_parties(proposal)
-        checks.check_confirmed(proposal, self.site, self.confirmations())
+        self.check_people(proposal)
         conditions = check_text(conditions, required=bool(conditions.strip()))
         signature = checks.sign_review(proposal, self.site, reviewer, key, conditions)
-=======
-        self.check_people(proposal)
-        payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
-        signature = ReviewerSignature(
-            reviewer=reviewer.name,
-            role=reviewer.role,
-            public_key=key.public_key,
-            signature=key.sign(checks.REVIEW, payload, 1),
-        )
->>>>>>> main
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)
             self._decide(proposal, "signed", reviewer.name, conditions, now)
@@ -288,20 +270,6 @@ class ApprovalStore:
         """Return the public keys that count as confirmed."""
         return frozenset(c.public_key for c in self.confirmations())
 
-    def last_approved(self, *, before: str) -> Request | None:
-        """Return the request approved last here other than ``before``, same study first; for the diff."""
-        study = self.request(before).proposal.study
-        others = [r for r in self.requests() if r.approval is not None and r.proposal_hash != before]
-        same = [r for r in others if r.proposal.study == study]
-        return next(iter(same or others), None)
-
-<<<<<<< HEAD
-    def version_before(self, proposal_hash: str) -> Request | None:
-        """Return what a request is compared with: the version it replaces, or what was approved last here."""
-        replaced = self.request(proposal_hash).proposal.replaces
-        known = next((r for r in self.requests() if r.proposal_hash == replaced), None)
-        return known or self.last_approved(before=proposal_hash)
-=======
     def check_people(self, proposal: Proposal) -> None:
         """Check that everybody in a study is in the roster, was confirmed here, and stands in it once.
 
@@ -312,7 +280,6 @@ class ApprovalStore:
         if self._hospitals is not None:
             parties.check_roster(proposal, self._hospitals())
         checks.check_confirmed(proposal, self.site, self.confirmations())
->>>>>>> main
 
     def _round_refused(
         self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
@@ -338,14 +305,9 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site)
         if violations:
             raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
-<<<<<<< HEAD
-        parties.check_parties(proposal)
-        checks.check_confirmed(proposal, self.site, self.confirmations())
+        self.check_people(proposal)
         if not accepted(request.words, self.site):
             raise Refused("the scientist has not accepted the conditions of the approval here yet")
-=======
-        self.check_people(proposal)
->>>>>>> main
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:

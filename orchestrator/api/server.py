@@ -41,11 +41,8 @@ from orchestrator.api.openapi import (
     object_of,
     read_json,
 )
-<<<<<<< HEAD
-from orchestrator.api.thread import add_thread
-=======
 from orchestrator.api.study_reports import add_study_reports
->>>>>>> main
+from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer
 from orchestrator.rounds.rollback import keyholder_heads, shown_heads

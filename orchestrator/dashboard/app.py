@@ -52,13 +52,7 @@ MOUNT = "/dashboard"
 FOLDER = Path(__file__).parent
 _SECONDS = 1.0
 Seen = Annotated[str, Query(max_length=24)]
-<<<<<<< HEAD
-# a report carries its own style and pictures, and no script
-_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 _TONES = dict.fromkeys(STATES, "bad") | {"running": "good", "finished": "good", "waiting": "warn"}
-=======
-_TONES = {"running": "good", "finished": "good", "waiting": "warn", "paused": "bad", "failed": "bad"}
->>>>>>> main
 
 
 class Dashboard:

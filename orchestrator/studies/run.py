@@ -12,12 +12,9 @@ from typing import Any, Protocol
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-<<<<<<< HEAD
+from datasites.node.signed_pdf import signer_of
 from datasites.study.thread import ScientistKind
 from orchestrator.rounds.thread import OVER_FOR_GOOD
-=======
-from datasites.node.signed_pdf import signer_of
->>>>>>> main
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import StudySettings, local_blocks
