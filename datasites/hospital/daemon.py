@@ -101,7 +101,7 @@ class Worker:
                     self._datasite.endings.finished(request.proposal_hash, item.study)
             self._datasite.participant.handle(item)
             self._datasite.pool.close()  # its memory is not needed until the next study
-            write_reports_apart(self._datasite.home)
+            write_reports_apart(self._datasite.home, finished=item.study)
             self._reported.add(item.study)
 
 
