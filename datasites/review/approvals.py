@@ -17,7 +17,8 @@ decision is also sealed as a :class:`~datasites.study.thread.Word` for the scien
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ class ApprovalStore:
     def close(self) -> None:
         """Close the file."""
         self._records.close()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Keep every decision waiting until the block ends: what is read inside stays as it is."""
+        with self._records.transaction():
+            yield
 
     def receive(self, signed: Signed, folder: Path, *, now: dt.datetime) -> Request:
         """Keep a proposal for review; receiving it again changes nothing.

@@ -12,6 +12,7 @@ from support.played import Played
 
 from datasites.hospital.thread import Thread
 from datasites.review.accounts import Account
+from datasites.review.endings import RETURNED, Endings
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, seal
 from datasites.study.thread import WORD, Word
@@ -40,18 +41,16 @@ class Silent:
 class Loops(Played):
     """A played consortium whose hospitals also carry threads, and whose people decide."""
 
-    returned: list[tuple[str, str]]
-
     def request(self, study: str, **settings: Any) -> Proposal:
         """Register a study and put it before every hospital; nobody has decided yet."""
         proposal = self.propose(study, approve=False, length=LENGTH, **settings)
-        self.returned = []
         for hospital in self.hospitals:
             (hospital.home.folder / "code").mkdir(exist_ok=True)
             signed = seal(self.identity, "proposal", proposal)
             hospital.approvals.receive(signed, hospital.home.folder / "code", now=dt.datetime.now(dt.UTC))
-            site = hospital.participant.site
-            hospital.approvals.thread._release = lambda _hash, why, site=site: self.returned.append((site, why))
+            part = hospital.participant
+            endings = Endings(ledger=part.ledger, journal=part.journal, approvals=part.approvals)
+            hospital.approvals.thread._release = endings.study_ended
         return proposal
 
     def steward(self, index: int) -> tuple[Account, Identity]:
@@ -76,6 +75,11 @@ class Loops(Played):
             hospital = self.hospitals[index]
             part = hospital.participant
             Thread(client=hospital.client, approvals=part.approvals, journal=part.journal).step()
+
+    def returned(self, index: int) -> list[tuple[list[int], str]]:
+        """Return which rounds came back at a hospital, and why."""
+        entries = self.hospitals[index].participant.journal.entries(kind=RETURNED)
+        return [(e.body["rounds"], e.body["reason"]) for e in entries]
 
     def state(self, index: int, proposal: Proposal) -> str:
         return self.hospitals[index].approvals.request(proposal.proposal_hash).state
@@ -119,8 +123,10 @@ def test_a_denial_reaches_the_scientist_and_the_other_hospitals_with_its_words(l
     assert any("The consent forms do not cover this." in note for note in view.notes)
     loops.carry()
     assert [loops.state(i, proposal) for i in range(SITES)] == ["ended", "denied", "ended", "ended"]
-    assert {site for site, _ in loops.returned} == {"site-0", "site-1", "site-2", "site-3"}
-    assert all("The consent forms do not cover this." in why for _, why in loops.returned)
+    ((rounds, why),) = loops.returned(0)  # the only one that had approved
+    assert rounds == [1]
+    assert "site-1 denied: “The consent forms do not cover this.”" in why
+    assert loops.returned(2) == []
 
 
 def test_a_question_is_answered_on_both_sides_and_only_between_the_two(loops: Loops, scientist: Any) -> None:
@@ -155,7 +161,6 @@ def test_an_approval_with_conditions_starts_once_the_scientist_has_accepted_them
     assert loops.kinds(3, proposal)[:2] == ["conditions", "accepted"]
     assert loops.kinds(0, proposal) == ["approved", "finished"]
     assert loops.state(0, proposal) == "approved"
-    assert {site for site, _ in loops.returned} == set(loops.names)
 
 
 def test_a_revocation_names_the_hospital_and_the_study_goes_on_without_it_or_ends(loops: Loops) -> None:
@@ -177,6 +182,8 @@ def test_a_revocation_names_the_hospital_and_the_study_goes_on_without_it_or_end
     assert "bring the missing" not in status["reason"]
     loops.carry()
     assert loops.state(0, proposal) == "ended"
+    assert [rounds for rounds, _ in loops.returned(1)] == [[2, 3]]
+    assert all(3 in rounds for rounds, _ in loops.returned(0))
     with pytest.raises(Refused, match="cannot go on"):
         loops.client.post_json("/studies/pilot/resume", {})
 

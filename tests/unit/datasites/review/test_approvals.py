@@ -8,6 +8,7 @@ import pytest
 from support.approvals import is_approved
 
 from datasites.review.checks import check_signatures
+from datasites.review.versions import version_before
 from datasites.study.messages import Approval
 from datasites.study.proposal import Environment
 from datasites.study.signing import open_sealed
