@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -23,6 +24,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from datasites.node.home import Config, Home
+from datasites.node.http import PLAIN
 from datasites.node.plugins import DISTRIBUTION
 from datasites.node.rollback import GAP
 from datasites.node.tls import client_context
@@ -137,7 +139,9 @@ def _roster(home: Home, config: Config) -> str:
 def _clock(url: str, ca: str) -> str:
     try:
         verify = client_context(Path(ca)) if ca else True
-        answer = httpx.get(f"{url}/healthz", timeout=_ANSWER_SECONDS, trust_env=False, verify=verify)
+        options: dict[str, Any] = {"timeout": _ANSWER_SECONDS, "trust_env": False, "verify": verify, "headers": PLAIN}
+        with httpx.stream("GET", f"{url}/healthz", **options) as answer:  # its head is enough
+            pass
         there = parsedate_to_datetime(answer.headers["date"])
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _Failed(

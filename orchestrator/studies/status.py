@@ -21,6 +21,12 @@ from privacy.errors import Refused, TesseraError
 from privacy.ledger.ledger import Ledger
 
 
+def takes_part(proposal: Mapping[str, Any], name: str) -> bool:
+    """Return whether somebody is a party of the study whose proposal is given as it was signed."""
+    parties = (proposal["keyholder"], proposal["orchestrator"], *proposal.get("helpers", ()), *proposal["participants"])
+    return any(party["name"] == name for party in parties)
+
+
 def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     """Return proposal, approvals, state and checkpoints of one study.
 
@@ -30,8 +36,7 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     """
     proposal, state, reason = store.study(study)
     payload = proposal.payload
-    parties = {p["name"] for p in payload["participants"]}
-    if caller not in parties | {payload["keyholder"]["name"], payload["orchestrator"]["name"]}:
+    if not takes_part(payload, caller):
         raise Refused(f"{caller!r} takes no part in study {study!r}")
     rounds = store.last_round(study, "checkpoint")
     checkpoints = [store.document(study, n, "checkpoint") for n in range(1, rounds + 1)]
