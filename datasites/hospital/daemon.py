@@ -92,7 +92,7 @@ class Worker:
         elif item.study not in self._reported:
             self._datasite.participant.handle(item)
             self._datasite.pool.close()  # its memory is not needed until the next study
-            write_reports_apart(self._datasite.home)
+            write_reports_apart(self._datasite.home, finished=item.study)
             self._reported.add(item.study)
 
 

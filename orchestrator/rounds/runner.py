@@ -315,6 +315,7 @@ class StudyRunner:
             "weights": {b: dict(w) for b, w in weights.items()},
             "scales": dict(plan.payload["scales"]),
             "seconds": round(seconds, 3),
+            "at": self._journal.now().isoformat(timespec="seconds"),
         }
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
