@@ -70,7 +70,7 @@ class Datasite:
             reserve=reserve,
             hospitals=lambda: home.roster().sites,
         )
-        pool = WorkerPool(policy.sandbox)
+        pool = WorkerPool(policy.sandbox, hidden=(home.folder,))
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,

@@ -231,10 +231,12 @@ def bound_answer(response: httpx.Response, max_bytes: int) -> None:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise httpx.DecodingError("expected an answer without content encoding from the server; nothing was read")
-    response.stream = _Bounded(cast("httpx.SyncByteStream", response.stream), max_bytes)
+    stream = cast("httpx.SyncByteStream", response.stream)
+    (kind,) = (kind for kind in type(stream).__mro__ if kind.__name__ == "SyncByteStream")  # httpx's, or a successor's
+    response.stream = type("Bounded", (_Bounded, kind), {})(stream, max_bytes)
 
 
-class _Bounded(httpx.SyncByteStream):
+class _Bounded:
     def __init__(self, stream: httpx.SyncByteStream, max_bytes: int) -> None:
         self._stream, self._left, self._max_bytes = stream, max_bytes, max_bytes
 

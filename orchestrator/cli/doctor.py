@@ -261,9 +261,18 @@ def _sandbox(folder: Path) -> str:
     missing = [layer for layer in Policy.load(folder / "policy.toml").sandbox.minimum_layers if not layers[layer]]
     if missing:
         advice = "use a kernel and container that offer it, or let the owner change minimum_layers"
+        if "landlock" in missing:
+            advice = _LANDLOCK
         raise _Failed(f"the policy demands {', '.join(missing)}, which this machine does not offer", advice)
     absent = [layer for layer, on in layers.items() if not on]
     return "all layers" if not absent else f"all demanded layers; this machine lacks {', '.join(absent)}"
+
+
+_LANDLOCK = (
+    "run Linux 5.13 or newer with landlock in /sys/kernel/security/lsm (boot with lsm=landlock,... to add it); without "
+    "it workers could read the whole home, so an owner who drops it from minimum_layers needs a machine of their own "
+    "for the hospital's role"
+)
 
 
 def _chains(home: Home, config: Config) -> str:
