@@ -102,9 +102,12 @@ class Ledger:
             cases: one :func:`case_hash` per patient, in any order.
 
         Raises:
-            InvalidInput: no cases, or this version was registered with others.
+            InvalidInput: no cases, a case twice, or this version was registered with others.
         """
-        wanted = frozenset(cases)
+        listed = list(cases)
+        wanted = frozenset(listed)
+        if len(wanted) != len(listed):
+            raise InvalidInput(f"expected every patient once in {name!r} version {version}, got one twice; merge them")
         if not wanted:
             raise InvalidInput(f"expected at least one patient in {name!r} version {version}, got none")
         with self._writing() as state:
