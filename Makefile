@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-unit check bench chaos docker audit results
+.PHONY: setup demo test test-unit thorough check bench chaos docker audit results
 
 setup: $(STAMP)
 
@@ -19,13 +19,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/tessera demo
 
-# Both halves always run. Whole consortia come last, two at a time: half the time they wait for processes and deadlines.
-test test-unit: export OMP_NUM_THREADS = 1
-test test-unit: export PYTHONDONTWRITEBYTECODE =
+# Both halves always run. Whole consortia come last, three at a time: half the time they wait for processes and deadlines.
+test test-unit thorough: export OMP_NUM_THREADS = 1
+test test-unit thorough: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/component; first=$$?; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/consortium && exit $$first
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not thorough" tests/unit tests/component; first=$$?; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not thorough" tests/consortium && exit $$first
+
+# The sweeps that `make test` leaves half done: every fault at every write, ten thousand mutated uploads, more kills.
+thorough: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m thorough tests/unit tests/component tests/consortium
 
 # What needs no process and no socket: about a minute.
 test-unit: setup

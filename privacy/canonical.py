@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import rfc8785
@@ -52,7 +52,7 @@ def canonical_json(value: Json | Mapping[str, Any], version: CanonicalVersion = 
     if version == 1:
         return plain_json(value)
     try:
-        return rfc8785.dumps(_doubles(_checked(value)))
+        return rfc8785.dumps(_checked(value, _double))
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
 
@@ -81,10 +81,16 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _checked(value: object) -> Any:
-    """Return ``value`` with plain dictionaries and lists, or refuse what JSON cannot carry."""
-    if value is None or isinstance(value, (str, bool, int)):
+def _checked(value: object, integer: Callable[[int], int | float] | None = None) -> Any:
+    """Return ``value`` with plain dictionaries and lists, or refuse what JSON cannot carry.
+
+    Args:
+        integer: what to write for an integer; None: itself.
+    """
+    if value is None or isinstance(value, (str, bool)):
         return value
+    if isinstance(value, int):
+        return value if integer is None else integer(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput("expected a finite number for canonical JSON, got NaN or an infinity")
@@ -93,23 +99,19 @@ def _checked(value: object) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise InvalidInput(f"expected string keys for canonical JSON, got a {type(key).__name__}")
-        return {key: _checked(item) for key, item in value.items()}
+        return {key: _checked(item, integer) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_checked(item) for item in value]
+        return [_checked(item, integer) for item in value]
     raise InvalidInput(f"canonical JSON cannot carry a {type(value).__name__}")
 
 
-def _doubles(value: Any) -> Any:
-    """Return ``value`` with each integer beyond 2**53 - 1 as the double that is written with the same digits.
+def _double(value: int) -> int | float:
+    """Return an integer beyond 2**53 - 1 as the double that is written with the same digits.
 
     Such integers come from reading JSON: 1e16 is written ``10000000000000000``.
     """
-    if isinstance(value, dict):
-        return {key: _doubles(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_doubles(item) for item in value]
-    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-        if abs(value) < 10**21 and rfc8785.dumps(float(value)) == str(value).encode():
-            return float(value)
-        raise InvalidInput("expected an integer of at most 2**53 - 1; send a larger one as a string of its digits")
-    return value
+    if abs(value) <= LARGEST_INTEGER:
+        return value
+    if abs(value) < 10**21 and rfc8785.dumps(float(value)) == str(value).encode():
+        return float(value)
+    raise InvalidInput("expected an integer of at most 2**53 - 1; send a larger one as a string of its digits")

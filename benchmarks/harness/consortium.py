@@ -40,7 +40,7 @@ from datasites.review.environment import current_environment
 from datasites.review.policy import Partner, Policy
 from datasites.study.messages import WorkItem
 from datasites.study.next_model import model_from_bytes, model_to_bytes
-from datasites.study.proposal import Block, Proposal
+from datasites.study.proposal import Block, Chain, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from harness.proposals import make_dataset, make_mechanism, make_participant, make_proposal
@@ -72,6 +72,11 @@ def playing(site: int) -> Trainer:
         return TrainingResult(updates=updates, releases={})
 
     return train
+
+
+def zeros(proposal: Proposal) -> bytes:
+    """Return the initial model of a study that only plays: zero in every block."""
+    return model_to_bytes({b.name: np.zeros(b.length, np.float32) for b in proposal.blocks})
 
 
 @dataclass
@@ -116,6 +121,7 @@ class Hospital:
             policy=_policy(roster),
             record=journal.append,
             reserve=reserve,
+            hospitals=lambda: home.roster().sites,
         )
         participant = part(
             site=config.name,
@@ -126,6 +132,7 @@ class Hospital:
             journal=journal,
             train=train,
             dataset=here,
+            build=zeros,
         )
         return cls(home=home, url=url or config.orchestrator_url, participant=participant, approvals=approvals)
 
@@ -303,6 +310,9 @@ class Consortium:
             ),
             "deadline_seconds": deadline_seconds,
             "environment": current_environment(),
+            "chain": Chain(
+                model_hash=sha256_hex(model_to_bytes({b.name: np.zeros(b.length, np.float32) for b in chosen}))
+            ),
         }
         return make_proposal(
             study=study,
@@ -316,7 +326,7 @@ class Consortium:
     def propose(self, study: str, *, approve: bool = True, **settings: Any) -> Proposal:
         """Register a study whose model is zero, and have every hospital approve it."""
         proposal = self.proposal(study, **settings)
-        self.register(proposal, model_to_bytes({b.name: np.zeros(b.length, np.float32) for b in proposal.blocks}))
+        self.register(proposal, zeros(proposal))
         if approve:
             signed = seal(self.identity, "proposal", proposal)
             for hospital in self.hospitals:

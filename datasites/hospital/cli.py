@@ -13,6 +13,7 @@ from datasites.node.commands import (
     HostOption,
     InstitutionOption,
     JsonOption,
+    LanguageOption,
     PortOption,
     UrlOption,
     add_import_gap,
@@ -21,6 +22,7 @@ from datasites.node.commands import (
     show,
 )
 from datasites.node.commands import init as init_role
+from privacy.errors import InvalidInput
 
 app = typer.Typer(help="A hospital's datasite.", no_args_is_help=True)
 
@@ -77,12 +79,15 @@ def ingest(
 
 
 @app.command()
-def report(home: HomeOption) -> None:
+def report(home: HomeOption, language: LanguageOption = None) -> None:
     """Write the privacy budget audit report (HTML, PDF, JSON) from ledger and journal."""
     from datasites.hospital.reports import write_reports
+    from datasites.language import LANGUAGES
     from datasites.node.home import Home
 
-    for path in write_reports(Home(folder=home)):
+    if language is not None and language not in LANGUAGES:
+        raise InvalidInput(f"expected a language of {', '.join(LANGUAGES)}, got {language[:20]!r}")
+    for path in write_reports(Home(folder=home), [language] if language else tuple(LANGUAGES)):
         typer.echo(path)
 
 

@@ -90,6 +90,7 @@ class Worker:
         if item.kind != "finished":
             self._datasite.participant.handle(item)
         elif item.study not in self._reported:
+            self._datasite.participant.handle(item)
             self._datasite.pool.close()  # its memory is not needed until the next study
             write_reports_apart(self._datasite.home)
             self._reported.add(item.study)

@@ -68,6 +68,7 @@ class Datasite:
             policy=policy,
             record=journal.append,
             reserve=reserve,
+            hospitals=lambda: home.roster().sites,
         )
         pool = WorkerPool(policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)
@@ -80,6 +81,7 @@ class Datasite:
             journal=journal,
             train=trainer,
             dataset=datasets.here,
+            build=trainer.initial_model,
             round_seconds=policy.sandbox.round_seconds,
         )
         journal.append("started", {"policy_hash": policy.policy_hash})

@@ -12,6 +12,7 @@ from datasites.portal.context import PortalContext, ReportFile
 from datasites.review import budgets
 from datasites.review.budgets import CostPreview, StudyStatus
 from datasites.review.records import Request
+from datasites.study.chain import voids
 from datasites.study.proposal import Proposal
 from datasites.worker.sandbox import available_layers
 from privacy.ledger.views import Point
@@ -43,6 +44,7 @@ def context(datasite: Datasite) -> PortalContext:
         dry_run=lambda request, watch: dry_run(datasite, request, watch),
         write_reports=lambda: write_reports_apart(datasite.home),
         error=lambda: datasite.standing.trouble,
+        unchecked=lambda proposal: voids(proposal, knows=datasite.participant.models.known),
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         public_url=config.public_url,
         hospital_login=_hospital_login(datasite.home.folder),

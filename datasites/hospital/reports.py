@@ -10,12 +10,15 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasites.language import LANGUAGES, speaking
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.review.approvals import ApprovalStore
+from datasites.review.environment import current_environment
 from datasites.review.policy import Policy
 from privacy.errors import TesseraError
 from privacy.ledger.journal import PRIVACY_AUDIT, Journal
@@ -29,8 +32,13 @@ if TYPE_CHECKING:
 _LONGEST_SECONDS = 300.0
 
 
-def write_reports(home: Home) -> tuple[Path, ...]:
-    """Write HTML, PDF, JSON and summary into the home's ``reports`` folder; return the paths of the reports."""
+def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES)) -> tuple[Path, ...]:
+    """Write HTML, PDF, JSON and summary into the home's ``reports`` folder; return the paths of the reports.
+
+    Args:
+        home: the datasite's.
+        languages: of the reports, codes of :data:`datasites.language.LANGUAGES`.
+    """
     from datasites.report.build import build_report
     from datasites.report.writing import write_all
 
@@ -47,21 +55,27 @@ def write_reports(home: Home) -> tuple[Path, ...]:
     folder = home.folder / "reports"
     folder.mkdir(exist_ok=True, mode=0o700)
     try:
-        report = build_report(
-            site=config.name,
-            institution=config.institution,
-            folder=home.folder,
-            ledger=ledger,
-            journal=journal,
-            requests=approvals.requests(),
-            audits=tuple(_audit(entry) for entry in journal.entries(kind=PRIVACY_AUDIT)),
-        )
-        paths = write_all(report, folder)
+        facts: dict[str, Any] = {
+            "site": config.name,
+            "institution": config.institution,
+            "folder": home.folder,
+            "ledger": ledger,
+            "journal": journal,
+            "requests": approvals.requests(),
+            "made": journal.now(),
+            "policy_hash": approvals.policy.policy_hash,
+            "environment": current_environment(),
+        }
+        paths: list[Path] = []
+        for language in languages:
+            with speaking(language):
+                audits = tuple(_audit(entry) for entry in journal.entries(kind=PRIVACY_AUDIT))
+            paths += write_all(build_report(**facts, audits=audits, language=language), folder)
         write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())
     finally:
         for store in (approvals, ledger, journal):
             store.close()
-    return paths
+    return tuple(paths)
 
 
 def _audit(entry: Entry) -> EmpiricalAudit:
@@ -72,9 +86,9 @@ def _audit(entry: Entry) -> EmpiricalAudit:
     claimed = Epsilon(
         value=None if found["claimed"] == "inf" else float(found["claimed"]),
         delta=float(found["delta"]),
-        adjacency=words.ADJACENCY,
-        accountant=words.PLD,
-        against=words.EVERYBODY,
+        adjacency=words.adjacency(),
+        accountant=words.pld(),
+        against=words.everybody(),
     )
     return EmpiricalAudit(
         at=entry.at,

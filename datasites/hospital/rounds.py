@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from datasites.hospital.models import InitialModel, Models
 from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
@@ -77,7 +78,13 @@ class RoundParticipant:
     journal: Journal
     train: Trainer
     dataset: DatasetHere
+    build: InitialModel
     round_seconds: float = 0.0
+
+    @property
+    def models(self) -> Models:
+        """Where the models of rounds come from."""
+        return Models(home=self.home, client=self.client, journal=self.journal, build=self.build)
 
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
@@ -86,6 +93,8 @@ class RoundParticipant:
                 self._train(item)
             elif item.kind == "attest":
                 self._attest(item)
+            elif item.kind == "finished":
+                self._finish(item)
         except Declined:  # the orchestrator's no, not ours: nothing is refused here
             raise
         except (Refused, InvalidInput, Tampered) as error:
@@ -99,16 +108,17 @@ class RoundParticipant:
         proposal = self._proposal(item.study)
         plan = self._checked_plan(proposal, item)
         folder = self.home.round_folder(item.study, item.round)
+        done = (folder / "header.json").exists()
+        model = b"" if done else self.models.before(proposal, plan)  # a plan with another model is not kept either
         self._keep_first_plan(folder, plan)
         self._require_healthy(item.study)
-        if not (folder / "header.json").exists():
+        if not done:
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
             key = self._round_key(proposal, plan, item)
             public = self._public_key(key)
-            model = self._blob(plan.model_hash, 1 << 30)
             own = self._own_numbers(proposal, item, model)
             result = self._trained(proposal, plan, model)
             local_parameters.keep(folder, result.own)
@@ -138,7 +148,9 @@ class RoundParticipant:
         raise Refused(f"study {study!r} is not approved here")
 
     def _checked_plan(self, proposal: Proposal, item: WorkItem) -> RoundPlan:
-        plan = open_sealed(item.documents["plan"], "round-plan", proposal.orchestrator.public_key, RoundPlan)
+        plan = open_sealed(
+            item.documents["plan"], "round-plan", proposal.orchestrator.public_key, RoundPlan, since=proposal.canonical
+        )
         if plan.round != item.round:
             raise Refused(f"the plan of round {plan.round} came as that of round {item.round}")
         checks.check_plan(proposal, plan, self.site)
@@ -162,7 +174,9 @@ class RoundParticipant:
                 raise Refused(f"round {plan.round} has another plan already; one plan per round")
 
     def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> RoundKey:
-        key = open_sealed(item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey)
+        key = open_sealed(
+            item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
+        )
         checks.check_key(proposal, plan, key)
         return key
 
@@ -299,7 +313,9 @@ class RoundParticipant:
             raise Refused(f"round {item.round} was not trained here: there is nothing to attest")
         plan = parse(RoundPlan, (folder / "plan.json").read_bytes())
         sealed = item.documents["commitments"]
-        commitments = open_sealed(sealed, "commitments", proposal.orchestrator.public_key, Commitments)
+        commitments = open_sealed(
+            sealed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical
+        )
         own = parse(Signed, (folder / "header.json").read_bytes())
         checks.check_commitments(proposal, plan, commitments, self.site, own)
         header = parse(UpdateHeader, dict(own.payload))
@@ -342,6 +358,13 @@ class RoundParticipant:
                 "orchestrator_signature": sealed.signature,
             },
         )
+
+    def _finish(self, item: WorkItem) -> None:
+        """Recompute the last model too; that it does not follow is for this hospital's people to read."""
+        try:
+            self.models.finish(self._approved(item.study))
+        except (Refused, InvalidInput) as error:
+            self.journal.append("models-unconfirmed", {"study": item.study, "reason": str(error)[:500]})
 
     # small things ----------------------------------------------------------------------------------------------
 

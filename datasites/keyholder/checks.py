@@ -1,17 +1,20 @@
 """Is this sum to be decrypted? Pure decisions of the keyholder, from signed messages and the sum's bytes alone.
 
+The helpers make the same ones about a list before they answer it, and sites about a sum that they recompute.
+
 The keyholder trusts nobody: not the orchestrator, who relays everything, and no single hospital. A sum is decrypted
 when every line of this table holds, and refused with the line that does not:
 
 =====================  ================================================================================================
 who could lie          what must hold
 =====================  ================================================================================================
-orchestrator, study    every listed participant, and nobody else, signed this proposal's hash; keyholder independent
+orchestrator, study    every participant is in the keyholder's own roster and signed this hash; keyholder independent
 orchestrator, plan     signed; this proposal, round and key; weights in bounds, also over those that came, per block
 orchestrator, list     every update signed by a participant under this very plan; nobody twice; ``min_sites`` per block
 orchestrator, sum      every contributor attested this list, plan and sum; their tags add up to the tag of the sum
 both together          what is decrypted is the sum less the pads of the listed sites, each once (see ``pads``)
 one hospital           its header announces exactly its blocks; what it encrypted is checked slot by slot when decrypted
+helpers                they are those of the roster here; their pad sums are those that the other holder finds, too
 =====================  ================================================================================================
 """
 
@@ -19,11 +22,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from datasites.study.checks import check_weights, too_few_effective
+from datasites.study.checks import check_header_pads, check_weights, too_few_effective
 from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
-from datasites.study.parties import check_parties, check_time, folded
+from datasites.study.parties import check_parties, check_roster, check_time, folded
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed
 from privacy.canonical import sha256_hex
@@ -36,13 +39,31 @@ FEWEST_SITES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class SumRequest:
-    """What comes with a request to decrypt: signed messages, and the sum's body as bytes."""
+class ListRequest:
+    """A closed list of a round as signed messages: the plan, the list, and its sites' signatures under it."""
 
     plan: Signed
     commitments: Signed
     attestations: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumRequest(ListRequest):
+    """What comes with a request to decrypt: the list, and the sum's body as bytes."""
+
     body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedList:
+    """A list that all its sites signed, which sites are in each block, and their headers by site."""
+
+    proposal: Proposal
+    plan: RoundPlan
+    commitments: Commitments
+    headers: Mapping[str, UpdateHeader]
+    contributors: Mapping[str, tuple[str, ...]]
+    tags: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +82,29 @@ class CheckedSum:
     contributors: Mapping[str, tuple[str, ...]]
     pads: Mapping[str, str]
     redone: bool = False
+    headers: Mapping[str, UpdateHeader] = field(default_factory=dict)
 
 
 def check_study(
-    signed: Signed, approvals: Sequence[Signed], *, orchestrator: Party, keyholder: Party, now: dt.datetime
+    signed: Signed,
+    approvals: Sequence[Signed],
+    *,
+    orchestrator: Party,
+    keyholder: Party,
+    hospitals: Sequence[Party],
+    now: dt.datetime,
+    helpers: Sequence[Party] = (),
 ) -> Proposal:
-    """Check that this keyholder may serve a study; before a round key is made and before every sum.
+    """Check that this keyholder, or helper, may serve a study; before a round key is made and before every answer.
 
     Args:
         signed: the proposal, signed by the orchestrator (kind ``proposal``).
         approvals: what the participants signed (kind ``approval``), in any order.
-        orchestrator: the orchestrator as this keyholder knows it.
-        keyholder: this keyholder.
+        orchestrator: the orchestrator as it is known here.
+        keyholder: the keyholder as it is known here.
+        hospitals: those of the roster that this party's own people confirmed.
         now: the time, never earlier than the newest journal entry.
+        helpers: the helpers as they are known here; the proposal names nobody else.
 
     Raises:
         Refused: says what does not hold.
@@ -81,6 +112,11 @@ def check_study(
     try:
         proposal = open_sealed(signed, "proposal", orchestrator.public_key, Proposal)
         _check_parties(proposal, orchestrator, keyholder)
+        check_roster(proposal, hospitals)
+        if not set(proposal.helpers) <= set(helpers):
+            raise Refused(
+                "the proposal names a helper that is not in the roster here; compare fingerprints and enrol it"
+            )
         _check_approvals(proposal, approvals, now)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the study cannot be served: {error}") from error
@@ -109,6 +145,40 @@ def check_sum_request(
     Raises:
         Refused: says what does not hold; nothing was decrypted.
     """
+    listed = check_list(proposal, round_key, request, answered_sum=answered_sum)
+    try:
+        ciphertexts = _checked_body(proposal, listed.commitments, request.body)
+        _check_tags(proposal, listed.commitments, ciphertexts, listed.tags)
+    except (InvalidInput, Tampered) as error:
+        raise Refused(f"the sum is not decrypted: {error}") from error
+    return CheckedSum(
+        proposal=proposal,
+        round=listed.plan.round,
+        plan_hash=listed.plan.plan_hash,
+        list_hash=listed.commitments.list_hash,
+        sum_hash=listed.commitments.sum_hash,
+        ciphertexts=ciphertexts,
+        contributors=listed.contributors,
+        pads={site: header.pad for site, header in listed.headers.items()},
+        redone=any(signed.payload.get("earlier") for signed in request.attestations),
+        headers=listed.headers,
+    )
+
+
+def check_list(
+    proposal: Proposal, round_key: RoundKey, request: ListRequest, *, answered_sum: str | None = None
+) -> CheckedList:
+    """Decide whether a list is whole: a plan of this round, enough sites per block, signed by every one of them.
+
+    Args:
+        proposal: as :func:`check_study` returned it.
+        round_key: the key that the keyholder made for the round, as it signed it.
+        request: what the orchestrator sent.
+        answered_sum: hash of the sum this round was answered with before, or None.
+
+    Raises:
+        Refused: says what does not hold.
+    """
     try:
         plan = _checked_plan(proposal, round_key, request.plan)
         commitments = _checked_list(proposal, plan, request.commitments)
@@ -116,21 +186,16 @@ def check_sum_request(
             raise Refused(f"round {plan.round} was answered with another sum; one sum per round")
         headers = _checked_headers(proposal, plan, commitments)
         contributors = _checked_contributors(proposal, plan, headers)
-        ciphertexts = _checked_body(proposal, commitments, request.body)
         site_tags = _checked_attestations(proposal, plan, commitments, set(headers), request.attestations)
-        _check_tags(proposal, commitments, ciphertexts, site_tags)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the sum is not decrypted: {error}") from error
-    return CheckedSum(
+    return CheckedList(
         proposal=proposal,
-        round=plan.round,
-        plan_hash=plan.plan_hash,
-        list_hash=commitments.list_hash,
-        sum_hash=commitments.sum_hash,
-        ciphertexts=ciphertexts,
+        plan=plan,
+        commitments=commitments,
+        headers=headers,
         contributors=contributors,
-        pads={site: header.pad for site, header in headers.items()},
-        redone=any(signed.payload.get("earlier") for signed in request.attestations),
+        tags=tuple(site_tags),
     )
 
 
@@ -148,15 +213,15 @@ def _check_approvals(proposal: Proposal, approvals: Sequence[Signed], now: dt.da
         signed = by_key.get(participant.public_key)
         if signed is None:
             raise Refused(f"{participant.name} has not approved this proposal")
-        approval = open_sealed(signed, "approval", participant.public_key, Approval)
+        approval = open_sealed(signed, "approval", participant.public_key, Approval, since=proposal.canonical)
         if (approval.study, approval.site) != (proposal.study, participant.name):
             raise Refused(f"the approval of {participant.name} names another study or site")
         check_time(proposal, approval, now)
 
 
 def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> RoundPlan:
-    plan = open_sealed(signed, "round-plan", proposal.orchestrator.public_key, RoundPlan)
-    if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
+    plan = open_sealed(signed, "round-plan", proposal.orchestrator.public_key, RoundPlan, since=proposal.canonical)
+    if (plan.study, plan.proposal_hash, plan.canonical) != (proposal.study, proposal.proposal_hash, proposal.canonical):
         raise Refused("the round plan is for another proposal than the approved one")
     expected = (proposal.study, proposal.proposal_hash, plan.round, plan.key_hash)
     if (round_key.study, round_key.proposal_hash, round_key.round, round_key.key_hash) != expected:
@@ -166,9 +231,11 @@ def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> Ro
 
 
 def _checked_list(proposal: Proposal, plan: RoundPlan, signed: Signed) -> Commitments:
-    commitments = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments)
-    expected = (proposal.study, plan.round, plan.plan_hash)
-    if (commitments.study, commitments.round, commitments.plan_hash) != expected:
+    commitments = open_sealed(
+        signed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical
+    )
+    expected = (proposal.study, plan.round, plan.plan_hash, plan.canonical)
+    if (commitments.study, commitments.round, commitments.plan_hash, commitments.canonical) != expected:
         raise Refused("the commitment list is for another study, round or plan")
     return commitments
 
@@ -179,7 +246,7 @@ def _checked_headers(proposal: Proposal, plan: RoundPlan, commitments: Commitmen
         participant = next((p for p in proposal.participants if p.public_key == update.public_key), None)
         if participant is None:
             raise Refused("the list holds an update of somebody who takes no part in the study")
-        header = open_sealed(update, "update", participant.public_key, UpdateHeader)
+        header = open_sealed(update, "update", participant.public_key, UpdateHeader, since=proposal.canonical)
         if header.site != participant.name:
             raise Refused(f"{participant.name} signed an update in another site's name")
         if header.site in headers:
@@ -205,6 +272,7 @@ def _check_header(proposal: Proposal, plan: RoundPlan, header: UpdateHeader) -> 
     counts = {shape.name: shape.ciphertexts for shape in header.blocks}
     if header.body_bytes != ciphertexts.body_bytes(counts, proposal.encryption):
         raise Refused(f"the update of {header.site} has another length than its blocks")
+    check_header_pads(proposal, header)
 
 
 def _checked_contributors(
@@ -241,7 +309,9 @@ def _checked_attestations(
     site_tags: dict[str, tuple[int, ...]] = {}
     for signed in attestations:
         name = str(signed.payload.get("site"))[:100]
-        attestation = open_sealed(signed, "attestation", proposal.participant(name).public_key, Attestation)
+        attestation = open_sealed(
+            signed, "attestation", proposal.participant(name).public_key, Attestation, since=proposal.canonical
+        )
         bound = (
             attestation.study,
             attestation.round,

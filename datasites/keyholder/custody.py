@@ -17,87 +17,26 @@ decided again. At rest each secret key is one encrypted file, destroyed when its
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from safetensors.numpy import save
-
+from datasites.keyholder import opened
 from datasites.keyholder.checks import CheckedSum
-from datasites.node.files import sync_folder, write_atomically
+from datasites.keyholder.key_files import KeyFiles
+from datasites.keyholder.opened import BadPads, HelperAnswer, integers_to_bytes
 from datasites.study.messages import RoundKey
 from datasites.study.proposal import Proposal
-from privacy.canonical import canonical_json, sha256_hex
-from privacy.encryption import ckks, pads
-from privacy.encryption.parameters import EncryptionParameters
-from privacy.errors import Refused, Tampered, UnsafeSum
+from privacy.canonical import sha256_hex
+from privacy.encryption import ckks, pads, shares
+from privacy.errors import Refused, UnsafeSum
 from privacy.identity import Identity
 from privacy.storage import Schema, open_sqlite, sql
 
-_NONCE_BYTES = 12
-
-
-class KeyFiles:
-    """The secret keys of one keyholder.
-
-    Args:
-        folder: where the files lie; made with mode 0700.
-        identity: the keyholder; a secret derived from it encrypts the keys.
-    """
-
-    def __init__(self, folder: Path, identity: Identity) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder = folder
-        self._cipher = ChaCha20Poly1305(identity.derive_secret("round-keys"))
-
-    def store(self, key: RoundKey, secret: bytes) -> None:
-        """Write one secret key, encrypted, whole or not at all."""
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = nonce + self._cipher.encrypt(nonce, secret, _label(key))
-        write_atomically(self._path(key.study, key.round), sealed)
-
-    def load(self, key: RoundKey) -> bytes:
-        """Return one secret key.
-
-        Raises:
-            Refused: it was destroyed.
-            Tampered: its file was changed, or is that of another keyholder, round or key.
-        """
-        path = self._path(key.study, key.round)
-        if not path.exists():
-            raise Refused(f"the key of round {key.round} is gone")
-        sealed = path.read_bytes()
-        try:
-            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _label(key))
-        except (InvalidTag, ValueError) as error:
-            raise Tampered(f"the stored key of round {key.round} was changed; the round is lost") from error
-
-    def destroy_all_but(self, wanted: Collection[tuple[str, int]]) -> None:
-        """Destroy every key but those of the given (study, round) pairs."""
-        kept = {self._path(study, number) for study, number in wanted}
-        for path in [p for p in self._folder.glob("*.key") if p not in kept]:
-            with path.open("r+b") as file:
-                file.write(os.urandom(path.stat().st_size))
-                file.flush()
-                os.fsync(file.fileno())
-            path.unlink()
-            sync_folder(self._folder)
-
-    def _path(self, study: str, number: int) -> Path:
-        return self._folder / f"{sha256_hex(study.encode())[:32]}-{number}.key"
-
-
-def _label(key: RoundKey) -> bytes:
-    return canonical_json({"study": key.study, "round": key.round, "key_hash": key.key_hash}, 1)
-
+__all__ = ["BadPads", "HelperAnswer", "KeyCustody", "integers_to_bytes"]
 
 UNSAFE_SUMS_UNTIL_PAUSE = 2
 """So many sums with unsafe slots pause a study: each such refusal tells an attacker at most one bit."""
@@ -115,25 +54,33 @@ CREATE TABLE IF NOT EXISTS rounds (
     PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS resumed (study TEXT PRIMARY KEY, unsafe INTEGER NOT NULL);
 """),
+        sql("""
+ALTER TABLE rounds ADD COLUMN list_hash TEXT;
+ALTER TABLE rounds ADD COLUMN opening BLOB;
+CREATE TABLE IF NOT EXISTS voids (
+    study TEXT NOT NULL, round INTEGER NOT NULL, list_hash TEXT NOT NULL, PRIMARY KEY (study, round, list_hash));
+"""),
     ),
 )
-
-
-class BadPads(Refused):
-    """The pads of ``sites`` do not open; the round may be closed again without them."""
-
-    def __init__(self, sites: Sequence[str]) -> None:
-        super().__init__(f"the pads of {', '.join(sites)} do not open; close the round without these sites")
-        self.sites = tuple(sites)
+_NEW_ROUND = """
+INSERT INTO rounds (study, round, proposal_hash, key_hash, public, pad_key, state) VALUES (?, ?, ?, ?, ?, ?, 'open')
+RETURNING *"""
+_CLOSED_ROUND = """
+INSERT OR REPLACE INTO rounds (study, round, proposal_hash, key_hash, public, pad_key, state, sum_hash)
+VALUES (?, ?, ?, ?, ?, ?, 'forgotten', ?)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The integers of one sum: safetensors with one signed-integer vector per block, and their SHA-256."""
+    """The integers of one sum: safetensors with one signed-integer vector per block, and their SHA-256.
+
+    ``opening`` is what is published of the round (:mod:`datasites.keyholder.opened`), where the study publishes.
+    """
 
     sum_hash: str
     integers: bytes
     integers_hash: str
+    opening: bytes | None = None
 
 
 class KeyCustody:
@@ -193,28 +140,59 @@ class KeyCustody:
         row = self._row(study, number)
         return None if row is None else row["sum_hash"]
 
-    def answer(self, checked: CheckedSum) -> Answer:
+    def answer(self, checked: CheckedSum, helped: Sequence[HelperAnswer] = ()) -> Answer:
         """Decrypt a checked sum, or repeat the answer it was given before; afterwards the key is gone.
+
+        Args:
+            checked: the sum.
+            helped: what the study's helpers answered about the same list; one is enough, or both where the key is from
+                before this start.
 
         Raises:
             BadPads: a listed site's pad does not open; the round is not bound to this sum.
+            HelpersWanted: not enough helpers answered; the round is not bound to this sum.
             UnsafeSum: a slot is no honest sum; nothing leaves, the key is destroyed, the round is over.
             Refused: the round is bound to another sum, is over, or the study is paused.
             Tampered: the stored key was changed or belongs to another keyholder.
         """
         study, number = checked.proposal.study, checked.round
         with self._lock:
-            seeds = self._seeds(checked)
+            parts = self._parts(checked, helped)
             row = self._claim(checked)
             if row["state"] == "answered":
                 return _answer(row)
             try:
-                integers = self._decrypt(checked, _round_key(row), seeds)
+                integers, opening = self._decrypt(checked, _round_key(row), parts)
             except UnsafeSum:
                 self._finish(study, number, "unsafe", None)
                 raise
-            self._finish(study, number, "answered", integers)
-            return Answer(sum_hash=checked.sum_hash, integers=integers, integers_hash=sha256_hex(integers))
+            self._finish(study, number, "answered", integers, opening)
+            return Answer(
+                sum_hash=checked.sum_hash, integers=integers, integers_hash=sha256_hex(integers), opening=opening
+            )
+
+    def void(self, study: str, number: int, list_hash: str) -> None:
+        """Bind this keyholder never to answer a list of a round; doing it twice does no harm.
+
+        Raises:
+            Refused: there is no key of the round, the list was answered, or the key is from before this start: then
+                the record may be an older one, which does not know of an answer.
+        """
+        with self._transaction():
+            row, place = self._row(study, number), (study, number, list_hash)
+            if row is None:
+                raise Refused(f"no key was made here for round {number} of this study")
+            if self._voided(*place):
+                return
+            if (study, number) not in self._made_now:
+                raise Refused(f"round {number}: started anew since the key was made; no list of it is declared void")
+            if row["sum_hash"] is not None and row["list_hash"] in (None, list_hash):
+                raise Refused(f"round {number}: this list was answered; it cannot be void")
+            self._record.execute("INSERT INTO voids VALUES (?, ?, ?)", place)
+
+    def _voided(self, study: str, number: int, list_hash: str) -> bool:
+        query = "SELECT 1 FROM voids WHERE study = ? AND round = ? AND list_hash = ?"
+        return self._record.execute(query, (study, number, list_hash)).fetchone() is not None
 
     def unsafe_sums(self, study: str) -> int:
         """Return how many sums of ``study`` had unsafe slots since its operator last resumed it."""
@@ -232,10 +210,10 @@ class KeyCustody:
 
     def forget(self, study: str) -> None:
         """Destroy the remaining keys of a study that is over; its answers stay on record."""
+        left = "study = ? AND state IN ('open', 'deciding')"
         with self._lock:
-            self._record.execute(
-                "UPDATE rounds SET state = 'forgotten' WHERE study = ? AND state IN ('open', 'deciding')", (study,)
-            )
+            if self._record.execute(f"SELECT 1 FROM rounds WHERE {left}", (study,)).fetchone():  # noqa: S608 - a constant
+                self._record.execute(f"UPDATE rounds SET state = 'forgotten' WHERE {left}", (study,))  # noqa: S608
             self._sweep()
 
     def answered(self) -> list[tuple[str, int]]:
@@ -254,37 +232,45 @@ class KeyCustody:
         """Write a round down as over whose key or answer this record has forgotten; its key is destroyed."""
         with self._transaction():
             self._record.execute(
-                "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, 'forgotten', ?, NULL)",
+                _CLOSED_ROUND,
                 (key.study, key.round, key.proposal_hash, key.key_hash, b"", key.pad_key, sum_hash),
             )
         self._sweep()
 
     def _make_key(self, proposal: Proposal, number: int) -> sqlite3.Row:
-        pair, pad = ckks.generate_round_key(proposal.encryption), pads.generate_pad_key()
+        pair = ckks.generate_round_key(proposal.encryption)
+        pad = pads.generate_pad_key(hybrid=True) if proposal.helpers else pads.generate_pad_key()
         row: sqlite3.Row = self._record.execute(
-            "INSERT INTO rounds VALUES (?, ?, ?, ?, ?, ?, 'open', NULL, NULL) RETURNING *",
+            _NEW_ROUND,
             (proposal.study, number, proposal.proposal_hash, sha256_hex(pair.public), pair.public, pad.public),
         ).fetchone()
         self._keys.store(_round_key(row), pad.private + pair.secret)
         self._made_now.add((proposal.study, number))
         return row
 
-    def _seeds(self, checked: CheckedSum) -> dict[str, bytes]:
-        """Open the pads of the listed sites; none where the round is over and its key destroyed."""
-        row = self._row(checked.proposal.study, checked.round)
+    def _parts(self, checked: CheckedSum, helped: Sequence[HelperAnswer]) -> list[shares.PartSum] | dict[str, bytes]:
+        """Return what takes the listed pads off: the seeds, or with helpers the sums of the three parts.
+
+        Nothing where the round is over and its key destroyed.
+        """
+        proposal = checked.proposal
+        row = self._row(proposal.study, checked.round)
         if row is None or row["state"] not in ("open", "deciding"):
             return {}
-        private = self._keys.load(_round_key(row))[: pads.PRIVATE_BYTES]
-        label = partial(pads.PadLabel, study=row["study"], round=row["round"], plan_hash=checked.plan_hash)
-        seeds, bad = {}, []
-        for site, sealed in checked.pads.items():
-            try:
-                seeds[site] = pads.open_seed(sealed, private, label(site=site))
-            except Refused:
-                bad.append(site)
-        if bad:
-            raise BadPads(bad)
-        return seeds
+        private = self._keys.load(_round_key(row))[: pads.private_bytes(row["pad_key"])]
+        label = pads.PadLabel(study=row["study"], round=row["round"], plan_hash=checked.plan_hash, site="")
+        if not proposal.helpers:
+            return opened.open_seeds(checked.pads, private, label)
+        sites = replace(label, holder=proposal.keyholder.public_key)
+        seeds = opened.open_parts(checked.headers, checked.pads, shares.KEYHOLDER_PARTS, private, sites)
+        counts = opened.counts_of(proposal)
+        own = {
+            part: shares.part_sum(seeds[part], checked.contributors, counts, proposal.encryption)
+            for part in shares.KEYHOLDER_PARTS
+        }
+        everybody = (proposal.study, checked.round) not in self._made_now  # a restored record knows of no other answer
+        missing = opened.missing_part(proposal, checked.list_hash, helped, own, everybody=everybody)
+        return [*own.values(), missing]
 
     def _claim(self, checked: CheckedSum) -> sqlite3.Row:
         """Bind the round to this sum, durably and before any decryption; another sum is refused for ever."""
@@ -295,16 +281,26 @@ class KeyCustody:
                 raise Refused(f"no key was made here for round {number} of this proposal")
             if row["sum_hash"] not in (None, checked.sum_hash):
                 raise Refused(f"round {number} was answered with another sum; one sum per round")
+            if checked.proposal.helpers:
+                self._require_this_list(row, checked.list_hash)
             if row["state"] in ("unsafe", "forgotten"):
                 raise Refused(f"round {number} is over and its key destroyed")
             if row["state"] != "answered":
                 self._require_running(study)
-                self._require_first_list(row, checked)
+                if not checked.proposal.helpers:
+                    self._require_first_list(row, checked)
                 self._record.execute(
-                    "UPDATE rounds SET state = 'deciding', sum_hash = ? WHERE study = ? AND round = ?",
-                    (checked.sum_hash, study, number),
+                    "UPDATE rounds SET state = 'deciding', sum_hash = ?, list_hash = ? WHERE study = ? AND round = ?",
+                    (checked.sum_hash, checked.list_hash, study, number),
                 )
             return row
+
+    def _require_this_list(self, row: sqlite3.Row, list_hash: str) -> None:
+        """Refuse a list that was declared void, and any but the one this round is bound to."""
+        if self._voided(row["study"], row["round"], list_hash):
+            raise Refused(f"round {row['round']}: this list was declared void and is never answered")
+        if row["sum_hash"] is not None and row["list_hash"] != list_hash:
+            raise Refused(f"round {row['round']} was answered with another list; one list per round")
 
     def _require_first_list(self, row: sqlite3.Row, checked: CheckedSum) -> None:
         """Refuse a redone list under a key from before this start: restored from a backup, we would not know of a sum.
@@ -317,24 +313,26 @@ class KeyCustody:
                 "it made the key; it cannot know that it answered no other sum, so this round gets none"
             )
 
-    def _decrypt(self, checked: CheckedSum, key: RoundKey, seeds: Mapping[str, bytes]) -> bytes:
-        proposal, secret = checked.proposal, self._keys.load(key)[pads.PRIVATE_BYTES :]
-        bare = pads.remove(checked.ciphertexts, seeds, checked.contributors, proposal.encryption)
-        totals = {
-            block.name: ckks.decrypt_sum(
-                secret,
-                proposal.encryption,
-                bare[block.name],
-                values=block.length,
-                contributors=len(checked.contributors[block.name]),
-            )
-            for block in proposal.exchanged_blocks()
-        }
-        return integers_to_bytes(totals, proposal.encryption)
+    def _decrypt(
+        self, checked: CheckedSum, key: RoundKey, parts: list[shares.PartSum] | dict[str, bytes]
+    ) -> tuple[bytes, bytes | None]:
+        """Return the integers, and what is published of the round."""
+        proposal, secret = checked.proposal, self._keys.load(key)[pads.private_bytes(key.pad_key) :]
+        if isinstance(parts, dict):
+            bare = pads.remove(checked.ciphertexts, parts, checked.contributors, proposal.encryption)
+        else:
+            bare = shares.subtract(checked.ciphertexts, parts, proposal.encryption)
+        integers = opened.integers_of(proposal, secret, bare, checked.contributors)
+        if isinstance(parts, dict) or not proposal.published:
+            return integers, None
+        return integers, opened.pack_opening(proposal, secret, parts[:2])
 
-    def _finish(self, study: str, number: int, state: str, integers: bytes | None) -> None:
+    def _finish(
+        self, study: str, number: int, state: str, integers: bytes | None, opening: bytes | None = None
+    ) -> None:
         self._record.execute(
-            "UPDATE rounds SET state = ?, integers = ? WHERE study = ? AND round = ?", (state, integers, study, number)
+            "UPDATE rounds SET state = ?, integers = ?, opening = ? WHERE study = ? AND round = ?",
+            (state, integers, opening, study, number),
         )
         self._sweep()
 
@@ -366,13 +364,6 @@ class KeyCustody:
                 raise
 
 
-def integers_to_bytes(totals: Mapping[str, np.ndarray], parameters: EncryptionParameters) -> bytes:
-    """Return sums as safetensors: by block, in the smallest signed type that holds every possible sum."""
-    reach = parameters.sites * parameters.levels
-    kind = next(t for t in (np.int16, np.int32, np.int64) if reach <= np.iinfo(t).max)
-    return bytes(save({name: np.ascontiguousarray(totals[name].astype(kind)) for name in sorted(totals)}))
-
-
 def _round_key(row: sqlite3.Row) -> RoundKey:
     return RoundKey(
         study=row["study"],
@@ -386,4 +377,5 @@ def _round_key(row: sqlite3.Row) -> RoundKey:
 
 def _answer(row: sqlite3.Row) -> Answer:
     integers = bytes(row["integers"])
-    return Answer(sum_hash=row["sum_hash"], integers=integers, integers_hash=sha256_hex(integers))
+    opening = None if row["opening"] is None else bytes(row["opening"])
+    return Answer(sum_hash=row["sum_hash"], integers=integers, integers_hash=sha256_hex(integers), opening=opening)

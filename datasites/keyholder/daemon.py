@@ -92,10 +92,15 @@ class Keyholder:
         )
         answer = self.custody.answer(checked)
         result = SumResult(
-            study=item.study, round=item.round, sum_hash=answer.sum_hash, integers_hash=answer.integers_hash
+            study=item.study,
+            round=item.round,
+            sum_hash=answer.sum_hash,
+            integers_hash=answer.integers_hash,
+            plan_hash=checked.plan_hash,
+            list_hash=checked.list_hash,
         )
         sites = sorted({site for sites in checked.contributors.values() for site in sites})
-        entry = {**dump(result), "list_hash": checked.list_hash, "sites": sites}
+        entry = {**dump(result), "sites": sites}
         self._journal_once(f"answer-{item.study}-{item.round}", "decrypted", entry)
         signed = seal(self.home.identity(), "sum-result", result)
         self.client.put_bytes(
@@ -112,6 +117,7 @@ class Keyholder:
             [parse(Signed, document) for document in status["approvals"].values()],
             orchestrator=roster.orchestrator,
             keyholder=roster.keyholder,
+            hospitals=roster.sites,
             now=self.journal.now(),
         )
         if not path.exists():

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of standard output.")]
+LanguageOption = Annotated[
+    str | None, typer.Option("--language", help="Language of the report: en, de or fr; every one when left out.")
+]
 InstitutionOption = Annotated[str, typer.Option(help="Name of the institution.")]
 UrlOption = Annotated[str, typer.Option(help="Address of the orchestrator.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port it listens on; 0 takes a free one.")]

@@ -18,16 +18,17 @@ from privacy.errors import InvalidInput
 
 @dataclass(frozen=True, kw_only=True)
 class Roster:
-    """The orchestrator, the keyholder and the hospitals, with names unique among them."""
+    """The orchestrator, the keyholder, the hospitals and the helpers, with names unique among them."""
 
     orchestrator: Party
     keyholder: Party
     sites: tuple[Party, ...]
+    helpers: tuple[Party, ...] = ()
 
     @property
     def everybody(self) -> tuple[Party, ...]:
         """All parties, the orchestrator first."""
-        return (self.orchestrator, self.keyholder, *self.sites)
+        return (self.orchestrator, self.keyholder, *self.helpers, *self.sites)
 
     def by_key(self, public_key: str) -> Party | None:
         """Return the party with this key, or None."""

@@ -152,11 +152,15 @@ class RequestSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestDetail(RequestSummary):
-    """A proposal with everything that matters for a decision."""
+    """A proposal with everything that matters for a decision.
+
+    ``unchecked`` says in one sentence what an unchecked chain of models voids; it is empty where all are recomputed.
+    """
 
     proposal: dict[str, Any]
     cost: CostPreview | None
     violations: tuple[Violation, ...]
+    unchecked: str
     unconfirmed: tuple[str, ...]
     decisions: tuple[Decision, ...]
 
@@ -318,6 +322,7 @@ def _detail(service: PortalService, request: ReviewRequest) -> RequestDetail:
         proposal=dump(request.proposal),
         cost=service.cost(request),
         violations=tuple(service.violations(request)),
+        unchecked=service.context.unchecked(request.proposal),
         unconfirmed=tuple(p.name for p in service.unconfirmed(request)),
         decisions=request.decisions,
     )

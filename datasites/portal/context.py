@@ -13,6 +13,7 @@ from datasites.review.approvals import ApprovalStore
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import current_environment
 from datasites.review.records import Request
+from datasites.study.chain import voids
 from datasites.study.proposal import Environment, Proposal
 from privacy.ledger.journal import Journal
 from privacy.ledger.views import Point
@@ -55,6 +56,7 @@ class PortalContext:
         write_reports: writes the reports as of now; takes some seconds.
         dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It calls its second
             argument with the path of the log, which grows meanwhile.
+        unchecked: what a study leaves unchecked of its models, in one sentence; empty where each is recomputed here.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
         error: why this datasite does no work at all; empty while it does.
@@ -77,6 +79,7 @@ class PortalContext:
     reports: Callable[[], tuple[ReportFile, ...]]
     dry_run: Callable[[Request, Callable[[Path], object]], Trial]
     layers: Callable[[], Mapping[str, bool]]
+    unchecked: Callable[[Proposal], str] = voids
     write_reports: Callable[[], object] = lambda: None
     environment: Callable[[], Environment] = current_environment
     error: Callable[[], str] = lambda: ""

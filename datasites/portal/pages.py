@@ -305,6 +305,7 @@ def show_request(
         confirmed=service.context.approvals.confirmed(),
         blocked=service.blocked(found),
         differences=service.differences(found)[:5],
+        unchecked=service.context.unchecked(proposal),
         findings=findings,
         flags=_flags(findings),
         released=_released(service, found),

@@ -242,6 +242,10 @@ class PortalService:
             return "it breaks this hospital's policy"
         if self.unconfirmed(request):
             return "not everybody's fingerprint was compared"
+        try:
+            self.context.approvals.check_people(request.proposal)
+        except Refused as error:
+            return str(error)
         if self.differences(request):
             return "the software here is not what it names; the study has to be proposed again"
         cost = self.cost(request)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.metadata
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from datasites.language import speaking, tr
+from datasites.node.plugins import DISTRIBUTION
 from datasites.report import words
 from datasites.report.facts import (
     CapChange,
     ChainLine,
     DatasetLine,
-    DeniedRequest,
     EmpiricalAudit,
     Epsilon,
     PopulationReport,
@@ -21,19 +23,19 @@ from datasites.report.facts import (
     StudyReport,
     TimelinePoint,
 )
-from datasites.report.studies import Records, study_report
+from datasites.report.refusals import turned_down
+from datasites.report.studies import Records, software, study_report
 from datasites.report.summary import summarise
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
+from datasites.study.proposal import Environment
 from datasites.study.text import delta_text, epsilon_text
 from privacy.identity import fingerprint
-from privacy.ledger.chain import Entry, Head
+from privacy.ledger.chain import Head
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Account, Ledger, Point
 from privacy.ledger.state import Posting
 from privacy.ledger.verification import FILES, verify_folder
-
-_DENIALS = {"denied": "study denied", "changes-requested": "changes requested", "revoked": "approval revoked"}
 
 
 def build_report(
@@ -46,6 +48,9 @@ def build_report(
     requests: Sequence[Request] = (),
     audits: Sequence[EmpiricalAudit] = (),
     made: dt.datetime | None = None,
+    policy_hash: str = "",
+    environment: Environment | None = None,
+    language: str = "en",
 ) -> Report:
     """Return the report of everything up to now.
 
@@ -56,38 +61,48 @@ def build_report(
         requests: every proposal that arrived, with its decisions.
         audits: empirical audits to show beside the claims.
         made: the time on the report; None means the journal's clock.
+        policy_hash: of the owner's policy that is in force.
+        environment: the software that writes the report.
+        language: of its sentences, one of :data:`datasites.language.LANGUAGES`.
     """
     records = Records(ledger=tuple(ledger.entries()), journal=tuple(journal.entries()))
     accounts = [ledger.account(population) for population in ledger.populations()]
     by_hash = {request.proposal_hash: request for request in requests}
-    studies = tuple(
-        study_report(account, study, by_hash.get(study.proposal_hash), records)
-        for account in accounts
-        for study in account.studies
-    )
     seeded = {r.proposal_hash for r in requests if r.proposal.seed is not None}
-    populations = tuple(_population(account, ledger, records, seeded) for account in accounts)
-    releases = tuple(line for account in accounts for line in _releases(account))
-    denied = tuple(sorted(_denied(requests, records), key=lambda line: line.at))
-    chains = _chains(folder, site, ledger, journal, records)
-    return Report(
-        format="tessera-privacy-report/1",
-        site=site,
-        institution=institution,
-        public_key=ledger.public_key,
-        fingerprint=fingerprint(ledger.public_key),
-        made=(made or journal.now()).isoformat(timespec="seconds"),
-        watermarks=tuple(dict.fromkeys(w for s in studies for w in s.warnings if w.startswith("NO PRIVACY"))),
-        summary=summarise(populations, studies, releases, denied, chains),
-        populations=populations,
-        studies=studies,
-        releases=releases,
-        denied=denied,
-        audits=tuple(audits),
-        chains=chains,
-        how_to_verify=words.HOW_TO_VERIFY,
-        terms=words.TERMS,
-    )
+    with speaking(language):
+        studies = tuple(
+            study_report(account, study, by_hash.get(study.proposal_hash), records)
+            for account in accounts
+            for study in account.studies
+        )
+        populations = tuple(_population(account, ledger, records, seeded) for account in accounts)
+        releases = tuple(line for account in accounts for line in _releases(account))
+        denied = tuple(sorted(turned_down(requests, records), key=lambda line: line.at))
+        chains = _chains(folder, site, ledger, journal, records)
+        return Report(
+            format="tessera-privacy-report/1",
+            site=site,
+            institution=institution,
+            public_key=ledger.public_key,
+            fingerprint=fingerprint(ledger.public_key),
+            made=(made or journal.now()).isoformat(timespec="seconds"),
+            watermarks=tuple(dict.fromkeys(w for s in studies for w in s.watermarks)),
+            summary=summarise(populations, studies, releases, denied, chains),
+            populations=populations,
+            studies=studies,
+            releases=releases,
+            denied=denied,
+            audits=tuple(audits),
+            chains=chains,
+            how_to_verify=words.how_to_verify(),
+            terms=words.terms(),
+            language=language,
+            number=f"{site}-J{journal.head.index}-L{ledger.head.index}",
+            since=min((entry.at for entry in (*records.ledger[:1], *records.journal[:1])), default=""),
+            version=importlib.metadata.version(DISTRIBUTION),
+            software=software(environment) if environment else (),
+            policy_hash=policy_hash,
+        )
 
 
 def _population(account: Account, ledger: Ledger, records: Records, seeded: set[str]) -> PopulationReport:
@@ -100,9 +115,9 @@ def _population(account: Account, ledger: Ledger, records: Records, seeded: set[
     points = ledger.timeline(account.population)
     modes = [noise_named(study.mechanism["noise"]) for study in account.studies if study.mechanism]
     shared = not all(mode.covers_single_updates for mode in modes)
-    whom = words.AS_ASSUMED if shared else words.EVERYBODY
+    whom = words.as_assumed() if shared else words.everybody()
     if any(study.proposal_hash in seeded and study.charged_rounds for study in account.studies):
-        whom = words.NOBODY
+        whom = words.nobody()
     return PopulationReport(
         name=account.population,
         datasets=tuple(DatasetLine(name=n, version=v, patients=counts.get((n, v))) for n, v in account.datasets),
@@ -111,7 +126,6 @@ def _population(account: Account, ledger: Ledger, records: Records, seeded: set[
         promised_and_spent=_epsilon(account.committed.epsilon, delta, whom),
         share_spent=_finite(account.spent.share) if account.cap else None,
         share_promised_and_spent=_finite(account.committed.share) if account.cap else None,
-        filter_orders=account.filter_orders,
         closed=account.closed,
         acts=tuple(_acts(account, records)),
         timeline=tuple(_timeline_point(point) for point in points),
@@ -136,20 +150,21 @@ def _acts(account: Account, records: Records) -> Iterator[CapChange]:
         if entry.body.get("population") != account.population or entry.kind not in ("cap", "close"):
             continue
         if entry.kind == "close":
-            what = "closed for ever"
+            what = tr("closed for ever")
         elif entry.body["epsilon"] is None:
-            what = f"cap removed (δ {delta_text(entry.body['delta'])})"
+            what = tr("cap removed (δ {delta})", delta=delta_text(entry.body["delta"]))
         else:
-            what = f"cap set to ε {epsilon_text(entry.body['epsilon'])} at δ {delta_text(entry.body['delta'])}"
+            epsilon, delta = epsilon_text(entry.body["epsilon"]), delta_text(entry.body["delta"])
+            what = tr("cap set to ε {epsilon} at δ {delta}", epsilon=epsilon, delta=delta)
         yield CapChange(at=entry.at, what=what, by=entry.body["by"], reason=entry.body["reason"])
 
 
 def _releases(account: Account) -> Iterator[ReleaseLine]:
     delta = account.cap.delta if account.cap else 0.0
     groups = (
-        (account.releases, "noised and charged"),
-        (account.imports, "spent elsewhere, counted here"),
-        (account.unguaranteed, "WITHOUT GUARANTEE: released by hand, covered by no epsilon"),
+        (account.releases, tr("noised and charged")),
+        (account.imports, tr("spent elsewhere, counted here")),
+        (account.unguaranteed, tr("WITHOUT GUARANTEE: released by hand, covered by no epsilon")),
     )
     for postings, guarantee in groups:
         yield from (_release(account, posting, delta, guarantee) for posting in postings)
@@ -167,37 +182,6 @@ def _release(account: Account, posting: Posting, delta: float, guarantee: str) -
         epsilon=_epsilon(cost.epsilon(delta) if delta else math.inf, delta) if cost is not None else None,
         guarantee=guarantee,
     )
-
-
-def _denied(requests: Sequence[Request], records: Records) -> Iterator[DeniedRequest]:
-    names = {request.proposal_hash: request.proposal.study for request in requests}
-    for request in requests:
-        for decision in request.decisions:
-            if decision.kind in _DENIALS:
-                yield DeniedRequest(
-                    at=decision.at,
-                    study=request.proposal.study,
-                    what=_DENIALS[decision.kind],
-                    by=decision.person,
-                    reason=decision.reason,
-                )
-    for entry in records.journal:
-        line = _refusal(entry, names)
-        if line is not None:
-            yield line
-
-
-def _refusal(entry: Entry, names: dict[str, str]) -> DeniedRequest | None:
-    body = entry.body
-    if entry.kind == "proposal-rejected":
-        study, what = str(body.get("job", "")), "proposal turned away before review"
-    elif entry.kind == "round-refused":
-        study, what = names.get(str(body.get("proposal_hash")), ""), "round not started: its approval did not hold"
-    elif entry.kind == "refused":
-        study, what = str(body.get("study", "")), f"round {body.get('round')} not answered"
-    else:
-        return None
-    return DeniedRequest(at=entry.at, study=study, what=what, by="datasite", reason=str(body.get("reason", "")))
 
 
 def _chains(folder: Path, site: str, ledger: Ledger, journal: Journal, records: Records) -> tuple[ChainLine, ...]:
@@ -234,13 +218,13 @@ def _seen(records: Records, site: str, head: Head) -> int:
     return len(seen - {None})
 
 
-def _epsilon(value: float, delta: float, against: str = words.EVERYBODY) -> Epsilon:
+def _epsilon(value: float, delta: float, against: str = "") -> Epsilon:
     return Epsilon(
         value=_finite(value),
         delta=delta,
-        adjacency=words.ADJACENCY,
-        accountant=words.RDP,
-        against=against,
+        adjacency=words.adjacency(),
+        accountant=words.rdp(),
+        against=against or words.everybody(),
     )
 
 

@@ -91,7 +91,6 @@ class PopulationReport(Message):
     promised_and_spent: Epsilon
     share_spent: float | None
     share_promised_and_spent: float | None
-    filter_orders: tuple[float, ...]
     closed: bool
     acts: tuple[CapChange, ...]
     timeline: tuple[TimelinePoint, ...]
@@ -128,19 +127,32 @@ class Fact(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Date(Message):
+    """One labelled time."""
+
+    label: str
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundLine(Message):
-    """What happened in one round here."""
+    """What happened in one round here; ``at`` is when it was charged."""
 
     round: int
     outcome: str
     bytes_sent: int | None
     releases: tuple[str, ...]
     spent: Epsilon
+    at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyReport(Message):
-    """One study that holds or held a reservation here."""
+    """One study that holds or held a reservation here.
+
+    ``watermarks`` are the warnings that void the claim. ``given_back`` says what became of the part of the reservation
+    that was not spent, empty while the study may still spend it.
+    """
 
     study: str
     state: str
@@ -167,6 +179,10 @@ class StudyReport(Message):
     rounds: tuple[RoundLine, ...]
     exposure: tuple[Exposure, ...]
     warnings: tuple[str, ...]
+    watermarks: tuple[str, ...] = ()
+    foreign_code: bool = False
+    dates: tuple[Date, ...] = ()
+    given_back: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +210,17 @@ class ReleaseLine(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class DeniedRequest(Message):
-    """A request, or a single round, that was not answered."""
+    """A request that was turned down, or rounds that were not answered.
+
+    The rounds refused because of a decision are lines of their own, and no further requests.
+    """
 
     at: str
     study: str
     what: str
     by: str
     reason: str
+    kind: Literal["request", "rounds"] = "request"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +262,11 @@ class Term(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Message):
-    """The privacy budget audit report of one datasite."""
+    """The privacy budget audit report of one datasite.
+
+    ``number`` names the entries of journal and ledger that it covers, so two reports with one number tell the same;
+    ``since`` is the time of the first of them, and ``made`` ends the period. The sentences are in ``language``.
+    """
 
     format: Literal["tessera-privacy-report/1"]
     site: str
@@ -260,6 +284,12 @@ class Report(Message):
     chains: tuple[ChainLine, ...]
     how_to_verify: tuple[str, ...]
     terms: tuple[Term, ...]
+    language: str = "en"
+    number: str = ""
+    since: str = ""
+    version: str = ""
+    software: tuple[Fact, ...] = ()
+    policy_hash: str = ""
 
 
 def to_json(report: Report) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Sequence
 
+from datasites.language import tr
 from datasites.node.web.charts import Bar, Picture, plot_bars, plot_steps
 from datasites.report import words
 from datasites.report.facts import PopulationReport, StudyReport
@@ -28,22 +29,33 @@ def _over_time(population: PopulationReport) -> Picture:
     svg = plot_steps(
         [dt.datetime.fromisoformat(point.at) for point in points],
         (
-            ("spent", [_number(point.epsilon_spent) for point in points]),
-            ("with what is promised", [_number(point.epsilon_promised_and_spent) for point in points]),
-            ("cap", [_number(point.epsilon_cap) for point in points]),
+            (tr("spent"), [_number(point.epsilon_spent) for point in points]),
+            (tr("with what is promised"), [_number(point.epsilon_promised_and_spent) for point in points]),
+            (tr("cap"), [_number(point.epsilon_cap) for point in points]),
         ),
-        unit="epsilon",
+        unit=tr("epsilon"),
+        axis=tr("time (UTC)"),
     )
     cap = population.cap
-    limit = f"cap ε {epsilon_text(cap.value)} at δ {delta_text(cap.delta)}" if cap else "no cap"
+    limit = tr("cap {bound}", bound=words.bound(cap)) if cap else tr("no cap")
     return Picture(
         name=f"{population.name}.svg",
         svg=svg,
-        caption=f"Epsilon of {population.name} after every entry of the ledger "
-        f"({limit}; {words.RDP}; {words.ADJACENCY}).",
-        alternative=f"Step chart of epsilon over time for {population.name}: spent "
-        f"{epsilon_text(population.spent.value)}, with what is promised "
-        f"{epsilon_text(population.promised_and_spent.value)}, {limit}.",
+        caption=tr(
+            "Epsilon of {population} after every entry of the ledger ({limit}; {accountant}; {adjacency}).",
+            population=population.name,
+            limit=limit,
+            accountant=words.rdp(),
+            adjacency=words.adjacency(),
+        ),
+        alternative=tr(
+            "Step chart of epsilon over time for {population}: spent {spent}, with what is promised {promised}, "
+            "{limit}.",
+            population=population.name,
+            spent=epsilon_text(population.spent.value),
+            promised=epsilon_text(population.promised_and_spent.value),
+            limit=limit,
+        ),
     )
 
 
@@ -53,20 +65,27 @@ def _by_study(studies: Sequence[StudyReport]) -> Picture:
             name=s.study if len(s.study) <= _LONGEST_NAME else f"{s.study[: _LONGEST_NAME - 1]}…",
             value=_number(s.spent.value),
             whole=_number(s.worst_case.value),
-            text=f"{epsilon_text(s.spent.value)} of {epsilon_text(s.worst_case.value)}",
+            text=tr("{spent} of {worst}", **_pair(s)),
         )
         for s in studies
     ]
     deltas = ", ".join(delta_text(delta) for delta in sorted({study.spent.delta for study in studies}))
-    numbers = "; ".join(
-        f"{s.study}: {epsilon_text(s.spent.value)} spent of {epsilon_text(s.worst_case.value)}" for s in studies
-    )
+    numbers = "; ".join(tr("{study}: {spent} spent of {worst}", study=s.study, **_pair(s)) for s in studies)
     return Picture(
         name="studies.svg",
-        svg=plot_bars(bars, unit="epsilon: spent (dark) of the worst case that was approved (light)"),
-        caption=f"Epsilon by study at δ {deltas} ({words.PLD}; {words.ADJACENCY}).",
-        alternative=f"Bar chart of epsilon by study: {numbers}.",
+        svg=plot_bars(bars, unit=tr("epsilon: spent (dark) of the worst case that was approved (light)")),
+        caption=tr(
+            "Epsilon by study at δ {deltas} ({accountant}; {adjacency}).",
+            deltas=deltas,
+            accountant=words.pld(),
+            adjacency=words.adjacency(),
+        ),
+        alternative=tr("Bar chart of epsilon by study: {numbers}.", numbers=numbers),
     )
+
+
+def _pair(study: StudyReport) -> dict[str, object]:
+    return {"spent": epsilon_text(study.spent.value), "worst": epsilon_text(study.worst_case.value)}
 
 
 def _number(value: float | None) -> float:

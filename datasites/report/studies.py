@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from datasites.language import tr, tr_plural
+from datasites.language.formats import significant
 from datasites.report import words
-from datasites.report.facts import Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
-from datasites.review.budgets import study_state
+from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
+from datasites.review.budgets import StudyState, study_state
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
-from datasites.study.proposal import Proposal
+from datasites.study.proposal import Environment, Proposal
 from datasites.study.signing import parse
 from privacy.canonical import canonical_hash
-from privacy.dp.mechanism import Mechanism
+from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry
@@ -44,20 +46,21 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
     mechanism = _mechanism(study)
     delta = account.cap.delta if account.cap else 0.0
     seeded = proposal is not None and proposal.seed is not None
-    who = words.NOBODY if seeded else words.against(mechanism) if mechanism else words.EVERYBODY
+    state = study_state(study, request.state if request else None)
+    who = words.nobody() if seeded else words.against(mechanism) if mechanism else words.everybody()
     spent, worst, twice, central = _figures(mechanism, study, delta, who)
     return StudyReport(
         study=study.study,
-        state=words.STATES[study_state(study, request.state if request else None)],
+        state=words.STATES[state],
         population=account.population,
         proposal_hash=study.proposal_hash,
         plan_hash=proposal.plan_hash if proposal else None,
         purpose=proposal.purpose if proposal else None,
         legal_basis=proposal.legal_basis if proposal else None,
         custody=_custody(proposal) if proposal else None,
-        code=_code(proposal) if proposal else "The proposal is not in this datasite's records any more.",
+        code=_code(proposal) if proposal else tr("The proposal is not in this datasite's records any more."),
         code_hash=canonical_hash(dict(proposal.plan.code)) if proposal else None,
-        environment=_environment(proposal) if proposal else (),
+        environment=software(proposal.environment) if proposal else (),
         people=_people(request) if request else (),
         parties=_parties(proposal) if proposal else (),
         mechanism=(*_mechanism_facts(mechanism), *_centring_facts(proposal)) if mechanism else (),
@@ -66,25 +69,63 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         rounds_freed=len(study.freed_rounds),
         spent=spent,
         worst_case=worst,
-        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.RDP, who),
+        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.rdp(), who),
         two_hospitals=twice,
         without_colluders=central,
         rounds=_rounds(study, who, delta, records),
         exposure=words.exposures(proposal, worst) if proposal else (),
         warnings=warnings(proposal, mechanism),
+        watermarks=watermarks(proposal, mechanism),
+        foreign_code=proposal is not None and proposal.plan.kind == "python",
+        dates=_dates(request, study, records),
+        given_back=_given_back(study, state),
     )
+
+
+def watermarks(proposal: Proposal | None, mechanism: Mechanism | None) -> tuple[str, ...]:
+    """Return what voids a study's privacy claim."""
+    found = []
+    if proposal is not None and proposal.seed is not None:
+        found.append(
+            tr("NO PRIVACY: the noise came from a public seed. This is a demonstration, not a protected study.")
+        )
+    if mechanism is not None and not mechanism.private:
+        found.append(tr("NO PRIVACY: something in this study is released without noise; epsilon is infinite."))
+    return tuple(found)
 
 
 def warnings(proposal: Proposal | None, mechanism: Mechanism | None) -> tuple[str, ...]:
     """Return what voids or weakens a study's privacy claim."""
+    found = watermarks(proposal, mechanism)
+    if proposal is None or proposal.plan.kind != "python":
+        return found
+    return (*found, tr("The guarantee assumes that the reviewed code is honest: this study ran code written for it."))
+
+
+def _dates(request: Request | None, study: StudyAccount, records: Records) -> tuple[Date, ...]:
+    charged = [e.at for e in records.ledger if e.kind == "charge" and e.body["proposal_hash"] == study.proposal_hash]
     found = []
-    if proposal is not None and proposal.seed is not None:
-        found.append("NO PRIVACY: the noise came from a public seed. This is a demonstration, not a protected study.")
-    if mechanism is not None and not mechanism.private:
-        found.append("NO PRIVACY: something in this study is released without noise; epsilon is infinite.")
-    if proposal is not None and proposal.plan.kind == "python":
-        found.append("The guarantee assumes that the reviewed code is honest: this study ran code written for it.")
-    return tuple(found)
+    if request is not None:
+        found.append((tr("Request received"), request.received))
+    found.append((tr("Budget reserved"), study.reserved_at))
+    if charged:
+        found += [(tr("First round charged"), charged[0]), (tr("Last round charged"), charged[-1])]
+    if request is not None:
+        found += [(tr("Revoked"), d.at) for d in request.decisions if d.kind == "revoked"]
+        found.append((tr("Request expires"), request.proposal.expires))
+    return tuple(Date(label=label, at=at) for label, at in found)
+
+
+def _given_back(study: StudyAccount, state: StudyState) -> str:
+    """Return what became of the part of the reservation that was not spent."""
+    left = study.rounds - len(study.charged_rounds)
+    if left <= 0:
+        return tr("nothing: every round was charged")
+    if study.promised.cost != ZERO:
+        if state not in ("stopped", "unused"):
+            return ""
+        return tr("not yet: the study is over here, and its reservation still counts")
+    return tr_plural("the cost of {count} round", "the cost of {count} rounds", left)
 
 
 def _mechanism(study: StudyAccount) -> Mechanism | None:
@@ -96,14 +137,14 @@ def _figures(
 ) -> tuple[Epsilon, Epsilon, Epsilon | None, Epsilon | None]:
     """Return the tight figures: spent, worst case, for two hospitals, and when nobody colludes."""
     if mechanism is None or not delta:
-        spent = _epsilon(study.spent.epsilon, delta, words.RDP, who)
+        spent = _epsilon(study.spent.epsilon, delta, words.rdp(), who)
         total = (study.spent.cost + study.promised.cost).epsilon(delta) if delta else math.inf
-        return spent, _epsilon(total, delta, words.RDP, who), None, None
+        return spent, _epsilon(total, delta, words.rdp(), who), None, None
     done = _rounds_seen(study)
-    spent = _epsilon(_tight(mechanism, delta, done), delta, words.PLD, who)
-    worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.PLD, who)
+    spent = _epsilon(_tight(mechanism, delta, done), delta, words.pld(), who)
+    worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.pld(), who)
     both = _tight_at_two(mechanism, delta, done)
-    twice = _epsilon(both, delta, words.PLD, who, words.ADJACENCY_TWO)
+    twice = _epsilon(both, delta, words.pld(), who, words.adjacency_two())
     if noise_named(mechanism.noise).covers_single_updates:
         return spent, worst, twice, None
     alone = _tight(mechanism.central(), delta, done)
@@ -111,7 +152,7 @@ def _figures(
         spent,
         worst,
         twice,
-        _epsilon(alone, delta, words.PLD, "everybody who works with no hospital and no keyholder"),
+        _epsilon(alone, delta, words.pld(), tr("everybody who works with no hospital and no keyholder")),
     )
 
 
@@ -131,11 +172,11 @@ def _rounds_seen(study: StudyAccount) -> int:
     return max(charged) if charged else 0
 
 
-def _epsilon(value: float, delta: float, accountant: str, against: str, adjacency: str = words.ADJACENCY) -> Epsilon:
+def _epsilon(value: float, delta: float, accountant: str, against: str, adjacency: str = "") -> Epsilon:
     return Epsilon(
         value=value if math.isfinite(value) else None,
         delta=delta,
-        adjacency=adjacency,
+        adjacency=adjacency or words.adjacency(),
         accountant=accountant,
         against=against,
     )
@@ -143,23 +184,33 @@ def _epsilon(value: float, delta: float, accountant: str, against: str, adjacenc
 
 def _custody(proposal: Proposal) -> str:
     custody = proposal.custody
-    who = ", ".join(custody.downloaders) or "nobody"
-    return f"{who} may have the model; licence: {custody.licence}; kept {custody.retention_days} days"
+    who = ", ".join(custody.downloaders) or tr("nobody")
+    return tr_plural(
+        "{who} may have the model; licence: {licence}; kept {count} day",
+        "{who} may have the model; licence: {licence}; kept {count} days",
+        custody.retention_days,
+        who=who,
+        licence=custody.licence,
+    )
 
 
 def _code(proposal: Proposal) -> str:
     if proposal.plan.kind == "declarative":
-        return "Tessera's own reviewed training code, selected by a specification; no foreign code ran."
-    return f"Python code written for this study ({len(proposal.plan.code)} files), in the sandbox."
+        return tr("Tessera's own reviewed training code, selected by a specification; no foreign code ran.")
+    return tr_plural(
+        "Python code written for this study ({count} file), in the sandbox.",
+        "Python code written for this study ({count} files), in the sandbox.",
+        len(proposal.plan.code),
+    )
 
 
-def _environment(proposal: Proposal) -> tuple[Fact, ...]:
-    environment = proposal.environment
+def software(environment: Environment) -> tuple[Fact, ...]:
+    """Return the software of a study or of a report: hashes of code and lock file, and the versions of packages."""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
     return (
-        Fact(label="Tessera's code", value=environment.code_hash),
-        Fact(label="Lock file", value=environment.lock_hash),
-        Fact(label="Packages", value=packages),
+        Fact(label=tr("Tessera's code"), value=environment.code_hash),
+        Fact(label=tr("Lock file"), value=environment.lock_hash),
+        Fact(label=tr("Packages"), value=packages),
     )
 
 
@@ -198,45 +249,41 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
 def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
     if proposal is None or not proposal.model.centred:
         return ()
-    what = "asked for the inputs' averages in a gradient's place: same bound, noise and cost"
-    return (Fact(label="Round 1", value=what),)
+    what = tr("asked for the inputs' averages in a gradient's place: same bound, noise and cost")
+    return (Fact(label=tr("Round 1"), value=what),)
 
 
 def _mechanism_facts(m: Mechanism) -> tuple[Fact, ...]:
     noise = noise_named(m.noise).who_adds(min_sites=m.min_sites, colluders=m.colluders)
+    clipping = tr("per patient") if m.clipping == "record" else tr("per modality")
+    method = tr("DP-SGD: Poisson-sampled batches, gradients clipped per patient, Gaussian noise")
+    steps = tr("{steps} in each of {rounds} rounds", steps=m.steps_per_round, rounds=m.rounds)
     facts = [
-        Fact(label="Method", value="DP-SGD: Poisson-sampled batches, gradients clipped per patient, Gaussian noise"),
-        Fact(
-            label="Clipping norm",
-            value=f"{m.max_grad_norm:g} ({'per patient' if m.clipping == 'record' else 'per modality'})",
-        ),
-        Fact(label="Noise multiplier", value=f"{m.noise_multiplier:g}"),
-        Fact(label="Noise", value=noise),
-        Fact(label="Sampling rate", value=f"{m.sampling_rate:g}"),
-        Fact(label="Steps", value=f"{m.steps_per_round} in each of {m.rounds} rounds"),
+        (tr("Method"), method),
+        (tr("Clipping norm"), f"{significant(m.max_grad_norm, 6)} ({clipping})"),
+        (tr("Noise multiplier"), significant(m.noise_multiplier, 6)),
+        (tr("Noise"), noise),
+        (tr("Sampling rate"), significant(m.sampling_rate, 6)),
+        (tr("Steps"), steps),
     ]
     if m.losses is not None:
-        facts.append(
-            Fact(
-                label="Losses",
-                value=f"noised sums every {m.losses.every_rounds} rounds, {_times(m.losses.noise_multiplier)}",
-            )
-        )
+        losses = tr("noised sums every {rounds} rounds, {noise}", **_every(m.losses))
+        facts.append((tr("Losses"), losses))
     if m.evaluation is not None:
-        facts.append(
-            Fact(
-                label="Evaluation",
-                value=f"noised score histograms every {m.evaluation.every_rounds} rounds, "
-                + _times(m.evaluation.noise_multiplier),
-            )
-        )
+        histograms = tr("noised score histograms every {rounds} rounds, {noise}", **_every(m.evaluation))
+        facts.append((tr("Evaluation"), histograms))
     if m.count is not None:
-        facts.append(Fact(label="Count", value=f"one noised count by class, {_times(m.count.noise_multiplier)}"))
-    return tuple(facts)
+        count = tr("one noised count by class, {noise}", noise=_times(m.count.noise_multiplier))
+        facts.append((tr("Count"), count))
+    return tuple(Fact(label=label, value=value) for label, value in facts)
+
+
+def _every(release: LossRelease | HistogramRelease) -> dict[str, object]:
+    return {"rounds": release.every_rounds, "noise": _times(release.noise_multiplier)}
 
 
 def _times(noise_multiplier: float) -> str:
-    return f"noise {noise_multiplier:g} times the largest effect of one patient"
+    return tr("noise {times} times the largest effect of one patient", times=significant(noise_multiplier, 6))
 
 
 def _rounds(study: StudyAccount, who: str, delta: float, records: Records) -> tuple[RoundLine, ...]:
@@ -248,14 +295,15 @@ def _rounds(study: StudyAccount, who: str, delta: float, records: Records) -> tu
             continue
         number, total = entry.body["round"], _plus(total, entry)
         body = sent.get(number)
-        outcome = "sent" if body else "charged, nothing sent"
+        outcome = tr("sent") if body else tr("charged, nothing sent")
         lines.append(
             RoundLine(
                 round=number,
-                outcome="sent noise only (training failed)" if number in failed else outcome,
+                outcome=tr("sent noise only (training failed)") if number in failed else outcome,
                 bytes_sent=int(body["bytes"]) if body else None,
                 releases=_named(body["releases"]) if body else (),
-                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.RDP, who),
+                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.rdp(), who),
+                at=entry.at,
             )
         )
     return tuple(lines)
@@ -265,7 +313,7 @@ def _named(releases: Mapping[str, float]) -> tuple[str, ...]:
     """Return the names of released numbers; the bins of score histograms are counted instead of listed."""
     bins = [name for name in releases if name.startswith("score.")]
     names = sorted(name for name in releases if not name.startswith("score."))
-    return (*names, *([f"score histograms ({len(bins)} bins)"] if bins else []))
+    return (*names, *([tr("score histograms ({count} bins)", count=len(bins))] if bins else []))
 
 
 def _is(entry: Entry, kind: str, study: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from datasites.language import tr, tr_plural
+from datasites.language.formats import listed, percent, whole
 from datasites.report import words
 from datasites.report.facts import (
     ChainLine,
@@ -38,7 +40,7 @@ def summarise(
         figures=_figures(populations, studies, denied, by_hand, chains),
         left=tuple(_left(studies, releases, by_hand)),
         limits=words.limits(
-            free_python=any("honest" in w for s in studies for w in s.warnings),
+            free_python=any(s.foreign_code for s in studies),
             shared=any(s.without_colluders is not None for s in studies),
         ),
     )
@@ -51,16 +53,33 @@ def _verdict(
     chains: Sequence[ChainLine],
 ) -> tuple[str, Tone]:
     if not all(chain.holds for chain in chains):
-        return "The records do not verify. Do not rely on the figures of this report before that is cleared up.", "bad"
-    if any(w.startswith("NO PRIVACY") for s in studies for w in s.warnings):
-        return "This report covers a study without privacy protection, as its watermark says.", "bad"
+        return tr(
+            "The records do not verify. Do not rely on the figures of this report before that is cleared up."
+        ), "bad"
+    if any(study.watermarks for study in studies):
+        return tr("This report covers a study without privacy protection, as its watermark says."), "bad"
     if any(_share(p) > 1 + 1e-9 for p in populations):
-        return "The privacy budget is overdrawn. Nothing more is computed on these patients.", "bad"
+        return tr("The privacy budget is overdrawn. Nothing more is computed on these patients."), "bad"
     if by_hand:
-        return "The budget was kept, but something was released by hand that no figure here covers.", "watch"
+        return tr("The budget was kept, but something was released by hand that no figure here covers."), "watch"
     if any(p.cap is None for p in populations):
-        return "Some patients have no cap yet; no study can use their data.", "watch"
-    return "The privacy budget was kept, and all records verify.", "good"
+        return tr("Some patients have no cap yet; no study can use their data."), "watch"
+    return _kept(populations), "good"
+
+
+def _kept(populations: Sequence[PopulationReport]) -> str:
+    """Return what was kept and what it means, for the population that lost most."""
+    most = max(populations, key=lambda p: p.spent.value or 0.0, default=None)
+    if most is None or most.cap is None or not most.spent.value:
+        return tr("The privacy limit was kept: nothing that depends on a single patient has left. All records verify.")
+    values = {"spent": epsilon_text(most.spent.value), "cap": epsilon_text(most.cap.value)}
+    return tr(
+        "The privacy limit that the owner set was kept: at most ε {spent} of {cap} was used for any patient, and all "
+        "records verify. Nobody who sees everything that left can become more than {certainty} sure that a certain "
+        "patient is in the data.",
+        certainty=words.certainty(most.spent.value),
+        **values,
+    )
 
 
 def _figures(
@@ -71,103 +90,159 @@ def _figures(
     chains: Sequence[ChainLine],
 ) -> tuple[Figure, ...]:
     fullest = max(populations, key=_share, default=None)
-    rounds = sum(study.rounds_charged for study in studies)
     holds = all(chain.holds for chain in chains)
     return (
         _budget_figure(fullest),
+        Figure(label=tr("Studies approved"), value=whole(len(studies)), note=_counts(studies, denied), tone="good"),
         Figure(
-            label="Studies approved",
-            value=str(len(studies)),
-            note=f"{rounds} rounds charged; requests or rounds turned down: {len(denied)}",
-            tone="good",
-        ),
-        Figure(
-            label="Released without guarantee",
-            value=str(len(by_hand)),
-            note="by hand, covered by no epsilon" if by_hand else "everything that left has a stated bound",
+            label=tr("Released without guarantee"),
+            value=whole(len(by_hand)),
+            note=tr("by hand, covered by no epsilon") if by_hand else tr("everything that left has a stated bound"),
             tone="watch" if by_hand else "good",
         ),
         Figure(
-            label="Records",
-            value="verified" if holds else "broken",
-            note=f"{sum(chain.entries for chain in chains)} signed entries checked for this report",
+            label=tr("Records"),
+            value=tr("verified") if holds else tr("broken"),
+            note=tr(
+                "{count} signed entries checked for this report", count=whole(sum(chain.entries for chain in chains))
+            ),
             tone="good" if holds else "bad",
         ),
     )
 
 
+def _counts(studies: Sequence[StudyReport], denied: Sequence[DeniedRequest]) -> str:
+    rounds = sum(study.rounds_charged for study in studies)
+    requests = sum(line.kind == "request" for line in denied)
+    charged = tr_plural("{count} round charged", "{count} rounds charged", rounds)
+    return f"{charged}; " + tr_plural("{count} request turned down", "{count} requests turned down", requests)
+
+
 def _budget_figure(population: PopulationReport | None) -> Figure:
+    label = tr("Budget used")
     if population is None or population.cap is None:
-        return Figure(label="Budget used", value="none", note="no cap is set", tone="watch")
+        return Figure(label=label, value=tr("none"), note=tr("no cap is set"), tone="watch")
     if population.cap.value is None:
-        return Figure(label="Budget used", value="no cap", note="the owner set no limit", tone="bad")
+        return Figure(label=label, value=tr("no cap"), note=tr("the owner set no limit"), tone="bad")
     spent, promised = population.share_spent or 0.0, _share(population)
-    note = f"{100 * promised:.0f} % with what is promised; {population.name}, the fullest line of budget"
-    return Figure(label="Budget used", value=f"{100 * spent:.0f} %", note=note, tone="bad" if promised > 1 else "good")
+    note = tr(
+        "{share} with what is promised; {population}, the fullest line of budget",
+        share=percent(promised) if math.isfinite(promised) else tr("more than everything"),
+        population=population.name,
+    )
+    return Figure(label=label, value=percent(spent), note=note, tone="bad" if promised > 1 else "good")
 
 
 def _sentences(
     populations: Sequence[PopulationReport], studies: Sequence[StudyReport], by_hand: Sequence[ReleaseLine]
 ) -> list[str]:
-    sentences = []
-    for population in populations:
-        cap = population.cap
-        if cap is None:
-            continue
-        void = population.spent.against == words.NOBODY
-        spent = f"ε {epsilon_text(population.spent.value)}"
-        limit = "no limit was set" if cap.value is None else f"the owner allows ε {epsilon_text(cap.value)}"
-        sentences.append(
-            f"{_datasets(population)}: {spent} at δ {delta_text(cap.delta)} was spent so far, {limit} "
-            f"({words.ADJACENCY}). {words.odds(None if void else population.spent.value, cap.delta)}"
-        )
+    sentences = [_loss(population) for population in populations if population.cap is not None]
     if not populations:
-        sentences.append("No dataset is registered here yet, so nothing can have left.")
+        sentences.append(tr("No dataset is registered here yet, so nothing can have left."))
     if any(p.cap is not None and p.cap.value is not None for p in populations):
         sentences.append(
-            "Further studies are refused by the share of the budget. Shares add up, epsilons do not: half of the "
-            "budget is more than half of the epsilon."
+            tr(
+                "Further studies are refused by the share of the budget. Shares add up, epsilons do not: half of the "
+                "budget is more than half of the epsilon."
+            )
         )
     running = [study.study for study in studies if study.state in ("running", "approved, not started")]
     if running:
-        sentences.append(f"Still under way: {', '.join(running)}. Their worst case is reserved already.")
+        sentences.append(
+            tr("Still under way: {studies}. Their worst case is reserved already.", studies=listed(running))
+        )
     if by_hand:
-        sentences.append(f"Released by hand, outside every figure here: {', '.join(line.name for line in by_hand)}.")
+        names = listed(line.name for line in by_hand)
+        sentences.append(tr("Released by hand, outside every figure here: {names}.", names=names))
     return sentences
+
+
+def _loss(population: PopulationReport) -> str:
+    spent, cap = population.spent, population.cap
+    void = spent.against == words.nobody()
+    values = {
+        "datasets": _datasets(population),
+        "spent": epsilon_text(spent.value),
+        "delta": delta_text(spent.delta),
+        "adjacency": words.adjacency(),
+    }
+    if cap is None or cap.value is None:
+        text = tr("{datasets}: ε {spent} at δ {delta} was spent so far, no limit was set ({adjacency}).", **values)
+    else:
+        text = tr(
+            "{datasets}: ε {spent} at δ {delta} was spent so far, the owner allows ε {cap} ({adjacency}).",
+            cap=epsilon_text(cap.value),
+            **values,
+        )
+    return f"{text} {words.odds(None if void else spent.value, spent.delta)}"
 
 
 def _left(studies: Sequence[StudyReport], releases: Sequence[ReleaseLine], by_hand: Sequence[ReleaseLine]) -> list[str]:
     """Return what left the hospital, why and to whom; the newest studies in full, so that it stays one page."""
     active = [study for study in studies if study.rounds_charged]
-    lines = [] if by_hand else ["Patients' records stayed in this hospital; the software sends none."]
+    lines = [] if by_hand else [tr("Patients' records stayed in this hospital; the software sends none.")]
     if len(active) > _STUDIES_IN_FULL:
-        lines.append(f"Updates of {len(active)} studies, the newest {_STUDIES_IN_FULL} of which are:")
+        lines.append(
+            tr(
+                "Updates of {count} studies, the newest {shown} of which are:",
+                count=whole(len(active)),
+                shown=_STUDIES_IN_FULL,
+            )
+        )
     lines += [_study_left(study) for study in active[-_STUDIES_IN_FULL:]]
     counted = len(releases) - len(by_hand)
     if counted:
-        lines.append(f"{counted} noised count{'s' * (counted != 1)} of patients, part of the figures above.")
+        lines.append(
+            tr_plural(
+                "{count} noised count of patients, part of the figures above.",
+                "{count} noised counts of patients, part of the figures above.",
+                counted,
+            )
+        )
     if by_hand:
-        lines.append(f"By hand, outside every figure: {', '.join(line.name for line in by_hand)}.")
+        lines.append(tr("By hand, outside every figure: {names}.", names=listed(line.name for line in by_hand)))
     return lines
 
 
 def _study_left(study: StudyReport) -> str:
     others = sum(party.role == "hospital" for party in study.parties) - 1
     keyholder = next((party.institution for party in study.parties if party.role == "keyholder"), "")
-    text = f"{study.study}: one noised, encrypted update of a model in each of {study.rounds_charged} rounds"
+    parts = [
+        tr_plural(
+            "{study}: one noised, encrypted update of a model in {count} round.",
+            "{study}: one noised, encrypted update of a model in each of {count} rounds.",
+            study.rounds_charged,
+            study=study.study,
+        )
+    ]
     numbers = sum(bool(line.releases) for line in study.rounds)
     if numbers:
-        text += f" (with noised losses or scores in {numbers} of them)"
+        parts.append(
+            tr_plural(
+                "{count} of them came with noised losses or scores.",
+                "{count} of them came with noised losses or scores.",
+                numbers,
+            )
+        )
     if keyholder:
-        text += f"; only its sum with those of other hospitals ({others} take part) was decrypted, by {keyholder}"
-    text += f". Legal basis: {study.legal_basis.rstrip('.')}." if study.legal_basis else "."
-    return f"{text} Custody: {study.custody}." if study.custody else text
+        parts.append(
+            tr(
+                "Only the sum with the updates of other hospitals ({others} take part) was decrypted, by {keyholder}.",
+                others=others,
+                keyholder=keyholder,
+            )
+        )
+    if study.legal_basis:
+        parts.append(tr("Legal basis: {basis}.", basis=study.legal_basis.rstrip(".")))
+    if study.custody:
+        parts.append(tr("Custody: {custody}.", custody=study.custody))
+    return " ".join(parts)
 
 
 def _datasets(population: PopulationReport) -> str:
-    names = ", ".join(f"{d.name} (version {d.version})" for d in population.datasets)
+    names = ", ".join(tr("{name} (version {version})", name=d.name, version=d.version) for d in population.datasets)
     known = [d.patients for d in population.datasets if d.patients is not None]
-    return f"{names}, about {known[-1]} patients" if known else names
+    return tr("{names}, about {count} patients", names=names, count=whole(known[-1])) if known else names
 
 
 def _share(population: PopulationReport) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.language import tr
 from datasites.strategy.noise import NoiseMode, Vector
 from datasites.strategy.weights import bounded
 from privacy.dp.mechanism import Mechanism
@@ -126,12 +127,14 @@ class LocalNoise(NoiseMode):
 
     def against(self, colluders: int) -> str:
         """Return everybody."""
-        return "everybody, also against orchestrator and keyholder together"
+        return tr("everybody, also against orchestrator and keyholder together")
 
     def who_adds(self, *, min_sites: int, colluders: int) -> str:
         """Return that everybody adds all."""
-        return "every hospital adds all of it (local)"
+        return tr("every hospital adds all of it (local)")
 
     def sentence(self, colluders: int) -> str:
         """Return that nobody is trusted."""
-        return "This hospital adds its full noise to everything it sends, so it need not trust anybody else's noise."
+        return tr(
+            "This hospital adds its full noise to everything it sends, so it need not trust anybody else's noise."
+        )

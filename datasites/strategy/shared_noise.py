@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.language import mark, tr, tr_plural
 from datasites.strategy.noise import NoiseMode, Vector
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness
@@ -30,9 +31,9 @@ class SharedNoise(NoiseMode):
     sites_train: ClassVar[bool] = False
     covers_single_updates: ClassVar[bool] = False
     needs_privacy: ClassVar[bool] = True
-    weighing: ClassVar[str] = "With shared noise every hospital has the same weight."
-    weaker_at_servers: ClassVar[str] = "only this hospital's share of the noise protects: weaker than ε"
-    weaker_at_hospitals: ClassVar[str] = "two hospitals' shares of the noise: weaker than ε"
+    weighing: ClassVar[str] = mark("With shared noise every hospital has the same weight.")
+    weaker_at_servers: ClassVar[str] = mark("only this hospital's share of the noise protects: weaker than ε")
+    weaker_at_hospitals: ClassVar[str] = mark("two hospitals' shares of the noise: weaker than ε")
 
     def steps_per_round(self, wanted: int) -> int:
         """Return one: only the sum carries the noise of a step."""
@@ -138,18 +139,28 @@ class SharedNoise(NoiseMode):
 
     def against(self, colluders: int) -> str:
         """Return everybody, within what is assumed."""
-        hospitals = "one other hospital" if colluders == 1 else f"{colluders} other hospitals"
-        return f"everybody, also against the orchestrator working with {hospitals}"
+        return tr_plural(
+            "everybody, also against the orchestrator working with one other hospital",
+            "everybody, also against the orchestrator working with {count} other hospitals",
+            colluders,
+        )
 
     def who_adds(self, *, min_sites: int, colluders: int) -> str:
         """Return that everybody adds a part, and what is assumed."""
-        return f"every hospital adds a share (shared; at least {min_sites} in a sum, {colluders} may collude)"
+        return tr(
+            "every hospital adds a share (shared; at least {least} in a sum, {colluders} may collude)",
+            least=min_sites,
+            colluders=colluders,
+        )
 
     def sentence(self, colluders: int) -> str:
         """Return that everybody adds a part, and whom the cost counts on."""
-        return (
-            f"The noise is shared: each hospital adds a part. The cost below counts the orchestrator and "
-            f"{colluders} dishonest hospital{'' if colluders == 1 else 's'} working together."
+        return tr_plural(
+            "The noise is shared: each hospital adds a part. The cost below counts the orchestrator and one dishonest "
+            "hospital working together.",
+            "The noise is shared: each hospital adds a part. The cost below counts the orchestrator and {count} "
+            "dishonest hospitals working together.",
+            colluders,
         )
 
 

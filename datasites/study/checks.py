@@ -18,6 +18,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import expected_names
 from datasites.study.signing import Signed, open_sealed, parse
 from privacy.encryption.parameters import check_security
+from privacy.encryption.shares import PARTS
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
@@ -44,16 +45,25 @@ def check_plan(proposal: Proposal, plan: RoundPlan, site: str) -> None:
             outside their bounds.
         InvalidInput: the evaluation is charged for fewer outputs than the model has.
     """
-    if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
-        raise Refused("the round plan is for another proposal than the approved one")
-    if not 1 <= plan.round <= proposal.rounds:
-        raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
+    check_plan_bounds(proposal, plan)
     expected_names(proposal, site, plan.round)
     check_security(proposal.encryption)
-    check_weights(proposal, plan)
     for block in proposal.blocks_of(site):
         if site not in plan.weights[block.name]:
             raise Refused(f"the plan gives {site} no weight in block {block.name!r}")
+
+
+def check_plan_bounds(proposal: Proposal, plan: RoundPlan) -> None:
+    """Check what holds for a round plan whoever reads it.
+
+    Raises:
+        Refused: another study or proposal, a round outside the study, or weights or scales out of bounds.
+    """
+    if (plan.study, plan.proposal_hash, plan.canonical) != (proposal.study, proposal.proposal_hash, proposal.canonical):
+        raise Refused("the round plan is for another proposal than the approved one")
+    if not 1 <= plan.round <= proposal.rounds:
+        raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
+    check_weights(proposal, plan)
     check_scales(proposal, plan)
 
 
@@ -109,6 +119,19 @@ def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:
         raise Refused("the round key is for another study, round or plan")
 
 
+def check_header_pads(proposal: Proposal, header: UpdateHeader) -> None:
+    """Check that a header has pads for the study's helpers, at least one of them, and for nobody else.
+
+    Raises:
+        Refused: it has not.
+    """
+    named, hashes = set(header.helper_pads), len(header.seed_hashes)
+    if not proposal.helpers and not named and not hashes:
+        return
+    if not named or not named <= {helper.name for helper in proposal.helpers} or hashes != len(PARTS):
+        raise Refused(f"the update of {header.site} lacks the pads of this study's helpers, or names others")
+
+
 def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitments, site: str, own: Signed) -> None:
     """Check the closed list before signing it: this round, this plan, our update once, only participants.
 
@@ -116,12 +139,15 @@ def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitme
         Refused: something else is in the list, or ours is not.
         Tampered: a header's signature does not hold.
     """
-    if (commitments.study, commitments.round, commitments.plan_hash) != (plan.study, plan.round, plan.plan_hash):
+    expected = (plan.study, plan.round, plan.plan_hash, plan.canonical)
+    if (commitments.study, commitments.round, commitments.plan_hash, commitments.canonical) != expected:
         raise Refused("the list is for another round or plan than the one trained here")
     seen: list[str] = []
     for update in commitments.updates:
         name = str(update.payload.get("site"))
-        header = open_sealed(update, "update", proposal.participant(name).public_key, UpdateHeader)
+        header = open_sealed(
+            update, "update", proposal.participant(name).public_key, UpdateHeader, since=proposal.canonical
+        )
         if header.plan_hash != plan.plan_hash:
             raise Refused(f"{name} was given another plan in this round")
         seen.append(name)

@@ -11,6 +11,7 @@ message                 signed by               says
 :class:`Commitments`    orchestrator            whose updates are in the sum, and the hash of the sum
 :class:`Attestation`    datasite                mine is in the list; here are my linear tags
 :class:`SumResult`      keyholder               hash of the integers decrypted from one sum
+:class:`LostRound`      orchestrator            this round has no sum; the model stays as it was
 :class:`Refusal`        keyholder or datasite   why a round was not answered
 ======================  ======================  ======================================================
 """
@@ -18,10 +19,10 @@ message                 signed by               says
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from datasites.study.signing import Message, Signed, dump
 from privacy.canonical import CanonicalVersion, canonical_hash
@@ -33,6 +34,9 @@ def _digits(tag: Any) -> Any:
 
 
 Tag = Annotated[str, BeforeValidator(_digits), StringConstraints(pattern="^(0|-?[1-9][0-9]{0,29})$")]
+
+
+RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +116,9 @@ class UpdateHeader(Message):
 
     ``releases`` are named, already noised numbers charged in the ledger (losses, ...). ``pad`` is the seed of the pad
     over the ciphertexts, sealed to the keyholder (:mod:`privacy.encryption.pads`). ``journal_head`` and
-    ``ledger_head`` are the site's chain heads, so that its peers countersign them.
+    ``ledger_head`` are the site's chain heads, so that its peers countersign them. In a study with helpers, ``pad`` are
+    the keyholder's two seeds, ``helper_pads`` those of each helper by name, and ``seed_hashes`` the hashes of all three
+    (:mod:`privacy.encryption.shares`).
     """
 
     study: str
@@ -127,6 +133,8 @@ class UpdateHeader(Message):
     releases: Mapping[str, float]
     journal_head: str
     ledger_head: str
+    helper_pads: Mapping[str, str] = field(default_factory=dict)
+    seed_hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +179,28 @@ class Attestation(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class SumResult(Message):
-    """The keyholder's answer: the hash of the integers (see ``privacy.encryption.ckks``) it decrypted from one sum."""
+    """The keyholder's answer: the hash of the integers (see ``privacy.encryption.ckks``) it decrypted from one sum.
+
+    ``plan_hash`` and ``list_hash`` say under which plan and for which list, so that everybody computes the same next
+    model from it; results from before chains of models lack them.
+    """
 
     study: str
     round: int
     sum_hash: str
     integers_hash: str
+    plan_hash: str = ""
+    list_hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostRound(Message):
+    """The orchestrator's word that a round has no sum and never will: the model stays as it was before the round."""
+
+    study: str
+    proposal_hash: str
+    round: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,13 +208,16 @@ class WorkItem(Message):
     """One thing a party is asked to do now (``GET /work``); doing it twice does no harm.
 
     ``documents`` are the signed messages the task is about: ``train`` carries ``plan`` and ``key``, ``attest`` the
-    ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none.
+    ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none. With helpers, ``train``
+    carries their keys (``key/NAME``), ``attest`` the voids of earlier lists (``void/CLOSING/NAME``), ``void`` the
+    ``commitments`` of a list that is to be void, ``pads`` what ``decrypt`` carries, ``decrypt`` also the helpers'
+    answers (``pads/NAME``), and ``check`` all that a site needs to recompute a sum.
     """
 
-    kind: Literal["key", "train", "attest", "decrypt", "forget", "finished"]
+    kind: Literal["key", "train", "attest", "decrypt", "forget", "finished", "pads", "void", "check"]
     study: str
-    round: int
-    closing: int
+    round: RoundNumber
+    closing: RoundNumber
     documents: Mapping[str, Signed]
     attestations: tuple[Signed, ...] = ()
 
@@ -200,10 +227,12 @@ class Refusal(Message):
     """Why a role did not do its part of a round.
 
     ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.
+    ``wants`` are the helpers whose answers the keyholder needs before it decrypts.
     """
 
     study: str
-    round: int
+    round: RoundNumber
     party: str
     reason: str
     without: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()

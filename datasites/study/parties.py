@@ -7,9 +7,10 @@ True
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 
 from datasites.study.messages import Approval
-from datasites.study.proposal import Proposal
+from datasites.study.proposal import Party, Proposal
 from privacy.errors import Refused
 
 
@@ -17,7 +18,8 @@ def check_parties(proposal: Proposal) -> None:
     """Check that nobody stands twice in a study, and that whoever holds the keys has no other part in it.
 
     Raises:
-        Refused: a name or key twice, or a keyholder who orchestrates, takes part, or is of such an institution.
+        Refused: a name or key twice, or a keyholder who orchestrates, takes part, or is of such an institution; or
+            helpers of one institution, or of the orchestrator's or keyholder's.
     """
     orchestrator, keyholder, participants = proposal.orchestrator, proposal.keyholder, proposal.participants
     for what, values in (("name", [p.name for p in participants]), ("key", [p.public_key for p in participants])):
@@ -27,6 +29,40 @@ def check_parties(proposal: Proposal) -> None:
         raise Refused("the keyholder may neither orchestrate the study nor take part in it")
     if folded(keyholder.institution) in {folded(p.institution) for p in (orchestrator, *participants)}:
         raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
+    _check_helpers(proposal)
+
+
+def _check_helpers(proposal: Proposal) -> None:
+    """Check that keyholder, helpers and orchestrator are of different institutions; helpers may be of hospitals."""
+    if not proposal.helpers:
+        return
+    apart = (proposal.orchestrator, proposal.keyholder, *proposal.helpers)
+    if len({folded(party.institution) for party in apart}) < len(apart):
+        raise Refused("expected two helpers of different institutions, neither the orchestrator's nor the keyholder's")
+    everybody = (*apart, *proposal.participants)
+    for values in ([p.name for p in everybody], [p.public_key for p in everybody]):
+        if len(set(values)) < len(values):
+            raise Refused("a helper has a name or a key that somebody else in the study has, too")
+
+
+def check_roster(proposal: Proposal, hospitals: Collection[Party]) -> None:
+    """Check that every participant is in the roster, under its name and key and as its institution.
+
+    Args:
+        proposal: the study's.
+        hospitals: those whose fingerprints this role's own people compared when they wrote the roster down.
+
+    Raises:
+        Refused: somebody is not; a study of invented hospitals decrypts the update of the real one among them.
+    """
+    known = {(p.name, p.public_key, folded(p.institution)) for p in hospitals}
+    strangers = [p for p in proposal.participants if (p.name, p.public_key, folded(p.institution)) not in known]
+    if strangers:
+        named = ", ".join(f"{p.name} ({p.institution})" for p in strangers[:5])
+        raise Refused(
+            f"{len(strangers)} of the study's hospitals are not in the roster that was confirmed here: {named}; "
+            "compare fingerprints and build the roster again, or refuse the study"
+        )
 
 
 def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None:

@@ -7,6 +7,7 @@ are in :mod:`datasites.study.messages`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,11 +137,40 @@ class Environment(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chain(Message):
+    """Which model a study begins with, and whether every site recomputes each next one (:mod:`datasites.study.chain`).
+
+    ``model_hash`` is the SHA-256 of the initial model's safetensors bytes. ``origin`` says who can recompute it:
+    everybody from the public ``seed`` and the model's configuration; everybody who knows the last model of an earlier
+    study, whose proposal hash is ``study``; or nobody (``given``), so that the initial model counts as unchecked.
+    With ``checked`` False the orchestrator may name any model in any round.
+    """
+
+    model_hash: str
+    origin: Literal["seed", "study", "given"] = "seed"
+    seed: int = 0
+    study: str = ""
+    checked: bool = True
+
+    def __post_init__(self) -> None:
+        if not _HASH.fullmatch(self.model_hash) or not 0 <= self.seed < 1 << 63:
+            raise InvalidInput("expected the initial model's SHA-256 and a seed from 0 to 2^63 - 1")
+        if (self.origin == "study") != bool(_HASH.fullmatch(self.study)) or (self.origin != "study" and self.study):
+            raise InvalidInput("expected the proposal hash of the study whose last model this one begins with")
+
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proposal(Message):
     """Everything a study will do. Its hash is what people approve; nothing outside it may change a round.
 
     ``canonical`` is the version of the canonical JSON of this study's hashes (:mod:`privacy.canonical`); proposals from
-    before RFC 8785 do not state it, which means 1.
+    before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves the
+    choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that
+    hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
+    sums go to the participants once the round is answered, so that everybody can check the sum.
     """
 
     study: str
@@ -168,12 +198,36 @@ class Proposal(Message):
     expires: str
     nonce: str
     canonical: CanonicalVersion = 1
+    chain: Chain | None = None
+    helpers: tuple[Party, ...] = ()
+    published: bool = False
 
     def __post_init__(self) -> None:
         self._check_texts()
+        self._check_helpers()
         self._check_noise()
         self.strategy.check(self)
         self._check_centring()
+
+    def _check_helpers(self) -> None:
+        if len(self.helpers) not in (0, 2):
+            raise InvalidInput(f"expected no helpers or two, got {len(self.helpers)}")
+        if not self.published:
+            return
+        if not self.helpers:
+            raise InvalidInput("only with helpers can a round's key and pad sums be published")
+        if self.colluders >= 2 and self.helpers_inside == 2 and not self.noise_mode.covers_single_updates:
+            raise InvalidInput(
+                "orchestrator and both helpers together read single updates once a round's key is published; shared "
+                "noise does not cover that for 2 or more colluders: take a helper from outside the study, or publish "
+                "nothing"
+            )
+
+    @property
+    def helpers_inside(self) -> int:
+        """How many helpers are of institutions that take part."""
+        inside = {" ".join(p.institution.casefold().split()) for p in self.participants}
+        return sum(" ".join(h.institution.casefold().split()) in inside for h in self.helpers)
 
     def _check_noise(self) -> None:
         charged = self.noise_mode.accounted_as
@@ -206,7 +260,7 @@ class Proposal(Message):
         check_study_name(self.study)
         for text in (self.purpose, self.legal_basis):
             check_prose(text, "a purpose and a legal basis")
-        for party in (self.orchestrator, self.keyholder, *self.participants):
+        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants):
             check_name(party.name, "a party's name")
             check_name(party.institution, "an institution")
 
@@ -218,12 +272,12 @@ class Proposal(Message):
             if len(set(names)) < len(names):
                 raise InvalidInput(f"expected every {what} once in a study with shared noise, got one twice")
 
-    @property
+    @cached_property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
         return canonical_hash(_without_additions(dump(self)), self.canonical)
 
-    @property
+    @cached_property
     def plan_hash(self) -> str:
         """The proposal hash without dates and nonce: the same for an identical re-run."""
         value = _without_additions(dump(self))
@@ -290,4 +344,7 @@ _ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
 
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
     kept = {name: v for name, v in proposal["model"].items() if name not in _ADDED or v != _ADDED[name]}
-    return {**proposal, "model": kept}
+    found = {**proposal, "model": kept}
+    if found["chain"] is None:
+        del found["chain"]
+    return found

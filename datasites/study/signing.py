@@ -6,6 +6,7 @@ Every message is a :class:`Message`: an unknown field, a missing field or a wron
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,14 +67,42 @@ def unpack_envelope(data: bytes) -> tuple[Signed, bytes]:
 def dump(value: Any) -> dict[str, Any]:
     """Return a frozen value as nested dictionaries and lists, ready for canonical JSON.
 
-    ``canonical`` is left out where it is 1: a document that states no version is of version 1.
+    ``canonical`` is left out where it is 1: a document that states no version is of version 1. So is what came later
+    (:data:`_ADDED`) where it says nothing, so that documents of studies without it stay what they were.
     """
-    plain: dict[str, Any] = json.loads(plain_json(dataclasses.asdict(value, dict_factory=_fields)))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise InvalidInput(f"expected a frozen value, got a {type(value).__name__}")
+    plain: dict[str, Any] = _plain(value)
     return plain
 
 
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in pairs if (name, value) != ("canonical", 1)}
+_ADDED = frozenset({"helpers", "published", "helper_pads", "seed_hashes", "wants"})
+"""Fields of studies with helpers; empty, they are left out of a document."""
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    return (name, value) == ("canonical", 1) or (name in _ADDED and not value)
+
+
+def _plain(value: Any) -> Any:
+    """Return what reading back the JSON of ``value`` would give."""
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise InvalidInput("expected string keys for canonical JSON")
+        return {str(key): _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((name, getattr(value, name)) for name in _names(type(value)))
+        return {name: _plain(item) for name, item in pairs if not _says_nothing(name, item)}
+    return json.loads(plain_json(value))
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(sorted(field.name for field in dataclasses.fields(kind)))
 
 
 def parse(kind: type[T], data: Any) -> T:
@@ -98,17 +127,22 @@ def seal(identity: Identity, kind: str, value: Any) -> Signed:
     return Signed(kind=kind, payload=payload, public_key=identity.public_key, signature=signature, canonical=NEWEST)
 
 
-def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T]) -> T:
+def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T], *, since: CanonicalVersion = 1) -> T:
     """Check who signed ``signed`` and for what, and return the value inside.
 
+    Args:
+        since: the oldest version of canonical JSON that counts; for a message of a study the version of its proposal.
+
     Raises:
-        InvalidInput: another kind, another signer or a malformed payload.
+        InvalidInput: another kind, another signer, an older version or a malformed payload.
         Tampered: the signature does not hold.
     """
     if signed.kind != kind:
         raise InvalidInput(f"expected a signed {kind}, got a signed {signed.kind[:40]}")
     if signed.public_key != public_key:
         raise InvalidInput(f"the signed {kind} carries another key than the one expected here")
+    if signed.canonical < since:
+        raise InvalidInput(f"expected a {kind} signed as canonical JSON of version {since}, got {signed.canonical}")
     verify(public_key, kind, signed.payload, signed.signature, signed.canonical)
     return parse(expected, dict(signed.payload))
 

@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from datasites.language import tr
+from datasites.language.formats import decimal, significant
 from privacy.errors import InvalidInput
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -79,10 +81,10 @@ def epsilon_text(value: float | None) -> str:
     ('3.21', '0.042', 'unbounded')
     """
     if value is None or math.isinf(value):
-        return "unbounded"
+        return tr("unbounded")
     if value == 0:
         return "0"
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+    return decimal(value, 3 if value < 0.1 else 2)
 
 
 def delta_text(value: float) -> str:
@@ -96,9 +98,10 @@ def delta_text(value: float) -> str:
     exponent = math.floor(math.log10(value))
     if exponent < -6:
         digit = value / 10**exponent
-        head = "" if round(digit, 2) == 1 else f"{digit:.2g} * "
+        head = "" if round(digit, 2) == 1 else f"{significant(digit, 2)} * "
         return f"{head}10^{exponent}"
-    return f"{value:.{-exponent + 1}f}".rstrip("0")
+    digits = len(f"{value:.{-exponent + 1}f}".rstrip("0").partition(".")[2])
+    return decimal(value, digits)
 
 
 def _checked(text: str, what: str, *, besides: str) -> str:

@@ -54,8 +54,8 @@ def read_job(data: bytes) -> WorkerJob:
         proposal=parse(Proposal, value["proposal"]),
         plan=parse(RoundPlan, value["plan"]),
         site=value["site"],
-        schema=Path(value["schema"]),
-        part=Path(value["part"]),
+        schema=Path(value["schema"]) if value["schema"] else None,
+        part=Path(value["part"]) if value["part"] else None,
         model=Path(value["model"]) if value["model"] else None,
         code=Path(value["code"]) if value["code"] else None,
         output=Path(value["output"]),
@@ -66,8 +66,13 @@ def read_job(data: bytes) -> WorkerJob:
 
 
 def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Train one round; return the update of every block this site sends, and the released numbers and checks."""
+    """Train one round; return the update of every block this site sends, and the released numbers and checks.
+
+    A job without data returns the parameters of the plan's own initial model, by name.
+    """
     proposal = job.proposal
+    if job.part is None:
+        return {name: p.detach().numpy() for name, p in _plan(job)[0].named_parameters()}, {}
     training, validation = _records(job)
     model, record_loss = _plan(job)
     checks = check_independence(model, record_loss, training) if job.checks else []
@@ -82,8 +87,10 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _records(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the records that train and those that validate, with only the modalities this site contributes."""
-    schema = read_schema(job.schema)
-    arrays = {name: np.array(array) for name, array in load(job.part, schema).items()}  # own, writable memory
+    if job.part is None or job.schema is None:
+        raise InvalidInput("expected a dataset to train on, got none")
+    part, schema = job.part, read_schema(job.schema)
+    arrays = {name: np.array(array) for name, array in load(part, schema).items()}  # own, writable memory
     contributed = job.proposal.participant(job.site).modalities
     for modality in set(schema.features) - set(contributed):
         arrays["presence"][:, MODALITIES.index(modality)] = 0
@@ -95,13 +102,14 @@ def _records(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         job.proposal,
         job.plan.round,
         inputs,
-        lambda: membership(case_ids(job.part), secret, validation=VALIDATION),
+        lambda: membership(case_ids(part), secret, validation=VALIDATION),
     )
 
 
 def _plan(job: WorkerJob) -> tuple[nn.Module, RecordLoss]:
     """Return the model and the loss: our own by specification, or those of the approved code tree."""
-    config, seed = job.proposal.model, job.proposal.seed or 0
+    config, chain = job.proposal.model, job.proposal.chain
+    seed = chain.seed if chain is not None else job.proposal.seed or 0
     if job.proposal.plan.kind == "declarative":
         return models.build.build_model(config, seed=seed), models.build.record_loss
     if job.code is None:

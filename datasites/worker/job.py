@@ -30,8 +30,8 @@ class WorkerJob:
         proposal: the approved proposal.
         plan: the round plan.
         site: whose data this is.
-        schema: the dataset's ``schema.json``.
-        part: the dataset's private or mock part.
+        schema: the dataset's ``schema.json``; None without data.
+        part: the dataset's private or mock part; None without data: then the result is the plan's own initial model.
         model: the global model as safetensors; None trains from the plan's own start (dry run).
         code: the approved code tree of a plan with free Python.
         output: an empty folder for the result.
@@ -43,8 +43,8 @@ class WorkerJob:
     proposal: Proposal
     plan: RoundPlan
     site: str
-    schema: Path
-    part: Path
+    schema: Path | None
+    part: Path | None
     model: Path | None
     code: Path | None
     output: Path

@@ -16,17 +16,19 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
 
 from datasites.review.records import Request
 from datasites.study.centring import first_training_round
 from datasites.study.messages import RoundPlan
+from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import checked_numbers
 from datasites.study.streams import membership_secret, worker_seed
 from datasites.training.local_parameters import PREFIX, shapes
 from datasites.worker.job import MODEL_NAME, Outcome, TrainingJob, TrainingResult, WorkerJob
 from datasites.worker.pool import WorkerPool, log_of
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 _METADATA = "tessera"
 _LOG_CHARACTERS = 20_000
@@ -123,11 +125,28 @@ class SandboxedTrainer:
                 checks=tuple((str(what), bool(held)) for what, held in facts.get("checks", [])),
             )
 
+    def initial_model(self, proposal: Proposal) -> bytes:
+        """Return the model that a study's plan builds from its public seed, made in the sandbox and without data.
+
+        Raises:
+            Refused: the worker failed, or wrote something else than a model.
+        """
+        with _JobFolder(self.folder) as place:
+            job = self._worker_job(proposal, trial_plan(proposal), None, place, model=None, secret=bytes(32))
+            outcome = self.pool.run(job)
+            if outcome.result is None:
+                self.failed(outcome, outcome.log.read_text(errors="replace")[-_LOG_CHARACTERS:])
+                raise Refused(f"the study's initial model cannot be built here: {outcome.reason}")
+            try:
+                return model_to_bytes(_float32_arrays(outcome.result))
+            except InvalidInput as error:
+                raise Refused(f"the study's initial model cannot be built here: {error}") from error
+
     def _worker_job(
         self,
         proposal: Proposal,
         plan: RoundPlan,
-        part: Path,
+        part: Path | None,
         place: Path,
         *,
         model: Path | None,
@@ -139,7 +158,7 @@ class SandboxedTrainer:
             proposal=proposal,
             plan=plan,
             site=self.site,
-            schema=part.parent / "schema.json",
+            schema=None if part is None else part.parent / "schema.json",
             part=part,
             model=model,
             code=self.code_of(plan.proposal_hash) if proposal.plan.kind == "python" else None,
@@ -193,6 +212,16 @@ def read_result(
     if any(v.dtype != np.float32 for v in vectors.values()) or not isinstance(facts, dict):
         raise InvalidInput("expected float32 vectors from the worker, got another type")
     return vectors, facts
+
+
+def _float32_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidInput("expected a safetensors file from the worker, could not read one") from error
+    if any(value.dtype != np.float32 for value in arrays.values()):
+        raise InvalidInput("expected float32 parameters from the worker, got another type")
+    return arrays
 
 
 def _releases(facts: Mapping[str, Any], proposal: Proposal, site: str, number: int) -> dict[str, float]:

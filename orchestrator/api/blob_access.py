@@ -3,7 +3,7 @@
 ============  ====================================================================================
 caller        may fetch
 ============  ====================================================================================
-participant   model and key that the newest plans of its studies name
+participant   the initial model of its studies; model and key that their newest plans name
 keyholder     the sums of its studies' newest closed round
 downloader    every model of the study: whom ``custody.downloaders`` of the proposal names
 orchestrator  everything it stored itself (asked for by its own people's tools)
@@ -35,7 +35,7 @@ def require_readable(store: Store, caller: str, digest: str) -> None:
 def _readable(store: Store, study: str, proposal: Any, caller: str) -> set[str]:
     found: set[str] = set()
     if any(participant["name"] == caller for participant in proposal["participants"]):
-        found |= _planned(store, study)
+        found |= _planned(store, study) | {str((store.document(study, 0, "initial") or {}).get("model_hash"))}
     if proposal["keyholder"]["name"] == caller:
         found |= _served(store, study)
     if caller in proposal["custody"]["downloaders"]:

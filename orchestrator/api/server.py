@@ -24,6 +24,7 @@ from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
 from orchestrator.api.blob_access import require_readable
+from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
 from orchestrator.api.openapi import (
@@ -152,6 +153,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     _add_studies(app, service, authenticate)
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
+    add_chain_calls(app, service, authenticate)
     add_standing(app, service, authenticate)
     return app
 
@@ -214,6 +216,8 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         signed = parse(Signed, registration.proposal)
         proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
         service.store.blob_path(registration.model_hash)
+        if proposal.chain is not None and proposal.chain.model_hash != registration.model_hash:
+            raise InvalidInput("the study begins with another model than its proposal binds")
         service.store.add_study(proposal.study, signed)
         service.store.put_document(proposal.study, 0, "initial", {"model_hash": registration.model_hash})
         service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})
@@ -241,7 +245,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         signed = parse(Signed, await request.body())
         runner = service.runner(study)
         participant = runner.proposal.participant(party.name)
-        approval = open_sealed(signed, "approval", participant.public_key, Approval)
+        approval = open_sealed(signed, "approval", participant.public_key, Approval, since=runner.proposal.canonical)
         if (approval.study, approval.site) != (study, party.name):
             raise InvalidInput("the approval names another study or site than its address")
         if approval.proposal_hash != runner.proposal.proposal_hash:
@@ -267,7 +271,9 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
-        key = open_sealed(signed, "round-key", runner.proposal.keyholder.public_key, RoundKey)
+        key = open_sealed(
+            signed, "round-key", runner.proposal.keyholder.public_key, RoundKey, since=runner.proposal.canonical
+        )
         if (key.study, key.round, key.proposal_hash) != (study, number, runner.proposal.proposal_hash):
             raise InvalidInput("the round key names another study, round or proposal than its address")
         if key.key_hash != sha256_hex(body):
@@ -283,7 +289,9 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
-        result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
+        result = open_sealed(
+            signed, "sum-result", runner.proposal.keyholder.public_key, SumResult, since=runner.proposal.canonical
+        )
         if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
             raise InvalidInput("the result names another study or round, or other integers, than it carries")
         await asyncio.to_thread(check_answer, service.store, runner.proposal, result, body)
@@ -317,7 +325,9 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         runner = service.runner(study)
         participant = runner.proposal.participant(party.name)
         signed = parse(Signed, await request.body())
-        attestation = open_sealed(signed, "attestation", participant.public_key, Attestation)
+        attestation = open_sealed(
+            signed, "attestation", participant.public_key, Attestation, since=runner.proposal.canonical
+        )
         closing = _closing_of(service.store, attestation, study, number)
         try:
             await asyncio.to_thread(runner.intake.check_tags, attestation)
@@ -336,7 +346,7 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
     async def refuse(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
         runner = service.runner(study)
         signed = parse(Signed, await request.body())
-        refusal = open_sealed(signed, "refusal", party.public_key, Refusal)
+        refusal = open_sealed(signed, "refusal", party.public_key, Refusal, since=runner.proposal.canonical)
         if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
             raise InvalidInput("the refusal names another study, round or party than its address")
         if party.name != runner.proposal.keyholder.name:

@@ -58,6 +58,10 @@ class StudyOptions:
     legal_basis: Annotated[str, typer.Option(help="The legal basis reviewers will read.")] = (
         "Test on synthetic or public data; no legal basis needed."
     )
+    check_chain: Annotated[
+        bool,
+        typer.Option("--check-chain/--unchecked-chain", help="Hospitals recompute every model; unchecked voids much."),
+    ] = True
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
 
 

@@ -255,7 +255,7 @@ def _shown(result: dict[str, Any], *, out: Path, homes: Homes, seconds: float) -
     facts = study_facts(result, metrics=result["metrics"], sites=result["sites"], curve=result["curve"])
     reports = [*write_study_report(facts, out / "reports"), write_study_pdf(facts, out / "reports")]
     for home in homes.hospitals.values():
-        reports += sorted((home.folder / "reports").glob("privacy-report.*"))
+        reports += [home.folder / "reports" / f"privacy-report.{suffix}" for suffix in ("html", "json", "pdf")]
     return {
         "study": STUDY,
         "rounds_completed": result["rounds_completed"],

@@ -7,12 +7,8 @@ no other list: what was served is written down first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
-import numpy as np
-
+from datasites.study.chain import checked_totals
 from datasites.study.messages import Commitments, SumResult
-from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import Proposal
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput
@@ -55,35 +51,7 @@ def check_answer(store: Store, proposal: Proposal, result: SumResult, integers: 
     """
     if result.sum_hash != served(store, proposal.study, result.round):
         raise InvalidInput("the result is of another sum than the one that was served in this round")
-    try:
-        totals = model_from_bytes(integers)
-    except Exception as error:  # whatever the parser finds wrong
-        raise InvalidInput("expected the sum's integers as safetensors") from error
-    sites = _sites_of(store, proposal.study, result.round)
-    check_totals(proposal, totals, sites)
-
-
-def check_totals(proposal: Proposal, totals: Mapping[str, np.ndarray], sites: Collection[str]) -> None:
-    """Check decrypted sums against the proposal.
-
-    Args:
-        proposal: the study's.
-        totals: by block, integers [block.length].
-        sites: whose updates are in the sums.
-
-    Raises:
-        InvalidInput: what is wrong; no value is said.
-    """
-    blocks = proposal.exchanged_blocks()
-    if set(totals) != {block.name for block in blocks}:
-        raise InvalidInput("the result has other blocks than the proposal exchanges")
-    for block in blocks:
-        values = totals[block.name]
-        if values.shape != (block.length,) or not np.issubdtype(values.dtype, np.signedinteger):
-            raise InvalidInput(f"expected {block.length} signed integers in block {block.name!r} of the result")
-        reach = proposal.encryption.levels * len(set(sites) & set(proposal.contributors(block)))
-        if int(np.abs(values.astype(np.int64)).max(initial=0)) > reach:
-            raise InvalidInput(f"block {block.name!r} of the result is beyond what its contributors can send together")
+    checked_totals(proposal, integers, result.integers_hash, _sites_of(store, proposal.study, result.round))
 
 
 def _sites_of(store: Store, study: str, number: int) -> set[str]:

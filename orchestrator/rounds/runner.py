@@ -301,7 +301,7 @@ class StudyRunner:
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
         weights = plan.payload["weights"]
         model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
-        sites = [h.site for h in headers]
+        sites = sorted(h.site for h in headers)
         model = next_model(self.proposal, parse(RoundPlan, dict(plan.payload)), self._optimizer, model, totals, sites)
         releases = {h.site: dict(h.releases) for h in headers}
         evaluation = dp_evaluation(self.proposal, number, releases)

@@ -18,6 +18,7 @@ from datasites.strategy.blending import last_observed
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.proposal import (
     Block,
+    Chain,
     Custody,
     DatasetReference,
     Participant,
@@ -29,7 +30,7 @@ from datasites.study.proposal import (
 )
 from datasites.study.released_numbers import VALIDATION, terms_of
 from models.config import MODALITIES, Architecture, ModelConfig
-from privacy.canonical import NEWEST
+from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.encryption.parameters import choose_parameters, default_levels
@@ -73,7 +74,8 @@ class StudySettings:
     ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
-    :mod:`orchestrator.studies.schedule` knows which values suit which epsilon.
+    :mod:`orchestrator.studies.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no
+    hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     """
 
     study: str
@@ -101,6 +103,7 @@ class StudySettings:
     deadline_seconds: int = 600
     expires_days: int = 30
     seed: int | None = None
+    check_chain: bool = True
     licence: str = "research only"
     retention_days: int = 3650
 
@@ -164,6 +167,7 @@ def build_proposal(
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
+        chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
     )
     return proposal, model
 

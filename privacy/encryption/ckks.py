@@ -131,6 +131,52 @@ def decrypt_sum(
     return _checked_integers(_decrypt(secret, parameters, checked), parameters, values, contributors)
 
 
+def secret_key_bytes(parameters: EncryptionParameters) -> int:
+    """Return the length of a published secret key: one polynomial modulo both primes."""
+    return len(parameters.primes) * parameters.poly_modulus_degree * 8
+
+
+def published_secret(secret: bytes, parameters: EncryptionParameters) -> bytes:
+    """Return a round's secret key as it is published once its one sum is answered: plain coefficients."""
+    return secret[-secret_key_bytes(parameters) :]
+
+
+def secret_of(published: Buffer, public: bytes, parameters: EncryptionParameters) -> bytes:
+    """Return the secret key that :func:`decrypt_sum` takes, after checking that it is the public key's.
+
+    It has to decrypt what is encrypted to ``public`` here and now. Two keys that both do differ by less than the noise
+    of any sum, so a keyholder cannot choose among several after it has seen one.
+
+    Args:
+        published: of :func:`published_secret`, from another party.
+        public: the round's public key.
+        parameters: the study's parameters.
+
+    Raises:
+        InvalidInput: wrong length, a coefficient out of range, or the key of another public key.
+    """
+    expected = secret_key_bytes(parameters)
+    if len(published) != expected:
+        raise InvalidInput(f"expected a secret key of {expected} bytes, got {len(published)}")
+    rows = np.frombuffer(published, "<u8").reshape(len(parameters.primes), -1)
+    if any(int(row.max()) >= prime for row, prime in zip(rows, parameters.primes, strict=True)):
+        raise InvalidInput("the published key's coefficients are out of range")
+    secret = _secret_key_prefix(parameters) + bytes(published)
+    probe = np.frombuffer(os.urandom(8 * parameters.values_per_ciphertext), "<u8") % np.uint64(
+        2 * parameters.levels + 1
+    )
+    integers = probe.astype(np.int64) - parameters.levels
+    try:
+        found = decrypt_sum(
+            secret, parameters, encrypt(public, parameters, integers), values=len(integers), contributors=1
+        )
+    except UnsafeSum:
+        found = np.zeros(0, np.int64)
+    if not np.array_equal(found, integers):
+        raise InvalidInput("the published key does not decrypt what is encrypted to the round's public key")
+    return secret
+
+
 def _decrypt(
     secret: bytes, parameters: EncryptionParameters, ciphertexts: Sequence[NDArray[np.uint64]]
 ) -> NDArray[np.complex128]:
@@ -205,6 +251,12 @@ def _public_key_prefix(parameters: EncryptionParameters) -> bytes:
     public = seal.PublicKey()
     seal.KeyGenerator(_context(parameters)).create_public_key(public)
     return _save(public)[: -public_key_bytes(parameters)]
+
+
+@lru_cache(maxsize=8)
+def _secret_key_prefix(parameters: EncryptionParameters) -> bytes:
+    secret = _save(seal.KeyGenerator(_context(parameters)).secret_key())
+    return secret[: -secret_key_bytes(parameters)]
 
 
 def _save(value: Any) -> bytes:

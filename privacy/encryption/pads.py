@@ -16,6 +16,10 @@ The keyholder subtracts the pads of the listed sites, each once, and answers one
 the result is the listed sum plus an offset that the sender knows and that is independent of the honest sites'
 ciphertexts (proof: docs/decisions/0006-pads.md). If a listed update is missing, the offset is uniform and its
 decryption passes no slot check. The seed is never stored; the private key goes with the round key.
+
+In a study with helpers a site adds three pads, of seeds that two parties each know (:mod:`privacy.encryption.shares`).
+Seeds are then sealed by a hybrid of X25519 and ML-KEM-768 (the library's HPKE suite ``MLKEM768_X25519``): the length
+of the pad key says which of the two it is.
 """
 
 from __future__ import annotations
@@ -26,8 +30,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.hpke import (
+    AEAD,
+    KDF,
+    KEM,
+    MLKEM768X25519PrivateKey,
+    MLKEM768X25519PublicKey,
+    Suite,
+)
 from numpy.typing import NDArray
 
 from privacy.canonical import canonical_json
@@ -40,36 +52,57 @@ SEED_BYTES = 32
 PRIVATE_BYTES = 32
 SEALED_HEX = 2 * (32 + SEED_BYTES + 16)
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
+_HYBRID = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
+_MLKEM_SEED_BYTES, _MLKEM_PUBLIC_BYTES, _MLKEM_SEALED_BYTES = 64, 1184, 1088
+HYBRID_PRIVATE_BYTES = _MLKEM_SEED_BYTES + PRIVATE_BYTES
+HYBRID_KEY_HEX = 2 * (_MLKEM_PUBLIC_BYTES + 32)
 _DOMAIN = b"tessera/v1/pad/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PadLabel:
-    """What a pad belongs to; a seed sealed under one label opens under no other."""
+    """What a pad belongs to; a seed sealed under one label opens under no other.
+
+    ``holder`` is the key of the party that it is sealed to, in a study with helpers.
+    """
 
     study: str
     round: int
     plan_hash: str
     site: str
+    holder: str = ""
 
     def info(self) -> bytes:
         """Return the label as bytes."""
         fields = {"study": self.study, "round": self.round, "plan_hash": self.plan_hash, "site": self.site}
-        return _DOMAIN + canonical_json(fields, 1)
+        return _DOMAIN + canonical_json({**fields, "holder": self.holder} if self.holder else fields, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PadKeyPair:
-    """The keyholder's key of one round: ``private`` 32 bytes, ``public`` 64 hexadecimal digits."""
+    """A holder's key of one round.
+
+    ``private`` has 32 bytes and ``public`` 64 hexadecimal digits; a hybrid one has :data:`HYBRID_PRIVATE_BYTES` and
+    :data:`HYBRID_KEY_HEX`.
+    """
 
     private: bytes = field(repr=False)
     public: str
 
 
-def generate_pad_key() -> PadKeyPair:
-    """Return a fresh X25519 key pair."""
+def generate_pad_key(*, hybrid: bool = False) -> PadKeyPair:
+    """Return a fresh X25519 key pair, or one of X25519 and ML-KEM-768 together."""
     private = X25519PrivateKey.generate()
-    return PadKeyPair(private=private.private_bytes_raw(), public=private.public_key().public_bytes_raw().hex())
+    own, public = private.private_bytes_raw(), private.public_key().public_bytes_raw()
+    if hybrid:
+        lattice = MLKEM768PrivateKey.generate()
+        own, public = lattice.private_bytes_raw() + own, lattice.public_key().public_bytes_raw() + public
+    return PadKeyPair(private=own, public=public.hex())
+
+
+def private_bytes(pad_key: str) -> int:
+    """Return how long the private key of a public pad key is."""
+    return HYBRID_PRIVATE_BYTES if len(pad_key) == HYBRID_KEY_HEX else PRIVATE_BYTES
 
 
 def new_seed() -> bytes:
@@ -78,38 +111,47 @@ def new_seed() -> bytes:
 
 
 def seal_seed(seed: bytes, pad_key: str, label: PadLabel) -> str:
-    """Return the seed readable by the keyholder alone, as :data:`SEALED_HEX` hexadecimal digits.
+    """Return a seed, or several in one string, readable by the owner of ``pad_key`` alone, in hexadecimal digits.
 
     Args:
         seed: of :func:`new_seed`.
-        pad_key: the public key from the signed round key.
+        pad_key: the public key from the signed round key, of either kind.
         label: what the pad belongs to.
 
     Raises:
-        InvalidInput: ``pad_key`` is no X25519 key.
+        InvalidInput: ``pad_key`` is no such key.
     """
     try:
-        public = X25519PublicKey.from_public_bytes(bytes.fromhex(pad_key))
-        return _SUITE.encrypt(seed, public, info=label.info()).hex()
+        raw = bytes.fromhex(pad_key)
+        public = X25519PublicKey.from_public_bytes(raw[-32:])
+        if len(raw) == 32:
+            return _SUITE.encrypt(seed, public, info=label.info()).hex()
+        lattice = MLKEM768PublicKey.from_public_bytes(raw[:-32])
+        return _HYBRID.encrypt(seed, MLKEM768X25519PublicKey(lattice, public), info=label.info()).hex()
     except ValueError as error:
-        raise InvalidInput("expected an X25519 key of 64 hexadecimal digits in the round key") from error
+        raise InvalidInput(
+            f"expected an X25519 key of 64 hexadecimal digits in the round key, or a hybrid one of {HYBRID_KEY_HEX}"
+        ) from error
 
 
-def open_seed(sealed: str, private: bytes, label: PadLabel) -> bytes:
-    """Return the seed that a site sealed.
+def open_seed(sealed: str, private: bytes, label: PadLabel, *, seeds: int = 1) -> bytes:
+    """Return what a site sealed: ``seeds`` seeds in one string.
 
     Raises:
-        Refused: it was sealed for another key, study, round, plan or site, or changed.
+        Refused: it was sealed for another key, study, round, plan, site or holder, or changed.
     """
     refused = f"the pad of {label.site} does not open: it is not sealed for this round, plan and site"
-    if len(sealed) != SEALED_HEX:
+    hybrid = len(private) == HYBRID_PRIVATE_BYTES
+    if len(sealed) != SEALED_HEX + 2 * SEED_BYTES * (seeds - 1) + 2 * _MLKEM_SEALED_BYTES * hybrid:
         raise Refused(refused)
     try:
-        key = X25519PrivateKey.from_private_bytes(private)
-        seed = _SUITE.decrypt(bytes.fromhex(sealed), key, info=label.info())
+        key = X25519PrivateKey.from_private_bytes(private[-32:])
+        if hybrid:
+            both = MLKEM768X25519PrivateKey(MLKEM768PrivateKey.from_seed_bytes(private[:-32]), key)
+            return bytes(_HYBRID.decrypt(bytes.fromhex(sealed), both, info=label.info()))
+        return bytes(_SUITE.decrypt(bytes.fromhex(sealed), key, info=label.info()))
     except (InvalidTag, ValueError) as error:
         raise Refused(refused) from error
-    return bytes(seed)
 
 
 def pad(
@@ -128,10 +170,10 @@ def pad(
     prime = np.uint64(parameters.data_prime)
     padded = {}
     for name, ciphertexts in blocks.items():
-        stream = _stream(seed, name)
+        drawn = stream(seed, name)
         arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
         for array in arrays:
-            array[0] += _below(stream, parameters)  # below 2**61: no wrap
+            array[0] += below(drawn, parameters)  # below 2**61: no wrap
             np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
         padded[name] = [array.tobytes() for array in arrays]
     return padded
@@ -157,25 +199,26 @@ def remove(
     prime = np.uint64(parameters.data_prime)
     bare = {}
     for name, ciphertexts in blocks.items():
-        streams = [_stream(seeds[site], name) for site in sorted(contributors[name])]
+        streams = [stream(seeds[site], name) for site in sorted(contributors[name])]
         arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
         for array in arrays:
-            for stream in streams:
-                array[0] += prime - _below(stream, parameters)
+            for drawn in streams:
+                array[0] += prime - below(drawn, parameters)
                 np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
         bare[name] = [array.tobytes() for array in arrays]
     return bare
 
 
-def _stream(seed: bytes, block: str) -> Randomness:
+def stream(seed: bytes, block: str) -> Randomness:
+    """Return the stream of one seed's pads over one block."""
     return Randomness(seed, study="pad", round=0, plan_hash="", dataset_fingerprint="").child(block)
 
 
-def _below(stream: Randomness, parameters: EncryptionParameters) -> NDArray[np.uint64]:
+def below(source: Randomness, parameters: EncryptionParameters) -> NDArray[np.uint64]:
     """Return one polynomial of coefficients exactly uniform below the data prime; larger draws are repeated."""
     prime = parameters.data_prime
     mask = np.uint64((1 << prime.bit_length()) - 1)
-    drawn = stream.uniform_words(parameters.poly_modulus_degree) & mask
+    drawn = source.uniform_words(parameters.poly_modulus_degree) & mask
     while (again := np.flatnonzero(drawn >= prime)).size:
-        drawn[again] = stream.uniform_words(again.size) & mask
+        drawn[again] = source.uniform_words(again.size) & mask
     return drawn

@@ -64,7 +64,12 @@ class LiveStudies:
                 site=made.party.name, pool=WorkersHere(), folder=folder / "jobs" / made.party.name, code_of=_no_code
             )
             place = folder / "dealt" / "sites" / made.party.name
-            hospital.participant = replace(hospital.participant, train=trainer, dataset=_dataset(made.dataset, place))
+            hospital.participant = replace(
+                hospital.participant,
+                train=trainer,
+                build=trainer.initial_model,
+                dataset=_dataset(made.dataset, place),
+            )
         return cls(consortium=consortium, federation=plan, offers=offers)
 
     def run(self, settings: StudySettings) -> tuple[Proposal, bytes, dict[str, Any]]:

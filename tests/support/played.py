@@ -86,10 +86,14 @@ class Wire(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if self.app is None or self.cut(request):
             raise httpx.ConnectError("nobody answers")
-        headers = {name: value for name, value in request.headers.items() if name != "host"}
-        target = request.url.raw_path.decode()
-        answer = self.app.request(request.method, target, content=request.read(), headers=headers)
-        return httpx.Response(answer.status_code, content=answer.content, headers=dict(answer.headers))
+        assert self.app.portal is not None
+        request.read()
+        return self.app.portal.call(self._carry, self.app.app, request)
+
+    async def _carry(self, app: Any, request: httpx.Request) -> httpx.Response:
+        """Ask in the application's own loop: one change of threads a request."""
+        answer = await httpx.ASGITransport(app, raise_app_exceptions=False).handle_async_request(request)
+        return httpx.Response(answer.status_code, content=await answer.aread(), headers=answer.headers)
 
 
 class Played(Consortium):

@@ -19,6 +19,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from datasites.language import current, tr
+from datasites.language.formats import significant
+from datasites.node.web.fonts import charted, printable
+
 _WIDTH, _HEIGHT = 640, 224
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 632.0, 12.0, 196.0
 _STYLES = 9
@@ -195,7 +199,12 @@ _STEPS: tuple[dict[str, Any], ...] = (
     {"color": _CAP, "linewidth": 1.6, "linestyle": (0, (1, 1))},
 )
 # how a date is written, by the step of the axis: year, month, day, hour, minute, second
-_DATES = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
+_TIMES = ["%H:%M", "%H:%M", "%H:%M:%S"]
+_DATES = {
+    "en": ["%Y", "%b %Y", "%d %b", *_TIMES],
+    "de": ["%Y", "%m.%Y", "%d.%m.", *_TIMES],
+    "fr": ["%Y", "%m/%Y", "%d/%m", *_TIMES],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,22 +232,26 @@ def plot_lines(
     series: Sequence[Series], *, unit: str, height: float = 3.1, level: float | None = None, top: float | None = None
 ) -> bytes:
     """Draw lines over rounds, with a legend where there are several, and a dotted line at ``level``."""
-    figure, axes = _axes(height)
-    for index, one in enumerate(series):
-        dash = _DASHES[index // len(_COLOURS) % len(_DASHES)]
-        style = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": dash, "linewidth": 1.8}
-        axes.plot(*zip(*one.points, strict=True), label=one.name, marker="o", markersize=3, **style)
-    if level is not None:
-        axes.axhline(level, color=_CAP, linestyle=":", linewidth=1.2)
-    if top is not None:
-        axes.set_ylim(0, top)
-    if len(series) > 1:
-        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2))
-    _over_rounds(axes, unit)
-    return _drawn(figure)
+    with charted([unit, *(one.name for one in series)]):
+        figure, axes = _axes(height)
+        for index, one in enumerate(series):
+            dash = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+            style = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": dash, "linewidth": 1.8}
+            name = printable(one.name)
+            axes.plot(*zip(*one.points, strict=True), label=name, marker="o", markersize=3, **style)
+        if level is not None:
+            axes.axhline(level, color=_CAP, linestyle=":", linewidth=1.2)
+        if top is not None:
+            axes.set_ylim(0, top)
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2))
+        _over_rounds(axes, unit)
+        return _drawn(figure)
 
 
-def plot_steps(times: Sequence[dt.datetime], series: Sequence[tuple[str, Sequence[float]]], *, unit: str) -> bytes:
+def plot_steps(
+    times: Sequence[dt.datetime], series: Sequence[tuple[str, Sequence[float]]], *, unit: str, axis: str
+) -> bytes:
     """Draw up to three values that change at certain times; the area between the first two is shaded."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -247,11 +260,12 @@ def plot_steps(times: Sequence[dt.datetime], series: Sequence[tuple[str, Sequenc
     for (name, values), style in zip(series, _STEPS, strict=False):
         axes.step(times, values, where="post", label=name, **style)
     axes.set_ylabel(unit)
-    axes.set_xlabel("time (UTC)")
+    axes.set_xlabel(axis)
     axes.set_ylim(bottom=0)
     locator: Any = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
-    zeros = ["", *_DATES[:2], "%d %b", *_DATES[4:]]
-    formatter: Any = ConciseDateFormatter(locator, formats=_DATES, zero_formats=zeros)  # type: ignore[no-untyped-call]
+    dates = _DATES.get(current(), _DATES["en"])
+    zeros = ["", *dates[:2], dates[2], *dates[4:]]
+    formatter: Any = ConciseDateFormatter(locator, formats=dates, zero_formats=zeros)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(formatter)
     axes.legend(loc="upper left", frameon=False, ncols=3, bbox_to_anchor=(0, 1.16))
@@ -260,32 +274,39 @@ def plot_steps(times: Sequence[dt.datetime], series: Sequence[tuple[str, Sequenc
 
 def plot_bars(bars: Sequence[Bar], *, unit: str) -> bytes:
     """Draw bars below each other, the first on top, each with its text at its end."""
-    figure, axes = _axes(0.9 + 0.4 * len(bars))
-    for row, one in enumerate(reversed(bars)):
-        end = one.value if one.whole is None else one.whole
-        axes.barh(row, end, height=0.56, color=_PROMISED, alpha=0.28)
-        axes.barh(row, one.value, height=0.56, color=_SPENT)
-        if one.mark is not None:
-            axes.plot([one.mark] * 2, [row - 0.36, row + 0.36], color=_PROMISED, linewidth=2.4)
-        axes.text(end, row, f"  {one.text}", va="center", color=_INK, fontsize=9)
-    axes.set_yticks(range(len(bars)), [one.name for one in reversed(bars)])
-    axes.set_xlabel(unit)
-    axes.margins(x=0.2)
-    axes.set_xlim(left=0)
-    axes.grid(visible=False, axis="y")
-    return _drawn(figure)
+    with charted([unit, *(one.name for one in bars)]):
+        figure, axes = _axes(0.9 + 0.4 * len(bars))
+        for row, one in enumerate(reversed(bars)):
+            end = one.value if one.whole is None else one.whole
+            axes.barh(row, end, height=0.56, color=_PROMISED, alpha=0.28)
+            axes.barh(row, one.value, height=0.56, color=_SPENT)
+            if one.mark is not None:
+                axes.plot([one.mark] * 2, [row - 0.36, row + 0.36], color=_PROMISED, linewidth=2.4)
+            axes.text(end, row, f"  {one.text}", va="center", color=_INK, fontsize=9)
+        axes.set_yticks(range(len(bars)), [printable(one.name) for one in reversed(bars)])
+        axes.xaxis.set_major_formatter(_number)
+        axes.set_xlabel(unit)
+        axes.margins(x=0.2)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        return _drawn(figure)
 
 
 def plot_presence(rows: Sequence[tuple[str, Sequence[tuple[int, bool]]]]) -> bytes:
     """Draw one row a name and one mark a round: a square where the name was present, a cross where it was not."""
-    figure, axes = _axes(0.9 + 0.26 * len(rows))
-    axes.grid(visible=False)
-    for row, (_, marks) in enumerate(reversed(rows)):
-        for number, here in marks:
-            axes.plot(number, row, marker="s" if here else "x", color=_SPENT if here else _CAP, markersize=6)
-    axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
-    _over_rounds(axes, "")
-    return _drawn(figure)
+    with charted(name for name, _ in rows):
+        figure, axes = _axes(0.9 + 0.26 * len(rows))
+        axes.grid(visible=False)
+        for row, (_, marks) in enumerate(reversed(rows)):
+            for number, here in marks:
+                axes.plot(number, row, marker="s" if here else "x", color=_SPENT if here else _CAP, markersize=6)
+        axes.set_yticks(range(len(rows)), [printable(name) for name, _ in reversed(rows)])
+        _over_rounds(axes, "")
+        return _drawn(figure)
+
+
+def _number(value: float, _: float) -> str:
+    return significant(value, 6)
 
 
 def _axes(height: float) -> tuple[Any, Any]:
@@ -301,6 +322,7 @@ def _axes(height: float) -> tuple[Any, Any]:
     axes.tick_params(colors=_INK, labelsize=9)
     axes.grid(axis="both", color=_GRID, linewidth=0.7)
     axes.set_axisbelow(True)
+    axes.yaxis.set_major_formatter(_number)
     return figure, axes
 
 
@@ -308,7 +330,7 @@ def _over_rounds(axes: Any, unit: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("round")
+    axes.set_xlabel(tr("round"))
     axes.set_ylabel(unit)
 
 

@@ -20,11 +20,12 @@ def run(script: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr[-3000:]
 
 
-def test_nothing_is_lost_however_often_roles_are_killed_stopped_and_cut_off() -> None:
-    code, found, errors = run("chaos.py", "--kills", "5", "--seed", "7", "--rounds", "4")
+@pytest.mark.parametrize(("kills", "rounds"), [(2, 2), pytest.param(5, 4, marks=pytest.mark.thorough)])
+def test_nothing_is_lost_however_often_roles_are_killed_stopped_and_cut_off(kills: int, rounds: int) -> None:
+    code, found, errors = run("chaos.py", "--kills", str(kills), "--seed", "7", "--rounds", str(rounds))
     assert found, errors
     expected = {
-        "kills": 5,
+        "kills": kills,
         "lost_updates": 0,
         "double_charges": 0,
         "lost_charges": 0,
@@ -34,7 +35,7 @@ def test_nothing_is_lost_however_often_roles_are_killed_stopped_and_cut_off() ->
         "final_model_equals_reference": True,
     }
     assert {name: found[name] for name in expected} == expected, found
-    assert found["rounds_completed"] == 4 * found["studies"]
+    assert found["rounds_completed"] == rounds * found["studies"]
     assert (found["refusals"], found["pauses"], found["problems"]) == ([], [], [])
     assert code == 0
 

@@ -7,197 +7,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from harness.consortium import Consortium, Hospital, steps_of
-from safetensors.numpy import load
+from harness.consortium import Hospital, steps_of
+from support.liar import LENGTH, SITES, Stage
 
-from datasites.keyholder.custody import KeyCustody
-from datasites.keyholder.daemon import Keyholder
 from datasites.study.messages import (
     Attestation,
     Commitments,
     Refusal,
     RoundKey,
-    RoundPlan,
-    SumResult,
     UpdateHeader,
-    WorkItem,
 )
 from datasites.study.next_model import model_to_bytes
-from datasites.study.proposal import Proposal
-from datasites.study.signing import Signed, dump, parse, seal, unpack_envelope
+from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, tags
-from privacy.encryption.ciphertexts import RunningSum, coefficients
+from privacy.encryption.ciphertexts import coefficients
 from privacy.identity import Identity
-from privacy.ledger.journal import Journal
 
-LENGTH, SITES = 700, 4
 STRANGER = Identity.from_seed(b"x" * 32)
-
-
-class Liar:
-    """What the orchestrator says and hears, one client for everybody."""
-
-    def __init__(self, consortium: Consortium, proposal: Proposal) -> None:
-        self.consortium, self.proposal, self.identity = consortium, proposal, consortium.identity
-        self.blobs: dict[str, bytes] = {}
-        self.sent: dict[str, list[Any]] = {"refusal": [], "attestation": [], "update": [], "key": [], "result": []}
-        self.approvals: dict[str, Any] = {}
-        self.model_hash = self.blob(model_to_bytes({"shared": np.zeros(LENGTH, np.float32)}))
-
-    def blob(self, data: bytes) -> str:
-        self.blobs[sha256_hex(data)] = data
-        return sha256_hex(data)
-
-    def get_bytes(self, path: str, **_: Any) -> bytes:
-        return self.blobs[path.removeprefix("/blobs/")]
-
-    def get_json(self, path: str, **_: Any) -> Any:
-        proposal = dump(seal(self.identity, "proposal", self.proposal))
-        return {"proposal": proposal, "approvals": self.approvals}
-
-    def put_bytes(self, path: str, body: bytes, **_: Any) -> Any:
-        self.sent[path.rsplit("/", 1)[1]].append(unpack_envelope(body))
-
-    def post_json(self, path: str, value: Any, **_: Any) -> Any:
-        if path.endswith("/approvals"):
-            self.approvals[value["payload"]["site"]] = value
-        else:
-            self.sent[path.rsplit("/", 1)[1]].append(parse(Signed, value))
-
-    def close(self) -> None: ...
-
-    def reasons(self, party: str) -> list[str]:
-        refusals = [parse(Refusal, dict(s.payload)) for s in self.sent["refusal"]]
-        return [r.reason for r in refusals if r.party == party]
-
-
-class Stage:
-    """One round told step by step; every step can be told wrongly."""
-
-    def __init__(self, consortium: Consortium, liar: Liar, keyholder: Keyholder, number: int = 1) -> None:
-        self.consortium, self.liar, self.keyholder, self.number = consortium, liar, keyholder, number
-        self.proposal = liar.proposal
-        keyholder.handle(self.item("key"))
-        self.key, public = liar.sent["key"][-1]
-        liar.blob(public)
-        self.plan = seal(liar.identity, "round-plan", self.round_plan())
-        self.bodies: dict[str, bytes] = {}
-        self.updates: dict[str, Signed] = {}
-
-    def item(self, kind: Any, documents: dict[str, Signed] | None = None, attestations: Any = ()) -> WorkItem:
-        return WorkItem(
-            kind=kind,
-            study=self.proposal.study,
-            round=self.number,
-            closing=1,
-            documents=documents or {},
-            attestations=tuple(attestations),
-        )
-
-    def round_plan(self, **changes: Any) -> RoundPlan:
-        plan = RoundPlan(
-            study=self.proposal.study,
-            proposal_hash=self.proposal.proposal_hash,
-            round=self.number,
-            model_hash=self.liar.model_hash,
-            key_hash=parse(RoundKey, dict(self.key.payload)).key_hash,
-            weights={"shared": dict.fromkeys(self.consortium.names, 1.0)},
-            scales={"shared": 1.0},
-            deadline_seconds=30,
-        )
-        return replace(plan, **changes)
-
-    def train(self, index: int, plan: Signed | None = None, key: Signed | None = None) -> bool:
-        """Return whether hospital ``index`` sent an update."""
-        before = len(self.liar.sent["update"])
-        documents = {"plan": plan or self.plan, "key": key or self.key}
-        self.consortium.hospitals[index].participant.handle(self.item("train", documents))
-        if len(self.liar.sent["update"]) == before:
-            return False
-        signed, body = self.liar.sent["update"][-1]
-        self.updates[f"site-{index}"], self.bodies[f"site-{index}"] = signed, body
-        return True
-
-    def train_all(self) -> None:
-        for index in range(SITES):
-            assert self.train(index)
-
-    def sum_of(self, bodies: list[bytes]) -> bytes:
-        chunks = self.proposal.encryption.ciphertexts_for(LENGTH)
-        running = RunningSum(self.proposal.encryption, ciphertexts=chunks)
-        for body in bodies:
-            running.add(ciphertexts.unpack(body, {"shared": chunks}, self.proposal.encryption)["shared"])
-        return ciphertexts.pack({"shared": running.to_ciphertexts()})
-
-    def close(
-        self, *, body: bytes | None = None, updates: list[Signed] | None = None, attest: tuple[int, ...] = (0, 1, 2, 3)
-    ) -> tuple[Signed, list[Signed]]:
-        """Fix a list and a sum, and ask for attestations."""
-        data = self.sum_of(list(self.bodies.values())) if body is None else body
-        commitments = Commitments(
-            study=self.proposal.study,
-            round=self.number,
-            plan_hash=parse(RoundPlan, dict(self.plan.payload)).plan_hash,
-            closing=1,
-            updates=tuple(updates if updates is not None else self.updates.values()),
-            sum_hash=self.liar.blob(data),
-        )
-        sealed = seal(self.liar.identity, "commitments", commitments)
-        before = len(self.liar.sent["attestation"])
-        for i in attest:
-            self.consortium.hospitals[i].participant.handle(self.item("attest", {"commitments": sealed}))
-        return sealed, self.liar.sent["attestation"][before:]
-
-    def decrypt(self, commitments: Signed, attestations: list[Signed], plan: Signed | None = None) -> np.ndarray | None:
-        """Return the integers, or None where the keyholder refused."""
-        before = len(self.liar.sent["result"])
-        documents = {"plan": plan or self.plan, "key": self.key, "commitments": commitments}
-        self.keyholder.handle(self.item("decrypt", documents, attestations))
-        if len(self.liar.sent["result"]) == before:
-            return None
-        signed, integers = self.liar.sent["result"][-1]
-        assert parse(SumResult, dict(signed.payload)).integers_hash == sha256_hex(integers)
-        return load(integers)["shared"]
-
-    @property
-    def why(self) -> str:
-        return self.liar.reasons("keyholder")[-1]
-
-
-@pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    with Consortium(tmp_path_factory.mktemp("liar"), sites=SITES) as made:
-        made.open_hospitals()
-        yield made
-
-
-@pytest.fixture
-def stage(consortium: Consortium, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    proposal = consortium.proposal(f"lie-{sha256_hex(request.node.name.encode())[:12]}", length=LENGTH, rounds=2)
-    liar = Liar(consortium, proposal)
-    hospitals = []
-    for h in consortium.hospitals:
-        participant = replace(h.participant, client=liar)  # type: ignore[arg-type]
-        hospitals.append(Hospital(home=h.home, url="", participant=participant, approvals=h.approvals))
-    real, consortium.hospitals = consortium.hospitals, hospitals
-    for hospital in hospitals:
-        hospital.approve(seal(consortium.identity, "proposal", proposal))
-    home = consortium.homes["keyholder"]
-    custody = KeyCustody(tmp_path / "keys", home.identity())
-    journal = Journal(tmp_path / "journal.sqlite", home.identity())
-    keyholder = Keyholder(home=home, client=liar, custody=custody, journal=journal, queue=None)  # type: ignore[arg-type]
-    yield Stage(consortium, liar, keyholder)
-    custody.close()
-    journal.close()
-    consortium.hospitals = real
 
 
 def total(*sites: int) -> list[int]:
@@ -265,7 +98,7 @@ def test_a_sum_replaced_after_it_was_attested_is_not_decrypted(stage: Stage) -> 
 def test_an_update_replayed_from_an_earlier_round_is_refused_by_all(stage: Stage) -> None:
     stage.train_all()
     assert stage.decrypt(*stage.close()) is not None
-    later = Stage(stage.consortium, stage.liar, stage.keyholder, number=2)
+    later = stage.following()
     for index in (1, 2, 3):
         assert later.train(index)
     later.updates["site-0"], later.bodies["site-0"] = stage.updates["site-0"], stage.bodies["site-0"]
@@ -290,6 +123,7 @@ def test_a_hospital_refuses_every_plan_of_a_round_but_the_first_for_ever(stage: 
     assert kept["model_hash"] == stage.liar.model_hash
 
 
+@pytest.mark.parametrize("stage", [{"chain": None}], indirect=True, ids=["unchecked chain"])
 def test_different_models_to_different_hospitals_never_meet_in_a_sum(stage: Stage) -> None:
     other = stage.liar.blob(model_to_bytes({"shared": np.ones(LENGTH, np.float32)}))
     second = seal(stage.liar.identity, "round-plan", stage.round_plan(model_hash=other))
@@ -344,7 +178,7 @@ def test_a_study_with_an_invented_participant_gets_no_key(stage: Stage, tmp_path
     proposal = replace(stage.proposal, study="invented", participants=(*stage.proposal.participants, extra))
     stage.liar.proposal = proposal
     stage.keyholder.handle(replace(stage.item("key"), study="invented"))
-    assert "has not approved this proposal" in stage.why
+    assert "not in the roster that was confirmed here: invented" in stage.why
 
 
 def test_too_few_hospitals_are_never_decrypted_whatever_the_list_says(stage: Stage) -> None:
@@ -391,8 +225,7 @@ def test_another_plan_is_refused_though_the_rounds_folder_is_gone_since_only_one
     assert stage.train(0)
     hospital = stage.consortium.hospitals[0]
     shutil.rmtree(hospital.home.round_folder(stage.proposal.study, stage.number))
-    other = stage.liar.blob(model_to_bytes({"shared": np.ones(LENGTH, np.float32)}))
-    changed = stage.round_plan(model_hash=other)
+    changed = stage.round_plan(deadline_seconds=31)
     assert not stage.train(0, plan=seal(stage.liar.identity, "round-plan", changed))
     assert "another plan already" in stage.liar.reasons("site-0")[-1]
     assert stage.train(0)

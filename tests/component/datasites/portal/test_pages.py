@@ -18,6 +18,7 @@ from datasites.portal.figures import cost_picture, timeline_picture
 from datasites.portal.words import meaning, summary
 from datasites.report.words import certainty
 from datasites.review.budgets import Budget, CostPreview
+from datasites.study.proposal import Chain
 from privacy.dp.mechanism import HistogramRelease, LossRelease
 from privacy.identity import Identity
 from privacy.ledger.ledger import Ledger, case_hash
@@ -80,6 +81,23 @@ def test_a_request_page_says_it_in_plain_words_and_shows_the_code(portal, desk, 
     assert "plan.py, line 1" in page
     assert "<script>alert" not in page
     assert "<b>bold" not in page
+
+
+def test_a_request_page_says_in_one_sentence_what_an_unchecked_chain_of_models_voids(portal, desk, new_proposal):
+    chains = {None: "any model in any round", "given": "initial model", "study": "initial model", "seed": "recomputes"}
+    sign_in(portal)
+    for origin, expected in chains.items():
+        study = {"study": "b" * 64} if origin == "study" else {}
+        chain = None if origin is None else Chain(model_hash="a" * 64, origin=origin, **study)
+        proposal_hash = desk.submit(new_proposal(chain=chain, study=f"chain-{origin}"))
+        (line,) = re.findall(
+            r'<span class="tag \w+">models</span>([^<]*)</li>', portal.get(f"/requests/{proposal_hash}").text
+        )
+        assert expected in line
+        assert line.count(".") == 1  # one sentence
+    asked = Chain(model_hash="a" * 64, checked=False)
+    answer = portal.get(f"/requests/{desk.submit(new_proposal(chain=asked, study='asked'))}")
+    assert "any model in any round" in answer.text
 
 
 def test_a_request_page_says_that_the_first_round_releases_averages(portal, desk, new_proposal):
@@ -198,7 +216,7 @@ def test_a_study_that_is_approved_already_is_not_counted_twice(desk, new_proposa
         ledger.reserve(population, **reserved)
         ledger.charge(proposal.proposal_hash, 1)
         now = preview(datasite, proposal)
-        assert now.fits and now.reserved and 0 < now.before < now.after == pytest.approx(first.after)
+        assert now.fits and now.reserved and 0 < now.before <= now.after == pytest.approx(first.after)
         assert "when every approved study has run, this one included" in summary(proposal, "alba", now)[4]
         other = preview(datasite, new_proposal(nonce="1" * 32))
         assert not other.fits and other.after > now.after

@@ -16,7 +16,7 @@ import torch
 
 from datasites.data.dataset import Part, Schema, write_dataset
 from datasites.review.policy import SandboxPolicy
-from datasites.study.proposal import Block
+from datasites.study.proposal import Block, Chain
 from datasites.study.signing import dump, parse
 from datasites.study.streams import derive
 from datasites.worker import child
@@ -26,6 +26,7 @@ from datasites.worker.trainer import SandboxedTrainer, read_result, trial_plan
 from models.build import build_model
 from models.config import ModelConfig
 from models.parameters import blocks, to_bytes
+from privacy.canonical import sha256_hex
 from privacy.dp.mechanism import LossRelease
 from privacy.errors import InvalidInput
 
@@ -273,3 +274,23 @@ def test_a_server_whose_daemon_dies_during_its_imports_ends_at_once():
 def test_a_round_plan_survives_canonical_json(proposal):
     plan = trial_plan(proposal)
     assert parse(type(plan), dump(plan)) == plan
+
+
+def test_the_initial_model_is_built_without_data_and_has_the_bytes_that_a_proposal_binds(
+    proposal, tmp_path: Path
+) -> None:
+    jobs = []
+
+    class Watched(WorkerPool):
+        def run(self, job):
+            jobs.append(job)
+            return super().run(job)
+
+    mlp = ModelConfig(architecture="mlp", features=FEATURES, cohorts=("LUSC",), classes=2)
+    with Watched(SandboxPolicy()) as pool:
+        trainer = SandboxedTrainer(site="alba", pool=pool, folder=tmp_path, code_of=lambda _: tmp_path)
+        for config, seed in ((CONFIG, 0), (mlp, 7)):
+            expected = to_bytes(build_model(config, seed=seed))
+            chain = Chain(model_hash=sha256_hex(expected), seed=seed)
+            assert trainer.initial_model(replace(proposal, model=config, chain=chain)) == expected
+    assert [(job.part, job.schema, job.model) for job in jobs] == [(None, None, None)] * 2

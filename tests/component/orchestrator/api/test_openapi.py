@@ -51,6 +51,8 @@ OPERATIONS = [
     ("POST", "/studies/{study}/approvals"),
     ("PUT", "/studies/{study}/rounds/{number}/key"),
     ("PUT", "/studies/{study}/rounds/{number}/update"),
+    ("GET", "/studies/{study}/rounds/{number}/evidence"),
+    ("GET", "/studies/{study}/rounds/{number}/integers"),
     ("POST", "/studies/{study}/rounds/{number}/attestation"),
     ("PUT", "/studies/{study}/rounds/{number}/result"),
     ("POST", "/studies/{study}/rounds/{number}/refusal"),

@@ -1,6 +1,7 @@
 """The disk of one role fails at every single write of a round, full or for good: nothing is lost or doubled.
 
-Every write of a round fails once, at every role.
+By default every write of every role fails once: at every other one the disk is full, at those between the role dies.
+The thorough tests do both at every write.
 """
 
 from __future__ import annotations
@@ -97,34 +98,45 @@ def check_nothing_is_left(played: Played, role: str) -> None:
     assert not list((played.homes["keyholder"].folder / "keys").glob("*.key"))
 
 
-def points(disk: FaultyDisk, played: Played) -> range:
-    """Return which writes of a round are to fail: every one."""
+def points(disk: FaultyDisk, played: Played, first: int) -> range:
+    """Return which writes of a round are to fail: every other one from ``first`` (1 or 2) on."""
     played.propose("whole", length=LENGTH)
     disk.heal()
     played.play("whole")
-    return range(1, len(disk.points) + 1)
+    return range(first, len(disk.points) + 1, 2)
+
+
+def halves(first: int) -> pytest.MarkDecorator:
+    """Run the test from ``first`` on for every role, and on the other writes where one is thorough."""
+    cases = [pytest.param(r, r, first, id=r) for r in ROLES]
+    cases += [pytest.param(r, r, 3 - first, id=f"{r}-rest", marks=pytest.mark.thorough) for r in ROLES]
+    return pytest.mark.parametrize(("world", "role", "first"), cases, indirect=["world"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "role"), [(r, r) for r in ROLES], indirect=["world"], ids=ROLES)
-def test_a_disk_that_is_full_at_any_write_of_a_round_costs_nothing_once_there_is_room(world: World, role: str) -> None:
+@halves(1)
+def test_a_disk_that_is_full_at_any_write_of_a_round_costs_nothing_once_there_is_room(
+    world: World, role: str, first: int
+) -> None:
     played, disk = world
-    for point in points(disk, played):
+    for point in points(disk, played, first):
         round_with(played, f"full-{point}", lambda at=point: disk.fail(at=at, times=TIMES), lambda: None)
         disk.heal()
     check_nothing_is_left(played, role)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "role"), [(r, r) for r in ROLES], indirect=["world"], ids=ROLES)
-def test_a_role_that_dies_at_any_write_of_a_round_goes_on_from_what_is_on_disk(world: World, role: str) -> None:
+@halves(2)
+def test_a_role_that_dies_at_any_write_of_a_round_goes_on_from_what_is_on_disk(
+    world: World, role: str, first: int
+) -> None:
     played, disk = world
 
     def mend() -> None:
         if disk.tripped:
             restart(played, role, disk)
 
-    for point in points(disk, played):
+    for point in points(disk, played, first):
         round_with(played, f"dead-{point}", lambda at=point: disk.die(at=at), mend)
         disk.heal()
     check_nothing_is_left(played, role)

@@ -125,7 +125,7 @@ def train_item(hospital: Hospital, study: str) -> WorkItem:
     raise AssertionError(f"nobody was asked to train in {study}")
 
 
-@pytest.mark.parametrize("tries", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tries", [600, pytest.param(10_000, marks=pytest.mark.thorough)])
 def test_no_mutated_upload_is_accepted_or_does_harm(consortium: Consortium, tries: int) -> None:
     proposal = consortium.propose(f"fuzz-{tries}", length=LENGTH, deadline_seconds=600)
     forgers = []

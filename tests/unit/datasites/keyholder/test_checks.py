@@ -81,6 +81,7 @@ class Story:
                 closing=1,
                 updates=tuple(self.updates([self.update(name) for name in self.present])),
                 sum_hash=sha256_hex(body),
+                canonical=self.proposal.canonical,
             )
         )
         return SumRequest(
@@ -169,6 +170,7 @@ def story(proposal) -> Story:
         },
         scales={"shared": 1.0, "image": 1.0},
         deadline_seconds=60,
+        canonical=proposal.canonical,
     )
     return Story(proposal=proposal, plan=plan)
 
@@ -510,7 +512,13 @@ def approvals_of(proposal: Proposal, *, expires: str = "2026-12-31T00:00:00+00:0
 
 def checked_study(proposal: Proposal, approvals: list[Signed] | None = None, **changes: Any) -> Proposal:
     approvals = approvals_of(proposal) if approvals is None else approvals
-    arguments = {"orchestrator": proposal.orchestrator, "keyholder": proposal.keyholder, "now": NOW, **changes}
+    arguments = {
+        "orchestrator": proposal.orchestrator,
+        "keyholder": proposal.keyholder,
+        "hospitals": proposal.participants,
+        "now": NOW,
+        **changes,
+    }
     return check_study(seal(ORCHESTRATOR, "proposal", proposal), approvals, **arguments)
 
 

@@ -299,4 +299,6 @@ def test_the_record_of_answers_holds_no_secret_columns(custody: KeyCustody, tmp_
         "state",
         "sum_hash",
         "integers",
+        "list_hash",
+        "opening",  # a secret key only once it is to be published
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import itertools
 import json
 import re
@@ -13,107 +12,24 @@ from typing import Any
 
 import jsonschema
 import pytest
+from support.report_story import LOCAL, SECRET_CASES, SHARED, Story, approved, play, told_story
 
 from datasites import report as reporting
 from datasites.report.facts import Epsilon
-from datasites.report.words import odds
+from datasites.report.shown import presentable
+from datasites.report.words import certainty, odds
+from datasites.review.environment import current_environment
 from datasites.study.text import delta_text, epsilon_text
-from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
+from privacy.errors import Refused
 from privacy.ledger.costs import gaussian_cost
 from privacy.ledger.ledger import Ledger, case_hash
 
 SCHEMA = Path(__file__).parents[4] / "docs" / "schemas" / "privacy-report.schema.json"
-SECRET_CASES = [f"TCGA-AB-{n:04d}" for n in range(173)]
-LOCAL = Mechanism(
-    max_grad_norm=1.0,
-    noise_multiplier=3.2,
-    sampling_rate=0.2,
-    steps_per_round=4,
-    rounds=10,
-    target_delta=1e-4,
-    losses=LossRelease(every_rounds=2, bound=2.0, noise_multiplier=25.0),
-)
-SHARED = Mechanism(
-    max_grad_norm=1.0,
-    noise_multiplier=2.5,
-    sampling_rate=0.25,
-    steps_per_round=1,
-    rounds=8,
-    target_delta=1e-4,
-    noise="shared",
-    max_parameters=20_000,
-    evaluation=HistogramRelease(every_rounds=8, noise_multiplier=20.0),
-)
-
-
-@dataclasses.dataclass
-class Story:
-    desk: Any
-    ledger: Ledger
-    population: str
-
-    def build(self, **changes: Any) -> reporting.Report:
-        fields = {
-            "site": "alba",
-            "institution": "Hospital Alba",
-            "folder": self.desk.folder,
-            "ledger": self.ledger,
-            "journal": self.desk.journal,
-            "requests": self.desk.store.requests(),
-        }
-        return reporting.build_report(**{**fields, **changes})
-
-
-class Calendar:
-    """A clock that moves on a few days with every look."""
-
-    def __init__(self, start: dt.datetime) -> None:
-        self.now = start
-
-    def __call__(self) -> dt.datetime:
-        self.now += dt.timedelta(days=2, hours=5)
-        return self.now
 
 
 @pytest.fixture
 def story(new_desk, new_proposal, now) -> Story:
-    desk = new_desk('[noise]\nmodes = ["local", "shared"]\n[review]\nrequired_reviewers = 2')
-    ledger = Ledger(desk.folder / "ledger.sqlite", desk.store._identity, clock=Calendar(now))
-    population = ledger.register_dataset("alba-lung", 1, [case_hash(b"k" * 32, case) for case in SECRET_CASES])
-    ledger.set_cap(population, epsilon=8.0, delta=1e-4, by="Dr. Rossi", reason="Ethics board, minute 12 of 2026")
-    count = {"name": "count of alba-lung version 1", "by": "publishing", "reason": "the number that scientists see"}
-    ledger.release(population, cost=gaussian_cost(10.0), **count)
-    desk.journal.append("count-released", {"dataset": "alba-lung", "version": 1, "patients": 181})
-    told = Story(desk, ledger, population)
-    first = approved(told, new_proposal(mechanism=LOCAL, rounds=10), now)
-    play(told, first, rounds=10, failed=7)
-    second = new_proposal(study="lung-survival", mechanism=SHARED, noise="shared", rounds=8, nonce="1" * 32)
-    play(told, approved(told, second, now), rounds=5)
-    denied = desk.submit(new_proposal(study="insurance-risk", purpose="Price risks.", nonce="2" * 32))
-    desk.store.deny(denied, reviewer=desk.accounts.account("bela"), reason="No purpose of care.", now=now)
-    return told
-
-
-def approved(story: Story, proposal: Any, now: dt.datetime) -> Any:
-    proposal_hash = story.desk.submit(proposal)
-    story.desk.approve(proposal_hash, "anna")
-    story.desk.approve(proposal_hash, "bela")
-    plan = proposal.mechanism
-    story.ledger.reserve(story.population, study=proposal.study, proposal_hash=proposal_hash, plan=plan)
-    return proposal
-
-
-def play(story: Story, proposal: Any, *, rounds: int, failed: int = 0) -> None:
-    journal, ledger = story.desk.journal, story.ledger
-    for number_of_round in range(1, rounds + 1):
-        ledger.charge(proposal.proposal_hash, number_of_round)
-        where = {"study": proposal.study, "round": number_of_round}
-        if number_of_round == failed:
-            journal.append("worker-failed", where)
-        releases = {"loss/fused": 0.61} if proposal.mechanism.releases_losses(number_of_round) else {}
-        journal.append("update-encrypted", {**where, "body_hash": "0" * 64, "bytes": 262_144, "releases": releases})
-        heads = {"alba": {"journal": journal.head.hash, "ledger": ledger.head.hash}}
-        journal.append("attested", {**where, "heads": heads})
+    return told_story(new_desk, new_proposal, now)
 
 
 def test_the_report_says_what_the_first_round_of_a_centred_study_was_asked_for(story: Story, new_proposal, now) -> None:
@@ -143,9 +59,56 @@ def test_the_report_tells_the_whole_story(story: Story) -> None:
     assert all(chain.holds and chain.countersigned_heads == 15 for chain in report.chains)
     assert report.watermarks == ()
     left = " ".join(report.summary.left)
-    assert "one noised, encrypted update of a model in each of 10 rounds (with noised losses or scores in 5" in left
+    assert "one noised, encrypted update of a model in each of 10 rounds. 5 of them came with noised losses" in left
     assert "(2 take part) was decrypted, by Notary office" in left and "1 noised count of patients" in left
     assert "Legal basis: DPIA 2026-017" in left and "dr-weber may have the model" in left
+
+
+def test_the_headline_says_what_was_kept_and_what_that_means(story: Story) -> None:
+    report = story.build()
+    spent = epsilon_text(report.populations[0].spent.value)
+    assert f"at most ε {spent} of 8.00 was used for any patient" in report.summary.verdict
+    assert f"more than {certainty(report.populations[0].spent.value)} sure" in report.summary.verdict
+
+
+def test_a_report_names_its_number_period_product_and_policy(story: Story) -> None:
+    report = story.build(policy_hash="ab" * 32, environment=current_environment())
+    journal, ledger = story.desk.journal.head.index, story.ledger.head.index
+    assert report.number == f"alba-J{journal}-L{ledger}"
+    assert report.since == min(next(iter(story.ledger.entries())).at, next(iter(story.desk.journal.entries())).at)
+    shown = {fact["label"]: fact["value"] for fact in presentable(report)["document"]}
+    assert shown["Product"] == f"Tessera {report.version}" and shown["Policy in force"] == "ab" * 32
+    assert " to " in shown["Period"] and "torch" in report.software[-1].value
+    dates = [date.label for date in report.studies[0].dates]
+    assert dates == [
+        "Request received", "Budget reserved", "First round charged", "Last round charged", "Request expires"
+    ]  # fmt: skip
+    assert all(line.at for line in report.studies[0].rounds)
+
+
+def test_one_denial_and_one_revocation_are_two_requests_however_many_rounds_they_end(story: Story, now) -> None:
+    second = story.desk.store.requests()[1]
+    officer = story.desk.accounts.account("bela")
+    story.desk.store.revoke(second.proposal_hash, reviewer=officer, reason="The patients objected.", now=now)
+    for number in (6, 7):
+        with pytest.raises(Refused) as refused:
+            story.desk.store.check_decision(second.proposal_hash, now=now)
+        body = {"item": "round", "study": "lung-survival", "round": number, "reason": str(refused.value)}
+        story.desk.journal.append("refused", body)
+    report = story.build()
+    assert [line.kind for line in report.denied].count("request") == 2
+    rounds = [line for line in report.denied if line.kind == "rounds"]
+    assert [(line.study, line.what) for line in rounds] == [("lung-survival", "rounds 6 and 7 not answered")]
+    assert "2 requests turned down" in report.summary.figures[1].note
+    assert report.studies[1].state == "revoked" and "Revoked" in {date.label for date in report.studies[1].dates}
+
+
+def test_nothing_is_hidden_when_a_page_is_printed(story: Story, tmp_path: Path) -> None:
+    reporting.write_html(story.build(), tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text())
+    assert page.all("details") and all("open" in attributes for attributes in page.all("details"))
+    for choice in ("approve", "approve with conditions, attached", "refuse"):
+        assert f"☐ {choice}" in " ".join(page.words).replace("\xa0", " ")
 
 
 def test_every_epsilon_says_at_what_against_whom_and_by_which_accountant(story: Story) -> None:

@@ -38,15 +38,17 @@ def _classes() -> list[type]:
 CLASSES = _classes()
 _CHECKED = {"colluders": 1, "aggregation": "fedavg", "server_optimizer": "sgd", "noise": "local"}
 """Values of fields that the object itself checks when it is made."""
+_CHECKED_IN = {"Chain": {"model_hash": "0" * 64, "study": ""}}
 
 
 def _example(kind: Any) -> Any:
     """Return plain JSON that ``kind`` takes field by field; values are not checked for sense."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return {name: _CHECKED.get(name, _example(hint)) for name, hint in _fields(kind)}
+        checked = _CHECKED | _CHECKED_IN.get(kind.__name__, {})
+        return {name: checked.get(name, _example(hint)) for name, hint in _fields(kind)}
     if origin is typing.Annotated:
-        return "1"
+        return "1" if args[0] is str else _example(args[0])
     if origin in (typing.Union, UnionType):
         return _example(args[0])
     if origin is typing.Literal:

@@ -1,0 +1,216 @@
+"""Pads that are opened, part by part; what a round publishes of itself, and how everybody checks it.
+
+Keyholder and helpers open the seeds of a list's sites with :func:`open_parts`: every seed must have the hash that its
+site signed, so both holders of a part hold the same one. The keyholder takes the part that it lacks from a helper
+(:func:`missing_part`). In a study that publishes, an :class:`~datasites.study.helper_messages.Opening` carries the
+round's secret key and the keyholder's two pad sums, and :func:`recomputed` gives everybody the integers anew.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from safetensors.numpy import save
+
+from datasites.study.helper_messages import PadSums
+from datasites.study.messages import UpdateHeader
+from datasites.study.proposal import Proposal
+from privacy.canonical import sha256_hex
+from privacy.encryption import ckks, pads, shares
+from privacy.encryption.parameters import EncryptionParameters
+from privacy.errors import InvalidInput, Refused
+
+
+class BadPads(Refused):
+    """The pads of ``sites`` do not open; the round may be closed again without them."""
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        super().__init__(f"the pads of {', '.join(sites)} do not open; close the round without these sites")
+        self.sites = tuple(sites)
+
+
+class HelpersWanted(Refused):
+    """The answers of ``helpers`` are missing, or those that came are not right."""
+
+    def __init__(self, helpers: Sequence[str], reason: str) -> None:
+        super().__init__(reason)
+        self.helpers = tuple(helpers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HelperAnswer:
+    """A helper's signed answer, opened, and the sum of the part that the keyholder lacks."""
+
+    sums: PadSums
+    body: bytes
+
+
+def counts_of(proposal: Proposal) -> dict[str, int]:
+    """Return how many ciphertexts carry each exchanged block."""
+    return {b.name: proposal.encryption.ciphertexts_for(b.length) for b in proposal.exchanged_blocks()}
+
+
+def parts_of(proposal: Proposal, helper: str) -> tuple[int, int]:
+    """Return the parts that a helper knows.
+
+    Raises:
+        Refused: nobody of that name helps in this study.
+    """
+    for party, parts in zip(proposal.helpers, shares.HELPER_PARTS, strict=False):
+        if party.name == helper:
+            return parts
+    raise Refused(f"{helper[:80]!r} is no helper of study {proposal.study!r}")
+
+
+def open_seeds(sealed: Mapping[str, str], private: bytes, label: pads.PadLabel) -> dict[str, bytes]:
+    """Return every site's one seed, in a study without helpers.
+
+    Raises:
+        BadPads: some do not open.
+    """
+    seeds, bad = {}, []
+    for site, text in sealed.items():
+        try:
+            seeds[site] = pads.open_seed(text, private, replace(label, site=site))
+        except Refused:
+            bad.append(site)
+    if bad:
+        raise BadPads(bad)
+    return seeds
+
+
+def open_parts(
+    headers: Mapping[str, UpdateHeader],
+    sealed: Mapping[str, str],
+    parts: tuple[int, int],
+    private: bytes,
+    label: pads.PadLabel,
+) -> dict[int, dict[str, bytes]]:
+    """Return a holder's seeds: by part, by site.
+
+    Args:
+        headers: the listed sites' headers, which say the hash of each seed.
+        sealed: what each site sealed to the holder.
+        parts: the holder's parts.
+        private: the holder's key of the round.
+        label: what the pads belong to; the site is filled in here.
+
+    Raises:
+        BadPads: some do not open, or hold other seeds than their sites signed for.
+    """
+    found: dict[int, dict[str, bytes]] = {part: {} for part in parts}
+    bad = []
+    for site, header in headers.items():
+        try:
+            opened = pads.open_seed(sealed.get(site, ""), private, replace(label, site=site), seeds=len(parts))
+        except Refused:
+            bad.append(site)
+            continue
+        for part, seed in shares.split(opened, parts).items():
+            if not hmac.compare_digest(shares.seed_hash(seed, part, site), header.seed_hashes[part - 1]):
+                bad.append(site)
+            found[part][site] = seed
+    if bad:
+        raise BadPads(sorted(set(bad)))
+    return found
+
+
+def missing_part(
+    proposal: Proposal,
+    list_hash: str,
+    answers: Sequence[HelperAnswer],
+    own: Mapping[int, shares.PartSum],
+    *,
+    everybody: bool,
+) -> shares.PartSum:
+    """Return the sum of the part that the keyholder lacks, after checking who says so.
+
+    Args:
+        proposal: the study's.
+        list_hash: the list that is answered.
+        answers: the helpers'.
+        own: the keyholder's part sums, by part.
+        everybody: whether both helpers have to have answered.
+
+    Raises:
+        HelpersWanted: not enough helpers answered rightly.
+    """
+    hashes = {part: sha256_hex(shares.to_bytes(values)) for part, values in own.items()}
+    good = [a for a in answers if _is_right(proposal, list_hash, a, hashes)]
+    came = {answer.sums.helper for answer in good}
+    wanted = [h.name for h in proposal.helpers if h.name not in came]
+    if not good or (everybody and wanted):
+        wrong = sorted({answer.sums.helper for answer in answers} - came)
+        reason = f"expected the pad sums of {', '.join(wanted)}"
+        raise HelpersWanted(wanted, f"{reason}; those of {', '.join(wrong)} are not right" if wrong else reason)
+    if len({answer.sums.parts[str(shares.MISSING_PART)] for answer in good}) > 1:
+        raise HelpersWanted([], "the two helpers answered with different pad sums of one part: one of them lies")
+    return shares.from_bytes(good[0].body, counts_of(proposal), proposal.encryption)
+
+
+def _is_right(proposal: Proposal, list_hash: str, answer: HelperAnswer, own: Mapping[int, str]) -> bool:
+    """Say whether an answer is of this list, with its parts, its bytes, and the keyholder's sum of the shared part."""
+    sums = answer.sums
+    parts = parts_of(proposal, sums.helper)
+    if sums.list_hash != list_hash or set(sums.parts) != {str(part) for part in parts}:
+        return False
+    shared = all(sums.parts[str(part)] == own[part] for part in parts if part in own)
+    return shared and sha256_hex(answer.body) == sums.parts[str(shares.MISSING_PART)]
+
+
+def integers_of(
+    proposal: Proposal,
+    secret: bytes,
+    bare: Mapping[str, Sequence[bytes]],
+    contributors: Mapping[str, Sequence[str]],
+) -> bytes:
+    """Decrypt a sum without pads and return its integers as safetensors.
+
+    Raises:
+        UnsafeSum: a slot is no honest sum.
+    """
+    totals = {
+        block.name: ckks.decrypt_sum(
+            secret,
+            proposal.encryption,
+            bare[block.name],
+            values=block.length,
+            contributors=len(contributors[block.name]),
+        )
+        for block in proposal.exchanged_blocks()
+    }
+    return integers_to_bytes(totals, proposal.encryption)
+
+
+def pack_opening(proposal: Proposal, secret: bytes, sums: Sequence[shares.PartSum]) -> bytes:
+    """Return what is published of a round in one string: the secret key, then the keyholder's pad sums."""
+    return ckks.published_secret(secret, proposal.encryption) + b"".join(shares.to_bytes(part) for part in sums)
+
+
+def opening_bytes(proposal: Proposal) -> int:
+    """Return the only length that :func:`pack_opening` gives."""
+    sums = len(shares.KEYHOLDER_PARTS) * shares.sum_bytes(counts_of(proposal), proposal.encryption)
+    return ckks.secret_key_bytes(proposal.encryption) + sums
+
+
+def split_opening(proposal: Proposal, body: bytes) -> tuple[bytes, dict[int, bytes]]:
+    """Return the published secret key, and the bytes of the keyholder's pad sums by part.
+
+    Raises:
+        InvalidInput: another length.
+    """
+    if len(body) != opening_bytes(proposal):
+        raise InvalidInput(f"expected an opening of {opening_bytes(proposal)} bytes, got {len(body)}")
+    start, size = ckks.secret_key_bytes(proposal.encryption), shares.sum_bytes(counts_of(proposal), proposal.encryption)
+    one, two = shares.KEYHOLDER_PARTS
+    return body[:start], {one: body[start : start + size], two: body[start + size :]}
+
+
+def integers_to_bytes(totals: Mapping[str, np.ndarray], parameters: EncryptionParameters) -> bytes:
+    """Return sums as safetensors: by block, in the smallest signed type that holds every possible sum."""
+    reach = parameters.sites * parameters.levels
+    kind = next(t for t in (np.int16, np.int32, np.int64) if reach <= np.iinfo(t).max)
+    return bytes(save({name: np.ascontiguousarray(totals[name].astype(kind)) for name in sorted(totals)}))

@@ -1,0 +1,90 @@
+"""Numbers, dates and lists as the readers of a language write them.
+
+English is written without Babel, since the command line speaks English and should start fast.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+from datasites.language.catalog import DEFAULT, current
+
+_LOCALES = {"en": "en_GB", "de": "de_DE", "fr": "fr_FR"}
+
+
+def decimal(value: float, digits: int) -> str:
+    """Return a finite number with exactly ``digits`` decimals.
+
+    >>> decimal(1234.5, 2)
+    '1,234.50'
+    """
+    if current() == DEFAULT:
+        return f"{value:,.{digits}f}"
+    from babel.numbers import format_decimal
+
+    pattern = "#,##0" + ("." + "0" * digits if digits else "")
+    return format_decimal(value, format=pattern, locale=_LOCALES[current()])
+
+
+def significant(value: float, digits: int) -> str:
+    """Return a finite number with at most ``digits`` significant digits and no trailing zeros.
+
+    >>> significant(0.25, 3)
+    '0.25'
+    """
+    text = f"{value:.{digits}g}"
+    if current() == DEFAULT or "e" in text:
+        return text
+    return decimal(value, len(text.partition(".")[2]))
+
+
+def whole(value: int) -> str:
+    """Return a whole number with its thousands parted."""
+    return decimal(value, 0)
+
+
+def percent(share: float) -> str:
+    """Return a share as whole percent.
+
+    >>> percent(0.256)
+    '26 %'
+    """
+    if current() == DEFAULT:
+        return f"{100 * share:.0f} %"
+    from babel.numbers import format_percent
+
+    return format_percent(share, format="#,##0\u202f%", locale=_LOCALES[current()])
+
+
+def day(moment: dt.datetime) -> str:
+    """Return a date in words, in the time zone of ``moment``."""
+    from babel.dates import format_date
+
+    return format_date(moment, format="long", locale=_LOCALES[current()])
+
+
+def moment(text: str) -> str:
+    """Return an ISO time in words, in UTC and, where this machine's zone differs, in local time.
+
+    What is no time is returned as it is.
+    """
+    try:
+        when = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    utc = when.astimezone(dt.UTC)
+    shown = f"{day(utc)}, {utc:%H:%M} UTC"
+    local = when.astimezone()
+    if not local.utcoffset():
+        return shown
+    date = "" if local.date() == utc.date() else f"{day(local)}, "
+    return f"{shown} ({date}{local:%H:%M} {local.tzname()})"
+
+
+def listed(items: Iterable[str]) -> str:
+    """Return names as a list of the language, as in "a, b and c"."""
+    from babel.lists import format_list
+
+    names = list(items)
+    return format_list(names, locale=_LOCALES[current()]) if names else ""

@@ -1,0 +1,168 @@
+"""What page and PDF show of a report: its values as text, in the report's language."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from datasites.language import tr, tr_plural
+from datasites.language.formats import listed, moment, percent, whole
+from datasites.report.facts import (
+    ChainLine,
+    DeniedRequest,
+    EmpiricalAudit,
+    Epsilon,
+    PartyLine,
+    Person,
+    PopulationReport,
+    Report,
+    RoundLine,
+    StudyReport,
+    TimelinePoint,
+)
+from datasites.study.text import delta_text, epsilon_text
+
+_TIMES = {"at", "made", "since", "last_entry"}
+
+
+def presentable(report: Report) -> dict[str, Any]:
+    """Return the report as nested dictionaries of text and numbers, in the language that is spoken.
+
+    Every epsilon gains ``text`` (``ε 3.21``) and ``fine`` (delta, adjacency, accountant, against whom); times are
+    written out; numbers and states that are shown get a field with their text.
+    """
+    shown: dict[str, Any] = _present(report)
+    return shown
+
+
+def _present(value: Any, name: str = "") -> Any:
+    if dataclasses.is_dataclass(value):
+        shown = {field.name: _present(getattr(value, field.name), field.name) for field in dataclasses.fields(value)}
+        add = _ADDED.get(type(value))
+        return {**shown, **add(value)} if add else shown
+    if isinstance(value, tuple):
+        return [_present(item) for item in value]
+    return moment(value) if isinstance(value, str) and name in _TIMES else value
+
+
+def _epsilon(value: Epsilon) -> dict[str, Any]:
+    number, small = epsilon_text(value.value), delta_text(value.delta)
+    parts = {"delta": small, "adjacency": value.adjacency, "accountant": value.accountant}
+    return {
+        "number": number,
+        "small": small,
+        "text": f"ε {number}",
+        "short": tr("at δ {delta}; {adjacency}; by {accountant}", **parts),
+        "fine": tr("at δ {delta}; {adjacency}; by {accountant}; against {against}", against=value.against, **parts),
+    }
+
+
+def _share(share: float | None) -> str:
+    return tr("no limit") if share is None else percent(share)
+
+
+def _report(report: Report) -> dict[str, Any]:
+    period = tr("{first} to {last}", first=moment(report.since), last=moment(report.made)) if report.since else ""
+    facts = (
+        (tr("Report number"), report.number),
+        (tr("Made"), moment(report.made)),
+        (tr("Period"), period),
+        (tr("Product"), tr("Tessera {version}", version=report.version) if report.version else ""),
+        (tr("Policy in force"), report.policy_hash),
+    )
+    return {"document": [{"label": label, "value": value} for label, value in facts if value]}
+
+
+def _population(p: PopulationReport) -> dict[str, Any]:
+    lines = [
+        tr("{name} (version {version})", name=d.name, version=d.version)
+        if d.patients is None
+        else tr(
+            "{name} version {version} (about {count} patients, the released noised count)",
+            name=d.name,
+            version=d.version,
+            count=whole(d.patients),
+        )
+        for d in p.datasets
+    ]
+    return {
+        "names": ", ".join(dict.fromkeys(d.name for d in p.datasets)),
+        "datasets_text": ", ".join(lines),
+        "spent_text": _share(p.share_spent),
+        "promised_text": _share(p.share_promised_and_spent),
+        "filter_text": tr("Gaussian: squares of mu add up, whatever each study saw before"),
+    }
+
+
+def _point(point: TimelinePoint) -> dict[str, Any]:
+    return {
+        "spent_text": epsilon_text(point.epsilon_spent),
+        "promised_text": epsilon_text(point.epsilon_promised_and_spent),
+        "share_text": "" if point.epsilon_cap is None else _share(point.share_promised_and_spent),
+    }
+
+
+def _study(study: StudyReport) -> dict[str, Any]:
+    rounds = tr("{charged} of {planned} charged", charged=study.rounds_charged, planned=study.rounds_planned)
+    if study.rounds_freed:
+        rounds += "; " + tr("{count} given back", count=study.rounds_freed)
+    signed = (p.name for p in study.people if p.decision.startswith("approved"))
+    return {
+        "state_text": tr(study.state),
+        "rounds_text": rounds,
+        "approved_by": listed(dict.fromkeys(signed)),
+    }
+
+
+def _round(line: RoundLine) -> dict[str, Any]:
+    return {"bytes_text": "" if line.bytes_sent is None else whole(line.bytes_sent)}
+
+
+def _person(person: Person) -> dict[str, Any]:
+    return {"role_text": tr(person.role), "decision_text": tr(person.decision)}
+
+
+def _party(party: PartyLine) -> dict[str, Any]:
+    return {"role_text": tr(party.role)}
+
+
+def _denied(line: DeniedRequest) -> dict[str, Any]:
+    return {"by_text": tr("datasite") if line.by == "datasite" else line.by}
+
+
+def _audit(audit: EmpiricalAudit) -> dict[str, Any]:
+    measured = tr(
+        "ε at least {epsilon} ({confidence} confidence)",
+        epsilon=epsilon_text(audit.lower_bound),
+        confidence=percent(audit.confidence),
+    )
+    return {"measured": measured}
+
+
+def _chain(chain: ChainLine) -> dict[str, Any]:
+    if not chain.last_entry:
+        return {"entries_text": whole(chain.entries)}
+    return {
+        "entries_text": tr_plural(
+            "{count} entry, on {last}",
+            "{count} entries, the last on {last}",
+            chain.entries,
+            last=moment(chain.last_entry),
+        )
+    }
+
+
+_ADDED: Mapping[type, Callable[[Any], dict[str, Any]]] = {
+    Epsilon: _epsilon,
+    Report: _report,
+    PopulationReport: _population,
+    TimelinePoint: _point,
+    StudyReport: _study,
+    RoundLine: _round,
+    Person: _person,
+    PartyLine: _party,
+    DeniedRequest: _denied,
+    EmpiricalAudit: _audit,
+    ChainLine: _chain,
+}

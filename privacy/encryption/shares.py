@@ -1,0 +1,150 @@
+"""Pads of three parts, each known to two of three parties: so that no two parties read a single update.
+
+A site draws three seeds and adds a pad of each. The keyholder knows parts 1 and 2, the first helper 2 and 3, the second
+helper 3 and 1. So the keyholder lacks part 3, which either helper gives it for one list, as a sum over its sites:
+
+    >>> seeds = new_seeds()
+    >>> sent = pad_all(ciphertexts, seeds, parameters)
+    >>> sums = part_sum({"north": seeds[2], ...}, contributors, counts, parameters)   # part 3, at a helper
+    >>> subtract(total, [one, two, three], parameters)                                # at the keyholder
+
+Whoever knows a part's sum signs its hash. Since two parties know each, nobody can invent one alone. A proof and a table
+of who reads what together: docs/decisions/0018-pads-among-helpers.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.encryption.ciphertexts import Buffer, coefficients
+from privacy.encryption.pads import SEED_BYTES, below, new_seed, pad, stream
+from privacy.encryption.parameters import EncryptionParameters
+from privacy.errors import InvalidInput
+
+PARTS = (1, 2, 3)
+KEYHOLDER_PARTS = (1, 2)
+HELPER_PARTS = ((2, 3), (3, 1))
+"""The parts of the first and of the second helper, in the order in which their seeds are sealed."""
+MISSING_PART = 3
+"""The part that the keyholder does not know and both helpers do."""
+
+_MAGIC = b"tessera-pads-1\n\0"
+_DOMAIN = b"tessera/v1/seed/"
+PartSum = dict[str, NDArray[np.uint64]]
+"""The sum of one part's pads: block name to uint64[ciphertexts, N], below the data prime."""
+
+
+def new_seeds() -> tuple[bytes, bytes, bytes]:
+    """Return three fresh seeds of one site and round."""
+    return new_seed(), new_seed(), new_seed()
+
+
+def seed_hash(seed: bytes, part: int, site: str) -> str:
+    """Return the hash of a seed, which the site signs: all holders of a part hold the same one."""
+    return hashlib.sha256(_DOMAIN + bytes([part]) + seed + site.encode()).hexdigest()
+
+
+def joined(seeds: Sequence[bytes], parts: Sequence[int]) -> bytes:
+    """Return the seeds of some parts in one string, to be sealed."""
+    return b"".join(seeds[part - 1] for part in parts)
+
+
+def split(opened: bytes, parts: Sequence[int]) -> dict[int, bytes]:
+    """Return by part what :func:`joined` joined."""
+    return {part: opened[i * SEED_BYTES : (i + 1) * SEED_BYTES] for i, part in enumerate(parts)}
+
+
+def pad_all(
+    blocks: Mapping[str, Sequence[Buffer]], seeds: Sequence[bytes], parameters: EncryptionParameters
+) -> dict[str, list[bytes]]:
+    """Return one site's ciphertexts with a pad of every seed added.
+
+    Raises:
+        InvalidInput: a ciphertext is malformed.
+    """
+    padded: dict[str, list[bytes]] = {name: list(map(bytes, values)) for name, values in blocks.items()}
+    for seed in seeds:
+        padded = pad(padded, seed, parameters)
+    return padded
+
+
+def part_sum(
+    seeds: Mapping[str, bytes],
+    contributors: Mapping[str, Collection[str]],
+    counts: Mapping[str, int],
+    parameters: EncryptionParameters,
+) -> PartSum:
+    """Return the sum of one part's pads over the sites in each block.
+
+    Args:
+        seeds: the part's seed by site.
+        contributors: the sites in each block, by block name.
+        counts: ciphertexts by block name.
+        parameters: the study's parameters.
+    """
+    prime = np.uint64(parameters.data_prime)
+    sums = {}
+    for name, chunks in counts.items():
+        total = np.zeros((chunks, parameters.poly_modulus_degree), np.uint64)
+        for site in sorted(contributors[name]):
+            drawn = stream(seeds[site], name)
+            for row in total:
+                row += below(drawn, parameters)  # below 2**61: no wrap
+                np.subtract(row, prime, out=row, where=row >= prime)
+        sums[name] = total
+    return sums
+
+
+def subtract(
+    blocks: Mapping[str, Sequence[Buffer]], sums: Sequence[PartSum], parameters: EncryptionParameters
+) -> dict[str, list[bytes]]:
+    """Return a sum's ciphertexts without the pads of all parts.
+
+    Raises:
+        InvalidInput: a ciphertext is malformed, or a part's sum has another shape.
+    """
+    prime = np.uint64(parameters.data_prime)
+    bare = {}
+    for name, ciphertexts in blocks.items():
+        arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
+        for part in sums:
+            if name not in part or len(part[name]) != len(arrays):
+                raise InvalidInput(f"expected pad sums for {len(arrays)} ciphertexts of block {name!r}")
+            for array, row in zip(arrays, part[name], strict=True):
+                array[0] += prime - row
+                np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
+        bare[name] = [array.tobytes() for array in arrays]
+    return bare
+
+
+def sum_bytes(counts: Mapping[str, int], parameters: EncryptionParameters) -> int:
+    """Return the only length that a part's sum can have as it travels."""
+    return len(_MAGIC) + sum(counts.values()) * parameters.poly_modulus_degree * 8
+
+
+def to_bytes(part: PartSum) -> bytes:
+    """Return a part's sum as it travels: a magic line of 16 bytes, then its blocks in alphabetical order."""
+    return _MAGIC + b"".join(part[name].astype("<u8", copy=False).tobytes() for name in sorted(part))
+
+
+def from_bytes(data: Buffer, counts: Mapping[str, int], parameters: EncryptionParameters) -> PartSum:
+    """Read what :func:`to_bytes` wrote.
+
+    Raises:
+        InvalidInput: another length or beginning, or a coefficient that is not below the data prime.
+    """
+    expected = sum_bytes(counts, parameters)
+    if len(data) != expected or bytes(data[: len(_MAGIC)]) != _MAGIC:
+        raise InvalidInput(f"expected pad sums of {expected} bytes, got {len(data)} or something else")
+    values = np.frombuffer(data, "<u8", offset=len(_MAGIC)).reshape(-1, parameters.poly_modulus_degree)
+    if int(values.max(initial=0)) >= parameters.data_prime:
+        raise InvalidInput("a coefficient of the pad sums is not below the data prime")
+    found, start = {}, 0
+    for name in sorted(counts):
+        found[name] = values[start : start + counts[name]]
+        start += counts[name]
+    return found
