@@ -76,8 +76,8 @@ def dump(value: Any) -> dict[str, Any]:
     return plain
 
 
-_ADDED = frozenset({"helpers", "published", "helper_pads", "seed_hashes", "wants"})
-"""Fields of studies with helpers; empty, they are left out of a document."""
+_ADDED = frozenset({"helpers", "published", "helper_pads", "seed_hashes", "wants", "scored_apart"})
+"""Fields that came later; empty, they are left out of a document."""
 
 
 def _says_nothing(name: str, value: Any) -> bool:

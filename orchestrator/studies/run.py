@@ -13,7 +13,7 @@ from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
-from orchestrator.studies.propose import StudySettings, local_blocks
+from orchestrator.studies.propose import StudySettings, local_blocks, price_of_min_sites
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.status import client_of, study_line
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
@@ -63,6 +63,7 @@ def propose(
         offers = offers_of(node, home, names, seconds=offer_seconds)
         progress.step("Proposing the study")
         proposal = submit(node, home, client, settings, offers)
+    progress.note(price_of_min_sites(proposal))
     for block in local_blocks(proposal):
         progress.note(f"the {block} part has fewer than {proposal.min_sites} contributors and stays at its sites")
     return {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "participants": list(names)}

@@ -37,7 +37,8 @@ from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
 from privacy.ledger.chain import Chain, Entry, Head
-from privacy.ledger.costs import Cost, StudyCost, cost_to_json, study_to_json
+from privacy.ledger.cost_documents import cost_to_json, study_to_json
+from privacy.ledger.costs import Cost, StudyCost
 from privacy.ledger.filter import TOLERANCE, Cap
 from privacy.ledger.rules import (
     cap_of,
