@@ -348,9 +348,7 @@ def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> 
     whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
     left = settings.delta - (1 + math.exp(min(epsilon, 700))) * mechanism.total_variation()
     if left <= 0:
-        raise InvalidInput(
-            f"expected an epsilon that leaves delta {settings.delta:g} room for rounding, got {epsilon:g}"
-        )
+        raise InvalidInput(f"expected an epsilon that leaves room in delta {settings.delta:g}, got {epsilon:g}")
     alone = calibrate(whole, epsilon, left).noise_multiplier
     return float(f"{1.0005 * alone / math.sqrt(share):.5g}")
 
