@@ -13,6 +13,7 @@ from datasites.node.http import SignedClient
 from datasites.node.rollback import Standing
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
+from datasites.review.endings import Endings
 from datasites.review.policy import Policy
 from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
@@ -39,6 +40,7 @@ class Datasite:
     trainer: SandboxedTrainer
     participant: RoundParticipant
     standing: Standing
+    endings: Endings
 
     @classmethod
     def open(cls, home: Home) -> Datasite:
@@ -68,7 +70,15 @@ class Datasite:
             policy=policy,
             record=journal.append,
             reserve=reserve,
+            release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
             hospitals=lambda: home.roster().sites,
+        )
+        endings = Endings(
+            ledger=ledger,
+            journal=journal,
+            approvals=approvals,
+            newest=datasets.newest,
+            held=lambda: standing.trouble,
         )
         pool = WorkerPool(policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)
@@ -99,6 +109,7 @@ class Datasite:
             trainer=trainer,
             participant=participant,
             standing=standing,
+            endings=endings,
         )
 
     def close(self) -> None:

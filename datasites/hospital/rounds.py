@@ -20,11 +20,13 @@ from typing import Protocol
 import numpy as np
 
 from datasites.hospital.models import InitialModel, Models
+from datasites.hospital.thread import Thread
 from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.rollback import was_imported
 from datasites.review.approvals import ApprovalStore
+from datasites.review.endings import FAILURES_UNTIL_END
 from datasites.review.environment import current_environment
 from datasites.study import checks
 from datasites.study.messages import (
@@ -41,6 +43,7 @@ from datasites.study.proposal import DatasetReference, Proposal
 from datasites.study.released_numbers import checked_header_numbers, checked_numbers, empty_numbers
 from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
 from datasites.study.streams import daemon_stream, noise_secret
+from datasites.study.thread import accepted
 from datasites.training import encoding, local_parameters, proximity
 from datasites.training.encoding import Integers, encode_update
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
@@ -51,8 +54,6 @@ from privacy.encryption.ciphertexts import pack, unpack
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
-
-_FAILURES_UNTIL_END = 2
 
 
 class DatasetHere(Protocol):
@@ -144,6 +145,8 @@ class RoundParticipant:
         """Return the proposal of ``study`` that is approved here and not revoked."""
         for request in self.approvals.requests():
             if request.proposal.study == study and request.state == "approved":
+                if not accepted(request.words, self.site):  # the scientist may have accepted a moment ago
+                    Thread(client=self.client, approvals=self.approvals, journal=self.journal).look()
                 return request.proposal
         raise Refused(f"study {study!r} is not approved here")
 
@@ -236,7 +239,7 @@ class RoundParticipant:
     def _require_healthy(self, study: str) -> None:
         """Refuse all further rounds of a study whose worker failed twice on private data."""
         failed = {e.body["round"] for e in self.journal.entries(kind="worker-failed") if e.body["study"] == study}
-        if len(failed) >= _FAILURES_UNTIL_END:
+        if len(failed) >= FAILURES_UNTIL_END:
             raise Refused("the study has ended at this site; its people find the reason in their journal")
 
     def _noise_secret(self, proposal: Proposal) -> bytes:

@@ -76,7 +76,9 @@ def dump(value: Any) -> dict[str, Any]:
     return plain
 
 
-_ADDED = frozenset({"helpers", "published", "helper_pads", "seed_hashes", "wants", "scored_apart"})
+_ADDED = frozenset(
+    {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
+)
 """Fields that came later; empty, they are left out of a document."""
 
 

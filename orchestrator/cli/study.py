@@ -22,10 +22,11 @@ from orchestrator.cli.options import (
     TaskOption,
     one_dataclass,
 )
+from orchestrator.cli.words import add_words
 from privacy.errors import InvalidInput
 
 app = typer.Typer()
-study_app = typer.Typer(help="Run, follow and resume studies.", no_args_is_help=True)
+study_app = typer.Typer(help="Run, follow, answer for, pause and end studies.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
 HomeOption = Annotated[
@@ -35,6 +36,7 @@ StudyArgument = Annotated[str, typer.Argument(help="Name of the study.")]
 TestOption = Annotated[
     Path | None, typer.Option(help="Dataset of held-out public or synthetic patients to measure the model on.")
 ]
+ReportLanguage = Annotated[str, typer.Option("--language", help="Language of the study report: en, de or fr.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for model and report; in the home by default.")]
 TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Stop waiting after so many seconds.")]
 
@@ -67,6 +69,9 @@ class StudyOptions:
         bool,
         typer.Option("--check-chain/--unchecked-chain", help="Hospitals recompute every model; unchecked voids much."),
     ] = True
+    replaces: Annotated[
+        str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
+    ] = ""
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
 
 
@@ -76,7 +81,7 @@ def propose(name: StudyArgument, home: HomeOption, options: StudyOptions, json_o
     """Send a study to the hospitals for review; it starts by itself once all have approved."""
     settings = _settings(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, options.site)
+        made = _propose(home, settings, view, options)
     console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: tessera study wait {name}")
     if json_output:
         show(made)
@@ -91,13 +96,14 @@ def run(
     test: TestOption = None,
     out: OutOption = None,
     timeout: TimeoutOption = None,
+    language: ReportLanguage = "en",
 ) -> None:
     """Propose a study, wait for the hospitals' people and for all rounds, and print the result as JSON."""
     settings = _settings(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, options.site)
+        made = _propose(home, settings, view, options)
         view.note(f"proposal {made['proposal_hash']}")
-        result = _followed(home, name, view, timeout, test, out)
+        result = _followed(home, name, view, timeout, test, out, language)
     show(result)
 
 
@@ -108,21 +114,15 @@ def wait(
     test: TestOption = None,
     out: OutOption = None,
     timeout: TimeoutOption = None,
+    language: ReportLanguage = "en",
 ) -> None:
     """Wait until a proposed study is finished, and print the result as JSON."""
     with _view() as view:
-        result = _followed(home, name, view, timeout, test, out)
+        result = _followed(home, name, view, timeout, test, out, language)
     show(result)
 
 
-@study_app.command("resume")
-def resume(name: StudyArgument, home: HomeOption) -> None:
-    """Let a paused study go on, once its reason is dealt with."""
-    from datasites.node.home import Home
-    from orchestrator.studies.status import client_of
-
-    with client_of(Home(folder=home)) as client:
-        show(client.post_json(f"/studies/{name}/resume", {}))
+add_words(study_app)
 
 
 def _settings(name: str, options: StudyOptions) -> Any:
@@ -141,7 +141,7 @@ def _settings(name: str, options: StudyOptions) -> Any:
         raise InvalidInput(f"expected --epsilon above 0, got {options.epsilon:g}; inf means no privacy")
     check_aggregation(options.aggregation, options.noise)
     check_fusion(options.fusion, options.architecture, options.noise)
-    chosen = {option: value for option, value in vars(options).items() if option not in ("rounds", "site")}
+    chosen = {option: value for option, value in vars(options).items() if option not in ("rounds", "site", "replaces")}
     return with_schedule(StudySettings(study=name, rounds=PLAIN_ROUNDS, **chosen), options.rounds)
 
 
@@ -153,23 +153,25 @@ def _view() -> Iterator[Any]:
         yield view
 
 
-def _propose(home: Path, settings: Any, view: Any, sites: list[str] | None) -> dict[str, Any]:
+def _propose(home: Path, settings: Any, view: Any, options: StudyOptions) -> dict[str, Any]:
     from datasites.node.home import Home
     from orchestrator.studies.run import propose as send
 
-    return send(Home(folder=home), settings, view, sites=tuple(sites or ()))
+    return send(Home(folder=home), settings, view, sites=tuple(options.site or ()), replaces=options.replaces)
 
 
 def _followed(
-    home: Path, name: str, view: Any, timeout: float | None, test: Path | None, out: Path | None
+    home: Path, name: str, view: Any, timeout: float | None, test: Path | None, out: Path | None, language: str
 ) -> dict[str, Any]:
+    from datasites.language import check_language
     from datasites.node.home import Home
     from orchestrator.demo.roles import TEST_FOLDER
     from orchestrator.studies.run import keep_result, result_folder
     from orchestrator.studies.run import wait as follow
 
+    check_language(language)
     place = Home(folder=home)
     status = follow(place, name, view, timeout_seconds=timeout)
     synthetic = home / TEST_FOLDER
     held_out = test or (synthetic if synthetic.exists() else None)
-    return keep_result(place, status, out or result_folder(place, name), test=held_out)
+    return keep_result(place, status, out or result_folder(place, name), test=held_out, language=language)
