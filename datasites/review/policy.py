@@ -5,7 +5,7 @@ that breaks it can be read and denied, but never approved.
 
     >>> policy = Policy.parse('[budget]\\nepsilon_cap = 8.0\\ndelta = 1e-5')
     >>> policy.noise.modes
-    ('local',)
+    ('local', 'shared')
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ def _known_noise(name: str) -> str:
 
 
 class NoisePolicy(_Section):
-    """Which noise is accepted; a public seed or no noise at all gives no privacy and is off by default."""
+    """Which noise is accepted: either, since a budget charges shared noise against the orchestrator and colluders.
 
-    modes: tuple[Annotated[str, AfterValidator(_known_noise)], ...] = ("local",)
+    A public seed or no noise at all gives no privacy and is off by default.
+    """
+
+    modes: tuple[Annotated[str, AfterValidator(_known_noise)], ...] = ("local", "shared")
     minimum_multiplier: float = Field(default=0.3, ge=0, allow_inf_nan=False)
     allow_public_seed: bool = False
     allow_infinite_epsilon: bool = False
