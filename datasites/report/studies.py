@@ -21,7 +21,8 @@ from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry
-from privacy.ledger.costs import ZERO, Cost, cost_from_json
+from privacy.ledger.cost_documents import cost_from_json
+from privacy.ledger.costs import ZERO, Cost
 from privacy.ledger.ledger import Account, StudyAccount
 
 
