@@ -121,6 +121,7 @@ class Hospital:
             policy=_policy(roster),
             record=journal.append,
             reserve=reserve,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
         participant = part(
             site=config.name,

@@ -68,6 +68,7 @@ class Datasite:
             policy=policy,
             record=journal.append,
             reserve=reserve,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
         pool = WorkerPool(policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)

@@ -8,7 +8,7 @@ when every line of this table holds, and refused with the line that does not:
 =====================  ================================================================================================
 who could lie          what must hold
 =====================  ================================================================================================
-orchestrator, study    every listed participant, and nobody else, signed this proposal's hash; keyholder independent
+orchestrator, study    every participant is in the keyholder's own roster and signed this hash; keyholder independent
 orchestrator, plan     signed; this proposal, round and key; weights in bounds, also over those that came, per block
 orchestrator, list     every update signed by a participant under this very plan; nobody twice; ``min_sites`` per block
 orchestrator, sum      every contributor attested this list, plan and sum; their tags add up to the tag of the sum
@@ -35,7 +35,7 @@ from datasites.study.messages import (
     UpdateHeader,
     WorkItem,
 )
-from datasites.study.parties import check_parties, check_time, folded
+from datasites.study.parties import check_parties, check_roster, check_time, folded
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed
 from privacy.canonical import sha256_hex
@@ -100,6 +100,7 @@ def check_study(
     *,
     orchestrator: Party,
     keyholder: Party,
+    hospitals: Sequence[Party],
     now: dt.datetime,
     helpers: Sequence[Party] = (),
 ) -> Proposal:
@@ -110,6 +111,7 @@ def check_study(
         approvals: what the participants signed (kind ``approval``), in any order.
         orchestrator: the orchestrator as it is known here.
         keyholder: the keyholder as it is known here.
+        hospitals: those of the roster that this party's own people confirmed.
         now: the time, never earlier than the newest journal entry.
         helpers: the helpers as they are known here; the proposal names nobody else.
 
@@ -119,10 +121,7 @@ def check_study(
     try:
         proposal = open_sealed(signed, "proposal", orchestrator.public_key, Proposal)
         _check_parties(proposal, orchestrator, keyholder)
-        if not set(proposal.helpers) <= set(helpers):
-            raise Refused(
-                "the proposal names a helper that is not in the roster here; compare fingerprints and enrol it"
-            )
+        check_roster(proposal, hospitals, helpers)
         _check_approvals(proposal, approvals, now)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the study cannot be served: {error}") from error

@@ -41,6 +41,7 @@ class Served:
             [parse(Signed, document) for document in status["approvals"].values()],
             orchestrator=roster.orchestrator,
             keyholder=roster.keyholder,
+            hospitals=roster.sites,
             helpers=roster.helpers,
             now=self.journal.now(),
         )

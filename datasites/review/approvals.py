@@ -13,7 +13,7 @@ refusal goes to the journal through the ``record`` callback, in the same transac
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from datasites.review.policy import Policy, check
 from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
-from datasites.study.proposal import DatasetReference, Environment, Proposal
+from datasites.study.proposal import DatasetReference, Environment, Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, TesseraError
 from privacy.identity import Identity
@@ -44,6 +44,7 @@ class ApprovalStore:
         record: the journal's ``append``.
         reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
             change nothing when it is called again.
+        hospitals: those of the roster that the owner's people confirmed; None checks fingerprints alone.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class ApprovalStore:
         policy: Policy,
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
+        hospitals: Callable[[], Collection[Party]] | None = None,
     ) -> None:
         self.site = site
         self._reserve = reserve
+        self._hospitals = hospitals
         self.policy = policy
         self._identity = identity
         self._record = record
@@ -141,8 +144,7 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
-        parties.check_parties(proposal)
-        checks.check_confirmed(proposal, self.site, self.confirmations())
+        self.check_people(proposal)
         payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
         signature = ReviewerSignature(
             reviewer=reviewer.name,
@@ -268,6 +270,18 @@ class ApprovalStore:
         same = [r for r in others if r.proposal.study == study]
         return next(iter(same or others), None)
 
+    def check_people(self, proposal: Proposal) -> None:
+        """Check that everybody in a study is in the roster, was confirmed here, and stands in it once.
+
+        Raises:
+            Refused: somebody is not.
+        """
+        parties.check_parties(proposal)
+        if self._hospitals is not None:
+            confirmed = self._hospitals()
+            parties.check_roster(proposal, confirmed, confirmed)
+        checks.check_confirmed(proposal, self.site, self.confirmations())
+
     def _round_refused(
         self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
     ) -> Refused:
@@ -295,8 +309,7 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site)
         if violations:
             raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
-        parties.check_parties(proposal)
-        checks.check_confirmed(proposal, self.site, self.confirmations())
+        self.check_people(proposal)
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:

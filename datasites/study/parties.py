@@ -7,9 +7,10 @@ True
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 
 from datasites.study.messages import Approval
-from datasites.study.proposal import Proposal
+from datasites.study.proposal import Party, Proposal
 from privacy.errors import Refused
 
 
@@ -42,6 +43,35 @@ def _check_helpers(proposal: Proposal) -> None:
     for values in ([p.name for p in everybody], [p.public_key for p in everybody]):
         if len(set(values)) < len(values):
             raise Refused("a helper has a name or a key that somebody else in the study has, too")
+
+
+def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Collection[Party] = ()) -> None:
+    """Check that every participant, and every helper, is in the roster, under its name and key and as its institution.
+
+    Args:
+        proposal: the study's.
+        hospitals: those whose fingerprints this role's own people compared when they wrote the roster down.
+        helpers: the helpers among them.
+
+    Raises:
+        Refused: somebody is not; a study of invented hospitals decrypts the update of the real one among them.
+    """
+    known = {(p.name, p.public_key, folded(p.institution)) for p in hospitals}
+    strangers = [p for p in proposal.participants if (p.name, p.public_key, folded(p.institution)) not in known]
+    if strangers:
+        named = ", ".join(f"{p.name} ({p.institution})" for p in strangers[:5])
+        raise Refused(
+            f"{len(strangers)} of the study's hospitals are not in the roster that was confirmed here: {named}; "
+            "compare fingerprints and build the roster again, or refuse the study"
+        )
+    known = {(p.name, p.public_key, folded(p.institution)) for p in helpers}
+    unknown = [p for p in proposal.helpers if (p.name, p.public_key, folded(p.institution)) not in known]
+    if unknown:
+        named = ", ".join(f"{p.name} ({p.institution})" for p in unknown)
+        raise Refused(
+            f"not in the roster that was confirmed here: the study's helpers {named}; compare fingerprints and build "
+            "the roster again, or refuse the study"
+        )
 
 
 def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None:

@@ -61,9 +61,7 @@ class Helping:
     async def answers(self, number: int, documents: Mapping[str, Signed], attestations: Collection[Signed]) -> None:
         """Ask for the pad sums of a list, and return once one helper has answered or none will."""
         for name in self._names:
-            item = self._item(
-                "pads", number, documents, closing=_closing(documents), attestations=tuple(attestations)
-            )
+            item = self._item("pads", number, documents, closing=_closing(documents), attestations=tuple(attestations))
             self._board.publish(name, item)
         if self._names:
             await self._until(number, lambda: bool(self.answered(number)) or self._all_refuse(number), "pad sums")
@@ -77,6 +75,10 @@ class Helping:
         self._gone |= there - set(self.answered(number)) - self._refusing(number)
         for name in self._names:
             self._withdraw(name, lambda i: i.kind == "pads")
+
+    async def confirmed(self, number: int) -> None:
+        """Wait until both helpers have confirmed a round that is published: sites check all its pad sums."""
+        await self.all_answers(number, self._names if self._proposal.published else ())
 
     def answered(self, number: int) -> dict[str, Signed]:
         """Return the helpers' signed pad sums of a round by name."""
@@ -107,16 +109,11 @@ class Helping:
 
     def voids(self, number: int, before: int) -> dict[str, Signed]:
         """Return the voids of the lists before a closing, as documents of a work item."""
-        found = {}
+        found: dict[str, Signed] = {}
         for closing in range(1, before) if self._names else ():
             documents = self._store.documents(self._proposal.study, number, VOID, closing=closing)
             found |= {f"void/{closing}/{name}": parse(Signed, document) for name, document in documents.items()}
         return found
-
-    def finished(self, number: int) -> None:
-        """Tell the helpers that the study is over."""
-        for name in self._names:
-            self._board.publish(name, self._item("finished", number, {}))
 
     def _offered(self, number: int) -> dict[str, Signed]:
         """Return the newest key of each helper: one that was started anew offered another."""

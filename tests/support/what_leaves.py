@@ -85,6 +85,8 @@ TABLE: tuple[Row, ...] = (
         fields=(),
         covered_by="sends no field; the hash in the address comes from the round plan",
     ),
+    Row(request="GET /studies/*/rounds/*/evidence", fields=(), covered_by="sends no field"),
+    Row(request="GET /studies/*/rounds/*/integers", fields=(), covered_by="sends no field"),
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=(

@@ -178,7 +178,7 @@ def test_a_study_with_an_invented_participant_gets_no_key(stage: Stage, tmp_path
     proposal = replace(stage.proposal, study="invented", participants=(*stage.proposal.participants, extra))
     stage.liar.proposal = proposal
     stage.keyholder.handle(replace(stage.item("key"), study="invented"))
-    assert "has not approved this proposal" in stage.why
+    assert "not in the roster that was confirmed here: invented" in stage.why
 
 
 def test_too_few_hospitals_are_never_decrypted_whatever_the_list_says(stage: Stage) -> None:

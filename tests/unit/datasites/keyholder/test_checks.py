@@ -510,7 +510,13 @@ def approvals_of(proposal: Proposal, *, expires: str = "2026-12-31T00:00:00+00:0
 
 def checked_study(proposal: Proposal, approvals: list[Signed] | None = None, **changes: Any) -> Proposal:
     approvals = approvals_of(proposal) if approvals is None else approvals
-    arguments = {"orchestrator": proposal.orchestrator, "keyholder": proposal.keyholder, "now": NOW, **changes}
+    arguments = {
+        "orchestrator": proposal.orchestrator,
+        "keyholder": proposal.keyholder,
+        "hospitals": proposal.participants,
+        "now": NOW,
+        **changes,
+    }
     return check_study(seal(ORCHESTRATOR, "proposal", proposal), approvals, **arguments)
 
 
