@@ -30,7 +30,7 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     """
     proposal, state, reason = store.study(study)
     payload = proposal.payload
-    parties = {p["name"] for p in payload["participants"]}
+    parties = {p["name"] for p in (*payload["participants"], *payload.get("helpers", ()))}
     if caller not in parties | {payload["keyholder"]["name"], payload["orchestrator"]["name"]}:
         raise Refused(f"{caller!r} takes no part in study {study!r}")
     rounds = store.last_round(study, "checkpoint")
