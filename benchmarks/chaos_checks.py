@@ -86,9 +86,11 @@ class Checks:
         for body in self._ledger(site, "charge"):
             total = total + np.asarray(body["cost"]["rdp"], dtype=float)
         expected = np.zeros(1)
-        for study, number in set(self._witnessed(site, "reads.jsonl")):
+        read = set(self._witnessed(site, "reads.jsonl"))
+        for study in {study for study, _ in read}:
             cost = study_cost(self.proposals[study].mechanism)
-            expected = expected + np.asarray(cost.of_round(number).rdp, dtype=float)
+            rounds = cost.of_rounds(sorted(number for name, number in read if name == study))
+            expected = expected + np.asarray(rounds.rdp, dtype=float)
         if np.any(total > expected * (1 + 1e-9)):
             self.findings.double_charges.add(f"{site}: more was charged than was read")
         if np.any(total < expected * (1 - 1e-9)):

@@ -19,6 +19,7 @@ Entries of a journal or ledger keep their bytes, hashes and signatures whatever 
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import time
 import types
@@ -76,7 +77,7 @@ class Schema:
             return names
         if version in names:
             return names[names.index(version) + 1 :]
-        if version.startswith(f"{self.name}_"):
+        if re.fullmatch(rf"{self.name}_\d{{4}}", version) and version > self.current:
             raise NewerStore(
                 f"expected {where} at version {self.current} or older, got {version}: a newer Tessera wrote it; "
                 "run that Tessera or a later one. Nothing was changed"
@@ -231,6 +232,8 @@ def _stated_version(connection: sqlite3.Connection) -> str | None:
         if "no such table" in str(error):
             return None
         raise
+    if len(rows) > 1:
+        raise InvalidInput(f"expected one version in {VERSION_TABLE}, got {len(rows)}; restore the store from a backup")
     return str(rows[0][0]) if rows else None
 
 

@@ -161,6 +161,7 @@ class PlainRunner(StudyRunner):
             closing=1,
             updates=tuple(parse(Signed, u) for u in updates.values()),
             sum_hash="0" * 64,
+            canonical=self.proposal.canonical,
         )
         steps = self.proposal.encryption.levels / self.proposal.training.update_bound
         totals = {name: np.rint(total * steps) for name, total in self.intake.totals.items()}

@@ -19,7 +19,7 @@ from datasites.study.proposal import (
     Training,
 )
 from models.config import ModelConfig
-from privacy.canonical import sha256_hex
+from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters
 
@@ -97,6 +97,7 @@ def make_proposal(
         "blocks": (Block(name="all", modality=None, length=12, parameters=("weight",)),),
         "encryption": ENCRYPTION,
         "deadline_seconds": 60,
+        "canonical": NEWEST,
         "seed": None,
         "expires": (created + dt.timedelta(days=days)).isoformat(),
         "nonce": "0" * 32,

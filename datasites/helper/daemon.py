@@ -103,7 +103,9 @@ class Helper:
 
     def _answer(self, item: WorkItem) -> None:
         proposal = self.served.study(item.study)
-        key = open_sealed(item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey)
+        key = open_sealed(
+            item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
+        )
         request = ListRequest(
             plan=item.documents["plan"], commitments=item.documents["commitments"], attestations=item.attestations
         )

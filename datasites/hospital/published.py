@@ -47,7 +47,7 @@ class PublishedRounds:
     def _recomputed(self, proposal: Proposal, number: int, evidence: RoundEvidence) -> bytes:
         if evidence.plan is None or evidence.commitments is None or evidence.key is None or evidence.opening is None:
             raise Refused(f"round {number} was to be published, and its plan, list, key or opening is missing")
-        key = open_sealed(evidence.key, "round-key", proposal.keyholder.public_key, RoundKey)
+        key = open_sealed(evidence.key, "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical)
         size = body_bytes(counts_of(proposal), proposal.encryption)
         request = SumRequest(
             plan=evidence.plan,
@@ -56,7 +56,9 @@ class PublishedRounds:
             body=self._fetched(proposal, number, "sum", size),
         )
         checked = check_sum_request(proposal, key, request)
-        opening = open_sealed(evidence.opening, "opening", proposal.keyholder.public_key, Opening)
+        opening = open_sealed(
+            evidence.opening, "opening", proposal.keyholder.public_key, Opening, since=proposal.canonical
+        )
         about = (proposal.study, number, checked.list_hash, checked.sum_hash)
         if checked.round != number or (opening.study, opening.round, opening.list_hash, opening.sum_hash) != about:
             raise Refused(f"the opening of round {number} is of another study, round, list or sum")
@@ -87,7 +89,7 @@ class PublishedRounds:
             signed = next((s for s in evidence.helped if s.public_key == helper.public_key), None)
             if signed is None:
                 continue
-            said = open_sealed(signed, "pads", helper.public_key, PadSums)
+            said = open_sealed(signed, "pads", helper.public_key, PadSums, since=proposal.canonical)
             about = (said.study, said.round, said.list_hash)
             if about != (proposal.study, checked.round, checked.list_hash):
                 raise Refused(f"{helper.name} answered another list than the keyholder")

@@ -35,14 +35,16 @@ class PadKeys:
             Refused: a key is for another study, round or plan, or no helper's is there.
             InvalidInput, Tampered: a key is not signed by its owner.
         """
-        key = open_sealed(item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey)
+        key = open_sealed(
+            item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
+        )
         checks.check_key(proposal, plan, key)
         found = {}
         for helper in proposal.helpers:
             signed = item.documents.get(f"key/{helper.name}")
             if signed is None:
                 continue
-            offered = open_sealed(signed, "helper-key", helper.public_key, HelperKey)
+            offered = open_sealed(signed, "helper-key", helper.public_key, HelperKey, since=proposal.canonical)
             about = (offered.study, offered.proposal_hash, offered.round, offered.helper)
             if about != (plan.study, plan.proposal_hash, plan.round, helper.name):
                 raise Refused(f"the key of {helper.name} is for another study or round")
@@ -148,6 +150,6 @@ def _voids(proposal: Proposal, item: WorkItem) -> Iterable[Void]:
             name = place.rpartition("/")[2]
             if name not in parties:
                 raise Refused(f"{name[:80]!r} cannot declare a list of this study void")
-            void = open_sealed(signed, "void", parties[name].public_key, Void)
+            void = open_sealed(signed, "void", parties[name].public_key, Void, since=proposal.canonical)
             if (void.study, void.round, void.party) == (item.study, item.round, name):
                 yield void

@@ -151,7 +151,9 @@ class RoundParticipant:
         raise Refused(f"study {study!r} is not approved here")
 
     def _checked_plan(self, proposal: Proposal, item: WorkItem) -> RoundPlan:
-        plan = open_sealed(item.documents["plan"], "round-plan", proposal.orchestrator.public_key, RoundPlan)
+        plan = open_sealed(
+            item.documents["plan"], "round-plan", proposal.orchestrator.public_key, RoundPlan, since=proposal.canonical
+        )
         if plan.round != item.round:
             raise Refused(f"the plan of round {plan.round} came as that of round {item.round}")
         checks.check_plan(proposal, plan, self.site)
@@ -311,7 +313,9 @@ class RoundParticipant:
             raise Refused(f"round {item.round} was not trained here: there is nothing to attest")
         plan = parse(RoundPlan, (folder / "plan.json").read_bytes())
         sealed = item.documents["commitments"]
-        commitments = open_sealed(sealed, "commitments", proposal.orchestrator.public_key, Commitments)
+        commitments = open_sealed(
+            sealed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical
+        )
         own = parse(Signed, (folder / "header.json").read_bytes())
         checks.check_commitments(proposal, plan, commitments, self.site, own)
         header = parse(UpdateHeader, dict(own.payload))

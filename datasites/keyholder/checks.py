@@ -212,7 +212,7 @@ def void_list(proposal: Proposal, item: WorkItem) -> Commitments:
         InvalidInput, Tampered: the orchestrator did not sign it.
     """
     signed = item.documents["commitments"]
-    listed = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments)
+    listed = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical)
     if not proposal.helpers or (listed.study, listed.round) != (item.study, item.round):
         raise Refused("only a list of this round can be declared void, in a study with helpers")
     return listed
@@ -232,15 +232,15 @@ def _check_approvals(proposal: Proposal, approvals: Sequence[Signed], now: dt.da
         signed = by_key.get(participant.public_key)
         if signed is None:
             raise Refused(f"{participant.name} has not approved this proposal")
-        approval = open_sealed(signed, "approval", participant.public_key, Approval)
+        approval = open_sealed(signed, "approval", participant.public_key, Approval, since=proposal.canonical)
         if (approval.study, approval.site) != (proposal.study, participant.name):
             raise Refused(f"the approval of {participant.name} names another study or site")
         check_time(proposal, approval, now)
 
 
 def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> RoundPlan:
-    plan = open_sealed(signed, "round-plan", proposal.orchestrator.public_key, RoundPlan)
-    if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
+    plan = open_sealed(signed, "round-plan", proposal.orchestrator.public_key, RoundPlan, since=proposal.canonical)
+    if (plan.study, plan.proposal_hash, plan.canonical) != (proposal.study, proposal.proposal_hash, proposal.canonical):
         raise Refused("the round plan is for another proposal than the approved one")
     expected = (proposal.study, proposal.proposal_hash, plan.round, plan.key_hash)
     if (round_key.study, round_key.proposal_hash, round_key.round, round_key.key_hash) != expected:
@@ -250,9 +250,11 @@ def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> Ro
 
 
 def _checked_list(proposal: Proposal, plan: RoundPlan, signed: Signed) -> Commitments:
-    commitments = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments)
-    expected = (proposal.study, plan.round, plan.plan_hash)
-    if (commitments.study, commitments.round, commitments.plan_hash) != expected:
+    commitments = open_sealed(
+        signed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical
+    )
+    expected = (proposal.study, plan.round, plan.plan_hash, plan.canonical)
+    if (commitments.study, commitments.round, commitments.plan_hash, commitments.canonical) != expected:
         raise Refused("the commitment list is for another study, round or plan")
     return commitments
 
@@ -263,7 +265,7 @@ def _checked_headers(proposal: Proposal, plan: RoundPlan, commitments: Commitmen
         participant = next((p for p in proposal.participants if p.public_key == update.public_key), None)
         if participant is None:
             raise Refused("the list holds an update of somebody who takes no part in the study")
-        header = open_sealed(update, "update", participant.public_key, UpdateHeader)
+        header = open_sealed(update, "update", participant.public_key, UpdateHeader, since=proposal.canonical)
         if header.site != participant.name:
             raise Refused(f"{participant.name} signed an update in another site's name")
         if header.site in headers:
@@ -326,7 +328,9 @@ def _checked_attestations(
     site_tags: dict[str, tuple[int, ...]] = {}
     for signed in attestations:
         name = str(signed.payload.get("site"))[:100]
-        attestation = open_sealed(signed, "attestation", proposal.participant(name).public_key, Attestation)
+        attestation = open_sealed(
+            signed, "attestation", proposal.participant(name).public_key, Attestation, since=proposal.canonical
+        )
         bound = (
             attestation.study,
             attestation.round,

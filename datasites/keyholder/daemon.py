@@ -120,7 +120,7 @@ class Keyholder:
         for helper in proposal.helpers:
             signed = item.documents.get(f"pads/{helper.name}")
             if signed is not None:
-                sums = open_sealed(signed, "pads", helper.public_key, PadSums)
+                sums = open_sealed(signed, "pads", helper.public_key, PadSums, since=proposal.canonical)
                 if (sums.study, sums.round, sums.helper) != (item.study, item.round, helper.name):
                     raise Refused(f"the pad sums of {helper.name} are of another study or round")
                 size = sum_bytes(counts_of(proposal), proposal.encryption)

@@ -9,7 +9,8 @@
     datasite = "datasites.hospital.daemon:run"
 
 A new role is a room with these two, and its two lines. Only the lines of our own distribution count: another installed
-package can put no command into a hospital's command line.
+package can put no command into a hospital's command line, a line that names a module of others is refused, and the code
+hash that an approval binds covers the lines (:mod:`datasites.review.environment`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 from privacy.errors import InvalidInput
 
 DISTRIBUTION = "tessera-fl"
+PACKAGES = ("datasites", "models", "orchestrator", "privacy")
+GROUPS = ("tessera.commands", "tessera.roles")
 
 
 def role_commands() -> Iterator[tuple[str, Any]]:
@@ -45,5 +48,18 @@ def process_of(role: str) -> Callable[[Path], None]:
     return run
 
 
+def plugged_in() -> tuple[str, ...]:
+    """Return every entry point of ours, one line each, sorted.
+
+    Raises:
+        InvalidInput: one names a module that is not ours.
+    """
+    return tuple(sorted(f"{group}: {entry.name} = {entry.value}" for group in GROUPS for entry in _entries(group)))
+
+
 def _entries(group: str) -> tuple[EntryPoint, ...]:
-    return tuple(distribution(DISTRIBUTION).entry_points.select(group=group))
+    entries = tuple(distribution(DISTRIBUTION).entry_points.select(group=group))
+    for entry in entries:
+        if entry.module.partition(".")[0] not in PACKAGES:
+            raise InvalidInput(f"expected a role of Tessera's own packages, got {entry.value[:80]!r}; install it again")
+    return entries

@@ -28,7 +28,7 @@ from datasites.study.messages import UpdateHeader
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, open_sealed, parse
 from privacy.errors import InvalidInput, Refused
-from privacy.ledger.costs import Cost, study_cost
+from privacy.ledger.costs import study_cost
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
 
@@ -247,7 +247,7 @@ def _import(ledger: Ledger, proposal: Proposal, site: str, rounds: list[int], by
     if any(posting.name == name for posting in ledger.account(population).imports):
         return
     whole = study_cost(proposal.mechanism)
-    cost: Cost = sum((whole.of_round(number) for number in rounds), whole.once)
+    cost = whole.once + whole.of_rounds(rounds)
     ledger.import_spend(population, name=name, cost=cost, by=by, reason=reason)
 
 

@@ -23,7 +23,7 @@ from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.study.messages import RoundPlan, WorkItem
 from datasites.study.signing import Signed, dump, open_sealed, parse
-from privacy.canonical import canonical_hash, canonical_json, sha256_hex
+from privacy.canonical import canonical_json, plain_json, sha256_hex
 from privacy.errors import Refused, Tampered
 from privacy.ledger.journal import Head
 
@@ -164,7 +164,7 @@ class WorkQueue:
         data = self._client.get_json(
             "/work", params={"wait": self._wait_seconds, "known": self._known or None}, wait_seconds=self._wait_seconds
         )
-        self._asked, self._known = canonical_hash(data), ""
+        self._asked, self._known = sha256_hex(plain_json(data)), ""
         items = [parse(WorkItem, item) for item in data]
         if self._witness is not None:
             self._witness.meet(items)

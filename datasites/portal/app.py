@@ -28,7 +28,7 @@ from datasites.portal.service import PortalService
 from privacy.ledger.journal import Entry
 
 _BUDGET_LABELS = ("population", "delta", "adjacency", "accountant")
-_ADJACENCY, _ACCOUNTANT = "add-remove", "rdp"
+_ADJACENCY, _ACCOUNTANT = "add-remove", "gdp"
 
 
 @dataclass(frozen=True, kw_only=True)

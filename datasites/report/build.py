@@ -126,7 +126,6 @@ def _population(account: Account, ledger: Ledger, records: Records, seeded: set[
         promised_and_spent=_epsilon(account.committed.epsilon, delta, whom),
         share_spent=_finite(account.spent.share) if account.cap else None,
         share_promised_and_spent=_finite(account.committed.share) if account.cap else None,
-        filter_orders=account.filter_orders,
         closed=account.closed,
         acts=tuple(_acts(account, records)),
         timeline=tuple(_timeline_point(point) for point in points),

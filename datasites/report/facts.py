@@ -91,7 +91,6 @@ class PopulationReport(Message):
     promised_and_spent: Epsilon
     share_spent: float | None
     share_promised_and_spent: float | None
-    filter_orders: tuple[float, ...]
     closed: bool
     acts: tuple[CapChange, ...]
     timeline: tuple[TimelinePoint, ...]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from datasites.language import tr, tr_plural
-from datasites.language.formats import listed, moment, percent, significant, whole
+from datasites.language.formats import listed, moment, percent, whole
 from datasites.report.facts import (
     ChainLine,
     DeniedRequest,
@@ -86,15 +86,12 @@ def _population(p: PopulationReport) -> dict[str, Any]:
         )
         for d in p.datasets
     ]
-    orders = ", ".join(significant(order, 6) for order in p.filter_orders)
     return {
         "names": ", ".join(dict.fromkeys(d.name for d in p.datasets)),
         "datasets_text": ", ".join(lines),
         "spent_text": _share(p.share_spent),
         "promised_text": _share(p.share_promised_and_spent),
-        "filter_text": tr("at Rényi order {orders}, fixed with the first expense", orders=orders)
-        if orders
-        else tr("not fixed yet: nothing was spent"),
+        "filter_text": tr("Gaussian: squares of mu add up, whatever each study saw before"),
     }
 
 

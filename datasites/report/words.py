@@ -68,7 +68,7 @@ def pld() -> str:
 
 def rdp() -> str:
     """Return the name of the accountant across studies."""
-    return tr("Rényi DP filter of the ledger")
+    return tr("Gaussian DP filter of the ledger")
 
 
 def everybody() -> str:
@@ -130,7 +130,7 @@ def terms() -> tuple[Term, ...]:
             tr("accountant"),
             tr(
                 "The mathematics that adds up releases. For one study: privacy loss distributions, the tight figure. "
-                "Across studies, whose design may depend on earlier answers: a Rényi filter, by which the ledger "
+                "Across studies, whose design may depend on earlier answers: a Gaussian filter, by which the ledger "
                 "refuses."
             ),
         ),

@@ -16,7 +16,7 @@ from datasites.review.records import State
 from datasites.study.proposal import Proposal
 from privacy.ledger.ledger import Account, Ledger, StudyAccount
 
-ACCOUNTANT = "RDP filter across studies; add or remove one patient"
+ACCOUNTANT = "Gaussian filter across studies; add or remove one patient"
 StudyState = Literal["waiting", "running", "finished", "unused", "stopped"]
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from datasites.node.plugins import DISTRIBUTION
+from datasites.node.plugins import DISTRIBUTION, PACKAGES, plugged_in
 from datasites.study.proposal import Environment
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
 
-PACKAGES = ("datasites", "models", "orchestrator", "privacy")
 _SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml", ".po"})
 
 
@@ -46,8 +45,8 @@ def current_environment() -> Environment:
 
 @lru_cache(maxsize=1)
 def code_hash() -> str:
-    """Return the SHA-256 over the relative path and content of every source file of the four packages."""
-    digest = hashlib.sha256()
+    """Return the SHA-256 over the path and content of every source file, and over what is plugged in."""
+    digest = hashlib.sha256("\n".join(plugged_in()).encode())
     for package in PACKAGES:
         root = _folder(package)
         for path in sorted(p for p in root.rglob("*") if p.suffix in _SOURCE_SUFFIXES):

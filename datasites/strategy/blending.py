@@ -24,6 +24,7 @@ through the ledger (``Mechanism.losses``).
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -73,6 +74,7 @@ class Blending(Protocol):
         """Return the state after one more evaluation; as it is in a rule that reads none."""
         return state
 
+    @abstractmethod
     def scales(self, state: BlendingState, modalities: Sequence[str]) -> dict[str, float]:
         """Return the step scale of every modality, above 0; the plan makes the largest 1."""
 

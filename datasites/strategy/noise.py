@@ -6,6 +6,7 @@ third one must be a mechanism of :mod:`privacy.dp.mechanism`, for which there ar
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -49,15 +50,19 @@ class NoiseMode(Protocol):
 
     # what is proposed and charged ------------------------------------------------------------------------------
 
+    @abstractmethod
     def steps_per_round(self, wanted: int) -> int:
         """Return how many noised steps a round has when ``wanted`` are asked for."""
 
+    @abstractmethod
     def charged_size(self, *, sites: int, min_sites: int, parameters: int) -> tuple[int, int]:
         """Return the mechanism's ``max_sites`` and ``max_parameters`` for a study of this size."""
 
+    @abstractmethod
     def usual_min_sites(self, sites: int) -> int:
         """Return the fewest sites in a sum that a demonstration with ``sites`` asks for."""
 
+    @abstractmethod
     def update_bound(
         self, mechanism: Mechanism, *, learning_rate: float, patients: Sequence[int], training_share: float
     ) -> float:
@@ -72,12 +77,15 @@ class NoiseMode(Protocol):
 
     # what a round allows ---------------------------------------------------------------------------------------
 
+    @abstractmethod
     def contributes(self, modality: str | None, held: Collection[str]) -> bool:
         """Return whether a site that holds the modalities ``held`` sends a block of ``modality`` (None: of all)."""
 
+    @abstractmethod
     def weights(self, raw: Mapping[str, float], *, min_sites: int) -> dict[str, float]:
         """Return a block's weights in [1/4, 1] from a rule's raw ones."""
 
+    @abstractmethod
     def check_weights(self, weights: Mapping[str, float]) -> None:
         """Refuse weights that this noise does not allow beyond the bounds that always hold.
 
@@ -87,9 +95,11 @@ class NoiseMode(Protocol):
 
     # what travels ----------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def share(self, proposal: Proposal, block: Block, gradient_sum: NDArray[np.floating], stream: Randomness) -> Vector:
         """Return what a site that takes no steps sends of one block, from its clipped gradient sum float64 [n]."""
 
+    @abstractmethod
     def check_vector(self, proposal: Proposal, values: Vector) -> None:
         """Refuse a worker's vector that this mode cannot send.
 
@@ -97,11 +107,13 @@ class NoiseMode(Protocol):
             InvalidInput: it cannot.
         """
 
+    @abstractmethod
     def integers(
         self, proposal: Proposal, block: Block, values: Vector, weight: float, stream: Randomness
     ) -> NDArray[np.int64]:
         """Return the integers that are encrypted: int64 [n] within the packing's levels, weighted."""
 
+    @abstractmethod
     def without_data(
         self, proposal: Proposal, plan: RoundPlan, block: Block, before: Vector, records: float, stream: Randomness
     ) -> Vector:
@@ -116,6 +128,7 @@ class NoiseMode(Protocol):
             stream: of this round.
         """
 
+    @abstractmethod
     def mean_update(
         self,
         proposal: Proposal,
@@ -140,11 +153,14 @@ class NoiseMode(Protocol):
 
     # in words --------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def against(self, colluders: int) -> str:
         """Return against whom the charged epsilon holds."""
 
+    @abstractmethod
     def who_adds(self, *, min_sites: int, colluders: int) -> str:
         """Return who adds how much, for a table."""
 
+    @abstractmethod
     def sentence(self, colluders: int) -> str:
         """Return who adds the noise and whom the cost counts on, for the people who decide."""

@@ -7,6 +7,7 @@ gives raw weights; the noise mode brings them inside the bounds (:class:`datasit
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -47,6 +48,7 @@ class WeightRule(Protocol):
         """Return what is known by site after the cosines ``now`` of round ``number``; nothing at first."""
         return known
 
+    @abstractmethod
     def raw(
         self, counts: Mapping[str, float], known: Mapping[str, float], cohorts: Mapping[str, str]
     ) -> dict[str, float]:

@@ -135,7 +135,9 @@ class ModelChain:
         self._planner.observe(FinishedRound(number=link.number, sites=link.sites, releases=link.releases))
 
     def _lost(self, signed: Signed) -> Link:
-        lost = open_sealed(signed, "round-lost", self.proposal.orchestrator.public_key, LostRound)
+        lost = open_sealed(
+            signed, "round-lost", self.proposal.orchestrator.public_key, LostRound, since=self.proposal.canonical
+        )
         expected = (self.proposal.study, self.proposal.proposal_hash, self.round + 1)
         if (lost.study, lost.proposal_hash, lost.round) != expected:
             raise Refused("the lost round is of another study or number")
@@ -145,13 +147,19 @@ class ModelChain:
         proposal = self.proposal
         if evidence.plan is None or evidence.commitments is None or evidence.result is None:
             raise Refused(f"round {self.round + 1} has no signed sum: its plan, list or result is missing")
-        plan = open_sealed(evidence.plan, "round-plan", proposal.orchestrator.public_key, RoundPlan)
+        plan = open_sealed(
+            evidence.plan, "round-plan", proposal.orchestrator.public_key, RoundPlan, since=proposal.canonical
+        )
         check_plan_bounds(proposal, plan)
         self.check_plan(plan)
-        listed = open_sealed(evidence.commitments, "commitments", proposal.orchestrator.public_key, Commitments)
-        result = open_sealed(evidence.result, "sum-result", proposal.keyholder.public_key, SumResult)
+        listed = open_sealed(
+            evidence.commitments, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical
+        )
+        result = open_sealed(
+            evidence.result, "sum-result", proposal.keyholder.public_key, SumResult, since=proposal.canonical
+        )
         about = (proposal.study, plan.round, plan.plan_hash, listed.list_hash, listed.sum_hash)
-        if (listed.study, listed.round, listed.plan_hash) != about[:3]:
+        if (listed.study, listed.round, listed.plan_hash, listed.canonical) != (*about[:3], plan.canonical):
             raise Refused("the list is of another study, round or plan")
         if (result.study, result.round, result.plan_hash, result.list_hash, result.sum_hash) != about:
             raise Refused("the keyholder's result is of another study, round, plan, list or sum")
@@ -202,7 +210,9 @@ def _releases(proposal: Proposal, plan: RoundPlan, listed: Commitments) -> dict[
     found: dict[str, dict[str, float]] = {}
     for update in listed.updates:
         name = str(update.payload.get("site"))
-        header = open_sealed(update, "update", proposal.participant(name).public_key, UpdateHeader)
+        header = open_sealed(
+            update, "update", proposal.participant(name).public_key, UpdateHeader, since=proposal.canonical
+        )
         if (header.proposal_hash, header.plan_hash) != (proposal.proposal_hash, plan.plan_hash) or name in found:
             raise Refused(f"{name} stands twice in the list, or with an update of another plan")
         found[name] = checked_header_numbers(proposal, name, plan.round, header.releases)

@@ -59,7 +59,7 @@ def check_plan_bounds(proposal: Proposal, plan: RoundPlan) -> None:
     Raises:
         Refused: another study or proposal, a round outside the study, or weights or scales out of bounds.
     """
-    if (plan.study, plan.proposal_hash) != (proposal.study, proposal.proposal_hash):
+    if (plan.study, plan.proposal_hash, plan.canonical) != (proposal.study, proposal.proposal_hash, proposal.canonical):
         raise Refused("the round plan is for another proposal than the approved one")
     if not 1 <= plan.round <= proposal.rounds:
         raise Refused(f"expected a round between 1 and {proposal.rounds}, got {plan.round}")
@@ -139,12 +139,15 @@ def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitme
         Refused: something else is in the list, or ours is not.
         Tampered: a header's signature does not hold.
     """
-    if (commitments.study, commitments.round, commitments.plan_hash) != (plan.study, plan.round, plan.plan_hash):
+    expected = (plan.study, plan.round, plan.plan_hash, plan.canonical)
+    if (commitments.study, commitments.round, commitments.plan_hash, commitments.canonical) != expected:
         raise Refused("the list is for another round or plan than the one trained here")
     seen: list[str] = []
     for update in commitments.updates:
         name = str(update.payload.get("site"))
-        header = open_sealed(update, "update", proposal.participant(name).public_key, UpdateHeader)
+        header = open_sealed(
+            update, "update", proposal.participant(name).public_key, UpdateHeader, since=proposal.canonical
+        )
         if header.plan_hash != plan.plan_hash:
             raise Refused(f"{name} was given another plan in this round")
         seen.append(name)

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from datasites.study.signing import Message, Signed, dump
 from privacy.canonical import CanonicalVersion, canonical_hash
@@ -34,6 +34,9 @@ def _digits(tag: Any) -> Any:
 
 
 Tag = Annotated[str, BeforeValidator(_digits), StringConstraints(pattern="^(0|-?[1-9][0-9]{0,29})$")]
+
+
+RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +216,8 @@ class WorkItem(Message):
 
     kind: Literal["key", "train", "attest", "decrypt", "forget", "finished", "pads", "void", "check"]
     study: str
-    round: int
-    closing: int
+    round: RoundNumber
+    closing: RoundNumber
     documents: Mapping[str, Signed]
     attestations: tuple[Signed, ...] = ()
 
@@ -228,7 +231,7 @@ class Refusal(Message):
     """
 
     study: str
-    round: int
+    round: RoundNumber
     party: str
     reason: str
     without: tuple[str, ...] = ()

@@ -127,17 +127,22 @@ def seal(identity: Identity, kind: str, value: Any) -> Signed:
     return Signed(kind=kind, payload=payload, public_key=identity.public_key, signature=signature, canonical=NEWEST)
 
 
-def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T]) -> T:
+def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T], *, since: CanonicalVersion = 1) -> T:
     """Check who signed ``signed`` and for what, and return the value inside.
 
+    Args:
+        since: the oldest version of canonical JSON that counts; for a message of a study the version of its proposal.
+
     Raises:
-        InvalidInput: another kind, another signer or a malformed payload.
+        InvalidInput: another kind, another signer, an older version or a malformed payload.
         Tampered: the signature does not hold.
     """
     if signed.kind != kind:
         raise InvalidInput(f"expected a signed {kind}, got a signed {signed.kind[:40]}")
     if signed.public_key != public_key:
         raise InvalidInput(f"the signed {kind} carries another key than the one expected here")
+    if signed.canonical < since:
+        raise InvalidInput(f"expected a {kind} signed as canonical JSON of version {since}, got {signed.canonical}")
     verify(public_key, kind, signed.payload, signed.signature, signed.canonical)
     return parse(expected, dict(signed.payload))
 

@@ -48,7 +48,7 @@ def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authentica
         runner = service.runner(study)
         helper = _helper(runner.proposal, party)
         signed = parse(Signed, await request.body())
-        key = open_sealed(signed, KEY, helper.public_key, HelperKey)
+        key = open_sealed(signed, KEY, helper.public_key, HelperKey, since=runner.proposal.canonical)
         expected = (study, number, helper.name, runner.proposal.proposal_hash)
         if (key.study, key.round, key.helper, key.proposal_hash) != expected:
             raise InvalidInput("the key names another study, round, helper or proposal than its address")
@@ -69,7 +69,7 @@ def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authentica
         if party.public_key != runner.proposal.keyholder.public_key:
             _helper(runner.proposal, party)
         signed = parse(Signed, await request.body())
-        void = open_sealed(signed, VOID, party.public_key, Void)
+        void = open_sealed(signed, VOID, party.public_key, Void, since=runner.proposal.canonical)
         if (void.study, void.round, void.party) != (study, number, party.name):
             raise InvalidInput("the void names another study, round or party than its address")
         closing = closing_of(service.store, study, number, void.list_hash)
@@ -92,7 +92,7 @@ def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> No
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
-        sums = open_sealed(signed, PADS, party.public_key, PadSums)
+        sums = open_sealed(signed, PADS, party.public_key, PadSums, since=runner.proposal.canonical)
         if (sums.study, sums.round, sums.helper) != (study, number, party.name):
             raise InvalidInput("the pad sums name another study, round or helper than their address")
         if set(sums.parts) != {str(part) for part in parts_of(runner.proposal, party.name)}:
@@ -120,7 +120,9 @@ def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -
         study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
     ) -> dict[str, str]:
         signed, body = unpack_envelope(await request.body())
-        opening = open_sealed(signed, OPENING, party.public_key, Opening)
+        opening = open_sealed(
+            signed, OPENING, party.public_key, Opening, since=service.runner(study).proposal.canonical
+        )
         if (opening.study, opening.round, opening.body_hash) != (study, number, sha256_hex(body)):
             raise InvalidInput("the opening names another study or round, or other bytes, than it carries")
         await asyncio.to_thread(service.store.put_blob, body)

@@ -248,7 +248,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         signed = parse(Signed, await request.body())
         runner = service.runner(study)
         participant = runner.proposal.participant(party.name)
-        approval = open_sealed(signed, "approval", participant.public_key, Approval)
+        approval = open_sealed(signed, "approval", participant.public_key, Approval, since=runner.proposal.canonical)
         if (approval.study, approval.site) != (study, party.name):
             raise InvalidInput("the approval names another study or site than its address")
         if approval.proposal_hash != runner.proposal.proposal_hash:
@@ -274,7 +274,9 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
-        key = open_sealed(signed, "round-key", runner.proposal.keyholder.public_key, RoundKey)
+        key = open_sealed(
+            signed, "round-key", runner.proposal.keyholder.public_key, RoundKey, since=runner.proposal.canonical
+        )
         if (key.study, key.round, key.proposal_hash) != (study, number, runner.proposal.proposal_hash):
             raise InvalidInput("the round key names another study, round or proposal than its address")
         if key.key_hash != sha256_hex(body):
@@ -290,7 +292,9 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
-        result = open_sealed(signed, "sum-result", runner.proposal.keyholder.public_key, SumResult)
+        result = open_sealed(
+            signed, "sum-result", runner.proposal.keyholder.public_key, SumResult, since=runner.proposal.canonical
+        )
         if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
             raise InvalidInput("the result names another study or round, or other integers, than it carries")
         await asyncio.to_thread(check_answer, service.store, runner.proposal, result, body)
@@ -324,7 +328,9 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         runner = service.runner(study)
         participant = runner.proposal.participant(party.name)
         signed = parse(Signed, await request.body())
-        attestation = open_sealed(signed, "attestation", participant.public_key, Attestation)
+        attestation = open_sealed(
+            signed, "attestation", participant.public_key, Attestation, since=runner.proposal.canonical
+        )
         closing = closing_of(service.store, study, number, attestation.list_hash)
         try:
             await asyncio.to_thread(runner.intake.check_tags, attestation)
@@ -343,7 +349,7 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
     async def refuse(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
         runner = service.runner(study)
         signed = parse(Signed, await request.body())
-        refusal = open_sealed(signed, "refusal", party.public_key, Refusal)
+        refusal = open_sealed(signed, "refusal", party.public_key, Refusal, since=runner.proposal.canonical)
         if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
             raise InvalidInput("the refusal names another study, round or party than its address")
         if party.name not in (runner.proposal.keyholder.name, *(h.name for h in runner.proposal.helpers)):

@@ -139,7 +139,7 @@ def _view(found: Status) -> RenderableType:
             )
             for b in found.budget
         ]
-        parts.append(_table("Privacy budget per patient (add or remove one, RDP accountant)", head, rows))
+        parts.append(_table("Privacy budget per patient (add or remove one, Gaussian filter)", head, rows))
     return Group(*parts)
 
 

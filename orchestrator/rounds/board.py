@@ -14,7 +14,7 @@ from typing import Any
 
 from datasites.study.messages import WorkItem
 from datasites.study.signing import dump
-from privacy.canonical import canonical_hash
+from privacy.canonical import plain_json, sha256_hex
 
 
 class Waiting:
@@ -108,7 +108,7 @@ class Board:
         Args:
             party: who asks.
             seconds: the longest wait.
-            known: canonical hash of the answer that the party has dealt with already, or nothing.
+            known: SHA-256 of the plain JSON of the answer that the party has dealt with already, or nothing.
         """
         deadline, told = asyncio.get_running_loop().time() + seconds, self._told.get(party, 0)
         while not self._closed and not self._has_news(party, told, known):
@@ -131,7 +131,7 @@ class Board:
     def _show(self, party: str) -> tuple[list[dict[str, Any]], str]:
         if party not in self._shown:
             items = [dump(item) for item in self._items.get(party, [])]
-            self._shown[party] = items, canonical_hash(items)
+            self._shown[party] = items, sha256_hex(plain_json(items))
         return self._shown[party]
 
     def close(self) -> None:

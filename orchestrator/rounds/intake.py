@@ -19,6 +19,7 @@ from datasites.study.signing import Signed, dump, open_sealed, parse
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.sums import RunningSumProcess, WorkerDied
 from orchestrator.rounds.uploads import Upload, remove_interrupted
+from privacy.canonical import canonical_json
 from privacy.encryption import tags
 from privacy.encryption.ciphertexts import body_bytes, unpack
 from privacy.errors import InvalidInput, Refused
@@ -89,7 +90,9 @@ class Intake:
             InvalidInput: the header's names, shapes, lengths or released numbers are not what this round expects.
             Tampered: the signature does not hold.
         """
-        header = open_sealed(signed, "update", self._proposal.participant(site).public_key, UpdateHeader)
+        header = open_sealed(
+            signed, "update", self._proposal.participant(site).public_key, UpdateHeader, since=self._proposal.canonical
+        )
         if (header.study, header.round, header.site) != (self._proposal.study, number, site):
             raise InvalidInput("the update's header names another study, round or site than its address")
         plan = self._store.document(self._proposal.study, number, "plan")
@@ -101,6 +104,7 @@ class Intake:
             raise Refused(f"{site} takes no part in this study any more: an update of it could not be used")
         self._check_shapes(site, header)
         checked_header_numbers(self._proposal, site, number, header.releases)
+        canonical_json(dump(signed))  # the list of the round quotes it
         known = self.headers(number)
         if site in known and known[site] == dump(signed):
             return header

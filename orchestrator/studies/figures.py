@@ -120,6 +120,6 @@ def _budgets(facts: StudyFacts) -> Picture:
         name="budgets",
         svg=plot_bars(bars, unit="epsilon spent (bar) under the hospital's cap (line)"),
         caption="Epsilon that each hospital has spent in all its studies, as it reported "
-        f"(δ {', '.join(map(delta_text, deltas)) or 'not reported'}; add or remove one patient; Rényi DP filter).",
+        f"(δ {', '.join(map(delta_text, deltas)) or 'not reported'}; add or remove one patient; Gaussian DP filter).",
         alternative=f"Bar chart of epsilon by hospital: {', '.join(told)}.",
     )

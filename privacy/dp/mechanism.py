@@ -297,6 +297,21 @@ class Mechanism(_Strict):
         rounding = max(rounding_distance(sites=count, share_steps=MIN_SHARE_STEPS) for count in honest)
         return sampler + steps * self.max_parameters * (rounding + sites * saturation_distance())
 
+    def failure(self, rounds: int | None = None) -> float:
+        """Return what :meth:`total_variation` adds to delta at every epsilon, for the first ``rounds`` rounds.
+
+        Every release is a step of mu at most 1 / its noise multiplier; docs/filter.md, theorem 2. 1 without noise.
+        """
+        from privacy.dp.gaussian import failure
+
+        done = self._rounds(rounds)
+        multipliers = [self.noise_multiplier]
+        multipliers += [r.noise_multiplier for r in (self.losses, self.count, self.evaluation) if r is not None]
+        if min(multipliers) == 0:
+            return 1.0
+        times = done * self.steps_per_round + 2 * done + 1
+        return failure(self.total_variation(done), 1 / min(multipliers), times)
+
     def _rounds(self, rounds: int | None) -> int:
         if rounds is None:
             return self.rounds

@@ -1,33 +1,36 @@
-"""The ledger's unit: Rényi divergence at fixed orders, and how it becomes an epsilon.
+"""The ledger's unit of privacy, and what a mechanism costs in it.
 
-A cost is an upper bound on the Rényi divergence at each order of :data:`RDP_ORDERS`, so costs add up under
-adaptive composition (Mironov 2017, Proposition 1), and the sum gives an epsilon at any delta. Two small terms ride
-along: an additive ``delta``, and a ``total_variation`` distance (rounded or saturated noise) to the mechanism whose
-divergence is given.
+A cost has two parts that the filter (:mod:`privacy.ledger.filter`) takes together:
 
-The curve of a mechanism comes from :meth:`privacy.dp.mechanism.Mechanism.rdp` (Google's ``dp-accounting``, imported
-only when a curve is computed): a process that only reads a ledger stays small.
+* ``mu_squared``: everything that is, or is dominated by, a Gaussian release. Squares of mu add up exactly.
+* ``rest``: the Rényi divergence, at the orders :data:`RDP_ORDERS`, of everything else: entries from before this
+  part existed, and imported spends.
+
+``rdp`` is the Rényi divergence of both together. Two small terms ride along: ``delta`` of imported spends, and
+``failure``, what differences between computed and ideal noise add to delta. ``total_variation`` is such a difference
+in the entries of older code.
+
+The figures of a mechanism are computed by Google's ``dp-accounting``, imported only then: a process that only reads a
+ledger stays small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from privacy.dp.gaussian import dominating_mu
 from privacy.errors import InvalidInput
+from privacy.ledger.divergence import RDP_ORDERS, distance, epsilon_at, slack
 
 if TYPE_CHECKING:
     from privacy.dp.mechanism import Mechanism
 
 
-RDP_ORDERS: tuple[float, ...] = (
-    *(1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5, 7.0, 8.0, 9.0, 10.0),
-    *(11.0, 12.0, 14.0, 16.0, 20.0, 24.0, 28.0, 32.0, 40.0, 48.0, 64.0, 96.0, 128.0, 256.0, 512.0),
-)
-"""The orders of every cost in every ledger; changing them would make old entries unreadable."""
+_NOTHING = (0.0,) * len(RDP_ORDERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,35 +41,49 @@ class Cost:
         rdp: Rényi divergence in nats at each of :data:`RDP_ORDERS`, each >= 0 (infinite: no guarantee there).
         delta: probability of failure that adds to the owner's delta, in [0, 1].
         total_variation: distance between what runs and the mechanism that ``rdp`` describes, in [0, 1].
+        mu_squared: square of the mu of the Gaussian release that dominates the Gaussian part, >= 0.
+        failure: probability with which that domination fails, in [0, 1]; adds to delta.
+        rest: Rényi divergence of what ``mu_squared`` does not cover; None: of everything, ``rdp`` itself.
     """
 
     rdp: tuple[float, ...]
     delta: float = 0.0
     total_variation: float = 0.0
+    mu_squared: float = 0.0
+    failure: float = 0.0
+    rest: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.rdp) != len(RDP_ORDERS):
+        rest = self.rdp if self.rest is None else self.rest
+        object.__setattr__(self, "rest", rest)
+        if len(self.rdp) != len(RDP_ORDERS) or len(rest) != len(RDP_ORDERS):
             raise InvalidInput(f"expected a Rényi divergence at {len(RDP_ORDERS)} orders, got {len(self.rdp)}")
-        if not all(value >= 0 for value in self.rdp):  # refuses NaN as well
+        if not all(value >= 0 for value in (*self.rdp, *rest, self.mu_squared)):  # refuses NaN as well
             raise InvalidInput("expected Rényi divergences of at least 0")
-        if not (0 <= self.delta <= 1 and 0 <= self.total_variation <= 1):
-            raise InvalidInput("expected delta and total variation between 0 and 1")
+        if not (0 <= self.delta <= 1 and 0 <= self.total_variation <= 1 and 0 <= self.failure <= 1):
+            raise InvalidInput("expected delta, failure and total variation between 0 and 1")
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            rdp=tuple(a + b for a, b in zip(self.rdp, other.rdp, strict=True)),
+            rdp=_sum(self.rdp, other.rdp),
             delta=min(1.0, self.delta + other.delta),
             total_variation=min(1.0, self.total_variation + other.total_variation),
+            mu_squared=self.mu_squared + other.mu_squared,
+            failure=min(1.0, self.failure + other.failure),
+            rest=_sum(self.others, other.others),
         )
 
-    def times(self, count: int) -> Cost:
-        """Return the cost of ``count`` such releases, one after the other."""
+    def times(self, count: float) -> Cost:
+        """Return the cost of ``count`` such releases, one after the other; a fraction gives that part of one."""
         if count < 0:
             raise InvalidInput(f"expected a count of at least 0, got {count}")
         return Cost(
-            rdp=tuple(count * value if count else 0.0 for value in self.rdp),
+            rdp=_scaled(self.rdp, count),
             delta=min(1.0, count * self.delta),
             total_variation=min(1.0, count * self.total_variation),
+            mu_squared=count * self.mu_squared if count else 0.0,
+            failure=min(1.0, count * self.failure),
+            rest=_scaled(self.others, count),
         )
 
     @property
@@ -74,36 +91,55 @@ class Cost:
         """Whether nothing was spent."""
         return self == ZERO
 
+    @property
+    def others(self) -> tuple[float, ...]:
+        """Rényi divergence of what ``mu_squared`` does not cover, at each of :data:`RDP_ORDERS`."""
+        return self.rdp if self.rest is None else self.rest
+
+    @property
+    def gaussian_only(self) -> bool:
+        """Whether ``mu_squared`` and ``failure`` say everything."""
+        return not any(self.others) and self.delta == 0 and self.total_variation == 0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is any guarantee; False where something left without noise."""
+        return math.isfinite(self.mu_squared) and not all(map(math.isinf, self.others))
+
     def epsilon(self, delta: float) -> float:
-        """Return the smallest epsilon at ``delta`` over the orders (add/remove adjacency, RDP accountant).
+        """Return the smallest epsilon at ``delta`` that is proved (add/remove adjacency).
 
-        Zero for a cost of zero, infinite where no order gives a bound. Balle et al. 2020, Theorem 21; Canonne,
-        Kamath and Steinke 2020, Proposition 12.
+        Zero for a cost of zero, infinite where nothing bounds it. Exact for Gaussian costs.
         """
         if self.is_zero:
             return 0.0
-        return min(self.epsilon_at(order, delta) for order in range(len(RDP_ORDERS)))
-
-    def epsilon_at(self, order: int, delta: float) -> float:
-        """Return the epsilon at ``delta`` that the order ``RDP_ORDERS[order]`` alone gives.
-
-        The total variation enters delta times (1 + e^epsilon); the fixed point is approached from above.
-        """
-        if self.is_zero:
-            return 0.0
-        epsilon = _epsilon(self.rdp[order], RDP_ORDERS[order], delta - self.delta)
-        if self.total_variation == 0 or math.isinf(epsilon):
-            return epsilon
+        left = delta - self.delta - self.failure
+        if left <= 0 or not self.bounded:
+            return math.inf
+        epsilon = epsilon_at(self.mu_squared, self.others, left)
         for _ in range(60):
-            left = delta - self.delta - slack(epsilon, self.total_variation)
-            larger = _epsilon(self.rdp[order], RDP_ORDERS[order], left)
+            if self.total_variation == 0 or math.isinf(epsilon):
+                return epsilon
+            larger = epsilon_at(self.mu_squared, self.others, left - slack(epsilon, self.total_variation))
             if larger <= epsilon * (1 + 1e-9):
-                return larger if larger > epsilon else epsilon
+                return max(larger, epsilon)
             epsilon = larger
-        return math.inf
+        return epsilon_at(self.mu_squared, self.others, left - self.distance(math.inf))
+
+    def distance(self, epsilon: float) -> float:
+        """Return the delta that ``total_variation`` costs at ``epsilon``."""
+        return distance(epsilon, self.rdp, self.total_variation)
 
 
-ZERO = Cost(rdp=(0.0,) * len(RDP_ORDERS))
+ZERO = Cost(rdp=_NOTHING)
+
+
+def _sum(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def _scaled(values: tuple[float, ...], count: float) -> tuple[float, ...]:
+    return tuple(count * value if count else 0.0 for value in values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,22 +165,33 @@ class StudyCost:
 
     Args:
         rounds: rounds of the study, at least 1; they are numbered from 1.
-        round: what every round costs.
+        round: what every round costs; with ``together`` above 1, what that many rounds cost together.
         periodic: what some rounds cost on top.
         once: what the first charged round costs on top, whatever its number.
+        together: consecutive rounds that are paid with the first of them that is charged. Rounds on random batches
+            are bounded only together (:func:`privacy.dp.gaussian.dominating_mu`).
     """
 
     rounds: int
     round: Cost
     periodic: tuple[PeriodicCost, ...] = ()
     once: Cost = ZERO
+    together: int = 1
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InvalidInput(f"expected at least one round, got {self.rounds}")
+        if self.rounds < 1 or self.together < 1:
+            raise InvalidInput(f"expected at least one round, got {min(self.rounds, self.together)}")
 
-    def of_round(self, number: int) -> Cost:
+    def part_of(self, number: int) -> int:
+        """Return which part of the study round ``number`` is paid with, from 0."""
+        return (number - 1) // self.together
+
+    def of_round(self, number: int, *, paid: bool = False) -> Cost:
         """Return the cost of round ``number`` without what is charged once.
+
+        Args:
+            number: of the round.
+            paid: another round of its part was charged before.
 
         Raises:
             InvalidInput: the study has no such round.
@@ -152,91 +199,59 @@ class StudyCost:
         if not 1 <= number <= self.rounds:
             raise InvalidInput(f"expected a round from 1 to {self.rounds}, got {number}")
         extra = (item.cost for item in self.periodic if item.times(number) > item.times(number - 1))
-        return sum(extra, self.round)
+        return sum(extra, ZERO if paid else self.round)
+
+    def of_rounds(self, numbers: Iterable[int], *, paid: Collection[int] = ()) -> Cost:
+        """Return the cost of several rounds; ``paid``: rounds that were charged before."""
+        parts, total = {self.part_of(number) for number in paid}, ZERO
+        for number in numbers:
+            total = total + self.of_round(number, paid=self.part_of(number) in parts)
+            parts.add(self.part_of(number))
+        return total
 
     @property
     def total(self) -> Cost:
         """Everything the study may release."""
         extra = (item.cost.times(item.times(self.rounds)) for item in self.periodic)
-        return sum(extra, self.once + self.round.times(self.rounds))
+        return sum(extra, self.once + self.round.times(self.part_of(self.rounds) + 1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cap:
-    """What a person allowed for one patient population: epsilon at delta, add or remove of one patient."""
-
-    epsilon: float
-    delta: float
-
-    def __post_init__(self) -> None:
-        if not self.epsilon > 0 or not 0 < self.delta < 1:
-            raise InvalidInput(
-                f"expected a cap of epsilon > 0 at a delta between 0 and 1, got {self.epsilon} at {self.delta}"
-            )
-
-    def budget(self, order: int, cost: Cost) -> float:
-        """Return the Rényi divergence allowed at ``RDP_ORDERS[order]``, given the deltas that ``cost`` uses up.
-
-        Negative when even a cost of zero would not fit: delta is too small for this epsilon at this order.
-        """
-        if math.isinf(self.epsilon):
-            return math.inf
-        left = self.delta - cost.delta - slack(self.epsilon, cost.total_variation)
-        return self.epsilon - conversion(RDP_ORDERS[order], left)
-
-    def share(self, order: int, cost: Cost) -> float:
-        """Return which part of the budget ``cost`` takes at one order; above 1: over the cap."""
-        if cost.is_zero or math.isinf(self.epsilon):
-            return 0.0
-        budget = self.budget(order, cost)
-        return cost.rdp[order] / budget if budget > 0 else math.inf
-
-    def best_order(self, cost: Cost) -> int:
-        """Return the index of the order at which ``cost`` takes the smallest part of this cap."""
-        return min(range(len(RDP_ORDERS)), key=lambda order: self.share(order, cost))
-
-
-def conversion(order: float, delta: float) -> float:
-    """Return what the step from Rényi divergence of one order to epsilon at ``delta`` adds.
-
-    ``log(1 - 1/a) - log(a delta) / (a - 1)``: Canonne, Kamath and Steinke 2020, Proposition 12.
-    """
-    if delta <= 0:
-        return math.inf
-    return math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
-
-
-def slack(epsilon: float, total_variation: float) -> float:
-    """Return the delta that a total variation distance costs at ``epsilon``: (1 + e^epsilon) times it."""
-    if total_variation == 0:
-        return 0.0
-    return math.inf if epsilon > 700 else (1 + math.exp(epsilon)) * total_variation
-
-
-def gaussian_cost(noise_multiplier: float) -> Cost:
-    """Return the cost of one Gaussian release: a / (2 sigma^2) at order a (Mironov 2017, Proposition 7).
+def gaussian_cost(noise_multiplier: float, *, steps: int = 1, failure: float = 0.0) -> Cost:
+    """Return the cost of Gaussian releases: mu squared 1 / sigma^2, and a / (2 sigma^2) at order a, for each.
 
     Args:
         noise_multiplier: standard deviation of the noise over the sensitivity of the released value;
             0 is no guarantee, an infinite divergence.
+        steps: number of releases.
+        failure: see :class:`Cost`.
+
+    Source: Dong, Roth and Su 2022, theorem 1; Mironov 2017, Proposition 7.
     """
     if not noise_multiplier >= 0:
         raise InvalidInput(f"expected a noise multiplier of at least 0, got {noise_multiplier}")
     if noise_multiplier == 0:
-        return Cost(rdp=(math.inf,) * len(RDP_ORDERS))
-    return Cost(rdp=tuple(order / (2 * noise_multiplier**2) for order in RDP_ORDERS))
+        return Cost(rdp=(math.inf,) * len(RDP_ORDERS), mu_squared=math.inf, rest=_NOTHING)
+    return Cost(
+        rdp=tuple(steps * order / (2 * noise_multiplier**2) for order in RDP_ORDERS),
+        mu_squared=steps / noise_multiplier**2,
+        failure=failure,
+        rest=_NOTHING,
+    )
+
+
+_SEGMENT_FAILURE = 1e-4
+_PRICE_OF_PARTS = 1.1
 
 
 @lru_cache(maxsize=256)
 def study_cost(mechanism: Mechanism) -> StudyCost:
-    """Return what a study with this mechanism costs, round by round; the curve takes a tenth of a second, once.
+    """Return what a study with this mechanism costs, round by round; random batches take a second, once.
 
     A release without noise costs an infinite divergence.
     """
-    single = replace(mechanism, rounds=1, losses=None, count=None, evaluation=None)
-    training = Cost(rdp=single.rdp(RDP_ORDERS), total_variation=single.total_variation())
     several = (mechanism.losses, mechanism.evaluation)
     last = None if mechanism.losses is None else mechanism.losses.last_round
+    together, training = _training_cost(mechanism)
     return StudyCost(
         rounds=mechanism.rounds,
         round=training,
@@ -250,35 +265,73 @@ def study_cost(mechanism: Mechanism) -> StudyCost:
             if item is not None
         ),
         once=ZERO if mechanism.count is None else gaussian_cost(mechanism.count.noise_multiplier),
+        together=together,
     )
+
+
+def _training_cost(mechanism: Mechanism) -> tuple[int, Cost]:
+    """Return how many rounds are paid together, and their cost without the other releases of the study."""
+    noise, steps, rounds = mechanism.noise_multiplier, mechanism.steps_per_round, mechanism.rounds
+    failure = mechanism.failure() / rounds
+    if mechanism.sampling_rate == 1 or noise == 0:
+        return 1, gaussian_cost(noise, steps=steps, failure=failure)
+    allowed = _SEGMENT_FAILURE * mechanism.target_delta
+
+    def squared(parts: int) -> float:
+        together = math.ceil(rounds / parts)
+        return dominating_mu(noise, mechanism.sampling_rate, together * steps, allowed / parts) ** 2
+
+    whole = squared(1)
+    fits = (p for p in (8, 4, 2) if p <= rounds and p * squared(p) <= _PRICE_OF_PARTS * whole)
+    parts = next(fits, 1)
+    together = math.ceil(rounds / parts)
+    divergence = replace(mechanism, rounds=together, losses=None, count=None, evaluation=None).rdp(RDP_ORDERS)
+    cost = Cost(
+        rdp=divergence,
+        mu_squared=squared(parts),
+        failure=min(1.0, failure * together + allowed / parts),
+        rest=_NOTHING,
+    )
+    return together, cost
 
 
 def cost_to_json(cost: Cost) -> dict[str, Any]:
     """Return a cost as canonical JSON; an infinite divergence becomes null."""
-    return {
-        "rdp": [None if math.isinf(value) else value for value in cost.rdp],
-        "delta": cost.delta,
-        "total_variation": cost.total_variation,
-    }
+    plain: dict[str, Any] = {"rdp": _finite(cost.rdp), "delta": cost.delta, "total_variation": cost.total_variation}
+    if cost.others != cost.rdp:
+        plain["mu_squared"] = None if math.isinf(cost.mu_squared) else cost.mu_squared
+        plain["failure"] = cost.failure
+        if any(cost.others):
+            plain["rest"] = _finite(cost.others)
+    return plain
 
 
 def cost_from_json(data: Mapping[str, Any]) -> Cost:
-    """Read a cost back from :func:`cost_to_json`."""
+    """Read a cost back from :func:`cost_to_json`; entries of older code have no Gaussian part."""
+    rdp = _values(data["rdp"])
+    delta, total_variation = float(data["delta"]), float(data["total_variation"])
+    if "mu_squared" not in data:
+        return Cost(rdp=rdp, delta=delta, total_variation=total_variation)
+    squared = data["mu_squared"]
     return Cost(
-        rdp=tuple(math.inf if value is None else float(value) for value in data["rdp"]),
-        delta=float(data["delta"]),
-        total_variation=float(data["total_variation"]),
+        rdp=rdp,
+        delta=delta,
+        total_variation=total_variation,
+        mu_squared=math.inf if squared is None else float(squared),
+        failure=float(data["failure"]),
+        rest=_values(data["rest"]) if "rest" in data else _NOTHING,
     )
 
 
 def study_to_json(cost: StudyCost) -> dict[str, Any]:
     """Return a study's cost as canonical JSON."""
-    return {
+    plain = {
         "rounds": cost.rounds,
         "round": cost_to_json(cost.round),
         "periodic": [_periodic_to_json(item) for item in cost.periodic],
         "once": cost_to_json(cost.once),
     }
+    return plain if cost.together == 1 else {**plain, "together": cost.together}
 
 
 def _periodic_to_json(item: PeriodicCost) -> dict[str, Any]:
@@ -300,10 +353,13 @@ def study_from_json(data: Mapping[str, Any]) -> StudyCost:
             for item in data["periodic"]
         ),
         once=cost_from_json(data["once"]),
+        together=int(data.get("together", 1)),
     )
 
 
-def _epsilon(divergence: float, order: float, delta: float) -> float:
-    if math.isinf(divergence):
-        return math.inf
-    return max(0.0, divergence + conversion(order, delta))
+def _finite(values: tuple[float, ...]) -> list[float | None]:
+    return [None if math.isinf(value) else value for value in values]
+
+
+def _values(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(math.inf if value is None else float(value) for value in values)

@@ -9,10 +9,9 @@
     release_reservation  rounds that never read a record go back
     release              counts and other noised numbers beside the rounds of studies
 
-Across studies, which may be chosen after seeing earlier answers, the cap is a privacy filter: the Rényi divergence
-of everything spent and promised, at an order fixed with the first expense, stays below what the cap allows at the
-owner's delta (Feldman and Zrnic 2021, "Individual privacy accounting via a Rényi filter", Theorem 4.5; conversion by
-Canonne, Kamath and Steinke 2020). Adjacency is add or remove of one patient.
+Across studies, which may be chosen after seeing earlier answers, the cap is a privacy filter
+(:mod:`privacy.ledger.filter`): squares of mu of everything spent and promised stay below what the cap allows at the
+owner's delta. The cap may rise and fall at any time. Adjacency is add or remove of one patient.
 
     >>> ledger = Ledger(folder / "ledger.db", identity)
     >>> population = ledger.register_dataset("brca", 1, [case_hash(secret, case) for case in cases])
@@ -38,12 +37,11 @@ from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
 from privacy.ledger.chain import Chain, Entry, Head
-from privacy.ledger.costs import Cap, Cost, StudyCost, cost_to_json, study_to_json
-from privacy.ledger.state import (
-    TOLERANCE,
-    Population,
-    State,
+from privacy.ledger.costs import Cost, StudyCost, cost_to_json, study_to_json
+from privacy.ledger.filter import TOLERANCE, Cap
+from privacy.ledger.rules import (
     cap_of,
+    chainable,
     check_fits,
     check_open,
     check_share,
@@ -51,7 +49,9 @@ from privacy.ledger.state import (
     person,
     reason_given,
     reserved,
+    same_cost,
 )
+from privacy.ledger.state import Population, State
 from privacy.ledger.views import Account, Point, Preview, Spend, StudyAccount, account_of, spend_of, timeline
 
 __all__ = ["Account", "Ledger", "Point", "Preview", "Spend", "StudyAccount", "case_hash"]
@@ -140,18 +140,12 @@ class Ledger:
             epsilon: above 0; infinite means no cap.
             delta: the owner's delta for the whole life of the population, in (0, 1); 1/(10 n) or less is usual.
 
-        Raises:
-            Refused: more is spent or promised already; free reservations first, or close the population.
+        A cap below what is spent or promised holds as well: what no longer fits is refused, at the next reservation
+        and before the next round of every study.
         """
         cap = Cap(epsilon=float(epsilon), delta=float(delta))
         with self._writing() as state:
             found = state.population(population)
-            share = max((cap.share(order, found.committed) for order in found.orders), default=0.0)
-            if share > 1 + TOLERANCE:
-                raise Refused(
-                    f"expected a cap above what {found.name} has spent and promised, got epsilon {cap.epsilon:g} at "
-                    f"delta {cap.delta:g}: free reservations first, or close the population"
-                )
             body = {
                 "population": found.name,
                 "epsilon": None if math.isinf(cap.epsilon) else cap.epsilon,
@@ -171,12 +165,12 @@ class Ledger:
         with self._reading() as state:
             found = state.population(population)
             cap = cap_of(found)
-            orders = found.filter_orders(cost.total)
-            after = spend_of(found, found.committed + cost.total, orders)
+            adaptive = found.answered
+            after = spend_of(found, found.committed + cost.total, adaptive=adaptive)
             return Preview(
                 population=found.name,
-                before=spend_of(found, found.committed, orders),
-                study=spend_of(found, cost.total, orders),
+                before=spend_of(found, found.committed, adaptive=adaptive),
+                study=spend_of(found, cost.total, adaptive=adaptive),
                 after=after,
                 cap=cap,
                 fits=after.share <= 1 + TOLERANCE and not found.closed,
@@ -195,12 +189,11 @@ class Ledger:
             if known is not None:
                 return self._chain.entry(known[1].index)
             found = state.population(population)
-            orders = check_fits(found, cost.total, f"study {study!r}")
+            check_fits(found, chainable(cost.total, "a study"), f"study {study!r}")
             body = {
                 "population": found.name,
                 "study": study,
                 "proposal_hash": proposal_hash,
-                "orders": list(orders),
                 "mechanism": asdict(plan) if isinstance(plan, Mechanism) else None,
                 "cost": study_to_json(cost),
             }
@@ -213,7 +206,7 @@ class Ledger:
 
         Raises:
             Refused: the proposal has no reservation, the round was freed, or the population is closed.
-            BudgetExceeded: populations were joined since, and the spend would pass their common cap.
+            BudgetExceeded: the cap was lowered or populations were joined since, and the spend would pass the cap.
             InvalidInput: the study has no such round.
         """
         with self._writing() as state:
@@ -224,7 +217,7 @@ class Ledger:
             if round_number in reservation.freed:
                 raise Refused(f"round {round_number} of study {reservation.study!r} was freed: it cannot be charged")
             check_open(population)
-            check_share(population, population.spent + cost, population.orders, f"round {round_number}")
+            check_share(population, population.spent + cost, f"round {round_number}", adaptive=population.adaptive)
             body = {
                 "population": population.name,
                 "study": reservation.study,
@@ -278,12 +271,12 @@ class Ledger:
         with self._writing() as state:
             found = state.population(population)
             if name in found.releases:
-                if found.releases[name].cost != cost:
+                if not same_cost(found.releases[name].cost, cost):
                     raise InvalidInput(f"the release {name!r} was charged with another cost: give it another name")
                 return self._chain.entry(found.releases[name].index)
-            orders = check_fits(found, cost, f"the release {name!r}")
+            check_fits(found, chainable(cost, "a release"), f"the release {name!r}")
             body = _posting_body(found, name, by, reason, study)
-            return self._add("release", body | {"orders": list(orders), "cost": cost_to_json(cost)})
+            return self._add("release", body | {"cost": cost_to_json(cost)})
 
     def release_without_guarantee(
         self, population: str, *, name: str, by: str, reason: str, study: str | None = None

@@ -1,9 +1,9 @@
-"""What the entries of a ledger add up to, and the rules by which it refuses.
+"""What the entries of a ledger add up to.
 
 The state is a pure function of the entries: folding them in order always gives the same balance, so no balance is kept
 that could be edited. An entry that cannot follow from the ones before it (a charge without a reservation, a round
-charged twice, a cost that is not the reserved one) is :class:`~privacy.errors.Tampered`. A request that the rules
-forbid is :class:`~privacy.errors.Refused` before anything is written.
+charged twice, a cost that is not the reserved one) is :class:`~privacy.errors.Tampered`. What may be written at all is
+in :mod:`privacy.ledger.rules`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from privacy.dp.mechanism import Mechanism
-from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered
+from privacy.errors import InvalidInput, Tampered
 from privacy.ledger.chain import Entry
-from privacy.ledger.costs import ZERO, Cap, Cost, StudyCost, cost_from_json, study_cost, study_from_json
+from privacy.ledger.costs import ZERO, Cost, StudyCost, cost_from_json, study_from_json
+from privacy.ledger.filter import Cap
 
 Kind = Literal["dataset", "cap", "reserve", "charge", "free", "release", "release-without-guarantee", "import", "close"]
-TOLERANCE = 1e-9  # sums of the same costs in another order differ in their last digits
 
 
 @dataclass(kw_only=True)
@@ -39,7 +38,7 @@ class Reservation:
 
     def charge_of(self, number: int) -> Cost:
         """Return what charging round ``number`` next would cost."""
-        cost = self.cost.of_round(number)
+        cost = self.cost.of_rounds([number], paid=self.charged)
         return cost if self.charged else cost + self.cost.once
 
     @property
@@ -51,7 +50,7 @@ class Reservation:
         """Bring ``open`` up to date with ``charged`` and ``freed``."""
         rounds = self.open_rounds
         once = self.cost.once if rounds and not self.charged else ZERO
-        self.open = sum((self.cost.of_round(r) for r in rounds), once)
+        self.open = once + self.cost.of_rounds(rounds, paid=self.charged)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +70,17 @@ class Posting:
 class Population:
     """One line of budget: all datasets and versions that share a patient.
 
-    ``orders`` are the Rényi orders of the privacy filter: fixed with the first expense, before any answer is seen,
-    and never changed, because a choice that looks at answers is outside the theorem (Feldman and Zrnic 2021).
+    ``answered`` says that something was spent; ``fixed`` is what was reserved or released before that, and
+    ``adaptive`` says that something was reserved or released afterwards, which may have been chosen by the answer.
     """
 
     name: str
     datasets: list[tuple[str, int]] = field(default_factory=list)
     cases: set[str] = field(default_factory=set)
     cap: Cap | None = None
-    orders: tuple[int, ...] = ()
+    answered: bool = False
+    adaptive: bool = False
+    fixed: Cost = ZERO
     closed: bool = False
     reservations: dict[str, Reservation] = field(default_factory=dict)
     releases: dict[str, Posting] = field(default_factory=dict)
@@ -104,24 +105,25 @@ class Population:
             self.totals = spent, sum((r.open for r in self.reservations.values()), spent)
         return self.totals
 
-    def filter_orders(self, extra: Cost) -> tuple[int, ...]:
-        """Return the orders at which the cap is checked; before the first expense, the best one for ``extra``."""
-        if self.orders or self.cap is None:
-            return self.orders
-        return (self.cap.best_order(self.committed + extra),)
-
-    def share(self, cost: Cost, orders: tuple[int, ...]) -> float:
-        """Return which part of the cap ``cost`` takes at the worst of ``orders``."""
+    def share(self, cost: Cost, *, adaptive: bool | None = None) -> float:
+        """Return which part of the cap ``cost`` takes; ``adaptive`` None: as what was decided so far."""
         if self.cap is None:
             return math.inf
-        return max((self.cap.share(order, cost) for order in orders), default=0.0)
+        return self.cap.share(cost, adaptive=self.adaptive if adaptive is None else adaptive, fixed=self.fixed)
+
+    def settle(self) -> None:
+        """Bring sums up to date after an entry."""
+        self.totals = None
+        if not self.answered:
+            self.fixed, self.answered = self.committed, not self.spent.is_zero
 
     def absorb(self, other: Population) -> None:
         """Join another population: its datasets, spend and promises add to this line, the smaller cap holds."""
         self.datasets += other.datasets
         self.cases |= other.cases
         self.cap = _smaller(self.cap, other.cap)
-        self.orders = tuple(sorted({*self.orders, *other.orders}))
+        self.answered = self.adaptive = self.answered or other.answered
+        self.fixed = max(self.fixed, other.fixed, key=lambda cost: cost.mu_squared)
         self.closed = self.closed or other.closed
         self.reservations |= other.reservations
         taken = {n if n not in self.releases else f"{n} ({other.name})": p for n, p in other.releases.items()}
@@ -195,7 +197,7 @@ class State:
             ) from error
         self.index = entry.index
         for population in self.populations.values():
-            population.totals = None
+            population.settle()
 
     def _dataset(self, entry: Entry) -> None:
         body = entry.body
@@ -236,7 +238,7 @@ class State:
             index=entry.index,
         )
         reservation.recount()
-        population.orders = population.orders or tuple(body["orders"])
+        population.adaptive = population.answered
         population.reservations[reservation.proposal_hash] = reservation
 
     def _charge(self, entry: Entry) -> None:
@@ -266,7 +268,7 @@ class State:
         posting = _posting(entry, cost_from_json(body["cost"]))
         if posting.name in population.releases:
             raise ValueError("the release was charged before")
-        population.orders = population.orders or tuple(body["orders"])
+        population.adaptive = population.answered
         population.releases[posting.name] = posting
         population.posted = population.posted + cost_from_json(body["cost"])
 
@@ -316,73 +318,3 @@ def _smaller(a: Cap | None, b: Cap | None) -> Cap | None:
     if a is None or b is None:
         return a or b
     return Cap(epsilon=min(a.epsilon, b.epsilon), delta=min(a.delta, b.delta))
-
-
-def cost_of(plan: Mechanism | StudyCost) -> StudyCost:
-    """Return the worst case of a study, given its mechanism or its costs."""
-    return study_cost(plan) if isinstance(plan, Mechanism) else plan
-
-
-def check_fits(population: Population, cost: Cost, what: str) -> tuple[int, ...]:
-    """Return the filter's orders when ``cost`` fits beside everything spent and promised.
-
-    Raises:
-        Refused: the population is closed or has no cap.
-        BudgetExceeded: it does not fit.
-    """
-    check_open(population)
-    cap_of(population)
-    orders = population.filter_orders(cost)
-    check_share(population, population.committed + cost, orders, what)
-    return orders
-
-
-def cap_of(population: Population) -> Cap:
-    """Return the cap of a population; Refused when none is set."""
-    if population.cap is None:
-        raise Refused(f"no privacy cap is set for {population.name}: its owner has to set one first")
-    return population.cap
-
-
-def check_open(population: Population) -> None:
-    """Raise Refused when the population is closed."""
-    if population.closed:
-        raise Refused(f"{population.name} is closed: nothing is computed on it any more")
-
-
-def check_share(population: Population, total: Cost, orders: tuple[int, ...], what: str) -> None:
-    """Raise BudgetExceeded when ``total`` would pass the cap at one of the filter's ``orders``."""
-    cap = cap_of(population)
-    share = population.share(total, orders)
-    if math.isinf(share) and any(map(math.isinf, total.rdp)):
-        raise BudgetExceeded(
-            f"{what} does not fit under the cap of {population.name}: something leaves without noise, which costs an "
-            f"infinite epsilon, and the cap is {cap.epsilon:g} at delta {cap.delta:g}: add noise"
-        )
-    if share > 1 + TOLERANCE:
-        raise BudgetExceeded(
-            f"{what} does not fit under the cap of {population.name}: expected at most epsilon {cap.epsilon:g} at "
-            f"delta {cap.delta:g} (add/remove, RDP filter), got {share:.3g} times that budget: ask for less"
-        )
-
-
-def reserved(state: State, proposal_hash: str) -> tuple[Population, Reservation]:
-    """Return the reservation of a proposal and its population; Refused when there is none."""
-    found = state.reservation(proposal_hash)
-    if found is None:
-        raise Refused(f"no budget is reserved for the proposal {proposal_hash[:12]}: it has to be approved first")
-    return found
-
-
-def person(by: str) -> str:
-    """Return who acts; InvalidInput when nobody is named."""
-    if not by.strip():
-        raise InvalidInput("expected the name of the person or part that acts, got nothing")
-    return by
-
-
-def reason_given(reason: str) -> str:
-    """Return why; InvalidInput when no reason is given."""
-    if not reason.strip():
-        raise InvalidInput("expected a reason, got nothing: it is part of the record")
-    return reason

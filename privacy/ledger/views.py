@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from privacy.ledger.chain import Entry
-from privacy.ledger.costs import RDP_ORDERS, ZERO, Cap, Cost
+from privacy.ledger.costs import Cost
+from privacy.ledger.filter import Cap
 from privacy.ledger.state import Population, Posting, Reservation, State
 
 
@@ -16,7 +17,7 @@ from privacy.ledger.state import Population, Posting, Reservation, State
 class Spend:
     """A part of a population's budget.
 
-    ``epsilon`` is stated at ``delta``, add or remove of one patient, by the RDP accountant over all its orders;
+    ``epsilon`` is stated at ``delta``, add or remove of one patient (:func:`privacy.ledger.costs.Cost.epsilon`);
     ``share`` is the part of the cap by the filter (0 to 1), the figure by which the ledger refuses.
     """
 
@@ -62,7 +63,6 @@ class Account:
     patients: int
     cap: Cap | None
     closed: bool
-    filter_orders: tuple[float, ...]
     spent: Spend
     committed: Spend
     studies: tuple[StudyAccount, ...]
@@ -117,12 +117,11 @@ def timeline(entries: Iterable[Entry], population: str) -> tuple[Point, ...]:
 _EVENTS = {"cap": "cap set", "reserve": "study approved", "free": "rounds freed", "close": "population closed"}
 
 
-def spend_of(population: Population, cost: Cost, orders: tuple[int, ...] | None = None) -> Spend:
-    """Return ``cost`` as a part of the population's budget, by its filter orders or by the given ones."""
-    at = population.filter_orders(ZERO) if orders is None else orders
+def spend_of(population: Population, cost: Cost, *, adaptive: bool | None = None) -> Spend:
+    """Return ``cost`` as a part of the population's budget; ``adaptive``: see :meth:`Population.share`."""
     delta = population.cap.delta if population.cap else 0.0
     epsilon = cost.epsilon(delta) if delta else (0.0 if cost.is_zero else math.inf)
-    return Spend(cost=cost, epsilon=epsilon, delta=delta, share=population.share(cost, at))
+    return Spend(cost=cost, epsilon=epsilon, delta=delta, share=population.share(cost, adaptive=adaptive))
 
 
 def account_of(p: Population) -> Account:
@@ -133,7 +132,6 @@ def account_of(p: Population) -> Account:
         patients=len(p.cases),
         cap=p.cap,
         closed=p.closed,
-        filter_orders=tuple(RDP_ORDERS[order] for order in p.orders),
         spent=spend_of(p, p.spent),
         committed=spend_of(p, p.committed),
         studies=tuple(_study_account(p, reservation) for reservation in p.reservations.values()),

@@ -110,6 +110,7 @@ class Stage:
             weights={"shared": dict.fromkeys(self.consortium.names, 1.0)},
             scales={"shared": 1.0},
             deadline_seconds=30,
+            canonical=self.proposal.canonical,
         )
         return replace(plan, **changes)
 
@@ -153,6 +154,7 @@ class Stage:
             closing=closing,
             updates=tuple(updates if updates is not None else self.updates.values()),
             sum_hash=self.liar.blob(data),
+            canonical=self.proposal.canonical,
         )
         sealed = seal(self.liar.identity, "commitments", commitments)
         before = len(self.liar.sent["attestation"])

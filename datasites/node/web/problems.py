@@ -61,6 +61,7 @@ def describe(error: Exception) -> Problem:
         if isinstance(error, kind):
             return new_problem(status, name, str(error))
     if isinstance(error, TesseraError):
+        _log.error("a request failed: %s", error)
         return new_problem(500, "failed", str(error))
     if isinstance(error, NotSignedIn):
         return new_problem(401, "not-signed-in", "sign in, or send a token as Authorization: Bearer ...")

@@ -189,6 +189,15 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(tmp_path: Path) -> No
         assert rows(store) == ROWS
 
 
+def test_a_store_with_two_versions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "toy.sqlite"
+    open_sqlite(path, NEW).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO tessera_version VALUES ('toy_9999')")
+    with unchanged(path), pytest.raises(InvalidInput, match=r"expected one version in tessera_version, got 2"):
+        open_sqlite(path, NEW)
+
+
 def _open(path: Path, gate: multiprocessing.synchronize.Barrier) -> None:
     gate.wait(30)
     open_sqlite(path, NEW, pragmas={"journal_mode": "WAL"}, busy_seconds=30.0).close()

@@ -97,6 +97,7 @@ class Scene:
             weights={"shared": dict.fromkeys(self.consortium.names, 1.0)},
             scales={"shared": 1.0},
             deadline_seconds=30,
+            canonical=self.proposal.canonical,
         )
         documents = {
             "plan": seal(self.consortium.identity, "round-plan", plan),

@@ -81,6 +81,7 @@ class Story:
                 closing=1,
                 updates=tuple(self.updates([self.update(name) for name in self.present])),
                 sum_hash=sha256_hex(body),
+                canonical=self.proposal.canonical,
             )
         )
         return SumRequest(
@@ -169,6 +170,7 @@ def story(proposal) -> Story:
         },
         scales={"shared": 1.0, "image": 1.0},
         deadline_seconds=60,
+        canonical=proposal.canonical,
     )
     return Story(proposal=proposal, plan=plan)
 

@@ -157,3 +157,13 @@ def test_a_name_that_is_taken_is_refused():
         register_server_step(MeanStep)
     with pytest.raises(InvalidInput, match="taken"):
         register_noise_mode(LocalNoise())
+
+
+def test_only_source_files_are_loaded_as_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    for name in ("__init__.py", "rule.py", "hidden.pyc", "native.so"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
+    monkeypatch.setattr(registry, "import_module", loaded.append)
+    registry.load_rules()
+    assert loaded == ["datasites.strategy", "datasites.strategy.rule"]

@@ -46,6 +46,7 @@ def plan_of(planner: Planner, number: int) -> RoundPlan:
         weights=planner.weights(),
         scales=planner.scales(),
         deadline_seconds=60,
+        canonical=made.canonical,
     )
 
 

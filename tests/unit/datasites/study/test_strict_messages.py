@@ -48,7 +48,7 @@ def _example(kind: Any) -> Any:
         checked = _CHECKED | _CHECKED_IN.get(kind.__name__, {})
         return {name: checked.get(name, _example(hint)) for name, hint in _fields(kind)}
     if origin is typing.Annotated:
-        return "1"
+        return "1" if args[0] is str else _example(args[0])
     if origin in (typing.Union, UnionType):
         return _example(args[0])
     if origin is typing.Literal:

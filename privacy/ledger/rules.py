@@ -1,0 +1,107 @@
+"""The rules by which a ledger refuses a request before anything is written, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from privacy.dp.mechanism import Mechanism
+from privacy.errors import BudgetExceeded, InvalidInput, Refused
+from privacy.ledger.costs import ZERO, Cost, StudyCost, study_cost
+from privacy.ledger.filter import FAILURE_SHARE, TOLERANCE, Cap
+from privacy.ledger.state import Population, Reservation, State
+
+
+def cost_of(plan: Mechanism | StudyCost) -> StudyCost:
+    """Return the worst case of a study, given its mechanism or its costs."""
+    return study_cost(plan) if isinstance(plan, Mechanism) else plan
+
+
+def check_fits(population: Population, cost: Cost, what: str) -> None:
+    """Check that ``cost`` fits beside everything spent and promised.
+
+    Raises:
+        Refused: the population is closed or has no cap.
+        BudgetExceeded: it does not fit.
+    """
+    check_open(population)
+    check_share(population, population.committed + cost, what, adaptive=population.answered)
+
+
+def cap_of(population: Population) -> Cap:
+    """Return the cap of a population; Refused when none is set."""
+    if population.cap is None:
+        raise Refused(f"no privacy cap is set for {population.name}: its owner has to set one first")
+    return population.cap
+
+
+def check_open(population: Population) -> None:
+    """Raise Refused when the population is closed."""
+    if population.closed:
+        raise Refused(f"{population.name} is closed: nothing is computed on it any more")
+
+
+def check_share(population: Population, total: Cost, what: str, *, adaptive: bool) -> None:
+    """Raise BudgetExceeded, with the reason, when ``total`` would pass the cap."""
+    cap = cap_of(population)
+    if population.share(total, adaptive=adaptive) > 1 + TOLERANCE:
+        raise BudgetExceeded(
+            f"{what} does not fit under the cap of {population.name}: {why(cap, total, adaptive, population.fixed)}"
+        )
+
+
+def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO) -> str:
+    """Return why ``total`` does not fit under ``cap``, with what would help."""
+    stated = f"the cap is epsilon {cap.epsilon:g} at delta {cap.delta:g}"
+    if not total.bounded:
+        return f"something leaves without noise, which costs an infinite epsilon, and {stated}: add noise"
+    outside = total.delta + total.distance(cap.epsilon)
+    if outside >= cap.delta:
+        return f"earlier entries alone take {outside:.3g} of delta, and {stated}: it needs a cap of a larger delta"
+    if adaptive and cap.failures(total, fixed) > 1 + TOLERANCE:
+        return (
+            f"differences between computed and ideal noise would take {total.failure:.3g} of delta, a part of "
+            f"{FAILURE_SHARE:g} is kept for them, and {stated}: use more noise or fewer rounds, or a larger delta"
+        )
+    allowance = cap.allowance(total, adaptive=adaptive)
+    reached = replace(total, delta=0.0, failure=0.0, total_variation=0.0).epsilon(allowance)
+    return (
+        f"with everything spent and promised, epsilon would reach {reached:.4g} (add/remove, Gaussian filter), and "
+        f"{stated}: ask for less, free reservations, or raise the cap"
+    )
+
+
+def reserved(state: State, proposal_hash: str) -> tuple[Population, Reservation]:
+    """Return the reservation of a proposal and its population; Refused when there is none."""
+    found = state.reservation(proposal_hash)
+    if found is None:
+        raise Refused(f"no budget is reserved for the proposal {proposal_hash[:12]}: it has to be approved first")
+    return found
+
+
+def person(by: str) -> str:
+    """Return who acts; InvalidInput when nobody is named."""
+    if not by.strip():
+        raise InvalidInput("expected the name of the person or part that acts, got nothing")
+    return by
+
+
+def reason_given(reason: str) -> str:
+    """Return why; InvalidInput when no reason is given."""
+    if not reason.strip():
+        raise InvalidInput("expected a reason, got nothing: it is part of the record")
+    return reason
+
+
+def chainable(cost: Cost, what: str) -> Cost:
+    """Return a cost that the filter can add up whatever was seen before; InvalidInput for a bare Rényi curve."""
+    if any(cost.others):
+        raise InvalidInput(
+            f"expected {what} with a Gaussian bound (gaussian_cost, or a mechanism), got a Rényi curve alone: a spend "
+            "from elsewhere is imported"
+        )
+    return cost
+
+
+def same_cost(known: Cost | None, cost: Cost) -> bool:
+    """Return whether a release was charged with this cost; older code wrote its Rényi divergence only."""
+    return known is not None and (known.rdp, known.delta) == (cost.rdp, cost.delta)
