@@ -62,6 +62,15 @@ class StudyOptions:
         bool,
         typer.Option("--check-chain/--unchecked-chain", help="Hospitals recompute every model; unchecked voids much."),
     ] = True
+    helpers: Annotated[
+        int | None, typer.Option(help="Helpers that hold part of the pads: 2, or 0; two if the roster has them.")
+    ] = None
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--publish/--keep-keys", help="With helpers: publish each round's key, so that all check the sum."
+        ),
+    ] = True
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
 
 
