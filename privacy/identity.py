@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.x509 import Certificate, CertificateBuilder
 
 from privacy.canonical import NEWEST, CanonicalVersion, canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Tampered
@@ -100,6 +101,10 @@ class Identity:
         It also covers the version of the canonical JSON, so that it holds under no other version.
         """
         return base64.b64encode(self._private_key.sign(_message(kind, payload, version))).decode()
+
+    def sign_certificate(self, builder: CertificateBuilder) -> Certificate:
+        """Return an X.509 certificate (RFC 8410) that this identity issues; no message of ours looks like one."""
+        return builder.sign(self._private_key, None)
 
     def derive_secret(self, purpose: str) -> bytes:
         """Return 32 secret bytes bound to this identity and ``purpose`` (HKDF-SHA256, RFC 5869)."""

@@ -22,7 +22,6 @@ from datasites.node.commands import (
     show,
 )
 from datasites.node.commands import init as init_role
-from privacy.errors import InvalidInput
 
 app = typer.Typer(help="A hospital's datasite.", no_args_is_help=True)
 
@@ -82,11 +81,10 @@ def ingest(
 def report(home: HomeOption, language: LanguageOption = None) -> None:
     """Write the privacy budget audit report (HTML, PDF, JSON) from ledger and journal."""
     from datasites.hospital.reports import write_reports
-    from datasites.language import LANGUAGES
+    from datasites.language import LANGUAGES, check_language
     from datasites.node.home import Home
 
-    if language is not None and language not in LANGUAGES:
-        raise InvalidInput(f"expected a language of {', '.join(LANGUAGES)}, got {language[:20]!r}")
+    check_language(language or "en")
     for path in write_reports(Home(folder=home), [language] if language else tuple(LANGUAGES)):
         typer.echo(path)
 

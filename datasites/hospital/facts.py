@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasites.hospital.reports import write_reports_apart
+from datasites.hospital.study_reports import PREFIX
+from datasites.language import LANGUAGES, current, mark, tr
 from datasites.portal.context import PortalContext, ReportFile
 from datasites.review import budgets
 from datasites.review.budgets import CostPreview, StudyStatus
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
     from datasites.worker.trainer import Trial
 
 
-_TITLES = {"html": "Privacy report (web page)", "pdf": "Privacy report (PDF)", "json": "Privacy report (JSON)"}
+_TITLES = {
+    "html": mark("Privacy report (web page)"),
+    "pdf": mark("Privacy report (PDF)"),
+    "json": mark("Privacy report (JSON)"),
+}
 
 
 def context(datasite: Datasite) -> PortalContext:
@@ -40,7 +46,7 @@ def context(datasite: Datasite) -> PortalContext:
         budgets=lambda: budgets.budgets(datasite.ledger),
         history=lambda: history(datasite),
         studies=lambda: studies(datasite),
-        reports=lambda: reports(datasite.home.folder / "reports"),
+        reports=lambda: reports(datasite.home.folder / "reports", _studies(datasite)),
         dry_run=lambda request, watch: dry_run(datasite, request, watch),
         write_reports=lambda: write_reports_apart(datasite.home),
         error=lambda: datasite.standing.trouble,
@@ -90,12 +96,39 @@ def dry_run(datasite: Datasite, request: Request, watch: Callable[[Path], object
     return datasite.trainer.try_on_mock(request, folder, watch=watch)
 
 
-def reports(folder: Path) -> tuple[ReportFile, ...]:
-    """Return the reports that lie in a folder."""
+def reports(folder: Path, studies: Mapping[str, str]) -> tuple[ReportFile, ...]:
+    """Return the reports that lie in a folder, those in the language that is spoken first.
+
+    Args:
+        folder: of the reports.
+        studies: names of studies by the first 16 digits of the proposal's hash.
+    """
+    spoken = sorted(LANGUAGES, key=lambda code: code != current())
     found = []
-    for suffix, title in _TITLES.items():
-        path = folder / f"privacy-report.{suffix}"
-        if path.exists():
-            made = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).isoformat(timespec="seconds")
-            found.append(ReportFile(name=path.name, title=title, path=path, created=made))
-    return tuple(found)
+    for language in spoken:
+        middle = "" if language == "en" else f".{language}"
+        for suffix, title in _TITLES.items():
+            found.append(_file(folder / f"privacy-report{middle}.{suffix}", _in(tr(title), language)))
+    for short, study in studies.items():
+        for language in spoken:
+            title = _in(tr("Report of the study {study} (PDF, signed by the orchestrator)", study=study), language)
+            found.append(_file(folder / f"{PREFIX}.{short}.{language}.pdf", title))
+        title = tr("Report of the study {study} (JSON)", study=study)
+        found.append(_file(folder / f"{PREFIX}.{short}.json", title))
+    return tuple(file for file in found if file is not None)
+
+
+def _in(title: str, language: str) -> str:
+    return title if language == current() else f"{title}, {LANGUAGES[language]}"
+
+
+def _file(path: Path, title: str) -> ReportFile | None:
+    if not path.exists():
+        return None
+    made = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).isoformat(timespec="seconds")
+    return ReportFile(name=path.name, title=title, path=path, created=made)
+
+
+def _studies(datasite: Datasite) -> dict[str, str]:
+    requests = (request for request in datasite.approvals.requests() if request.approval is not None)
+    return {request.proposal_hash[:16]: request.proposal.study for request in requests}

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasites.language import LANGUAGES, speaking
+from datasites.language import LANGUAGES, speaking, tr
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
+from datasites.node.http import SignedClient
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Policy
@@ -26,19 +27,22 @@ from privacy.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
     from datasites.report.facts import EmpiricalAudit
+    from datasites.review.records import Request
     from privacy.ledger.chain import Entry
 
 
 _LONGEST_SECONDS = 300.0
 
 
-def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES)) -> tuple[Path, ...]:
+def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES), *, finished: str = "") -> tuple[Path, ...]:
     """Write HTML, PDF, JSON and summary into the home's ``reports`` folder; return the paths of the reports.
 
     Args:
         home: the datasite's.
         languages: of the reports, codes of :data:`datasites.language.LANGUAGES`.
+        finished: a study whose own report is fetched from the orchestrator as well, by name.
     """
+    from datasites.node.signed_pdf import signer_of
     from datasites.report.build import build_report
     from datasites.report.writing import write_all
 
@@ -70,12 +74,28 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES)) -> tu
         for language in languages:
             with speaking(language):
                 audits = tuple(_audit(entry) for entry in journal.entries(kind=PRIVACY_AUDIT))
-            paths += write_all(build_report(**facts, audits=audits, language=language), folder)
+                report = build_report(**facts, audits=audits, language=language)
+                sign = signer_of(home, f"{tr('Privacy budget report')} {report.number}")
+                paths += write_all(report, folder, sign=sign)
         write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())
+        if finished:
+            _fetch(home, finished, facts["requests"], folder, journal)
     finally:
         for store in (approvals, ledger, journal):
             store.close()
     return tuple(paths)
+
+
+def _fetch(home: Home, study: str, requests: Sequence[Request], folder: Path, journal: Journal) -> None:
+    from datasites.hospital.study_reports import fetch_study_report
+
+    approved = [r.proposal for r in requests if r.proposal.study == study and r.approval is not None]
+    if not approved:
+        return
+    config = home.config()
+    key = home.roster().orchestrator.public_key
+    with SignedClient(home.identity(), config.orchestrator_url, key, ca=config.ca) as client:
+        fetch_study_report(client, approved[-1], folder, journal)
 
 
 def _audit(entry: Entry) -> EmpiricalAudit:
@@ -122,17 +142,17 @@ def _plain(epsilon: float) -> float | str:
     return "inf" if math.isinf(epsilon) else epsilon  # JSON has no such number
 
 
-def write_reports_apart(home: Home) -> None:
-    """Write the reports in a process of their own.
+def write_reports_apart(home: Home, *, finished: str = "") -> None:
+    """Write the reports in a process of their own; see :func:`write_reports`.
 
     Raises:
         TesseraError: it failed; its message is in this process's log.
     """
-    command = [sys.executable, "-m", "datasites.hospital.reports", str(home.folder)]
+    command = [sys.executable, "-m", "datasites.hospital.reports", str(home.folder), finished]
     done = subprocess.run(command, check=False, timeout=_LONGEST_SECONDS, stdin=subprocess.DEVNULL)  # noqa: S603  our own module
     if done.returncode != 0:
         raise TesseraError("the privacy report could not be written; the reason is in the log above")
 
 
 if __name__ == "__main__":
-    write_reports(Home(folder=Path(sys.argv[1])))
+    write_reports(Home(folder=Path(sys.argv[1])), finished=sys.argv[2])

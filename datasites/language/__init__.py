@@ -9,6 +9,6 @@ After a change of a sentence: ``python -m datasites.language.messages`` adds it 
 A test fails while a translation is missing or marked as fuzzy.
 """
 
-from datasites.language.catalog import LANGUAGES, current, mark, negotiate, speaking, tr, tr_plural
+from datasites.language.catalog import LANGUAGES, check_language, current, mark, negotiate, speaking, tr, tr_plural
 
-__all__ = ["LANGUAGES", "current", "mark", "negotiate", "speaking", "tr", "tr_plural"]
+__all__ = ["LANGUAGES", "check_language", "current", "mark", "negotiate", "speaking", "tr", "tr_plural"]

@@ -23,6 +23,16 @@ def current() -> str:
     return _language.get()
 
 
+def check_language(language: str) -> None:
+    """Refuse a language that is not in :data:`LANGUAGES`.
+
+    Raises:
+        InvalidInput: with the languages that there are.
+    """
+    if language not in LANGUAGES:
+        raise InvalidInput(f"expected a language of {', '.join(LANGUAGES)}, got {language[:20]!r}")
+
+
 @contextmanager
 def speaking(language: str) -> Iterator[None]:
     """Speak a language inside the block.
@@ -30,8 +40,7 @@ def speaking(language: str) -> Iterator[None]:
     Raises:
         InvalidInput: a language that is not in :data:`LANGUAGES`.
     """
-    if language not in LANGUAGES:
-        raise InvalidInput(f"expected a language of {', '.join(LANGUAGES)}, got {language[:20]!r}")
+    check_language(language)
     token = _language.set(language)
     try:
         yield

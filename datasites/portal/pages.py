@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException
 
 from datasites.node.web.events import mark
-from datasites.node.web.middleware import new_environment
+from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
@@ -245,13 +245,11 @@ def report(name: str, context: Context, _: Reader) -> Response:
     """One report, by the name it is listed under."""
     for file in context.reports():
         if file.name == name:
-            # a report carries its own style and pictures, and no script
-            policy_header = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
             return FileResponse(
                 file.path,
                 filename=name,
                 content_disposition_type="inline" if name.endswith((".html", ".pdf")) else "attachment",
-                headers={"content-security-policy": policy_header},
+                headers={"content-security-policy": REPORT_POLICY},
             )
     raise HTTPException(404, "there is no report of this name here")
 

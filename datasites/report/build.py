@@ -223,7 +223,7 @@ def _epsilon(value: float, delta: float, against: str = "") -> Epsilon:
         value=_finite(value),
         delta=delta,
         adjacency=words.adjacency(),
-        accountant=words.rdp(),
+        accountant=words.filter_name(),
         against=against or words.everybody(),
     )
 

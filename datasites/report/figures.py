@@ -45,7 +45,7 @@ def _over_time(population: PopulationReport) -> Picture:
             "Epsilon of {population} after every entry of the ledger ({limit}; {accountant}; {adjacency}).",
             population=population.name,
             limit=limit,
-            accountant=words.rdp(),
+            accountant=words.filter_name(),
             adjacency=words.adjacency(),
         ),
         alternative=tr(

@@ -69,7 +69,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         rounds_freed=len(study.freed_rounds),
         spent=spent,
         worst_case=worst,
-        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.rdp(), who),
+        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.filter_name(), who),
         two_hospitals=twice,
         without_colluders=central,
         rounds=_rounds(study, who, delta, records),
@@ -137,9 +137,9 @@ def _figures(
 ) -> tuple[Epsilon, Epsilon, Epsilon | None, Epsilon | None]:
     """Return the tight figures: spent, worst case, for two hospitals, and when nobody colludes."""
     if mechanism is None or not delta:
-        spent = _epsilon(study.spent.epsilon, delta, words.rdp(), who)
+        spent = _epsilon(study.spent.epsilon, delta, words.filter_name(), who)
         total = (study.spent.cost + study.promised.cost).epsilon(delta) if delta else math.inf
-        return spent, _epsilon(total, delta, words.rdp(), who), None, None
+        return spent, _epsilon(total, delta, words.filter_name(), who), None, None
     done = _rounds_seen(study)
     spent = _epsilon(_tight(mechanism, delta, done), delta, words.pld(), who)
     worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.pld(), who)
@@ -302,7 +302,7 @@ def _rounds(study: StudyAccount, who: str, delta: float, records: Records) -> tu
                 outcome=tr("sent noise only (training failed)") if number in failed else outcome,
                 bytes_sent=int(body["bytes"]) if body else None,
                 releases=_named(body["releases"]) if body else (),
-                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.rdp(), who),
+                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.filter_name(), who),
                 at=entry.at,
             )
         )

@@ -66,7 +66,7 @@ def pld() -> str:
     return tr("privacy loss distributions (Google dp-accounting)")
 
 
-def rdp() -> str:
+def filter_name() -> str:
     """Return the name of the accountant across studies."""
     return tr("Gaussian DP filter of the ledger")
 

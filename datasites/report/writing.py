@@ -7,7 +7,7 @@ every figure with the sentence that says what it means, and every time in words.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from datasites.report.shown import presentable
 from datasites.study.signing import parse
 
 NAME = "privacy-report"
+Sign = Callable[[bytes], bytes]
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_all(report: Report, folder: Path) -> tuple[Path, ...]:
+def write_all(report: Report, folder: Path, *, sign: Sign | None = None) -> tuple[Path, ...]:
     """Write the report's web page, PDF and JSON into ``folder``; return their paths.
 
     They are called ``privacy-report.html``, ``.pdf`` and ``.json``, and ``privacy-report.de.html`` in another
-    language than English. The JSON waits for neither of the others.
+    language than English. The JSON waits for neither of the others. ``sign`` puts a signature on the PDF.
     """
     stem = NAME if report.language == "en" else f"{NAME}.{report.language}"
     html, pdf, data = (folder / f"{stem}.{suffix}" for suffix in ("html", "pdf", "json"))
@@ -36,7 +37,7 @@ def write_all(report: Report, folder: Path) -> tuple[Path, ...]:
     with speaking(report.language):
         drawn = pictures(report.populations, report.studies)
     write_html(report, html, drawn)
-    write_pdf(report, pdf, drawn)
+    write_pdf(report, pdf, drawn, sign=sign)
     return html, pdf, data
 
 
@@ -48,12 +49,12 @@ def write_html(report: Report, path: Path, drawn: Sequence[Picture] | None = Non
     write_atomically(path, page)
 
 
-def write_pdf(report: Report, path: Path, drawn: Sequence[Picture] | None = None) -> None:
-    """Write an accessible PDF (tagged, PDF/UA-1); the report's time is the document's."""
+def write_pdf(report: Report, path: Path, drawn: Sequence[Picture] | None = None, *, sign: Sign | None = None) -> None:
+    """Write an accessible PDF (tagged, PDF/UA-1), signed where ``sign`` is given."""
     with speaking(report.language):
         shown = pictures(report.populations, report.studies) if drawn is None else drawn
         document = render_pdf(_TEMPLATES / "report.typ", {"report": presentable(report)}, shown)
-    write_atomically(path, document)
+    write_atomically(path, sign(document) if sign else document)
 
 
 def write_json(report: Report, path: Path) -> None:

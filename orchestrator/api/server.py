@@ -42,6 +42,7 @@ from orchestrator.api.openapi import (
     object_of,
     read_json,
 )
+from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
@@ -158,6 +159,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     add_chain_calls(app, service, authenticate)
     add_helper_calls(app, service, authenticate)
     add_standing(app, service, authenticate)
+    add_study_reports(app, service, authenticate)
     return app
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from datasites.node.commands import HomeOption, JsonOption, console, show
 from datasites.study.text import visible
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, TesseraError
 
 if TYPE_CHECKING:
     from orchestrator.studies.status import SiteLine, Status, StudyLine
@@ -85,13 +85,21 @@ def doctor(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A role's folder, or a copy of it.")],
+    folder: Annotated[Path, typer.Argument(help="A role's folder or a copy of it, or a report's PDF.")],
     peers: Annotated[
         list[Path] | None, typer.Option(help="A peer's folder: heads in its journal must lie in this one's chains.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option("--fingerprint", help="Of the key that signed the PDF, as its owner told it to you.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Check journal and ledger of a folder offline and say where they break."""
+    """Check journal and ledger of a folder offline and say where they break; or the signature of a report's PDF."""
+    if folder.is_file():
+        _verify_pdf(folder, key, json_output=json_output)
+        return
+    if key is not None:
+        raise InvalidInput("--fingerprint goes with a report's PDF; a folder's key is in its roster")
     from datasites.node.home import Home
     from privacy.ledger.verification import heads_seen_by, verify_folder
 
@@ -114,6 +122,32 @@ def verify(
         if found.holds:
             console.print(f"[green]Every entry and signature holds; {found.heads_compared} heads compared.[/green]")
     if not found.holds:
+        raise typer.Exit(1)
+
+
+def _verify_pdf(path: Path, key: str | None, *, json_output: bool) -> None:
+    from datasites.node.signed_pdf import MOST_BYTES, check_pdf
+
+    with path.open("rb") as file:
+        document = file.read(MOST_BYTES + 1)
+    problem, found = "", None
+    try:
+        found = check_pdf(document)
+        if key is not None and key.strip().lower() not in (found.fingerprint, found.public_key):
+            problem = f"the PDF was signed with the key {found.fingerprint}, and not with the one you expected"
+    except TesseraError as error:
+        problem = str(error)
+    if json_output:
+        show({"file": str(path), "signature": asdict(found) if found else None, "ok": not problem, "problem": problem})
+    elif problem:
+        console.print(f"[red]{path.name}: {escape(visible(problem))}[/red]", highlight=False, soft_wrap=True)
+    elif found is not None:
+        told = f"{visible(found.institution)} ({visible(found.name)}), {found.signed_at} by its own clock"
+        console.print(f"[green]The PDF is as it was signed.[/green] {escape(told)}", highlight=False, soft_wrap=True)
+        console.print(f"Key fingerprint {found.fingerprint}", highlight=False)
+        if key is None:
+            console.print("Compare it with the one that the institution tells you; only that says who signed.")
+    if problem:
         raise typer.Exit(1)
 
 

@@ -32,6 +32,7 @@ StudyArgument = Annotated[str, typer.Argument(help="Name of the study.")]
 TestOption = Annotated[
     Path | None, typer.Option(help="Dataset of held-out public or synthetic patients to measure the model on.")
 ]
+ReportLanguage = Annotated[str, typer.Option("--language", help="Language of the study report: en, de or fr.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for model and report; in the home by default.")]
 TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Stop waiting after so many seconds.")]
 
@@ -67,9 +68,7 @@ class StudyOptions:
     ] = None
     publish: Annotated[
         bool,
-        typer.Option(
-            "--publish/--keep-keys", help="With helpers: publish each round's key, so that all check the sum."
-        ),
+        typer.Option("--publish/--keep-keys", help="With helpers: publish each round's key, so that all check sums."),
     ] = True
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
 
@@ -95,13 +94,14 @@ def run(
     test: TestOption = None,
     out: OutOption = None,
     timeout: TimeoutOption = None,
+    language: ReportLanguage = "en",
 ) -> None:
     """Propose a study, wait for the hospitals' people and for all rounds, and print the result as JSON."""
     settings = _settings(name, options)
     with _view() as view:
         made = _propose(home, settings, view, options.site)
         view.note(f"proposal {made['proposal_hash']}")
-        result = _followed(home, name, view, timeout, test, out)
+        result = _followed(home, name, view, timeout, test, out, language)
     show(result)
 
 
@@ -112,10 +112,11 @@ def wait(
     test: TestOption = None,
     out: OutOption = None,
     timeout: TimeoutOption = None,
+    language: ReportLanguage = "en",
 ) -> None:
     """Wait until a proposed study is finished, and print the result as JSON."""
     with _view() as view:
-        result = _followed(home, name, view, timeout, test, out)
+        result = _followed(home, name, view, timeout, test, out, language)
     show(result)
 
 
@@ -165,15 +166,17 @@ def _propose(home: Path, settings: Any, view: Any, sites: list[str] | None) -> d
 
 
 def _followed(
-    home: Path, name: str, view: Any, timeout: float | None, test: Path | None, out: Path | None
+    home: Path, name: str, view: Any, timeout: float | None, test: Path | None, out: Path | None, language: str
 ) -> dict[str, Any]:
+    from datasites.language import check_language
     from datasites.node.home import Home
     from orchestrator.demo.roles import TEST_FOLDER
     from orchestrator.studies.run import keep_result, result_folder
     from orchestrator.studies.run import wait as follow
 
+    check_language(language)
     place = Home(folder=home)
     status = follow(place, name, view, timeout_seconds=timeout)
     synthetic = home / TEST_FOLDER
     held_out = test or (synthetic if synthetic.exists() else None)
-    return keep_result(place, status, out or result_folder(place, name), test=held_out)
+    return keep_result(place, status, out or result_folder(place, name), test=held_out, language=language)

@@ -17,7 +17,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from datasites.node.web import problems
 from datasites.node.web.charts import swatch
 from datasites.node.web.events import Cached, Streams, mark
-from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
+from datasites.node.web.middleware import REPORT_POLICY, STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
 from datasites.study.text import delta_text, epsilon_text
 from orchestrator.dashboard.access import FILE, SESSION_HOURS, Visitors
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
@@ -50,8 +50,6 @@ MOUNT = "/dashboard"
 FOLDER = Path(__file__).parent
 _SECONDS = 1.0
 Seen = Annotated[str, Query(max_length=24)]
-# a report carries its own style and pictures, and no script
-_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 _TONES = {"running": "good", "finished": "good", "waiting": "warn", "paused": "bad", "failed": "bad"}
 
 
@@ -184,7 +182,7 @@ def _add_pages(app: FastAPI, board: Dashboard) -> None:
     @app.get("/studies/{study}/report", dependencies=signed_in)
     def report(study: str) -> Response:
         path = board.reports.write(board.study(study).facts)
-        return FileResponse(path, media_type="text/html", headers={"content-security-policy": _REPORT_POLICY})
+        return FileResponse(path, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
 
 
 def _page_of_problem(board: Dashboard, request: Request, problem: problems.Problem) -> Response:

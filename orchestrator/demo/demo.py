@@ -23,6 +23,7 @@ import httpx
 from datasites.data.federations import Site
 from datasites.node.home import address
 from datasites.node.http import SignedClient
+from datasites.node.signed_pdf import signer_of
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from orchestrator.dashboard.access import new_link
@@ -252,8 +253,10 @@ def _wait_for_report(home: Path) -> dict[str, Any]:
 
 
 def _shown(result: dict[str, Any], *, out: Path, homes: Homes, seconds: float) -> dict[str, Any]:
-    facts = study_facts(result, metrics=result["metrics"], sites=result["sites"], curve=result["curve"])
-    reports = [*write_study_report(facts, out / "reports"), write_study_pdf(facts, out / "reports")]
+    measured = {name: result[name] for name in ("metrics", "sites", "curve")}
+    facts = study_facts(result, **measured, made=dt.datetime.now(dt.UTC))
+    sign = signer_of(homes.orchestrator, f"Study report {facts.number}")
+    reports = [*write_study_report(facts, out / "reports"), write_study_pdf(facts, out / "reports", sign=sign)]
     for home in homes.hospitals.values():
         reports += [home.folder / "reports" / f"privacy-report.{suffix}" for suffix in ("html", "json", "pdf")]
     return {

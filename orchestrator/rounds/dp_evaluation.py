@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.data.publishing import COUNT_NOISE_MULTIPLIER
+from datasites.language import mark
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import VALIDATION, histograms_of
 from privacy.dp.randomness import covering_deviation
 from privacy.dp.releases import BINS
 
-LABEL = "differentially private estimate, on the hospitals' validation records, inside the protocol"
+LABEL = mark("differentially private estimate, on the hospitals' validation records, inside the protocol")
 _DRAWS = 400
 _SMALLEST_SHARE = 0.1  # of the rarer side, so that noise never divides by nothing
 _CENTRES = (np.arange(BINS) + 0.5) / BINS

@@ -312,6 +312,7 @@ class StudyRunner:
         model = next_model(self.proposal, opened, self._optimizer, model, totals, sites)
         moments = self._optimizer.moments
         checkpoint = finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
+        checkpoint["at"] = self._journal.now().isoformat(timespec="seconds")
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
         self._drop_updates(number)

@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from datasites.data.dataset import load, read_schema
+from datasites.language import mark
 from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
@@ -138,7 +139,7 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-PUBLIC_LABEL = "exact, on public or synthetic data, outside the protocol"
+PUBLIC_LABEL = mark("exact, on public or synthetic data, outside the protocol")
 
 
 def final_metrics(client: SignedClient, status: dict[str, Any], test: Path) -> dict[str, Any]:

@@ -6,11 +6,15 @@ JSON, and :func:`datasites.study.signing.parse` checks them.
 
 from __future__ import annotations
 
+import datetime as dt
+import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from datasites.language import current, speaking, tr
+from datasites.node.plugins import DISTRIBUTION
 from datasites.study.messages import Approval
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY
@@ -46,7 +50,7 @@ class SiteFacts(Message):
 class RoundFacts(Message):
     """One finished round; ``weights[block][site]`` and ``scales[block]`` are relative to the largest.
 
-    ``releases`` are noised numbers.
+    ``releases`` are noised numbers; ``at`` is when it was finished, empty in studies from before that was kept.
     """
 
     round: int
@@ -58,6 +62,7 @@ class RoundFacts(Message):
     weights: Mapping[str, Mapping[str, float]]
     releases: Mapping[str, Mapping[str, float]]
     scales: Mapping[str, float] = field(default_factory=dict)
+    at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +101,11 @@ class EvaluationFact(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFacts(Message):
-    """Everything the study report shows. ``metrics_label`` says on which data the metrics are and how exact."""
+    """Everything the study report shows. ``metrics_label`` says on which data the metrics are and how exact.
+
+    The sentences are in ``language``; ``proposed`` and ``made`` are times of the proposal and of the report, and
+    ``number`` names the study and how many rounds the report covers.
+    """
 
     format: Literal["tessera-study-report/1"]
     study: str
@@ -124,6 +133,12 @@ class StudyFacts(Message):
     metrics_label: str = ""
     evaluations: tuple[EvaluationFact, ...] = ()
     curve: tuple[CurvePoint, ...] = field(default=())
+    language: str = "en"
+    number: str = ""
+    proposed: str = ""
+    made: str = ""
+    version: str = ""
+    software: Mapping[str, str] = field(default_factory=dict)
 
 
 def study_facts(
@@ -132,6 +147,8 @@ def study_facts(
     metrics: Mapping[str, Any] | None = None,
     sites: Sequence[Mapping[str, Any]] = (),
     curve: Sequence[tuple[int, float]] = (),
+    made: dt.datetime | None = None,
+    language: str = "en",
 ) -> StudyFacts:
     """Collect the facts of a study.
 
@@ -140,7 +157,20 @@ def study_facts(
         metrics: as :func:`orchestrator.studies.evaluation.final_metrics` gives them; None when nothing was measured.
         sites: what hospitals reported: ``name``, ``epsilon_spent``, ``epsilon_cap``, ``delta``.
         curve: (round, AUROC) where it was measured on the way.
+        made: the time on the report; None means none.
+        language: of the sentences, one of :data:`datasites.language.LANGUAGES`.
     """
+    with speaking(language):
+        return _facts(status, metrics or {}, sites, curve, made.isoformat(timespec="seconds") if made else "")
+
+
+def _facts(
+    status: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    sites: Sequence[Mapping[str, Any]],
+    curve: Sequence[tuple[int, float]],
+    made: str,
+) -> StudyFacts:
     proposal = parse(Proposal, status["proposal"]["payload"])
     rounds = tuple(_round(n, c, proposal) for n, c in enumerate(status["checkpoints"], start=1))
     reported = {str(site["name"]): site for site in sites}
@@ -167,10 +197,16 @@ def study_facts(
         watermarks=_watermarks(proposal),
         sites=tuple(_site(p.name, proposal, status, rounds, reported.get(p.name, {})) for p in proposal.participants),
         rounds=rounds,
-        metrics=_metrics(metrics or {}),
-        metrics_label=str((metrics or {}).get("label", "")),
+        metrics=_metrics(metrics),
+        metrics_label=tr(str(metrics.get("label", ""))),
         evaluations=tuple(parse(EvaluationFact, c["evaluation"]) for c in status["checkpoints"] if c.get("evaluation")),
         curve=tuple(CurvePoint(round=n, auroc=float(auroc)) for n, auroc in curve),
+        language=current(),
+        number=f"{proposal.study}-R{len(rounds)}",
+        proposed=proposal.created,
+        made=made,
+        version=importlib.metadata.version(DISTRIBUTION),
+        software={**proposal.environment.packages, "tessera": proposal.environment.code_hash},
     )
 
 
@@ -208,6 +244,7 @@ def _round(number: int, checkpoint: Mapping[str, Any], proposal: Proposal) -> Ro
         weights={b: {s: float(w) for s, w in of.items()} for b, of in checkpoint.get("weights", {}).items()},
         releases={s: {n: float(v) for n, v in of.items()} for s, of in checkpoint.get("releases", {}).items()},
         scales={b: float(s) for b, s in checkpoint.get("scales", {}).items()},
+        at=str(checkpoint.get("at", "")),
     )
 
 
@@ -223,7 +260,7 @@ def _site(
         modalities=tuple(participant.modalities),
         patients=participant.dataset.patients,
         approved=approval.approved if approval else None,
-        approved_by=tuple(f"{r.reviewer} ({r.role})" for r in approval.reviewers) if approval else (),
+        approved_by=tuple(f"{r.reviewer} ({tr(r.role)})" for r in approval.reviewers) if approval else (),
         rounds=sum(name in r.sites for r in rounds),
         missed_rounds=tuple(r.round for r in rounds if name not in r.sites),
         refusals=tuple(_refusals(status, name)),
@@ -240,7 +277,7 @@ def _approval(status: Mapping[str, Any], name: str) -> Approval | None:
 
 def _refusals(status: Mapping[str, Any], name: str) -> list[str]:
     return [
-        f"round {number}: {of[name]['payload']['reason']}"
+        tr("round {round}: {reason}", round=number, reason=of[name]["payload"]["reason"])
         for number, of in sorted(status.get("refusals", {}).items(), key=lambda item: int(item[0]))
         if name in of
     ]
@@ -248,27 +285,30 @@ def _refusals(status: Mapping[str, Any], name: str) -> list[str]:
 
 def _metrics(metrics: Mapping[str, Any]) -> tuple[MetricFact, ...]:
     named = (
-        ("AUROC (mean over cohorts)", metrics.get("auroc")),
-        ("Balanced accuracy (mean over cohorts)", metrics.get("balanced_accuracy")),
-        ("Cross entropy, nats", metrics.get("cross_entropy")),
-        ("Calibration error", metrics.get("calibration_error")),
-        *((f"AUROC, {cohort}", value) for cohort, value in dict(metrics.get("auroc_by_cohort", {})).items()),
+        (tr("AUROC (mean over cohorts)"), metrics.get("auroc")),
+        (tr("Balanced accuracy (mean over cohorts)"), metrics.get("balanced_accuracy")),
+        (tr("Cross entropy, nats"), metrics.get("cross_entropy")),
+        (tr("Calibration error"), metrics.get("calibration_error")),
+        *(
+            (tr("AUROC, {cohort}", cohort=cohort), value)
+            for cohort, value in dict(metrics.get("auroc_by_cohort", {})).items()
+        ),
     )
     return tuple(MetricFact(label=label, value=float(value)) for label, value in named if value is not None)
 
 
 def _against(proposal: Proposal) -> str:
     if proposal.seed is not None:
-        return "nobody: the noise came from a public seed"
+        return tr("nobody: the noise came from a public seed")
     return proposal.noise_mode.against(proposal.colluders)
 
 
 def _watermarks(proposal: Proposal) -> tuple[str, ...]:
     found = []
     if proposal.seed is not None:
-        found.append("NO PRIVACY: the noise came from a public seed. This is a demonstration.")
+        found.append(tr("NO PRIVACY: the noise came from a public seed. This is a demonstration."))
     if not proposal.mechanism.private:
-        found.append("NO PRIVACY: something is released without noise; epsilon is infinite.")
+        found.append(tr("NO PRIVACY: something is released without noise; epsilon is infinite."))
     return tuple(found)
 
 

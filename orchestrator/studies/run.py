@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.signed_pdf import signer_of
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import StudySettings, local_blocks
@@ -108,7 +110,9 @@ def wait(
             sleep(_POLL_SECONDS)
 
 
-def keep_result(home: Home, status: dict[str, Any], out: Path, *, test: Path | None = None) -> dict[str, Any]:
+def keep_result(
+    home: Home, status: dict[str, Any], out: Path, *, test: Path | None = None, language: str = "en"
+) -> dict[str, Any]:
     """Write the last model and the study report into ``out``; return what the command line prints.
 
     Args:
@@ -116,6 +120,7 @@ def keep_result(home: Home, status: dict[str, Any], out: Path, *, test: Path | N
         status: of a study with at least one finished round.
         out: a folder; made when missing.
         test: a dataset of held-out patients, public or synthetic; without it nothing is measured.
+        language: of the study report.
     """
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
         digest = status["checkpoints"][-1]["model_hash"]
@@ -124,8 +129,10 @@ def keep_result(home: Home, status: dict[str, Any], out: Path, *, test: Path | N
         measured = None if heads == "combination" else test  # heads stay at their hospitals: no whole model is here
         metrics = final_metrics(client, status, measured) if measured is not None else None
         curve = learning_curve(client, status, measured) if measured is not None else []
-    facts = study_facts(status, metrics=metrics, curve=curve)
-    reports = (*write_study_report(facts, out), write_study_pdf(facts, out))
+    made = dt.datetime.now(dt.UTC)
+    facts = study_facts(status, metrics=metrics, curve=curve, made=made, language=language)
+    sign = signer_of(home, f"Study report {facts.number}")
+    reports = (*write_study_report(facts, out), write_study_pdf(facts, out, sign=sign))
     line = asdict(study_line(status))
     return {
         **{k: line[k] for k in ("study", "state", "rounds", "rounds_completed", "seconds", "uplink_bytes", "sites")},

@@ -67,6 +67,11 @@ class ShortBodies:
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""For a report's page, which carries its own style, pictures and letters, and no script."""
 _YEAR_SECONDS = 365 * 24 * 3600
 _HEADERS = {
     "content-security-policy": (

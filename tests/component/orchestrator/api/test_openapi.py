@@ -47,6 +47,7 @@ OPERATIONS = [
     ("GET", "/studies"),
     ("POST", "/studies"),
     ("GET", "/studies/{study}"),
+    ("GET", "/studies/{study}/report"),
     ("POST", "/studies/{study}/resume"),
     ("POST", "/studies/{study}/approvals"),
     ("PUT", "/studies/{study}/rounds/{number}/key"),

@@ -8,10 +8,13 @@ import sys
 
 import pandas as pd
 import pytest
+import typst
 from support.tables import write_tables
 
 from datasites.data.synthetic import SyntheticShape, generate
+from datasites.node.signed_pdf import sign_pdf
 from orchestrator.cli import main
+from privacy.identity import Identity, fingerprint
 
 
 @pytest.fixture
@@ -144,6 +147,26 @@ def test_verify_finds_nothing_in_an_empty_folder_and_says_so(run, tmp_path):
     code, out, _ = run("verify", tmp_path, "--json")
     assert code == 1
     assert json.loads(out)["ok"] is False
+
+
+def test_verify_checks_the_signature_of_a_reports_pdf(run, tmp_path):
+    identity = Identity.from_seed(b"a" * 32)
+    document = typst.compile(b'#set document(title: "Report")\n= A report')
+    path = tmp_path / "report.pdf"
+    path.write_bytes(sign_pdf(document, identity, name="alba", institution="Hospital Alba", reason="Report 1"))
+    code, out, _ = run("verify", path, "--json", "--fingerprint", fingerprint(identity.public_key))
+    shown = json.loads(out.splitlines()[-1])
+    assert (code, shown["ok"], shown["signature"]["institution"]) == (0, True, "Hospital Alba")
+    code, _, err = run("verify", path, "--fingerprint", "0000-" * 7 + "0000")
+    assert code == 1 and "not with the one you expected" in one_line(err)
+    changed = bytearray(path.read_bytes())
+    changed[len(document) // 2] ^= 1
+    path.write_bytes(changed)
+    code, _, err = run("verify", path)
+    assert code == 1 and "ask its author for it again" in one_line(err)
+    path.write_bytes(document)
+    code, _, err = run("verify", path)
+    assert code == 1 and "without a signature" in one_line(err)
 
 
 @pytest.mark.parametrize("role", ["datasite", "keyholder"])

@@ -41,7 +41,7 @@ def test_the_page_shows_them_and_the_json_follows_its_schema(tmp_path: Path) -> 
     html, data = write_study_report(facts, tmp_path)
     page = html.read_text()
     assert page.count("<img ") == 5 and page.count(' alt="') == 5
-    for text in ("0.701", "Hospital Dora", "Missing in round 3", "the approval was revoked", "outside the protocol"):
+    for text in ("0.701", "Hospital Dora", "missing in round 3", "the approval was revoked", "outside the protocol"):
         assert text in page
     assert "<b>of cancer</b>" not in page
     assert not re.search(r"""<script|(?:src|href)=["']?(?:https?:)?//""", page)
