@@ -13,6 +13,7 @@ from datasites.study.helper_messages import HelperKey, Opening, PadSums, Void
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import Authenticator
+from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, BINARY_BODY, SIGNED_BODY, RoundNumber, StudyName
 from orchestrator.rounds.decryption import closing_of
 from orchestrator.rounds.evidence import opened_blob, require_participant
@@ -135,7 +136,7 @@ def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -
         proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
         require_participant(proposal, party.public_key)
         digest = await asyncio.to_thread(opened_blob, service.store, proposal, number, what)
-        return FileResponse(service.store.blob_path(digest), media_type="application/octet-stream")
+        return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
 
 
 def _helper(proposal: Proposal, party: Party) -> Party:

@@ -23,7 +23,7 @@ from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, S
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
-from orchestrator.api.blob_access import require_readable
+from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
 from orchestrator.api.mailbox import create_mailbox_router
@@ -200,7 +200,7 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
     async def blob(digest: Digest, party: Party = caller) -> FileResponse:
         if party.public_key != service.roster.orchestrator.public_key:
             await asyncio.to_thread(require_readable, service.store, party.name, digest)
-        return _Blob(service.store.blob_path(digest), media_type="application/octet-stream")
+        return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
 
     @app.put("/blobs/{digest}", openapi_extra=BINARY_BODY, dependencies=[models])
     async def put_blob(digest: Digest, request: Request) -> dict[str, str]:
@@ -364,10 +364,6 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
             service.journal.append("refusal", dump(refusal))
         runner.refused(party.name, number, refusal.reason, refusal.without, refusal.wants)
         return {"party": party.name}
-
-
-class _Blob(FileResponse):
-    chunk_size = 1 << 19  # models and sums are large: fewer hops between threads
 
 
 def _only(party: Party, allowed: Party, what: str) -> None:

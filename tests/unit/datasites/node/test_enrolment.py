@@ -40,7 +40,7 @@ def test_everybody_who_waits_builds_the_same_roster_in_the_order_of_the_file(tmp
 def test_who_does_not_come_is_named(tmp_path):
     publish_party(tmp_path, "keyholder", party_of(THREE, "keyholder"))
     told = []
-    with pytest.raises(TesseraError, match="orchestrator, helper-a, helper-b, hospital-a, .* did not come"):
+    with pytest.raises(TesseraError, match=r"orchestrator, helper-a, helper-b, hospital-a, .* did not come"):
         gather(tmp_path, THREE, seconds=0, waiting=told.append)
     assert told == ["orchestrator, helper-a, helper-b, hospital-a, hospital-b, hospital-c"]
 
