@@ -70,7 +70,15 @@ class Datasite:
             policy=policy,
             record=journal.append,
             reserve=reserve,
+            release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
             hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
+        )
+        endings = Endings(
+            ledger=ledger,
+            journal=journal,
+            approvals=approvals,
+            newest=datasets.newest,
+            held=lambda: standing.trouble,
         )
         pool = WorkerPool(policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)
@@ -101,13 +109,7 @@ class Datasite:
             trainer=trainer,
             participant=participant,
             standing=standing,
-            endings=Endings(
-                ledger=ledger,
-                journal=journal,
-                approvals=approvals,
-                newest=datasets.newest,
-                held=lambda: standing.trouble,
-            ),
+            endings=endings,
         )
 
     def close(self) -> None:

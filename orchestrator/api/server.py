@@ -43,6 +43,7 @@ from orchestrator.api.openapi import (
     read_json,
 )
 from orchestrator.api.study_reports import add_study_reports
+from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
@@ -158,6 +159,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     _add_site_calls(app, service, authenticate)
     add_chain_calls(app, service, authenticate)
     add_helper_calls(app, service, authenticate)
+    add_thread(app, service, authenticate)
     add_standing(app, service, authenticate)
     add_study_reports(app, service, authenticate)
     return app

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,29 +38,3 @@ def finished_checkpoint(
         "scales": dict(plan.scales),
         "seconds": round(seconds, 3),
     }
-
-
-def write_off(
-    store: Store,
-    study: str,
-    number: int,
-    model_hash: str,
-    reason: str,
-    *,
-    uplink_bytes: int,
-    without: Collection[str],
-) -> None:
-    """Write a checkpoint of a round that has no sum: with the model as it was, and who takes no further part."""
-    before = store.document(study, number - 1, "checkpoint") or {}
-    checkpoint: dict[str, Any] = {
-        "model_hash": model_hash,
-        "moments_hash": before.get("moments_hash") or store.put_blob(model_to_bytes({})),
-        "sites": [],
-        "uplink_bytes": uplink_bytes,
-        "releases": {},
-        "weights": {},
-        "seconds": 0.0,
-        "lost": reason,
-        "without": sorted(without),
-    }
-    store.put_document(study, number, "checkpoint", checkpoint)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from datasites.review.environment import current_environment
 from datasites.strategy.blending import last_observed
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
+from datasites.study.filing import Filing
 from datasites.study.proposal import (
     Block,
     Chain,
@@ -78,6 +79,7 @@ class StudySettings:
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
     and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
+    ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
     study: str
@@ -85,6 +87,8 @@ class StudySettings:
     legal_basis: str
     task: Task
     rounds: int
+    filing: Filing | None = None
+    replaces: str = ""
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: str = "local"
@@ -149,6 +153,8 @@ def build_proposal(
         study=settings.study,
         purpose=settings.purpose,
         legal_basis=settings.legal_basis,
+        filing=settings.filing,
+        replaces=settings.replaces,
         custody=Custody(
             downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days
         ),
