@@ -89,10 +89,10 @@ class Helping:
         """Return the helpers' answers as documents of a work item."""
         return {f"pads/{name}": signed for name, signed in self.answered(number).items()}
 
-    async def void(self, number: int, commitments: Signed) -> set[str]:
-        """Have a list declared void by everybody who could answer it; return who did not."""
+    async def void(self, number: int, commitments: Signed) -> str:
+        """Have a list declared void by everybody who could answer it; return why the round is lost, or nothing."""
         if not self._names:
-            return set()
+            return ""
         closing = int(commitments.payload["closing"])
         sealed_to = {name for u in commitments.payload["updates"] for name in u["payload"].get("helper_pads", {})}
         holders = {self._proposal.keyholder.name, *sealed_to}
@@ -105,7 +105,8 @@ class Helping:
         await self._until(number, lambda: missing() <= self._refusing(number), "declaring a list void")
         for name in holders:
             self._withdraw(name, lambda i: i.kind == "void")
-        return missing()
+        left = names(missing())
+        return f"a hospital did not sign, and {left} did not declare the list void" if missing() else ""
 
     def voids(self, number: int, before: int) -> dict[str, Signed]:
         """Return the voids of the lists before a closing, as documents of a work item."""

@@ -231,10 +231,8 @@ class StudyRunner:
                 return commitments, [parse(Signed, attested[s]) for s in sorted(present)]
             present &= set(attested)
             self._require_enough(number, present)
-            if missing := await self.helping.void(number, commitments):
-                self._lose(
-                    number, reason := f"a hospital did not sign, and {names(missing)} did not declare the list void"
-                )
+            if reason := await self.helping.void(number, commitments):
+                self._lose(number, reason)
                 raise StudyPaused(f"round {number}: {reason}")
 
     async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
@@ -263,9 +261,8 @@ class StudyRunner:
         )
         signed = seal(self._identity, "commitments", commitments)
         self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)
-        about = {"study": self.proposal.study, "round": number, "closing": closing, "sites": sorted(updates)}
-        hashes = {"list_hash": commitments.list_hash, "sum_hash": commitments.sum_hash}
-        self._journal.append("round-closed", {**about, **hashes})
+        about = {"closing": closing, "list_hash": commitments.list_hash, "sum_hash": sum_hash, "sites": sorted(updates)}
+        self._journal.append("round-closed", {"study": self.proposal.study, "round": number, **about})
         return signed
 
     async def _decrypt(
@@ -274,8 +271,8 @@ class StudyRunner:
         """Return the integers, or None where the keyholder cannot use what some sites sent."""
         keyholder = self.proposal.keyholder.name
         documents = {"plan": plan, "key": key, "commitments": commitments}
-        closing = int(commitments.payload["closing"])
-        item = replace(self._item("decrypt", number, closing, documents), attestations=tuple(attestations))
+        item = self._item("decrypt", number, int(commitments.payload["closing"]), documents)
+        item = replace(item, attestations=tuple(attestations))
         serve(self._store, parse(Commitments, dict(commitments.payload)))
         await self.helping.answers(number, documents, attestations)
         if not await self._answered_with(number, item):
