@@ -24,11 +24,11 @@ from datasites.study.messages import SumResult, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, open_sealed, pack_envelope, seal
 from privacy.canonical import sha256_hex
+from privacy.encryption.ciphertexts import body_bytes
 from privacy.encryption.shares import MISSING_PART, sum_bytes
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.ledger.journal import Journal
 
-_SUM_LIMIT_BYTES = 1 << 30
 _ROLLED_BACK_SECONDS = 5.0
 
 
@@ -86,7 +86,7 @@ class Keyholder:
         proposal = self.served.study(item.study)
         commitments = item.documents["commitments"]
         sum_hash = str(commitments.payload.get("sum_hash"))
-        body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_SUM_LIMIT_BYTES)
+        body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_sum_bytes(proposal))
         request = SumRequest(
             plan=item.documents["plan"], commitments=commitments, attestations=item.attestations, body=body
         )
@@ -165,6 +165,11 @@ class Keyholder:
     def _forget(self, study: str) -> None:
         self.custody.forget(study)
         self.served.journal_once(f"forget-{study}", "study-over", {"study": study})
+
+
+def _sum_bytes(proposal: Proposal) -> int:
+    """Return exactly how long a study's sum is."""
+    return body_bytes(counts_of(proposal), proposal.encryption)
 
 
 def run(folder: Path) -> None:
