@@ -91,6 +91,11 @@ class Datasets:
                 return self._reference(schema, folder, approved.patients), folder
         raise InvalidInput(f"there is no dataset {name!r} here")
 
+    def newest(self, name: str) -> int | None:
+        """Return the newest version of a dataset here, None where there is none."""
+        schemas = (read_schema(folder) for folder in self.home.datasets())
+        return max((schema.version for schema in schemas if schema.name == name), default=None)
+
     def population_of(self, reference: DatasetReference) -> str:
         """Return the budget line that a dataset version shares."""
         return self.ledger.population_of(reference.name, reference.version)

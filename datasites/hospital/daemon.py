@@ -6,6 +6,7 @@ orchestrator about approvals, one asks for work and does it. Each is a loop that
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from privacy.errors import Refused
 _LAYERS_SECONDS = 10.0  # trying them takes a process of its own, which may wait until the start is over
 _ROLLED_BACK_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 10.0
+_SETTLE_SECONDS = 1.0
 
 
 class Messenger:
@@ -39,12 +41,16 @@ class Messenger:
         self._datasite = datasite
         self._told: set[str] = set()
         self._declined: dict[str, float] = {}
+        self._settled = float("-inf")
 
     def step(self) -> float:
         """Send what was approved since, and once more what the orchestrator declined a while ago."""
         for request in self._datasite.approvals.requests():
             if request.state == "approved" and request.approval and request.proposal_hash not in self._told:
                 self._tell(request.proposal_hash, request.proposal.study, request.approval)
+        if time.monotonic() - self._settled >= _SETTLE_SECONDS:
+            self._settled = time.monotonic()
+            self._datasite.endings.settle(now=dt.datetime.now(dt.UTC))
         return 0.3
 
     def _tell(self, proposal_hash: str, study: str, approval: Signed) -> None:
@@ -90,6 +96,9 @@ class Worker:
         if item.kind != "finished":
             self._datasite.participant.handle(item)
         elif item.study not in self._reported:
+            for request in self._datasite.approvals.requests():
+                if request.proposal.study == item.study and request.state == "approved":
+                    self._datasite.endings.finished(request.proposal_hash, item.study)
             self._datasite.participant.handle(item)
             self._datasite.pool.close()  # its memory is not needed until the next study
             write_reports_apart(self._datasite.home, finished=item.study)

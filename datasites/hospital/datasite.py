@@ -13,6 +13,7 @@ from datasites.node.http import SignedClient
 from datasites.node.rollback import Standing
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
+from datasites.review.endings import Endings
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
 from datasites.study.proposal import Proposal
@@ -41,6 +42,7 @@ class Datasite:
     trainer: SandboxedTrainer
     participant: RoundParticipant
     standing: Standing
+    endings: Endings
 
     @classmethod
     def open(cls, home: Home) -> Datasite:
@@ -102,6 +104,13 @@ class Datasite:
             trainer=trainer,
             participant=participant,
             standing=standing,
+            endings=Endings(
+                ledger=ledger,
+                journal=journal,
+                approvals=approvals,
+                newest=datasets.newest,
+                held=lambda: standing.trouble,
+            ),
         )
 
     def close(self) -> None:

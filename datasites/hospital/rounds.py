@@ -25,6 +25,7 @@ from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.rollback import was_imported
 from datasites.review.approvals import ApprovalStore
+from datasites.review.endings import FAILURES_UNTIL_END
 from datasites.review.environment import current_environment
 from datasites.study import checks
 from datasites.study.messages import (
@@ -52,7 +53,6 @@ from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
 
-_FAILURES_UNTIL_END = 2
 _KEY_BYTES = 4 << 20
 
 
@@ -237,7 +237,7 @@ class RoundParticipant:
     def _require_healthy(self, study: str) -> None:
         """Refuse all further rounds of a study whose worker failed twice on private data."""
         failed = {e.body["round"] for e in self.journal.entries(kind="worker-failed") if e.body["study"] == study}
-        if len(failed) >= _FAILURES_UNTIL_END:
+        if len(failed) >= FAILURES_UNTIL_END:
             raise Refused("the study has ended at this site; its people find the reason in their journal")
 
     def _noise_secret(self, proposal: Proposal) -> bytes:

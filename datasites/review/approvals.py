@@ -13,7 +13,8 @@ refusal goes to the journal through the ``record`` callback, in the same transac
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ class ApprovalStore:
     def close(self) -> None:
         """Close the file."""
         self._records.close()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Keep every decision waiting until the block ends: what is read inside stays as it is."""
+        with self._records.transaction():
+            yield
 
     def receive(self, signed: Signed, folder: Path, *, now: dt.datetime) -> Request:
         """Keep a proposal for review; receiving it again changes nothing.

@@ -179,6 +179,8 @@ class Ledger:
     def reserve(self, population: str, *, study: str, proposal_hash: str, plan: Mechanism | StudyCost) -> Entry:
         """Promise a study its whole worst case, or nothing; the same proposal again changes nothing.
 
+        A proposal whose rounds all went back uncharged is reserved anew.
+
         Raises:
             BudgetExceeded: it does not fit under the cap beside what is spent and promised.
             Refused: the population is closed or has no cap.
@@ -186,7 +188,7 @@ class Ledger:
         cost = cost_of(plan)
         with self._writing() as state:
             known = state.reservation(proposal_hash)
-            if known is not None:
+            if known is not None and (known[1].open_rounds or known[1].charged):
                 return self._chain.entry(known[1].index)
             found = state.population(population)
             check_fits(found, chainable(cost.total, "a study"), f"study {study!r}")

@@ -227,8 +227,11 @@ class State:
     def _reserve(self, entry: Entry) -> None:
         body = entry.body
         population = self.population(body["population"])
-        if self.reservation(body["proposal_hash"]) is not None:
+        known = self.reservation(body["proposal_hash"])
+        if known is not None and (known[1].open_rounds or known[1].charged):
             raise ValueError("the proposal is reserved already")
+        if known is not None:
+            del known[0].reservations[known[1].proposal_hash]
         reservation = Reservation(
             study=str(body["study"]),
             proposal_hash=str(body["proposal_hash"]),

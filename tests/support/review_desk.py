@@ -60,12 +60,15 @@ class ReviewDesk:
     store: ApprovalStore
 
     def submit(self, proposal: Proposal, code: dict[str, bytes] = CODE) -> str:
+        return self.submit_at(proposal, NOW, code)
+
+    def submit_at(self, proposal: Proposal, now: dt.datetime, code: dict[str, bytes] = CODE) -> str:
         folder = self.folder / "code" / proposal.proposal_hash[:12]
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in code.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
-        self.store.receive(self.sealed(proposal), folder, now=NOW)
+        self.store.receive(self.sealed(proposal), folder, now=now)
         return proposal.proposal_hash
 
     def sealed(self, proposal: Proposal) -> Signed:

@@ -1,0 +1,143 @@
+"""Budgets that come back: what was reserved for a study and never charged is released once nothing can charge it.
+
+Whatever ends a study here calls :meth:`Endings.study_ended` with the reason. :meth:`Endings.settle` finds every ending
+that the datasite can see for itself, also one that a crash cut short: no approval, an approval that was denied, revoked
+or has expired, two failures, the end that the orchestrator announced, a newer version of the dataset. Both may be
+called again and again; what is charged stays charged.
+
+    >>> endings.study_ended(proposal_hash, "withdrawn by the scientist: another cohort was found")
+    (4, 5, 6)
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from datasites.review.approvals import ApprovalStore
+from datasites.review.records import Request
+from datasites.study.messages import Approval
+from datasites.study.parties import parse_time
+from datasites.study.signing import parse
+from privacy.errors import InvalidInput
+from privacy.ledger.journal import Entry, Journal
+from privacy.ledger.ledger import Ledger, StudyAccount
+
+RETURNED = "budget-returned"
+"""Kind of the journal's entries about budgets that came back; ``entry`` is the number of the ledger's entry."""
+FINISHED = "study-finished"
+"""Kind of the journal's entries about ends that the orchestrator announced."""
+FAILURES_UNTIL_END = 2
+DATASITE = "datasite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endings:
+    """The endings of studies at one datasite.
+
+    Args:
+        ledger, journal, approvals: the datasite's own.
+        newest: the newest version of a dataset here, None where there is none.
+        held: why nothing may be released now (journal and ledger are older than what left), or empty.
+    """
+
+    ledger: Ledger
+    journal: Journal
+    approvals: ApprovalStore
+    newest: Callable[[str], int | None] = lambda _: None
+    held: Callable[[], str] = lambda: ""
+
+    def study_ended(self, proposal_hash: str, reason: str, *, by: str = DATASITE) -> tuple[int, ...]:
+        """Give back every round of a proposal that was reserved and never charged; return their numbers.
+
+        Args:
+            proposal_hash: the study's; one without a reservation changes nothing.
+            reason: why, for the ledger, the journal, the budget page, the report and the scientist.
+            by: the person who decides, or ``datasite`` for what follows from a rule.
+        """
+        if self._study(proposal_hash) is None:
+            return ()
+        entry = self.ledger.release_reservation(proposal_hash, by=by, reason=reason)
+        self._journal(entry)
+        return () if entry is None else tuple(entry.body["rounds"])
+
+    def finished(self, proposal_hash: str, study: str) -> None:
+        """Take note that the orchestrator announced the end of a study."""
+        if not any(e.body.get("proposal_hash") == proposal_hash for e in self.journal.entries(kind=FINISHED)):
+            self.journal.append(FINISHED, {"study": study, "proposal_hash": proposal_hash})
+        self.study_ended(proposal_hash, "the study is finished: its last round was told")
+
+    def settle(self, *, now: dt.datetime) -> None:
+        """Release what no approved study can charge any more.
+
+        Args:
+            now: the present time; the journal's later time counts, as for approvals.
+        """
+        if self.held():
+            return
+        self._catch_up()
+        later = max(now, self.journal.now())
+        with self.approvals.undisturbed():  # an approval that is being sealed has its reservation already
+            for study in self._open():
+                reason = self.why_ended(study, later)
+                if reason:
+                    self.study_ended(study.proposal_hash, reason)
+
+    def why_ended(self, study: StudyAccount, now: dt.datetime) -> str:
+        """Return why a study can charge nothing here any more, or an empty text while it can."""
+        try:
+            request = self.approvals.request(study.proposal_hash)
+        except InvalidInput:
+            return "no request of this proposal is here: nobody approved it"
+        return self._undecided(request) or self._expired(request, now) or self._failed(request) or self._done(request)
+
+    def _undecided(self, request: Request) -> str:
+        if request.state == "approved" and request.approval is not None:
+            return ""
+        last = request.decisions[-1] if request.decisions else None
+        said = f" by {last.person}: {last.reason}" if last is not None and last.reason else ""
+        return f"the request is {request.state} here{said}"
+
+    def _expired(self, request: Request, now: dt.datetime) -> str:
+        if request.approval is None:
+            return ""
+        approval = parse(Approval, dict(request.approval.payload))
+        until = min(parse_time(approval.expires), parse_time(request.proposal.expires))
+        return f"the approval expired at {until.isoformat(timespec='seconds')}" if now >= until else ""
+
+    def _failed(self, request: Request) -> str:
+        study = request.proposal.study
+        failed = {e.body["round"] for e in self.journal.entries(kind="worker-failed") if e.body["study"] == study}
+        if len(failed) < FAILURES_UNTIL_END:
+            return ""
+        return f"the worker failed in rounds {', '.join(map(str, sorted(failed)))}: the study has ended here"
+
+    def _done(self, request: Request) -> str:
+        if any(e.body.get("proposal_hash") == request.proposal_hash for e in self.journal.entries(kind=FINISHED)):
+            return "the study is finished: its last round was told"
+        dataset = request.proposal.participant(self.approvals.site).dataset
+        newest = self.newest(dataset.name)
+        if newest is not None and newest > dataset.version:
+            return f"version {newest} of {dataset.name} has replaced version {dataset.version}, which was approved"
+        return ""
+
+    def _open(self) -> list[StudyAccount]:
+        accounts = (self.ledger.account(population) for population in self.ledger.populations())
+        return [s for a in accounts for s in a.studies if len(s.charged_rounds) + len(s.freed_rounds) < s.rounds]
+
+    def _study(self, proposal_hash: str) -> StudyAccount | None:
+        accounts = (self.ledger.account(population) for population in self.ledger.populations())
+        return next((s for a in accounts for s in a.studies if s.proposal_hash == proposal_hash), None)
+
+    def _catch_up(self) -> None:
+        """Journal what was released before a crash; the ledger's entry has the reason."""
+        known = {e.body["entry"] for e in self.journal.entries(kind=RETURNED)}
+        for entry in self.ledger.entries(kind="free"):
+            if entry.index not in known:
+                self._journal(entry)
+
+    def _journal(self, entry: Entry | None) -> None:
+        if entry is not None:
+            told = ("study", "proposal_hash", "population", "rounds", "by", "reason")
+            self.journal.append(RETURNED, {"entry": entry.index, **{key: entry.body[key] for key in told}})
