@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
 from datasites.syft.client import OwnerNode, ScientistNode
 from datasites.syft.runner import MockOutcome, MockRun
+from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
 __all__ = ["desk", "mailbox", "mailbox_identity", "new_context", "new_desk", "new_proposal", "now"]
@@ -130,8 +132,6 @@ def test_files_that_changed_while_they_were_received_are_refused(tmp_path: Path)
 def waiting(tmp_path: Path) -> PlainJobs:
     jobs = PlainJobs(tmp_path / "jobs", record=lambda *_: None)
     (tmp_path / "main.py").write_text("import socket\nx = '<script>'\n")
-    from privacy.canonical import sha256_hex
-
     digest = sha256_hex((tmp_path / "main.py").read_bytes())
     jobs.receive("mean", "lab", tmp_path, {"main.py": digest}, now=NOW)
     return jobs
@@ -146,7 +146,7 @@ def csrf(portal: TestClient, name: str) -> str:
 def test_a_cookie_or_a_token_alone_approves_no_job(desk: Any, new_context: Any, waiting: PlainJobs) -> None:
     (job,) = waiting.waiting()
     address = f"/jobs/{job.job_id}"
-    with TestClient(create_portal(new_context(desk, jobs=waiting)), headers={"accept": "text/html"}) as portal:
+    with TestClient(create_portal(replace(new_context(desk), jobs=waiting)), headers={"accept": "text/html"}) as portal:
         assert portal.post(address, data={"decision": "approved", "password": PASSWORD}).url.path == "/login"
         token = csrf(portal, "anna")
         page = portal.get("/jobs").text
@@ -168,7 +168,7 @@ def test_a_cookie_or_a_token_alone_approves_no_job(desk: Any, new_context: Any, 
 
 def test_an_auditor_approves_no_job(desk: Any, new_context: Any, waiting: PlainJobs) -> None:
     (job,) = waiting.waiting()
-    with TestClient(create_portal(new_context(desk, jobs=waiting)), headers={"accept": "text/html"}) as portal:
+    with TestClient(create_portal(replace(new_context(desk), jobs=waiting)), headers={"accept": "text/html"}) as portal:
         csrf(portal, "otto")
         assert portal.get("/jobs").status_code == 200
         form = {"decision": "approved", "password": PASSWORD, "csrf": ""}
