@@ -73,7 +73,7 @@ class Datasite:
             record=journal.append,
             reserve=reserve,
             release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
-            hospitals=lambda: home.roster().sites,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
         endings = Endings(
             ledger=ledger,
