@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from functools import cached_property
 
 from datasites.data.publishing import Datasets
 from datasites.hospital.rounds import RoundParticipant
@@ -13,8 +14,9 @@ from datasites.node.http import SignedClient
 from datasites.node.rollback import Standing
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
+from datasites.review.budget_acts import BudgetActs
 from datasites.review.endings import Endings
-from datasites.review.policy import Policy
+from datasites.review.policy_file import PolicyFile
 from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
 from datasites.worker.pool import WorkerPool
@@ -30,7 +32,7 @@ class Datasite:
     home: Home
     site: str
     client: SignedClient
-    policy: Policy
+    policies: PolicyFile
     journal: Journal
     ledger: Ledger
     accounts: AccountStore
@@ -40,7 +42,6 @@ class Datasite:
     trainer: SandboxedTrainer
     participant: RoundParticipant
     standing: Standing
-    endings: Endings
 
     @classmethod
     def open(cls, home: Home) -> Datasite:
@@ -50,10 +51,10 @@ class Datasite:
             InvalidInput: a file is missing or malformed.
         """
         config, identity, roster = home.config(), home.identity(), home.roster()
-        policy = Policy.load(home.folder / "policy.toml")
         journal = Journal(home.folder / "journal.sqlite", identity)
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
-        datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policy)
+        policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
+        datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
         client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
 
@@ -67,12 +68,13 @@ class Datasite:
             home.folder / "approvals.sqlite",
             site=config.name,
             identity=identity,
-            policy=policy,
+            policy=policies.current,
             record=journal.append,
             reserve=reserve,
             hospitals=lambda: home.roster().sites,
         )
-        pool = WorkerPool(policy.sandbox)
+        pool = WorkerPool(policies.current().sandbox)
+        policies.changed = lambda policy: setattr(pool, "limits", policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,
@@ -84,14 +86,14 @@ class Datasite:
             train=trainer,
             dataset=datasets.here,
             build=trainer.initial_model,
-            round_seconds=policy.sandbox.round_seconds,
+            round_seconds=lambda: policies.current().sandbox.round_seconds,
         )
-        journal.append("started", {"policy_hash": policy.policy_hash})
+        journal.append("started", {"policy_hash": policies.current().policy_hash})
         return cls(
             home=home,
             site=config.name,
             client=client,
-            policy=policy,
+            policies=policies,
             journal=journal,
             ledger=ledger,
             accounts=AccountStore(home.folder / "accounts.sqlite"),
@@ -101,14 +103,23 @@ class Datasite:
             trainer=trainer,
             participant=participant,
             standing=standing,
-            endings=Endings(
-                ledger=ledger,
-                journal=journal,
-                approvals=approvals,
-                newest=datasets.newest,
-                held=lambda: standing.trouble,
-            ),
         )
+
+    @cached_property
+    def endings(self) -> Endings:
+        """What gives back the budgets of studies that ended."""
+        return Endings(
+            ledger=self.ledger,
+            journal=self.journal,
+            approvals=self.approvals,
+            newest=self.datasets.newest,
+            held=lambda: self.standing.trouble,
+        )
+
+    @cached_property
+    def acts(self) -> BudgetActs:
+        """What people do to budgets by hand."""
+        return BudgetActs(ledger=self.ledger, journal=self.journal, policies=self.policies, endings=self.endings)
 
     def close(self) -> None:
         """Close everything; workers are ended."""

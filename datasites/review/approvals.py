@@ -41,7 +41,7 @@ class ApprovalStore:
         path: the file, made when it is missing.
         site: this datasite's name in proposals.
         identity: the datasite's key, which seals approvals.
-        policy: the owner's rules.
+        policy: the owner's rules, or a function that returns them as they are now.
         record: the journal's ``append``.
         reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
             change nothing when it is called again.
@@ -54,7 +54,7 @@ class ApprovalStore:
         *,
         site: str,
         identity: Identity,
-        policy: Policy,
+        policy: Policy | Callable[[], Policy],
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
         hospitals: Callable[[], Collection[Party]] | None = None,
@@ -62,7 +62,7 @@ class ApprovalStore:
         self.site = site
         self._reserve = reserve
         self._hospitals = hospitals
-        self.policy = policy
+        self._policy = policy
         self._identity = identity
         self._record = record
         self._records = ReviewRecords(path)
@@ -70,6 +70,15 @@ class ApprovalStore:
     def close(self) -> None:
         """Close the file."""
         self._records.close()
+
+    @property
+    def policy(self) -> Policy:
+        """The owner's rules at this moment."""
+        return self._policy() if callable(self._policy) else self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy | Callable[[], Policy]) -> None:
+        self._policy = policy
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
