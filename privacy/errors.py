@@ -8,6 +8,7 @@
     ├── Refused               a rule of the protocol or of a policy says no
     │   ├── BudgetExceeded    the privacy cap would be passed
     │   └── UnsafeSum         a decrypted sum failed the slot check; the round's key is gone
+    ├── StudyOver             a study was ended and cannot start or go on any more
     └── Tampered              a signature, hash or chain does not hold
 
 Every message says what was expected, what came and what to do, and never carries a secret, a record or a
@@ -39,6 +40,10 @@ class BudgetExceeded(Refused):
 
 class UnsafeSum(Refused):
     """A decrypted slot is not an honest sum; nothing leaves and the round's key is destroyed."""
+
+
+class StudyOver(TesseraError):
+    """A study was denied, revoked, withdrawn, cancelled or has expired: it cannot start or go on any more."""
 
 
 class Tampered(TesseraError):

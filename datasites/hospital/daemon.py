@@ -17,6 +17,7 @@ from datasites.hospital.datasite import Datasite
 from datasites.hospital.invitations import first_link
 from datasites.hospital.proposals import Node
 from datasites.hospital.reports import write_reports_apart
+from datasites.hospital.thread import Thread
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.process import Loop, announce, bind, keep_private, on_end_signal, stop_loops
@@ -35,19 +36,21 @@ _SETTLE_SECONDS = 1.0
 
 
 class Messenger:
-    """Tells the orchestrator about approvals, until it has taken them."""
+    """Tells the orchestrator about approvals and every other decision, until it has taken them, and hears answers."""
 
     def __init__(self, datasite: Datasite) -> None:
         self._datasite = datasite
         self._told: set[str] = set()
         self._declined: dict[str, float] = {}
+        self._thread = Thread(client=datasite.client, approvals=datasite.approvals, journal=datasite.journal)
         self._settled = float("-inf")
 
     def step(self) -> float:
-        """Send what was approved since, and once more what the orchestrator declined a while ago."""
+        """Send what was decided since, and once more what the orchestrator declined a while ago."""
         for request in self._datasite.approvals.requests():
             if request.state == "approved" and request.approval and request.proposal_hash not in self._told:
                 self._tell(request.proposal_hash, request.proposal.study, request.approval)
+        self._thread.step()
         if time.monotonic() - self._settled >= _SETTLE_SECONDS:
             self._settled = time.monotonic()
             self._datasite.policies.current()

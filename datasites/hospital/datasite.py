@@ -42,6 +42,7 @@ class Datasite:
     trainer: SandboxedTrainer
     participant: RoundParticipant
     standing: Standing
+    endings: Endings
 
     @classmethod
     def open(cls, home: Home) -> Datasite:
@@ -58,20 +59,22 @@ class Datasite:
         client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
 
-        def reserve(proposal: Proposal) -> None:
-            standing.require()
-            population = datasets.population_of(proposal.participant(config.name).dataset)
-            hashed, plan = proposal.proposal_hash, proposal.mechanism
-            ledger.reserve(population, study=proposal.study, proposal_hash=hashed, plan=plan)
-
         approvals = ApprovalStore(
             home.folder / "approvals.sqlite",
             site=config.name,
             identity=identity,
             policy=policies.current,
             record=journal.append,
-            reserve=reserve,
+            reserve=lambda proposal: _reserve(proposal, config.name, standing, datasets),
+            release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
             hospitals=lambda: home.roster().sites,
+        )
+        endings = Endings(
+            ledger=ledger,
+            journal=journal,
+            approvals=approvals,
+            newest=datasets.newest,
+            held=lambda: standing.trouble,
         )
         pool = WorkerPool(policies.current().sandbox)
         policies.changed = lambda policy: setattr(pool, "limits", policy.sandbox)
@@ -103,17 +106,7 @@ class Datasite:
             trainer=trainer,
             participant=participant,
             standing=standing,
-        )
-
-    @cached_property
-    def endings(self) -> Endings:
-        """What gives back the budgets of studies that ended."""
-        return Endings(
-            ledger=self.ledger,
-            journal=self.journal,
-            approvals=self.approvals,
-            newest=self.datasets.newest,
-            held=lambda: self.standing.trouble,
+            endings=endings,
         )
 
     @cached_property
@@ -127,6 +120,14 @@ class Datasite:
         self.client.close()
         for store in (self.approvals, self.accounts, self.ledger, self.journal):
             store.close()
+
+
+def _reserve(proposal: Proposal, site: str, standing: Standing, datasets: Datasets) -> None:
+    """Reserve the worst case of a study in the ledger."""
+    standing.require()
+    population = datasets.population_of(proposal.participant(site).dataset)
+    hashed, plan = proposal.proposal_hash, proposal.mechanism
+    datasets.ledger.reserve(population, study=proposal.study, proposal_hash=hashed, plan=plan)
 
 
 def _trainer(home: Home, site: str, pool: WorkerPool, approvals: ApprovalStore) -> SandboxedTrainer:

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from datasites.hospital.models import InitialModel, Models
+from datasites.hospital.thread import Thread
 from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
@@ -42,6 +43,7 @@ from datasites.study.proposal import DatasetReference, Proposal
 from datasites.study.released_numbers import checked_header_numbers, checked_numbers, empty_numbers
 from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
 from datasites.study.streams import daemon_stream, noise_secret
+from datasites.study.thread import accepted
 from datasites.training import encoding, local_parameters, proximity
 from datasites.training.encoding import Integers, encode_update
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
@@ -143,6 +145,8 @@ class RoundParticipant:
         """Return the proposal of ``study`` that is approved here and not revoked."""
         for request in self.approvals.requests():
             if request.proposal.study == study and request.state == "approved":
+                if not accepted(request.words, self.site):  # the scientist may have accepted a moment ago
+                    Thread(client=self.client, approvals=self.approvals, journal=self.journal).look()
                 return request.proposal
         raise Refused(f"study {study!r} is not approved here")
 

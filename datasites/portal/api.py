@@ -31,6 +31,7 @@ from datasites.review.policy import Violation
 from datasites.review.records import Confirmation, Decision, State
 from datasites.review.records import Request as ReviewRequest
 from datasites.study.signing import dump
+from datasites.study.thread import Word
 from privacy.errors import Refused
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry
@@ -83,6 +84,12 @@ class Password(_Body):
     """The password that unlocks the caller's own signing key."""
 
     password: _Text
+
+
+class Signing(Password):
+    """The password, and what the scientist has to accept before the study may run; empty for no conditions."""
+
+    conditions: Annotated[str, Field(max_length=4000)] = ""
 
 
 class Reason(_Body):
@@ -155,6 +162,7 @@ class RequestDetail(RequestSummary):
     """A proposal with everything that matters for a decision.
 
     ``unchecked`` says in one sentence what an unchecked chain of models voids; it is empty where all are recomputed.
+    ``words`` is the thread: what both sides said, each signed.
     """
 
     proposal: dict[str, Any]
@@ -163,6 +171,7 @@ class RequestDetail(RequestSummary):
     unchecked: str
     unconfirmed: tuple[str, ...]
     decisions: tuple[Decision, ...]
+    words: tuple[Word, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +242,9 @@ def request(proposal_hash: Hash, service: ServiceHere, _: Reader) -> RequestDeta
 
 
 @router.post("/requests/{proposal_hash}/approve", summary="Sign a proposal", tags=["review"])
-def approve(proposal_hash: Hash, body: Password, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+def approve(proposal_hash: Hash, body: Signing, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
     """Sign with the caller's own key; when enough people have signed, the datasite approves."""
-    return _detail(service, service.sign(proposal_hash, caller.account.name, body.password))
+    return _detail(service, service.sign(proposal_hash, caller.account.name, body.password, body.conditions))
 
 
 @router.post("/requests/{proposal_hash}/deny", summary="Say no", tags=["review"])
@@ -325,6 +334,7 @@ def _detail(service: PortalService, request: ReviewRequest) -> RequestDetail:
         unchecked=service.context.unchecked(request.proposal),
         unconfirmed=tuple(p.name for p in service.unconfirmed(request)),
         decisions=request.decisions,
+        words=request.words,
     )
 
 

@@ -70,11 +70,18 @@ def welcome(request: Request, service: ServiceHere, token: Secret, name: Secret,
 
 @router.post("/requests/{proposal_hash}/approve")
 def approve(
-    request: Request, proposal_hash: Hash, service: ServiceHere, caller: FormReviewer, password: Secret
+    request: Request,
+    proposal_hash: Hash,
+    service: ServiceHere,
+    caller: FormReviewer,
+    password: Secret,
+    conditions: Text = "",
 ) -> Response:
-    """Sign with the person's own key."""
+    """Sign with the person's own key, under conditions or none."""
     name = caller.account.name
-    return _decided(request, service, proposal_hash, "signed", lambda: service.sign(proposal_hash, name, password))
+    return _decided(
+        request, service, proposal_hash, "signed", lambda: service.sign(proposal_hash, name, password, conditions)
+    )
 
 
 @router.post("/requests/{proposal_hash}/dry-run")

@@ -24,8 +24,10 @@ from datasites.portal.words import STUDY_STATES, listed, meaning, modality, rele
 from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
+from datasites.review.versions import version_before
 from datasites.study.signing import dump
 from datasites.study.text import epsilon_text
+from datasites.study.thread import SENTENCES, accepted
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
 
@@ -41,7 +43,7 @@ MENU = (
 )
 NOTICES = {
     "signed": "Signed with your key. Once all have signed everywhere, the rounds are under Studies.",
-    "deny": "Denied. The scientist will read your reason.",
+    "deny": "Denied. The scientist and the other hospitals will read your reason.",
     "ask": "Asked. The scientist will read your question.",
     "revoke": "Revoked. The study stops here before its next round.",
     "confirmed": "Confirmed and written into the journal.",
@@ -51,7 +53,8 @@ NOTICES = {
     "written": "The reports are those of this moment.",
     "welcome": "Your account is made. Keep your password: nobody can restore it.",
 }
-_TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn", "denied": "bad", "revoked": "bad"}
+_TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn"}
+_TONES |= dict.fromkeys(("denied", "revoked", "ended"), "bad")
 _ROLES = {"steward": "data steward", "privacy-officer": "privacy officer", "auditor": "auditor"}
 
 _environment = new_environment(Path(__file__).parent / "templates", mount="/static")
@@ -101,7 +104,7 @@ Seen = Annotated[str, Query(max_length=24)]
 _GROUPS = (
     ("To decide", ("pending", "changes-requested"), "Nothing waits for you."),
     ("Approved", ("approved",), "Nothing is approved."),
-    ("Denied and revoked", ("denied", "revoked"), "None."),
+    ("Denied, revoked and ended", ("denied", "revoked", "ended"), "None."),
 )
 
 
@@ -315,6 +318,9 @@ def show_request(
         parties=_parties(found),
         needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
+        said=SENTENCES,
+        open_conditions=not accepted(found.words, service.context.site),
+        kept_words="",
         files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
         file_ids={name: i for i, name in enumerate(names)},
         **_comparison(service, found),
@@ -322,13 +328,15 @@ def show_request(
 
 
 def _comparison(service: PortalService, found: ReviewRequest) -> dict[str, Any]:
-    earlier = service.context.approvals.last_approved(before=found.proposal_hash)
+    earlier = version_before(service.context.approvals, found.proposal_hash)
     if earlier is None:
         return {"earlier": None, "facts": (), "diffs": ()}
     before, now = dump(earlier.proposal), dump(found.proposal)
     for value in (before, now):
-        for field in ("created", "expires", "nonce", "plan"):
-            del value[field]
+        for field in ("created", "expires", "nonce", "plan", "replaces"):
+            value.pop(field, None)
+        if found.proposal.replaces == earlier.proposal_hash:
+            del value["study"]
     diffs = code_diff((earlier.folder, earlier.proposal.plan.code), (found.folder, found.proposal.plan.code))
     return {"earlier": earlier, "facts": facts_diff(before, now), "diffs": diffs}
 

@@ -255,8 +255,8 @@ class PortalService:
             return "a plan with its own Python code has to pass a dry run first"
         return ""
 
-    def sign(self, proposal_hash: str, name: str, password: str) -> Request:
-        """Unlock one person's key with their password and sign the proposal with it.
+    def sign(self, proposal_hash: str, name: str, password: str, conditions: str = "") -> Request:
+        """Unlock one person's key with their password and sign the proposal with it, under conditions or none.
 
         Raises:
             Refused: the password, a rule or the budget says no.
@@ -269,7 +269,9 @@ class PortalService:
         if self.differences(request):
             raise Refused(f"the software is not what the proposal names: {'; '.join(self.differences(request)[:3])}")
         cost = self.context.preview(request.proposal)
-        return self.context.approvals.approve(proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after)
+        return self.context.approvals.approve(
+            proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after, conditions=conditions
+        )
 
     def decide(self, decision: Decision, proposal_hash: str, person: Account, reason: str) -> Request:
         """Deny a request, ask for changes, or revoke its approval; the scientist reads the reason.

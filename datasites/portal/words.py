@@ -32,6 +32,7 @@ _STATES = {
     "approved": "approved",
     "denied": "denied",
     "revoked": "revoked",
+    "ended": "ended",
 }
 
 

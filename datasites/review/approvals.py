@@ -8,6 +8,10 @@ refusal goes to the journal through the ``record`` callback, in the same transac
     received -> pending -> approved -> revoked
                    |  \\-> changes-requested -> approved
                    \\----> denied
+
+Any of these but denied and revoked becomes "ended" when the scientist or another hospital ends the study. Every
+decision is also sealed as a :class:`~datasites.study.thread.Word` for the scientist; what comes back is heard by
+:class:`datasites.review.thread.ThreadHere`.
 """
 
 from __future__ import annotations
@@ -22,16 +26,17 @@ from datasites.review import checks
 from datasites.review.accounts import Account
 from datasites.review.policy import Policy, check
 from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal
+from datasites.review.thread import ThreadHere
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.proposal import DatasetReference, Environment, Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, seal
-from privacy.errors import BudgetExceeded, InvalidInput, Refused, TesseraError
+from datasites.study.thread import accepted, check_text, conditions_of
+from privacy.errors import BudgetExceeded, Refused, TesseraError
 from privacy.identity import Identity
 
 Record = Callable[[str, dict[str, Any]], object]
 APPROVAL = "approval"
-_CLOCK_APART = dt.timedelta(minutes=5)
 
 
 class ApprovalStore:
@@ -45,6 +50,8 @@ class ApprovalStore:
         record: the journal's ``append``.
         reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
             change nothing when it is called again.
+        release: gives back what was reserved for a proposal and never charged, with the reason, once nothing can run
+            under it any more; must change nothing when it is called again.
         hospitals: those of the roster that the owner's people confirmed; None checks fingerprints alone.
     """
 
@@ -57,6 +64,7 @@ class ApprovalStore:
         policy: Policy | Callable[[], Policy],
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
+        release: Callable[[str, str], object] | None = None,
         hospitals: Callable[[], Collection[Party]] | None = None,
     ) -> None:
         self.site = site
@@ -66,6 +74,7 @@ class ApprovalStore:
         self._identity = identity
         self._record = record
         self._records = ReviewRecords(path)
+        self.thread = ThreadHere(self._records, site=site, identity=identity, record=record, release=release)
 
     def close(self) -> None:
         """Close the file."""
@@ -137,6 +146,7 @@ class ApprovalStore:
         key: Identity,
         now: dt.datetime,
         epsilon: float | None = None,
+        conditions: str = "",
     ) -> Request:
         """Sign a proposal as one person; when enough have signed, the datasite approves it.
 
@@ -146,31 +156,28 @@ class ApprovalStore:
             key: the reviewer's own key, unlocked by their password.
             now: the present time.
             epsilon: what would be spent after the study at its worst, at the policy's delta, checked against the cap.
+            conditions: what the scientist has to accept before the study may run here; empty for none.
 
         Raises:
+            InvalidInput: conditions that do not read as they are.
             Refused: by the policy, the separation of duties, an earlier decision, or a second signature.
         """
         request = self.request(proposal_hash)
         proposal = request.proposal
         if not reviewer.decides or key.public_key != reviewer.public_key:
             raise Refused(f"{reviewer.name} cannot approve: a steward or privacy officer signs with their own key")
-        if request.state in {"denied", "revoked", "approved"}:
+        if request.state in {"denied", "revoked", "approved", "ended"}:
             raise Refused(f"this proposal is {request.state} already; a new version has to be proposed")
         checks.check_separation(proposal, reviewer.name, reviewer.public_key)
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
         self.check_people(proposal)
-        payload = checks.review_payload(proposal_hash, proposal.study, self.site, reviewer.name, reviewer.role)
-        signature = ReviewerSignature(
-            reviewer=reviewer.name,
-            role=reviewer.role,
-            public_key=key.public_key,
-            signature=key.sign(checks.REVIEW, payload, 1),
-        )
+        conditions = check_text(conditions, required=bool(conditions.strip()))
+        signature = checks.sign_review(proposal, self.site, reviewer, key, conditions)
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)
-            self._decide(proposal, "signed", reviewer.name, "", now)
+            self._decide(proposal, "signed", reviewer.name, conditions, now)
             self._seal_when_complete(proposal, now)
         return self.request(proposal_hash)
 
@@ -279,13 +286,6 @@ class ApprovalStore:
         """Return the public keys that count as confirmed."""
         return frozenset(c.public_key for c in self.confirmations())
 
-    def last_approved(self, *, before: str) -> Request | None:
-        """Return the request approved last here other than ``before``, same study first; for the diff."""
-        study = self.request(before).proposal.study
-        others = [r for r in self.requests() if r.approval is not None and r.proposal_hash != before]
-        same = [r for r in others if r.proposal.study == study]
-        return next(iter(same or others), None)
-
     def check_people(self, proposal: Proposal) -> None:
         """Check that everybody in a study is in the roster, was confirmed here, and stands in it once.
 
@@ -301,10 +301,7 @@ class ApprovalStore:
         self, proposal_hash: str, error: TesseraError, now: dt.datetime, high_water: dt.datetime | None
     ) -> Refused:
         """Journal why a round is refused, and say so when the clock may be the reason."""
-        reason = str(error)
-        if high_water is not None and high_water - now > _CLOCK_APART:
-            times = f"the journal has an entry of {high_water:%Y-%m-%d %H:%M}, the clock says {now:%Y-%m-%d %H:%M}"
-            reason += f"; {times}: it was set forward once or back now, and the later time counts (tessera doctor)"
+        reason = str(error) + parties.clock_note(now, high_water)
         self._record("round-refused", {"proposal_hash": proposal_hash, "reason": reason})
         return type(error)(reason) if isinstance(error, Refused) else Refused(reason)
 
@@ -325,6 +322,8 @@ class ApprovalStore:
         if violations:
             raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
         self.check_people(proposal)
+        if not accepted(request.words, self.site):
+            raise Refused("the scientist has not accepted the conditions of the approval here yet")
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:
@@ -367,7 +366,8 @@ class ApprovalStore:
         if self._reserve is not None:
             self._reserve(proposal)  # the whole worst case, or BudgetExceeded and no approval
         self._store_approval(proposal, signatures, now)
-        self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), "", now)
+        conditions = conditions_of({"reviewers": [dump(s) for s in signatures]})
+        self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), conditions, now)
 
     def _store_approval(self, proposal: Proposal, signatures: tuple[ReviewerSignature, ...], now: dt.datetime) -> None:
         longest = now + dt.timedelta(days=self.policy.review.approval_days)
@@ -390,9 +390,7 @@ class ApprovalStore:
         reason: str,
         now: dt.datetime,
     ) -> Request:
-        reason = reason.strip()
-        if not 3 <= len(reason) <= 4000:
-            raise InvalidInput("expected a reason of 3 to 4000 characters; the scientist will read it")
+        reason = check_text(reason)
         if not reviewer.decides:
             raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
         with self._records.transaction():
@@ -400,6 +398,8 @@ class ApprovalStore:
             if request.state not in allowed_from:
                 raise Refused(f"this proposal is {request.state}; that cannot become {kind}")
             self._decide(request.proposal, kind, reviewer.name, reason, now)
+        if kind in {"denied", "revoked"}:
+            self.thread.release(proposal_hash, f"{kind} by {reviewer.name}: {reason}")
         return self.request(proposal_hash)
 
     def _decide(self, proposal: Proposal, kind: str, person: str, reason: str, now: dt.datetime) -> None:
@@ -412,3 +412,4 @@ class ApprovalStore:
             "reason": reason,
         }
         self._record(f"proposal-{kind}", body)
+        self.thread.say(proposal, decision)

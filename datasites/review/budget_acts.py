@@ -166,7 +166,7 @@ def cap_act(epsilon: str, delta: str) -> Act:
         ) from error
     if not epsilon or not values[0] > 0 or not all(0 < value < 1 for value in values[1:]):
         raise InvalidInput("expected an epsilon above 0 (inf for none) and a delta between 0 and 1")
-    return Act(kind="cap", epsilon=f"{values[0]:g}", delta=f"{values[1]:g}" if delta else "")
+    return Act(kind="cap", epsilon=f"{values[0]:.12g}", delta=f"{values[1]:.12g}" if delta else "")
 
 
 def open_rounds(study: StudyAccount) -> int:

@@ -9,20 +9,39 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from datasites.review.accounts import Account
 from datasites.review.environment import differences
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.parties import folded
 from datasites.study.proposal import DatasetReference, Environment, Proposal
 from privacy.errors import Refused, TesseraError
-from privacy.identity import verify
+from privacy.identity import Identity, verify
 
 REVIEW = "review"
 
 
-def review_payload(proposal_hash: str, study: str, site: str, reviewer: str, role: str) -> dict[str, str]:
-    """Return what a reviewer signs (kind ``review``): this person, in this role, approves this hash at this site."""
-    return {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
+def review_payload(
+    proposal_hash: str, study: str, site: str, reviewer: str, role: str, conditions: str = ""
+) -> dict[str, str]:
+    """Return what a reviewer signs (kind ``review``): this person, in this role, approves this hash at this site.
+
+    Conditions are part of it where there are any; without, it is what was signed before there were conditions.
+    """
+    signed = {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
+    return {**signed, "conditions": conditions} if conditions else signed
+
+
+def sign_review(proposal: Proposal, site: str, reviewer: Account, key: Identity, conditions: str) -> ReviewerSignature:
+    """Sign a proposal in one person's name, with the conditions they set."""
+    payload = review_payload(proposal.proposal_hash, proposal.study, site, reviewer.name, reviewer.role, conditions)
+    return ReviewerSignature(
+        reviewer=reviewer.name,
+        role=reviewer.role,
+        public_key=key.public_key,
+        signature=key.sign(REVIEW, payload, 1),
+        conditions=conditions,
+    )
 
 
 def check_signatures(approval: Approval, *, required: int, roles: Collection[str] = ()) -> None:
@@ -50,7 +69,7 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
     Raises:
         Refused: it does not hold.
     """
-    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role)
+    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role, signature.conditions)
     try:
         verify(signature.public_key, REVIEW, payload, signature.signature, 1)
     except TesseraError as error:

@@ -14,11 +14,12 @@ from typing import Any, Literal
 from datasites.study.messages import ReviewerSignature
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse
+from datasites.study.thread import Word
 from privacy.canonical import plain_json
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.storage import Schema, open_sqlite, read_sqlite, sql
 
-State = Literal["pending", "changes-requested", "approved", "denied", "revoked"]
+State = Literal["pending", "changes-requested", "approved", "denied", "revoked", "ended"]
 PROPOSAL = "proposal"
 
 _SCHEMA = Schema(
@@ -40,13 +41,22 @@ CREATE TABLE IF NOT EXISTS confirmations (
     public_key TEXT PRIMARY KEY, name TEXT NOT NULL, institution TEXT NOT NULL, person TEXT NOT NULL,
     at TEXT NOT NULL);
 """),
+        sql("""
+CREATE TABLE words (
+    hash TEXT NOT NULL REFERENCES requests(hash), author TEXT NOT NULL, number INTEGER NOT NULL, sealed TEXT NOT NULL,
+    place INTEGER, PRIMARY KEY (hash, author, number));
+"""),
     ),
 )
+"""``words.place`` is a word's place in the orchestrator's thread of the study; NULL while it has not taken it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One thing a person did about a request: signed, approved, denied, asked, revoked, with their reason."""
+    """One thing a person did about a request: signed, approved, denied, asked, revoked, with their reason.
+
+    What the scientist or another hospital did stands here too where it changes the request: answered, or its end.
+    """
 
     kind: str
     person: str
@@ -66,6 +76,7 @@ class Request:
     signatures: tuple[ReviewerSignature, ...]
     decisions: tuple[Decision, ...]
     approval: Signed | None
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +147,29 @@ class ReviewRecords:
         """Keep the datasite's sealed approval."""
         self._write("INSERT INTO approvals VALUES (?, ?)", proposal_hash, _text(approval))
 
+    def add_word(self, proposal_hash: str, word: Word, signed: Signed, place: int | None = None) -> bool:
+        """Keep one word of a study's thread, with its place there once it has one; return False if it was here."""
+        row = (proposal_hash, word.author, word.number)
+        new = self._write("INSERT OR IGNORE INTO words VALUES (?, ?, ?, ?, NULL)", *row, _text(signed)) == 1
+        if place is not None:
+            known = "UPDATE words SET place = ? WHERE hash = ? AND author = ? AND number = ?"
+            self._write(known, place, *row)
+        return new
+
+    def unsent_words(self, site: str) -> tuple[tuple[str, Signed], ...]:
+        """Return this site's words that the orchestrator has not taken, with their proposal's hash, oldest first."""
+        query = "SELECT hash, sealed FROM words WHERE author = ? AND place IS NULL ORDER BY rowid"
+        return tuple((row[0], _signed(row[1])) for row in self._read(query, site))
+
+    def words(self, proposal_hash: str) -> tuple[Word, ...]:
+        """Return the thread of a request in the order in which it became known here."""
+        query = "SELECT sealed FROM words WHERE hash = ? ORDER BY rowid"
+        return tuple(parse(Word, dict(_signed(row[0]).payload)) for row in self._read(query, proposal_hash))
+
+    def last_place(self, proposal_hash: str) -> int:
+        """Return the last place of the orchestrator's thread that is known here; 0 before there is one."""
+        return int(self._read("SELECT COALESCE(MAX(place), 0) FROM words WHERE hash = ?", proposal_hash)[0][0])
+
     def add_confirmation(self, value: Confirmation) -> bool:
         """Keep a confirmed key; return False when it was confirmed before."""
         row = (value.public_key, value.name, value.institution, value.person, value.at)
@@ -200,6 +234,7 @@ class ReviewRecords:
             signatures=self.signatures(proposal_hash),
             decisions=decisions,
             approval=_signed(approval[0][0]) if approval else None,
+            words=self.words(proposal_hash),
         )
 
     def _write(self, statement: str, *values: object) -> int:
@@ -242,6 +277,8 @@ def _state(decisions: tuple[Decision, ...]) -> State:
     for decision in decisions:
         if decision.kind in {"approved", "approved-automatically"}:
             state = "approved"
-        elif decision.kind in {"denied", "revoked", "changes-requested"}:
+        elif decision.kind in {"denied", "revoked", "changes-requested", "ended"}:
             state = decision.kind  # type: ignore[assignment]
+        elif decision.kind == "answered" and state == "changes-requested":
+            state = "pending"
     return state

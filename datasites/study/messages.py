@@ -41,12 +41,16 @@ RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewerSignature(Message):
-    """One person's signature under a proposal hash, with a key of their own."""
+    """One person's signature under a proposal hash, with a key of their own.
+
+    The signature covers ``conditions``, what has to hold before the study may run, in the person's words.
+    """
 
     reviewer: str
     role: str
     public_key: str
     signature: str
+    conditions: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from datasites.study.messages import Approval
 from datasites.study.proposal import Party, Proposal
 from privacy.errors import Refused
 
+_CLOCK_APART = dt.timedelta(minutes=5)
+
 
 def check_parties(proposal: Proposal) -> None:
     """Check that nobody stands twice in a study, and that whoever holds the keys has no other part in it.
@@ -75,6 +77,14 @@ def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None
         raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
     if now >= parse_time(approval.expires):
         raise Refused(f"the approval expired at {approval.expires}; approve the study again")
+
+
+def clock_note(now: dt.datetime, high_water: dt.datetime | None) -> str:
+    """Return what to add to a refusal when the clock may be its reason: the journal knows a much later time."""
+    if high_water is None or high_water - now <= _CLOCK_APART:
+        return ""
+    times = f"the journal has an entry of {high_water:%Y-%m-%d %H:%M}, the clock says {now:%Y-%m-%d %H:%M}"
+    return f"; {times}: it was set forward once or back now, and the later time counts (tessera doctor)"
 
 
 def parse_time(text: str) -> dt.datetime:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
+from datasites.study.filing import Filing
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_name, check_prose, check_study_name
 from models.config import ModelConfig
@@ -170,7 +171,9 @@ class Proposal(Message):
     before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves the
     choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that
     hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
-    sums go to the participants once the round is answered, so that everybody can check the sum.
+    sums go to the participants once the round is answered, so that everybody can check the sum. ``filing`` says who
+    answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
+    replaces.
     """
 
     study: str
@@ -201,6 +204,8 @@ class Proposal(Message):
     chain: Chain | None = None
     helpers: tuple[Party, ...] = ()
     published: bool = False
+    filing: Filing | None = None
+    replaces: str = ""
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -258,6 +263,8 @@ class Proposal(Message):
 
     def _check_texts(self) -> None:
         check_study_name(self.study)
+        if self.replaces and not _HASH.fullmatch(self.replaces):
+            raise InvalidInput("expected the proposal hash of the version that this one replaces")
         for text in (self.purpose, self.legal_basis):
             check_prose(text, "a purpose and a legal basis")
         for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants):
@@ -281,8 +288,8 @@ class Proposal(Message):
     def plan_hash(self) -> str:
         """The proposal hash without dates and nonce: the same for an identical re-run."""
         value = _without_additions(dump(self))
-        for field in ("created", "expires", "nonce"):
-            del value[field]
+        for field in ("created", "expires", "nonce", "replaces"):
+            value.pop(field, None)
         return canonical_hash(value, self.canonical)
 
     @property

@@ -42,6 +42,7 @@ from orchestrator.api.openapi import (
     read_json,
 )
 from orchestrator.api.study_reports import add_study_reports
+from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer
 from orchestrator.rounds.rollback import keyholder_heads, shown_heads
@@ -155,6 +156,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
     add_chain_calls(app, service, authenticate)
+    add_thread(app, service, authenticate)
     add_standing(app, service, authenticate)
     add_study_reports(app, service, authenticate)
     return app

@@ -1,6 +1,7 @@
 """The command line: ``tessera`` and its subcommands.
 
-Exit codes: 0 ok, 1 failed, 2 usage or bad input, 3 denied by a policy or a protocol rule. Errors are one line on
+Exit codes: 0 ok, 1 failed, 2 usage or bad input, 3 denied by a policy or a protocol rule, 4 the study that was waited
+for cannot start or go on any more. Errors are one line on
 standard error; ``--json`` puts one JSON object on standard output. ``tessera datasite``, ``tessera keyholder`` and
 ``tessera orchestrator`` come from the rooms of these roles (:mod:`datasites.node.plugins`).
 """
@@ -18,7 +19,7 @@ from datasites.study.text import visible
 from orchestrator.cli import audit, data, operate, roles, simulate, study
 from orchestrator.cli.options import one_dataclass
 from orchestrator.demo.settings import DemoSettings
-from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
+from privacy.errors import InvalidInput, Refused, StudyOver, Tampered, TesseraError
 
 app = typer.Typer(
     name="tessera",
@@ -69,6 +70,8 @@ def main() -> None:
 def _code(error: TesseraError) -> int:
     if isinstance(error, InvalidInput):
         return 2
+    if isinstance(error, StudyOver):
+        return 4
     return 3 if isinstance(error, Refused) and not isinstance(error, Tampered) else 1
 
 

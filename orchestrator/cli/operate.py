@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _console = Console()
 
-_COLOURS = {"finished": "green", "running": "cyan", "waiting": "yellow", "paused": "red", "failed": "red"}
+_COLOURS = {"finished": "green", "running": "cyan", "waiting": "yellow"}
+_LAST_WORDS = 12
 
 
 @app.command()
@@ -181,11 +182,12 @@ def _study_table(study: StudyLine) -> Table:
     last = f", last {study.last_round_seconds:.1f} s" if study.last_round_seconds is not None else ""
     title = Text.assemble(
         f"{study.study}: ",
-        (study.state, _COLOURS.get(study.state, "")),
+        (study.state, _COLOURS.get(study.state, "red")),
         f", round {study.rounds_completed} of {study.rounds}, {study.seconds:.1f} s{last}, "
         f"{study.uplink_bytes / 1e6:.1f} MB, {study.refusals} refusals",
         visible(f"\n{study.reason}") if study.reason else "",
         visible(f"\n{study.waiting}") if study.waiting else "",
+        *(visible(f"\n{word}") for word in study.words[-_LAST_WORDS:]),
     )
     head = ("site", "approved", "updates", "dropouts", "this round")
     return _table(title, head, [_site_row(site) for site in study.sites])

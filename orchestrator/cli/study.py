@@ -19,10 +19,11 @@ from orchestrator.cli.options import (
     TaskOption,
     one_dataclass,
 )
+from orchestrator.cli.words import add_words
 from privacy.errors import InvalidInput
 
 app = typer.Typer()
-study_app = typer.Typer(help="Run, follow and resume studies.", no_args_is_help=True)
+study_app = typer.Typer(help="Run, follow, answer for, pause and end studies.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
 HomeOption = Annotated[
@@ -63,6 +64,9 @@ class StudyOptions:
         bool,
         typer.Option("--check-chain/--unchecked-chain", help="Hospitals recompute every model; unchecked voids much."),
     ] = True
+    replaces: Annotated[
+        str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
+    ] = ""
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
 
 
@@ -72,7 +76,7 @@ def propose(name: StudyArgument, home: HomeOption, options: StudyOptions, json_o
     """Send a study to the hospitals for review; it starts by itself once all have approved."""
     settings = _settings(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, options.site)
+        made = _propose(home, settings, view, options)
     console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: tessera study wait {name}")
     if json_output:
         show(made)
@@ -92,7 +96,7 @@ def run(
     """Propose a study, wait for the hospitals' people and for all rounds, and print the result as JSON."""
     settings = _settings(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, options.site)
+        made = _propose(home, settings, view, options)
         view.note(f"proposal {made['proposal_hash']}")
         result = _followed(home, name, view, timeout, test, out, language)
     show(result)
@@ -113,14 +117,7 @@ def wait(
     show(result)
 
 
-@study_app.command("resume")
-def resume(name: StudyArgument, home: HomeOption) -> None:
-    """Let a paused study go on, once its reason is dealt with."""
-    from datasites.node.home import Home
-    from orchestrator.studies.status import client_of
-
-    with client_of(Home(folder=home)) as client:
-        show(client.post_json(f"/studies/{name}/resume", {}))
+add_words(study_app)
 
 
 def _settings(name: str, options: StudyOptions) -> Any:
@@ -139,7 +136,7 @@ def _settings(name: str, options: StudyOptions) -> Any:
         raise InvalidInput(f"expected --epsilon above 0, got {options.epsilon:g}; inf means no privacy")
     check_aggregation(options.aggregation, options.noise)
     check_fusion(options.fusion, options.architecture, options.noise)
-    chosen = {option: value for option, value in vars(options).items() if option not in ("rounds", "site")}
+    chosen = {option: value for option, value in vars(options).items() if option not in ("rounds", "site", "replaces")}
     return with_schedule(StudySettings(study=name, rounds=PLAIN_ROUNDS, **chosen), options.rounds)
 
 
@@ -151,11 +148,11 @@ def _view() -> Iterator[Any]:
         yield view
 
 
-def _propose(home: Path, settings: Any, view: Any, sites: list[str] | None) -> dict[str, Any]:
+def _propose(home: Path, settings: Any, view: Any, options: StudyOptions) -> dict[str, Any]:
     from datasites.node.home import Home
     from orchestrator.studies.run import propose as send
 
-    return send(Home(folder=home), settings, view, sites=tuple(sites or ()))
+    return send(Home(folder=home), settings, view, sites=tuple(options.site or ()), replaces=options.replaces)
 
 
 def _followed(

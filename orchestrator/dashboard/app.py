@@ -19,9 +19,11 @@ from datasites.node.web.charts import swatch
 from datasites.node.web.events import Cached, Streams, mark
 from datasites.node.web.middleware import REPORT_POLICY, STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
 from datasites.study.text import delta_text, epsilon_text
+from datasites.study.thread import SENTENCES
 from orchestrator.dashboard.access import FILE, SESSION_HOURS, Visitors
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
 from orchestrator.rounds.service import Service
+from orchestrator.rounds.store import STATES
 from orchestrator.studies.facts import StudyFacts
 from orchestrator.studies.report import write_study_report
 from privacy.canonical import sha256_hex
@@ -50,7 +52,7 @@ MOUNT = "/dashboard"
 FOLDER = Path(__file__).parent
 _SECONDS = 1.0
 Seen = Annotated[str, Query(max_length=24)]
-_TONES = {"running": "good", "finished": "good", "waiting": "warn", "paused": "bad", "failed": "bad"}
+_TONES = dict.fromkeys(STATES, "bad") | {"running": "good", "finished": "good", "waiting": "warn"}
 
 
 class Dashboard:
@@ -67,6 +69,7 @@ class Dashboard:
         self._studies: dict[str, tuple[object, Cached[StudyNow]]] = {}
         self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
         self._templates.globals |= {"number": epsilon_text, "small": delta_text, "swatch": swatch, "tones": _TONES}
+        self._templates.globals["said"] = SENTENCES
 
     def study(self, name: str) -> StudyNow:
         """Return one study, a second old at most, and never older than what :attr:`traces` tells.

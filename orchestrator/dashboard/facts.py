@@ -16,9 +16,10 @@ from datasites.node.web.charts import Chart, lines, series_of
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
+from datasites.study.thread import WORD, Word
 from orchestrator.rounds.store import Store
 from orchestrator.studies.facts import SiteFacts, StudyFacts, losses_by_round, proximities_by_round, study_facts
-from orchestrator.studies.status import study_status
+from orchestrator.studies.status import said, study_status
 from privacy.dp.mechanism import Mechanism
 
 
@@ -38,13 +39,14 @@ class SiteNow:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyNow:
-    """One study as the dashboard shows it; ``lost`` names rounds whose sum was refused, with the reason."""
+    """One study as the dashboard shows it; ``lost`` names rounds whose sum was refused, ``words`` is its thread."""
 
     facts: StudyFacts
     phase: str
     sites: tuple[SiteNow, ...]
     charts: tuple[Chart, ...]
     lost: Mapping[int, str]
+    words: tuple[Word, ...] = ()
 
     @property
     def approved(self) -> int:
@@ -82,6 +84,7 @@ def study_now(store: Store, study: str, caller: str, waiting: str = "") -> Study
         ),
         charts=tuple(_charts(facts, _scales(store, status))),
         lost=lost,
+        words=said(status),
     )
 
 
@@ -92,7 +95,8 @@ def traces(store: Store) -> dict[str, tuple[object, ...]]:
         now = store.last_round(name, "checkpoint") + 1
         kinds = ("refusal", "key", "update", "commitments", "attestation", "result")
         counts = tuple(len(store.documents(name, now, kind)) for kind in kinds)
-        found[name] = (state, reason, now, len(store.documents(name, 0, "approval")), *counts)
+        said_now = store.count(name, 0, WORD, author="")
+        found[name] = (state, reason, now, len(store.documents(name, 0, "approval")), said_now, *counts)
     return found
 
 

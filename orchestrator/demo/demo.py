@@ -36,6 +36,7 @@ from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import Offer, StudySettings, check_aggregation, local_blocks
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.run import Progress
+from orchestrator.studies.status import OVER
 from orchestrator.studies.submit import offers_of, scientist, submit
 from privacy.errors import InvalidInput, TesseraError
 
@@ -174,7 +175,7 @@ class _Demo:
             self.progress.rounds(status["rounds_completed"], rounds, _missing(status) if state == "waiting" else state)
             if state == "finished":
                 return status
-            if state in ("paused", "failed"):
+            if state in OVER - {"finished"}:
                 raise TesseraError(f"the study is {state}: {status['reason']}")
             time.sleep(_POLL_SECONDS)
 

@@ -8,6 +8,7 @@ through :class:`Rounds` (the server calls it) and wakes the runner.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from datasites.study.centring import CENTRING_ROUND
 from datasites.study.checks import enough
 from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
 from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from datasites.study.parties import parse_time
 from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
@@ -25,17 +27,15 @@ from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.dp_evaluation import dp_evaluation
 from orchestrator.rounds.intake import Intake
+from orchestrator.rounds.outcomes import StudyExpired, StudyPaused, lost_checkpoint, missing_approvals, too_few
 from orchestrator.rounds.store import Store
+from orchestrator.rounds.thread import withdrawn_sites
 from orchestrator.rounds.uploads import Upload
-from privacy.errors import InvalidInput, TesseraError
+from privacy.errors import InvalidInput
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
 
 _ATTEST_SECONDS = 60.0
-
-
-class StudyPaused(TesseraError):
-    """A study cannot go on by itself; people read the reason and decide."""
 
 
 class StudyRunner:
@@ -49,11 +49,9 @@ class StudyRunner:
         self.intake = Intake(self.proposal, store)
         self._refusals: dict[tuple[int, str], str] = {}
         self._unusable: set[tuple[int, str]] = set()
-        self.intake.excluded = excluded_sites(store, study)
+        self.intake.excluded = self._excluded()
         self._optimizer = ServerOptimizer(self.proposal.training)
         self._planner = Planner(self.proposal)
-
-    # the loop --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Wait for every approval, then train all rounds; leaves the study finished, paused or failed.
@@ -63,6 +61,9 @@ class StudyRunner:
         name = self.proposal.study
         try:
             await self._rounds()
+        except StudyExpired as error:
+            self._store.set_state(name, "expired", str(error))
+            self._journal.append("study-ended", {"study": name, "state": "expired", "reason": str(error)})
         except StudyPaused as error:
             self._store.set_state(name, "paused", str(error))
             self._journal.append("study-paused", {"study": name, "reason": str(error)})
@@ -90,12 +91,15 @@ class StudyRunner:
             raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
 
     async def _approvals(self) -> None:
-        expected = {p.name for p in self.proposal.participants}
+        def missing() -> set[str]:
+            return missing_approvals(self._store, self.proposal)
+
+        left = parse_time(self.proposal.expires) - dt.datetime.now(dt.UTC)
         await self.waits.until(
-            lambda: set(self._documents(0, "approval")) >= expected,
-            None,
-            lambda: f"approval by {names(expected - set(self._documents(0, 'approval')))}",
+            lambda: not missing(), max(0.0, left.total_seconds()), lambda: f"approval by {names(missing())}"
         )
+        if missing():
+            raise StudyExpired(f"the proposal expired at {self.proposal.expires} before all had approved it")
 
     async def _round(self, number: int) -> None:
         started = time.monotonic()
@@ -141,21 +145,17 @@ class StudyRunner:
         who has seen its sum, would learn their updates from the difference.
         """
         before = self._store.document(self.proposal.study, number - 1, "checkpoint") or {}
-        checkpoint: dict[str, Any] = {
-            "model_hash": self.model_hash(number - 1),
-            "moments_hash": before.get("moments_hash") or self._store.put_blob(model_to_bytes({})),
-            "sites": [],
-            "uplink_bytes": sum(int(u["payload"]["body_bytes"]) for u in self.intake.headers(number).values()),
-            "releases": {},
-            "weights": {},
-            "seconds": 0.0,
-            "lost": reason,
-            "without": sorted(without),
-        }
+        checkpoint = lost_checkpoint(
+            self.model_hash(number - 1),
+            before.get("moments_hash") or self._store.put_blob(model_to_bytes({})),
+            sum(int(u["payload"]["body_bytes"]) for u in self.intake.headers(number).values()),
+            reason=reason,
+            without=without,
+        )
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-lost", {"study": self.proposal.study, "round": number, "reason": reason})
         self._drop_updates(number)
-        self.intake.excluded = excluded_sites(self._store, self.proposal.study)
+        self.intake.excluded = self._excluded()
 
     def _drop_updates(self, number: int) -> None:
         digests = [str(u["payload"]["body_hash"]) for u in self.intake.headers(number).values()]
@@ -344,11 +344,14 @@ class StudyRunner:
         self._board.withdraw(self.proposal.study, party=party, when=lambda i: i.round == number)
         self.wake()
 
+    def leave_out(self, site: str, why: str) -> None:
+        """Go on without a hospital that revoked its approval or was dropped."""
+        self.intake.excluded = self._excluded()
+        self.refused(site, self._store.last_round(self.proposal.study, "checkpoint") + 1, why)
+
     def wake(self) -> None:
         """Let the runner look again at what has arrived."""
         self.waits.wake()
-
-    # small things ----------------------------------------------------------------------------------------------
 
     def model_hash(self, after_round: int) -> str:
         """Return the hash of the global model after a round (0: the initial model)."""
@@ -379,10 +382,11 @@ class StudyRunner:
 
     def _require_enough(self, number: int, sites: set[str]) -> None:
         if not self._enough(number, sites):
-            raise StudyPaused(
-                f"round {number}: expected updates of at least {self.proposal.min_sites} institutions per block, got "
-                f"those of {len(sites)} sites; bring the missing sites back and resume the study"
-            )
+            raise too_few(self._store, self.proposal, number, sites)
+
+    def _excluded(self) -> frozenset[str]:
+        study = self.proposal.study
+        return excluded_sites(self._store, study) | frozenset(withdrawn_sites(self._store, study))
 
     def _item(
         self, kind: Any, number: int, closing: int = 0, documents: Mapping[str, Signed] | None = None

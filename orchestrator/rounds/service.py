@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 
 from datasites.node.roster import Roster
+from datasites.study.messages import WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import parse
 from orchestrator.rounds.board import Bell, Board
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.sums import WorkerDied
+from orchestrator.rounds.thread import OVER_FOR_GOOD, Threads
 from privacy.errors import Refused
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
@@ -38,8 +42,10 @@ class Service:
     troubles: dict[str, str] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
     standing: Standing = field(init=False)
+    threads: Threads = field(init=False)
 
     def __post_init__(self) -> None:
+        self.threads = Threads(self)
         self.standing = Standing(
             folder=self.store.folder, store=self.store, journal=self.journal, identity=self.identity
         )
@@ -77,8 +83,15 @@ class Service:
         return "; ".join(filter(None, [runner.waits.text, *kept]))
 
     def resume(self, study: str) -> str:
-        """Let a study that has stopped go on, and return its state; one that runs is left as it is."""
+        """Let a study that has stopped go on, and return its state; one that runs or is finished is left as it is.
+
+        Raises:
+            Refused: it was ended for good.
+        """
         self.standing.require()
+        _, state, reason = self.store.study(study)
+        if state in OVER_FOR_GOOD - {"finished"}:
+            raise Refused(f"the study is {state} and cannot go on ({reason}); propose a new one")
         if not self._runs(study):
             self.store.set_state(study, "waiting")
             self.start(study)
@@ -92,6 +105,22 @@ class Service:
         runner = self.runners[study] = self._runner(study)
         self.tasks[study] = asyncio.create_task(self._run(runner), name=f"study-{study}")
 
+    async def stop(self, study: str) -> None:
+        """End a study's task, if it runs; what it has written stays."""
+        task = self.tasks.pop(study, None)
+        self.runners.pop(study, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def forget_keys(self, study: str) -> None:
+        """Ask the keyholder to destroy the round keys of a study that never goes on."""
+        proposal = parse(Proposal, dict(self.store.study(study)[0].payload))
+        rounds = self.store.last_round(study, "key")
+        if rounds:
+            item = WorkItem(kind="forget", study=study, round=rounds, closing=0, documents={})
+            self.board.publish(proposal.keyholder.name, item)
+
     def _runs(self, study: str) -> bool:
         return study in self.tasks and not self.tasks[study].done()
 
@@ -104,6 +133,7 @@ class Service:
         except Exception as error:  # a bug must pause the study with a reason, not vanish with its task
             self.store.set_state(study, "failed", f"{type(error).__name__}: {error}")
             raise
+        self.threads.close(study)
 
     async def _ran(self, runner: StudyRunner) -> bool:
         """Run a study to its end or pause; False when our own disk, database or summing process failed on the way."""

@@ -60,7 +60,18 @@ CREATE TABLE IF NOT EXISTS documents (
 _PLACES_KEPT = 1000
 Documents = dict[tuple[str, int], dict[str, Any]]
 
-STATES = ("waiting", "running", "paused", "finished", "failed")
+STATES = (
+    "waiting",
+    "running",
+    "paused",
+    "finished",
+    "failed",
+    "denied",
+    "revoked",
+    "withdrawn",
+    "cancelled",
+    "expired",
+)
 
 
 class Store:

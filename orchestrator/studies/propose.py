@@ -16,6 +16,7 @@ from typing import Any, Literal
 from datasites.review.environment import current_environment
 from datasites.strategy.blending import last_observed
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
+from datasites.study.filing import Filing
 from datasites.study.proposal import (
     Block,
     Chain,
@@ -76,6 +77,7 @@ class StudySettings:
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
     :mod:`orchestrator.studies.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
+    ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
     study: str
@@ -83,6 +85,8 @@ class StudySettings:
     legal_basis: str
     task: Task
     rounds: int
+    filing: Filing | None = None
+    replaces: str = ""
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: str = "local"
@@ -143,6 +147,8 @@ def build_proposal(
         study=settings.study,
         purpose=settings.purpose,
         legal_basis=settings.legal_basis,
+        filing=settings.filing,
+        replaces=settings.replaces,
         custody=Custody(
             downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days
         ),

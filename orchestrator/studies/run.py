@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,14 +13,17 @@ from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.signed_pdf import signer_of
+from datasites.study.thread import ScientistKind
+from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import StudySettings, local_blocks
 from orchestrator.studies.report import write_study_pdf, write_study_report
-from orchestrator.studies.status import client_of, study_line
+from orchestrator.studies.status import client_of, proposal_of, said, study_line
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
+from orchestrator.studies.words import say
 from privacy.canonical import sha256_hex
-from privacy.errors import Refused, TesseraError
+from privacy.errors import Refused, StudyOver, TesseraError
 
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 30.0
@@ -40,7 +43,13 @@ class Progress(Protocol):
 
 
 def propose(
-    home: Home, settings: StudySettings, progress: Progress, *, sites: Sequence[str] = (), offer_seconds: float = 300.0
+    home: Home,
+    settings: StudySettings,
+    progress: Progress,
+    *,
+    sites: Sequence[str] = (),
+    replaces: str = "",
+    offer_seconds: float = 300.0,
 ) -> dict[str, Any]:
     """Propose a study to hospitals; return its name, proposal hash and participants.
 
@@ -49,6 +58,7 @@ def propose(
         settings: the scientist's wishes.
         progress: is told what happens.
         sites: which hospitals; all of the roster when empty.
+        replaces: name of the study of which this is a new version; it ends once the new one is proposed.
         offer_seconds: how long to wait for what they publish.
 
     Raises:
@@ -57,6 +67,9 @@ def propose(
         TesseraError: a hospital published nothing in time.
     """
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
+        earlier = client.get_json(f"/studies/{replaces}") if replaces else None
+        if earlier is not None:
+            settings = replace(settings, replaces=proposal_of(earlier).proposal_hash)
         if Draft.find(home, settings) is None:  # else an earlier command ended on the way: send on what it signed
             _check_new(client, settings.study)
         names = tuple(sites) or tuple(party.name for party in home.roster().sites)
@@ -65,6 +78,9 @@ def propose(
         offers = offers_of(node, home, names, seconds=offer_seconds)
         progress.step("Proposing the study")
         proposal = submit(node, home, client, settings, offers)
+    if earlier is not None and earlier["state"] not in OVER_FOR_GOOD:
+        kind: ScientistKind = "cancelled" if earlier["rounds_completed"] else "withdrawn"
+        say(home, replaces, kind, f"A new version replaces it: {proposal.study}.")
     for block in local_blocks(proposal):
         progress.note(f"the {block} part has fewer than {proposal.min_sites} contributors and stays at its sites")
     return {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "participants": list(names)}
@@ -86,10 +102,11 @@ def wait(
     """Wait for approvals and rounds until the study is finished; return its status.
 
     Raises:
+        StudyOver: it was denied, revoked, withdrawn, cancelled or expired.
         TesseraError: it was paused or failed, or it is not over in time; it goes on, only the waiting ends.
     """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    told = ""
+    told, heard = "", 0
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
         while True:
             status: dict[str, Any] = client.get_json(f"/studies/{study}")
@@ -101,6 +118,11 @@ def wait(
             progress.rounds(status["rounds_completed"], status["rounds"], state)
             if state == "finished":
                 return status
+            for word in said(status)[heard:]:
+                progress.note(f"{word.sentence} ({word.person})")
+            heard = len(said(status))
+            if state in OVER_FOR_GOOD:
+                raise StudyOver(f"{study} is {state} and will not go on: {status['reason']}")
             if state in ("paused", "failed"):
                 raise TesseraError(f"the study is {state}: {status['reason']}")
             if deadline is not None and time.monotonic() > deadline:

@@ -15,8 +15,11 @@ from datasites.node.home import Home, address
 from datasites.node.http import SignedClient
 from datasites.review.budgets import Budget, budgets, finite
 from datasites.review.records import ReviewRecords
-from datasites.study.signing import dump
+from datasites.study.proposal import Proposal
+from datasites.study.signing import dump, parse
+from datasites.study.thread import Word
 from orchestrator.rounds.store import Store
+from orchestrator.rounds.thread import OVER_FOR_GOOD, sealed_words
 from privacy.errors import Refused, TesseraError
 from privacy.ledger.ledger import Ledger
 
@@ -30,9 +33,8 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     """
     proposal, state, reason = store.study(study)
     payload = proposal.payload
-    parties = {p["name"] for p in payload["participants"]}
-    if caller not in parties | {payload["keyholder"]["name"], payload["orchestrator"]["name"]}:
-        raise Refused(f"{caller!r} takes no part in study {study!r}")
+    require_party(store, study, caller)
+    reader = "" if caller == payload["orchestrator"]["name"] else caller
     rounds = store.last_round(study, "checkpoint")
     checkpoints = [store.document(study, n, "checkpoint") for n in range(1, rounds + 1)]
     return {
@@ -47,10 +49,24 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
         "checkpoints": checkpoints,
         "updates_now": sorted(store.documents(study, rounds + 1, "update")),
         "refusals": {str(n): store.documents(study, n, "refusal") for n in range(1, rounds + 2)},
+        "words": [word for _, word in sealed_words(store, study, reader)],
     }
 
 
-OVER = frozenset({"finished", "paused", "failed"})
+def require_party(store: Store, study: str, caller: str) -> None:
+    """Check that somebody takes part in a study.
+
+    Raises:
+        InvalidInput: no such study.
+        Refused: ``caller`` takes no part in it.
+    """
+    payload = store.study(study)[0].payload
+    parties = {p["name"] for p in payload["participants"]}
+    if caller not in parties | {payload["keyholder"]["name"], payload["orchestrator"]["name"]}:
+        raise Refused(f"{caller!r} takes no part in study {study!r}")
+
+
+OVER = OVER_FOR_GOOD | {"paused", "failed"}
 _ANSWER_SECONDS = 5.0
 
 
@@ -72,7 +88,7 @@ class SiteLine:
 class StudyLine:
     """One study as it is now; seconds and bytes are those of the finished rounds together.
 
-    ``waiting`` says whom a running study waits for, and what keeps them.
+    ``waiting`` says whom a running study waits for, and what keeps them; ``words`` is its thread, oldest first.
     """
 
     study: str
@@ -86,6 +102,7 @@ class StudyLine:
     refusals: int
     sites: tuple[SiteLine, ...]
     waiting: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +207,18 @@ def study_line(status: Mapping[str, Any]) -> StudyLine:
         refusals=sum(len(parties) for parties in status["refusals"].values()),
         sites=tuple(_site(name, status["approvals"], checkpoints, arrived) for name in participants),
         waiting=str(status.get("waiting", "")),
+        words=tuple(f"{w.at[:16].replace('T', ' ')} {w.sentence}" for w in said(status)),
     )
+
+
+def proposal_of(status: Mapping[str, Any]) -> Proposal:
+    """Return the proposal in an answer of ``GET /studies/...``."""
+    return parse(Proposal, status["proposal"]["payload"])
+
+
+def said(status: Mapping[str, Any]) -> tuple[Word, ...]:
+    """Return the thread of an answer of ``GET /studies/...``, oldest first."""
+    return tuple(parse(Word, word["payload"]) for word in status.get("words", ()))
 
 
 def _site(name: str, approvals: Mapping[str, Any], checkpoints: Sequence[Mapping[str, Any]], now: set[str]) -> SiteLine:

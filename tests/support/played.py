@@ -39,11 +39,10 @@ from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.sum_worker import Sums
 from orchestrator.rounds.sums import WorkerDied
+from orchestrator.studies.status import OVER
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import TesseraError
 from privacy.ledger.journal import Journal
-
-OVER = ("finished", "paused", "failed")
 
 
 class SumsHere:

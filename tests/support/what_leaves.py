@@ -155,9 +155,24 @@ TABLE: tuple[Row, ...] = (
         fields=(
             *_SIGNED,
             *(f"signed.payload.{n}" for n in ("study", "proposal_hash", "site", "approved", "expires")),
-            *(f"signed.payload.reviewers[].{n}" for n in ("reviewer", "role", "public_key", "signature")),
+            *(f"signed.payload.reviewers[].{n}" for n in ("reviewer", "role", "public_key", "signature", "conditions")),
         ),
-        covered_by="a person's decision: who approved what, and until when",
+        covered_by="a person's decision: who approved what, under which conditions, and until when",
+    ),
+    Row(
+        request="POST /studies/*/words",
+        fields=(
+            *_SIGNED,
+            *(f"signed.payload.{n}" for n in ("study", "proposal_hash", "author", "number", "kind", "person", "at")),
+            *(f"signed.payload.{n}" for n in ("text", "to", "answers")),
+        ),
+        covered_by="a person's decision in that person's own words, which the page asks to write without patient data",
+    ),
+    Row(request="GET /words", fields=(), covered_by="sends no field"),
+    Row(
+        request="GET /studies/*/words",
+        fields=("query.since",),
+        covered_by="how many words of the study's thread are known here",
     ),
     Row(
         request="GET /mailbox/news",

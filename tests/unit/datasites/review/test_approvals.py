@@ -8,6 +8,7 @@ import pytest
 from support.approvals import is_approved
 
 from datasites.review.checks import check_signatures
+from datasites.review.versions import version_before
 from datasites.study.messages import Approval
 from datasites.study.proposal import Environment
 from datasites.study.signing import open_sealed
@@ -325,4 +326,4 @@ def test_every_decision_is_in_the_journal(approved):
 def test_the_diff_is_against_the_last_approved_version_of_the_study(approved, new_proposal):
     desk, proposal = approved
     second = desk.submit(new_proposal(rounds=4))
-    assert desk.store.last_approved(before=second).proposal_hash == proposal.proposal_hash
+    assert version_before(desk.store, second).proposal_hash == proposal.proposal_hash

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from datasites.study import messages, proposal, signing
+from datasites.study import messages, proposal, signing, thread
 from datasites.study.signing import Message, parse
 from privacy.errors import InvalidInput
 
@@ -21,7 +21,7 @@ def _classes() -> list[type]:
     found: dict[type, None] = {}
     waiting: list[Any] = [
         value
-        for module in (messages, proposal, signing)
+        for module in (messages, proposal, signing, thread)
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Message) and value is not Message
     ]
@@ -38,7 +38,12 @@ def _classes() -> list[type]:
 CLASSES = _classes()
 _CHECKED = {"colluders": 1, "aggregation": "fedavg", "server_optimizer": "sgd", "noise": "local"}
 """Values of fields that the object itself checks when it is made."""
-_CHECKED_IN = {"Chain": {"model_hash": "0" * 64, "study": ""}}
+_CHECKED_IN: dict[str, dict[str, Any]] = {
+    "Chain": {"model_hash": "0" * 64, "study": ""},
+    "Filing": {"contact": "a@b.example", "no_ethics_vote": "", "data_use": ["DUO:0000006"]},
+    "Recipient": {"country": "DE"},
+    "Proposal": {"replaces": ""},
+}
 
 
 def _example(kind: Any) -> Any:

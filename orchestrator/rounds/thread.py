@@ -1,0 +1,194 @@
+"""The thread of every study at the orchestrator: what hospitals and scientists said, kept in order and acted upon.
+
+Words lie in the store as the documents of round 0 called ``word``, numbered from 1 by ``closing``. A hospital reads the
+words that concern it (:meth:`~datasites.study.thread.Word.concerns`); the scientists read all.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, parse, seal
+from datasites.study.thread import ENDINGS, WORD, ScientistKind, Word, accepted, conditions_of, open_word
+from orchestrator.rounds.store import Store
+from privacy.errors import Refused
+
+if TYPE_CHECKING:
+    from orchestrator.rounds.service import Service
+
+OVER_FOR_GOOD = frozenset({"finished", "denied", "revoked", "withdrawn", "cancelled", "expired"})
+"""The states of a study that never trains again."""
+
+
+def words(store: Store, study: str) -> Iterator[tuple[int, Word]]:
+    """Yield the thread of a study with the place of each word, oldest first."""
+    for place, document in sealed_words(store, study):
+        yield place, parse(Word, document["payload"])
+
+
+def sealed_words(store: Store, study: str, reader: str = "", since: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the signed words after place ``since``; only those that concern ``reader``, if one is named."""
+    for place in range(since + 1, store.count(study, 0, WORD, author="") + 1):
+        document = store.document(study, 0, WORD, closing=place)
+        if document is not None and (not reader or parse(Word, document["payload"]).concerns(reader)):
+            yield place, document
+
+
+def withdrawn_sites(store: Store, study: str) -> dict[str, str]:
+    """Return the hospitals that revoked their approval or were dropped, each with the sentence that says so."""
+    found = {}
+    for _, word in words(store, study):
+        if word.kind in ("revoked", "dropped"):
+            found[word.to or word.author] = word.sentence
+    return found
+
+
+def unaccepted(store: Store, study: str) -> set[str]:
+    """Return the hospitals whose conditions the scientist has not accepted; the word may come after the approval."""
+    known = [word for _, word in words(store, study)]
+    stated = {word.author for word in known if word.kind == "conditions"}
+    approvals = store.documents(study, 0, "approval")
+    stating = {site for site, approval in approvals.items() if conditions_of(approval["payload"])}
+    return (stating - stated) | {site for site in stated if not accepted(known, site)}
+
+
+class Threads:
+    """Takes words, acts on them, and writes the orchestrator's own."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def latest(self, reader: str, *, all_words: bool) -> dict[str, dict[str, Any]]:
+        """Return, for every study with words for ``reader``, its proposal's hash and the place of the last one."""
+        found = {}
+        store = self._service.store
+        for study, signed, _, _ in store.studies():
+            places = [place for place, _ in sealed_words(store, study, "" if all_words else reader)]
+            if places:
+                hashed = parse(Proposal, dict(signed.payload)).proposal_hash
+                found[study] = {"proposal_hash": hashed, "last": places[-1]}
+        return found
+
+    async def take(self, study: str, signed: Signed, author: str) -> int:
+        """Keep a word that its author sent, act on it, and return its place; the same word again does nothing.
+
+        Raises:
+            InvalidInput, Tampered: not a word of this study, or not of this author.
+            Refused: another word has this number, or the study is past it.
+        """
+        store = self._service.store
+        proposal_signed, state, _ = store.study(study)
+        proposal = parse(Proposal, dict(proposal_signed.payload))
+        word = open_word(signed, proposal)
+        if word.author != author:
+            raise Refused(f"{author!r} cannot send a word of {word.author!r}")
+        known = dict(sealed_words(store, study))
+        for place, document in known.items():
+            if (document["payload"]["author"], document["payload"]["number"]) == (author, word.number):
+                if document["signature"] != signed.signature:
+                    raise Refused(f"{author} has said something else as word {word.number} of {study!r}")
+                return place
+        self._check(word, proposal, state)
+        place = self._keep(word, signed)
+        await self._act(word, proposal, state)
+        return place
+
+    def close(self, study: str) -> None:
+        """Write the orchestrator's own last word about a study that is finished or expired, once."""
+        store = self._service.store
+        signed, state, reason = store.study(study)
+        last = {word.kind for _, word in words(store, study)} & (ENDINGS | {"finished"})
+        if state in OVER_FOR_GOOD and not last:
+            self._say(parse(Proposal, dict(signed.payload)), "finished" if state == "finished" else "ended", reason)
+
+    def _check(self, word: Word, proposal: Proposal, state: str) -> None:
+        if word.author != proposal.orchestrator.name:
+            return
+        running = state in ("running", "paused", "failed")
+        if word.kind in ENDINGS and state in OVER_FOR_GOOD:
+            raise Refused(f"the study is {state} already")
+        if word.kind == "withdrawn" and self._started(word.study):
+            raise Refused("rounds of this study have run; `tessera study cancel` ends it")
+        if word.kind in ("paused", "resumed") and state in OVER_FOR_GOOD:
+            raise Refused(f"the study is {state}; it cannot go on, propose a new one")
+        if word.kind == "paused" and state == "paused":
+            raise Refused("the study is paused already; `tessera study resume` lets it go on")
+        if word.kind == "dropped":
+            if not running:
+                raise Refused(
+                    f"the study is {state}: every hospital it names has to approve it first; propose a new version "
+                    "without that hospital (--replaces)"
+                )
+            gone = {*withdrawn_sites(self._service.store, word.study), word.to}
+            if not _enough_left(proposal, gone):
+                raise Refused(f"fewer than {proposal.min_sites} hospitals would be left in a sum; cancel the study")
+
+    async def _act(self, word: Word, proposal: Proposal, state: str) -> None:
+        service, study = self._service, word.study
+        if word.kind in ("withdrawn", "cancelled"):
+            await self._end(study, word.kind, word.text)
+        elif word.kind == "denied":
+            await self._end_for_all(proposal, state, "denied", word)
+        elif word.kind in ("revoked", "dropped"):
+            gone = withdrawn_sites(service.store, study)
+            if (not self._started(study) and state != "running") or not _enough_left(proposal, set(gone)):
+                await self._end_for_all(proposal, state, "revoked", word)
+            elif study in service.runners:
+                service.runners[study].leave_out(word.to or word.author, word.sentence)
+        elif word.kind == "paused":
+            await service.stop(study)
+            service.board.withdraw(study)
+            service.store.set_state(study, "paused", f"paused by {word.person}: {word.text}")
+        elif word.kind == "resumed":
+            service.resume(study)
+        elif study in service.runners:
+            service.runners[study].wake()
+
+    async def _end_for_all(self, proposal: Proposal, state: str, new: str, word: Word) -> None:
+        if state not in OVER_FOR_GOOD:
+            await self._end(proposal.study, new, word.sentence)
+            self._say(proposal, "ended", word.sentence)
+
+    async def _end(self, study: str, state: str, reason: str) -> None:
+        service = self._service
+        await service.stop(study)
+        service.store.set_state(study, state, reason)
+        service.journal.append("study-ended", {"study": study, "state": state, "reason": reason})
+        service.board.withdraw(study)
+        service.forget_keys(study)
+
+    def _say(self, proposal: Proposal, kind: ScientistKind, text: str) -> None:
+        own = proposal.orchestrator.name
+        number = 1 + sum(word.author == own for _, word in words(self._service.store, proposal.study))
+        word = Word(
+            study=proposal.study,
+            proposal_hash=proposal.proposal_hash,
+            author=own,
+            number=number,
+            kind=kind,
+            person=own,
+            text=text,
+            at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        )
+        self._keep(word, seal(self._service.identity, WORD, word))
+
+    def _keep(self, word: Word, signed: Signed) -> int:
+        store = self._service.store
+        place = store.count(word.study, 0, WORD, author="") + 1
+        store.put_document(word.study, 0, WORD, signed, closing=place)
+        self._service.journal.append("word", {"place": place, **dump(word)})
+        return place
+
+    def _started(self, study: str) -> bool:
+        return self._service.store.last_round(study, "plan") > 0
+
+
+def _enough_left(proposal: Proposal, gone: set[str]) -> bool:
+    """Return whether every exchanged block still has ``min_sites`` institutions without the sites that are gone."""
+    return all(
+        len(proposal.institutions(set(proposal.contributors(block)) - gone)) >= proposal.min_sites
+        for block in proposal.exchanged_blocks()
+    )
