@@ -96,7 +96,10 @@ def show_budgets(home: HomeOption, json_output: JsonOption = False) -> None:
     for asked in waiting:
         console.print(f"waits for another person: {asked.act.title}, asked by {', '.join(asked.people)}", markup=False)
     if json_output:
-        plain = [{**_finite(asdict(line)), **_finite(asdict(details))} for line, details in lines]
+        plain = []
+        for line, details in lines:
+            more = asdict(details)
+            plain.append(_finite({**asdict(line), **more, "reserved": line.reserved, "reservations": more["reserved"]}))
         show({"budgets": plain, "waiting": [asdict(asked) for asked in waiting]})
 
 

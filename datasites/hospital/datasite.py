@@ -69,13 +69,7 @@ class Datasite:
             release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
             hospitals=lambda: home.roster().sites,
         )
-        endings = Endings(
-            ledger=ledger,
-            journal=journal,
-            approvals=approvals,
-            newest=datasets.newest,
-            held=lambda: standing.trouble,
-        )
+        endings = _endings(standing, datasets, approvals)
         pool = WorkerPool(policies.current().sandbox)
         policies.changed = lambda policy: setattr(pool, "limits", policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)
@@ -128,6 +122,17 @@ def _reserve(proposal: Proposal, site: str, standing: Standing, datasets: Datase
     population = datasets.population_of(proposal.participant(site).dataset)
     hashed, plan = proposal.proposal_hash, proposal.mechanism
     datasets.ledger.reserve(population, study=proposal.study, proposal_hash=hashed, plan=plan)
+
+
+def _endings(standing: Standing, datasets: Datasets, approvals: ApprovalStore) -> Endings:
+    """Return what gives back the budgets of studies that ended."""
+    return Endings(
+        ledger=datasets.ledger,
+        journal=datasets.journal,
+        approvals=approvals,
+        newest=datasets.newest,
+        held=lambda: standing.trouble,
+    )
 
 
 def _trainer(home: Home, site: str, pool: WorkerPool, approvals: ApprovalStore) -> SandboxedTrainer:

@@ -147,10 +147,13 @@ def _timeline_point(point: Point) -> TimelinePoint:
 
 def _acts(account: Account, records: Records) -> Iterator[CapChange]:
     for entry in records.ledger:
-        if entry.body.get("population") != account.population or entry.kind not in ("cap", "close"):
+        if entry.body.get("population") != account.population or entry.kind not in ("cap", "close", "free"):
             continue
         if entry.kind == "close":
             what = tr("closed for ever")
+        elif entry.kind == "free":
+            rounds = ", ".join(map(str, entry.body["rounds"]))
+            what = tr("came back from {study}: rounds {rounds}", study=entry.body["study"], rounds=rounds)
         elif entry.body["epsilon"] is None:
             what = tr("cap removed (δ {delta})", delta=delta_text(entry.body["delta"]))
         else:

@@ -22,6 +22,9 @@ _WAITS = dt.timedelta(days=7)
 _LONGEST = 1000
 
 
+ActKind = Literal["release", "cap", "close"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Act:
     """One act: ``release`` of a proposal (by hash), ``close`` of a population, or a new ``cap``.
@@ -29,7 +32,7 @@ class Act:
     ``epsilon`` and ``delta`` are texts, so that equal acts are equal; empty where they do not matter.
     """
 
-    kind: Literal["release", "cap", "close"]
+    kind: ActKind
     target: str = ""
     epsilon: str = ""
     delta: str = ""
