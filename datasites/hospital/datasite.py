@@ -70,7 +70,7 @@ class Datasite:
             hospitals=lambda: home.roster().sites,
         )
         endings = _endings(standing, datasets, approvals)
-        pool = WorkerPool(policies.current().sandbox)
+        pool = WorkerPool(policies.current().sandbox, hidden=(home.folder,))
         policies.changed = lambda policy: setattr(pool, "limits", policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(

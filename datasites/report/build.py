@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasites.language import speaking, tr
+from datasites.language import speaking, tr, tr_plural
 from datasites.node.plugins import DISTRIBUTION
 from datasites.report import words
 from datasites.report.facts import (
@@ -152,8 +152,12 @@ def _acts(account: Account, records: Records) -> Iterator[CapChange]:
         if entry.kind == "close":
             what = tr("closed for ever")
         elif entry.kind == "free":
-            rounds = ", ".join(map(str, entry.body["rounds"]))
-            what = tr("came back from {study}: rounds {rounds}", study=entry.body["study"], rounds=rounds)
+            what = tr_plural(
+                "{study}: the cost of {count} round given back",
+                "{study}: the cost of {count} rounds given back",
+                len(entry.body["rounds"]),
+                study=entry.body["study"],
+            )
         elif entry.body["epsilon"] is None:
             what = tr("cap removed (δ {delta})", delta=delta_text(entry.body["delta"]))
         else:
