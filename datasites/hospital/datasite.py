@@ -67,7 +67,7 @@ class Datasite:
             record=journal.append,
             reserve=lambda proposal: _reserve(proposal, config.name, standing, datasets),
             release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
-            hospitals=lambda: home.roster().sites,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
         endings = _endings(standing, datasets, approvals)
         pool = WorkerPool(policies.current().sandbox, hidden=(home.folder,))
