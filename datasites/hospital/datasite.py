@@ -16,6 +16,8 @@ from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budget_acts import BudgetActs
 from datasites.review.endings import Endings
+from datasites.review.plain_jobs import PlainJobs
+from datasites.review.policy import Policy
 from datasites.review.policy_file import PolicyFile
 from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
@@ -38,6 +40,7 @@ class Datasite:
     accounts: AccountStore
     approvals: ApprovalStore
     datasets: Datasets
+    jobs: PlainJobs
     pool: WorkerPool
     trainer: SandboxedTrainer
     participant: RoundParticipant
@@ -96,12 +99,18 @@ class Datasite:
             accounts=AccountStore(home.folder / "accounts.sqlite"),
             approvals=approvals,
             datasets=datasets,
+            jobs=PlainJobs(home.folder / "plain-jobs", record=journal.append),
             pool=pool,
             trainer=trainer,
             participant=participant,
             standing=standing,
             endings=endings,
         )
+
+    @property
+    def policy(self) -> Policy:
+        """The owner's rules at this moment."""
+        return self.policies.current()
 
     @cached_property
     def acts(self) -> BudgetActs:

@@ -53,6 +53,7 @@ def context(datasite: Datasite) -> PortalContext:
         policy_problem=lambda: datasite.policies.problem,
         write_reports=lambda: write_reports_apart(datasite.home),
         error=lambda: datasite.standing.trouble,
+        jobs=datasite.jobs,
         unchecked=lambda proposal: voids(proposal, knows=datasite.participant.models.known),
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         public_url=config.public_url,
