@@ -48,8 +48,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         f"version {own.dataset.version}, in up to {proposal.rounds} rounds. No record leaves: each round sends one "
         f"update of the model, with noise, encrypted.",
         f"Only the sum of at least {proposal.min_sites} hospitals is ever decrypted, by {proposal.keyholder.name} of "
-        f"{proposal.keyholder.institution}, who never receives a single hospital's update.",
-        _helpers_sentence(proposal),
+        f"{proposal.keyholder.institution}, who never receives a single hospital's update. "
+        f"{_helpers_sentence(proposal)}",
         *_first_round(proposal),
         _noise_sentence(proposal),
     ]
