@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasites.data.glance import Glance
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
@@ -57,6 +58,7 @@ class PortalContext:
         dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It calls its second
             argument with the path of the log, which grows meanwhile.
         unchecked: what a study leaves unchecked of its models, in one sentence; empty where each is recomputed here.
+        glance: the dataset that a study asks for, as far as it is public; None where it is not here.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
         error: why this datasite does no work at all; empty while it does.
@@ -80,6 +82,7 @@ class PortalContext:
     dry_run: Callable[[Request, Callable[[Path], object]], Trial]
     layers: Callable[[], Mapping[str, bool]]
     unchecked: Callable[[Proposal], str] = voids
+    glance: Callable[[Proposal], Glance | None] = lambda _: None
     write_reports: Callable[[], object] = lambda: None
     environment: Callable[[], Environment] = current_environment
     error: Callable[[], str] = lambda: ""

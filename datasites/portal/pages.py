@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from datasites.node.web.events import mark
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
+from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
 from datasites.portal.figures import cost_picture, timeline_picture
@@ -26,7 +27,7 @@ from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.review.versions import version_before
 from datasites.study.signing import dump
-from datasites.study.text import epsilon_text
+from datasites.study.text import delta_text, epsilon_text
 from datasites.study.thread import SENTENCES, accepted
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
@@ -64,6 +65,8 @@ _environment.globals.update(
     modality=modality,
     number=epsilon_text,
     role=lambda name: _ROLES.get(name, name),
+    said=SENTENCES,
+    small=delta_text,
     state=state,
     tone=lambda name: _TONES.get(name, ""),
     when=when,
@@ -311,6 +314,7 @@ def show_request(
         flags=_flags(findings),
         released=_released(service, found),
         meaning=meaning(cost) if cost else (),
+        **answers(proposal, cost, service.glance(found)),
         trial=trial,
         seen=mark(trial),
         blocks=blocks,
@@ -318,9 +322,7 @@ def show_request(
         parties=_parties(found),
         needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
-        said=SENTENCES,
         open_conditions=not accepted(found.words, service.context.site),
-        kept_words="",
         files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
         file_ids={name: i for i, name in enumerate(names)},
         **_comparison(service, found),
