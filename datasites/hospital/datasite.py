@@ -80,7 +80,7 @@ class Datasite:
             newest=datasets.newest,
             held=lambda: standing.trouble,
         )
-        pool = WorkerPool(policy.sandbox)
+        pool = WorkerPool(policy.sandbox, hidden=(home.folder,))
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,

@@ -55,6 +55,8 @@ from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
 
+_KEY_BYTES = 4 << 20
+
 
 class DatasetHere(Protocol):
     """The dataset a study was approved for, as it is now."""
@@ -184,7 +186,7 @@ class RoundParticipant:
         return key
 
     def _public_key(self, key: RoundKey) -> bytes:
-        return self._blob(key.key_hash, 4 << 20)
+        return self._blob(key.key_hash, max(0, min(key.key_bytes, _KEY_BYTES)))
 
     def _own_numbers(self, proposal: Proposal, item: WorkItem, model: bytes) -> dict[str, float]:
         """Return what the daemon releases besides the worker's numbers: how its last update agreed with the others'."""

@@ -23,10 +23,10 @@ from datasites.study.messages import Refusal, SumResult, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, pack_envelope, parse, seal
 from privacy.canonical import sha256_hex
+from privacy.encryption.ciphertexts import body_bytes
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.ledger.journal import Journal
 
-_SUM_LIMIT_BYTES = 1 << 30
 _ROLLED_BACK_SECONDS = 5.0
 
 
@@ -80,7 +80,7 @@ class Keyholder:
         proposal = self._study(item.study)
         commitments = item.documents["commitments"]
         sum_hash = str(commitments.payload.get("sum_hash"))
-        body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_SUM_LIMIT_BYTES)
+        body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_sum_bytes(proposal))
         request = SumRequest(
             plan=item.documents["plan"], commitments=commitments, attestations=item.attestations, body=body
         )
@@ -144,6 +144,12 @@ class Keyholder:
         self.journal.append("refused", {"item": item.kind, **dump(refusal)})
         path = f"/studies/{item.study}/rounds/{item.round}/refusal"
         self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))
+
+
+def _sum_bytes(proposal: Proposal) -> int:
+    """Return exactly how long a study's sum is."""
+    counts = {b.name: proposal.encryption.ciphertexts_for(b.length) for b in proposal.exchanged_blocks()}
+    return body_bytes(counts, proposal.encryption)
 
 
 def _served(home: Home) -> list[Signed]:

@@ -43,6 +43,7 @@ from datasites.node.roster import Roster
 from datasites.study.proposal import Party
 from datasites.study.text import check_name
 from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.identity import check_public_key
 
 _POLL_SECONDS = 0.2
 AUTHORITY_FILE = "ca.pem"
@@ -70,6 +71,7 @@ def read_party(path: Path) -> Enrolled:
     if role not in get_args(Role) or not all(isinstance(v, str) for v in fields.values()):
         raise InvalidInput(f"expected a role out of {', '.join(get_args(Role))} and three texts in {path.name}")
     check_participant(fields["name"])
+    check_public_key(fields["public_key"])
     check_name(fields["institution"], "an institution")  # it stands beside the fingerprint that people compare
     return Enrolled(role=role, party=Party(**fields))
 

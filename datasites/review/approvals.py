@@ -361,15 +361,8 @@ class ApprovalStore:
         self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), conditions, now)
 
     def _store_approval(self, proposal: Proposal, signatures: tuple[ReviewerSignature, ...], now: dt.datetime) -> None:
-        longest = now + dt.timedelta(days=self.policy.review.approval_days)
-        approval = Approval(
-            study=proposal.study,
-            proposal_hash=proposal.proposal_hash,
-            site=self.site,
-            reviewers=signatures,
-            approved=now.isoformat(),
-            expires=min(longest, parties.parse_time(proposal.expires)).isoformat(),
-        )
+        days = self.policy.review.approval_days
+        approval = checks.approval_of(proposal, self.site, signatures, now, days=days)
         self._records.add_approval(proposal.proposal_hash, seal(self._identity, APPROVAL, approval))
 
     def _say(

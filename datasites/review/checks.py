@@ -5,6 +5,7 @@ Every function raises :class:`~privacy.errors.Refused` with the reason, or retur
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +14,7 @@ from datasites.review.accounts import Account
 from datasites.review.environment import differences
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
-from datasites.study.parties import folded
+from datasites.study.parties import folded, parse_time
 from datasites.study.proposal import DatasetReference, Environment, Proposal
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity, verify
@@ -41,6 +42,21 @@ def sign_review(proposal: Proposal, site: str, reviewer: Account, key: Identity,
         public_key=key.public_key,
         signature=key.sign(REVIEW, payload, 1),
         conditions=conditions,
+    )
+
+
+def approval_of(
+    proposal: Proposal, site: str, signatures: tuple[ReviewerSignature, ...], now: dt.datetime, *, days: int
+) -> Approval:
+    """Return the approval that a datasite seals at ``now``; it holds for some days, never longer than the proposal."""
+    longest = now + dt.timedelta(days=days)
+    return Approval(
+        study=proposal.study,
+        proposal_hash=proposal.proposal_hash,
+        site=site,
+        reviewers=signatures,
+        approved=now.isoformat(),
+        expires=min(longest, parse_time(proposal.expires)).isoformat(),
     )
 
 

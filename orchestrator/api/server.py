@@ -48,7 +48,7 @@ from orchestrator.rounds.decryption import check_answer
 from orchestrator.rounds.rollback import keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from orchestrator.studies.status import study_status
+from orchestrator.studies.status import study_status, takes_part
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Head
@@ -233,7 +233,8 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
 
     @app.get("/studies")
     async def studies(party: Party = caller) -> list[dict[str, Any]]:
-        return [status_of(name, party.name) for name, *_ in service.store.studies()]
+        found = service.store.studies()
+        return [status_of(name, party.name) for name, signed, *_ in found if takes_part(signed.payload, party.name)]
 
     @app.get("/studies/{study}")
     async def study(study: StudyName, party: Party = caller) -> dict[str, Any]:

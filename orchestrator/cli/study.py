@@ -11,8 +11,11 @@ import typer
 from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import (
     AggregationOption,
+    ColludersOption,
     DeltaOption,
     EpsilonOption,
+    EvaluationShareOption,
+    MinSitesOption,
     ModelOption,
     NoiseOption,
     RoundsOption,
@@ -77,7 +80,9 @@ class StudyOptions:
     ] = "shared"
     aggregation: AggregationOption = "fedavg"
     site: Annotated[list[str] | None, typer.Option(help="A hospital to ask; all of the roster without.")] = None
-    min_sites: Annotated[int, typer.Option(min=3, help="Fewest hospitals in a sum that may be decrypted.")] = 3
+    min_sites: MinSitesOption = None
+    colluders: ColludersOption = 1
+    evaluation_share: EvaluationShareOption = 0.0
     filing: FilingOption = None
     purpose: FiledOption = ""
     legal_basis: FiledOption = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import secrets
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from datasites.data.synthetic import generate
 from datasites.node.home import Config, Home, Role, address
 from datasites.node.roster import Roster
 from datasites.review.accounts import AccountStore
+from datasites.review.policy import SandboxPolicy
+from datasites.worker.sandbox import available_layers
 from orchestrator.demo.processes import Processes
 from orchestrator.demo.roles import partner_lines
 
@@ -145,6 +148,20 @@ def _policy(roster: Roster, own_key: str, cap: float) -> str:
         "minimum_multiplier = 0.3",
         "allow_public_seed = true",
         "allow_infinite_epsilon = true",
+        *_sandbox_lines(),
         *partner_lines(roster, own_key),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sandbox_lines() -> list[str]:
+    """Return nothing, or the layers that this machine offers where it lacks some that are demanded by default."""
+    demanded, offered = SandboxPolicy().minimum_layers, available_layers()
+    if all(offered[layer] for layer in demanded):
+        return []
+    kept = [layer for layer in demanded if offered[layer]]
+    return [
+        "# This machine lacks a layer that real records need (docs/review.md); in a demo nobody's records are here.",
+        "[sandbox]",
+        f"minimum_layers = {json.dumps(kept)}",
+    ]
