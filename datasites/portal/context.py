@@ -13,6 +13,7 @@ from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import current_environment
+from datasites.review.plain_jobs import PlainJobs
 from datasites.review.records import Request
 from datasites.study.chain import voids
 from datasites.study.proposal import Environment, Proposal
@@ -59,6 +60,7 @@ class PortalContext:
             argument with the path of the log, which grows meanwhile.
         unchecked: what a study leaves unchecked of its models, in one sentence; empty where each is recomputed here.
         glance: the dataset that a study asks for, as far as it is public; None where it is not here.
+        jobs: plain PySyft jobs that wait for a person, or None where none is taken in.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
         error: why this datasite does no work at all; empty while it does.
@@ -83,6 +85,7 @@ class PortalContext:
     layers: Callable[[], Mapping[str, bool]]
     unchecked: Callable[[Proposal], str] = voids
     glance: Callable[[Proposal], Glance | None] = lambda _: None
+    jobs: PlainJobs | None = None
     write_reports: Callable[[], object] = lambda: None
     environment: Callable[[], Environment] = current_environment
     error: Callable[[], str] = lambda: ""

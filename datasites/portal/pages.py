@@ -21,7 +21,7 @@ from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
 from datasites.portal.figures import cost_picture, timeline_picture
 from datasites.portal.service import PortalService
-from datasites.portal.words import STUDY_STATES, listed, meaning, modality, released, state, summary, when
+from datasites.portal.words import STUDY_STATES, listed, meaning, modality, parts, released, state, summary, when
 from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
@@ -34,6 +34,7 @@ from privacy.identity import fingerprint
 
 MENU = (
     ("/inbox", "Inbox"),
+    ("/jobs", "Jobs"),
     ("/studies", "Studies"),
     ("/budget", "Budget"),
     ("/journal", "Journal"),
@@ -47,6 +48,8 @@ NOTICES = {
     "deny": "Denied. The scientist and the other hospitals will read your reason.",
     "ask": "Asked. The scientist will read your question.",
     "revoke": "Revoked. The study stops here before its next round.",
+    "job-approved": "Approved. It runs on mock data in the sandbox, and its submitter gets what it wrote.",
+    "job-rejected": "Rejected. Its submitter will read your reason.",
     "confirmed": "Confirmed and written into the journal.",
     "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
     "linked": "Linked. From now on your hospital account opens a session here.",
@@ -319,7 +322,7 @@ def show_request(
         seen=mark(trial),
         blocks=blocks,
         total_values=f"{sum(b.length for b in blocks):,}",
-        parties=_parties(found),
+        parties=parts(proposal),
         needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
         open_conditions=not accepted(found.words, service.context.site),
@@ -355,19 +358,6 @@ def _flags(findings: tuple[Finding, ...]) -> dict[tuple[str, int], str]:
     for finding in findings:  # the gravest come first and win
         flags.setdefault((finding.file, finding.line), finding.severity)
     return flags
-
-
-def _parties(found: ReviewRequest) -> list[tuple[Any, str, str]]:
-    proposal = found.proposal
-    rows: list[tuple[Any, str, str]] = [
-        (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
-        (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
-    ]
-    rows += [
-        (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))
-        for p in proposal.participants
-    ]
-    return rows
 
 
 def _verified(service: PortalService) -> str:

@@ -261,7 +261,8 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
         )
         for p in proposal.participants
     ]
-    for role, party in (("orchestrator", proposal.orchestrator), ("keyholder", proposal.keyholder)):
+    others = [("orchestrator", proposal.orchestrator), ("keyholder", proposal.keyholder)]
+    for role, party in (*others, *(("helper", helper) for helper in proposal.helpers)):
         lines.append(
             PartyLine(
                 role=role,

@@ -282,7 +282,8 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
     if not policy.accept_only_partners:
         return []
     known = {partner.public_key for partner in policy.partners}
-    others = [p for p in proposal.participants if p.name != site] + [proposal.orchestrator, proposal.keyholder]
+    hospitals = [p for p in proposal.participants if p.name != site]
+    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
     return [
         Violation(rule="accept_only_partners", message=f"{party.name} ({party.institution}) is not a partner")
         for party in others
