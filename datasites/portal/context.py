@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from datasites.data.glance import Glance
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
-from datasites.review.budgets import Budget, CostPreview, StudyStatus
+from datasites.review.budget_acts import BudgetActs
+from datasites.review.budgets import Budget, BudgetDetails, CostPreview, StudyStatus
 from datasites.review.environment import current_environment
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.records import Request
@@ -52,6 +53,9 @@ class PortalContext:
         journal: the datasite's journal.
         preview: what a study would cost.
         budgets: of every patient population.
+        budget_details: by population, what still fits, is reserved and came back.
+        budget_acts: what people do to budgets by hand; None where nothing can be done.
+        policy_problem: why the policy file as it is now is not in force, or empty.
         history: by population, its budget after every entry of the ledger, oldest first.
         studies: studies that run or ran here.
         reports: reports that may be downloaded.
@@ -87,6 +91,9 @@ class PortalContext:
     glance: Callable[[Proposal], Glance | None] = lambda _: None
     jobs: PlainJobs | None = None
     write_reports: Callable[[], object] = lambda: None
+    budget_details: Callable[[], Mapping[str, BudgetDetails]] = dict
+    budget_acts: BudgetActs | None = None
+    policy_problem: Callable[[], str] = lambda: ""
     environment: Callable[[], Environment] = current_environment
     error: Callable[[], str] = lambda: ""
     hospital_login: OidcProvider | None = None

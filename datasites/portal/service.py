@@ -23,6 +23,7 @@ from datasites.node.web.events import Cached, Streams
 from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
 from datasites.review.accounts import Account
+from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
 from datasites.review.policy import Violation, check
@@ -303,6 +304,22 @@ class PortalService:
         approvals = self.context.approvals
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
+
+    def budget_act(
+        self, kind: ActKind, name: str, password: str, reason: str, target: str, epsilon: str, delta: str
+    ) -> bool:
+        """Ask for an act on a budget in one person's name; return whether it is done or waits for another person.
+
+        Raises:
+            Refused: the password or a rule says no.
+            InvalidInput: there is nothing to do, or no reason.
+        """
+        acts, now = self.context.budget_acts, self.context.clock()
+        if acts is None:
+            raise Refused("budgets are not changed here")
+        person = self.context.accounts.authenticate(name, password, now=now)
+        act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
+        return acts.ask(act, person=person, reason=reason, now=now).done
 
     def register(self, token: str, name: str, password: str) -> Account:
         """Use up a one-time link and journal the new account with its public key."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from datasites.review.accounts import Account
 from datasites.review.environment import differences
+from datasites.review.policy import Policy
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.parties import folded, parse_time
@@ -46,17 +47,26 @@ def sign_review(proposal: Proposal, site: str, reviewer: Account, key: Identity,
 
 
 def approval_of(
-    proposal: Proposal, site: str, signatures: tuple[ReviewerSignature, ...], now: dt.datetime, *, days: int
+    proposal: Proposal, site: str, signatures: tuple[ReviewerSignature, ...], *, days: int, now: dt.datetime
 ) -> Approval:
-    """Return the approval that a datasite seals at ``now``; it holds for some days, never longer than the proposal."""
-    longest = now + dt.timedelta(days=days)
+    """Return the approval of a proposal at a site, valid for some days and never longer than the proposal."""
     return Approval(
         study=proposal.study,
         proposal_hash=proposal.proposal_hash,
         site=site,
         reviewers=signatures,
         approved=now.isoformat(),
-        expires=min(longest, parse_time(proposal.expires)).isoformat(),
+        expires=min(now + dt.timedelta(days=days), parse_time(proposal.expires)).isoformat(),
+    )
+
+
+def with_partners(confirmed: tuple[Confirmation, ...], policy: Policy) -> tuple[Confirmation, ...]:
+    """Return confirmed keys and those of the partners that the owner wrote into the policy."""
+    known = {one.public_key for one in confirmed}
+    return confirmed + tuple(
+        Confirmation(public_key=p.public_key, name=p.name, institution=p.institution, person="policy file", at="")
+        for p in policy.partners
+        if p.public_key not in known
     )
 
 
