@@ -15,10 +15,7 @@ from datasites.language.catalog import LANGUAGES
 from datasites.language.messages import ROOT, collected, read
 
 OTHERS = [code for code in LANGUAGES if code != "en"]
-UNMARKED_YET = {"request.html"}  # of the portal; it still speaks English only
-HTML = sorted(
-    p for r in ("datasites", "orchestrator") for p in (ROOT / r).rglob("*.html") if p.name not in UNMARKED_YET
-)
+HTML = sorted(p for r in ("datasites", "orchestrator") for p in (ROOT / r).rglob("*.html"))
 TYPST = sorted(p for r in ("datasites", "orchestrator") for p in (ROOT / r).rglob("*.typ"))
 SAME_EVERYWHERE = {"Tessera", "AUROC", "JSON", "PDF", "ε", "δ", "API", "CSV", "UTC", "SHA"}
 
