@@ -29,7 +29,7 @@ STUDY_STATES = {
     "finished": mark("All rounds are done. Nothing more is computed on these patients for this study."),
     "stopped": mark("The approval was taken back or does not hold any more: no further round runs here."),
 }
-_OTHER_STATES = (mark("unused"), mark("stopped"))
+_OTHER_STATES = (mark("unused"), mark("stopped"), mark("rejected"))
 _NAMED_ROUNDS = 6
 _STATES = {
     "pending": mark("waiting for a decision"),
