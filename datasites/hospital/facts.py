@@ -71,7 +71,7 @@ def _hospital_login(folder: Path) -> OidcProvider | None:
 def preview(datasite: Datasite, proposal: Proposal) -> CostPreview:
     """Return what a study would cost the population it asks for."""
     population = datasite.datasets.population_of(proposal.participant(datasite.site).dataset)
-    return budgets.preview(datasite.ledger, population, proposal)
+    return budgets.preview(datasite.ledger, population, proposal, datasite.site)
 
 
 def studies(datasite: Datasite) -> tuple[StudyStatus, ...]:

@@ -183,6 +183,15 @@ class StudyReport(Message):
     foreign_code: bool = False
     dates: tuple[Date, ...] = ()
     given_back: str = ""
+    readers_of_sums: tuple[SecondEpsilon, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondEpsilon(Message):
+    """An epsilon beside the charged one; it says against whom it holds."""
+
+    label: str
+    epsilon: Epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
