@@ -14,6 +14,7 @@ from datasites.node.rollback import Standing
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.endings import Endings
+from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
 from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
@@ -36,6 +37,7 @@ class Datasite:
     accounts: AccountStore
     approvals: ApprovalStore
     datasets: Datasets
+    jobs: PlainJobs
     pool: WorkerPool
     trainer: SandboxedTrainer
     participant: RoundParticipant
@@ -71,7 +73,7 @@ class Datasite:
             record=journal.append,
             reserve=reserve,
             release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
-            hospitals=lambda: home.roster().sites,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
         endings = Endings(
             ledger=ledger,
@@ -80,7 +82,7 @@ class Datasite:
             newest=datasets.newest,
             held=lambda: standing.trouble,
         )
-        pool = WorkerPool(policy.sandbox)
+        pool = WorkerPool(policy.sandbox, hidden=(home.folder,))
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,
@@ -105,6 +107,7 @@ class Datasite:
             accounts=AccountStore(home.folder / "accounts.sqlite"),
             approvals=approvals,
             datasets=datasets,
+            jobs=PlainJobs(home.folder / "plain-jobs", record=journal.append),
             pool=pool,
             trainer=trainer,
             participant=participant,

@@ -50,6 +50,7 @@ def context(datasite: Datasite) -> PortalContext:
         dry_run=lambda request, watch: dry_run(datasite, request, watch),
         write_reports=lambda: write_reports_apart(datasite.home),
         error=lambda: datasite.standing.trouble,
+        jobs=datasite.jobs,
         unchecked=lambda proposal: voids(proposal, knows=datasite.participant.models.known),
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         public_url=config.public_url,

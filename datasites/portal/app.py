@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from datasites.node.web import problems
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, pages
+from datasites.portal import api, forms, hospital_login, jobs, pages
 from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
@@ -141,6 +141,8 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(pages.router)
     app.include_router(forms.router)
     app.include_router(hospital_login.router)
+    app.include_router(jobs.api)
+    app.include_router(jobs.pages)
     app.mount("/static", Assets(STATIC), name="static")
     problems.install_problem_handlers(app, _page_of_problem)
     install(app, app.state.service)

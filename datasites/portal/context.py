@@ -12,6 +12,7 @@ from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import current_environment
+from datasites.review.plain_jobs import PlainJobs
 from datasites.review.records import Request
 from datasites.study.chain import voids
 from datasites.study.proposal import Environment, Proposal
@@ -57,6 +58,7 @@ class PortalContext:
         dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It calls its second
             argument with the path of the log, which grows meanwhile.
         unchecked: what a study leaves unchecked of its models, in one sentence; empty where each is recomputed here.
+        jobs: plain PySyft jobs that wait for a person, or None where none is taken in.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
         error: why this datasite does no work at all; empty while it does.
@@ -80,6 +82,7 @@ class PortalContext:
     dry_run: Callable[[Request, Callable[[Path], object]], Trial]
     layers: Callable[[], Mapping[str, bool]]
     unchecked: Callable[[Proposal], str] = voids
+    jobs: PlainJobs | None = None
     write_reports: Callable[[], object] = lambda: None
     environment: Callable[[], Environment] = current_environment
     error: Callable[[], str] = lambda: ""

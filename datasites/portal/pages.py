@@ -33,6 +33,7 @@ from privacy.identity import fingerprint
 
 MENU = (
     ("/inbox", "Inbox"),
+    ("/jobs", "Jobs"),
     ("/studies", "Studies"),
     ("/budget", "Budget"),
     ("/journal", "Journal"),
@@ -46,6 +47,8 @@ NOTICES = {
     "deny": "Denied. The scientist and the other hospitals will read your reason.",
     "ask": "Asked. The scientist will read your question.",
     "revoke": "Revoked. The study stops here before its next round.",
+    "job-approved": "Approved. It runs on mock data in the sandbox, and its submitter gets what it wrote.",
+    "job-rejected": "Rejected. Its submitter will read your reason.",
     "confirmed": "Confirmed and written into the journal.",
     "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
     "linked": "Linked. From now on your hospital account opens a session here.",
@@ -360,6 +363,7 @@ def _parties(found: ReviewRequest) -> list[tuple[Any, str, str]]:
     rows: list[tuple[Any, str, str]] = [
         (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
         (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
+        *((h, "holds part of the pads, one list a round", "no data") for h in proposal.helpers),
     ]
     rows += [
         (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))

@@ -69,6 +69,13 @@ class StudyOptions:
         bool,
         typer.Option("--check-chain/--unchecked-chain", help="Hospitals recompute every model; unchecked voids much."),
     ] = True
+    helpers: Annotated[
+        int | None, typer.Option(help="Helpers that hold part of the pads: 2, or 0; two if the roster has them.")
+    ] = None
+    publish: Annotated[
+        bool,
+        typer.Option("--publish/--keep-keys", help="With helpers: publish each round's key, so that all check sums."),
+    ] = True
     replaces: Annotated[
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
     ] = ""
