@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from datasites.node.web import problems
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, jobs, pages
+from datasites.portal import api, forms, hospital_login, jobs, owner_pages, pages
 from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
@@ -140,6 +140,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(api.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
+    app.include_router(owner_pages.router)
     app.include_router(hospital_login.router)
     app.include_router(jobs.api)
     app.include_router(jobs.pages)

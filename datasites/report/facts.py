@@ -63,7 +63,7 @@ class TimelinePoint(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class CapChange(Message):
-    """A person's act on a cap, or the closing of a population."""
+    """An act on a cap, a part of the budget that came back, or the closing of a population."""
 
     at: str
     what: str
@@ -151,7 +151,8 @@ class StudyReport(Message):
     """One study that holds or held a reservation here.
 
     ``watermarks`` are the warnings that void the claim. ``given_back`` says what became of the part of the reservation
-    that was not spent, empty while the study may still spend it.
+    that was not spent, empty while the study may still spend it. ``filing`` says who answers for the study, ``thread``
+    what its two sides said.
     """
 
     study: str
@@ -184,6 +185,8 @@ class StudyReport(Message):
     dates: tuple[Date, ...] = ()
     given_back: str = ""
     readers_of_sums: tuple[SecondEpsilon, ...] = ()
+    filing: tuple[Fact, ...] = ()
+    thread: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +246,19 @@ class EmpiricalAudit(Message):
     confidence: float
     lower_bound: float
     claimed: Epsilon
+    flagged: bool
+    paths: tuple[PathAudit, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathAudit(Message):
+    """The whole path of a round under one noise, tested against the claimed trade-off curve and noise."""
+
+    noise: str
+    canaries: int
+    tests: int
+    observed: float
+    allowed: float
     flagged: bool
 
 
