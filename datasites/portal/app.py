@@ -24,6 +24,9 @@ from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
 from datasites.portal.pages import compile_templates, page
+from datasites.portal.people import api as people_api
+from datasites.portal.people import forms as people_forms
+from datasites.portal.people import pages as people_pages
 from datasites.portal.service import PortalService
 from privacy.ledger.journal import Entry
 
@@ -137,8 +140,11 @@ def create_portal(context: PortalContext) -> FastAPI:
     compile_templates()
     context.environment()  # what this process was started with, not what lies on the disk when somebody looks
     app.include_router(api.health)
+    app.include_router(people_api.router, prefix="/api", responses=ERRORS)
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(people_pages.router)
+    app.include_router(people_forms.router)
     app.include_router(forms.router)
     app.include_router(hospital_login.router)
     app.mount("/static", Assets(STATIC), name="static")

@@ -11,7 +11,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,8 @@ from starlette.exceptions import HTTPException
 
 from datasites.node.web.events import Cached, Streams
 from datasites.portal.context import PortalContext
-from datasites.review.accounts import Account
+from datasites.portal.people.desk import PeopleDesk
+from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
 from datasites.review.policy import Violation, check
@@ -204,6 +205,7 @@ class PortalService:
         self.budgets: Cached[tuple[Budget, ...]] = Cached(context.budgets, seconds=_SECONDS)
         self.history: Cached[Mapping[str, tuple[Point, ...]]] = Cached(context.history, seconds=_SECONDS)
         self.sign_ins = SignIns()
+        self.people = PeopleDesk(context)
         self._writing = threading.Lock()
         self._costs: dict[str, Cached[CostPreview | None]] = {}
 
@@ -255,15 +257,15 @@ class PortalService:
             return "a plan with its own Python code has to pass a dry run first"
         return ""
 
-    def sign(self, proposal_hash: str, name: str, password: str, conditions: str = "") -> Request:
+    def sign(self, proposal_hash: str, caller: Credential, password: str, conditions: str = "") -> Request:
         """Unlock one person's key with their password and sign the proposal with it, under conditions or none.
 
         Raises:
             Refused: the password, a rule or the budget says no.
         """
         request, now = self.find(proposal_hash), self.context.clock()
-        account = self.context.accounts.authenticate(name, password, now=now)
-        key = self.context.accounts.unlock(name, password)
+        account, key = caller.account, self.people.prove(caller, password)
+        self.people.check_reviewer(account, request, signs=True)
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
         if self.differences(request):
@@ -279,16 +281,12 @@ class PortalService:
         Raises:
             Refused: its state does not allow that.
         """
-        self.find(proposal_hash)
+        request = self.find(proposal_hash)
+        if decision != "revoke":  # stopping a study is anybody's who decides here
+            self.people.check_reviewer(person, request)
         approvals = self.context.approvals
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
-
-    def register(self, token: str, name: str, password: str) -> Account:
-        """Use up a one-time link and journal the new account with its public key."""
-        account = self.context.accounts.register(token, name, password, now=self.context.clock())
-        self.context.journal.append("account-created", asdict(account))
-        return account
 
     def write_reports(self) -> None:
         """Write the reports as of now, one writer at a time.
