@@ -16,6 +16,7 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from cryptography.x509 import Certificate, CertificateBuilder
 
 from privacy.canonical import NEWEST, CanonicalVersion, canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Tampered
+from privacy.points import require_ed25519
 
 
 def fingerprint(public_key: str) -> str:
@@ -112,6 +114,15 @@ class Identity:
         return HKDF(SHA256(), 32, None, b"tessera/v1/derive/" + purpose.encode()).derive(raw)
 
 
+def check_public_key(public_key: str) -> None:
+    """Check that a text is an Ed25519 public key, before it is kept as somebody's.
+
+    Raises:
+        InvalidInput: not 64 hexadecimal digits in lower case, no point, another spelling of one, or of small order.
+    """
+    _public_bytes(public_key)
+
+
 def verify(
     public_key: str, kind: str, payload: Mapping[str, Any], signature: str, version: CanonicalVersion = NEWEST
 ) -> None:
@@ -126,7 +137,7 @@ def verify(
 
     Raises:
         Tampered: the signature does not hold for this key, kind, payload and version.
-        InvalidInput: the key or the signature is malformed.
+        InvalidInput: the key or the signature is malformed, or the key is a point of small order.
     """
     try:
         raw = base64.b64decode(signature, validate=True)
@@ -143,7 +154,10 @@ def _message(kind: str, payload: Mapping[str, Any], version: CanonicalVersion) -
     return f"tessera/v{version}/{kind}\0".encode() + canonical_json(payload, version)
 
 
+@lru_cache(maxsize=4096)
 def _public_bytes(public_key: str) -> bytes:
     if len(public_key) != 64 or set(public_key) - set("0123456789abcdef"):  # one spelling for one key
         raise InvalidInput("expected a public key of 64 hexadecimal digits in lower case")
-    return bytes.fromhex(public_key)
+    raw = bytes.fromhex(public_key)
+    require_ed25519(raw)
+    return raw

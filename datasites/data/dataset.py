@@ -20,6 +20,7 @@ import json
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from privacy.errors import InvalidInput
 
 MOCK_ROWS = 48
 _WIDE = 8000
+_TELLING = 16
 _ROW = "values"
 PARTS = ("private", "mock")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
@@ -139,12 +141,14 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
     """
     records = _read(part_folder / "records.parquet", ["case_id", "cohort", "label"]).sort_values("case_id")
     cases = records["case_id"].tolist()
+    check_patients(cases)
     batch: Arrays = {}
     presence = np.zeros((len(cases), len(MODALITIES)), dtype=np.float32)
     for modality, names in schema.features.items():
         values = np.zeros((len(cases), len(names)), dtype=np.float32)
         if modality in schema.modalities:
             table = _features(part_folder / f"{modality}.parquet", names)
+            check_rows(modality, table.index.tolist(), table.to_numpy(dtype=np.float32))
             rows = [i for i, case in enumerate(cases) if case in table.index]
             values[rows] = table.loc[[cases[i] for i in rows]].to_numpy(dtype=np.float32)
             presence[rows, MODALITIES.index(modality)] = 1.0
@@ -156,8 +160,53 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
 
 
 def case_ids(part_folder: Path) -> list[str]:
-    """Return the case ids of one part, in the order of :func:`load`; they never leave the site."""
-    return sorted(_read(part_folder / "records.parquet", ["case_id"])["case_id"].tolist())
+    """Return the case ids of one part, in the order of :func:`load`; they never leave the site.
+
+    Raises:
+        InvalidInput: a patient stands there twice.
+    """
+    cases = _read(part_folder / "records.parquet", ["case_id"])["case_id"].tolist()
+    check_patients(cases)
+    return sorted(cases)
+
+
+def check_patients(cases: Sequence[str]) -> None:
+    """Refuse case ids that name one patient twice: every bound here is for one record a patient.
+
+    Two spellings are one patient when they differ in case, in Unicode form, or in spaces and punctuation only.
+
+    Raises:
+        InvalidInput: an id is no text or has no letter or digit, or a patient stands there twice; none is named.
+    """
+    if not all(isinstance(case, str) for case in cases):
+        raise InvalidInput("expected case ids as text, got another type; write them as strings")
+    plain = ["".join(c for c in unicodedata.normalize("NFKC", case).casefold() if c.isalnum()) for case in cases]
+    if not all(plain):
+        raise InvalidInput(f"expected a case id for every row, {sum(not p for p in plain)} are empty")
+    repeated = len(plain) - len(set(plain))
+    if repeated:
+        raise InvalidInput(
+            f"expected one row per patient, {repeated} rows repeat a case id (capitals, spaces and punctuation do not "
+            "count); merge them"
+        )
+
+
+def check_rows(modality: str, cases: Sequence[str], values: NDArray[np.float32]) -> None:
+    """Refuse one modality's rows when a patient has two, or when two patients have the very same measurements.
+
+    Few or constant values can agree by chance; ``_TELLING`` different ones or more do not.
+
+    Raises:
+        InvalidInput: so it is; no patient is named.
+    """
+    check_patients(cases)
+    rows = [row.tobytes() for row in values if len(np.unique(row)) >= _TELLING]
+    repeated = len(rows) - len(set(rows))
+    if repeated:
+        raise InvalidInput(
+            f"expected one {modality} row per patient, {repeated} rows repeat another case's values exactly; "
+            "leave out the copies"
+        )
 
 
 def membership(cases: Sequence[str], secret: bytes, *, validation: float = 0.2) -> NDArray[np.bool_]:
@@ -217,12 +266,14 @@ def _write_part(folder: Path, schema: Schema, part: Part) -> None:
     folder.mkdir()
     if set(part.inputs) != set(schema.modalities):
         raise InvalidInput(f"expected inputs for {schema.modalities}, got {tuple(part.inputs)}")
+    check_patients(part.cases)
     records = pd.DataFrame({"case_id": part.cases, "cohort": part.cohorts, "label": part.labels})
     records.to_parquet(folder / "records.parquet", index=False)
     for modality, (cases, values) in part.inputs.items():
         names = list(schema.features[modality])
         if values.shape != (len(cases), len(names)) or not np.isfinite(values).all():
             raise InvalidInput(f"expected finite {modality} inputs of shape ({len(cases)}, {len(names)})")
+        check_rows(modality, cases, values)
         if len(names) > _WIDE:
             table = pd.DataFrame({"case_id": list(cases), _ROW: list(values)})
         else:

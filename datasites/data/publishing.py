@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasites.data.dataset import Schema, case_ids, fingerprint, read_schema
+from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.review.policy import Policy
@@ -55,10 +55,11 @@ class Datasets:
         """Register one dataset version and write what may be seen of it; return that folder (mock, schema, card).
 
         Raises:
-            InvalidInput: the folder is no dataset.
+            InvalidInput: the folder is no dataset, holds a patient twice, or has changed since it was published.
             BudgetExceeded: the count does not fit under the cap.
         """
         schema = read_schema(folder)
+        self._check_unchanged(schema, folder)
         population = self._register(schema, folder)
         card = self._card(schema, folder, population)
         published = self.home.folder / "published" / f"{schema.name}-v{schema.version}"
@@ -100,6 +101,23 @@ class Datasets:
         """Return the budget line that a dataset version shares."""
         return self.ledger.population_of(reference.name, reference.version)
 
+    def _check_unchanged(self, schema: Schema, folder: Path) -> None:
+        """Refuse other content under a published version.
+
+        Everybody sees the fingerprint. It may change only with the version, which its owner raises in public; a new
+        one under the same version would tell that the patients' data changed, and nobody would have been charged.
+        """
+        load(folder / "private", schema)  # a patient twice is refused here, before anything is charged
+        card = self.home.folder / "published" / f"{schema.name}-v{schema.version}" / CARD
+        if card.exists() and parse(Card, card.read_bytes()).dataset.fingerprint != self._fingerprint(folder):
+            raise InvalidInput(
+                f"{schema.name!r} version {schema.version} was published with other content: a version never changes; "
+                "put its files back, or publish the new ones under the next version"
+            )
+
+    def _fingerprint(self, folder: Path) -> str:
+        return fingerprint(folder, _secret(self.home.identity(), "fingerprint"))
+
     def _register(self, schema: Schema, folder: Path) -> str:
         secret = _secret(self.home.identity(), "cases")
         cases = [case_hash(secret, case) for case in case_ids(folder / "private")]
@@ -129,7 +147,7 @@ class Datasets:
         return DatasetReference(
             name=schema.name,
             version=schema.version,
-            fingerprint=fingerprint(folder, _secret(self.home.identity(), "fingerprint")),
+            fingerprint=self._fingerprint(folder),
             schema_hash=schema.schema_hash,
             patients=patients,
         )

@@ -71,7 +71,7 @@ class Datasite:
             record=journal.append,
             reserve=reserve,
             release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
-            hospitals=lambda: home.roster().sites,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
         endings = Endings(
             ledger=ledger,
@@ -80,7 +80,7 @@ class Datasite:
             newest=datasets.newest,
             held=lambda: standing.trouble,
         )
-        pool = WorkerPool(policy.sandbox)
+        pool = WorkerPool(policy.sandbox, hidden=(home.folder,))
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,

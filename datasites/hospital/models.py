@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from datasites.hospital.published import PublishedRounds
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
@@ -105,7 +106,10 @@ class Models:
             place = f"/studies/{chain.proposal.study}/rounds/{chain.round + 1}"
             evidence = parse(RoundEvidence, self.client.get_json(f"{place}/evidence", max_bytes=_EVIDENCE_BYTES))
             integers = b""
-            if evidence.lost is None:
+            if evidence.lost is None and chain.proposal.published:
+                published = PublishedRounds(client=self.client, journal=self.journal)
+                integers = published.integers(chain.proposal, chain.round + 1, evidence)
+            elif evidence.lost is None:
                 integers = self.client.get_bytes(f"{place}/integers", max_bytes=integers_limit(chain.proposal))
             chain.take(evidence, integers)
 

@@ -14,7 +14,7 @@ from datasites.review.records import Request, open_proposal
 from datasites.study.signing import Signed, parse
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
-from datasites.syft.runner import PROPOSAL_FILE
+from datasites.syft.runner import PROPOSAL_FILE, in_workers
 from privacy.errors import TesseraError
 
 _POLL_SECONDS = 20.0
@@ -33,7 +33,8 @@ class Node:
         home = self._datasite.home
         roster = home.roster()
         postbox = Postbox(self._datasite.client, self._datasite.site, lambda name: roster.by_name(name).public_key)
-        return OwnerNode(home.folder / "syft", postbox, scientists=[roster.orchestrator.name])
+        sandbox = in_workers(self._datasite.pool)
+        return OwnerNode(home.folder / "syft", postbox, scientists=[roster.orchestrator.name], sandbox=sandbox)
 
     def step(self) -> float:
         """Publish once, then wait for news and deal with it; begin again from the folder after a failed disk."""

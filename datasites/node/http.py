@@ -8,10 +8,10 @@ server refuses comes back as the same error of :mod:`privacy.errors` that it rai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
@@ -48,8 +48,10 @@ _BY_STATUS: dict[int, type[TesseraError]] = {
     403: Declined,
     409: Declined,
 }
+PLAIN = {"Accept-Encoding": "identity"}
+"""What asks a server not to compress its answer: a few bytes could become gigabytes before anybody counts them."""
 _MAX_JSON_BYTES = 16 * 1024**2
-_MAX_BODY_BYTES = 1024**3
+_MAX_BODY_BYTES = 256 * 1024**2
 _MAX_PROBLEM_BYTES = 64 * 1024
 
 
@@ -164,7 +166,7 @@ class SignedClient:
     ) -> bytes:
         query = {name: value for name, value in (params or {}).items() if value is not None}
         timeout = httpx.Timeout(self._timeout_seconds, read=self._timeout_seconds + wait_seconds)
-        headers = {"Content-Type": kind} if kind else {}
+        headers = PLAIN | ({"Content-Type": kind} if kind else {})
         body_hash = sha256_hex(body)
         retrying = Retrying(
             retry=retry_if_exception_type((_TryAgain, httpx.TransportError)),
@@ -201,20 +203,54 @@ class SignedClient:
             if response.status_code in (502, 503, 504, 507):
                 raise _TryAgain(f"status {response.status_code}")
             if response.is_success:
-                return _read(response, max_bytes)
-            raise _problem(response.status_code, _read(response, _MAX_PROBLEM_BYTES))
+                return read_plain(response, max_bytes)
+            raise _problem(response.status_code, read_plain(response, _MAX_PROBLEM_BYTES))
         finally:
             response.close()
 
 
-def _read(response: httpx.Response, max_bytes: int) -> bytes:
-    parts, total = [], 0
-    for part in response.iter_bytes(65_536):
-        total += len(part)
-        if total > max_bytes:
-            raise InvalidInput(f"expected an answer of at most {max_bytes} bytes from the server, got more")
-        parts.append(part)
-    return b"".join(parts)
+def read_plain(response: httpx.Response, max_bytes: int) -> bytes:
+    """Return the body of a streamed answer: counted as it arrives, and never decompressed.
+
+    Raises:
+        InvalidInput: it is compressed, or longer than ``max_bytes``.
+    """
+    try:
+        bound_answer(response, max_bytes)
+        return b"".join(cast("httpx.SyncByteStream", response.stream))
+    except httpx.DecodingError as error:
+        raise InvalidInput(str(error)) from error
+
+
+def bound_answer(response: httpx.Response, max_bytes: int) -> None:
+    """Let no more than ``max_bytes`` of an answer that is still unread be read, and nothing that is compressed.
+
+    Raises:
+        httpx.DecodingError: at once, or while it is read.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise httpx.DecodingError("expected an answer without content encoding from the server; nothing was read")
+    stream = cast("httpx.SyncByteStream", response.stream)
+    (kind,) = (kind for kind in type(stream).__mro__ if kind.__name__ == "SyncByteStream")  # httpx's, or a successor's
+    response.stream = type("Bounded", (_Bounded, kind), {})(stream, max_bytes)
+
+
+class _Bounded:
+    def __init__(self, stream: httpx.SyncByteStream, max_bytes: int) -> None:
+        self._stream, self._left, self._max_bytes = stream, max_bytes, max_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            self._left -= len(part)
+            if self._left < 0:
+                raise httpx.DecodingError(
+                    f"expected an answer of at most {self._max_bytes} bytes from the server, got more"
+                )
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _read_json(body: bytes) -> Any:

@@ -14,6 +14,7 @@ from datasites.node.files import write_atomically
 from datasites.study.proposal import Party
 from datasites.study.signing import dump, parse
 from privacy.errors import InvalidInput
+from privacy.identity import check_public_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Roster:
         """Read the roster at ``path``.
 
         Raises:
-            InvalidInput: no such file, not a roster, or a name or key that stands in it twice.
+            InvalidInput: no such file, not a roster, a name or key that stands in it twice, or no key at all.
         """
         try:
             roster = parse(cls, path.read_bytes())
@@ -62,6 +63,8 @@ class Roster:
             raise InvalidInput(f"expected the consortium's roster at {path.name}; copy it there") from error
         names = [p.name for p in roster.everybody]
         keys = [p.public_key for p in roster.everybody]
+        for key in keys:
+            check_public_key(key)
         if len(set(names)) < len(names) or len(set(keys)) < len(keys):
             raise InvalidInput("a name or a key stands twice in the roster; one institution, one name, one key")
         return roster

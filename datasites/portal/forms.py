@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated
 
@@ -109,3 +110,18 @@ def _decided(
     except TesseraError as error:
         return show_request(request, service, found, problem=str(error), status=describe(error).status)
     return RedirectResponse(f"/requests/{proposal_hash}?notice={notice}", 303)
+
+
+_INSIDE = re.compile(r"/(?:[a-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*)?(?:\?[A-Za-z0-9._~=&-]*)?")
+
+
+def inside(to: str) -> str:
+    """Return ``to`` where it is a plain path of this portal, or the inbox.
+
+    Browsers read ``/\\host``, and what is left of ``/<tab>/host``, as another host; so only what pages here are called
+    by is let through.
+
+    >>> inside("/requests/0ab1"), inside("//elsewhere.example"), inside("/%09/elsewhere.example")
+    ('/requests/0ab1', '/inbox', '/inbox')
+    """
+    return to if _INSIDE.fullmatch(to) else "/inbox"

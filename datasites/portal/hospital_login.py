@@ -25,8 +25,8 @@ from datasites.portal.access import (
     open_session,
 )
 from datasites.portal.context import PortalContext
+from datasites.portal.forms import Secret, inside
 from datasites.portal.pages import page
-from datasites.portal.people.forms import Secret, inside
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
 from datasites.review.accounts import LINKED, Account, Credential
 from privacy.errors import Refused, TesseraError

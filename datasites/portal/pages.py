@@ -346,6 +346,7 @@ def _parties(found: ReviewRequest) -> list[tuple[Any, str, str]]:
     rows: list[tuple[Any, str, str]] = [
         (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
         (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
+        *((h, "holds part of the pads, one list a round", "no data") for h in proposal.helpers),
     ]
     rows += [
         (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))

@@ -232,7 +232,8 @@ class PortalService:
         """Return the parties of a study whose fingerprint nobody here has compared."""
         proposal, known = request.proposal, self.context.approvals.confirmed()
         others = [p for p in proposal.participants if p.name != self.context.site]
-        return [p for p in (proposal.orchestrator, proposal.keyholder, *others) if p.public_key not in known]
+        parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
+        return [p for p in parties if p.public_key not in known]
 
     def differences(self, request: Request) -> list[str]:
         """Return where the software that a request names differs from what runs here."""
@@ -324,7 +325,7 @@ class PortalService:
         found: dict[str, Party] = {}
         for request in self.context.approvals.requests():
             proposal = request.proposal
-            for party in (proposal.orchestrator, proposal.keyholder, *proposal.participants):
+            for party in (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants):
                 if party.public_key != self.context.public_key:
                     found.setdefault(party.public_key, party)
         return list(found.values())

@@ -49,6 +49,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         f"update of the model, with noise, encrypted.",
         f"Only the sum of at least {proposal.min_sites} hospitals is ever decrypted, by {proposal.keyholder.name} of "
         f"{proposal.keyholder.institution}, who never receives a single hospital's update.",
+        _helpers_sentence(proposal),
         *_first_round(proposal),
         _noise_sentence(proposal),
     ]
@@ -83,6 +84,25 @@ def _first_round(proposal: Proposal) -> tuple[str, ...]:
     return (
         "The first round sends averages instead: of each value the hospitals exchange, over the patients of those that "
         "hold it, under the same noise, encryption and cost. They stay readable in the model.",
+    )
+
+
+def _helpers_sentence(proposal: Proposal) -> str:
+    if not proposal.helpers:
+        return (
+            "No helpers hold part of the pads: orchestrator and keyholder together could read every single update, and "
+            "only the keyholder knows whether a sum is right."
+        )
+    one, two = (f"{helper.name} of {helper.institution}" for helper in proposal.helpers)
+    published = (
+        "Each round's key and pad sums are published once it is answered, so every hospital recomputes the sum; from "
+        "then on orchestrator and both helpers together could read the single updates of that round."
+        if proposal.published
+        else "Nothing of a round is published: only the keyholder knows whether a sum is right."
+    )
+    return (
+        f"Two helpers hold part of the pads, {one} and {two}: no two parties together read a single update, the "
+        f"orchestrator included. {published}"
     )
 
 

@@ -21,7 +21,8 @@ from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry
-from privacy.ledger.costs import ZERO, Cost, cost_from_json
+from privacy.ledger.cost_documents import cost_from_json
+from privacy.ledger.costs import ZERO, Cost
 from privacy.ledger.ledger import Account, StudyAccount
 
 
@@ -78,7 +79,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         watermarks=watermarks(proposal, mechanism),
         foreign_code=proposal is not None and proposal.plan.kind == "python",
         dates=_dates(request, study, records),
-        given_back=_given_back(study, state),
+        given_back=_given_back(study, state, records),
     )
 
 
@@ -112,12 +113,14 @@ def _dates(request: Request | None, study: StudyAccount, records: Records) -> tu
         found += [(tr("First round charged"), charged[0]), (tr("Last round charged"), charged[-1])]
     if request is not None:
         found += [(tr("Revoked"), d.at) for d in request.decisions if d.kind == "revoked"]
+    found += [(tr("Reservation given back"), entry.at) for entry in _freed(study, records)[-1:]]
+    if request is not None:
         found.append((tr("Request expires"), request.proposal.expires))
     return tuple(Date(label=label, at=at) for label, at in found)
 
 
-def _given_back(study: StudyAccount, state: StudyState) -> str:
-    """Return what became of the part of the reservation that was not spent."""
+def _given_back(study: StudyAccount, state: StudyState, records: Records) -> str:
+    """Return what became of the part of the reservation that was not spent, and why."""
     left = study.rounds - len(study.charged_rounds)
     if left <= 0:
         return tr("nothing: every round was charged")
@@ -125,7 +128,13 @@ def _given_back(study: StudyAccount, state: StudyState) -> str:
         if state not in ("stopped", "unused"):
             return ""
         return tr("not yet: the study is over here, and its reservation still counts")
-    return tr_plural("the cost of {count} round", "the cost of {count} rounds", left)
+    cost = tr_plural("the cost of {count} round", "the cost of {count} rounds", left)
+    reasons = dict.fromkeys(entry.body["reason"] for entry in _freed(study, records))
+    return f"{cost} ({'; '.join(reasons)})" if reasons else cost
+
+
+def _freed(study: StudyAccount, records: Records) -> list[Entry]:
+    return [e for e in records.ledger if e.kind == "free" and e.body["proposal_hash"] == study.proposal_hash]
 
 
 def _mechanism(study: StudyAccount) -> Mechanism | None:
@@ -233,7 +242,8 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
         )
         for p in proposal.participants
     ]
-    for role, party in (("orchestrator", proposal.orchestrator), ("keyholder", proposal.keyholder)):
+    others = [("orchestrator", proposal.orchestrator), ("keyholder", proposal.keyholder)]
+    for role, party in (*others, *(("helper", helper) for helper in proposal.helpers)):
         lines.append(
             PartyLine(
                 role=role,

@@ -285,7 +285,8 @@ class ApprovalStore:
         """
         parties.check_parties(proposal)
         if self._hospitals is not None:
-            parties.check_roster(proposal, self._hospitals())
+            confirmed = self._hospitals()
+            parties.check_roster(proposal, confirmed, confirmed)
         checks.check_confirmed(proposal, self.site, self.confirmations())
 
     def _round_refused(

@@ -138,7 +138,7 @@ def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirm
     """
     known = {c.public_key: c for c in confirmed}
     others = [p for p in proposal.participants if p.name != site]
-    parties = (proposal.orchestrator, proposal.keyholder, *others)
+    parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
     missing = [f"{p.name} ({p.institution})" for p in parties if p.public_key not in known]
     if missing:
         raise Refused(f"fingerprints not confirmed yet: {', '.join(missing)}; compare them on the fingerprints page")
@@ -157,7 +157,7 @@ def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None
     Raises:
         Refused: the reviewer's name or key is that of the proposer or of another party of the study.
     """
-    parties = (proposal.orchestrator, proposal.keyholder, *proposal.participants)
+    parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants)
     if public_key in {p.public_key for p in parties} or reviewer in {proposal.orchestrator.name}:
         raise Refused("who proposed a study, or takes part in it as an institution, cannot approve it")
     if reviewer in proposal.custody.downloaders:

@@ -37,6 +37,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from datasites.node.http import PLAIN, bound_answer
 from datasites.review.accounts import Role
 from privacy.errors import InvalidInput, Refused
 
@@ -267,8 +268,6 @@ class OidcProvider:
             with httpx.Client(timeout=_TIMEOUT_SECONDS, **self._transport()) as client:
                 answer = client.get(address, headers={"accept": "application/json"})
             answer.raise_for_status()
-            if len(answer.content) > _LONGEST_ANSWER_BYTES:
-                raise ValueError("too long")
             return dict(answer.json())
         except (httpx.HTTPError, ValueError, TypeError) as error:
             raise Refused("the hospital's sign-in cannot be reached now; sign in with your password") from error
@@ -289,7 +288,9 @@ class OidcProvider:
     def _transport(self) -> dict[str, Any]:
         local = _is_local(self.settings.issuer)
         verify = ssl.create_default_context(cafile=self.settings.ca) if self.settings.ca else True
-        return {"verify": verify, "trust_env": not local, "follow_redirects": False}
+        hooks = {"response": [lambda answer: bound_answer(answer, _LONGEST_ANSWER_BYTES)]}
+        bounds = {"headers": PLAIN, "event_hooks": hooks, "follow_redirects": False}
+        return {"verify": verify, "trust_env": not local, **bounds}
 
 
 def _is_local(address: str) -> bool:

@@ -5,7 +5,7 @@ that breaks it can be read and denied, but never approved.
 
     >>> policy = Policy.parse('[budget]\\nepsilon_cap = 8.0\\ndelta = 1e-5')
     >>> policy.noise.modes
-    ('local',)
+    ('local', 'shared')
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from datasites.study.proposal import Proposal
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
 
-Layer = Literal["rlimits", "no-new-privileges", "not-dumpable", "capabilities", "namespaces", "landlock", "seccomp"]
+Layer = Literal[
+    "rlimits", "no-new-privileges", "not-dumpable", "capabilities", "namespaces", "disk", "landlock", "seccomp"
+]
 _PublicKey = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -46,9 +48,12 @@ def _known_noise(name: str) -> str:
 
 
 class NoisePolicy(_Section):
-    """Which noise is accepted; a public seed or no noise at all gives no privacy and is off by default."""
+    """Which noise is accepted: either, since a budget charges shared noise against the orchestrator and colluders.
 
-    modes: tuple[Annotated[str, AfterValidator(_known_noise)], ...] = ("local",)
+    A public seed or no noise at all gives no privacy and is off by default.
+    """
+
+    modes: tuple[Annotated[str, AfterValidator(_known_noise)], ...] = ("local", "shared")
     minimum_multiplier: float = Field(default=0.3, ge=0, allow_inf_nan=False)
     allow_public_seed: bool = False
     allow_infinite_epsilon: bool = False
@@ -65,19 +70,24 @@ class StudyPolicy(_Section):
 
 
 class ReviewPolicy(_Section):
-    """How many people must sign, in which roles, and for how long an approval holds."""
+    """How many people must sign, in which roles, and for how long an approval holds.
+
+    ``auto_approve_plain_jobs`` runs plain PySyft jobs, sandboxed and on mock data, without a person's look at them.
+    """
 
     required_reviewers: int = Field(default=1, ge=1, le=9)
     free_python_reviewers: int = Field(default=2, ge=2, le=9)
     required_roles: tuple[Literal["steward", "privacy-officer"], ...] = ()
     approval_days: int = Field(default=90, ge=1, le=3650)
     auto_approve_reruns: bool = False
+    auto_approve_plain_jobs: bool = False
 
 
 class SandboxPolicy(_Section):
     """Limits of the worker and the layers that must be active before it may read a record.
 
-    ``memory_bytes`` counts what the job allocates on top of the preloaded libraries. An update leaves at a whole
+    ``memory_bytes`` counts what the job allocates on top of the preloaded libraries. ``output_bytes`` bounds one file,
+    and all that a job writes together. An update leaves at a whole
     multiple of ``round_seconds`` after its work began: a worker that crashes early looks like one that trained. With
     ``round_seconds`` above ``time_seconds`` (plus some for the encryption) a hanging one does as well.
     """
@@ -86,7 +96,7 @@ class SandboxPolicy(_Section):
     round_seconds: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     memory_bytes: int = Field(default=4 * 2**30, ge=2**26)
     output_bytes: int = Field(default=2**28, ge=2**16)
-    minimum_layers: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "seccomp")
+    minimum_layers: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "landlock", "seccomp")
 
 
 class Partner(_Section):
@@ -272,7 +282,8 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
     if not policy.accept_only_partners:
         return []
     known = {partner.public_key for partner in policy.partners}
-    others = [p for p in proposal.participants if p.name != site] + [proposal.orchestrator, proposal.keyholder]
+    hospitals = [p for p in proposal.participants if p.name != site]
+    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
     return [
         Violation(rule="accept_only_partners", message=f"{party.name} ({party.institution}) is not a partner")
         for party in others

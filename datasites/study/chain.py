@@ -40,13 +40,18 @@ class RoundEvidence(Message):
     """What everybody needs to compute the model after one round: the documents that the orchestrator shows.
 
     Of a finished round ``plan`` and ``commitments`` (signed by the orchestrator) and ``result`` (by the keyholder); of
-    one without a sum only ``lost`` (by the orchestrator).
+    one without a sum only ``lost`` (by the orchestrator). In a study that publishes, also the round's ``key`` and
+    ``opening`` (by the keyholder), the ``helped`` pad sums (by helpers) and the ``attestations`` (by the sites).
     """
 
     plan: Signed | None = None
     commitments: Signed | None = None
     result: Signed | None = None
     lost: Signed | None = None
+    key: Signed | None = None
+    opening: Signed | None = None
+    helped: tuple[Signed, ...] = ()
+    attestations: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,8 +76,10 @@ def dump(value: Any) -> dict[str, Any]:
     return plain
 
 
-_ADDED = frozenset({"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions"})
-"""Fields of studies with helpers, and of requests that are filed, replaced or conditional; empty, they are left out."""
+_ADDED = frozenset(
+    {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
+)
+"""Fields that came later; empty, they are left out of a document."""
 
 
 def _says_nothing(name: str, value: Any) -> bool:

@@ -30,7 +30,7 @@ from datasites.node.files import write_atomically
 from datasites.syft.connection import address, participant
 from datasites.syft.guards import check_relative
 from datasites.syft.postbox import Postbox
-from datasites.syft.runner import PROPOSAL_FILE, Sandbox, is_finished, run_in_subprocess
+from datasites.syft.runner import PROPOSAL_FILE, Sandbox, is_finished, nothing_runs
 from datasites.syft.session import connect
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
@@ -102,7 +102,7 @@ class OwnerNode(_Node):
         folder: PySyft's folder, kept between starts.
         postbox: the mailbox as this hospital.
         scientists: names of those whose requests to become a peer are accepted.
-        sandbox: runs approved plain jobs, on mock data.
+        sandbox: runs approved plain jobs, on mock data; without one none is run.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class OwnerNode(_Node):
         postbox: Postbox,
         *,
         scientists: Iterable[str],
-        sandbox: Sandbox = run_in_subprocess,
+        sandbox: Sandbox = nothing_runs,
     ) -> None:
         super().__init__(connect(postbox, folder, role="owner", sandbox=sandbox), postbox)
         self._scientists = {address(name) for name in scientists}

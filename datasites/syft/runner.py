@@ -27,7 +27,8 @@ from syft_job.job_runner import SyftJobRunner
 from syft_job.models import JobStatus
 
 from datasites.syft.guards import check_relative
-from datasites.syft.subprocess_sandbox import run_isolated
+from datasites.worker.job import ScriptJob
+from datasites.worker.pool import FOR_SCRIPTS, WorkerPool
 from privacy.errors import TesseraError
 
 PROPOSAL_FILE = "proposal.json"
@@ -41,12 +42,14 @@ _log = logging.getLogger(__name__)
 class MockRun:
     """One run to be made: the only folders that it may see, and how long it may take.
 
-    ``code`` is the working directory (its ``outputs`` folder is what the job writes to), ``data`` a SyftBox of mocks.
+    ``code`` is the job's tree and ``data`` a SyftBox of mocks. ``work`` is an empty folder: the job's working directory
+    with a copy of its tree, in whose ``outputs`` it leaves what is to be sent.
     """
 
     code: Path
     entrypoint: str
     data: Path
+    work: Path
     environment: Mapping[str, str]
     timeout_seconds: float
 
@@ -69,17 +72,43 @@ class Sandbox(Protocol):
         ...
 
 
-def run_in_subprocess(run: MockRun) -> MockOutcome:
-    """Run a job as a child process that has closed itself in, or not at all (:mod:`.subprocess_sandbox`)."""
-    status, stdout, stderr, isolated = run_isolated(
-        code=run.code,
-        entrypoint=run.entrypoint,
-        data=run.data,
-        environment=run.environment,
-        timeout_seconds=run.timeout_seconds,
-        log_bytes=MAX_LOG_BYTES,
-    )
-    return MockOutcome(exit_status=status, stdout=stdout, stderr=stderr, isolated=isolated)
+def nothing_runs(run: MockRun) -> MockOutcome:
+    """Run no job and vouch for none: where no workers are given."""
+    del run
+    return MockOutcome(exit_status=-1, stdout=b"", stderr=b"", isolated=False)
+
+
+def in_workers(pool: WorkerPool) -> Sandbox:
+    """Return the sandbox of the training workers, for plain jobs (:mod:`datasites.worker.sandbox`)."""
+
+    def run_in_worker(run: MockRun) -> MockOutcome:
+        with tempfile.TemporaryDirectory(prefix="tessera-log-") as logs:
+            out, err = Path(logs, "out"), Path(logs, "err")
+            job = ScriptJob(
+                code=run.code,
+                entrypoint=run.entrypoint,
+                data=run.data,
+                environment=run.environment,
+                output=run.work,
+                seconds=run.timeout_seconds,
+            )
+            outcome = pool.run_script(job, stdout=out, stderr=err)
+            if outcome.status == "disk":
+                shutil.rmtree(run.work / "outputs", ignore_errors=True)
+            note = f"{outcome.reason}\n".encode() if outcome.status in ("disk", "timed-out", "refused") else b""
+            return MockOutcome(
+                exit_status=outcome.exit_status,
+                stdout=_beginning(out),
+                stderr=_beginning(err) + note,
+                isolated=set(FOR_SCRIPTS) <= set(outcome.layers),
+            )
+
+    return run_in_worker
+
+
+def _beginning(log: Path) -> bytes:
+    with log.open("rb") as file:
+        return file.read(MAX_LOG_BYTES)
 
 
 class MockJobRunner(SyftJobRunner):  # type: ignore[misc]  # syft ships no types
@@ -99,7 +128,7 @@ class MockJobRunner(SyftJobRunner):  # type: ignore[misc]  # syft ships no types
         with tempfile.TemporaryDirectory(prefix="tessera-mock-") as staging:
             run = self._stage(ref, Path(staging).resolve(), timeout or self._timeout_seconds)
             outcome = self._sandbox(run)
-            self._deposit(ref, run.code / "outputs", outcome)
+            self._deposit(ref, run.work / "outputs", outcome)
         self._set_finalized_job_state(ref, outcome.exit_status)
         return True
 
@@ -107,12 +136,14 @@ class MockJobRunner(SyftJobRunner):  # type: ignore[misc]  # syft ships no types
         submission = self.manager.submission_dir(ref)
         shutil.copytree(submission / "code", staging / "code", symlinks=True)
         (staging / "code" / "outputs").mkdir(exist_ok=True)
+        (staging / "work").mkdir()
         email = self.config.current_user_email
         mocks = stage_mocks(self.config.syftbox_folder, email, staging / "data")
         return MockRun(
             code=staging / "code",
             entrypoint=self._entrypoint(ref, staging / "code"),
             data=mocks,
+            work=staging / "work",
             environment={
                 "SYFTBOX_FOLDER": str(mocks),
                 "SYFTBOX_EMAIL": email,

@@ -28,14 +28,14 @@ from syft_rds.config import DATASET_COLLECTION_SPECS
 from datasites.syft.connection import MailboxConnection, MailboxConnectionConfig
 from datasites.syft.guards import DurableOwnerSyncer, GuardedRouter, GuardedWatcher, make_durable, restore_missing
 from datasites.syft.postbox import Postbox
-from datasites.syft.runner import MockJobRunner, Sandbox, run_in_subprocess
+from datasites.syft.runner import MockJobRunner, Sandbox, nothing_runs
 
 Role = Literal["owner", "scientist"]
 
 _log = logging.getLogger(__name__)
 
 
-def connect(postbox: Postbox, folder: Path, *, role: Role, sandbox: Sandbox = run_in_subprocess) -> SyftRDSClient:
+def connect(postbox: Postbox, folder: Path, *, role: Role, sandbox: Sandbox = nothing_runs) -> SyftRDSClient:
     """Return a ready client; its version is published and its peers are loaded.
 
     Args:

@@ -24,6 +24,7 @@ from datasites.training.statistics import released_losses, released_scores
 from models.batch import RecordLoss
 from models.config import centring_unit
 from privacy.dp import sgd
+from privacy.dp.fixed_batches import TOGETHER
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness
 
@@ -63,6 +64,14 @@ def train_round(
     before = _vectors(model, blocks)
     _train(proposal, plan, site, model, record_loss, training, randomness)
     return {name: after - before[name] for name, after in _vectors(model, blocks).items()}, releases
+
+
+def rows_together(proposal: Proposal) -> int:
+    """Return how many records run in one pass: code that is not ours computes every record alone.
+
+    Only the networks of ``models`` are known to give a record the same bits wherever it stands among others.
+    """
+    return TOGETHER if proposal.plan.kind == "declarative" else 1
 
 
 def _vectors(model: nn.Module, blocks: Iterable[Block]) -> Vectors:
@@ -115,6 +124,7 @@ def _releases(
             modalities=proposal.participant(site).modalities,
             release=mechanism.losses,
             randomness=stream,
+            together=rows_together(proposal),
         )
     if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
         found |= released_scores(
@@ -123,6 +133,7 @@ def _releases(
             classes=proposal.model.classes,
             release=mechanism.evaluation,
             randomness=stream,
+            together=rows_together(proposal),
         )
     return found
 
@@ -139,6 +150,7 @@ def _shares(
         proposal.mechanism,
         randomness.child("training"),
         modality_of_parameter=owner.get,
+        together=rows_together(proposal),
     )
     noise = proposal.noise_mode
     return {b.name: noise.share(proposal, b, flatten(sums, b), randomness) for b in proposal.blocks_of(site)}
@@ -169,6 +181,7 @@ def _train(
         modality_of_parameter=owner.get,
         part_scales=plan.scales,
         proximal_mu=settings.proximal_mu,
+        together=rows_together(proposal),
     )
 
 

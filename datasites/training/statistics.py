@@ -21,6 +21,7 @@ from datasites.study.released_numbers import named_histograms, terms_of
 from models.batch import Batch, RecordLoss
 from models.config import MODALITIES
 from models.losses import probabilities
+from privacy.dp.fixed_batches import TOGETHER, fixed_batches
 from privacy.dp.mechanism import HistogramRelease, LossRelease
 from privacy.dp.randomness import Randomness
 from privacy.dp.releases import loss_sums, score_histograms
@@ -36,6 +37,7 @@ def released_losses(
     modalities: tuple[str, ...],
     release: LossRelease,
     randomness: Randomness,
+    together: int = TOGETHER,
 ) -> dict[str, float]:
     """Return the noised loss sums of one site.
 
@@ -47,30 +49,33 @@ def released_losses(
         modalities: what the site contributes.
         release: bound, noise and how many terms are charged.
         randomness: the round's keyed stream.
+        together: rows per pass (:mod:`privacy.dp.fixed_batches`).
     """
     terms = terms_of(modalities, release.terms)
     return loss_sums(
-        _losses(model, record_loss, training, terms),
-        _losses(model, record_loss, validation, terms),
+        _losses(model, record_loss, training, terms, together),
+        _losses(model, record_loss, validation, terms, together),
         terms=terms,
         release=release,
         randomness=randomness,
     )
 
 
-def _losses(model: nn.Module, record_loss: RecordLoss, batch: Batch, terms: tuple[str, ...]) -> NDArray[np.float64]:
+def _losses(
+    model: nn.Module, record_loss: RecordLoss, batch: Batch, terms: tuple[str, ...], together: int
+) -> NDArray[np.float64]:
     """Return float64 [records, terms]; 0 where a record has none of a term's modalities."""
-    records = batch["presence"].shape[0]
-    columns = np.zeros((records, len(terms)))
-    for place, term in enumerate(terms):
-        if not records:
-            break
-        keep = torch.tensor([float(m in term.split("+")) for m in MODALITIES])
-        presence = batch["presence"] * keep
-        with torch.no_grad():
-            losses = record_loss(model, {**batch, "presence": presence})
-        columns[:, place] = torch.where(presence.amax(dim=1) > 0, losses, torch.zeros_like(losses)).numpy()
-    return columns
+    pieces = [np.zeros((0, len(terms)))]
+    for rows, records in fixed_batches(batch, together):
+        columns = np.zeros((records, len(terms)))
+        for place, term in enumerate(terms):
+            keep = torch.tensor([float(m in term.split("+")) for m in MODALITIES])
+            presence = rows["presence"] * keep
+            with torch.no_grad():
+                losses = record_loss(model, {**rows, "presence": presence})
+            columns[:, place] = torch.where(presence.amax(dim=1) > 0, losses, torch.zeros_like(losses))[:records]
+        pieces.append(columns)
+    return np.concatenate(pieces)
 
 
 def released_scores(
@@ -80,6 +85,7 @@ def released_scores(
     classes: int,
     release: HistogramRelease,
     randomness: Randomness,
+    together: int = TOGETHER,
 ) -> dict[str, float]:
     """Return the noised score histograms of one site as named numbers (:mod:`datasites.study.released_numbers`).
 
@@ -89,12 +95,13 @@ def released_scores(
         classes: number of classes, public.
         release: noise and number of outputs that are charged.
         randomness: the round's keyed stream.
+        together: rows per pass (:mod:`privacy.dp.fixed_batches`).
 
     Raises:
         InvalidInput: the model's output has another shape.
     """
     histograms = score_histograms(
-        scores_of(model, validation, classes),
+        scores_of(model, validation, classes, together),
         validation["label"].numpy(),
         classes=classes,
         release=release,
@@ -103,14 +110,16 @@ def released_scores(
     return named_histograms(histograms)
 
 
-def scores_of(model: nn.Module, batch: Mapping[str, Tensor], classes: int) -> np.ndarray:
+def scores_of(
+    model: nn.Module, batch: Mapping[str, Tensor], classes: int, together: int = TOGETHER
+) -> NDArray[np.float64]:
     """Return the probability of a stage later than each class but the last, float64 [records, classes - 1]."""
-    records = batch["label"].shape[0]
-    if not records:
-        return np.zeros((0, classes - 1))
-    with torch.no_grad():
-        logits = model(batch)
-    if tuple(logits.shape) != (records, classes - 1):
-        raise InvalidInput(f"expected cumulative logits [{records}, {classes - 1}], got {tuple(logits.shape)}")
-    later = probabilities(logits).flip(1).cumsum(1).flip(1)[:, 1:]
-    return np.asarray(later.numpy(), np.float64)
+    pieces = [np.zeros((0, classes - 1))]
+    for rows, records in fixed_batches(batch, together):
+        with torch.no_grad():
+            logits = model(rows)
+        if tuple(logits.shape) != (together, classes - 1):
+            raise InvalidInput(f"expected cumulative logits [{together}, {classes - 1}], got {tuple(logits.shape)}")
+        later = probabilities(logits).flip(1).cumsum(1).flip(1)[:records, 1:]
+        pieces.append(np.asarray(later.numpy(), np.float64))
+    return np.concatenate(pieces)

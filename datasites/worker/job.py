@@ -16,7 +16,7 @@ from datasites.study.messages import (
 )
 from datasites.study.proposal import Proposal
 
-Status = Literal["ok", "failed", "timed-out", "refused", "crashed"]
+Status = Literal["ok", "failed", "timed-out", "disk", "refused", "crashed"]
 RESULT_NAME = "result.safetensors"
 MODEL_NAME = "model.safetensors"
 EXIT_FAILED, EXIT_MEMORY, EXIT_REFUSED = 70, 71, 78
@@ -54,16 +54,42 @@ class WorkerJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScriptJob:
+    """One Python file of somebody else's, to be run on mock data.
+
+    Args:
+        code: the tree; the worker runs a copy of it.
+        entrypoint: the file that is run, relative to ``code``.
+        data: a folder that it may read.
+        environment: variables that it sees; nothing else is set but its home and its folder for temporary files.
+        output: an empty folder; afterwards what the job's working directory held.
+        seconds: how long it may take.
+    """
+
+    code: Path
+    entrypoint: str
+    data: Path
+    environment: Mapping[str, str]
+    output: Path
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What the fork server needs to start a worker; the job itself goes past it, straight to the worker."""
+    """What the fork server needs to start a worker; the job itself goes past it, straight to the worker.
+
+    The worker writes to the folder ``writable`` alone, and reads nothing below ``hidden`` but what is ``readable``.
+    """
 
     readable: tuple[str, ...]
-    writable: tuple[str, ...]
+    writable: str
+    hidden: tuple[str, ...]
     limits: SandboxPolicy
 
     def encode(self) -> bytes:
         """Return one datagram."""
-        value = {"readable": self.readable, "writable": self.writable, "limits": self.limits.model_dump(mode="json")}
+        limits = self.limits.model_dump(mode="json")
+        value = {"readable": self.readable, "writable": self.writable, "hidden": self.hidden, "limits": limits}
         return json.dumps(value).encode()
 
     @classmethod
@@ -72,7 +98,8 @@ class Launch:
         value: dict[str, Any] = json.loads(data)
         return cls(
             readable=tuple(value["readable"]),
-            writable=tuple(value["writable"]),
+            writable=str(value["writable"]),
+            hidden=tuple(value["hidden"]),
             limits=SandboxPolicy.model_validate(value["limits"]),
         )
 
@@ -81,7 +108,8 @@ class Launch:
 class Outcome:
     """How a worker ended. ``reason`` names the kind of end only: what foreign code printed stays in ``log``.
 
-    ``seconds`` is wall time, ``peak_memory_bytes`` the worker's largest resident size, shared libraries included.
+    ``exit_status`` is the process's own, -1 where it did not end by itself. ``seconds`` is wall time,
+    ``peak_memory_bytes`` the worker's largest resident size, shared libraries included.
     """
 
     status: Status
@@ -91,6 +119,7 @@ class Outcome:
     layers: tuple[Layer, ...]
     log: Path
     result: Path | None
+    exit_status: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)

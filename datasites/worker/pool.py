@@ -16,15 +16,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from datasites.review.environment import code_hash
-from datasites.review.policy import SandboxPolicy
+from datasites.review.policy import Layer, SandboxPolicy
 from datasites.study.signing import dump
-from datasites.worker.job import EXIT_MEMORY, EXIT_REFUSED, RESULT_NAME, Launch, Outcome, Status, WorkerJob
+from datasites.worker.job import (
+    EXIT_MEMORY,
+    EXIT_REFUSED,
+    RESULT_NAME,
+    Launch,
+    Outcome,
+    ScriptJob,
+    Status,
+    WorkerJob,
+)
 from privacy.errors import Refused
+
+FOR_SCRIPTS: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "landlock", "seccomp")
+"""Without these no file of somebody else's is run: what it prints and writes leaves."""
 
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
@@ -44,10 +58,12 @@ class WorkerPool:
 
     Args:
         limits: the policy's limits and minimum layers.
+        hidden: the role's home; a worker reads nothing in it but what its job names.
     """
 
-    def __init__(self, limits: SandboxPolicy) -> None:
+    def __init__(self, limits: SandboxPolicy, *, hidden: Sequence[Path] = ()) -> None:
         self.limits = limits
+        self._hidden = tuple(map(str, hidden))
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -93,35 +109,56 @@ class WorkerPool:
         Returns:
             how it ended; ``result`` is set only with status ``ok``.
         """
+        readable = [p for p in (job.schema, job.part, job.model, job.code) if p is not None]
         log = log_of(job)
+        outcome = self._ran(_encoded(job), readable, job.output, self.limits, [log])
+        result = job.output / RESULT_NAME
+        if outcome.status == "ok" and not result.is_file():
+            return replace(outcome, status="failed", reason="the worker ended without a result")
+        return replace(outcome, result=result if outcome.status == "ok" else None)
+
+    def run_script(self, job: ScriptJob, *, stdout: Path, stderr: Path) -> Outcome:
+        """Run somebody else's Python file to its end, in the same sandbox; the layers that protect are demanded.
+
+        Args:
+            job: ``job.output`` must be an empty folder of its own.
+            stdout: where its standard output goes.
+            stderr: where its errors go.
+        """
+        limits = self.limits
+        limits = limits.model_copy(
+            update={
+                "time_seconds": min(job.seconds, limits.time_seconds),
+                "minimum_layers": tuple(dict.fromkeys((*limits.minimum_layers, *FOR_SCRIPTS))),
+            }
+        )
+        value = {"script": {**vars(job), "code": str(job.code), "data": str(job.data), "output": str(job.output)}}
+        return self._ran(json.dumps(value).encode(), [job.code, job.data], job.output, limits, [stdout, stderr])
+
+    def _ran(
+        self, job: bytes, readable: Sequence[Path], output: Path, limits: SandboxPolicy, logs: Sequence[Path]
+    ) -> Outcome:
         started = time.monotonic()
-        lines = self._launched(job, log)
-        seconds = time.monotonic() - started
+        launch = Launch(readable=tuple(map(str, readable)), writable=str(output), hidden=self._hidden, limits=limits)
         merged: dict[str, Any] = {}
-        for line in lines:
+        for line in self._launched(launch, job, logs):
             merged |= json.loads(line)
         status, reason = _judged(merged)
-        result = job.output / RESULT_NAME
-        if status == "ok" and not result.is_file():
-            status, reason = "failed", "the worker ended without a result"
+        ended = status != "timed-out" and "exit" in merged
         return Outcome(
             status=status,
             reason=reason,
-            seconds=float(merged.get("seconds", seconds)),
+            exit_status=int(merged["exit"]) if ended else -1,
+            seconds=float(merged.get("seconds", time.monotonic() - started)),
             peak_memory_bytes=int(merged.get("peak_memory_bytes", 0)),
             layers=tuple(merged.get("layers", ())),
-            log=log,
-            result=result if status == "ok" else None,
+            log=logs[0],
+            result=None,
         )
 
-    def _launched(self, job: WorkerJob, log: Path) -> list[bytes]:
-        launch = Launch(
-            readable=tuple(str(p) for p in (job.schema, job.part, job.model, job.code) if p is not None),
-            writable=(str(job.output),),
-            limits=self.limits,
-        )
+    def _launched(self, launch: Launch, job: bytes, logs: Sequence[Path]) -> list[bytes]:
         reading, writing = os.pipe()
-        descriptors = [_in_memory(_encoded(job)), _new_log(log), writing]
+        descriptors = [_in_memory(job), writing, *map(_new_log, logs)]
         try:
             with self._lock:
                 socket.send_fds(self._started(), [launch.encode()], descriptors)
@@ -131,7 +168,7 @@ class WorkerPool:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        return _lines(reading, self.limits.time_seconds + _GRACE_SECONDS)
+        return _lines(reading, launch.limits.time_seconds + _GRACE_SECONDS)
 
     def _started(self) -> socket.socket:
         if self._control is not None and self.server_pid is not None:
@@ -173,6 +210,8 @@ def _judged(report: dict[str, Any]) -> tuple[Status, str]:
         return "crashed", "the worker's supervisor ended without a word"
     if report["timed_out"]:
         return "timed-out", "the worker ran past its time limit and was ended"
+    if report.get("too_much"):
+        return "disk", "the worker wrote more than the policy allows and was ended"
     code = int(report["exit"])
     if code == 0:
         return "ok", ""

@@ -8,6 +8,7 @@ no-new-privileges  set-user-id programs
 not-dumpable       other processes of the same user reading this one's memory
 capabilities       everything that only root may do
 namespaces         seeing a network interface, shared memory or another user (unshare)
+disk               writing more than the policy allows in all, not only in each file (a file system in memory)
 landlock           opening any file but the installed software, the job and the dataset; writing elsewhere
 seccomp            sockets, new processes, programs, signals, tracing, mounts, keys, changing modes
 =================  ==========================================================================================
@@ -26,7 +27,8 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -40,6 +42,7 @@ _log = logging.getLogger(__name__)
 LAYERS: tuple[Layer, ...] = (
     "rlimits",
     "namespaces",
+    "disk",
     "not-dumpable",
     "no-new-privileges",
     "landlock",
@@ -52,11 +55,17 @@ _SOFTWARE = ("datasites", "models", "privacy", "numpy", "torch", "pandas", "pyar
 
 @dataclass(frozen=True, kw_only=True)
 class Confinement:
-    """What one worker may use: files, and the policy's limits."""
+    """What one worker may use: files, and the policy's limits.
+
+    ``hidden`` is readable nowhere, even where it lies in a folder of the installed software. ``hand_over`` is given a
+    descriptor of the folder that is written to, where that is a file system of its own.
+    """
 
     readable: tuple[Path, ...]
     writable: tuple[Path, ...]
     limits: SandboxPolicy
+    hidden: tuple[Path, ...] = ()
+    hand_over: Callable[[int], object] = os.close
 
 
 def confine(confinement: Confinement) -> tuple[Layer, ...]:
@@ -70,9 +79,12 @@ def confine(confinement: Confinement) -> tuple[Layer, ...]:
     steps: dict[Layer, Callable[[], None]] = {
         "rlimits": lambda: _limit(confinement.limits),
         "namespaces": syscalls.leave_namespaces,
+        "disk": lambda: _bound_folders(confinement),
         "not-dumpable": syscalls.forbid_dumps,
         "no-new-privileges": syscalls.forbid_new_privileges,
-        "landlock": lambda: syscalls.confine_files((*software_folders(), *confinement.readable), confinement.writable),
+        "landlock": lambda: syscalls.confine_files(
+            (*software_folders(confinement.hidden), *confinement.readable), confinement.writable
+        ),
         "capabilities": syscalls.drop_capabilities,
         "seccomp": syscalls.filter_system_calls,
     }
@@ -120,8 +132,14 @@ def say_layers(minimum: Sequence[Layer]) -> None:
         _log.error("no worker will run: %s", error)
 
 
-def software_folders() -> tuple[Path, ...]:
-    """Return the folders of the installed software, which a worker may read and never write."""
+def _bound_folders(confinement: Confinement) -> None:
+    folders = confinement.writable or (Path(tempfile.gettempdir()),)  # where nothing is written, it is only tried
+    for folder in folders:
+        confinement.hand_over(syscalls.bound_folder(folder, confinement.limits.output_bytes))
+
+
+def software_folders(hidden: Iterable[Path] = ()) -> tuple[Path, ...]:
+    """Return the folders of the installed software, which a worker may read and never write, without ``hidden``."""
     paths = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths |= {Path(sys.base_prefix) / "lib", Path("/usr/lib"), Path("/lib"), Path("/lib64")}
     for package in _SOFTWARE:
@@ -129,7 +147,20 @@ def software_folders() -> tuple[Path, ...]:
         if spec is not None and spec.origin is not None:
             paths.add(Path(spec.origin).parent)
     paths |= {Path(p) for p in ("/dev/null", "/dev/urandom", "/proc/cpuinfo", "/sys/devices/system/cpu")}
-    return tuple(sorted(p for p in paths if p.exists()))
+    secret = frozenset(path.resolve() for path in hidden)
+    return tuple(sorted({part for p in paths if p.exists() for part in _without(p.resolve(), secret)}))
+
+
+def _without(folder: Path, hidden: frozenset[Path]) -> Iterator[Path]:
+    """Yield ``folder``, or what is beside ``hidden`` in it: Landlock can allow, and forbid nothing below."""
+    if folder in hidden:
+        return
+    if not any(folder in path.parents for path in hidden):
+        yield folder
+        return
+    for child in sorted(folder.iterdir()):
+        if not child.is_symlink():
+            yield from _without(child, hidden)
 
 
 def close_descriptors(keep: Iterable[int]) -> None:

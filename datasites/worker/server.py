@@ -15,8 +15,10 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -33,6 +35,7 @@ from privacy.errors import Refused
 
 _NICENESS = 5  # people at the portal, and the daemon's own work, come before training
 _MESSAGE_BYTES = 1 << 20
+_LOOK_SECONDS = 0.1
 _PRELOADED = (
     "datasites.worker.child",
     "datasites.data.dataset",
@@ -80,7 +83,7 @@ def serve(control: socket.socket) -> None:
     with suppress(BrokenPipeError):  # the daemon has ended: so do we
         control.send(f"ready {code_hash()}".encode())
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
+        data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
         if not data:
             return
         if os.fork() == 0:
@@ -89,24 +92,28 @@ def serve(control: socket.socket) -> None:
             os.close(descriptor)
 
 
-def _supervise(launch: Launch, job: int, log: int, report: int) -> NoReturn:
+def _supervise(launch: Launch, job: int, report: int, *logs: int) -> NoReturn:
     """Run one worker to its end and say how it ended; never returns to the server's loop."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         syscalls.die_with_parent()
-        close_descriptors((job, log, report))
+        close_descriptors((job, report, *logs))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         started = time.monotonic()
         child = os.fork()
         if child == 0:
-            _become_worker(launch, job, log, report)
-        timed_out = not _ended_within(child, launch.limits.time_seconds)
-        if timed_out:
-            os.kill(child, signal.SIGKILL)
+            ours.close()
+            _become_worker(launch, job, report, logs, theirs)
+        theirs.close()
+        problem = _watched(child, launch)
         _, status, usage = os.wait4(child, 0)
+        if not problem and not _collected(ours, launch):
+            problem = "too_much"
         _say(
             report,
             {
-                "timed_out": timed_out,
+                "timed_out": problem == "timed_out",
+                "too_much": problem == "too_much",
                 "exit": os.waitstatus_to_exitcode(status),
                 "seconds": time.monotonic() - started,
                 "peak_memory_bytes": usage.ru_maxrss * 1024,
@@ -117,14 +124,74 @@ def _supervise(launch: Launch, job: int, log: int, report: int) -> NoReturn:
         os._exit(1)
 
 
-def _ended_within(process: int, seconds: float) -> bool:
-    descriptor = os.pidfd_open(process)
-    ready, _, _ = select.select([descriptor], [], [], seconds)
-    os.close(descriptor)
-    return bool(ready)
+def _watched(process: int, launch: Launch) -> str:
+    """Wait for a worker's end; end it, and say why, when it takes too long or writes too much."""
+    descriptor, deadline = os.pidfd_open(process), time.monotonic() + launch.limits.time_seconds
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            if select.select([descriptor], [], [], max(0.0, min(left, _LOOK_SECONDS)))[0]:
+                return ""
+            problem = "timed_out" if left <= 0 else "too_much" if written_bytes(launch) is None else ""
+            if problem:
+                os.kill(process, signal.SIGKILL)
+                return problem
+    finally:
+        os.close(descriptor)
 
 
-def _become_worker(launch: Launch, job: int, log: int, report: int) -> NoReturn:
+def written_bytes(launch: Launch) -> int | None:
+    """Return how much a worker's folder holds, or None where that is more than it may."""
+    total = 0
+    for folder, _, names in os.walk(launch.writable):
+        for name in names:
+            with suppress(OSError):  # it was just removed
+                found = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a walk of plain texts is quicker
+                total += max(found.st_blocks * 512, found.st_size)
+        if total > launch.limits.output_bytes:
+            return None
+    return total
+
+
+def _collected(handed_over: socket.socket, launch: Launch) -> bool:
+    """Copy what a worker wrote to a file system of its own into its folder; False where that is too much."""
+    handed_over.setblocking(False)
+    try:
+        _, descriptors, _, _ = socket.recv_fds(handed_over, 16, 1)
+    except BlockingIOError:
+        descriptors = []
+    if not descriptors:
+        return written_bytes(launch) is not None  # it wrote there itself
+    left = launch.limits.output_bytes
+    for place, folders, names, inside in os.fwalk(".", dir_fd=descriptors[0], follow_symlinks=False):
+        target = Path(launch.writable, place)
+        for name in folders:
+            (target / name).mkdir(exist_ok=True)
+        for name in names:
+            left = _copied(name, inside, target / name, left)
+            if left < 0:
+                return False
+    return True
+
+
+def _copied(name: str, folder: int, target: Path, left: int) -> int:
+    """Copy one plain file of at most ``left`` bytes, and return how many are left (below 0: it is longer)."""
+    try:
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return left  # a link, or what nobody may read
+    with os.fdopen(source, "rb") as file:
+        status = os.fstat(source)
+        if not stat.S_ISREG(status.st_mode):
+            return left
+        if status.st_size > left:
+            return -1
+        with target.open("xb") as copy:
+            shutil.copyfileobj(file, copy)
+        return left - status.st_size
+
+
+def _become_worker(launch: Launch, job: int, report: int, logs: tuple[int, ...], supervisor: socket.socket) -> NoReturn:
     """Turn this process into the sandboxed worker: descriptors, layers, then the job; never returns."""
     code = EXIT_FAILED
     try:
@@ -133,16 +200,20 @@ def _become_worker(launch: Launch, job: int, log: int, report: int) -> NoReturn:
         os.nice(_NICENESS)
         os.environ.clear()
         os.chdir("/")
-        for source, target in ((job, 0), (log, 1), (log, 2)):
+        for source, target in ((job, 0), (logs[0], 1), (logs[-1], 2)):
             os.dup2(source, target)
-        close_descriptors((report,))
+        close_descriptors((report, supervisor.fileno()))
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # people watch a dry run's log grow
-        limits = launch.limits
         layers = confine(
             Confinement(
-                readable=tuple(map(Path, launch.readable)), writable=tuple(map(Path, launch.writable)), limits=limits
+                readable=tuple(map(Path, launch.readable)),
+                writable=(Path(launch.writable),),
+                limits=launch.limits,
+                hidden=tuple(map(Path, launch.hidden)),
+                hand_over=lambda folder: _hand_over(supervisor, folder),
             )
         )
+        supervisor.close()
         _say(report, {"layers": layers})
         os.close(report)
         code = _guarded(_work)
@@ -153,6 +224,11 @@ def _become_worker(launch: Launch, job: int, log: int, report: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _hand_over(supervisor: socket.socket, folder: int) -> None:
+    socket.send_fds(supervisor, [b"folder"], [folder])
+    os.close(folder)
 
 
 def _work() -> None:
@@ -172,6 +248,8 @@ def _guarded(work: Callable[[], None]) -> int:
     except MemoryError:
         sys.stderr.write("out of memory\n")
         return EXIT_MEMORY
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else EXIT_FAILED if error.code else 0
     except BaseException as error:  # foreign code may raise anything
         if isinstance(error, RuntimeError) and "allocate memory" in str(error):
             sys.stderr.write("out of memory\n")

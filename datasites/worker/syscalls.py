@@ -17,10 +17,13 @@ from pathlib import Path
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-_NEWIPC, _NEWUTS, _NEWUSER, _NEWNET = 0x08000000, 0x04000000, 0x10000000, 0x40000000
+_NEWIPC, _NEWUTS, _NEWUSER, _NEWNET, _NEWNS = 0x08000000, 0x04000000, 0x10000000, 0x40000000, 0x00020000
+_MS_NOSUID_NODEV, _MS_REC_PRIVATE = 0b110, 0x44000
+_MOST_FILES = 8192
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ = (1 << 2) | (1 << 3)  # read a file, list a folder
 _WRITE = _READ | (1 << 1) | (1 << 5) | (1 << 8) | (1 << 14)  # write, remove, make regular files, truncate
+_FOLDERS = (1 << 4) | (1 << 7) | (1 << 12) | (1 << 13)  # remove and make folders, make links, move between folders
 _FILE_RIGHTS = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)
 _FILESYSTEM_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # number of rights a version of Landlock knows
 
@@ -35,7 +38,7 @@ _DENIED = {
         *(155, 161, 165, 166, 272, 303, 304, 308),  # mounts, namespaces, file handles
         *(135, 159, 163, 164, 167, 168, 169, 170, 171, 172, 173, 179, 227, 305),  # the machine's settings
         *(175, 176, 246, 248, 249, 250, 298, 300, 313, 320, 321, 323),  # modules, keys, tracing, BPF
-        *(29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220, 240),  # shared memory and queues
+        *(29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220, 240, 319),  # shared memory, queues, files in memory
         *(90, 91, 92, 93, 94, 132, 133, 235, 259, 260, 261, 268, 280),  # modes, owners, times, devices
         *(188, 189, 190, 197, 198, 199),  # extended attributes
     ),
@@ -47,7 +50,7 @@ _DENIED = {
         *(39, 40, 41, 51, 97, 264, 265, 268),
         *(60, 89, 92, 112, 142, 161, 162, 170, 171, 224, 225, 266),
         *(104, 105, 106, 217, 218, 219, 241, 262, 273, 280, 282, 294),
-        *(180, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196),
+        *(180, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 279),
         *(33, 52, 53, 54, 55, 88),
         *(5, 6, 7, 14, 15, 16),
     ),
@@ -86,6 +89,26 @@ def leave_namespaces() -> None:
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
 
 
+def bound_folder(folder: Path, most_bytes: int) -> int:
+    """Mount an empty file system in memory over ``folder``, for this process alone, and return a descriptor of it.
+
+    All that is written below has ``most_bytes`` together, removed files that are still open included. Whoever holds
+    the descriptor reads what is in it, also after this process has ended.
+
+    Raises:
+        OSError: this process may not mount.
+    """
+    if _libc.unshare(_NEWNS) != 0:
+        raise _last_error("unshare")
+    if _libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None) != 0:
+        raise _last_error("mount")
+    options = f"size={most_bytes},nr_inodes={_MOST_FILES},mode=0700".encode()
+    flags = ctypes.c_ulong(_MS_NOSUID_NODEV)
+    if _libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", flags, options) != 0:
+        raise _last_error("mount")
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def drop_capabilities() -> None:
     """Give up every capability."""
     header = struct.pack("=Ii", 0x20080522, 0)  # version 3, this process
@@ -112,7 +135,7 @@ def confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
     attribute = struct.pack("=QQQ", rights, 0b11, 0b11)[: 8 if version < 4 else 16 if version < 6 else 24]
     ruleset = _syscall(_CREATE_RULESET, attribute, ctypes.c_size_t(len(attribute)), 0)
     try:
-        for allowed, paths in ((_READ, readable), (_WRITE, writable)):
+        for allowed, paths in ((_READ, readable), (_WRITE | _FOLDERS, writable)):
             for path in paths:
                 _allow_below(ruleset, path, allowed & rights)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)

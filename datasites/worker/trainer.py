@@ -7,6 +7,7 @@ before anything is believed. Reading it needs no torch.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ from privacy.errors import InvalidInput, Refused
 
 _METADATA = "tessera"
 _LOG_CHARACTERS = 20_000
+_FACTS_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +202,8 @@ def read_result(
         InvalidInput: it is not.
     """
     expected = {**{b.name: (b.length,) for b in proposal.blocks_of(site)}, **(kept or {})}
+    if path.stat().st_size > 4 * sum(math.prod(shape) for shape in expected.values()) + _FACTS_BYTES:
+        raise InvalidInput("expected one vector per block from the worker, got a longer file")
     try:
         with safe_open(path, framework="numpy") as file:
             facts = json.loads((file.metadata() or {}).get(_METADATA, "{}"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -23,6 +24,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from datasites.node.home import Config, Home
+from datasites.node.http import PLAIN
 from datasites.node.plugins import DISTRIBUTION
 from datasites.node.rollback import GAP
 from datasites.node.tls import client_context
@@ -79,7 +81,7 @@ def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]
     yield "keys", lambda: _keys(home.folder)
     yield "roster", lambda: _roster(home, config)
     yield "clock", lambda: _clock(orchestrator_url(home), config.ca)
-    if config.role != "keyholder":
+    if config.role not in ("keyholder", "helper"):
         yield "port", lambda: _port(home.folder, config)
     if config.role == "datasite":
         yield "policy", lambda: _policy(home.folder)
@@ -128,7 +130,12 @@ def _roster(home: Home, config: Config) -> str:
     key = home.folder / "identity.pem"
     if not key.exists() or own.public_key != Identity.load_or_create(key).public_key:
         raise _Failed("the roster lists this role under another key", "exchange public keys again (docs/deploy.md)")
-    places = {"orchestrator": (roster.orchestrator,), "keyholder": (roster.keyholder,), "datasite": roster.sites}
+    places = {
+        "orchestrator": (roster.orchestrator,),
+        "keyholder": (roster.keyholder,),
+        "helper": roster.helpers,
+        "datasite": roster.sites,
+    }
     if own not in places[config.role]:
         raise _Failed(f"the roster does not list {config.name} as {config.role}", "correct the roster or the settings")
     return f"{len(roster.sites)} hospitals, orchestrator {roster.orchestrator.name}, keyholder {roster.keyholder.name}"
@@ -137,7 +144,9 @@ def _roster(home: Home, config: Config) -> str:
 def _clock(url: str, ca: str) -> str:
     try:
         verify = client_context(Path(ca)) if ca else True
-        answer = httpx.get(f"{url}/healthz", timeout=_ANSWER_SECONDS, trust_env=False, verify=verify)
+        options: dict[str, Any] = {"timeout": _ANSWER_SECONDS, "trust_env": False, "verify": verify, "headers": PLAIN}
+        with httpx.stream("GET", f"{url}/healthz", **options) as answer:  # its head is enough
+            pass
         there = parsedate_to_datetime(answer.headers["date"])
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _Failed(
@@ -257,9 +266,18 @@ def _sandbox(folder: Path) -> str:
     missing = [layer for layer in Policy.load(folder / "policy.toml").sandbox.minimum_layers if not layers[layer]]
     if missing:
         advice = "use a kernel and container that offer it, or let the owner change minimum_layers"
+        if "landlock" in missing:
+            advice = _LANDLOCK
         raise _Failed(f"the policy demands {', '.join(missing)}, which this machine does not offer", advice)
     absent = [layer for layer, on in layers.items() if not on]
     return "all layers" if not absent else f"all demanded layers; this machine lacks {', '.join(absent)}"
+
+
+_LANDLOCK = (
+    "run Linux 5.13 or newer with landlock in /sys/kernel/security/lsm (boot with lsm=landlock,... to add it); without "
+    "it workers could read the whole home, so an owner who drops it from minimum_layers needs a machine of their own "
+    "for the hospital's role"
+)
 
 
 def _chains(home: Home, config: Config) -> str:

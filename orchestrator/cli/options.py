@@ -23,6 +23,26 @@ EpsilonOption = Annotated[float, typer.Option(help="Worst case per patient; inf:
 DeltaOption = Annotated[float, typer.Option(min=1e-12, max=0.1, help="Delta of that epsilon.")]
 NoiseOption = Annotated[str, typer.Option(help="local (every hospital its own) or shared (small hospitals).")]
 ModelOption = Annotated[str, typer.Option("--model", help="linear, mlp, mlp-auxiliary or convolutional (tissue maps).")]
+MinSitesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=3,
+        help="Fewest hospitals in a sum that may be decrypted. Without: 3, under shared noise all but one, which keeps "
+        "the noise small; with two missing the study then waits.",
+    ),
+]
+ColludersOption = Annotated[
+    int, typer.Option(min=1, help="Hospitals that may work with the orchestrator; shared noise is charged for that.")
+]
+EvaluationShareOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Part of epsilon for one evaluation at the end, on a fifth of the patients that never trains; those pay "
+        "for nothing else, so 1 costs the others nothing. 0: none.",
+    ),
+]
 AggregationOption = Annotated[
     str, typer.Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
 ]

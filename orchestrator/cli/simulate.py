@@ -10,9 +10,12 @@ from rich.console import Console
 
 from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import (
+    ColludersOption,
     DataOption,
     DeltaOption,
     EpsilonOption,
+    EvaluationShareOption,
+    MinSitesOption,
     ModelOption,
     NoiseOption,
     RoundsOption,
@@ -44,9 +47,9 @@ class SimulationOptions:
     epsilon: EpsilonOption = 8.0
     delta: DeltaOption = 1e-4
     noise: NoiseOption = "local"
-    min_sites: Annotated[
-        int, typer.Option(min=3, help="Fewest sites in a sum; under shared noise the more, the less noise.")
-    ] = 3
+    min_sites: MinSitesOption = None
+    colluders: ColludersOption = 1
+    evaluation_share: EvaluationShareOption = 0.0
     alpha: Annotated[float, typer.Option(min=0.01, help="Evenness of the dirichlet federation.")] = 0.5
     split: Annotated[str, typer.Option(help="stratified or site-held-out.")] = "stratified"
     corrupt: Annotated[str, typer.Option(help="flip:SITE,SITE turns labels around; permute shuffles all.")] = ""

@@ -11,8 +11,11 @@ import typer
 from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import (
     AggregationOption,
+    ColludersOption,
     DeltaOption,
     EpsilonOption,
+    EvaluationShareOption,
+    MinSitesOption,
     ModelOption,
     NoiseOption,
     RoundsOption,
@@ -53,7 +56,9 @@ class StudyOptions:
     ] = "shared"
     aggregation: AggregationOption = "fedavg"
     site: Annotated[list[str] | None, typer.Option(help="A hospital to ask; all of the roster without.")] = None
-    min_sites: Annotated[int, typer.Option(min=3, help="Fewest hospitals in a sum that may be decrypted.")] = 3
+    min_sites: MinSitesOption = None
+    colluders: ColludersOption = 1
+    evaluation_share: EvaluationShareOption = 0.0
     purpose: Annotated[str, typer.Option(help="What the study is for, in a sentence reviewers will read.")] = (
         "Train one cancer-staging model from what several hospitals hold."
     )
@@ -63,6 +68,13 @@ class StudyOptions:
     check_chain: Annotated[
         bool,
         typer.Option("--check-chain/--unchecked-chain", help="Hospitals recompute every model; unchecked voids much."),
+    ] = True
+    helpers: Annotated[
+        int | None, typer.Option(help="Helpers that hold part of the pads: 2, or 0; two if the roster has them.")
+    ] = None
+    publish: Annotated[
+        bool,
+        typer.Option("--publish/--keep-keys", help="With helpers: publish each round's key, so that all check sums."),
     ] = True
     replaces: Annotated[
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")

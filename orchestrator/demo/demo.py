@@ -33,7 +33,7 @@ from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide
 from orchestrator.studies.evaluation import final_metrics, last_evaluation, learning_curve
 from orchestrator.studies.facts import study_facts
-from orchestrator.studies.propose import Offer, StudySettings, check_aggregation, local_blocks
+from orchestrator.studies.propose import StudySettings, check_aggregation, local_blocks, price_of_min_sites
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.run import Progress
 from orchestrator.studies.status import OVER
@@ -44,7 +44,7 @@ STUDY = "cancer-staging"
 _OFFER_SECONDS = 120.0
 _REPORT_SECONDS = 240.0
 _POLL_SECONDS = 0.3
-_EVALUATION_SHARE = 0.1
+_EVALUATION_SHARE = 1.0
 
 Stay = Callable[[dict[str, Any], dict[str, str]], None]
 
@@ -148,7 +148,8 @@ class _Demo:
         names = [site.name for site in self.prepared.sites]
         offers = offers_of(node, home, names, seconds=_OFFER_SECONDS, check=self.processes.check)
         self.progress.step("Proposing the study")
-        proposal = submit(node, home, self.client, _study(self.settings, offers), offers)
+        proposal = submit(node, home, self.client, _study(self.settings), offers)
+        self.progress.note(price_of_min_sites(proposal))
         for block in local_blocks(proposal):
             self.progress.note(
                 f"the {block} part has fewer than {proposal.min_sites} holders and stays at its hospitals"
@@ -191,7 +192,7 @@ class _Demo:
         }
 
 
-def _study(settings: DemoSettings, offers: list[Offer]) -> StudySettings:
+def _study(settings: DemoSettings) -> StudySettings:
     return StudySettings(
         study=STUDY,
         purpose="Train one model that tells early from late cancer stages from what several hospitals hold.",
@@ -205,7 +206,6 @@ def _study(settings: DemoSettings, offers: list[Offer]) -> StudySettings:
         aggregation=settings.aggregation,
         seed=settings.seed if settings.public_noise else None,
         evaluation_share=_EVALUATION_SHARE if settings.rounds > 1 else 0.0,  # a first round has no model to score yet
-        min_sites=noise_named(settings.noise).usual_min_sites(len(offers)),
     )
 
 

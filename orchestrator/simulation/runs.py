@@ -64,7 +64,9 @@ class SimulationRequest:
     split: str = "stratified"
     corrupt: str = ""
     synthetic_patients: int = 1500
-    min_sites: int = 3
+    min_sites: int | None = None
+    colluders: int = 1
+    evaluation_share: float = 0.0
 
     def __post_init__(self) -> None:
         methods = (*STRATEGIES, *_BASELINES)
@@ -101,6 +103,8 @@ class SimulationRequest:
             fusion=cast(Fusion, self.fusion),
             aggregation=method if method in STRATEGIES else "fedavg",
             min_sites=self.min_sites,
+            colluders=self.colluders,
+            evaluation_share=self.evaluation_share,
             seed=seed,
         )
         return with_schedule(settings, self.rounds)

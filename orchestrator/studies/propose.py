@@ -68,8 +68,11 @@ class StudySettings:
     """What the scientist decides.
 
     ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``evaluation_share`` of it pays for one
-    evaluation in the last round, on a fifth of the records that then do not train; 0 leaves it out. With blending
-    (``dgb``) ``blending_share`` of it pays for the losses that are released early on.
+    evaluation in the last round, on a fifth of the patients that are kept out of every round; 0 leaves it out. A
+    patient pays for training or for the evaluation, so a share of 1 takes nothing from training but that fifth. With
+    blending (``dgb``) ``blending_share`` of it pays for the losses that are released early on.
+    ``min_sites`` None is what suits the noise: under shared noise all hospitals but one, since the shares of all that
+    may be missing are charged and not there (docs/shared-noise.md, section 7).
     ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
     or one head per modality ``combination``, which every hospital keeps to itself.
     ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
@@ -77,6 +80,8 @@ class StudySettings:
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
     :mod:`orchestrator.studies.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
+    ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
+    and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
@@ -102,12 +107,14 @@ class StudySettings:
     weight_decay: float = 1e-3
     centred: bool = False
     cohort_gain: float = 1.0
-    min_sites: int = 3
+    min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600
     expires_days: int = 30
     seed: int | None = None
     check_chain: bool = True
+    helpers: int | None = None
+    publish: bool = True
     licence: str = "research only"
     retention_days: int = 3650
 
@@ -119,6 +126,7 @@ def build_proposal(
     orchestrator: Party,
     keyholder: Party,
     code: dict[str, str],
+    helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
@@ -128,12 +136,14 @@ def build_proposal(
         offers: the hospitals that will be asked, at least ``min_sites``.
         orchestrator: who signs.
         keyholder: who decrypts sums; no participant.
+        helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
 
     Raises:
         InvalidInput: hospitals with different schemas or tasks, or too few of them.
     """
+    settings = with_min_sites(settings, len(offers))
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
@@ -159,7 +169,7 @@ def build_proposal(
         mechanism=mechanism,
         noise=settings.noise,
         rounds=settings.rounds,
-        min_sites=settings.min_sites,
+        min_sites=_min_sites(settings),
         colluders=settings.colluders,
         blocks=blocks,
         encryption=choose_parameters(sites=packed, levels=levels, length=max(b.length for b in blocks)),
@@ -167,6 +177,7 @@ def build_proposal(
         participants=tuple(_participant(o) for o in offers),
         orchestrator=orchestrator,
         keyholder=keyholder,
+        helpers=chosen_helpers(settings, helpers),
         environment=current_environment(),
         seed=settings.seed,
         created=created.isoformat(),
@@ -175,7 +186,53 @@ def build_proposal(
         canonical=NEWEST,
         chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
     )
-    return proposal, model
+    return replace(proposal, published=published(settings, proposal)), model
+
+
+def chosen_helpers(settings: StudySettings, helpers: Sequence[Party]) -> tuple[Party, ...]:
+    """Return the helpers of a study: none, or the first two of the roster.
+
+    Raises:
+        InvalidInput: two were asked for, and the roster has fewer.
+    """
+    wanted = settings.helpers if settings.helpers is not None else 2 * (len(helpers) >= 2)
+    if wanted not in (0, 2) or wanted > len(helpers):
+        raise InvalidInput(
+            f"expected --helpers 0, or 2 of them in the roster, got {wanted} with {len(helpers)} in the roster; make "
+            "each with `tessera helper init` and build the roster again"
+        )
+    return tuple(helpers[:wanted])
+
+
+def published(settings: StudySettings, proposal: Proposal) -> bool:
+    """Return whether a study's rounds are published: where helpers allow it, and hospitals follow the models."""
+    exposed = proposal.helpers_inside == 2 and settings.colluders >= 2 and settings.noise == "shared"
+    return settings.publish and settings.check_chain and bool(proposal.helpers) and not exposed
+
+
+def with_min_sites(settings: StudySettings, hospitals: int) -> StudySettings:
+    """Return ``settings`` with a ``min_sites``: where none is set, the one that suits the noise and the hospitals."""
+    if settings.min_sites is not None:
+        return settings
+    return replace(settings, min_sites=noise_named(settings.noise).usual_min_sites(hospitals))
+
+
+def _min_sites(settings: StudySettings) -> int:
+    if settings.min_sites is None:
+        raise InvalidInput("expected min_sites to be settled, see with_min_sites")
+    return settings.min_sites
+
+
+def price_of_min_sites(proposal: Proposal) -> str:
+    """Return in two sentences what ``min_sites`` of a study costs: in noise, and in how many may be missing."""
+    hospitals, fewest, mechanism = len(proposal.participants), proposal.min_sites, proposal.mechanism
+    missing = hospitals - fewest
+    may = f"{missing or 'no'} hospital{'s' if missing > 1 else ''} may be missing"
+    waits = f"A sum needs {fewest} of {hospitals} hospitals: {may}; else the round is repeated or the study waits."
+    if mechanism.noise != "shared":
+        return waits
+    ratio = math.sqrt(hospitals / (mechanism.min_sites - mechanism.colluders))
+    return f"{waits} A sum of all carries {ratio:.2f} times the noise that is charged."
 
 
 def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
@@ -223,7 +280,7 @@ def local_blocks(proposal: Proposal) -> list[str]:
 
 
 def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
-    if len(offers) < settings.min_sites:
+    if len(offers) < _min_sites(settings):
         raise InvalidInput(f"expected at least {settings.min_sites} hospitals, got {len(offers)}; invite more")
     for offer in offers:
         if offer.task != settings.task:
@@ -252,7 +309,7 @@ def _participant(offer: Offer) -> Participant:
 def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int) -> Mechanism:
     noise = noise_named(settings.noise)
     max_sites, max_parameters = noise.charged_size(
-        sites=len(offers), min_sites=settings.min_sites, parameters=parameters
+        sites=len(offers), min_sites=_min_sites(settings), parameters=parameters
     )
     mechanism = Mechanism(
         max_grad_norm=settings.max_grad_norm,
@@ -264,7 +321,7 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
         rounds=settings.rounds,
         target_delta=settings.delta,
         noise=noise.accounted_as,
-        min_sites=settings.min_sites,
+        min_sites=_min_sites(settings),
         colluders=settings.colluders,
         max_sites=max_sites,
         max_parameters=max_parameters,
@@ -279,13 +336,19 @@ def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int
 
 def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
     """Return one evaluation in the last round that takes ``evaluation_share`` of the divergence epsilon allows."""
-    if settings.evaluation_share == 0:
+    share = settings.evaluation_share
+    if share == 0:
         return None
-    if not 0 < settings.evaluation_share < 1:
-        raise InvalidInput(f"expected an evaluation_share from 0 to below 1, got {settings.evaluation_share:g}")
-    multiplier = _multiplier(settings, mechanism, settings.evaluation_share)
-    outputs = _CLASSES[settings.task] - 1
-    return HistogramRelease(every_rounds=settings.rounds, noise_multiplier=multiplier, outputs=outputs)
+    if not 0 < share <= 1:
+        raise InvalidInput(f"expected an evaluation share from 0 to 1, got {share:g}; 0 leaves the evaluation out")
+    if strategy_named(settings.aggregation).blending.reads_losses:  # which the patients that are scored pay as well
+        share = min(share, 1.0 - settings.blending_share)
+    return HistogramRelease(
+        every_rounds=settings.rounds,
+        noise_multiplier=_multiplier(settings, mechanism, share),
+        outputs=_CLASSES[settings.task] - 1,
+        scored_apart=True,
+    )
 
 
 def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> LossRelease | None:
@@ -312,12 +375,16 @@ def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offe
 
 
 def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> float:
-    """Return the noise multiplier of one release that takes ``share`` of the divergence epsilon allows."""
+    """Return the noise multiplier of one release that takes ``share`` of the divergence epsilon allows, rounded up."""
     if _without_privacy(settings):
         return 0.0
+    epsilon = settings.epsilon or math.inf
     whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
-    alone = calibrate(whole, settings.epsilon or math.inf, settings.delta).noise_multiplier
-    return float(f"{alone / math.sqrt(share):.4g}")
+    left = settings.delta - (1 + math.exp(min(epsilon, 700))) * mechanism.total_variation()
+    if left <= 0:
+        raise InvalidInput(f"expected an epsilon that leaves room in delta {settings.delta:g}, got {epsilon:g}")
+    alone = calibrate(whole, epsilon, left).noise_multiplier
+    return float(f"{1.0005 * alone / math.sqrt(share):.5g}")
 
 
 def _without_privacy(settings: StudySettings) -> bool:

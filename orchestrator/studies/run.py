@@ -17,7 +17,7 @@ from datasites.study.thread import ScientistKind
 from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
-from orchestrator.studies.propose import StudySettings, local_blocks
+from orchestrator.studies.propose import StudySettings, local_blocks, price_of_min_sites
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.status import client_of, proposal_of, said, study_line
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
@@ -78,6 +78,7 @@ def propose(
         offers = offers_of(node, home, names, seconds=offer_seconds)
         progress.step("Proposing the study")
         proposal = submit(node, home, client, settings, offers)
+    progress.note(price_of_min_sites(proposal))
     if earlier is not None and earlier["state"] not in OVER_FOR_GOOD:
         kind: ScientistKind = "cancelled" if earlier["rounds_completed"] else "withdrawn"
         say(home, replaces, kind, f"A new version replaces it: {proposal.study}.")

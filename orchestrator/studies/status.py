@@ -24,6 +24,12 @@ from privacy.errors import Refused, TesseraError
 from privacy.ledger.ledger import Ledger
 
 
+def takes_part(proposal: Mapping[str, Any], name: str) -> bool:
+    """Return whether somebody is a party of the study whose proposal is given as it was signed."""
+    parties = (proposal["keyholder"], proposal["orchestrator"], *proposal.get("helpers", ()), *proposal["participants"])
+    return any(party["name"] == name for party in parties)
+
+
 def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     """Return proposal, approvals, state and checkpoints of one study.
 
@@ -60,9 +66,7 @@ def require_party(store: Store, study: str, caller: str) -> None:
         InvalidInput: no such study.
         Refused: ``caller`` takes no part in it.
     """
-    payload = store.study(study)[0].payload
-    parties = {p["name"] for p in payload["participants"]}
-    if caller not in parties | {payload["keyholder"]["name"], payload["orchestrator"]["name"]}:
+    if not takes_part(store.study(study)[0].payload, caller):
         raise Refused(f"{caller!r} takes no part in study {study!r}")
 
 

@@ -41,20 +41,25 @@ def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) 
         raise InvalidInput(f"expected a finite epsilon above 0, got {epsilon}")
     aim = replace(mechanism, target_delta=mechanism.target_delta if delta is None else delta)
     left = aim.target_delta - (1 + math.exp(min(epsilon, 700))) * aim.total_variation()
-    if left <= 0 or pld_epsilon(_with_noise(aim, _LARGEST_NOISE).event(), left) > epsilon:
+    if left <= 0 or any(pld_epsilon(event, left) > epsilon for event in _with_noise(aim, _LARGEST_NOISE).events()):
         raise InvalidInput(
             f"epsilon {epsilon} at delta {aim.target_delta} cannot be reached by gradient noise alone: give the "
             "loss, count or evaluation releases more noise or release them less often"
         )
     found = dp_accounting.calibrate_dp_mechanism(
         lambda: PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL),
-        lambda noise_multiplier: _with_noise(aim, noise_multiplier).event(),
+        lambda noise_multiplier: _trained(_with_noise(aim, noise_multiplier)),
         epsilon,
         left,
         _bracket(aim, epsilon, left),
         tol=1e-4,
     )
     return _with_noise(aim, found)
+
+
+def _trained(mechanism: Mechanism) -> dp_accounting.DpEvent:
+    """Return what the study costs the patients that train; gradient noise changes no other kind's cost."""
+    return mechanism.events()[0]
 
 
 def _with_noise(mechanism: Mechanism, noise_multiplier: float) -> Mechanism:
@@ -65,10 +70,10 @@ def _bracket(mechanism: Mechanism, epsilon: float, delta: float) -> dp_accountin
     """Enclose the wanted noise from both sides."""
 
     def loose(noise_multiplier: float) -> float:
-        return rdp_epsilon(_with_noise(mechanism, noise_multiplier).event(), delta)
+        return rdp_epsilon(_trained(_with_noise(mechanism, noise_multiplier)), delta)
 
     def tight(noise_multiplier: float) -> float:
-        return pld_epsilon(_with_noise(mechanism, noise_multiplier).event(), delta)
+        return pld_epsilon(_trained(_with_noise(mechanism, noise_multiplier)), delta)
 
     high = 0.5
     while loose(high) > epsilon and high < _LARGEST_NOISE:

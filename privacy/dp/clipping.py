@@ -8,6 +8,10 @@ weight gradient of a single record is never made.
     >>> with clipper:                                                 # doctest: +SKIP
     ...     total = clipper.clipped_sum(batch, record_loss, {"record": 1.0})
 
+Norms, products and sums are float64, in pieces of a fixed size (``fixed_batches``): float32 sums are off by more than a
+whole record once a few thousand constructed records are in a batch. What is left is below 2**-14 of the bound up to
+``MOST_RECORDS`` (docs/shared-noise.md, section 3).
+
 Everything that would break the bound is refused: batch statistics, a layer used twice, a parameter outside the layers
 with a rule, shared parameters, inputs changed in place, losses that are not one number per record.
 :func:`check_coverage` compares with autograd on mock data before a plan may see private records.
@@ -23,16 +27,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from privacy.dp.fixed_batches import TOGETHER, Batch, batch_size, fixed_batches
 from privacy.dp.layer_rules import RULES
 from privacy.errors import InvalidInput, Refused
 
-Batch = Mapping[str, Tensor]
 RecordLoss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 # The name of the one group when the whole gradient has one bound.
 RECORD = "record"
 _UNBOUNDED = 1e30
-# A gradient so many times above its bound counts as not finite: float32 has no exact factor for it.
+# A gradient so many times above its bound counts as not finite.
 _LARGEST_RATIO = 1e30
+MOST_RECORDS = 2**22
+"""Records of one batch: with more, the rounding of float64 sums would pass the margin in the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +54,22 @@ class PerExampleClipper:
     Args:
         model: every trainable parameter must sit in a layer of ``layer_rules.RULES``.
         group_of: maps a trainable parameter's name to its clipping group; None puts all in ``RECORD``.
+        together: rows per pass (``fixed_batches``); 1 for a model whose rows may not be bit for bit independent.
 
     Raises:
         Refused: the model has a part whose gradient cannot be clipped per record, or that mixes records.
         InvalidInput: parameters of one layer are in different groups.
     """
 
-    def __init__(self, model: nn.Module, group_of: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, group_of: Callable[[str], str] | None = None, *, together: int = TOGETHER
+    ) -> None:
         check_model(model)
         self._layers = clipped_layers(model)
         self._groups = {name: _group(name, layer, group_of) for name, layer in self._layers.items()}
         self._calls: dict[str, _Call] = {}
         self._handles: list[RemovableHandle] = []
+        self._together = together
         self.model = model
         self.groups: frozenset[str] = frozenset(self._groups.values())
 
@@ -81,44 +91,59 @@ class PerExampleClipper:
         self._calls.clear()
 
     def clipped_sum(self, inputs: Batch, record_loss: RecordLoss, bounds: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return the sum over records of clipped gradients, one tensor per trainable parameter.
+        """Return the sum over records of clipped gradients, one float64 tensor per trainable parameter.
 
         A record's gradient is scaled in each group g by ``min(1, bounds[g] / (norm + 1e-6))``. A record whose gradient
         is not finite counts as zero.
 
         Args:
-            inputs: tensors with a common first dimension B >= 0.
+            inputs: tensors with a common first dimension B, 0 to ``MOST_RECORDS``.
             record_loss: ``record_loss(model, inputs)`` gives the loss of each record, float [B].
             bounds: L2 bound of each group in ``self.groups``, above 0.
 
         Raises:
-            Refused: the loss has another shape, or the model did something the hooks cannot follow.
+            Refused: the loss has another shape, the model did something the hooks cannot follow, or too many records.
         """
-        self._calls.clear()
-        if batch_size(inputs) == 0:
-            return self._collected({})
-        return self.clip(checked_losses(record_loss(self.model, dict(inputs)), batch_size(inputs)), bounds)
+        if batch_size(inputs) > MOST_RECORDS:
+            raise Refused(f"expected at most {MOST_RECORDS} records in a batch; use a smaller sampling rate")
+        sums: dict[str, Tensor] = {}
+        for rows, records in fixed_batches(inputs, self._together):
+            self._calls.clear()
+            losses = checked_losses(record_loss(self.model, rows), batch_size(rows))
+            for name, total in self._clipped(losses, bounds, records).items():
+                sums[name] = sums[name].add_(total) if name in sums else total
+        return self._collected(sums)
 
     def clip(self, losses: Tensor, bounds: Mapping[str, float]) -> dict[str, Tensor]:
         """Do the backward half of :meth:`clipped_sum` for losses whose forward pass the hooks have seen."""
+        return self._collected(self._clipped(losses, bounds, len(losses)))
+
+    def squared_norms(self, inputs: Batch, record_loss: RecordLoss) -> dict[str, Tensor]:
+        """Return each record's squared gradient norm per group, float64 [B]: private values, for checks only."""
+        self._calls.clear()
+        losses = checked_losses(record_loss(self.model, dict(inputs)), batch_size(inputs))
+        pairs = self._pairs(losses, len(losses))
+        with torch.no_grad():
+            return self._norms(pairs, len(losses))
+
+    def _clipped(self, losses: Tensor, bounds: Mapping[str, float], records: int) -> dict[str, Tensor]:
+        """Return the clipped sums of the first ``records`` rows of the pass that gave ``losses``."""
         if set(bounds) != set(self.groups):
             raise InvalidInput(f"expected bounds for the groups {sorted(self.groups)}, got {sorted(bounds)}")
+        pairs = self._pairs(losses, records)
+        with torch.no_grad():
+            factors, finite = self._factors(pairs, bounds, records)
+            return self._summed(pairs, factors, finite)
+
+    def _pairs(self, losses: Tensor, records: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return each layer's input and output gradient of the first ``records`` rows, as float64."""
         calls = dict(self._calls)
         self._calls.clear()
         gradients = _output_gradients(losses, calls)
-        with torch.no_grad():
-            pairs = {name: (calls.pop(name).x, gradients.pop(name)) for name in list(gradients)}
-            factors, finite = self._factors(pairs, bounds, len(losses))
-            return self._collected(self._summed(pairs, factors, finite))
-
-    def squared_norms(self, inputs: Batch, record_loss: RecordLoss) -> dict[str, Tensor]:
-        """Return each record's squared gradient norm per group, float [B]: private values, for checks only."""
-        self._calls.clear()
-        losses = checked_losses(record_loss(self.model, dict(inputs)), batch_size(inputs))
-        calls = dict(self._calls)
-        pairs = {name: (calls[name].x, g) for name, g in _output_gradients(losses, calls).items()}
-        with torch.no_grad():
-            return self._norms(pairs, len(losses))
+        return {
+            name: (_exact(calls.pop(name).x.detach()[:records]), gradients.pop(name)[:records].double())
+            for name in list(gradients)
+        }
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def keep(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -137,7 +162,7 @@ class PerExampleClipper:
         totals = {group: torch.zeros(records, dtype=torch.float64) for group in self.groups}
         for name, (x, g) in pairs.items():
             layer = self._layers[name]
-            per_parameter = RULES[type(layer)].squared_norms(layer, x.detach(), g)
+            per_parameter = RULES[type(layer)].squared_norms(layer, x, g)
             for parameter, squared in per_parameter.items():
                 if getattr(layer, parameter).requires_grad:
                     totals[self._groups[name]] += squared
@@ -147,7 +172,7 @@ class PerExampleClipper:
         self, pairs: Mapping[str, tuple[Tensor, Tensor]], bounds: Mapping[str, float], records: int
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         norms = {group: squared.sqrt() for group, squared in self._norms(pairs, records).items()}
-        factors = {g: (bounds[g] / (norm + 1e-6)).clamp(max=1.0).to(torch.float32) for g, norm in norms.items()}
+        factors = {g: (bounds[g] / (norm + 1e-6)).clamp(max=1.0) for g, norm in norms.items()}
         finite = torch.stack([norm <= _LARGEST_RATIO * bounds[group] for group, norm in norms.items()]).all(dim=0)
         return factors, None if bool(finite.all()) else finite
 
@@ -157,7 +182,7 @@ class PerExampleClipper:
         sums = {}
         for name in list(pairs):
             x, g = pairs.pop(name)  # each layer's input and gradient may go once they are summed
-            layer, factor, kept = self._layers[name], factors[self._groups[name]], x.detach()
+            layer, factor, kept = self._layers[name], factors[self._groups[name]], x
             if finite is not None:
                 kept, g, factor = kept[finite], g[finite], factor[finite]
             weighted = g * factor.reshape(-1, *[1] * (g.dim() - 1))
@@ -167,19 +192,12 @@ class PerExampleClipper:
 
     def _collected(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         trainable = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        return {n: sums[n] if n in sums else torch.zeros_like(p) for n, p in trainable.items()}
+        return {n: sums[n] if n in sums else torch.zeros_like(p, dtype=torch.float64) for n, p in trainable.items()}
 
 
-def batch_size(inputs: Batch) -> int:
-    """Return the common first dimension of ``inputs``.
-
-    Raises:
-        InvalidInput: there is none.
-    """
-    sizes = {len(value) if value.dim() else -1 for value in inputs.values()}
-    if len(sizes) != 1 or -1 in sizes:
-        raise InvalidInput("expected at least one input tensor, and all with the same first dimension")
-    return sizes.pop()
+def _exact(values: Tensor) -> Tensor:
+    """Return a layer's inputs as float64; tokens stay whole numbers."""
+    return values.double() if values.is_floating_point() else values
 
 
 def checked_losses(losses: Tensor, records: int) -> Tensor:
@@ -277,9 +295,9 @@ def check_coverage(
         sums = clipper.clipped_sum(batch, record_loss, {RECORD: _UNBOUNDED})
         squared = clipper.squared_norms(batch, record_loss)[RECORD]
     gradients = _gradients(model, batch, record_loss)
-    if not _close(torch.cat([total.flatten() for total in sums.values()]), gradients.sum(dim=0), tolerance):
+    if not _close(torch.cat([total.flatten() for total in sums.values()]), gradients.sum(dim=0).double(), tolerance):
         raise Refused("the model uses a parameter outside its layer's own call; every use must go through the layer")
-    if not _close(squared.sqrt(), gradients.norm(dim=1), tolerance):
+    if not _close(squared.sqrt(), gradients.double().norm(dim=1), tolerance):
         raise Refused("the model's per-record gradient norms are not those of its layers; use each layer plainly")
 
 

@@ -5,8 +5,8 @@ squared norm is ``|g_b|**2 |x_b|**2`` and the clipped sum over records is one GE
 T positions per record (tokens, pixels) either the T x T Gram matrices or the per-record gradients themselves are used,
 whichever is smaller (Bu et al., "Differentially private optimization on large model at small cost", ICML 2023).
 
-A rule takes the layer, its input x and the gradient g at its output (both with records first) and returns values per
-parameter name. Only the layer types in :data:`RULES` have one.
+A rule takes the layer, its input x and the gradient g at its output (both float64 with records first) and returns
+float64 values per parameter name. Only the layer types in :data:`RULES` have one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn
-
-_SHORTEST, _LONGEST = 1e-10, 1e19  # between these float32 squares lose nothing that counts
 
 Norms = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
 Sums = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
@@ -44,20 +42,20 @@ def _nothing(layer: Any) -> str | None:  # noqa: ARG001 - the signature of a ref
 
 def _square(values: Tensor) -> Tensor:
     flat = values.flatten(1)
-    norms: Tensor = torch.linalg.vector_norm(flat, dim=1)
-    return _lengths(flat).square() if bool((norms < _SHORTEST).any()) else norms.double().square()
+    squared: Tensor = torch.linalg.vecdot(flat, flat)
+    return squared
 
 
 def _lengths(values: Tensor) -> Tensor:
-    """Lengths along the last dimension, float64: float32 squares vanish below 1e-23. Beyond 1e19 they are infinite."""
-    lengths: Tensor = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64)
-    return lengths.masked_fill(lengths > _LONGEST, torch.inf)
+    """Lengths along the last dimension."""
+    lengths: Tensor = torch.linalg.vector_norm(values, dim=-1)
+    return lengths
 
 
 def _with_slack(squared: Tensor, terms: Tensor) -> Tensor:
-    """Bound the squared norms of float32 sums over positions, whatever cancels in the sum.
+    """Bound the squared norms of sums over positions, whatever cancels in the sum.
 
-    A sum of T terms is off by at most ``T 2**-24`` times the sum of their lengths (Higham, "Accuracy and Stability of
+    A sum of T terms is off by at most ``T 2**-53`` times the sum of their lengths (Higham, "Accuracy and Stability of
     Numerical Algorithms", section 4.2), in the norm as in the clipped sum. An attacker who chooses the weights can make
     the terms cancel; only rounding would be left, and the record would pass unclipped.
 
@@ -68,7 +66,23 @@ def _with_slack(squared: Tensor, terms: Tensor) -> Tensor:
     positions = terms.shape[1]
     if positions == 1:
         return squared
-    return (squared.sqrt() + positions * 2.0**-23 * terms.sum(dim=1)).square()
+    return (squared.sqrt() + positions * 2.0**-52 * terms.sum(dim=1)).square()
+
+
+def _gram_slack(squared: Tensor, terms: Tensor, width: int) -> Tensor:
+    """Bound squared norms that come from Gram matrices, where cancellation loses twice as many bits.
+
+    Each of the T x T products is off by at most ``(width + 2) 2**-53`` times the two lengths, and their sum by
+    ``T**2 2**-53`` times the sum of them all.
+
+    Args:
+        squared: float64 [B], as computed.
+        terms: float64 [B, T], the length of each position's term.
+        width: values in an inner product, inputs and outputs together.
+    """
+    positions = terms.shape[1]
+    rounding = (width + 2 + positions**2) * 2.0**-52 * terms.sum(dim=1).square()
+    return _with_slack(squared.clamp(min=0) + rounding, terms)
 
 
 def _outer_norms(x: Tensor, g: Tensor) -> Tensor:
@@ -76,8 +90,7 @@ def _outer_norms(x: Tensor, g: Tensor) -> Tensor:
     positions, inputs, outputs = x.shape[1], x.shape[2], g.shape[2]
     terms = _lengths(x) * _lengths(g)
     if positions * positions * 2 <= inputs * outputs:
-        wide, narrow = x.double(), g.double()
-        return _with_slack(((wide @ wide.mT) * (narrow @ narrow.mT)).sum(dim=(1, 2)).clamp(min=0), terms)
+        return _gram_slack(((x @ x.mT) * (g @ g.mT)).sum(dim=(1, 2)), terms, inputs + outputs)
     return _with_slack(_square(g.mT @ x), terms)
 
 
@@ -131,13 +144,13 @@ def _from_records(records: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]) -
 def _embedding_norms(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     tokens, gradient = _tokens(layer, x, g)
     same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
-    wide = gradient.double()
-    return {"weight": _with_slack(((wide @ wide.mT) * same).sum(dim=(1, 2)).clamp(min=0), _lengths(gradient))}
+    squared = ((gradient @ gradient.mT) * same).sum(dim=(1, 2))
+    return {"weight": _gram_slack(squared, _lengths(gradient), gradient.shape[2])}
 
 
 def _embedding_sums(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     tokens, gradient = _tokens(layer, x, g)
-    total = torch.zeros_like(layer.weight)
+    total = torch.zeros_like(layer.weight, dtype=gradient.dtype)
     return {"weight": total.index_add_(0, tokens.flatten(), gradient.flatten(0, 1))}
 
 

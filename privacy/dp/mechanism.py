@@ -102,11 +102,15 @@ class HistogramRelease(_Strict):
 
     A record counts once in each of ``outputs`` histograms (one per scored output), so that the L2 sensitivity of a
     release is ``sqrt(outputs)``. One evaluation at the end is ``every_rounds = rounds``.
+
+    ``scored_apart`` says that a record that is scored trains in no round of the study. A patient then pays for the
+    training or for the histograms, never for both (docs/shared-noise.md, section 9). Studies from before pay the sum.
     """
 
     every_rounds: int
     noise_multiplier: float
     outputs: int = 1
+    scored_apart: bool = False
 
     def __post_init__(self) -> None:
         _floats(self, "noise_multiplier")
@@ -234,25 +238,39 @@ class Mechanism(_Strict):
         self._check_round(round_number)
         return self.evaluation is not None and round_number % self.evaluation.every_rounds == 0
 
-    def event(self, rounds: int | None = None) -> DpEvent:
-        """Return what the first ``rounds`` rounds release, as an event of dp-accounting.
+    def events(self, rounds: int | None = None) -> tuple[DpEvent, ...]:
+        """Return what the first ``rounds`` rounds release of each kind of patient, as events of dp-accounting.
+
+        The first kind trains. Where records are scored apart there is a second, the patients that are scored. Every
+        patient is of one kind for the whole study, so the worst of the events bounds the study.
 
         Args:
             rounds: 0 to ``self.rounds``; None means all.
         """
-        from dp_accounting import ComposedDpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+        from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 
         done = self._rounds(rounds)
         step = GaussianDpEvent(self.noise_multiplier)
         if self.sampling_rate < 1:
             step = PoissonSampledDpEvent(self.sampling_rate, step)
-        releases = [release for release in (self.losses, self.evaluation) if release is not None]
-        parts = [(step, done * self.steps_per_round)]
-        parts += [(GaussianDpEvent(release.noise_multiplier), release.times(done)) for release in releases]
-        events = [SelfComposedDpEvent(event, times) for event, times in parts if times]
+        trained: list[tuple[DpEvent, int]] = [(step, done * self.steps_per_round)]
+        scored: list[tuple[DpEvent, int]] = []
+        everybody: list[tuple[DpEvent, int]] = []
+        if self.losses is not None:
+            everybody.append((GaussianDpEvent(self.losses.noise_multiplier), self.losses.times(done)))
+        if self.evaluation is not None:
+            scored.append((GaussianDpEvent(self.evaluation.noise_multiplier), self.evaluation.times(done)))
         if self.count is not None:
-            events.append(GaussianDpEvent(self.count.noise_multiplier))
-        return ComposedDpEvent(events)
+            everybody.append((GaussianDpEvent(self.count.noise_multiplier), 1))
+        if self.evaluation is not None and self.evaluation.scored_apart:
+            return _composed(trained + everybody), _composed(scored + everybody)
+        return (_composed(trained + scored + everybody),)
+
+    def event(self, rounds: int | None = None) -> DpEvent:
+        """Return everything that the first ``rounds`` rounds release, as if one patient were of every kind."""
+        from dp_accounting import ComposedDpEvent
+
+        return ComposedDpEvent(list(self.events(rounds)))
 
     def epsilon(self, delta: float | None = None, *, rounds: int | None = None) -> float:
         """Return epsilon of the first ``rounds`` rounds at ``delta`` (add/remove adjacency, PLD accountant).
@@ -270,7 +288,7 @@ class Mechanism(_Strict):
 
         target = self.target_delta if delta is None else delta
         slack = self.total_variation(rounds)
-        return pld_epsilon(self.event(rounds), target, slack=slack)
+        return max(pld_epsilon(event, target, slack=slack) for event in self.events(rounds))
 
     def rdp(self, orders: tuple[float, ...] | None = None, *, rounds: int | None = None) -> tuple[float, ...]:
         """Return the Rényi divergence bound of the first ``rounds`` rounds at each order, for the ledger's filter.
@@ -279,7 +297,8 @@ class Mechanism(_Strict):
         """
         from privacy.dp.accounting import ORDERS, rdp_curve
 
-        return rdp_curve(self.event(rounds), ORDERS if orders is None else orders)
+        curves = [rdp_curve(event, ORDERS if orders is None else orders) for event in self.events(rounds)]
+        return tuple(max(values) for values in zip(*curves, strict=True))
 
     def total_variation(self, rounds: int | None = None) -> float:
         """Return how far the computed noise may be from the ideal Gaussian that is charged, as total variation.
@@ -320,6 +339,12 @@ class Mechanism(_Strict):
 
     def _check_round(self, round_number: int) -> None:
         _require(1 <= round_number <= self.rounds, "a round number", f"1 to {self.rounds}", round_number)
+
+
+def _composed(parts: list[tuple[DpEvent, int]]) -> DpEvent:
+    from dp_accounting import ComposedDpEvent, SelfComposedDpEvent
+
+    return ComposedDpEvent([SelfComposedDpEvent(event, times) for event, times in parts if times])
 
 
 _MULTIPLIER = ("a noise multiplier", "a finite number, at least 0")

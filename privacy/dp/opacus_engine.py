@@ -22,7 +22,8 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from privacy.dp.clipping import RECORD, Batch, PerExampleClipper, RecordLoss, batch_size, check_model, checked_losses
+from privacy.dp.clipping import RECORD, PerExampleClipper, RecordLoss, check_model, checked_losses
+from privacy.dp.fixed_batches import TOGETHER, Batch, batch_size
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness, covering_deviation
 from privacy.errors import InvalidInput, Refused
@@ -48,6 +49,7 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
         model: what to wrap; refused where it cannot be clipped per record.
         bounds: L2 bound of each clipping group; a number bounds the whole gradient.
         group_of: maps a parameter's name to its group; None puts all into one.
+        together: rows per pass (``fixed_batches``).
     """
 
     def __init__(
@@ -56,8 +58,9 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
         *,
         bounds: Mapping[str, float] | float,
         group_of: Callable[[str], str] | None = None,
+        together: int = TOGETHER,
     ) -> None:
-        clipper = PerExampleClipper(model, group_of)
+        clipper = PerExampleClipper(model, group_of, together=together)
         super().__init__(model, batch_first=True, loss_reduction="sum")
         self.bounds = {RECORD: float(bounds)} if isinstance(bounds, (int, float)) else dict(bounds)
         self.clipper = clipper
@@ -71,6 +74,7 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
         """Run one batch and set ``grad`` as :meth:`backward` does."""
         for parameter in self._module.parameters():
             parameter.grad = None  # the last step's sums are not needed beside this one's
+            parameter.__dict__.pop("exact_sum", None)
         self._deliver(self.clipper.clipped_sum(inputs, record_loss, self.bounds))
 
     def remove_hooks(self) -> None:
@@ -84,7 +88,8 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
     def _deliver(self, sums: Mapping[str, Tensor]) -> None:
         for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
-                parameter.grad = sums[name]
+                parameter.grad = sums[name].to(parameter.dtype)
+                parameter.exact_sum = sums[name]  # float64, for the keyed noise
 
 
 class _KeyedNoise:
@@ -98,7 +103,7 @@ class _KeyedNoise:
     def add_noise(self) -> None:
         """Replace Opacus' float noise: one stream over all parameters, in their order."""
         for p in self.params:
-            p.grad = self.noise(p.summed_grad).view_as(p)
+            p.grad = self.noise(p.summed_grad).view_as(p).to(p.dtype)
             p.summed_grad = None
 
 
@@ -106,9 +111,10 @@ class KeyedOptimizer(_KeyedNoise, DPOptimizerFastGradientClipping):  # type: ign
     """Opacus' optimiser for sums that arrive clipped, with keyed noise."""
 
     def accumulate(self) -> None:
-        """Take the clipped sums over without copying them; there is one batch for each step."""
+        """Take the clipped sums over, float64 where the engine has them; there is one batch for each step."""
         for p in self.params:
-            p.summed_grad = p.grad
+            exact = p.__dict__.pop("exact_sum", None)
+            p.summed_grad = p.grad if exact is None else exact
 
 
 class KeyedHooksOptimizer(_KeyedNoise, DPOptimizer):  # type: ignore[misc]  # opacus has no types
@@ -190,6 +196,7 @@ def engine(
     method: str,
     bounds: Mapping[str, float],
     group_of: Callable[[str], str] | None,
+    together: int = TOGETHER,
 ) -> Engine:
     """Return the engine of ``method`` around ``model``, after Opacus' validator and our own refusals.
 
@@ -198,6 +205,7 @@ def engine(
         method: "per-example", "ghost" or "hooks".
         bounds: L2 bound of each clipping group; one group for "ghost" and "hooks".
         group_of: maps a parameter's name to its group, None for one group.
+        together: rows per pass of "per-example" (``fixed_batches``).
 
     Raises:
         Refused: the model cannot be trained privately.
@@ -206,7 +214,7 @@ def engine(
     if ModuleValidator.validate(model, strict=False):
         raise Refused("Opacus' validator refuses a layer of this model; use LayerNorm or GroupNorm, and no LSTM")
     if method == "per-example":
-        return PerExampleClippingModule(model, bounds=bounds, group_of=group_of)
+        return PerExampleClippingModule(model, bounds=bounds, group_of=group_of, together=together)
     if method not in ("ghost", "hooks"):
         raise InvalidInput(f"expected the method 'per-example', 'ghost' or 'hooks', got {method!r}")
     if group_of is not None or set(bounds) != {RECORD}:
@@ -251,6 +259,6 @@ def use_noise(optimizer: KeyedOptimizer | KeyedHooksOptimizer, randomness: Rando
     deviation = optimizer.deviation
 
     def noised(total: Tensor) -> Tensor:
-        return torch.from_numpy(randomness.add_gaussian(total.detach().numpy(), deviation)).to(total.dtype)
+        return torch.from_numpy(randomness.add_gaussian(total.detach().numpy(), deviation))
 
     optimizer.noise = noised

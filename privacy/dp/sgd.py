@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.dp.clipping import RECORD, Batch, PerExampleClipper, RecordLoss, batch_size
+from privacy.dp.clipping import RECORD, PerExampleClipper, RecordLoss
 from privacy.dp.distance import MAX_PARAMETERS
+from privacy.dp.fixed_batches import TOGETHER, Batch, batch_size
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Floats, Randomness
 from privacy.errors import InvalidInput, Refused
@@ -61,6 +62,7 @@ def train(
     modality_norms: Mapping[str, float] | None = None,
     part_scales: Mapping[str, float] | None = None,
     proximal_mu: float = 0.0,
+    together: int = TOGETHER,
 ) -> TrainingOutcome:
     """Train ``model`` in place for one round of ``mechanism`` with local noise; return the noised displacement.
 
@@ -79,6 +81,7 @@ def train(
             squares add up to ``max_grad_norm`` squared; None splits evenly.
         part_scales: public factor on the displacement of each part, after the optimiser's normalisation; 1 if absent.
         proximal_mu: weight of the pull towards the parameters at the start, at least 0 (FedProx).
+        together: rows per pass (``fixed_batches``); 1 for code whose rows may not be bit for bit independent.
 
     Raises:
         Refused: the model, its losses or the mechanism break an assumption of the accounting.
@@ -101,7 +104,7 @@ def train(
         outer.attach_step_hook(lambda _: _pull(model, before, proximal_mu))
     bounds, group_of = clipping(model, mechanism, part, modality_norms)
     with _guarded(model, randomness):
-        engine = opacus_engine.engine(model, method=method, bounds=bounds, group_of=group_of)
+        engine = opacus_engine.engine(model, method=method, bounds=bounds, group_of=group_of, together=together)
         _take_steps(engine, outer, inputs, record_loss, mechanism, randomness)
     model.zero_grad(set_to_none=True)
     update = {n: p.detach() - before[n] for n, p in model.named_parameters() if n in before}
@@ -132,21 +135,22 @@ def clipped_gradient_sum(
     *,
     modality_of_parameter: Callable[[str], str | None] | None = None,
     modality_norms: Mapping[str, float] | None = None,
+    together: int = TOGETHER,
 ) -> Mapping[str, Floats]:
     """Return the clipped gradient sum of one Poisson batch, **without noise**: private, for ``shared_noise`` only.
 
     Arguments as in :func:`train`; the model is not changed.
 
     Returns:
-        float64 per trainable parameter; one record changes all of it by at most ``max_grad_norm`` (up to float32).
+        float64 per trainable parameter; one record changes all of it by at most ``max_grad_norm (1 + 2**-14)``.
     """
     _checked(model, mechanism, 1.0, 1.0)
     bounds, group_of = clipping(model, mechanism, _part(modality_of_parameter), modality_norms)
     stream = randomness.child("step 0")
     batch = poisson_batch(inputs, mechanism.sampling_rate, stream)
-    with _guarded(model, randomness), PerExampleClipper(model, group_of) as clipper:
+    with _guarded(model, randomness), PerExampleClipper(model, group_of, together=together) as clipper:
         sums = clipper.clipped_sum(batch, record_loss, bounds)
-    return {name: total.detach().numpy().astype(np.float64) for name, total in sums.items()}
+    return {name: total.numpy() for name, total in sums.items()}
 
 
 def poisson_batch(inputs: Batch, sampling_rate: float, stream: Randomness) -> dict[str, Tensor]:

@@ -47,6 +47,7 @@ from privacy.dp.randomness import Randomness
 from privacy.encryption.ciphertexts import Buffer, coefficients
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput, Refused
+from privacy.points import require_x25519
 
 SEED_BYTES = 32
 PRIVATE_BYTES = 32
@@ -123,11 +124,14 @@ def seal_seed(seed: bytes, pad_key: str, label: PadLabel) -> str:
     """
     try:
         raw = bytes.fromhex(pad_key)
+        require_x25519(raw[-32:])
         public = X25519PublicKey.from_public_bytes(raw[-32:])
         if len(raw) == 32:
             return _SUITE.encrypt(seed, public, info=label.info()).hex()
         lattice = MLKEM768PublicKey.from_public_bytes(raw[:-32])
         return _HYBRID.encrypt(seed, MLKEM768X25519PublicKey(lattice, public), info=label.info()).hex()
+    except InvalidInput:
+        raise
     except ValueError as error:
         raise InvalidInput(
             f"expected an X25519 key of 64 hexadecimal digits in the round key, or a hybrid one of {HYBRID_KEY_HEX}"
@@ -145,11 +149,13 @@ def open_seed(sealed: str, private: bytes, label: PadLabel, *, seeds: int = 1) -
     if len(sealed) != SEALED_HEX + 2 * SEED_BYTES * (seeds - 1) + 2 * _MLKEM_SEALED_BYTES * hybrid:
         raise Refused(refused)
     try:
+        raw = bytes.fromhex(sealed)
+        require_x25519(raw[hybrid * _MLKEM_SEALED_BYTES :][:32])
         key = X25519PrivateKey.from_private_bytes(private[-32:])
         if hybrid:
             both = MLKEM768X25519PrivateKey(MLKEM768PrivateKey.from_seed_bytes(private[:-32]), key)
-            return bytes(_HYBRID.decrypt(bytes.fromhex(sealed), both, info=label.info()))
-        return bytes(_SUITE.decrypt(bytes.fromhex(sealed), key, info=label.info()))
+            return bytes(_HYBRID.decrypt(raw, both, info=label.info()))
+        return bytes(_SUITE.decrypt(raw, key, info=label.info()))
     except (InvalidTag, ValueError) as error:
         raise Refused(refused) from error
 

@@ -17,10 +17,10 @@ ledger stays small.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from privacy.dp.gaussian import dominating_mu
 from privacy.errors import InvalidInput
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from privacy.dp.mechanism import Mechanism
 
 
-_NOTHING = (0.0,) * len(RDP_ORDERS)
+NO_DIVERGENCE = (0.0,) * len(RDP_ORDERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,28 @@ class Cost:
             rest=_scaled(self.others, count),
         )
 
+    def or_worse(self, other: Cost) -> Cost:
+        """Return a cost that covers a patient who pays this one or ``other``, and nobody knows which."""
+        return Cost(
+            rdp=_larger(self.rdp, other.rdp),
+            delta=max(self.delta, other.delta),
+            total_variation=max(self.total_variation, other.total_variation),
+            mu_squared=max(self.mu_squared, other.mu_squared),
+            failure=max(self.failure, other.failure),
+            rest=_larger(self.others, other.others),
+        )
+
+    def beyond(self, paid: Cost) -> Cost:
+        """Return what is left of this cost where ``paid``, a part of it, was charged before."""
+        return Cost(
+            rdp=_left(self.rdp, paid.rdp),
+            delta=max(0.0, self.delta - paid.delta),
+            total_variation=max(0.0, self.total_variation - paid.total_variation),
+            mu_squared=_left((self.mu_squared,), (paid.mu_squared,))[0],
+            failure=max(0.0, self.failure - paid.failure),
+            rest=_left(self.others, paid.others),
+        )
+
     @property
     def is_zero(self) -> bool:
         """Whether nothing was spent."""
@@ -131,11 +153,19 @@ class Cost:
         return distance(epsilon, self.rdp, self.total_variation)
 
 
-ZERO = Cost(rdp=_NOTHING)
+ZERO = Cost(rdp=NO_DIVERGENCE)
 
 
 def _sum(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def _larger(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(max(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _left(total: tuple[float, ...], paid: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(0.0 if math.isinf(y) else max(0.0, x - y) for x, y in zip(total, paid, strict=True))
 
 
 def _scaled(values: tuple[float, ...], count: float) -> tuple[float, ...]:
@@ -168,6 +198,9 @@ class StudyCost:
         round: what every round costs; with ``together`` above 1, what that many rounds cost together.
         periodic: what some rounds cost on top.
         once: what the first charged round costs on top, whatever its number.
+        apart: what some rounds cost the patients that never train, such as an evaluation on records that are kept out
+            of every round. A patient pays for ``round`` or for ``apart``: the larger total is charged, and a round is
+            charged by how much that total grows.
         together: consecutive rounds that are paid with the first of them that is charged. Rounds on random batches
             are bounded only together (:func:`privacy.dp.gaussian.dominating_mu`).
     """
@@ -177,6 +210,7 @@ class StudyCost:
     periodic: tuple[PeriodicCost, ...] = ()
     once: Cost = ZERO
     together: int = 1
+    apart: tuple[PeriodicCost, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.together < 1:
@@ -198,11 +232,12 @@ class StudyCost:
         """
         if not 1 <= number <= self.rounds:
             raise InvalidInput(f"expected a round from 1 to {self.rounds}, got {number}")
-        extra = (item.cost for item in self.periodic if item.times(number) > item.times(number - 1))
-        return sum(extra, ZERO if paid else self.round)
+        return sum(_due(self.periodic, number), ZERO if paid else self.round)
 
     def of_rounds(self, numbers: Iterable[int], *, paid: Collection[int] = ()) -> Cost:
         """Return the cost of several rounds; ``paid``: rounds that were charged before."""
+        if self.apart:
+            return self._worst({*paid, *numbers}).beyond(self._worst(paid))
         parts, total = {self.part_of(number) for number in paid}, ZERO
         for number in numbers:
             total = total + self.of_round(number, paid=self.part_of(number) in parts)
@@ -212,8 +247,23 @@ class StudyCost:
     @property
     def total(self) -> Cost:
         """Everything the study may release."""
+        if self.apart:
+            return self.once + self._worst(range(1, self.rounds + 1))
         extra = (item.cost.times(item.times(self.rounds)) for item in self.periodic)
         return sum(extra, self.once + self.round.times(self.part_of(self.rounds) + 1))
+
+    def _worst(self, numbers: Collection[int]) -> Cost:
+        """Return what these rounds cost the patients that train or those that do not, whichever is more."""
+        if not all(1 <= number <= self.rounds for number in numbers):
+            raise InvalidInput(f"expected rounds from 1 to {self.rounds}")
+        trained = self.round.times(len({self.part_of(number) for number in numbers}))
+        scored = sum((cost for number in numbers for cost in _due(self.apart, number)), ZERO)
+        extra = (cost for number in numbers for cost in _due(self.periodic, number))
+        return sum(extra, trained.or_worse(scored))
+
+
+def _due(items: Iterable[PeriodicCost], number: int) -> Iterator[Cost]:
+    return (item.cost for item in items if item.times(number) > item.times(number - 1))
 
 
 def gaussian_cost(noise_multiplier: float, *, steps: int = 1, failure: float = 0.0) -> Cost:
@@ -230,12 +280,12 @@ def gaussian_cost(noise_multiplier: float, *, steps: int = 1, failure: float = 0
     if not noise_multiplier >= 0:
         raise InvalidInput(f"expected a noise multiplier of at least 0, got {noise_multiplier}")
     if noise_multiplier == 0:
-        return Cost(rdp=(math.inf,) * len(RDP_ORDERS), mu_squared=math.inf, rest=_NOTHING)
+        return Cost(rdp=(math.inf,) * len(RDP_ORDERS), mu_squared=math.inf, rest=NO_DIVERGENCE)
     return Cost(
         rdp=tuple(steps * order / (2 * noise_multiplier**2) for order in RDP_ORDERS),
         mu_squared=steps / noise_multiplier**2,
         failure=failure,
-        rest=_NOTHING,
+        rest=NO_DIVERGENCE,
     )
 
 
@@ -249,7 +299,9 @@ def study_cost(mechanism: Mechanism) -> StudyCost:
 
     A release without noise costs an infinite divergence.
     """
-    several = (mechanism.losses, mechanism.evaluation)
+    evaluation = mechanism.evaluation
+    apart = evaluation is not None and evaluation.scored_apart
+    several = (mechanism.losses, None if apart else evaluation)
     last = None if mechanism.losses is None else mechanism.losses.last_round
     together, training = _training_cost(mechanism)
     return StudyCost(
@@ -266,6 +318,9 @@ def study_cost(mechanism: Mechanism) -> StudyCost:
         ),
         once=ZERO if mechanism.count is None else gaussian_cost(mechanism.count.noise_multiplier),
         together=together,
+        apart=(PeriodicCost(every_rounds=evaluation.every_rounds, cost=gaussian_cost(evaluation.noise_multiplier)),)
+        if evaluation is not None and apart
+        else (),
     )
 
 
@@ -290,76 +345,6 @@ def _training_cost(mechanism: Mechanism) -> tuple[int, Cost]:
         rdp=divergence,
         mu_squared=squared(parts),
         failure=min(1.0, failure * together + allowed / parts),
-        rest=_NOTHING,
+        rest=NO_DIVERGENCE,
     )
     return together, cost
-
-
-def cost_to_json(cost: Cost) -> dict[str, Any]:
-    """Return a cost as canonical JSON; an infinite divergence becomes null."""
-    plain: dict[str, Any] = {"rdp": _finite(cost.rdp), "delta": cost.delta, "total_variation": cost.total_variation}
-    if cost.others != cost.rdp:
-        plain["mu_squared"] = None if math.isinf(cost.mu_squared) else cost.mu_squared
-        plain["failure"] = cost.failure
-        if any(cost.others):
-            plain["rest"] = _finite(cost.others)
-    return plain
-
-
-def cost_from_json(data: Mapping[str, Any]) -> Cost:
-    """Read a cost back from :func:`cost_to_json`; entries of older code have no Gaussian part."""
-    rdp = _values(data["rdp"])
-    delta, total_variation = float(data["delta"]), float(data["total_variation"])
-    if "mu_squared" not in data:
-        return Cost(rdp=rdp, delta=delta, total_variation=total_variation)
-    squared = data["mu_squared"]
-    return Cost(
-        rdp=rdp,
-        delta=delta,
-        total_variation=total_variation,
-        mu_squared=math.inf if squared is None else float(squared),
-        failure=float(data["failure"]),
-        rest=_values(data["rest"]) if "rest" in data else _NOTHING,
-    )
-
-
-def study_to_json(cost: StudyCost) -> dict[str, Any]:
-    """Return a study's cost as canonical JSON."""
-    plain = {
-        "rounds": cost.rounds,
-        "round": cost_to_json(cost.round),
-        "periodic": [_periodic_to_json(item) for item in cost.periodic],
-        "once": cost_to_json(cost.once),
-    }
-    return plain if cost.together == 1 else {**plain, "together": cost.together}
-
-
-def _periodic_to_json(item: PeriodicCost) -> dict[str, Any]:
-    plain: dict[str, Any] = {"every_rounds": item.every_rounds, "cost": cost_to_json(item.cost)}
-    return plain if item.last_round is None else {**plain, "last_round": item.last_round}
-
-
-def study_from_json(data: Mapping[str, Any]) -> StudyCost:
-    """Read a study's cost back from :func:`study_to_json`."""
-    return StudyCost(
-        rounds=int(data["rounds"]),
-        round=cost_from_json(data["round"]),
-        periodic=tuple(
-            PeriodicCost(
-                every_rounds=int(item["every_rounds"]),
-                cost=cost_from_json(item["cost"]),
-                last_round=item.get("last_round"),
-            )
-            for item in data["periodic"]
-        ),
-        once=cost_from_json(data["once"]),
-        together=int(data.get("together", 1)),
-    )
-
-
-def _finite(values: tuple[float, ...]) -> list[float | None]:
-    return [None if math.isinf(value) else value for value in values]
-
-
-def _values(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(math.inf if value is None else float(value) for value in values)

@@ -37,7 +37,8 @@ from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
 from privacy.ledger.chain import Chain, Entry, Head
-from privacy.ledger.costs import Cost, StudyCost, cost_to_json, study_to_json
+from privacy.ledger.cost_documents import cost_to_json, study_to_json
+from privacy.ledger.costs import Cost, StudyCost
 from privacy.ledger.filter import TOLERANCE, Cap
 from privacy.ledger.rules import (
     cap_of,
@@ -102,9 +103,12 @@ class Ledger:
             cases: one :func:`case_hash` per patient, in any order.
 
         Raises:
-            InvalidInput: no cases, or this version was registered with others.
+            InvalidInput: no cases, a case twice, or this version was registered with others.
         """
-        wanted = frozenset(cases)
+        listed = list(cases)
+        wanted = frozenset(listed)
+        if len(wanted) != len(listed):
+            raise InvalidInput(f"expected every patient once in {name!r} version {version}, got one twice; merge them")
         if not wanted:
             raise InvalidInput(f"expected at least one patient in {name!r} version {version}, got none")
         with self._writing() as state:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from privacy.errors import InvalidInput, Tampered
 from privacy.ledger.chain import Entry
-from privacy.ledger.costs import ZERO, Cost, StudyCost, cost_from_json, study_from_json
+from privacy.ledger.cost_documents import cost_from_json, study_from_json
+from privacy.ledger.costs import ZERO, Cost, StudyCost
 from privacy.ledger.filter import Cap
 
 Kind = Literal["dataset", "cap", "reserve", "charge", "free", "release", "release-without-guarantee", "import", "close"]

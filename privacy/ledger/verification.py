@@ -21,7 +21,8 @@ from typing import Any
 
 from privacy.errors import NewerStore, TesseraError
 from privacy.ledger.chain import SCHEMA, Chain, Entry, Head, Purpose, head_file, problems
-from privacy.ledger.costs import ZERO, cost_from_json
+from privacy.ledger.cost_documents import cost_from_json
+from privacy.ledger.costs import ZERO
 from privacy.ledger.filter import TOLERANCE
 from privacy.ledger.state import State
 from privacy.storage import structure, version_of

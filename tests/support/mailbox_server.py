@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ from fastapi import FastAPI
 
 from datasites.node.http import SignedClient
 from datasites.node.web.problems import install_problem_handlers
+from datasites.review.policy import SandboxPolicy
 from datasites.study.proposal import Party
 from datasites.syft.postbox import Postbox
-from datasites.syft.runner import MockRun, run_in_subprocess
+from datasites.syft.runner import MockRun, Sandbox, in_workers, nothing_runs
 from datasites.syft.session import Role, connect
+from datasites.worker.pool import WorkerPool
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
@@ -57,8 +60,8 @@ class MailboxServer:
         self.identity(name)
         return Postbox(self.http(name, identity), name, self.public_key_of)
 
-    def connect(self, name: str, folder: Path, role: Role) -> Any:
-        return connect(self.postbox(name), folder, role=role)
+    def connect(self, name: str, folder: Path, role: Role, sandbox: Sandbox = nothing_runs) -> Any:
+        return connect(self.postbox(name), folder, role=role, sandbox=sandbox)
 
     def public_key_of(self, name: str) -> str:
         if name not in self.identities:
@@ -124,14 +127,35 @@ def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
 
 
 @pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> None:
+def workers() -> Iterator[Sandbox]:
+    """The sandbox of plain jobs; its workers start with the first one."""
+    with WorkerPool(SandboxPolicy(output_bytes=1 << 24)) as pool:
+        yield in_workers(pool)
+
+
+@pytest.fixture(scope="session")
+def sandbox(workers: Sandbox) -> Sandbox:
     """Skip where the kernel does not let a process close itself in; no output of a plain job leaves there."""
-    folder = tmp_path_factory.mktemp("probe")
-    (folder / "main.py").write_text("")
-    run = MockRun(code=folder, entrypoint="main.py", data=folder, environment={}, timeout_seconds=30)
-    outcome = run_in_subprocess(run)
-    if not outcome.isolated:
-        pytest.skip(f"no sandbox for plain jobs here: {outcome.stderr.decode().strip()}")
+    with tempfile.TemporaryDirectory() as name:
+        outcome = workers(mock_run(Path(name), "", seconds=60.0))
+        if not outcome.isolated:
+            pytest.skip(f"no sandbox for plain jobs here: {outcome.stderr.decode().strip()}")
+    return workers
+
+
+def mock_run(folder: Path, code: str, *, seconds: float = 30.0) -> MockRun:
+    """Return a run of one file in new folders below ``folder``."""
+    for name in ("code", "data", "work"):
+        (folder / name).mkdir(parents=True)
+    (folder / "code" / "main.py").write_text(code)
+    return MockRun(
+        code=folder / "code",
+        entrypoint="main.py",
+        data=folder / "data",
+        work=folder / "work",
+        environment={},
+        timeout_seconds=seconds,
+    )
 
 
 @pytest.fixture

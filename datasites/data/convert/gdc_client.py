@@ -21,6 +21,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from datasites.data.convert.barcodes import PRIMARY_TUMOUR, case_of, sample_type
+from datasites.node.http import PLAIN, read_plain
 from privacy.errors import InvalidInput, TesseraError
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ class GdcClient:
             timeout=timeout_seconds,
             transport=transport,
             trust_env=host not in _LOOPBACK,
-            headers={"User-Agent": "tessera-fl"},
+            headers={"User-Agent": "tessera-fl"} | PLAIN,
         )
         self._attempts = attempts
         self._sleep = sleep
@@ -178,7 +179,7 @@ class GdcClient:
     def _ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         def once() -> bytes:
             with self.opened("POST", path, json=question) as response:
-                return _read(response, _MAX_PAGE_BYTES)
+                return read_plain(response, _MAX_PAGE_BYTES)
 
         return self.patiently(once, what=path)
 
@@ -285,15 +286,6 @@ def _page(body: bytes, path: str) -> tuple[list[dict[str, Any]], int]:
     if not isinstance(hits, list) or type(total) is not int or not all(isinstance(hit, dict) for hit in hits):
         raise InvalidInput(f"{path}: expected a list of hits and their number; is this a GDC API?")
     return hits, total
-
-
-def _read(response: httpx.Response, max_bytes: int) -> bytes:
-    body = bytearray()
-    for part in response.iter_bytes(65_536):
-        body += part
-        if len(body) > max_bytes:
-            raise InvalidInput(f"expected an answer of at most {max_bytes} bytes from the GDC server, got more")
-    return bytes(body)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -5,6 +5,7 @@ The pages of portal and dashboard share one frame (``templates/page.html``), one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +16,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datasites.node.web.problems import answer, new_problem
+from datasites.node.web.problems import Problem, answer, new_problem
 from privacy.canonical import sha256_hex
 
 MOST_BODY_BYTES = 64 * 1024
+_MOST_HEADERS = 64
 
 
 class ShortBodies:
@@ -63,6 +65,46 @@ class ShortBodies:
     def _too_long(self) -> JSONResponse:
         detail = f"expected a body of at most {self._limit_bytes} bytes; send less"
         return answer(new_problem(413, "too-long", detail), {"connection": "close"})
+
+
+_CROOKED = re.compile(rb"//|\\|/\.{1,2}(?:/|$)|%(?:2[ef]|5c|00|0[ad9])|[^\x21-\x7e]", re.IGNORECASE)
+_ONCE = frozenset({b"authorization", b"content-encoding", b"content-length", b"content-type", b"cookie", b"host"})
+_UNUSED = frozenset({b"accept-encoding", b"if-range", b"range"})
+
+
+class PlainRequests:
+    """ASGI middleware of every server: one spelling of each address, no encodings, no ranges.
+
+    Nothing here is ever compressed or sent in parts, so ``Accept-Encoding`` and ``Range`` are not even shown to what
+    could react to them. An address that a proxy or a browser could read otherwise is refused.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a crooked request, and pass any other on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        problem = _crooked(scope)
+        if problem is not None:
+            await answer(problem, {"connection": "close"})(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name not in _UNUSED]
+        await self._app({**scope, "headers": headers}, receive, send)
+
+
+def _crooked(scope: Scope) -> Problem | None:
+    names = [name for name, _ in scope["headers"]]
+    if _CROOKED.search(scope.get("raw_path") or scope["path"].encode()):
+        return new_problem(400, "crooked-address", "expected an address in its plain spelling")
+    if len(names) > _MOST_HEADERS or any(names.count(name) > 1 for name in _ONCE):
+        return new_problem(400, "crooked-head", f"expected at most {_MOST_HEADERS} headers, and each once")
+    encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
+    if encoding.strip().lower() != b"identity":
+        return new_problem(415, "encoded", "expected a body without content encoding")
+    return None
 
 
 FOLDER = Path(__file__).parent

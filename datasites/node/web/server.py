@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from datasites.node.home import Config
+from datasites.node.web.middleware import PlainRequests
 
 _DESCRIPTORS = 4096
 HEAD_BYTES = 32 * 1024
@@ -137,6 +138,8 @@ def allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+_STRICT = ("strict-transport-security", f"max-age={365 * 24 * 3600}")
+"""Whoever came by HTTPS once comes by nothing else for a year."""
 _GRACE_SECONDS = 3
 _HANDSHAKE_SECONDS = 10
 
@@ -153,13 +156,15 @@ class WebServer(uvicorn.Server):
     def __init__(self, app: Any, config: Config, *ending: Callable[[], object]) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                PlainRequests(app),
                 log_config=None,
                 access_log=False,
                 http=PatientProtocol,
                 ws="none",
                 h11_max_incomplete_event_size=HEAD_BYTES,
                 server_header=False,
+                proxy_headers=False,  # whoever reaches this server could write them
+                headers=[_STRICT] if config.tls_certificate or config.public_url.startswith("https:") else [],
                 timeout_graceful_shutdown=_GRACE_SECONDS,
                 ssl_certfile=config.tls_certificate or None,
                 ssl_keyfile=config.tls_key or None,

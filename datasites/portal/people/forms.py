@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.concurrency import run_in_threadpool
@@ -28,6 +27,7 @@ from datasites.portal.access import (
     sign_in,
     stranger,
 )
+from datasites.portal.forms import inside
 from datasites.portal.pages import page
 from datasites.portal.people.pages import show_people
 from datasites.portal.service import PortalService
@@ -157,17 +157,3 @@ async def _changed(
 
 def _not_done(request: Request, service: PortalService, caller: Credential, error: TesseraError) -> Response:
     return show_people(request, service.context, caller, problem=str(error), status=describe(error).status)
-
-
-def inside(to: str) -> str:
-    """Return ``to`` where it is a path of this portal, or the inbox.
-
-    Browsers drop tabs and new lines from addresses and read a backslash as a slash; so nothing of the kind passes,
-    encoded or not.
-    """
-    plain, before = to, ""
-    while plain != before:
-        plain, before = unquote(plain), plain
-    parts = urlsplit(to) if plain.isprintable() and "\\" not in plain else None
-    ours = parts is not None and not parts.scheme and not parts.netloc and plain.startswith("/")
-    return to if ours and not plain.startswith("//") else "/inbox"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from syft_rds import SyftRDSClient
 
-from datasites.syft.runner import MockJobRunner, run_in_subprocess
+from datasites.syft.runner import MockJobRunner, Sandbox
 
 MOCK = b"case_id,age\nMOCK-1,50\n"
 PRIVATE = b"case_id,age\nPRIVATE-PLANTED-7f3a,61\n"
@@ -30,7 +30,7 @@ class Pair:
     uploaded: Callable[[], bytes]
 
 
-def _drive_pair(tmp_path: Path) -> Pair:
+def _drive_pair(workers: Sandbox, tmp_path: Path) -> Pair:
     scientist, owner = SyftRDSClient.pair_with_mock_drive_service_connection(
         email1="north@tessera.invalid",
         email2="lab@tessera.invalid",
@@ -40,13 +40,13 @@ def _drive_pair(tmp_path: Path) -> Pair:
         encryption=True,
         check_versions=True,
     )
-    owner.job_runner = MockJobRunner(owner.job_client.config, sandbox=run_in_subprocess)
+    owner.job_runner = MockJobRunner(owner.job_client.config, sandbox=workers)
     store = owner.sync_engine._connection_router.connections[0].drive_service._backing_store
     return Pair(scientist, owner, lambda: None, lambda: b"".join(f.content or b"" for f in store.files.values()))
 
 
-def _mailbox_pair(mailbox: Any, tmp_path: Path) -> Pair:
-    owner = mailbox.connect("north", tmp_path / "north", "owner")
+def _mailbox_pair(mailbox: Any, workers: Sandbox, tmp_path: Path) -> Pair:
+    owner = mailbox.connect("north", tmp_path / "north", "owner", workers)
     scientist = mailbox.connect("lab", tmp_path / "lab", "scientist")
     scientist.add_peer(owner.email, verbose=False, sync=False)
     owner.load_peers()
@@ -56,11 +56,11 @@ def _mailbox_pair(mailbox: Any, tmp_path: Path) -> Pair:
 
 
 @pytest.fixture(params=["syft's own drive", "our mailbox"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, workers: Sandbox, tmp_path: Path) -> Iterator[Pair]:
     if request.param == "our mailbox":
-        yield _mailbox_pair(request.getfixturevalue("mailbox"), tmp_path)
+        yield _mailbox_pair(request.getfixturevalue("mailbox"), workers, tmp_path)
     else:
-        yield _drive_pair(tmp_path)
+        yield _drive_pair(workers, tmp_path)
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
 from datasites.syft.client import OwnerNode
+from datasites.syft.runner import Sandbox
 from privacy.identity import Identity
 
 SCRIPT = Path(__file__).parents[4] / "docs" / "examples" / "plain_syft_client.py"
@@ -26,16 +25,15 @@ def _roster(mailbox: Any, server_key: str) -> Roster:
     return Roster(orchestrator=orchestrator, keyholder=party("keyholder"), sites=(party("north"),))
 
 
-@pytest.mark.usefixtures("sandbox")
 def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
-    mailbox: Any, tmp_path: Path, mailbox_identity: Identity
+    mailbox: Any, sandbox: Sandbox, tmp_path: Path, mailbox_identity: Identity
 ) -> None:
     mailbox.identities["orchestrator"] = mailbox_identity
     roster, key = tmp_path / "roster.json", tmp_path / "scientist.pem"
     _roster(mailbox, mailbox_identity.public_key).save(roster)
     mailbox_identity.save(key)
     (tmp_path / "ages.csv").write_text("case_id,age\nMOCK-1,50\nMOCK-2,61\n")
-    owner = OwnerNode(tmp_path / "north", mailbox.postbox("north"), scientists=["orchestrator"])
+    owner = OwnerNode(tmp_path / "north", mailbox.postbox("north"), scientists=["orchestrator"], sandbox=sandbox)
     owner.publish_dataset("ages", mock_path=tmp_path / "ages.csv", private_location="elsewhere", summary="ages")
     script = subprocess.Popen(
         [sys.executable, SCRIPT, mailbox.url, roster, key, "north", "--folder", tmp_path / "lab", "--wait", "240"],

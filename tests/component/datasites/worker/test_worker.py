@@ -166,7 +166,7 @@ def test_a_job_survives_its_way_to_the_worker(proposal, dataset, tmp_path):
 
     sent = job(proposal, dataset, tmp_path, checks=True)
     assert child.read_job(_encoded(sent)) == sent
-    launch = Launch(readable=("/a",), writable=("/b",), limits=SandboxPolicy(time_seconds=3))
+    launch = Launch(readable=("/a",), writable="/b", hidden=("/c",), limits=SandboxPolicy(time_seconds=3))
     assert Launch.decode(launch.encode()) == launch
 
 

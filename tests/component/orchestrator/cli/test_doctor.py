@@ -18,6 +18,7 @@ from datasites.node.roster import Roster
 from orchestrator.cli import doctor
 from orchestrator.cli.operate import app
 from orchestrator.studies.status import study_line
+from privacy.identity import Identity
 from privacy.ledger.chain import Chain
 from privacy.ledger.journal import Journal
 
@@ -107,7 +108,7 @@ def test_a_folder_open_to_others_is_found(home):
 
 def test_a_roster_with_another_key_of_this_role_is_found(home):
     roster = json.loads((home.folder / "roster.json").read_text())
-    roster["sites"][0]["public_key"] = "0" * 64
+    roster["sites"][0]["public_key"] = Identity.from_seed(b"x" * 32).public_key
     (home.folder / "roster.json").write_text(json.dumps(roster))
     assert "another key" in found(home)["roster"].found
 

@@ -15,7 +15,8 @@ import pytest
 
 from privacy.errors import Refused
 from privacy.identity import Identity
-from privacy.ledger.costs import ZERO, StudyCost, cost_from_json, gaussian_cost
+from privacy.ledger.cost_documents import cost_from_json
+from privacy.ledger.costs import ZERO, StudyCost, gaussian_cost
 from privacy.ledger.ledger import Ledger, case_hash
 from privacy.ledger.verification import verify_folder
 

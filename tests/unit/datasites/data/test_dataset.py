@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from datasites.data.dataset import (
@@ -146,3 +147,44 @@ def test_the_fingerprint_is_keyed_and_changes_with_any_private_byte(folder, tmp_
     write_dataset(tmp_path / "other", SCHEMA, private(shift=1.0))
     assert fingerprint(folder, b"s") == fingerprint(folder, b"s") != fingerprint(folder, b"t")
     assert fingerprint(folder, b"s") != fingerprint(tmp_path / "other", b"s")
+
+
+def wide(rows):
+    values = np.asarray(rows, dtype=np.float32)
+    schema = dataclasses.replace(
+        SCHEMA, modalities=("mrna",), features={"mrna": tuple(f"g{i}" for i in range(values.shape[1]))}
+    )
+    names = tuple(f"P{i}" for i in range(len(values)))
+    part = Part(cases=names, cohorts=("LUSC",) * len(names), labels=(0,) * len(names), inputs={"mrna": (names, values)})
+    return schema, part
+
+
+def test_a_patient_twice_is_refused_however_it_is_written(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(3, 20))
+    schema, part = wide(rows)
+    for other in ("P0", "p0", "P-0 ", "\uff300"):
+        cases = ("P0", "P1", other)
+        doubled = dataclasses.replace(part, cases=cases, inputs={"mrna": (part.cases, part.inputs["mrna"][1])})
+        with pytest.raises(InvalidInput, match="repeat a case id"):
+            write_dataset(tmp_path / "d", schema, doubled)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_patients_measurements_under_two_names_are_refused(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(3, 20))
+    rows[2] = rows[0]
+    with pytest.raises(InvalidInput, match="values exactly"):
+        write_dataset(tmp_path / "d", *wide(rows))
+    few = np.zeros((3, 20))
+    few[:, :10] = np.arange(10)  # answers to a few questions may agree
+    write_dataset(tmp_path / "few", *wide(few))
+
+
+def test_a_modality_with_two_rows_of_one_patient_is_refused(tmp_path):
+    write_dataset(tmp_path / "d", *wide(np.random.default_rng(0).normal(size=(3, 20))))
+    path = tmp_path / "d" / "private" / "mrna.parquet"
+    table = pd.read_parquet(path)
+    table.loc[2, "case_id"] = table.loc[0, "case_id"]
+    table.to_parquet(path, index=False)
+    with pytest.raises(InvalidInput, match="repeat a case id"):
+        load(tmp_path / "d" / "private", read_schema(tmp_path / "d"))

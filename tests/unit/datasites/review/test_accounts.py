@@ -118,7 +118,7 @@ def test_a_password_from_before_opens_as_it_was_typed_then(desk, now, typed, mon
 
 def test_a_session_ends_when_nobody_uses_it(desk, now):
     sessions, anna = desk.accounts.sessions, desk.accounts.account("anna")
-    secret, credential = desk.accounts.open_session(anna, now=now)
+    secret, _ = desk.accounts.open_session(anna, now=now)
     for minutes in (25, 50):
         later = now + dt.timedelta(minutes=minutes)
         sessions.used(sessions.find(secret, now=later), now=later)

@@ -26,7 +26,7 @@ def test_a_modest_study_breaks_no_rule(new_proposal):
 @pytest.mark.parametrize(
     ("policy", "change", "rule"),
     [
-        ("", {"noise": "shared"}, "noise.modes"),
+        ('[noise]\nmodes = ["local"]', {"noise": "shared"}, "noise.modes"),
         ("", {"seed": 7}, "noise.allow_public_seed"),
         ("", {"kind": "python"}, "study.allow_free_python"),
         ("", {"mechanism": mechanism(noise_multiplier=0.0)}, "noise.allow_infinite_epsilon"),

@@ -6,14 +6,16 @@ import math
 from dataclasses import replace
 
 import pytest
+from dp_accounting import GaussianDpEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasites.study.signing import parse
+from datasites.study.signing import dump, parse
 from privacy.canonical import canonical_json
-from privacy.dp.accounting import ORDERS, pld_epsilon
+from privacy.dp.accounting import ORDERS, pld_epsilon, rdp_curve
 from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
+from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 from privacy.errors import InvalidInput
 
 STUDY = Mechanism(
@@ -190,3 +192,31 @@ def test_a_study_that_runs_otherwise_than_charged_is_refused(change: dict) -> No
     SHARED.check_study(**study)
     with pytest.raises(InvalidInput, match="the study's"):
         SHARED.check_study(**(study | change))
+
+
+def test_records_that_are_scored_apart_pay_the_larger_of_two_curves() -> None:
+    alone = Mechanism(
+        max_grad_norm=1.0, noise_multiplier=3.0, sampling_rate=1.0, steps_per_round=1, rounds=10, target_delta=1e-5
+    )
+    evaluation = HistogramRelease(every_rounds=10, noise_multiplier=2.0)
+    summed = replace(alone, evaluation=evaluation)
+    apart = replace(alone, evaluation=replace(evaluation, scored_apart=True))
+    scored = pld_epsilon(GaussianDpEvent(2.0), 1e-5)
+    assert apart.epsilon() == pytest.approx(max(alone.epsilon(), scored), abs=1e-6)
+    assert summed.epsilon() > apart.epsilon()
+    loud = replace(apart, evaluation=replace(evaluation, scored_apart=True, noise_multiplier=0.5))
+    assert loud.epsilon() == pytest.approx(pld_epsilon(GaussianDpEvent(0.5), 1e-5), abs=1e-6)
+    assert apart.rdp() == tuple(max(a, b) for a, b in zip(alone.rdp(), loud_curve(apart), strict=True))
+    assert epsilon_at_two_hospitals(apart, 1e-5) >= apart.epsilon()
+    assert epsilon_at_two_hospitals(apart, 1e-5) < epsilon_at_two_hospitals(summed, 1e-5)
+
+
+def loud_curve(mechanism: Mechanism) -> tuple[float, ...]:
+    return rdp_curve(mechanism.events()[1])
+
+
+def test_a_document_from_before_says_nothing_of_records_scored_apart() -> None:
+    release = HistogramRelease(every_rounds=10, noise_multiplier=2.0)
+    assert "scored_apart" not in dump(release)
+    assert dump(replace(release, scored_apart=True))["scored_apart"] is True
+    assert parse(HistogramRelease, dump(replace(release, scored_apart=True))).scored_apart

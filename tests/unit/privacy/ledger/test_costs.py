@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from dp_accounting.rdp import rdp_privacy_accountant
@@ -11,18 +13,15 @@ from hypothesis import strategies as st
 from privacy.canonical import canonical_json
 from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
+from privacy.ledger.cost_documents import cost_from_json, cost_to_json, study_from_json, study_to_json
 from privacy.ledger.costs import (
     RDP_ORDERS,
     ZERO,
     Cost,
     PeriodicCost,
     StudyCost,
-    cost_from_json,
-    cost_to_json,
     gaussian_cost,
     study_cost,
-    study_from_json,
-    study_to_json,
 )
 from privacy.ledger.divergence import conversion
 from privacy.ledger.filter import FAILURE_SHARE, Cap
@@ -131,3 +130,22 @@ def test_costs_survive_json_to_the_last_bit(rdp: list[float], every: int) -> Non
 def test_what_is_out_of_range_is_refused(wrong: object) -> None:
     with pytest.raises(InvalidInput):
         wrong()  # type: ignore[operator]
+
+
+def test_a_patient_pays_for_training_or_for_the_evaluation_whatever_the_order_of_rounds() -> None:
+    """Each kind of patient is covered after every set of charged rounds, and the total is the larger of the two."""
+    training, scored = gaussian_cost(4.0), gaussian_cost(1.5)
+    plan = StudyCost(rounds=6, round=training, apart=(PeriodicCost(every_rounds=3, cost=scored),))
+    assert study_from_json(json.loads(canonical_json(study_to_json(plan)))) == plan
+    assert plan.total.mu_squared == pytest.approx(max(6 / 4.0**2, 2 / 1.5**2))
+    for order in itertools.permutations(range(1, 7)):
+        charged, total = [], ZERO
+        for number in order:
+            total = total + plan.of_rounds([number], paid=charged)
+            charged.append(number)
+            trains, is_scored = training.times(len(charged)), scored.times(sum(n % 3 == 0 for n in charged))
+            for kind in (trains, is_scored):
+                assert total.mu_squared >= kind.mu_squared * (1 - 1e-12)
+                assert all(t >= k * (1 - 1e-12) for t, k in zip(total.rdp, kind.rdp, strict=True))
+        assert total.mu_squared == pytest.approx(plan.total.mu_squared)
+    assert math.isinf(replace(plan, apart=(PeriodicCost(every_rounds=3, cost=gaussian_cost(0)),)).total.mu_squared)

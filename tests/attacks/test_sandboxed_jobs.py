@@ -1,0 +1,169 @@
+"""Foreign code, a plain PySyft job as well as a training plan, tries to reach or fill more than it was given.
+
+Played in the one sandbox that both run in: sockets of every kind, processes that outlive the job, files of the hospital
+that lie beside the installed software, many files, sparse and removed files, files in memory, logs without end, exits.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mailbox_server import mock_run
+
+from datasites.review.policy import Policy, SandboxPolicy
+from datasites.syft.runner import MockOutcome, Sandbox, in_workers, nothing_runs
+from datasites.worker.pool import FOR_SCRIPTS, WorkerPool
+from datasites.worker.sandbox import available_layers, check_layers, software_folders
+from privacy.errors import Refused
+
+MOST_BYTES = 4 << 20
+SECRET = "PLANTED-PATIENT-77b1"
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A hospital's home inside the folder that its software is installed in."""
+    folder = Path(tempfile.mkdtemp(prefix="home-", dir=Path(sys.prefix) / "lib"))
+    (folder / "records.csv").write_text(SECRET)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def sandbox(home: Path) -> Iterator[Sandbox]:
+    if not all(available_layers()[layer] for layer in FOR_SCRIPTS):
+        pytest.skip("this kernel does not offer the layers that plain jobs need")
+    with WorkerPool(SandboxPolicy(output_bytes=MOST_BYTES), hidden=[home]) as pool:
+        yield in_workers(pool)
+
+
+def attempt(sandbox: Sandbox, folder: Path, code: str, seconds: float = 30.0) -> MockOutcome:
+    lines = "\n    ".join(code.splitlines())
+    return sandbox(
+        mock_run(
+            folder, f"try:\n    {lines}\nexcept OSError as error:\n    print(type(error).__name__)", seconds=seconds
+        )
+    )
+
+
+def test_an_honest_job_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+    outcome = attempt(
+        sandbox, tmp_path, "import os\nos.makedirs('outputs')\nopen('outputs/a', 'w').write('a')\nprint('done')"
+    )
+    assert (outcome.exit_status, outcome.stdout, outcome.isolated) == (0, b"done\n", True)
+    assert (tmp_path / "work" / "outputs" / "a").read_text() == "a"
+
+
+SOCKETS = (
+    "import socket\nsocket.socket(socket.AF_UNIX)",
+    "import socket\nsocket.socketpair()",
+    "import socket\nsocket.socket(socket.AF_INET)",
+    "import socket\nsocket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+    "import socket\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+    "import os\nos.fork()",
+    "import os\nos.posix_spawn('/bin/true', ['true'], {})",
+    "import os\nos.execv('/bin/true', ['true'])",
+    "import subprocess\nsubprocess.Popen(['/bin/sleep', '60'])",
+    "import os\nos.kill(os.getppid(), 9)",
+    "import os\nos.memfd_create('hidden')",
+    "import os\nos.mkfifo('pipe')",
+    "import os\nos.chmod('main.py', 0o777)",
+)
+
+
+@pytest.mark.parametrize("code", SOCKETS, ids=lambda code: code.splitlines()[-1][:40])
+def test_no_socket_process_signal_or_file_in_memory_is_made(sandbox: Sandbox, tmp_path: Path, code: str) -> None:
+    outcome = attempt(sandbox, tmp_path, code)
+    assert outcome.isolated and outcome.stdout == b"PermissionError\n"
+
+
+def test_nothing_of_a_home_is_read_that_lies_beside_the_software(sandbox: Sandbox, home: Path, tmp_path: Path) -> None:
+    for code in (f"print(open({str(home / 'records.csv')!r}).read())", f"import os\nprint(os.listdir({str(home)!r}))"):
+        folder = tmp_path / str(len(code))
+        assert attempt(sandbox, folder, code).stdout == b"PermissionError\n"
+    beside = tmp_path / "beside"
+    assert attempt(sandbox, beside, "import numpy, pandas\nprint('software')").stdout == b"software\n"
+
+
+def test_folders_of_software_leave_out_what_is_hidden_at_any_depth() -> None:
+    inside = Path(os.__file__).parent
+    found = software_folders([inside / "json" / "deep" / "home", inside / "email"])
+    assert inside.resolve() not in found and (inside / "email").resolve() not in found
+    assert (inside / "email" / "mime").resolve() not in found
+    assert (inside / "asyncio").resolve() in found
+    assert (inside / "json").resolve() not in found and (inside / "json" / "decoder.py").resolve() in found
+
+
+FILLING = {
+    "many files": "for n in range(100):\n    open(f'f{n}', 'wb').write(bytes(1 << 20))",
+    "one file": "open('f', 'wb').write(bytes(1 << 26))",
+    "removed files": (
+        "import os\nkept = []\nfor n in range(50):\n    kept.append(open(f'f{n}', 'wb'))\n"
+        "    kept[-1].write(bytes(1 << 20))\n    kept[-1].flush()\n    os.unlink(f'f{n}')\nprint('all')"
+    ),
+    "files without a name": (
+        "import os\nkept = []\nfor n in range(50):\n    kept.append(os.open('.', os.O_TMPFILE | os.O_RDWR))\n"
+        "    os.write(kept[-1], bytes(1 << 20))\nprint('all')"
+    ),
+    "a million names": "for n in range(10 ** 6):\n    open(f'f{n}', 'w').close()\nprint('all')",
+}
+
+
+@pytest.mark.parametrize("way", FILLING)
+def test_a_job_fills_no_more_than_the_policy_allows_in_all(sandbox: Sandbox, tmp_path: Path, way: str) -> None:
+    if not available_layers()["disk"]:
+        pytest.skip("this kernel lets no worker have a file system of its own")
+    outcome = attempt(sandbox, tmp_path, FILLING[way])
+    assert b"all" not in outcome.stdout
+    assert sum(p.stat().st_size for p in (tmp_path / "work").rglob("*") if p.is_file()) <= MOST_BYTES
+
+
+def test_a_sparse_file_is_not_spread_out(sandbox: Sandbox, tmp_path: Path) -> None:
+    code = "import os\nfor n in range(9):\n    open(f'f{n}', 'wb').truncate(1 << 22)\n"
+    code += "os.makedirs('outputs')\nopen('outputs/x', 'w').write('x')"
+    outcome = attempt(sandbox, tmp_path, code)
+    assert outcome.exit_status in (0, -1, -9)
+    assert not (tmp_path / "work" / "outputs").exists()
+    assert sum(p.stat().st_blocks * 512 for p in (tmp_path / "work").rglob("*") if p.is_file()) <= MOST_BYTES
+
+
+def test_a_log_without_end_is_cut(sandbox: Sandbox, tmp_path: Path) -> None:
+    outcome = attempt(sandbox, tmp_path, "while True:\n    print('x' * 10000)", seconds=20)
+    assert outcome.exit_status != 0 and len(outcome.stdout) <= MOST_BYTES
+
+
+def test_links_are_not_followed_out_of_the_folder(sandbox: Sandbox, home: Path, tmp_path: Path) -> None:
+    code = f"import os\nos.symlink({str(home)!r}, 'outputs')\nos.symlink({str(home / 'records.csv')!r}, 'f')"
+    attempt(sandbox, tmp_path, code)
+    found = [p.read_text(errors="replace") for p in (tmp_path / "work").rglob("*") if p.is_file()]
+    assert not any(SECRET in text for text in found)
+    assert not (tmp_path / "work" / "outputs").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "code", ["import os\nos._exit(0)", "import sys\nsys.exit(3)", "import os\nos.abort()", "raise SystemExit('no')"]
+)
+def test_a_job_ends_as_it_likes_and_the_next_one_runs(sandbox: Sandbox, tmp_path: Path, code: str) -> None:
+    assert attempt(sandbox, tmp_path / "one", code).isolated
+    assert attempt(sandbox, tmp_path / "two", "print('next')").stdout == b"next\n"
+
+
+def test_the_default_policy_asks_for_landlock_and_for_a_persons_look() -> None:
+    policy = Policy.parse("")
+    assert "landlock" in policy.sandbox.minimum_layers
+    assert not policy.review.auto_approve_plain_jobs
+    with pytest.raises(Refused, match="landlock"):
+        check_layers(
+            [layer for layer in policy.sandbox.minimum_layers if layer != "landlock"], policy.sandbox.minimum_layers
+        )
+
+
+def test_without_workers_no_job_is_run(tmp_path: Path) -> None:
+    outcome = nothing_runs(mock_run(tmp_path, "open('ran', 'w')"))
+    assert not outcome.isolated and not list((tmp_path / "work").iterdir())

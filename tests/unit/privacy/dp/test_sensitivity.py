@@ -1,0 +1,145 @@
+"""The bound of docs/shared-noise.md, section 3, on records that are made to break it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.build import build_model, record_loss
+from models.config import ModelConfig
+from privacy.dp.clipping import MOST_RECORDS, RECORD, PerExampleClipper
+from privacy.dp.fixed_batches import TOGETHER, fixed_batches
+from privacy.dp.mechanism import Mechanism
+from privacy.dp.randomness import Randomness
+from privacy.dp.sgd import train
+from privacy.errors import Refused
+
+torch.set_num_threads(1)
+MARGIN = 2.0**-13
+FEATURES = {"mrna": 1544, "image": 607, "clinical": 100}
+MAPS = {"mrna": 40, "image": 64 * 64 * 3, "clinical": 10}
+
+
+class Score(nn.Module):
+    """A linear score: the gradient of a record is the record."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        scores: Tensor = self.layer(batch["x"])[:, 0]
+        return scores
+
+
+def score(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    scores: Tensor = model(batch)
+    return scores
+
+
+def constructed(count: int, width: int) -> Tensor:
+    """Half of the records bring float32 sums to a power of two; each other takes less than half a step off it.
+
+    From exactly the power the small ones count. From a little above it they are rounded away.
+    """
+    big = count // 2
+    power = 2.0 ** math.floor(math.log2(big / math.sqrt(width)))
+    return torch.cat(
+        [torch.full((big, width), power / big), torch.full((count - big, width), -0.99 * power * 2.0**-24)]
+    )
+
+
+@pytest.mark.parametrize(("count", "width"), [(2_013, 16), (8_193, 400), (32_769, 16)])
+def test_one_record_moves_the_clipped_sum_by_at_most_the_norm(count: int, width: int) -> None:
+    """float32 sums moved by 1.06, 1.6 and 17 norms here."""
+    records = constructed(count, width)
+    more = torch.cat([torch.full((1, width), 1 / math.sqrt(width)), records])
+    with PerExampleClipper(Score(width)) as clipper:
+        one, other = (clipper.clipped_sum({"x": x}, score, {RECORD: 1.0})["layer.weight"] for x in (records, more))
+    assert float((one - other).norm()) <= 1 + MARGIN
+
+
+def test_local_training_adds_its_noise_to_sums_of_the_same_exactness() -> None:
+    """The whole step: noise of 1e-6 norms shows what the sum was before it."""
+    records = constructed(8_193, 16)
+    more = torch.cat([torch.full((1, 16), 0.25), records])
+    tiny = Mechanism(
+        max_grad_norm=1.0, noise_multiplier=1e-6, sampling_rate=1.0, steps_per_round=1, rounds=1, target_delta=1e-5
+    )
+    moved = []
+    for x in (records, more):
+        stream = Randomness.public(0, site="a", study="s", round=1, plan_hash="p")
+        settings = {"optimizer": "sgd", "learning_rate": 1.0, "weight_decay": 0.0, "expected_records": 1.0}
+        update = train(Score(16), {"x": x}, score, tiny, stream, **settings).update["layer.weight"]  # type: ignore[arg-type]
+        moved.append(update.double())
+    # the update is float32 after the noise; the sum is about 4,096 long
+    assert float((moved[0] - moved[1]).norm()) <= 1 + 4096 * 2.0**-22
+
+
+def test_norms_of_wide_records_are_not_too_low() -> None:
+    """float32 norms of 700,000 equal coordinates were 5e-4 low, four times the margin."""
+    width = 700_000
+    x = torch.cat([torch.full((1, width // 2), 1.0), torch.full((1, width - width // 2), 3e-4)], dim=1)
+    with PerExampleClipper(Score(width)) as clipper:
+        total = clipper.clipped_sum({"x": x.repeat(3, 1)}, score, {RECORD: 1.0})["layer.weight"]
+    assert float(total.norm()) <= 3 * (1 + MARGIN)
+
+
+def records(features: dict[str, int], count: int, classes: int) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    batch = {name: torch.randn(count, width, generator=g) for name, width in features.items()}
+    batch["presence"] = torch.randint(0, 2, (count, 3), generator=g).float()
+    batch["cohort"] = torch.randint(0, 2, (count,), generator=g)
+    batch["label"] = torch.randint(0, classes, (count,), generator=g)
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features", "options"),
+    [
+        ("linear", FEATURES, {"centred": True}),
+        ("mlp", FEATURES, {}),
+        ("mlp", FEATURES, {"missing_tokens": True}),
+        ("mlp-auxiliary", FEATURES, {}),
+        ("convolutional", MAPS, {}),
+    ],
+)
+def test_a_record_gives_the_same_bits_wherever_it_stands_and_whoever_is_there(
+    architecture: str, features: dict[str, int], options: dict[str, bool]
+) -> None:
+    """Else one record more would move the gradients, losses and scores of all others by a rounding error."""
+    config = ModelConfig(architecture=architecture, features=features, cohorts=("A", "B"), classes=3, **options)  # type: ignore[arg-type]
+    model, batch = build_model(config, seed=0), records(features, 100, 3)
+    model.train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)), alpha=0.05)
+    found: dict[int, bytes] = {}
+    with PerExampleClipper(model) as clipper:
+        for seed in range(3):
+            order = torch.randperm(100, generator=torch.Generator().manual_seed(seed))[: 100 - 17 * seed]
+            placed = [(rows, held) for rows, held in fixed_batches({n: v[order] for n, v in batch.items()})]
+            place = 0
+            for rows, held in placed:
+                clipper._calls.clear()
+                losses = record_loss(model, rows)
+                pairs = clipper._pairs(losses, held)
+                for row in range(held):
+                    bits = b"".join(x[row].numpy().tobytes() + g[row].numpy().tobytes() for x, g in pairs.values())
+                    assert found.setdefault(int(order[place]), bits) == bits
+                    place += 1
+
+
+def test_pieces_have_one_size_and_every_record_once() -> None:
+    pieces = list(fixed_batches({"x": torch.arange(130)}))
+    assert [len(rows["x"]) for rows, _ in pieces] == [TOGETHER] * 3
+    assert torch.cat([rows["x"][:held] for rows, held in pieces]).tolist() == list(range(130))
+
+
+def test_more_records_than_the_bound_reaches_are_refused() -> None:
+    with PerExampleClipper(Score(1)) as clipper, pytest.raises(Refused, match="records in a batch"):
+        clipper.clipped_sum({"x": torch.zeros(1).expand(MOST_RECORDS + 1, 1)}, score, {RECORD: 1.0})
