@@ -19,14 +19,11 @@ from prometheus_client.registry import Collector
 from datasites.node.web import problems
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, pages
+from datasites.portal import api, forms, hospital_login, pages, people_api, people_forms, people_pages
 from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
 from datasites.portal.pages import compile_templates, page
-from datasites.portal.people import api as people_api
-from datasites.portal.people import forms as people_forms
-from datasites.portal.people import pages as people_pages
 from datasites.portal.service import PortalService
 from privacy.ledger.journal import Entry
 

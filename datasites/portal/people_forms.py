@@ -29,7 +29,7 @@ from datasites.portal.access import (
 )
 from datasites.portal.forms import inside
 from datasites.portal.pages import page
-from datasites.portal.people.pages import show_people
+from datasites.portal.people_pages import show_people
 from datasites.portal.service import PortalService
 from datasites.review.accounts import Credential, Role
 from privacy.errors import TesseraError
