@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Datasets:
     home: Home
     ledger: Ledger
     journal: Journal
-    policy: Policy
+    policy: Policy | Callable[[], Policy]
 
     def publish(self, folder: Path) -> Path:
         """Register one dataset version and write what may be seen of it; return that folder (mock, schema, card).
@@ -123,7 +124,7 @@ class Datasets:
         cases = [case_hash(secret, case) for case in case_ids(folder / "private")]
         population = self.ledger.register_dataset(schema.name, schema.version, cases)
         if self.ledger.account(population).cap is None:
-            budget = self.policy.budget
+            budget = (self.policy() if callable(self.policy) else self.policy).budget
             self.ledger.set_cap(
                 population,
                 epsilon=budget.epsilon_cap,

@@ -53,6 +53,7 @@ class Messenger:
         self._thread.step()
         if time.monotonic() - self._settled >= _SETTLE_SECONDS:
             self._settled = time.monotonic()
+            self._datasite.policies.current()
             self._datasite.endings.settle(now=dt.datetime.now(dt.UTC))
         return 0.3
 
@@ -128,7 +129,7 @@ def run(folder: Path) -> None:
     ]
     app = create_portal(facts.context(datasite))
     server = WebServer(app, config, app.state.service.streams.close)
-    layers = threading.Timer(_LAYERS_SECONDS, say_layers, [datasite.policy.sandbox.minimum_layers])
+    layers = threading.Timer(_LAYERS_SECONDS, say_layers, [datasite.policies.current().sandbox.minimum_layers])
     layers.daemon = True
     on_end_signal(lambda: setattr(server, "should_exit", True))
     try:

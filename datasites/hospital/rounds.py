@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -84,7 +84,7 @@ class RoundParticipant:
     train: Trainer
     dataset: DatasetHere
     build: InitialModel
-    round_seconds: float = 0.0
+    round_seconds: float | Callable[[], float] = 0.0
     sent_now: set[tuple[str, int]] = field(default_factory=set)
 
     @property
@@ -234,8 +234,9 @@ class RoundParticipant:
 
     def _wait_for_usual_time(self, started: float) -> None:
         """Hold the update until a whole multiple of ``round_seconds`` after the work began, however it went."""
-        if self.round_seconds > 0:
-            time.sleep(self.round_seconds - (time.monotonic() - started) % self.round_seconds)
+        seconds = self.round_seconds() if callable(self.round_seconds) else self.round_seconds
+        if seconds > 0:
+            time.sleep(seconds - (time.monotonic() - started) % seconds)
 
     def _require_healthy(self, study: str) -> None:
         """Refuse all further rounds of a study whose worker failed twice on private data."""

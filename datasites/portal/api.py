@@ -32,8 +32,8 @@ from datasites.review.records import Confirmation, Decision, State
 from datasites.review.records import Request as ReviewRequest
 from datasites.study.signing import dump
 from datasites.study.thread import Word
-from privacy.errors import Refused
-from privacy.identity import fingerprint
+from privacy.errors import InvalidInput, Refused
+from privacy.identity import check_public_key, fingerprint
 from privacy.ledger.chain import Entry
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -236,6 +236,10 @@ async def confirm(
 ) -> ConfirmedKey:
     """Write down that the caller compared this fingerprint with its owner, out of band; needs the password."""
     context = service.context
+    try:
+        check_public_key(public_key)
+    except InvalidInput as error:
+        raise Refused(str(error)) from error
 
     def work() -> ConfirmedKey:
         service.people.prove_in_person(caller, body.password)

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from datasites.node.web import problems
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, pages, people_api, people_forms, people_pages
+from datasites.portal import api, forms, hospital_login, jobs, owner_pages, pages, people_api, people_forms
 from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
@@ -140,10 +140,12 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(people_api.router, prefix="/api", responses=ERRORS)
     app.include_router(api.router)
     app.include_router(pages.router)
-    app.include_router(people_pages.router)
     app.include_router(people_forms.router)
     app.include_router(forms.router)
+    app.include_router(owner_pages.router)
     app.include_router(hospital_login.router)
+    app.include_router(jobs.api)
+    app.include_router(jobs.pages)
     app.mount("/static", Assets(STATIC), name="static")
     problems.install_problem_handlers(app, _page_of_problem)
     install(app, app.state.service)

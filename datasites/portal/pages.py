@@ -17,7 +17,7 @@ from datasites.node.web.events import mark
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
 from datasites.portal.code_view import code_diff, code_file, facts_diff
-from datasites.portal.figures import cost_picture, timeline_picture
+from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
 from datasites.portal.words import STUDY_STATES, listed, meaning, modality, released, state, summary, when
 from datasites.review.findings import Finding, find
@@ -31,6 +31,7 @@ from privacy.identity import fingerprint
 
 MENU = (
     ("/inbox", "Inbox"),
+    ("/jobs", "Jobs"),
     ("/studies", "Studies"),
     ("/budget", "Budget"),
     ("/journal", "Journal"),
@@ -44,6 +45,8 @@ NOTICES = {
     "deny": "Denied. The scientist and the other hospitals will read your reason.",
     "ask": "Asked. The scientist will read your question.",
     "revoke": "Revoked. The study stops here before its next round.",
+    "job-approved": "Approved. It runs on mock data in the sandbox, and its submitter gets what it wrote.",
+    "job-rejected": "Rejected. Its submitter will read your reason.",
     "confirmed": "Confirmed and written into the journal.",
     "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
     "vouched": "Confirmed: the account counts in full from now on.",
@@ -51,6 +54,8 @@ NOTICES = {
     "ended": "Ended. Whoever uses it has to sign in again.",
     "linked": "Linked. From now on your hospital account opens a session here.",
     "unlinked": "The link is gone. Sign in with your password.",
+    "act-done": "Done, with your reason in the ledger and the journal.",
+    "act-asked": "Asked. The policy wants another person to ask for the same within a week.",
     "written": "The reports are those of this moment.",
     "welcome": "Your account is made. Keep your password: nobody can restore it.",
 }
@@ -170,14 +175,6 @@ def study_events(request: Request, service: ServiceHere, _: Reader, seen: Seen =
     return service.streams.events(request, service.studies, seen=seen)
 
 
-@router.get("/budget")
-def budget(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
-    """The budget of every patient population over time."""
-    history = service.history()
-    lines = [(b, points := history.get(b.population, ()), timeline_picture(b, points)) for b in service.budgets()]
-    return page(request, "budget.html", lines=lines)
-
-
 @router.get("/journal")
 def journal(
     request: Request,
@@ -225,24 +222,6 @@ def show_fingerprints(
         if p.public_key not in known
     ]
     return page(request, "fingerprints.html", status=status, problem=problem, confirmed=confirmed, waiting=waiting)
-
-
-@router.get("/policy")
-def policy(request: Request, service: ServiceHere, context: Context, _: Reader) -> HTMLResponse:
-    """The owner's rules and the sandbox of this machine."""
-    value = context.approvals.policy
-    partners = ", ".join(p.name for p in value.partners) or "none are written down"
-    sections = [("Partners", [("accept only partners", _plain(value.accept_only_partners)), ("partners", partners)])]
-    for name, section in value.model_dump(mode="json").items():
-        if isinstance(section, dict):
-            sections.append((name.capitalize(), _readable(section)))
-    return page(
-        request,
-        "policy.html",
-        sections=sections,
-        layers=sorted(service.layers().items()),
-        policy_hash=value.policy_hash,
-    )
 
 
 @router.get("/reports")
@@ -361,24 +340,3 @@ def _verified(service: PortalService) -> str:
     except TesseraError as error:
         return str(error)
     return "ok"
-
-
-def _readable(section: dict[str, Any]) -> list[tuple[str, str]]:
-    return [_with_unit(key, value) for key, value in section.items()]
-
-
-def _with_unit(key: str, value: Any) -> tuple[str, str]:
-    name, _, unit = key.rpartition("_")
-    if unit == "bytes":
-        return name.replace("_", " "), f"{value / 2**20:,.0f} MiB"
-    if unit in ("seconds", "days"):
-        return name.replace("_", " "), f"{_plain(value)} {unit}"
-    return key.replace("_", " "), _plain(value)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(str(v) for v in value) or "none named"
-    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

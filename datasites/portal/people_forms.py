@@ -1,4 +1,4 @@
-"""What people change about people through forms: sign in, make an account, invite, confirm, close, passwords, sessions.
+"""The page of accounts, and what people change through its forms: sign in, accounts, passwords, sessions.
 
 Whatever changes who may decide asks for the password, in a browser session.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from datasites.node.web.problems import describe
 from datasites.portal.access import (
@@ -27,16 +27,61 @@ from datasites.portal.access import (
     sign_in,
     stranger,
 )
+from datasites.portal.context import PortalContext
 from datasites.portal.forms import inside
 from datasites.portal.pages import page
-from datasites.portal.people_pages import show_people
 from datasites.portal.service import PortalService
-from datasites.review.accounts import Credential, Role
-from privacy.errors import TesseraError
+from datasites.review.accounts import Account, Credential, Role
+from datasites.review.people.vouching import check_vouches
+from privacy.errors import Refused, TesseraError
 
 router = APIRouter(include_in_schema=False)
 Secret = Annotated[str, Form(max_length=256)]
 _Title = Annotated[str, Form(max_length=120)]
+
+
+@router.get("/people")
+def people(request: Request, context: Context, caller: Reader) -> HTMLResponse:
+    """Who has an account."""
+    return show_people(request, context, caller)
+
+
+def show_people(
+    request: Request,
+    context: PortalContext,
+    caller: Credential,
+    *,
+    link: str = "",
+    link_role: str = "",
+    problem: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    """Return the page of accounts, with a one-time link just made, if any; ``problem`` is shown on top."""
+    accounts = context.accounts
+    everybody, retired = accounts.accounts(), accounts.retired()
+    return page(
+        request,
+        "people.html",
+        status=status,
+        problem=problem,
+        accounts=everybody,
+        retired=retired,
+        may_confirm=[a.name for a in everybody if a.name not in retired and _may_confirm(caller.account, a)],
+        own=accounts.sessions.of(caller.account.name, now=context.clock()),
+        present=caller.key,
+        idle_minutes=f"{accounts.sessions.idle_minutes:g}",
+        linked=accounts.has_link(caller.account.name),
+        link=link,
+        link_role=link_role,
+    )
+
+
+def _may_confirm(person: Account, newcomer: Account) -> bool:
+    try:
+        check_vouches(person, newcomer)
+    except Refused:
+        return False
+    return True
 
 
 @router.post("/login")

@@ -22,6 +22,7 @@ from datasites.node.web.events import Cached, Streams
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
 from datasites.review.accounts import Account, Credential
+from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
 from datasites.review.policy import Violation, check
@@ -288,6 +289,25 @@ class PortalService:
         approvals = self.context.approvals
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
+
+    def budget_act(
+        self, kind: ActKind, caller: Credential, password: str, reason: str, target: str, epsilon: str, delta: str
+    ) -> bool:
+        """Ask for an act on a budget in a person's name, who gives the password in a session; return whether it is done or waits for another person.
+
+        Raises:
+            Refused: the password or a rule says no.
+            InvalidInput: there is nothing to do, or no reason.
+        """
+        acts, now = self.context.budget_acts, self.context.clock()
+        if acts is None:
+            raise Refused("budgets are not changed here")
+        self.people.prove_in_person(caller, password)
+        act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
+        for asked in acts.waiting(now=now):
+            if asked.act == act:
+                self.people.check_together(caller.account, asked.people)
+        return acts.ask(act, person=caller.account, reason=reason, now=now).done
 
     def write_reports(self) -> None:
         """Write the reports as of now, one writer at a time.

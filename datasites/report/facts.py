@@ -63,7 +63,7 @@ class TimelinePoint(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class CapChange(Message):
-    """A person's act on a cap, or the closing of a population."""
+    """An act on a cap, a part of the budget that came back, or the closing of a population."""
 
     at: str
     what: str

@@ -5,15 +5,17 @@ Every function raises :class:`~privacy.errors.Refused` with the reason, or retur
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
 from datasites.review.accounts import Account
 from datasites.review.environment import differences
+from datasites.review.policy import Policy
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
-from datasites.study.parties import folded
+from datasites.study.parties import folded, parse_time
 from datasites.study.proposal import DatasetReference, Environment, Proposal
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity, verify
@@ -41,6 +43,30 @@ def sign_review(proposal: Proposal, site: str, reviewer: Account, key: Identity,
         public_key=key.public_key,
         signature=key.sign(REVIEW, payload, 1),
         conditions=conditions,
+    )
+
+
+def approval_of(
+    proposal: Proposal, site: str, signatures: tuple[ReviewerSignature, ...], *, days: int, now: dt.datetime
+) -> Approval:
+    """Return the approval of a proposal at a site, valid for some days and never longer than the proposal."""
+    return Approval(
+        study=proposal.study,
+        proposal_hash=proposal.proposal_hash,
+        site=site,
+        reviewers=signatures,
+        approved=now.isoformat(),
+        expires=min(now + dt.timedelta(days=days), parse_time(proposal.expires)).isoformat(),
+    )
+
+
+def with_partners(confirmed: tuple[Confirmation, ...], policy: Policy) -> tuple[Confirmation, ...]:
+    """Return confirmed keys and those of the partners that the owner wrote into the policy."""
+    known = {one.public_key for one in confirmed}
+    return confirmed + tuple(
+        Confirmation(public_key=p.public_key, name=p.name, institution=p.institution, person="policy file", at="")
+        for p in policy.partners
+        if p.public_key not in known
     )
 
 

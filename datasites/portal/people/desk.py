@@ -6,6 +6,7 @@ For these a person gives their password within a browser session (:meth:`PeopleD
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from starlette.concurrency import run_in_threadpool
@@ -97,8 +98,16 @@ class PeopleDesk:
         """
         check_age(account, request.received)
         if signs:
-            everybody = {person.name: person for person in self._context.accounts.accounts()}
-            check_fresh(account, [everybody[s.reviewer] for s in request.signatures if s.reviewer in everybody])
+            self.check_together(account, [s.reviewer for s in request.signatures])
+
+    def check_together(self, account: Account, others: Iterable[str]) -> None:
+        """Check that ``account`` and the people who said the same before are not two fresh accounts.
+
+        Raises:
+            Refused: they are.
+        """
+        everybody = {person.name: person for person in self._context.accounts.accounts()}
+        check_fresh(account, [everybody[name] for name in others if name in everybody])
 
     def register(self, token: str, name: str, password: str, *, full_name: str = "", function: str = "") -> Account:
         """Use up a one-time link and journal the new account with its public key."""
