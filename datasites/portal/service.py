@@ -293,7 +293,7 @@ class PortalService:
     def budget_act(
         self, kind: ActKind, caller: Credential, password: str, reason: str, target: str, epsilon: str, delta: str
     ) -> bool:
-        """Ask for an act on a budget in a person's name, who gives the password in a session; return whether it is done or waits for another person.
+        """Ask for an act on a budget with one's password; return whether it is done or waits for another person.
 
         Raises:
             Refused: the password or a rule says no.

@@ -210,3 +210,13 @@ def test_a_cookie_is_no_use_after_the_owner_ended_it_or_changed_the_password(por
     with pytest.raises(Refused):
         desk.accounts.unlock("anna", PASSWORD)
     assert desk.accounts.unlock("anna", "another long sentence").public_key == desk.accounts.account("anna").public_key
+
+
+@pytest.mark.parametrize("kind", ["cap", "release", "close"])
+def test_no_cookie_or_token_moves_a_budget(portal, desk, now, stolen, kind) -> None:
+    form = {"reason": "because", "target": "a" * 64, "epsilon": "100", "delta": "1e-5"}
+    refused = portal.post(f"/budget/{kind}", data={**form, "password": PASSWORD}, headers=bearer(desk, now))
+    assert refused.status_code == 403
+    assert "machine token" in refused.text
+    assert portal.post(f"/budget/{kind}", data={**form, **stolen}).status_code == 422
+    assert portal.post(f"/budget/{kind}", data={**form, **stolen, "password": "a guess"}).status_code == 403
