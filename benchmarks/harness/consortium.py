@@ -132,7 +132,7 @@ class Hospital:
             journal=journal,
             train=train,
             dataset=here,
-            build=zeros,
+            build=getattr(train, "initial_model", zeros),
         )
         return cls(home=home, url=url or config.orchestrator_url, participant=participant, approvals=approvals)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from datasites.hospital.models import Models
 from datasites.hospital.round_pads import PadKeys
 from datasites.hospital.rounds import RoundParticipant
 from datasites.node.files import write_atomically
@@ -32,8 +33,24 @@ from orchestrator.rounds.runner import StudyRunner
 from privacy.canonical import sha256_hex
 
 
+class FetchedModels(Models):
+    """Fetches each model as its plan names it: where nobody signs sums, none can be recomputed."""
+
+    def before(self, proposal: Proposal, plan: RoundPlan) -> bytes:
+        """Return the model that the plan names."""
+        return self._fetched(proposal, plan.model_hash)
+
+    def finish(self, proposal: Proposal) -> None:
+        """Recompute nothing."""
+
+
 class PlainParticipant(RoundParticipant):
     """A hospital that sends its weighted update as it is."""
+
+    @property
+    def models(self) -> FetchedModels:
+        """The orchestrator's models."""
+        return FetchedModels(home=self.home, client=self.client, journal=self.journal, build=self.build)
 
     def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:  # noqa: ARG002
         own = parse(RoundKey, dict(item.documents["key"].payload))  # the orchestrator's own: there is no keyholder

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
+from datasites.data.glance import read_terms
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.review.policy import Policy
@@ -33,7 +34,7 @@ CARD = "card.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What anybody in the consortium may know of a dataset; the schema lies beside it."""
+    """What anybody in the consortium may know of a dataset; the schema lies beside it. ``data_use`` are DUO codes."""
 
     dataset: DatasetReference
     cohort: str
@@ -41,6 +42,7 @@ class Card:
     task: str
     modalities: tuple[str, ...]
     features: dict[str, int]
+    data_use: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,7 @@ class Datasets:
             task=schema.task,
             modalities=schema.modalities,
             features=schema.feature_counts(),
+            data_use=read_terms(folder).data_use,
         )
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:

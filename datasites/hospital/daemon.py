@@ -42,7 +42,12 @@ class Messenger:
         self._datasite = datasite
         self._told: set[str] = set()
         self._declined: dict[str, float] = {}
-        self._thread = Thread(client=datasite.client, approvals=datasite.approvals, journal=datasite.journal)
+        self._thread = Thread(
+            client=datasite.client,
+            approvals=datasite.approvals,
+            journal=datasite.journal,
+            forget=lambda proposal: datasite.participant.models.forget(proposal),
+        )
         self._settled = float("-inf")
 
     def step(self) -> float:

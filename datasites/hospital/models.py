@@ -71,6 +71,14 @@ class Models:
         body = {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "model_hash": sha256_hex(found.model)}
         self.journal.append(FOLLOWED, {**body, "from_seed": not voids(proposal, knows=self.known)})
 
+    def forget(self, proposal: Proposal) -> None:
+        """Delete every model of a study that lies here, once its retention is over; what was signed stays."""
+        paths = [path for what in ("chain", "initial") if (path := self._path(proposal, what)).exists()]
+        for path in paths:
+            path.unlink()
+        body = {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
+        self.journal.append("models-deleted", {**body, "files": [path.name for path in paths]})
+
     @property
     def known(self) -> dict[str, str]:
         """By proposal hash, the last model of each study that was recomputed here from a known beginning."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasites.data.glance import Glance
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budget_acts import BudgetActs
@@ -62,6 +63,7 @@ class PortalContext:
         dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It calls its second
             argument with the path of the log, which grows meanwhile.
         unchecked: what a study leaves unchecked of its models, in one sentence; empty where each is recomputed here.
+        glance: the dataset that a study asks for, as far as it is public; None where it is not here.
         jobs: plain PySyft jobs that wait for a person, or None where none is taken in.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
@@ -86,6 +88,7 @@ class PortalContext:
     dry_run: Callable[[Request, Callable[[Path], object]], Trial]
     layers: Callable[[], Mapping[str, bool]]
     unchecked: Callable[[Proposal], str] = voids
+    glance: Callable[[Proposal], Glance | None] = lambda _: None
     jobs: PlainJobs | None = None
     write_reports: Callable[[], object] = lambda: None
     budget_details: Callable[[], Mapping[str, BudgetDetails]] = dict

@@ -16,15 +16,16 @@ from starlette.exceptions import HTTPException
 from datasites.node.web.events import mark
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
+from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
-from datasites.portal.words import STUDY_STATES, listed, meaning, modality, released, state, summary, when
+from datasites.portal.words import STUDY_STATES, listed, meaning, modality, parts, released, state, summary, when
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.review.versions import version_before
 from datasites.study.signing import dump
-from datasites.study.text import epsilon_text
+from datasites.study.text import delta_text, epsilon_text
 from datasites.study.thread import SENTENCES, accepted
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
@@ -70,6 +71,8 @@ _environment.globals.update(
     modality=modality,
     number=epsilon_text,
     role=lambda name: _ROLES.get(name, name),
+    said=SENTENCES,
+    small=delta_text,
     state=state,
     tone=lambda name: _TONES.get(name, ""),
     when=when,
@@ -276,16 +279,15 @@ def show_request(
         flags=_flags(findings),
         released=_released(service, found),
         meaning=meaning(cost) if cost else (),
+        **answers(proposal, cost, service.glance(found)),
         trial=trial,
         seen=mark(trial),
         blocks=blocks,
         total_values=f"{sum(b.length for b in blocks):,}",
-        parties=_parties(found),
+        parties=parts(proposal),
         needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
-        said=SENTENCES,
         open_conditions=not accepted(found.words, service.context.site),
-        kept_words="",
         files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
         file_ids={name: i for i, name in enumerate(names)},
         **_comparison(service, found),
@@ -318,20 +320,6 @@ def _flags(findings: tuple[Finding, ...]) -> dict[tuple[str, int], str]:
     for finding in findings:  # the gravest come first and win
         flags.setdefault((finding.file, finding.line), finding.severity)
     return flags
-
-
-def _parties(found: ReviewRequest) -> list[tuple[Any, str, str]]:
-    proposal = found.proposal
-    rows: list[tuple[Any, str, str]] = [
-        (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
-        (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
-        *((h, "holds part of the pads, one list a round", "no data") for h in proposal.helpers),
-    ]
-    rows += [
-        (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))
-        for p in proposal.participants
-    ]
-    return rows
 
 
 def _verified(service: PortalService) -> str:

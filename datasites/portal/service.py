@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Literal
 
 from starlette.exceptions import HTTPException
 
+from datasites.data.glance import Glance
 from datasites.node.web.events import Cached, Streams
+from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
 from datasites.review.accounts import Account, Credential
@@ -27,6 +29,7 @@ from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
+from datasites.study.data_use import Comparison
 from datasites.study.proposal import Party
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.ledger.journal import Entry, Journal
@@ -236,6 +239,17 @@ class PortalService:
         parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
         return [p for p in parties if p.public_key not in known]
 
+    def glance(self, request: Request) -> Glance | None:
+        """Return the dataset that a request asks for, as far as it is public."""
+        try:
+            return self.context.glance(request.proposal)
+        except InvalidInput:
+            return None
+
+    def data_use(self, request: Request) -> tuple[Comparison, ...]:
+        """Return where a request's purpose does not fit the dataset's terms."""
+        return data_use(request.proposal, self.glance(request))
+
     def differences(self, request: Request) -> list[str]:
         """Return where the software that a request names differs from what runs here."""
         return differences(request.proposal.environment, self.context.environment())
@@ -244,6 +258,8 @@ class PortalService:
         """Return why a request cannot be approved now, or an empty text."""
         if self.violations(request):
             return "it breaks this hospital's policy"
+        if any(found.conflict for found in self.data_use(request)):
+            return "its purpose does not fit the terms of the dataset"
         if self.unconfirmed(request):
             return "not everybody's fingerprint was compared"
         try:
@@ -270,6 +286,9 @@ class PortalService:
         self.people.check_reviewer(account, request, signs=True)
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
+        conflicts = [found.sentence for found in self.data_use(request) if found.conflict]
+        if conflicts:
+            raise Refused(f"the purpose does not fit the terms of the dataset: {'; '.join(conflicts)}")
         if self.differences(request):
             raise Refused(f"the software is not what the proposal names: {'; '.join(self.differences(request)[:3])}")
         cost = self.context.preview(request.proposal)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datasites.report.words import certainty
 from datasites.review.budgets import CostPreview
 from datasites.study.parties import parse_time
-from datasites.study.proposal import Proposal
+from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
 from datasites.study.text import epsilon_text
 
@@ -48,8 +48,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         f"version {own.dataset.version}, in up to {proposal.rounds} rounds. No record leaves: each round sends one "
         f"update of the model, with noise, encrypted.",
         f"Only the sum of at least {proposal.min_sites} hospitals is ever decrypted, by {proposal.keyholder.name} of "
-        f"{proposal.keyholder.institution}, who never receives a single hospital's update.",
-        _helpers_sentence(proposal),
+        f"{proposal.keyholder.institution}, who never receives a single hospital's update. "
+        f"{_helpers_sentence(proposal)}",
         *_first_round(proposal),
         _noise_sentence(proposal),
     ]
@@ -169,3 +169,16 @@ def listed(names: Sequence[str]) -> str:
 def when(text: str) -> str:
     """Return an ISO time as people read it, in UTC."""
     return parse_time(text).astimezone(dt.UTC).strftime("%d %b %Y, %H:%M UTC") if text else ""
+
+
+def parts(proposal: Proposal) -> list[tuple[Party, str, str]]:
+    """Return everybody in a study with the part they play and what they bring."""
+    return [
+        (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
+        (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
+        *((helper, "holds part of the pads, one list a round", "no data") for helper in proposal.helpers),
+        *(
+            (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))
+            for p in proposal.participants
+        ),
+    ]

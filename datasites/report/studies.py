@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from datasites.language import tr, tr_plural
-from datasites.language.formats import significant
+from datasites.language.formats import moment, significant
 from datasites.report import words
 from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
 from datasites.review.budgets import StudyState, study_state
@@ -16,6 +16,7 @@ from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Environment, Proposal
 from datasites.study.signing import parse
+from datasites.study.thread import SENTENCES, Word
 from privacy.canonical import canonical_hash
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals
@@ -59,6 +60,8 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         purpose=proposal.purpose if proposal else None,
         legal_basis=proposal.legal_basis if proposal else None,
         custody=_custody(proposal) if proposal else None,
+        filing=_filing(proposal) if proposal else (),
+        thread=_thread(request) if request else (),
         code=_code(proposal) if proposal else tr("The proposal is not in this datasite's records any more."),
         code_hash=canonical_hash(dict(proposal.plan.code)) if proposal else None,
         environment=software(proposal.environment) if proposal else (),
@@ -189,6 +192,22 @@ def _epsilon(value: float, delta: float, accountant: str, against: str, adjacenc
         accountant=accountant,
         against=against,
     )
+
+
+def _filing(proposal: Proposal) -> tuple[Fact, ...]:
+    lines = proposal.filing.lines() if proposal.filing else ()
+    return tuple(Fact(label=label, value=text) for label, text in lines)
+
+
+def _thread(request: Request) -> tuple[Fact, ...]:
+    return tuple(
+        Fact(label=tr("{who} {did}", who=w.author, did=tr(SENTENCES[w.kind])), value=_said(w)) for w in request.words
+    )
+
+
+def _said(word: Word) -> str:
+    signed = tr("{person}, {when}", person=word.person, when=moment(word.at))
+    return f"“{word.text}” ({signed})" if word.text else signed
 
 
 def _custody(proposal: Proposal) -> str:

@@ -30,6 +30,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from datasites.language import mark
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from datasites.study.text import check_name, check_prose
@@ -57,21 +58,21 @@ TO_ALL = ENDINGS | {"denied", "revoked", "paused", "resumed", "dropped", "finish
 LONGEST = 4000
 
 SENTENCES = {
-    "approved": "approved",
-    "conditions": "approved with conditions",
-    "denied": "denied",
-    "asked": "asks",
-    "revoked": "revoked its approval",
-    "answered": "answers",
-    "accepted": "accepts the conditions",
-    "paused": "paused the study",
-    "resumed": "resumed the study",
-    "dropped": "goes on without one hospital",
-    "withdrawn": "withdrew the request",
-    "cancelled": "cancelled the study",
-    "ended": "the study has ended",
-    "finished": "the study is finished",
-    "deleted": "deleted the model",
+    "approved": mark("approved"),
+    "conditions": mark("approved with conditions"),
+    "denied": mark("denied"),
+    "asked": mark("asks"),
+    "revoked": mark("revoked its approval"),
+    "answered": mark("answers"),
+    "accepted": mark("accepts the conditions"),
+    "paused": mark("paused the study"),
+    "resumed": mark("resumed the study"),
+    "dropped": mark("goes on without one hospital"),
+    "withdrawn": mark("withdrew the request"),
+    "cancelled": mark("cancelled the study"),
+    "ended": mark("the study has ended"),
+    "finished": mark("the study is finished"),
+    "deleted": mark("deleted the model"),
 }
 
 
