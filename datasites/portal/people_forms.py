@@ -66,6 +66,7 @@ def show_people(
         problem=problem,
         accounts=everybody,
         retired=retired,
+        may_close=[a.name for a in everybody if a.name not in retired and a.name != caller.account.name],
         may_confirm=[a.name for a in everybody if a.name not in retired and _may_confirm(caller.account, a)],
         own=accounts.sessions.of(caller.account.name, now=context.clock()),
         present=caller.key,
