@@ -13,16 +13,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from datasites.node.web.events import mark
+from datasites.language import mark, speaking, tr
+from datasites.node.web.events import mark as place
+from datasites.node.web.languages import asked_language
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
 from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
-from datasites.portal.context import PortalContext
 from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
-from datasites.portal.words import STUDY_STATES, listed, meaning, modality, parts, released, state, summary, when
-from datasites.review.accounts import Credential
+from datasites.portal.words import STUDY_STATES, listed, meaning, modality, needs, parts, released, state, summary, when
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.review.versions import version_before
@@ -33,35 +33,38 @@ from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
 
 MENU = (
-    ("/inbox", "Inbox"),
-    ("/jobs", "Jobs"),
-    ("/studies", "Studies"),
-    ("/budget", "Budget"),
-    ("/journal", "Journal"),
-    ("/reports", "Reports"),
-    ("/fingerprints", "Fingerprints"),
-    ("/policy", "Policy"),
-    ("/people", "People"),
+    ("/inbox", mark("Inbox")),
+    ("/jobs", mark("Jobs")),
+    ("/studies", mark("Studies")),
+    ("/budget", mark("Budget")),
+    ("/journal", mark("Journal")),
+    ("/reports", mark("Reports")),
+    ("/fingerprints", mark("Fingerprints")),
+    ("/policy", mark("Policy")),
+    ("/people", mark("People")),
 )
 NOTICES = {
-    "signed": "Signed with your key. Once all have signed everywhere, the rounds are under Studies.",
-    "deny": "Denied. The scientist and the other hospitals will read your reason.",
-    "ask": "Asked. The scientist will read your question.",
-    "revoke": "Revoked. The study stops here before its next round.",
-    "job-approved": "Approved. It runs on mock data in the sandbox, and its submitter gets what it wrote.",
-    "job-rejected": "Rejected. Its submitter will read your reason.",
-    "confirmed": "Confirmed and written into the journal.",
-    "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
-    "linked": "Linked. From now on your hospital account opens a session here.",
-    "unlinked": "The link is gone. Sign in with your password.",
-    "act-done": "Done, with your reason in the ledger and the journal.",
-    "act-asked": "Asked. The policy wants another person to ask for the same within a week.",
-    "written": "The reports are those of this moment.",
-    "welcome": "Your account is made. Keep your password: nobody can restore it.",
+    "signed": mark("Signed with your key. Once all have signed everywhere, the rounds are under Studies."),
+    "deny": mark("Denied. The scientist and the other hospitals will read your reason."),
+    "ask": mark("Asked. The scientist will read your question."),
+    "revoke": mark("Revoked. The study stops here before its next round."),
+    "job-approved": mark("Approved. It runs on mock data in the sandbox, and its submitter gets what it wrote."),
+    "job-rejected": mark("Rejected. Its submitter will read your reason."),
+    "confirmed": mark("Confirmed and written into the journal."),
+    "closed": mark("Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed."),
+    "vouched": mark("Confirmed: the account counts in full from now on."),
+    "password": mark("Your password is changed. Your other sessions and tokens have ended."),
+    "ended": mark("Ended. Whoever uses it has to sign in again."),
+    "linked": mark("Linked. From now on your hospital account opens a session here."),
+    "unlinked": mark("The link is gone. Sign in with your password."),
+    "act-done": mark("Done, with your reason in the ledger and the journal."),
+    "act-asked": mark("Asked. The policy wants another person to ask for the same within a week."),
+    "written": mark("The reports are those of this moment."),
+    "welcome": mark("Your account is made. Keep your password: nobody can restore it."),
 }
 _TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn"}
 _TONES |= dict.fromkeys(("denied", "revoked", "ended"), "bad")
-_ROLES = {"steward": "data steward", "privacy-officer": "privacy officer", "auditor": "auditor"}
+_ROLES = {"steward": mark("data steward"), "privacy-officer": mark("privacy officer"), "auditor": mark("auditor")}
 
 _environment = new_environment(Path(__file__).parent / "templates", mount="/static")
 _environment.globals.update(
@@ -69,7 +72,7 @@ _environment.globals.update(
     listed=listed,
     modality=modality,
     number=epsilon_text,
-    role=lambda name: _ROLES.get(name, name),
+    role=lambda name: tr(str(_ROLES.get(name, name))),
     said=SENTENCES,
     small=delta_text,
     state=state,
@@ -103,16 +106,17 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "problem": problem,
         "error": context.error() if credential else "",
     }
-    return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
+    with speaking(asked_language()):
+        return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
 
 
 router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 50
 Seen = Annotated[str, Query(max_length=24)]
 _GROUPS = (
-    ("To decide", ("pending", "changes-requested"), "Nothing waits for you."),
-    ("Approved", ("approved",), "Nothing is approved."),
-    ("Denied, revoked and ended", ("denied", "revoked", "ended"), "None."),
+    (mark("To decide"), ("pending", "changes-requested"), mark("Nothing waits for you.")),
+    (mark("Approved"), ("approved",), mark("Nothing is approved.")),
+    (mark("Denied, revoked and ended"), ("denied", "revoked", "ended"), mark("None.")),
 )
 
 
@@ -133,11 +137,11 @@ def login(request: Request, context: Context, to: str = "/inbox") -> HTMLRespons
 def welcome(request: Request, context: Context, token: Annotated[str, Query(max_length=128)]) -> HTMLResponse:
     """The form behind a one-time link."""
     role = context.accounts.invitation_role(token, now=context.clock())
-    return page(request, "welcome.html", token=token, for_role=role)
+    return page(request, "welcome.html", token=token, for_role=role, name="", full_name="", function="")
 
 
 @router.get("/inbox")
-def inbox(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
+def inbox(request: Request, service: ServiceHere, caller: Reader) -> HTMLResponse:
     """Every proposal, those that wait first."""
     requests = service.context.approvals.requests()
     groups = [(name, [r for r in requests if r.state in states]) for name, states, _ in _GROUPS]
@@ -146,6 +150,7 @@ def inbox(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
         request,
         "inbox.html",
         groups=groups,
+        needs_you=[r.proposal_hash for r in requests if needs(r, caller.account)],
         empty=[text for _, _, text in _GROUPS],
         needed=service.context.approvals.policy.required_reviewers,
         unconfirmed=sum(p.public_key not in known for p in service.parties()),
@@ -168,7 +173,7 @@ def request_events(request: Request, proposal_hash: Hash, service: ServiceHere, 
 def studies(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Studies and their rounds."""
     shown = service.studies()
-    return page(request, "studies.html", studies=shown, seen=mark(shown), explained=STUDY_STATES)
+    return page(request, "studies.html", studies=shown, seen=place(shown), explained=STUDY_STATES)
 
 
 @router.get("/studies/events")
@@ -209,6 +214,13 @@ def journal(
 @router.get("/fingerprints")
 def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Whose keys were compared, and whose were not."""
+    return show_fingerprints(request, service)
+
+
+def show_fingerprints(
+    request: Request, service: PortalService, *, problem: str = "", status: int = 200
+) -> HTMLResponse:
+    """Return the page of fingerprints; ``problem`` is shown on top."""
     confirmed = service.context.approvals.confirmations()
     known = {c.public_key for c in confirmed}
     waiting = [
@@ -216,7 +228,7 @@ def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLRespo
         for p in service.parties()
         if p.public_key not in known
     ]
-    return page(request, "fingerprints.html", confirmed=confirmed, waiting=waiting)
+    return page(request, "fingerprints.html", status=status, problem=problem, confirmed=confirmed, waiting=waiting)
 
 
 @router.get("/reports")
@@ -237,28 +249,6 @@ def report(name: str, context: Context, _: Reader) -> Response:
                 headers={"content-security-policy": REPORT_POLICY},
             )
     raise HTTPException(404, "there is no report of this name here")
-
-
-@router.get("/people")
-def people(request: Request, context: Context, caller: Reader) -> HTMLResponse:
-    """Who has an account."""
-    return show_people(request, context, caller)
-
-
-def show_people(
-    request: Request, context: PortalContext, caller: Credential, *, link: str = "", link_role: str = ""
-) -> HTMLResponse:
-    """Return the page of accounts, with a one-time link just made, if any."""
-    accounts = context.accounts
-    return page(
-        request,
-        "people.html",
-        accounts=accounts.accounts(),
-        retired=accounts.retired(),
-        linked=accounts.has_link(caller.account.name),
-        link=link,
-        link_role=link_role,
-    )
 
 
 def show_request(
@@ -295,7 +285,7 @@ def show_request(
         meaning=meaning(cost) if cost else (),
         **answers(proposal, cost, service.glance(found)),
         trial=trial,
-        seen=mark(trial),
+        seen=place(trial),
         blocks=blocks,
         total_values=f"{sum(b.length for b in blocks):,}",
         parties=parts(proposal),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Sequence
 
+from datasites.language import mark, tr
+from datasites.language.formats import instant
+from datasites.language.formats import listed as in_words
 from datasites.report.words import certainty
+from datasites.review.accounts import Account
 from datasites.review.budgets import CostPreview
+from datasites.review.records import Request
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
@@ -18,21 +22,22 @@ _TASKS = {
     "early-late": "tells early (I and II) from late (III and IV) stages",
     "ordinal": "orders stages I, II and III or later",
 }
-_MODALITIES = {"mrna": "gene expression", "image": "slide features", "clinical": "clinical facts"}
+_MODALITIES = {"mrna": mark("gene expression"), "image": mark("slide features"), "clinical": mark("clinical facts")}
 STUDY_STATES = {
-    "waiting": "Approved here. Training begins when all hospitals of the study have approved.",
-    "unused": "The study ended before any record was read. It cost nothing.",
-    "finished": "All rounds are done. Nothing more is computed on these patients for this study.",
-    "stopped": "The approval was taken back or does not hold any more: no further round runs here.",
+    "waiting": mark("Approved here. Training begins when all hospitals of the study have approved."),
+    "unused": mark("The study ended before any record was read. It cost nothing."),
+    "finished": mark("All rounds are done. Nothing more is computed on these patients for this study."),
+    "stopped": mark("The approval was taken back or does not hold any more: no further round runs here."),
 }
+_OTHER_STATES = (mark("unused"), mark("stopped"), mark("rejected"))
 _NAMED_ROUNDS = 6
 _STATES = {
-    "pending": "waiting for a decision",
-    "changes-requested": "changes asked for",
-    "approved": "approved",
-    "denied": "denied",
-    "revoked": "revoked",
-    "ended": "ended",
+    "pending": mark("waiting for a decision"),
+    "changes-requested": mark("changes asked for"),
+    "approved": mark("approved"),
+    "denied": mark("denied"),
+    "revoked": mark("revoked"),
+    "ended": mark("ended"),
 }
 
 
@@ -153,22 +158,22 @@ def _rounds(numbers: Sequence[int]) -> str:
 
 def state(name: str) -> str:
     """Return a request's state in words."""
-    return _STATES.get(name, name)
+    return tr(_STATES.get(name, name))
 
 
 def modality(name: str) -> str:
     """Return a modality in words."""
-    return _MODALITIES.get(name, name)
+    return tr(_MODALITIES.get(name, name))
 
 
 def listed(names: Sequence[str]) -> str:
     """Return ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nobody"
+    return in_words(names) or tr("nobody")
 
 
 def when(text: str) -> str:
     """Return an ISO time as people read it, in UTC."""
-    return parse_time(text).astimezone(dt.UTC).strftime("%d %b %Y, %H:%M UTC") if text else ""
+    return instant(parse_time(text)) if text else ""
 
 
 def parts(proposal: Proposal) -> list[tuple[Party, str, str]]:
@@ -182,3 +187,9 @@ def parts(proposal: Proposal) -> list[tuple[Party, str, str]]:
             for p in proposal.participants
         ),
     ]
+
+
+def needs(request: Request, person: Account) -> bool:
+    """Return whether a request waits for this very person: they may decide, it is open, and they have not signed."""
+    signed = {signature.reviewer for signature in request.signatures}
+    return person.decides and request.state == "pending" and person.name not in signed

@@ -201,13 +201,23 @@ def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
         *_together(proposal, limit),
         (
             tr("Orchestrator and all other hospitals but one"),
-            tr("the sum of this hospital's and that one's noised updates"),
+            _left_alone(proposal),
             tr(noise.weaker_at_hospitals) or limit,
         ),
         (tr("Whoever gets the finished model"), tr("the model"), limit),
         (tr("Somebody in this hospital"), tr("the records themselves; this report is about what leaves"), tr("none")),
     )
     return tuple(Exposure(who=who, learns=learns, bound=limit) for who, learns, limit in rows)
+
+
+def _left_alone(proposal: Proposal) -> str:
+    """Return what all others but one read: less than a sum of two where both helpers are theirs."""
+    if proposal.published and proposal.helpers_inside == len(proposal.helpers):
+        return tr(
+            "the sum of this hospital's and that one's noised updates; once a round is answered also single updates in "
+            "it, if both helpers are among them"
+        )
+    return tr("the sum of this hospital's and that one's noised updates")
 
 
 def _together(proposal: Proposal, limit: str) -> tuple[tuple[str, str, str], ...]:

@@ -11,6 +11,7 @@ conditions    hospital         it may run there once the scientist has accepted 
 denied        hospital         it will never run there, so the study cannot start
 asked         hospital         the scientist has to explain or change something
 revoked       hospital         the approval is taken back
+returned      hospital         nothing more can be charged there; what was reserved and not charged went back
 answered      orchestrator     the scientist's answer to one hospital (``to``)
 accepted      orchestrator     the scientist accepts a hospital's conditions (``answers`` is the hash of that word)
 paused        orchestrator     no further round until it is resumed
@@ -38,7 +39,7 @@ from privacy.canonical import NEWEST, canonical_hash
 from privacy.errors import InvalidInput
 
 WORD = "word"
-SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked"]
+SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned"]
 ScientistKind = Literal[
     "answered",
     "accepted",
@@ -51,7 +52,7 @@ ScientistKind = Literal[
     "finished",
     "deleted",
 ]
-SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked"})
+SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked", "returned"})
 ADDRESSED = frozenset({"answered", "accepted", "dropped"})
 ENDINGS = frozenset({"withdrawn", "cancelled", "ended"})
 TO_ALL = ENDINGS | {"denied", "revoked", "paused", "resumed", "dropped", "finished", "deleted"}
@@ -63,6 +64,7 @@ SENTENCES = {
     "denied": mark("denied"),
     "asked": mark("asks"),
     "revoked": mark("revoked its approval"),
+    "returned": mark("gave back the budget that was not charged"),
     "answered": mark("answers"),
     "accepted": mark("accepts the conditions"),
     "paused": mark("paused the study"),

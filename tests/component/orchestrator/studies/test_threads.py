@@ -218,7 +218,7 @@ def test_a_scientist_withdraws_pauses_resumes_drops_and_cancels(loops: Loops, sc
     words.say(scientist, "second", "cancelled", "We have enough.")
     assert loops.status("second")["state"] == "cancelled"
     loops.carry()
-    assert loops.kinds(3, second) == ["approved", "paused", "resumed", "dropped", "cancelled"]
+    assert loops.kinds(3, second) == ["approved", "paused", "resumed", "dropped", "cancelled", "returned"]
     assert loops.state(3, second) == "ended"
 
 
