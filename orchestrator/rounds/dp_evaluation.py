@@ -134,7 +134,7 @@ class _Modelled:
         stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
         found, drawn = [], []
         for k, (early, late, deviation) in enumerate(everybody.thresholds()):
-            bins = occupied(early + late, deviation * float(np.sqrt(2)))
+            bins = occupied(early + late, deviation * float(np.sqrt(0.5)))
             sides = [pool.thresholds()[k] for pool in cohorts]
             one = fit(
                 np.stack([side[0][bins] for side in sides])[None],

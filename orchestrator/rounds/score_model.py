@@ -40,14 +40,14 @@ class ScoreFit:
     late: Floats
 
 
-def occupied(pooled: Floats, deviation: float) -> slice:
-    """Return the run of bins whose pooled counts stand out: the run with the largest sum of count minus deviation.
+def occupied(pooled: Floats, cost: float) -> slice:
+    """Return the run of bins whose pooled counts stand out: the run with the largest sum of count minus ``cost``.
 
     Args:
         pooled: float64 [bins], noised counts of all sites and sides together.
-        deviation: standard deviation of the noise of one of them, at least 0.
+        cost: what a bin must hold on average; half of its noise's deviation loses few records at little noise.
     """
-    sums = np.concatenate([[0.0], np.cumsum(pooled - deviation)])
+    sums = np.concatenate([[0.0], np.cumsum(pooled - cost)])
     first, last = np.triu_indices(len(sums), 1)
     best = int(np.argmax(sums[last] - sums[first]))
     return slice(int(first[best]), int(last[best]))
