@@ -9,7 +9,9 @@ from datasites.language import mark, tr
 from datasites.language.formats import instant
 from datasites.language.formats import listed as in_words
 from datasites.report.words import certainty
+from datasites.review.accounts import Account
 from datasites.review.budgets import CostPreview
+from datasites.review.records import Request
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
@@ -185,3 +187,9 @@ def parts(proposal: Proposal) -> list[tuple[Party, str, str]]:
             for p in proposal.participants
         ),
     ]
+
+
+def needs(request: Request, person: Account) -> bool:
+    """Return whether a request waits for this very person: they may decide, it is open, and they have not signed."""
+    signed = {signature.reviewer for signature in request.signatures}
+    return person.decides and request.state == "pending" and person.name not in signed
