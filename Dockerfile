@@ -42,7 +42,7 @@ RUN set -e; for number in $(seq 0 19); do \
     for tool in pip setuptools wheel pkg_resources _distutils_hack; do \
       rm -rf /usr/lib/python3/dist-packages/$tool* /usr/local/lib/python3*/site-packages/$tool*; done
 COPY --from=build /opt/tessera /opt/tessera
-COPY docker/three.toml docker/paper.toml /etc/tessera/
+COPY docker/three.toml docker/paper.toml docker/filing.toml /etc/tessera/
 ENV PATH=/opt/tessera/bin:/usr/local/bin:/usr/bin:/bin \
     LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp MPLCONFIGDIR=/tmp \
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \

@@ -2,11 +2,14 @@
 
     python benchmarks/round.py --sites 9 --json                               the study of nine sites, with training
     python benchmarks/round.py --sites 9 --parameters 700000 --no-training --json
+    python benchmarks/round.py --helpers 0,2 --sites 9 --parameters 700000 --no-training --json    with helpers, without
 
 Orchestrator, keyholder and every hospital are processes of their own; a hospital trains in its sandboxed worker with
 DP-SGD (``noise = "local"``, one epoch a round) on synthetic patients. A round lasts from one checkpoint to the next,
 by the orchestrator's journal; both kinds take turns, and medians over all rounds but each study's first are given. In
 the clear (``benchmarks/harness/plain.py``) float32 vectors stand for ciphertexts, and there is no keyholder and no tag.
+With ``--helpers 0,2`` encrypted rounds without helpers and with two (and published sums) take turns instead:
+``helpers_ratio`` is the median of the latter over that of the former.
 
 With ``--json`` the last line of standard output is one JSON object; ``*_cpu_seconds`` are processor seconds a round of
 all processes together, ``healthz_p99_ms`` what a health request takes while updates come in.
@@ -64,6 +67,12 @@ class Settings:
     training: bool
     rounds: int
     studies: int
+    helpers: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """The two kinds of rounds that are compared: the one of interest, and what it is measured against."""
+        return ("helped", "encrypted") if self.helpers else KINDS
 
 
 # the hospitals ----------------------------------------------------------------------------------------------------
@@ -101,16 +110,21 @@ def be_hospital(
     consortia: dict[str, Consortium], index: int, commands: Connection, settings: Settings, data: Path | None
 ) -> None:
     """Take part in both kinds of studies until the parent closes its end."""
-    name = consortia["encrypted"].names[index]
+    name = next(iter(consortia.values())).names[index]
     dataset = None if data is None else dataset_in(data, 100)
     train: Trainer = random_update(index, settings.parameters or 0)
     pool = WorkerPool(SandboxPolicy())
     if settings.training:
         train = SandboxedTrainer(site=name, pool=pool, folder=Path(tempfile.mkdtemp()), code_of=lambda _: Path())
         pool.start()
-    parts: dict[str, type[RoundParticipant]] = {"encrypted": RoundParticipant, "plain": PlainParticipant}
     hospitals = {
-        kind: Hospital.open(c.homes[name], train, url=c.url, dataset=dataset, part=parts[kind])
+        kind: Hospital.open(
+            c.homes[name],
+            train,
+            url=c.url,
+            dataset=dataset,
+            part=PlainParticipant if kind == "plain" else RoundParticipant,
+        )
         for kind, c in consortia.items()
     }
     ended = threading.Event()
@@ -196,8 +210,9 @@ def trained(consortium: Consortium, study: str, settings: Settings, data: list[P
         deadline_seconds=300,
         architecture="linear" if settings.parameters is None else "mlp",
     )
+    roster = consortium.roster
     return build_proposal(
-        wishes, offers, orchestrator=consortium.roster.orchestrator, keyholder=consortium.roster.keyholder, code={}
+        wishes, offers, orchestrator=roster.orchestrator, keyholder=roster.keyholder, helpers=roster.helpers, code={}
     )
 
 
@@ -309,18 +324,12 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
         if settings.training
         else lambda c, s: untrained(c, s, settings)
     )
-    script = Path(__file__).parent / "harness" / "plain.py"
-    with (
-        Consortium(folder / "encrypted", sites=settings.sites) as encrypted,
-        Consortium(folder / "plain", sites=settings.sites, script=script) as plain,
-    ):
-        encrypted.start(hospitals=False)
-        plain.start(keyholder=False, hospitals=False)
-        consortia = {"encrypted": encrypted, "plain": plain}
-        seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        processor: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    with started(folder, settings) as consortia:
+        measured = consortia[settings.kinds[0]]
+        seconds: dict[str, list[float]] = {kind: [] for kind in settings.kinds}
+        processor: dict[str, list[float]] = {kind: [] for kind in settings.kinds}
         with hospitals(consortia, settings, data) as (ends, pids):
-            peak = Peak(encrypted.pid("orchestrator"))
+            peak = Peak(measured.pid("orchestrator"))
             peak.start()
             for turn in range(settings.studies):
                 for kind, consortium in consortia.items():
@@ -329,31 +338,45 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
                     run_study(consortium, kind, study, make, ends)
                     processor[kind].append((cpu_seconds(roots) - before) / settings.rounds)
                     seconds[kind] += round_seconds(consortium, study)
-            probe = HealthProbe(encrypted.url)
+            probe = HealthProbe(measured.url)
             probe.start()
-            run_study(encrypted, "encrypted", "probed", make, ends)
+            run_study(measured, settings.kinds[0], "probed", make, ends)
             health = probe.p99_ms()
-            status = encrypted.status("study-0")
+            status = measured.status("study-0")
             for kind, consortium in consortia.items():
                 require_trained(consortium, kind)
     proposal = status["proposal"]["payload"]
+    ours, other = settings.kinds
     medians = {kind: statistics.median(values) for kind, values in seconds.items()}
     return {
-        "encrypted_seconds": round(medians["encrypted"], 3),
-        "plain_seconds": round(medians["plain"], 3),
-        "ratio": round(medians["encrypted"] / medians["plain"], 3),
+        f"{ours}_seconds": round(medians[ours], 3),
+        f"{other}_seconds": round(medians[other], 3),
+        "helpers_ratio" if settings.helpers else "ratio": round(medians[ours] / medians[other], 3),
         "upload_bytes_per_site": status["checkpoints"][-1]["uplink_bytes"] // len(status["checkpoints"][-1]["sites"]),
         "orchestrator_peak_mb": round(peak.megabytes(), 1),
-        "encrypted_best_seconds": round(min(seconds["encrypted"]), 3),
-        "plain_best_seconds": round(min(seconds["plain"]), 3),
-        "encrypted_cpu_seconds": round(min(processor["encrypted"]), 3),
-        "plain_cpu_seconds": round(min(processor["plain"]), 3),
+        f"{ours}_best_seconds": round(min(seconds[ours]), 3),
+        f"{other}_best_seconds": round(min(seconds[other]), 3),
+        f"{ours}_cpu_seconds": round(min(processor[ours]), 3),
+        f"{other}_cpu_seconds": round(min(processor[other]), 3),
         "healthz_p99_ms": round(health, 1),
         "sites": settings.sites,
         "parameters": sum(b["length"] for b in proposal["blocks"]),
         "training": settings.training,
-        "rounds": len(seconds["encrypted"]),
+        "rounds": len(seconds[ours]),
     }
+
+
+@contextmanager
+def started(folder: Path, settings: Settings) -> Iterator[dict[str, Consortium]]:
+    """Yield the two running consortia that are compared, by kind, without their hospitals."""
+    script = Path(__file__).parent / "harness" / "plain.py"
+    with contextlib.ExitStack() as running:
+        consortia = {}
+        for kind in settings.kinds:
+            own = {"script": script} if kind == "plain" else {"helpers": 2} if kind == "helped" else {}
+            consortia[kind] = running.enter_context(Consortium(folder / kind, sites=settings.sites, **own))
+            consortia[kind].start(keyholder=kind != "plain", hospitals=False)
+        yield consortia
 
 
 def main() -> None:
@@ -365,6 +388,9 @@ def main() -> None:
     parser.add_argument("--no-training", action="store_true", help="hospitals send random updates at once")
     parser.add_argument("--rounds", type=int, default=6, help="rounds of a study, its first not counted")
     parser.add_argument("--studies", type=int, default=2, help="studies of either kind, taking turns")
+    parser.add_argument(
+        "--helpers", choices=["0,2"], help="compare rounds without helpers and with two, in place of plain ones"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     settings = Settings(
@@ -373,6 +399,7 @@ def main() -> None:
         training=not arguments.no_training,
         rounds=max(2, arguments.rounds),
         studies=max(1, arguments.studies),
+        helpers=arguments.helpers is not None,
     )
     try:
         with tempfile.TemporaryDirectory(prefix="tessera-round-") as folder:

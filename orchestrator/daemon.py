@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from datasites.node.web.server import WebServer
 from orchestrator.api import metrics
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
+from orchestrator.rounds.retention import enforce
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput
 from privacy.ledger.journal import Journal
+
+_SWEEP_SECONDS = 3600.0
 
 
 def run(folder: Path) -> None:
@@ -47,10 +51,20 @@ def run(folder: Path) -> None:
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
+        sweeping = asyncio.create_task(_sweep(service))
         await server.serve(sockets=[listener])
+        sweeping.cancel()
 
     asyncio.run(serve())
     (folder / "address.json").unlink(missing_ok=True)
+
+
+async def _sweep(service: Service) -> None:
+    """Delete every hour the models whose retention is over."""
+    while True:
+        if not service.standing.trouble:
+            enforce(service, dt.datetime.now(dt.UTC))
+        await asyncio.sleep(_SWEEP_SECONDS)
 
 
 def _database_url() -> str | None:

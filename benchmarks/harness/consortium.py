@@ -121,7 +121,7 @@ class Hospital:
             policy=_policy(roster),
             record=journal.append,
             reserve=reserve,
-            hospitals=lambda: home.roster().sites,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
         participant = part(
             site=config.name,
@@ -132,7 +132,7 @@ class Hospital:
             journal=journal,
             train=train,
             dataset=here,
-            build=zeros,
+            build=getattr(train, "initial_model", zeros),
         )
         return cls(home=home, url=url or config.orchestrator_url, participant=participant, approvals=approvals)
 
@@ -187,6 +187,7 @@ class Consortium:
         institutions: Sequence[str] = (),
         trainers: Mapping[int, Trainer] | None = None,
         script: Path | None = None,
+        helpers: int = 0,
     ) -> None:
         self.folder, self._script = folder, script
         current_environment()  # read once, so that hospitals forked later agree on it
@@ -197,12 +198,16 @@ class Consortium:
             "keyholder": _home(folder, "keyholder", "Notary", "keyholder"),
         }
         self.names = [f"site-{i}" for i in range(sites)]
+        self.helpers = [f"helper-{i}" for i in range(helpers)]
         for i, name in enumerate(self.names):
             self.homes[name] = _home(folder, name, institutions[i] if institutions else f"Hospital {i}", "datasite")
+        for i, name in enumerate(self.helpers):  # the first hospitals run them
+            self.homes[name] = _home(folder, name, self.homes[self.names[i]].config().institution, "helper")
         self.roster = Roster(
             orchestrator=self.homes["orchestrator"].party(),
             keyholder=self.homes["keyholder"].party(),
             sites=tuple(self.homes[n].party() for n in self.names),
+            helpers=tuple(self.homes[n].party() for n in self.helpers),
         )
         for home in self.homes.values():
             self.roster.save(home.folder / "roster.json")
@@ -243,6 +248,8 @@ class Consortium:
         self.settle(self.url)
         if keyholder:
             self.start_keyholder()
+        for name in self.helpers:
+            self.start_helper(name)
         self.client = SignedClient(self.identity, self.url, self.identity.public_key)
         if hospitals:
             self.open_hospitals()
@@ -257,6 +264,12 @@ class Consortium:
         """Start the keyholder's process."""
         home = self.homes["keyholder"]
         self.processes.start("keyholder", ["keyholder", "run", "--home", str(home.folder)])
+        self.processes.wait_until_ready([home.folder], READY_SECONDS)
+
+    def start_helper(self, name: str) -> None:
+        """Start a helper's process."""
+        home = self.homes[name]
+        self.processes.start(name, ["helper", "run", "--home", str(home.folder)])
         self.processes.wait_until_ready([home.folder], READY_SECONDS)
 
     def open_hospitals(self) -> None:
@@ -310,6 +323,8 @@ class Consortium:
             ),
             "deadline_seconds": deadline_seconds,
             "environment": current_environment(),
+            "helpers": self.roster.helpers,
+            "published": bool(self.helpers),
             "chain": Chain(
                 model_hash=sha256_hex(model_to_bytes({b.name: np.zeros(b.length, np.float32) for b in chosen}))
             ),

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from datasites.hospital.models import Models
+from datasites.hospital.round_pads import PadKeys
 from datasites.hospital.rounds import RoundParticipant
 from datasites.node.files import write_atomically
 from datasites.node.process import end_with_parent
@@ -31,13 +33,30 @@ from orchestrator.rounds.runner import StudyRunner
 from privacy.canonical import sha256_hex
 
 
+class FetchedModels(Models):
+    """Fetches each model as its plan names it: where nobody signs sums, none can be recomputed."""
+
+    def before(self, proposal: Proposal, plan: RoundPlan) -> bytes:
+        """Return the model that the plan names."""
+        return self._fetched(proposal, plan.model_hash)
+
+    def finish(self, proposal: Proposal) -> None:
+        """Recompute nothing."""
+
+
 class PlainParticipant(RoundParticipant):
     """A hospital that sends its weighted update as it is."""
 
-    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> RoundKey:  # noqa: ARG002
-        return parse(RoundKey, dict(item.documents["key"].payload))  # the orchestrator's own: there is no keyholder
+    @property
+    def models(self) -> FetchedModels:
+        """The orchestrator's models."""
+        return FetchedModels(home=self.home, client=self.client, journal=self.journal, build=self.build)
 
-    def _public_key(self, key: RoundKey) -> bytes:  # noqa: ARG002
+    def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:  # noqa: ARG002
+        own = parse(RoundKey, dict(item.documents["key"].payload))  # the orchestrator's own: there is no keyholder
+        return PadKeys(round_key=own)
+
+    def _public_key(self, keys: PadKeys) -> bytes:  # noqa: ARG002
         return b""
 
     def _encoded(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult) -> dict[str, np.ndarray]:  # noqa: ARG002
@@ -48,7 +67,7 @@ class PlainParticipant(RoundParticipant):
         folder: Path,
         proposal: Proposal,
         plan: RoundPlan,
-        key: RoundKey,  # noqa: ARG002
+        keys: PadKeys,  # noqa: ARG002
         public: bytes,  # noqa: ARG002
         integers: Mapping[str, np.ndarray],
         numbers: Mapping[str, float],

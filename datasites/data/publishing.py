@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
+from datasites.data.glance import read_terms
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.review.policy import Policy
@@ -32,7 +34,7 @@ CARD = "card.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What anybody in the consortium may know of a dataset; the schema lies beside it."""
+    """What anybody in the consortium may know of a dataset; the schema lies beside it. ``data_use`` are DUO codes."""
 
     dataset: DatasetReference
     cohort: str
@@ -40,6 +42,7 @@ class Card:
     task: str
     modalities: tuple[str, ...]
     features: dict[str, int]
+    data_use: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class Datasets:
     home: Home
     ledger: Ledger
     journal: Journal
-    policy: Policy
+    policy: Policy | Callable[[], Policy]
 
     def publish(self, folder: Path) -> Path:
         """Register one dataset version and write what may be seen of it; return that folder (mock, schema, card).
@@ -123,7 +126,7 @@ class Datasets:
         cases = [case_hash(secret, case) for case in case_ids(folder / "private")]
         population = self.ledger.register_dataset(schema.name, schema.version, cases)
         if self.ledger.account(population).cap is None:
-            budget = self.policy.budget
+            budget = (self.policy() if callable(self.policy) else self.policy).budget
             self.ledger.set_cap(
                 population,
                 epsilon=budget.epsilon_cap,
@@ -141,6 +144,7 @@ class Datasets:
             task=schema.task,
             modalities=schema.modalities,
             features=schema.feature_counts(),
+            data_use=read_terms(folder).data_use,
         )
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:

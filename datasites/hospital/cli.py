@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from datasites.hospital import budget_commands
 from datasites.node.commands import (
     Gap,
     HomeOption,
@@ -110,6 +111,8 @@ def _import_gap(home: Path, by: str, reason: str) -> Gap:
     return [f"{line}; the datasite works again" for line in lines], {"studies": booked}
 
 
+app.add_typer(budget_commands.app, name="budget")
+app.command("reload")(budget_commands.reload)
 add_run(app, "datasite", "Run a datasite: portal, PySyft node and rounds.")
 add_import_gap(
     app,

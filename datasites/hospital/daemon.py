@@ -42,7 +42,12 @@ class Messenger:
         self._datasite = datasite
         self._told: set[str] = set()
         self._declined: dict[str, float] = {}
-        self._thread = Thread(client=datasite.client, approvals=datasite.approvals, journal=datasite.journal)
+        self._thread = Thread(
+            client=datasite.client,
+            approvals=datasite.approvals,
+            journal=datasite.journal,
+            forget=lambda proposal: datasite.participant.models.forget(proposal),
+        )
         self._settled = float("-inf")
 
     def step(self) -> float:
@@ -53,6 +58,7 @@ class Messenger:
         self._thread.step()
         if time.monotonic() - self._settled >= _SETTLE_SECONDS:
             self._settled = time.monotonic()
+            self._datasite.policies.current()
             self._datasite.endings.settle(now=dt.datetime.now(dt.UTC))
         return 0.3
 
@@ -128,7 +134,7 @@ def run(folder: Path) -> None:
     ]
     app = create_portal(facts.context(datasite))
     server = WebServer(app, config, app.state.service.streams.close)
-    layers = threading.Timer(_LAYERS_SECONDS, say_layers, [datasite.policy.sandbox.minimum_layers])
+    layers = threading.Timer(_LAYERS_SECONDS, say_layers, [datasite.policies.current().sandbox.minimum_layers])
     layers.daemon = True
     on_end_signal(lambda: setattr(server, "should_exit", True))
     try:

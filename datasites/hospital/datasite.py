@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from functools import cached_property
 
 from datasites.data.publishing import Datasets
 from datasites.hospital.rounds import RoundParticipant
@@ -13,8 +14,11 @@ from datasites.node.http import SignedClient
 from datasites.node.rollback import Standing
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
+from datasites.review.budget_acts import BudgetActs
 from datasites.review.endings import Endings
+from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
+from datasites.review.policy_file import PolicyFile
 from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
 from datasites.worker.pool import WorkerPool
@@ -30,12 +34,13 @@ class Datasite:
     home: Home
     site: str
     client: SignedClient
-    policy: Policy
+    policies: PolicyFile
     journal: Journal
     ledger: Ledger
     accounts: AccountStore
     approvals: ApprovalStore
     datasets: Datasets
+    jobs: PlainJobs
     pool: WorkerPool
     trainer: SandboxedTrainer
     participant: RoundParticipant
@@ -50,37 +55,26 @@ class Datasite:
             InvalidInput: a file is missing or malformed.
         """
         config, identity, roster = home.config(), home.identity(), home.roster()
-        policy = Policy.load(home.folder / "policy.toml")
         journal = Journal(home.folder / "journal.sqlite", identity)
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
-        datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policy)
+        policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
+        datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
         client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
-
-        def reserve(proposal: Proposal) -> None:
-            standing.require()
-            population = datasets.population_of(proposal.participant(config.name).dataset)
-            hashed, plan = proposal.proposal_hash, proposal.mechanism
-            ledger.reserve(population, study=proposal.study, proposal_hash=hashed, plan=plan)
 
         approvals = ApprovalStore(
             home.folder / "approvals.sqlite",
             site=config.name,
             identity=identity,
-            policy=policy,
+            policy=policies.current,
             record=journal.append,
-            reserve=reserve,
+            reserve=lambda proposal: _reserve(proposal, config.name, standing, datasets),
             release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
-            hospitals=lambda: home.roster().sites,
+            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
         )
-        endings = Endings(
-            ledger=ledger,
-            journal=journal,
-            approvals=approvals,
-            newest=datasets.newest,
-            held=lambda: standing.trouble,
-        )
-        pool = WorkerPool(policy.sandbox, hidden=(home.folder,))
+        endings = _endings(standing, datasets, approvals)
+        pool = WorkerPool(policies.current().sandbox, hidden=(home.folder,))
+        policies.changed = lambda policy: setattr(pool, "limits", policy.sandbox)
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,
@@ -92,19 +86,20 @@ class Datasite:
             train=trainer,
             dataset=datasets.here,
             build=trainer.initial_model,
-            round_seconds=policy.sandbox.round_seconds,
+            round_seconds=lambda: policies.current().sandbox.round_seconds,
         )
-        journal.append("started", {"policy_hash": policy.policy_hash})
+        journal.append("started", {"policy_hash": policies.current().policy_hash})
         return cls(
             home=home,
             site=config.name,
             client=client,
-            policy=policy,
+            policies=policies,
             journal=journal,
             ledger=ledger,
             accounts=AccountStore(home.folder / "accounts.sqlite"),
             approvals=approvals,
             datasets=datasets,
+            jobs=PlainJobs(home.folder / "plain-jobs", record=journal.append),
             pool=pool,
             trainer=trainer,
             participant=participant,
@@ -112,12 +107,41 @@ class Datasite:
             endings=endings,
         )
 
+    @property
+    def policy(self) -> Policy:
+        """The owner's rules at this moment."""
+        return self.policies.current()
+
+    @cached_property
+    def acts(self) -> BudgetActs:
+        """What people do to budgets by hand."""
+        return BudgetActs(ledger=self.ledger, journal=self.journal, policies=self.policies, endings=self.endings)
+
     def close(self) -> None:
         """Close everything; workers are ended."""
         self.pool.close()
         self.client.close()
         for store in (self.approvals, self.accounts, self.ledger, self.journal):
             store.close()
+
+
+def _reserve(proposal: Proposal, site: str, standing: Standing, datasets: Datasets) -> None:
+    """Reserve the worst case of a study in the ledger."""
+    standing.require()
+    population = datasets.population_of(proposal.participant(site).dataset)
+    hashed, plan = proposal.proposal_hash, proposal.mechanism
+    datasets.ledger.reserve(population, study=proposal.study, proposal_hash=hashed, plan=plan)
+
+
+def _endings(standing: Standing, datasets: Datasets, approvals: ApprovalStore) -> Endings:
+    """Return what gives back the budgets of studies that ended."""
+    return Endings(
+        ledger=datasets.ledger,
+        journal=datasets.journal,
+        approvals=approvals,
+        newest=datasets.newest,
+        held=lambda: standing.trouble,
+    )
 
 
 def _trainer(home: Home, site: str, pool: WorkerPool, approvals: ApprovalStore) -> SandboxedTrainer:

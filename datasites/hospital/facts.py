@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasites.data.dataset import read_schema
+from datasites.data.glance import Glance, glance
 from datasites.hospital.reports import write_reports_apart
 from datasites.hospital.study_reports import PREFIX
 from datasites.language import LANGUAGES, current, mark, tr
@@ -48,9 +50,14 @@ def context(datasite: Datasite) -> PortalContext:
         studies=lambda: studies(datasite),
         reports=lambda: reports(datasite.home.folder / "reports", _studies(datasite)),
         dry_run=lambda request, watch: dry_run(datasite, request, watch),
+        budget_details=lambda: {p: budgets.details(datasite.ledger, p) for p in datasite.ledger.populations()},
+        budget_acts=datasite.acts,
+        policy_problem=lambda: datasite.policies.problem,
         write_reports=lambda: write_reports_apart(datasite.home),
         error=lambda: datasite.standing.trouble,
+        jobs=datasite.jobs,
         unchecked=lambda proposal: voids(proposal, knows=datasite.participant.models.known),
+        glance=lambda proposal: at_a_glance(datasite, proposal),
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         public_url=config.public_url,
         hospital_login=_hospital_login(datasite.home.folder),
@@ -72,6 +79,16 @@ def preview(datasite: Datasite, proposal: Proposal) -> CostPreview:
     """Return what a study would cost the population it asks for."""
     population = datasite.datasets.population_of(proposal.participant(datasite.site).dataset)
     return budgets.preview(datasite.ledger, population, proposal)
+
+
+def at_a_glance(datasite: Datasite, proposal: Proposal) -> Glance | None:
+    """Return the dataset that a study asks for, or None where that version is not here any more."""
+    asked = proposal.participant(datasite.site).dataset
+    for folder in datasite.home.datasets():
+        schema = read_schema(folder)
+        if (schema.name, schema.version) == (asked.name, asked.version):
+            return glance(folder, asked.patients)
+    return None
 
 
 def studies(datasite: Datasite) -> tuple[StudyStatus, ...]:

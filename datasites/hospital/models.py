@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from datasites.hospital.published import PublishedRounds
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
@@ -70,6 +71,14 @@ class Models:
         body = {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "model_hash": sha256_hex(found.model)}
         self.journal.append(FOLLOWED, {**body, "from_seed": not voids(proposal, knows=self.known)})
 
+    def forget(self, proposal: Proposal) -> None:
+        """Delete every model of a study that lies here, once its retention is over; what was signed stays."""
+        paths = [path for what in ("chain", "initial") if (path := self._path(proposal, what)).exists()]
+        for path in paths:
+            path.unlink()
+        body = {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
+        self.journal.append("models-deleted", {**body, "files": [path.name for path in paths]})
+
     @property
     def known(self) -> dict[str, str]:
         """By proposal hash, the last model of each study that was recomputed here from a known beginning."""
@@ -105,7 +114,10 @@ class Models:
             place = f"/studies/{chain.proposal.study}/rounds/{chain.round + 1}"
             evidence = parse(RoundEvidence, self.client.get_json(f"{place}/evidence", max_bytes=_EVIDENCE_BYTES))
             integers = b""
-            if evidence.lost is None:
+            if evidence.lost is None and chain.proposal.published:
+                published = PublishedRounds(client=self.client, journal=self.journal)
+                integers = published.integers(chain.proposal, chain.round + 1, evidence)
+            elif evidence.lost is None:
                 integers = self.client.get_bytes(f"{place}/integers", max_bytes=integers_limit(chain.proposal))
             chain.take(evidence, integers)
 

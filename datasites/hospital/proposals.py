@@ -15,9 +15,11 @@ from datasites.study.signing import Signed, parse
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE, in_workers
-from privacy.errors import TesseraError
+from privacy.errors import Refused, TesseraError
 
 _POLL_SECONDS = 20.0
+_JOBS_SECONDS = 2.0
+"""How soon a decision about a plain job is seen."""
 
 
 class Node:
@@ -26,6 +28,7 @@ class Node:
     def __init__(self, datasite: Datasite) -> None:
         self._datasite = datasite
         self._published = False
+        self._undecided: set[str] = set()
 
     @cached_property
     def _owner(self) -> OwnerNode:
@@ -45,14 +48,18 @@ class Node:
             raise
 
     def _step(self) -> float:
+        jobs = self._datasite.jobs
         if self._published:
-            if not self._owner.wait_for_news(_POLL_SECONDS):
+            waits = bool(self._undecided)
+            news = self._owner.wait_for_news(_JOBS_SECONDS if waits else _POLL_SECONDS)
+            if not news and all(jobs.job(job_id).decision == "waiting" for job_id in self._undecided):
                 return 0.0
         else:
             self._publish()
             self._published = True
         self._owner.sync()
         waiting = self._owner.pending_jobs()
+        self._undecided.clear()
         for job in waiting:
             self._receive(job)
         if waiting or any(not job.is_proposal for job in self._owner.approved_jobs()):
@@ -72,9 +79,7 @@ class Node:
 
     def _receive(self, job: ReceivedJob) -> None:
         if not job.is_proposal:
-            # a plain job runs on the mock only, in the sandbox, so it needs no reviewer
-            self._datasite.journal.append("plain-job", {"name": job.name, "submitter": job.submitter})
-            self._owner.approve(job, "runs on mock data only")
+            self._receive_plain(job)
             return
         try:
             plans = self._datasite.home.folder / "plans"
@@ -82,6 +87,24 @@ class Node:
             self._owner.approve(job, "received for review; training needs the portal's approval")
         except TesseraError as error:
             self._datasite.journal.append("proposal-rejected", {"job": job.name, "reason": str(error)})
+            self._owner.reject(job, str(error))
+
+    def _receive_plain(self, job: ReceivedJob) -> None:
+        """Have people look at a plain job, and tell its submitter what they decided; or follow the owner's rule."""
+        datasite, now = self._datasite, dt.datetime.now(dt.UTC)
+        try:
+            kept = datasite.jobs.receive(job.name, job.submitter, job.folder, job.files, now=now)
+            if kept.decision == "waiting" and datasite.policy.review.auto_approve_plain_jobs:
+                rule = "the policy's auto_approve_plain_jobs"
+                kept = datasite.jobs.decide(kept.job_id, "approved", person=rule, reason="", now=now)
+            if kept.decision == "approved":
+                self._owner.approve(job, kept.reason or "runs on mock data only")
+            elif kept.decision == "rejected":
+                self._owner.reject(job, kept.reason or "rejected by the hospital's people")
+            else:
+                self._undecided.add(kept.job_id)
+        except Refused as error:
+            datasite.journal.append("plain-job-refused", {"name": job.name, "reason": str(error)})
             self._owner.reject(job, str(error))
 
 

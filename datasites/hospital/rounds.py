@@ -12,14 +12,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from datasites.hospital import round_pads
 from datasites.hospital.models import InitialModel, Models
+from datasites.hospital.round_pads import PadKeys
 from datasites.hospital.thread import Thread
 from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
@@ -34,7 +36,6 @@ from datasites.study.messages import (
     BlockShape,
     Commitments,
     Refusal,
-    RoundKey,
     RoundPlan,
     UpdateHeader,
     WorkItem,
@@ -49,8 +50,8 @@ from datasites.training.encoding import Integers, encode_update
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
-from privacy.encryption import ckks, pads, tags
-from privacy.encryption.ciphertexts import pack, unpack
+from privacy.encryption import ckks, tags
+from privacy.encryption.ciphertexts import unpack
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
@@ -70,7 +71,8 @@ class RoundParticipant:
     """Does the work items of one datasite.
 
     ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of the policy): updates leave at whole multiples
-    of it only, so that their time does not tell how a worker fared on private data.
+    of it only, so that their time does not tell how a worker fared on private data. ``sent_now`` are the rounds whose
+    updates were made since this process began: only of those it knows every list that it signed.
     """
 
     site: str
@@ -82,7 +84,8 @@ class RoundParticipant:
     train: Trainer
     dataset: DatasetHere
     build: InitialModel
-    round_seconds: float = 0.0
+    round_seconds: float | Callable[[], float] = 0.0
+    sent_now: set[tuple[str, int]] = field(default_factory=set)
 
     @property
     def models(self) -> Models:
@@ -120,14 +123,14 @@ class RoundParticipant:
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
-            key = self._round_key(proposal, plan, item)
-            public = self._public_key(key)
+            keys = self._pad_keys(proposal, plan, item)
+            public = self._public_key(keys)
             own = self._own_numbers(proposal, item, model)
             result = self._trained(proposal, plan, model)
             local_parameters.keep(folder, result.own)
             integers = self._encoded(proposal, plan, result)
             proximity.keep_sent(proposal, plan, folder, integers, model)
-            self._store_update(folder, proposal, plan, key, public, integers, {**result.releases, **own})
+            self._store_update(folder, proposal, plan, keys, public, integers, {**result.releases, **own})
             self._wait_for_usual_time(started)
         self._send(folder, item)
 
@@ -178,15 +181,11 @@ class RoundParticipant:
             if known[:2] == (plan.study, plan.round) and known[2] != plan.plan_hash:
                 raise Refused(f"round {plan.round} has another plan already; one plan per round")
 
-    def _round_key(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> RoundKey:
-        key = open_sealed(
-            item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
-        )
-        checks.check_key(proposal, plan, key)
-        return key
+    def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
+        return PadKeys.of(proposal, plan, item)
 
-    def _public_key(self, key: RoundKey) -> bytes:
-        return self._blob(key.key_hash, max(0, min(key.key_bytes, _KEY_BYTES)))
+    def _public_key(self, keys: PadKeys) -> bytes:
+        return self._blob(keys.round_key.key_hash, max(0, min(keys.round_key.key_bytes, _KEY_BYTES)))
 
     def _own_numbers(self, proposal: Proposal, item: WorkItem, model: bytes) -> dict[str, float]:
         """Return what the daemon releases besides the worker's numbers: how its last update agreed with the others'."""
@@ -235,8 +234,9 @@ class RoundParticipant:
 
     def _wait_for_usual_time(self, started: float) -> None:
         """Hold the update until a whole multiple of ``round_seconds`` after the work began, however it went."""
-        if self.round_seconds > 0:
-            time.sleep(self.round_seconds - (time.monotonic() - started) % self.round_seconds)
+        seconds = self.round_seconds() if callable(self.round_seconds) else self.round_seconds
+        if seconds > 0:
+            time.sleep(seconds - (time.monotonic() - started) % seconds)
 
     def _require_healthy(self, study: str) -> None:
         """Refuse all further rounds of a study whose worker failed twice on private data."""
@@ -258,7 +258,7 @@ class RoundParticipant:
         folder: Path,
         proposal: Proposal,
         plan: RoundPlan,
-        key: RoundKey,
+        keys: PadKeys,
         public: bytes,
         integers: Integers,
         numbers: Mapping[str, float],
@@ -266,9 +266,7 @@ class RoundParticipant:
         """Encrypt and pad; write the padded ciphertexts, then the signed header, which says that all is done."""
         releases = checked_header_numbers(proposal, self.site, plan.round, numbers)
         blocks = {name: ckks.encrypt(public, proposal.encryption, values) for name, values in integers.items()}
-        seed = pads.new_seed()
-        label = pads.PadLabel(study=plan.study, round=plan.round, plan_hash=plan.plan_hash, site=self.site)
-        body = pack(pads.pad(blocks, seed, proposal.encryption))
+        padded = round_pads.padded(proposal, plan, self.site, keys, blocks)
         header = UpdateHeader(
             study=plan.study,
             proposal_hash=plan.proposal_hash,
@@ -279,14 +277,17 @@ class RoundParticipant:
                 BlockShape(name=b.name, values=b.length, ciphertexts=len(blocks[b.name]))
                 for b in proposal.blocks_of(self.site)
             ),
-            body_hash=sha256_hex(body),
-            body_bytes=len(body),
-            pad=pads.seal_seed(seed, key.pad_key, label),
+            body_hash=sha256_hex(padded.body),
+            body_bytes=len(padded.body),
+            pad=padded.pad,
             releases=releases,
             journal_head=self.journal.head.hash,
             ledger_head=self.ledger.head.hash,
+            helper_pads=padded.helper_pads,
+            seed_hashes=padded.seed_hashes,
         )
-        write_atomically(folder / "update.bin", body)
+        self.sent_now.add((plan.study, plan.round))
+        write_atomically(folder / "update.bin", padded.body)
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
         self.journal.append(
@@ -295,7 +296,7 @@ class RoundParticipant:
                 "study": plan.study,
                 "round": plan.round,
                 "body_hash": header.body_hash,
-                "bytes": len(body),
+                "bytes": header.body_bytes,
                 "releases": releases,
             },
         )
@@ -324,6 +325,7 @@ class RoundParticipant:
         own = parse(Signed, (folder / "header.json").read_bytes())
         checks.check_commitments(proposal, plan, commitments, self.site, own)
         header = parse(UpdateHeader, dict(own.payload))
+        round_pads.require_may_sign(proposal, self.journal, item, header, commitments.list_hash, self.sent_now)
         self.journal.check_not_rolled_back([header.journal_head])
         self.ledger.check_not_rolled_back([header.ledger_head])
         counts = {b.name: b.ciphertexts for b in header.blocks}

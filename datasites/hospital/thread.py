@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from datasites.node.http import SignedClient
 from datasites.review.approvals import ApprovalStore
 from datasites.review.records import Request
+from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, parse
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.ledger.journal import Journal
@@ -19,11 +21,15 @@ _AGAIN_SECONDS = 10.0
 
 @dataclass(kw_only=True)
 class Thread:
-    """Sends what this datasite's people said and fetches what concerns it; a failing network is tried again."""
+    """Sends what this datasite's people said and fetches what concerns it; a failing network is tried again.
+
+    ``forget`` deletes the models of a study once its orchestrator has deleted its own.
+    """
 
     client: SignedClient
     approvals: ApprovalStore
     journal: Journal
+    forget: Callable[[Proposal], object] = lambda _: None
     _looked: float = float("-inf")
     _declined: dict[str, float] = field(default_factory=dict)
     _passed: dict[str, int] = field(default_factory=dict)
@@ -59,7 +65,9 @@ class Thread:
         for item in self.client.get_json(f"/studies/{study}/words?since={self._seen(hashed)}"):
             place = int(item["place"])
             try:
-                self.approvals.thread.hear(hashed, parse(Signed, item["word"]), place, now=dt.datetime.now(dt.UTC))
+                signed, now = parse(Signed, item["word"]), dt.datetime.now(dt.UTC)
+                if self.approvals.thread.hear(hashed, signed, place, now=now).kind == "deleted":
+                    self.forget(request.proposal)
             except TesseraError as error:  # a lie is journaled once; what comes after it is read all the same
                 self.journal.append("word-refused", {"study": study, "place": place, "reason": str(error)[:500]})
             self._passed[hashed] = place

@@ -25,7 +25,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from datasites.study.checks import check_header_pads, check_weights, too_few_effective
-from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
+from datasites.study.messages import (
+    Approval,
+    Attestation,
+    BlockShape,
+    Commitments,
+    RoundKey,
+    RoundPlan,
+    UpdateHeader,
+    WorkItem,
+)
 from datasites.study.parties import check_parties, check_roster, check_time, folded
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed
@@ -112,11 +121,7 @@ def check_study(
     try:
         proposal = open_sealed(signed, "proposal", orchestrator.public_key, Proposal)
         _check_parties(proposal, orchestrator, keyholder)
-        check_roster(proposal, hospitals)
-        if not set(proposal.helpers) <= set(helpers):
-            raise Refused(
-                "the proposal names a helper that is not in the roster here; compare fingerprints and enrol it"
-            )
+        check_roster(proposal, hospitals, helpers)
         _check_approvals(proposal, approvals, now)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the study cannot be served: {error}") from error
@@ -197,6 +202,20 @@ def check_list(
         contributors=contributors,
         tags=tuple(site_tags),
     )
+
+
+def void_list(proposal: Proposal, item: WorkItem) -> Commitments:
+    """Return the list that a work item asks to declare void.
+
+    Raises:
+        Refused: the study has no helpers, or the list is of another study or round.
+        InvalidInput, Tampered: the orchestrator did not sign it.
+    """
+    signed = item.documents["commitments"]
+    listed = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical)
+    if not proposal.helpers or (listed.study, listed.round) != (item.study, item.round):
+        raise Refused("only a list of this round can be declared void, in a study with helpers")
+    return listed
 
 
 def _check_parties(proposal: Proposal, orchestrator: Party, keyholder: Party) -> None:

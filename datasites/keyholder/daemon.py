@@ -6,24 +6,26 @@ reason, and says nothing about values.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from datasites.keyholder.checks import SumRequest, check_study, check_sum_request
-from datasites.keyholder.custody import BadPads, KeyCustody
-from datasites.keyholder.rollback import KeyholderStanding, journaled_mark
-from datasites.node.files import lack_of_room, remove_unfinished, write_atomically
+from datasites.keyholder.checks import CheckedSum, SumRequest, check_sum_request, void_list
+from datasites.keyholder.custody import Answer, KeyCustody
+from datasites.keyholder.opened import BadPads, HelperAnswer, HelpersWanted, counts_of, split_opening
+from datasites.keyholder.rollback import KeyholderStanding
+from datasites.keyholder.served import Served, served_proposals
+from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import Loop, announce, keep_private, stop_loops, wait_for_signal
 from datasites.node.work import Witness, WorkQueue
-from datasites.study.messages import Refusal, SumResult, WorkItem
+from datasites.study.helper_messages import Opening, PadSums, Void
+from datasites.study.messages import SumResult, WorkItem
 from datasites.study.proposal import Proposal
-from datasites.study.signing import Signed, dump, pack_envelope, parse, seal
+from datasites.study.signing import dump, open_sealed, pack_envelope, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption.ciphertexts import body_bytes
+from privacy.encryption.shares import MISSING_PART, sum_bytes
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.ledger.journal import Journal
 
@@ -58,26 +60,30 @@ class Keyholder:
                 self._offer_key(item)
             elif item.kind == "decrypt":
                 self._answer(item)
+            elif item.kind == "void":
+                self._void(item)
             elif item.kind in ("finished", "forget"):
                 self._forget(item.study)
         except BadPads as error:
-            self._refuse(item, str(error), without=error.sites)
+            self.served.refuse(item, str(error), without=error.sites)
+        except HelpersWanted as error:
+            self.served.refuse(item, str(error), wants=error.helpers)
         except Declined:  # the orchestrator's no, not ours: nothing is refused here
             raise
         except (Refused, InvalidInput, Tampered) as error:
-            self._refuse(item, str(error))
+            self.served.refuse(item, str(error))
         except KeyError:
-            self._refuse(item, "the work item lacks a document")
+            self.served.refuse(item, "the work item lacks a document")
 
     def _offer_key(self, item: WorkItem) -> None:
-        proposal = self._study(item.study)
+        proposal = self.served.study(item.study)
         key, public = self.custody.open_round(proposal, item.round)
         signed = seal(self.home.identity(), "round-key", key)
-        self._journal_once(f"key-{item.study}-{item.round}", "round-key", dump(key))
+        self.served.journal_once(f"key-{item.study}-{item.round}", "round-key", dump(key))
         self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/key", pack_envelope(signed, public))
 
     def _answer(self, item: WorkItem) -> None:
-        proposal = self._study(item.study)
+        proposal = self.served.study(item.study)
         commitments = item.documents["commitments"]
         sum_hash = str(commitments.payload.get("sum_hash"))
         body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_sum_bytes(proposal))
@@ -90,7 +96,8 @@ class Keyholder:
             request,
             answered_sum=self.custody.answered_sum(item.study, item.round),
         )
-        answer = self.custody.answer(checked)
+        answer = self.custody.answer(checked, self._helped(proposal, item))
+        self._publish(item, checked, answer)
         result = SumResult(
             study=item.study,
             round=item.round,
@@ -101,61 +108,68 @@ class Keyholder:
         )
         sites = sorted({site for sites in checked.contributors.values() for site in sites})
         entry = {**dump(result), "sites": sites}
-        self._journal_once(f"answer-{item.study}-{item.round}", "decrypted", entry)
+        self.served.journal_once(f"answer-{item.study}-{item.round}", "decrypted", entry)
         signed = seal(self.home.identity(), "sum-result", result)
         self.client.put_bytes(
             f"/studies/{item.study}/rounds/{item.round}/result", pack_envelope(signed, answer.integers)
         )
 
-    def _study(self, study: str) -> Proposal:
-        """Return the proposal of ``study`` after checking that every participant has approved it."""
-        roster = self.home.roster()
-        path = self.home.folder / "studies" / f"{sha256_hex(study.encode())[:16]}.json"
-        status = json.loads(path.read_bytes()) if path.exists() else self.client.get_json(f"/studies/{study}")
-        proposal = check_study(
-            parse(Signed, status["proposal"]),
-            [parse(Signed, document) for document in status["approvals"].values()],
-            orchestrator=roster.orchestrator,
-            keyholder=roster.keyholder,
-            hospitals=roster.sites,
-            now=self.journal.now(),
-        )
-        if not path.exists():
-            kept = {"proposal": status["proposal"], "approvals": status["approvals"]}
-            write_atomically(path, json.dumps(kept).encode())
-            self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
-        return proposal
+    def _helped(self, proposal: Proposal, item: WorkItem) -> list[HelperAnswer]:
+        """Return what the study's helpers answered in this round, with the pad sums that come along."""
+        found = []
+        for helper in proposal.helpers:
+            signed = item.documents.get(f"pads/{helper.name}")
+            if signed is not None:
+                sums = open_sealed(signed, "pads", helper.public_key, PadSums, since=proposal.canonical)
+                if (sums.study, sums.round, sums.helper) != (item.study, item.round, helper.name):
+                    raise Refused(f"the pad sums of {helper.name} are of another study or round")
+                size = sum_bytes(counts_of(proposal), proposal.encryption)
+                digest = sums.parts.get(str(MISSING_PART), "")
+                found.append(HelperAnswer(sums=sums, body=self.client.get_bytes(f"/blobs/{digest}", max_bytes=size)))
+        return found
 
-    def _journal_once(self, what: str, kind: str, body: dict[str, Any]) -> None:
-        """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""
-        mark = journaled_mark(self.home, what)
-        if not mark.exists():
-            self.journal.append(kind, body)
-            mark.parent.mkdir(exist_ok=True)
-            mark.touch(mode=0o600)
+    def _publish(self, item: WorkItem, checked: CheckedSum, answer: Answer) -> None:
+        """Publish key and pad sums of an answered round, before its result, where the study does so."""
+        if answer.opening is None:
+            return
+        _, sums = split_opening(checked.proposal, answer.opening)
+        opening = Opening(
+            study=item.study,
+            round=item.round,
+            list_hash=checked.list_hash,
+            sum_hash=answer.sum_hash,
+            integers_hash=answer.integers_hash,
+            parts={str(part): sha256_hex(data) for part, data in sums.items()},
+            body_hash=sha256_hex(answer.opening),
+        )
+        self.served.journal_once(f"opening-{item.study}-{item.round}", "opened", dump(opening))
+        signed = seal(self.home.identity(), "opening", opening)
+        self.client.put_bytes(
+            f"/studies/{item.study}/rounds/{item.round}/opening", pack_envelope(signed, answer.opening)
+        )
+
+    def _void(self, item: WorkItem) -> None:
+        """Say under signature that a list is never answered here."""
+        proposal = self.served.study(item.study)
+        listed = void_list(proposal, item)
+        self.custody.void(item.study, item.round, listed.list_hash)
+        void = Void(study=item.study, round=item.round, list_hash=listed.list_hash, party=proposal.keyholder.name)
+        self.served.journal_once(f"void-{listed.list_hash}", "list-voided", dump(void))
+        self.served.send(item, "void", void)
+
+    @property
+    def served(self) -> Served:
+        """The studies that are served here."""
+        return Served(home=self.home, client=self.client, journal=self.journal)
 
     def _forget(self, study: str) -> None:
         self.custody.forget(study)
-        self._journal_once(f"forget-{study}", "study-over", {"study": study})
-
-    def _refuse(self, item: WorkItem, reason: str, *, without: tuple[str, ...] = ()) -> None:
-        party = self.home.config().name
-        refusal = Refusal(study=item.study, round=item.round, party=party, reason=reason[:500], without=without)
-        self.journal.append("refused", {"item": item.kind, **dump(refusal)})
-        path = f"/studies/{item.study}/rounds/{item.round}/refusal"
-        self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))
+        self.served.journal_once(f"forget-{study}", "study-over", {"study": study})
 
 
 def _sum_bytes(proposal: Proposal) -> int:
     """Return exactly how long a study's sum is."""
-    counts = {b.name: proposal.encryption.ciphertexts_for(b.length) for b in proposal.exchanged_blocks()}
-    return body_bytes(counts, proposal.encryption)
-
-
-def _served(home: Home) -> list[Signed]:
-    """Return the signed proposals of all studies that were served here."""
-    paths = sorted((home.folder / "studies").glob("*.json"))
-    return [parse(Signed, json.loads(path.read_bytes())["proposal"]) for path in paths]
+    return body_bytes(counts_of(proposal), proposal.encryption)
 
 
 def run(folder: Path) -> None:
@@ -176,7 +190,7 @@ def run(folder: Path) -> None:
     def _trouble() -> str:
         return standing.trouble or lack_of_room(folder)
 
-    witness = Witness(home=home, client=client, proposals=lambda: _served(home), trouble=_trouble)
+    witness = Witness(home=home, client=client, proposals=lambda: served_proposals(home), trouble=_trouble)
     keyholder = Keyholder(
         home=home,
         client=client,

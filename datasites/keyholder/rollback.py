@@ -14,17 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datasites.keyholder.custody import KeyCustody
+from datasites.keyholder.served import journaled_mark
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.rollback import IMPORTED, Gap
 from datasites.study.messages import RoundKey, SumResult
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse
-from privacy.canonical import sha256_hex
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
@@ -102,11 +101,6 @@ class KeyholderStanding:
     def _imported(self) -> set[tuple[str, int]]:
         entries = self.journal.entries(kind=IMPORTED)
         return {(str(study), int(number)) for entry in entries for study, number in entry.body["rounds"]}
-
-
-def journaled_mark(home: Home, what: str) -> Path:
-    """Return the file that says that an event was journaled."""
-    return home.folder / "journaled" / sha256_hex(what.encode())[:32]
 
 
 def import_gap(home: Home, *, by: str, reason: str) -> list[tuple[str, int]]:

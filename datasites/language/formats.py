@@ -82,9 +82,21 @@ def moment(text: str) -> str:
     return f"{shown} ({date}{local:%H:%M} {local.tzname()})"
 
 
+def instant(when: dt.datetime) -> str:
+    """Return a time in UTC, as short as a table needs it."""
+    utc = when.astimezone(dt.UTC)
+    if current() == DEFAULT:
+        return utc.strftime("%d %b %Y, %H:%M UTC")
+    from babel.dates import format_date
+
+    return f"{format_date(utc, format='medium', locale=_LOCALES[current()])}, {utc:%H:%M} UTC"
+
+
 def listed(items: Iterable[str]) -> str:
     """Return names as a list of the language, as in "a, b and c"."""
+    names = list(items)
+    if len(names) < 2 or current() == DEFAULT:
+        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
     from babel.lists import format_list
 
-    names = list(items)
-    return format_list(names, locale=_LOCALES[current()]) if names else ""
+    return format_list(names, locale=_LOCALES[current()])

@@ -77,7 +77,7 @@ def read_party(path: Path) -> Enrolled:
 
 
 def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
-    """Return the roster of these parties, hospitals in the order given.
+    """Return the roster of these parties, hospitals and helpers in the order given.
 
     Raises:
         InvalidInput: not exactly one orchestrator and one keyholder, or fewer than three hospitals.
@@ -89,7 +89,10 @@ def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
     if (counts["orchestrator"], counts["keyholder"]) != (1, 1) or counts["datasite"] < 3:
         raise InvalidInput(f"expected one orchestrator, one keyholder and at least three hospitals, got {counts}")
     return Roster(
-        orchestrator=by_role["orchestrator"][0], keyholder=by_role["keyholder"][0], sites=tuple(by_role["datasite"])
+        orchestrator=by_role["orchestrator"][0],
+        keyholder=by_role["keyholder"][0],
+        sites=tuple(by_role["datasite"]),
+        helpers=tuple(by_role["helper"]),
     )
 
 
@@ -198,6 +201,7 @@ class Consortium(BaseModel):
     orchestrator: Member
     keyholder: Member
     hospitals: tuple[Hospital, ...] = Field(min_length=3)
+    helpers: tuple[Member, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Consortium:
@@ -220,8 +224,8 @@ class Consortium(BaseModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everybody's names: orchestrator, keyholder, hospitals."""
-        return (self.orchestrator.name, self.keyholder.name, *(h.name for h in self.hospitals))
+        """Everybody's names: orchestrator, keyholder, helpers, hospitals."""
+        return (self.orchestrator.name, self.keyholder.name, *(m.name for m in (*self.helpers, *self.hospitals)))
 
     def member(self, name: str) -> tuple[Role, Member]:
         """Return somebody's role and entry.
@@ -232,6 +236,7 @@ class Consortium(BaseModel):
         roles: dict[str, tuple[Role, Member]] = {h.name: ("datasite", h) for h in self.hospitals}
         roles |= {self.orchestrator.name: ("orchestrator", self.orchestrator)}
         roles |= {self.keyholder.name: ("keyholder", self.keyholder)}
+        roles |= {helper.name: ("helper", helper) for helper in self.helpers}
         if name not in roles:
             raise InvalidInput(f"{name!r} is not in this consortium ({', '.join(self.names)}); use another file")
         return roles[name]

@@ -29,7 +29,7 @@ from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 
-Role = Literal["orchestrator", "keyholder", "datasite"]
+Role = Literal["orchestrator", "keyholder", "datasite", "helper"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,8 @@ from datasites.review.records import Confirmation, Decision, State
 from datasites.review.records import Request as ReviewRequest
 from datasites.study.signing import dump
 from datasites.study.thread import Word
-from privacy.errors import Refused
-from privacy.identity import fingerprint
+from privacy.errors import InvalidInput, Refused
+from privacy.identity import check_public_key, fingerprint
 from privacy.ledger.chain import Entry
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -293,6 +293,10 @@ def fingerprints(context: Context, _: Reader) -> list[ConfirmedKey]:
 @router.put("/fingerprints/{public_key}", summary="Confirm a key", tags=["review"])
 def confirm(public_key: PublicKey, body: Confirming, context: Context, caller: ApiReviewer) -> ConfirmedKey:
     """Write down that the caller compared this fingerprint with its owner, out of band."""
+    try:
+        check_public_key(public_key)
+    except InvalidInput as error:
+        raise Refused(str(error)) from error
     value = context.approvals.confirm(
         public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
     )

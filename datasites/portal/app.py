@@ -16,10 +16,12 @@ from fastapi.responses import RedirectResponse, Response
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from datasites.language import mark
 from datasites.node.web import problems
+from datasites.node.web.languages import Languages
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, pages
+from datasites.portal import api, forms, hospital_login, jobs, owner_pages, pages
 from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
@@ -140,11 +142,15 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(api.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
+    app.include_router(owner_pages.router)
     app.include_router(hospital_login.router)
+    app.include_router(jobs.api)
+    app.include_router(jobs.pages)
     app.mount("/static", Assets(STATIC), name="static")
     problems.install_problem_handlers(app, _page_of_problem)
     install(app, app.state.service)
     app.add_middleware(ShortBodies)
+    app.add_middleware(Languages, https=context.secure_cookies)
     app.add_middleware(SecurityHeaders)
     return app
 
@@ -152,6 +158,7 @@ def create_portal(context: PortalContext) -> FastAPI:
 def _page_of_problem(request: Request, problem: problems.Problem) -> Response:
     if problem.status == 401:
         return RedirectResponse(f"/login?{urlencode({'to': request.url.path})}", 303)
-    headings = {403: "Not allowed", 404: "Not found", 422: "Not understood", 500: "Something failed"}
-    heading = headings.get(problem.status, "Not done")
+    headings = {403: mark("Not allowed"), 404: mark("Not found"), 422: mark("Not understood")}
+    headings |= {500: mark("Something failed")}
+    heading = headings.get(problem.status, mark("Not done"))
     return page(request, "error.html", status=problem.status, heading=heading, detail=problem.detail)

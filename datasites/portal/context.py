@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasites.data.glance import Glance
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
-from datasites.review.budgets import Budget, CostPreview, StudyStatus
+from datasites.review.budget_acts import BudgetActs
+from datasites.review.budgets import Budget, BudgetDetails, CostPreview, StudyStatus
 from datasites.review.environment import current_environment
+from datasites.review.plain_jobs import PlainJobs
 from datasites.review.records import Request
 from datasites.study.chain import voids
 from datasites.study.proposal import Environment, Proposal
@@ -50,6 +53,9 @@ class PortalContext:
         journal: the datasite's journal.
         preview: what a study would cost.
         budgets: of every patient population.
+        budget_details: by population, what still fits, is reserved and came back.
+        budget_acts: what people do to budgets by hand; None where nothing can be done.
+        policy_problem: why the policy file as it is now is not in force, or empty.
         history: by population, its budget after every entry of the ledger, oldest first.
         studies: studies that run or ran here.
         reports: reports that may be downloaded.
@@ -57,6 +63,8 @@ class PortalContext:
         dry_run: one round of a request on the mock data, in the sandbox; may take a minute. It calls its second
             argument with the path of the log, which grows meanwhile.
         unchecked: what a study leaves unchecked of its models, in one sentence; empty where each is recomputed here.
+        glance: the dataset that a study asks for, as far as it is public; None where it is not here.
+        jobs: plain PySyft jobs that wait for a person, or None where none is taken in.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
         error: why this datasite does no work at all; empty while it does.
@@ -80,7 +88,12 @@ class PortalContext:
     dry_run: Callable[[Request, Callable[[Path], object]], Trial]
     layers: Callable[[], Mapping[str, bool]]
     unchecked: Callable[[Proposal], str] = voids
+    glance: Callable[[Proposal], Glance | None] = lambda _: None
+    jobs: PlainJobs | None = None
     write_reports: Callable[[], object] = lambda: None
+    budget_details: Callable[[], Mapping[str, BudgetDetails]] = dict
+    budget_acts: BudgetActs | None = None
+    policy_problem: Callable[[], str] = lambda: ""
     environment: Callable[[], Environment] = current_environment
     error: Callable[[], str] = lambda: ""
     hospital_login: OidcProvider | None = None

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from datasites.language import tr
 from datasites.node.web.problems import describe
 from datasites.portal.access import Context, Reader, ServiceHere, check_csrf, cookie_name, set_session
 from datasites.portal.context import PortalContext
@@ -48,7 +49,7 @@ def link(request: Request, service: ServiceHere, caller: Reader, csrf: Secret, p
     check_csrf(caller, csrf)
     account = service.context.accounts.authenticate(caller.account.name, password, now=service.context.clock())
     begun = _provider(service.context).begin()
-    response: Response = page(request, "continue.html", to=begun.address, what="To the hospital's sign-in")
+    response: Response = page(request, "continue.html", to=begun.address, what=tr("To the hospital's sign-in"))
     _remember(response, service, begun, to="/people?notice=linked", account=account)
     return response
 
@@ -115,7 +116,7 @@ def _invitation(context: PortalContext, provider: OidcProvider, who: Identified)
 
 def _onward(request: Request, to: str) -> Response:
     """Return a page that leads on: a redirect would come from the provider, which gets no session cookie."""
-    return page(request, "continue.html", to=to, what="Continue")
+    return page(request, "continue.html", to=to, what=tr("Continue"))
 
 
 def _failed(request: Request, context: PortalContext, error: TesseraError) -> Response:

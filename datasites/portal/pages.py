@@ -13,49 +13,57 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from datasites.node.web.events import mark
+from datasites.language import mark, speaking, tr
+from datasites.node.web.events import mark as place
+from datasites.node.web.languages import asked_language
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
+from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
-from datasites.portal.figures import cost_picture, timeline_picture
+from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
-from datasites.portal.words import STUDY_STATES, listed, meaning, modality, released, state, summary, when
+from datasites.portal.words import STUDY_STATES, listed, meaning, modality, parts, released, state, summary, when
 from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.review.versions import version_before
 from datasites.study.signing import dump
-from datasites.study.text import epsilon_text
+from datasites.study.text import delta_text, epsilon_text
 from datasites.study.thread import SENTENCES, accepted
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
 
 MENU = (
-    ("/inbox", "Inbox"),
-    ("/studies", "Studies"),
-    ("/budget", "Budget"),
-    ("/journal", "Journal"),
-    ("/reports", "Reports"),
-    ("/fingerprints", "Fingerprints"),
-    ("/policy", "Policy"),
-    ("/people", "People"),
+    ("/inbox", mark("Inbox")),
+    ("/jobs", mark("Jobs")),
+    ("/studies", mark("Studies")),
+    ("/budget", mark("Budget")),
+    ("/journal", mark("Journal")),
+    ("/reports", mark("Reports")),
+    ("/fingerprints", mark("Fingerprints")),
+    ("/policy", mark("Policy")),
+    ("/people", mark("People")),
 )
 NOTICES = {
-    "signed": "Signed with your key. Once all have signed everywhere, the rounds are under Studies.",
-    "deny": "Denied. The scientist and the other hospitals will read your reason.",
-    "ask": "Asked. The scientist will read your question.",
-    "revoke": "Revoked. The study stops here before its next round.",
-    "confirmed": "Confirmed and written into the journal.",
-    "closed": "Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed.",
-    "linked": "Linked. From now on your hospital account opens a session here.",
-    "unlinked": "The link is gone. Sign in with your password.",
-    "written": "The reports are those of this moment.",
-    "welcome": "Your account is made. Keep your password: nobody can restore it.",
+    "signed": mark("Signed with your key. Once all have signed everywhere, the rounds are under Studies."),
+    "deny": mark("Denied. The scientist and the other hospitals will read your reason."),
+    "ask": mark("Asked. The scientist will read your question."),
+    "revoke": mark("Revoked. The study stops here before its next round."),
+    "job-approved": mark("Approved. It runs on mock data in the sandbox, and its submitter gets what it wrote."),
+    "job-rejected": mark("Rejected. Its submitter will read your reason."),
+    "confirmed": mark("Confirmed and written into the journal."),
+    "closed": mark("Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed."),
+    "linked": mark("Linked. From now on your hospital account opens a session here."),
+    "unlinked": mark("The link is gone. Sign in with your password."),
+    "act-done": mark("Done, with your reason in the ledger and the journal."),
+    "act-asked": mark("Asked. The policy wants another person to ask for the same within a week."),
+    "written": mark("The reports are those of this moment."),
+    "welcome": mark("Your account is made. Keep your password: nobody can restore it."),
 }
 _TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn"}
 _TONES |= dict.fromkeys(("denied", "revoked", "ended"), "bad")
-_ROLES = {"steward": "data steward", "privacy-officer": "privacy officer", "auditor": "auditor"}
+_ROLES = {"steward": mark("data steward"), "privacy-officer": mark("privacy officer"), "auditor": mark("auditor")}
 
 _environment = new_environment(Path(__file__).parent / "templates", mount="/static")
 _environment.globals.update(
@@ -63,7 +71,9 @@ _environment.globals.update(
     listed=listed,
     modality=modality,
     number=epsilon_text,
-    role=lambda name: _ROLES.get(name, name),
+    role=lambda name: tr(str(_ROLES.get(name, name))),
+    said=SENTENCES,
+    small=delta_text,
     state=state,
     tone=lambda name: _TONES.get(name, ""),
     when=when,
@@ -95,16 +105,17 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "problem": problem,
         "error": context.error() if credential else "",
     }
-    return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
+    with speaking(asked_language()):
+        return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
 
 
 router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 50
 Seen = Annotated[str, Query(max_length=24)]
 _GROUPS = (
-    ("To decide", ("pending", "changes-requested"), "Nothing waits for you."),
-    ("Approved", ("approved",), "Nothing is approved."),
-    ("Denied, revoked and ended", ("denied", "revoked", "ended"), "None."),
+    (mark("To decide"), ("pending", "changes-requested"), mark("Nothing waits for you.")),
+    (mark("Approved"), ("approved",), mark("Nothing is approved.")),
+    (mark("Denied, revoked and ended"), ("denied", "revoked", "ended"), mark("None.")),
 )
 
 
@@ -160,21 +171,13 @@ def request_events(request: Request, proposal_hash: Hash, service: ServiceHere, 
 def studies(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Studies and their rounds."""
     shown = service.studies()
-    return page(request, "studies.html", studies=shown, seen=mark(shown), explained=STUDY_STATES)
+    return page(request, "studies.html", studies=shown, seen=place(shown), explained=STUDY_STATES)
 
 
 @router.get("/studies/events")
 def study_events(request: Request, service: ServiceHere, _: Reader, seen: Seen = "") -> Response:
     """Say when a study went on."""
     return service.streams.events(request, service.studies, seen=seen)
-
-
-@router.get("/budget")
-def budget(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
-    """The budget of every patient population over time."""
-    history = service.history()
-    lines = [(b, points := history.get(b.population, ()), timeline_picture(b, points)) for b in service.budgets()]
-    return page(request, "budget.html", lines=lines)
 
 
 @router.get("/journal")
@@ -217,24 +220,6 @@ def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLRespo
         if p.public_key not in known
     ]
     return page(request, "fingerprints.html", confirmed=confirmed, waiting=waiting)
-
-
-@router.get("/policy")
-def policy(request: Request, service: ServiceHere, context: Context, _: Reader) -> HTMLResponse:
-    """The owner's rules and the sandbox of this machine."""
-    value = context.approvals.policy
-    partners = ", ".join(p.name for p in value.partners) or "none are written down"
-    sections = [("Partners", [("accept only partners", _plain(value.accept_only_partners)), ("partners", partners)])]
-    for name, section in value.model_dump(mode="json").items():
-        if isinstance(section, dict):
-            sections.append((name.capitalize(), _readable(section)))
-    return page(
-        request,
-        "policy.html",
-        sections=sections,
-        layers=sorted(service.layers().items()),
-        policy_hash=value.policy_hash,
-    )
 
 
 @router.get("/reports")
@@ -311,16 +296,15 @@ def show_request(
         flags=_flags(findings),
         released=_released(service, found),
         meaning=meaning(cost) if cost else (),
+        **answers(proposal, cost, service.glance(found)),
         trial=trial,
-        seen=mark(trial),
+        seen=place(trial),
         blocks=blocks,
         total_values=f"{sum(b.length for b in blocks):,}",
-        parties=_parties(found),
+        parties=parts(proposal),
         needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
-        said=SENTENCES,
         open_conditions=not accepted(found.words, service.context.site),
-        kept_words="",
         files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
         file_ids={name: i for i, name in enumerate(names)},
         **_comparison(service, found),
@@ -355,43 +339,9 @@ def _flags(findings: tuple[Finding, ...]) -> dict[tuple[str, int], str]:
     return flags
 
 
-def _parties(found: ReviewRequest) -> list[tuple[Any, str, str]]:
-    proposal = found.proposal
-    rows: list[tuple[Any, str, str]] = [
-        (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
-        (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
-    ]
-    rows += [
-        (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))
-        for p in proposal.participants
-    ]
-    return rows
-
-
 def _verified(service: PortalService) -> str:
     try:
         service.context.journal.verify()
     except TesseraError as error:
         return str(error)
     return "ok"
-
-
-def _readable(section: dict[str, Any]) -> list[tuple[str, str]]:
-    return [_with_unit(key, value) for key, value in section.items()]
-
-
-def _with_unit(key: str, value: Any) -> tuple[str, str]:
-    name, _, unit = key.rpartition("_")
-    if unit == "bytes":
-        return name.replace("_", " "), f"{value / 2**20:,.0f} MiB"
-    if unit in ("seconds", "days"):
-        return name.replace("_", " "), f"{_plain(value)} {unit}"
-    return key.replace("_", " "), _plain(value)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(str(v) for v in value) or "none named"
-    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -18,13 +18,17 @@ from typing import TYPE_CHECKING, Literal
 
 from starlette.exceptions import HTTPException
 
+from datasites.data.glance import Glance
 from datasites.node.web.events import Cached, Streams
+from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
 from datasites.review.accounts import Account
+from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
+from datasites.study.data_use import Comparison
 from datasites.study.proposal import Party
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.ledger.journal import Entry, Journal
@@ -230,7 +234,19 @@ class PortalService:
         """Return the parties of a study whose fingerprint nobody here has compared."""
         proposal, known = request.proposal, self.context.approvals.confirmed()
         others = [p for p in proposal.participants if p.name != self.context.site]
-        return [p for p in (proposal.orchestrator, proposal.keyholder, *others) if p.public_key not in known]
+        parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
+        return [p for p in parties if p.public_key not in known]
+
+    def glance(self, request: Request) -> Glance | None:
+        """Return the dataset that a request asks for, as far as it is public."""
+        try:
+            return self.context.glance(request.proposal)
+        except InvalidInput:
+            return None
+
+    def data_use(self, request: Request) -> tuple[Comparison, ...]:
+        """Return where a request's purpose does not fit the dataset's terms."""
+        return data_use(request.proposal, self.glance(request))
 
     def differences(self, request: Request) -> list[str]:
         """Return where the software that a request names differs from what runs here."""
@@ -240,6 +256,8 @@ class PortalService:
         """Return why a request cannot be approved now, or an empty text."""
         if self.violations(request):
             return "it breaks this hospital's policy"
+        if any(found.conflict for found in self.data_use(request)):
+            return "its purpose does not fit the terms of the dataset"
         if self.unconfirmed(request):
             return "not everybody's fingerprint was compared"
         try:
@@ -266,6 +284,9 @@ class PortalService:
         key = self.context.accounts.unlock(name, password)
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
+        conflicts = [found.sentence for found in self.data_use(request) if found.conflict]
+        if conflicts:
+            raise Refused(f"the purpose does not fit the terms of the dataset: {'; '.join(conflicts)}")
         if self.differences(request):
             raise Refused(f"the software is not what the proposal names: {'; '.join(self.differences(request)[:3])}")
         cost = self.context.preview(request.proposal)
@@ -283,6 +304,22 @@ class PortalService:
         approvals = self.context.approvals
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
+
+    def budget_act(
+        self, kind: ActKind, name: str, password: str, reason: str, target: str, epsilon: str, delta: str
+    ) -> bool:
+        """Ask for an act on a budget in one person's name; return whether it is done or waits for another person.
+
+        Raises:
+            Refused: the password or a rule says no.
+            InvalidInput: there is nothing to do, or no reason.
+        """
+        acts, now = self.context.budget_acts, self.context.clock()
+        if acts is None:
+            raise Refused("budgets are not changed here")
+        person = self.context.accounts.authenticate(name, password, now=now)
+        act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
+        return acts.ask(act, person=person, reason=reason, now=now).done
 
     def register(self, token: str, name: str, password: str) -> Account:
         """Use up a one-time link and journal the new account with its public key."""
@@ -326,7 +363,7 @@ class PortalService:
         found: dict[str, Party] = {}
         for request in self.context.approvals.requests():
             proposal = request.proposal
-            for party in (proposal.orchestrator, proposal.keyholder, *proposal.participants):
+            for party in (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants):
                 if party.public_key != self.context.public_key:
                     found.setdefault(party.public_key, party)
         return list(found.values())

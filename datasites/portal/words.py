@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Sequence
 
+from datasites.language import mark, tr
+from datasites.language.formats import instant
+from datasites.language.formats import listed as in_words
 from datasites.report.words import certainty
 from datasites.review.budgets import CostPreview
 from datasites.study.parties import parse_time
-from datasites.study.proposal import Proposal
+from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
 from datasites.study.text import epsilon_text
 
@@ -18,21 +20,22 @@ _TASKS = {
     "early-late": "tells early (I and II) from late (III and IV) stages",
     "ordinal": "orders stages I, II and III or later",
 }
-_MODALITIES = {"mrna": "gene expression", "image": "slide features", "clinical": "clinical facts"}
+_MODALITIES = {"mrna": mark("gene expression"), "image": mark("slide features"), "clinical": mark("clinical facts")}
 STUDY_STATES = {
-    "waiting": "Approved here. Training begins when all hospitals of the study have approved.",
-    "unused": "The study ended before any record was read. It cost nothing.",
-    "finished": "All rounds are done. Nothing more is computed on these patients for this study.",
-    "stopped": "The approval was taken back or does not hold any more: no further round runs here.",
+    "waiting": mark("Approved here. Training begins when all hospitals of the study have approved."),
+    "unused": mark("The study ended before any record was read. It cost nothing."),
+    "finished": mark("All rounds are done. Nothing more is computed on these patients for this study."),
+    "stopped": mark("The approval was taken back or does not hold any more: no further round runs here."),
 }
+_OTHER_STATES = (mark("unused"), mark("stopped"))
 _NAMED_ROUNDS = 6
 _STATES = {
-    "pending": "waiting for a decision",
-    "changes-requested": "changes asked for",
-    "approved": "approved",
-    "denied": "denied",
-    "revoked": "revoked",
-    "ended": "ended",
+    "pending": mark("waiting for a decision"),
+    "changes-requested": mark("changes asked for"),
+    "approved": mark("approved"),
+    "denied": mark("denied"),
+    "revoked": mark("revoked"),
+    "ended": mark("ended"),
 }
 
 
@@ -48,7 +51,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         f"version {own.dataset.version}, in up to {proposal.rounds} rounds. No record leaves: each round sends one "
         f"update of the model, with noise, encrypted.",
         f"Only the sum of at least {proposal.min_sites} hospitals is ever decrypted, by {proposal.keyholder.name} of "
-        f"{proposal.keyholder.institution}, who never receives a single hospital's update.",
+        f"{proposal.keyholder.institution}, who never receives a single hospital's update. "
+        f"{_helpers_sentence(proposal)}",
         *_first_round(proposal),
         _noise_sentence(proposal),
     ]
@@ -83,6 +87,25 @@ def _first_round(proposal: Proposal) -> tuple[str, ...]:
     return (
         "The first round sends averages instead: of each value the hospitals exchange, over the patients of those that "
         "hold it, under the same noise, encryption and cost. They stay readable in the model.",
+    )
+
+
+def _helpers_sentence(proposal: Proposal) -> str:
+    if not proposal.helpers:
+        return (
+            "No helpers hold part of the pads: orchestrator and keyholder together could read every single update, and "
+            "only the keyholder knows whether a sum is right."
+        )
+    one, two = (f"{helper.name} of {helper.institution}" for helper in proposal.helpers)
+    published = (
+        "Each round's key and pad sums are published once it is answered, so every hospital recomputes the sum; from "
+        "then on orchestrator and both helpers together could read the single updates of that round."
+        if proposal.published
+        else "Nothing of a round is published: only the keyholder knows whether a sum is right."
+    )
+    return (
+        f"Two helpers hold part of the pads, {one} and {two}: no two parties together read a single update, the "
+        f"orchestrator included. {published}"
     )
 
 
@@ -133,19 +156,32 @@ def _rounds(numbers: Sequence[int]) -> str:
 
 def state(name: str) -> str:
     """Return a request's state in words."""
-    return _STATES.get(name, name)
+    return tr(_STATES.get(name, name))
 
 
 def modality(name: str) -> str:
     """Return a modality in words."""
-    return _MODALITIES.get(name, name)
+    return tr(_MODALITIES.get(name, name))
 
 
 def listed(names: Sequence[str]) -> str:
     """Return ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nobody"
+    return in_words(names) or tr("nobody")
 
 
 def when(text: str) -> str:
     """Return an ISO time as people read it, in UTC."""
-    return parse_time(text).astimezone(dt.UTC).strftime("%d %b %Y, %H:%M UTC") if text else ""
+    return instant(parse_time(text)) if text else ""
+
+
+def parts(proposal: Proposal) -> list[tuple[Party, str, str]]:
+    """Return everybody in a study with the part they play and what they bring."""
+    return [
+        (proposal.orchestrator, "proposes and adds up encrypted updates", "no data"),
+        (proposal.keyholder, "holds the keys and decrypts sums only", "no data"),
+        *((helper, "holds part of the pads, one list a round", "no data") for helper in proposal.helpers),
+        *(
+            (p, f"trains on its own {p.cohort} patients", ", ".join(modality(m) for m in p.modalities))
+            for p in proposal.participants
+        ),
+    ]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasites.language import speaking, tr
+from datasites.language import speaking, tr, tr_plural
 from datasites.node.plugins import DISTRIBUTION
 from datasites.report import words
 from datasites.report.facts import (
@@ -147,10 +147,17 @@ def _timeline_point(point: Point) -> TimelinePoint:
 
 def _acts(account: Account, records: Records) -> Iterator[CapChange]:
     for entry in records.ledger:
-        if entry.body.get("population") != account.population or entry.kind not in ("cap", "close"):
+        if entry.body.get("population") != account.population or entry.kind not in ("cap", "close", "free"):
             continue
         if entry.kind == "close":
             what = tr("closed for ever")
+        elif entry.kind == "free":
+            what = tr_plural(
+                "{study}: the cost of {count} round given back",
+                "{study}: the cost of {count} rounds given back",
+                len(entry.body["rounds"]),
+                study=entry.body["study"],
+            )
         elif entry.body["epsilon"] is None:
             what = tr("cap removed (δ {delta})", delta=delta_text(entry.body["delta"]))
         else:

@@ -63,7 +63,7 @@ class TimelinePoint(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class CapChange(Message):
-    """A person's act on a cap, or the closing of a population."""
+    """An act on a cap, a part of the budget that came back, or the closing of a population."""
 
     at: str
     what: str
@@ -151,7 +151,8 @@ class StudyReport(Message):
     """One study that holds or held a reservation here.
 
     ``watermarks`` are the warnings that void the claim. ``given_back`` says what became of the part of the reservation
-    that was not spent, empty while the study may still spend it.
+    that was not spent, empty while the study may still spend it. ``filing`` says who answers for the study, ``thread``
+    what its two sides said.
     """
 
     study: str
@@ -183,6 +184,8 @@ class StudyReport(Message):
     foreign_code: bool = False
     dates: tuple[Date, ...] = ()
     given_back: str = ""
+    filing: tuple[Fact, ...] = ()
+    thread: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from datasites.language import tr, tr_plural
+from datasites.language import mark, tr, tr_plural
 from datasites.language.formats import listed, moment, percent, whole
 from datasites.report.facts import (
     ChainLine,
@@ -23,6 +23,11 @@ from datasites.report.facts import (
 )
 from datasites.study.text import delta_text, epsilon_text
 
+_EVENTS = (
+    mark("cap set"), mark("study approved"), mark("rounds freed"), mark("population closed"),
+    mark("reservation released"),
+)  # fmt: skip
+"""Entries of the ledger, as it calls them."""
 _TIMES = {"at", "made", "since", "last_entry"}
 
 
@@ -96,7 +101,10 @@ def _population(p: PopulationReport) -> dict[str, Any]:
 
 
 def _point(point: TimelinePoint) -> dict[str, Any]:
+    head, _, number = point.event.partition(" ")
+    counted = head == "round" and number.isdigit()
     return {
+        "event_text": tr("round {number}", number=number) if counted else tr(point.event),
         "spent_text": epsilon_text(point.epsilon_spent),
         "promised_text": epsilon_text(point.epsilon_promised_and_spent),
         "share_text": "" if point.epsilon_cap is None else _share(point.share_promised_and_spent),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from datasites.language import tr, tr_plural
-from datasites.language.formats import significant
+from datasites.language.formats import moment, significant
 from datasites.report import words
 from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
 from datasites.review.budgets import StudyState, study_state
@@ -16,6 +16,7 @@ from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Environment, Proposal
 from datasites.study.signing import parse
+from datasites.study.thread import SENTENCES, Word
 from privacy.canonical import canonical_hash
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals
@@ -59,6 +60,8 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         purpose=proposal.purpose if proposal else None,
         legal_basis=proposal.legal_basis if proposal else None,
         custody=_custody(proposal) if proposal else None,
+        filing=_filing(proposal) if proposal else (),
+        thread=_thread(request) if request else (),
         code=_code(proposal) if proposal else tr("The proposal is not in this datasite's records any more."),
         code_hash=canonical_hash(dict(proposal.plan.code)) if proposal else None,
         environment=software(proposal.environment) if proposal else (),
@@ -79,7 +82,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         watermarks=watermarks(proposal, mechanism),
         foreign_code=proposal is not None and proposal.plan.kind == "python",
         dates=_dates(request, study, records),
-        given_back=_given_back(study, state),
+        given_back=_given_back(study, state, records),
     )
 
 
@@ -113,12 +116,14 @@ def _dates(request: Request | None, study: StudyAccount, records: Records) -> tu
         found += [(tr("First round charged"), charged[0]), (tr("Last round charged"), charged[-1])]
     if request is not None:
         found += [(tr("Revoked"), d.at) for d in request.decisions if d.kind == "revoked"]
+    found += [(tr("Reservation given back"), entry.at) for entry in _freed(study, records)[-1:]]
+    if request is not None:
         found.append((tr("Request expires"), request.proposal.expires))
     return tuple(Date(label=label, at=at) for label, at in found)
 
 
-def _given_back(study: StudyAccount, state: StudyState) -> str:
-    """Return what became of the part of the reservation that was not spent."""
+def _given_back(study: StudyAccount, state: StudyState, records: Records) -> str:
+    """Return what became of the part of the reservation that was not spent, and why."""
     left = study.rounds - len(study.charged_rounds)
     if left <= 0:
         return tr("nothing: every round was charged")
@@ -126,7 +131,13 @@ def _given_back(study: StudyAccount, state: StudyState) -> str:
         if state not in ("stopped", "unused"):
             return ""
         return tr("not yet: the study is over here, and its reservation still counts")
-    return tr_plural("the cost of {count} round", "the cost of {count} rounds", left)
+    cost = tr_plural("the cost of {count} round", "the cost of {count} rounds", left)
+    reasons = dict.fromkeys(entry.body["reason"] for entry in _freed(study, records))
+    return f"{cost} ({'; '.join(reasons)})" if reasons else cost
+
+
+def _freed(study: StudyAccount, records: Records) -> list[Entry]:
+    return [e for e in records.ledger if e.kind == "free" and e.body["proposal_hash"] == study.proposal_hash]
 
 
 def _mechanism(study: StudyAccount) -> Mechanism | None:
@@ -183,6 +194,22 @@ def _epsilon(value: float, delta: float, accountant: str, against: str, adjacenc
     )
 
 
+def _filing(proposal: Proposal) -> tuple[Fact, ...]:
+    lines = proposal.filing.lines() if proposal.filing else ()
+    return tuple(Fact(label=label, value=text) for label, text in lines)
+
+
+def _thread(request: Request) -> tuple[Fact, ...]:
+    return tuple(
+        Fact(label=tr("{who} {did}", who=w.author, did=tr(SENTENCES[w.kind])), value=_said(w)) for w in request.words
+    )
+
+
+def _said(word: Word) -> str:
+    signed = tr("{person}, {when}", person=word.person, when=moment(word.at))
+    return f"“{word.text}” ({signed})" if word.text else signed
+
+
 def _custody(proposal: Proposal) -> str:
     custody = proposal.custody
     who = ", ".join(custody.downloaders) or tr("nobody")
@@ -234,7 +261,8 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
         )
         for p in proposal.participants
     ]
-    for role, party in (("orchestrator", proposal.orchestrator), ("keyholder", proposal.keyholder)):
+    others = [("orchestrator", proposal.orchestrator), ("keyholder", proposal.keyholder)]
+    for role, party in (*others, *(("helper", helper) for helper in proposal.helpers)):
         lines.append(
             PartyLine(
                 role=role,

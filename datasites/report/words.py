@@ -46,7 +46,7 @@ STATES = {
 DECISIONS = (
     mark("approved"), mark("approved with conditions"), mark("signed"), mark("denied"), mark("changes-requested"),
     mark("revoked"), mark("steward"), mark("privacy-officer"), mark("hospital"), mark("orchestrator"),
-    mark("keyholder"), mark("datasite"),
+    mark("keyholder"), mark("helper"), mark("datasite"),
 )  # fmt: skip
 """Decisions, functions and roles, as facts have them; pages show them translated."""
 
@@ -198,20 +198,47 @@ def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
             tr("sums of each round, for a moment; never a single hospital's update"),
             limit,
         ),
-        (
-            tr("Orchestrator and keyholder together"),
-            tr("this hospital's single updates, with the noise this hospital added"),
-            tr(noise.weaker_at_servers) or limit,
-        ),
+        *_together(proposal, limit),
         (
             tr("Orchestrator and all other hospitals but one"),
-            tr("the sum of this hospital's and that one's noised updates"),
+            _left_alone(proposal),
             tr(noise.weaker_at_hospitals) or limit,
         ),
         (tr("Whoever gets the finished model"), tr("the model"), limit),
         (tr("Somebody in this hospital"), tr("the records themselves; this report is about what leaves"), tr("none")),
     )
     return tuple(Exposure(who=who, learns=learns, bound=limit) for who, learns, limit in rows)
+
+
+def _left_alone(proposal: Proposal) -> str:
+    """Return what all others but one read: less than a sum of two where both helpers are theirs."""
+    if proposal.published and proposal.helpers_inside == len(proposal.helpers):
+        return tr(
+            "the sum of this hospital's and that one's noised updates; once a round is answered also single updates in "
+            "it, if both helpers are among them"
+        )
+    return tr("the sum of this hospital's and that one's noised updates")
+
+
+def _together(proposal: Proposal, limit: str) -> tuple[tuple[str, str, str], ...]:
+    """Return who together reads this hospital's single updates: two parties, or three where the study has helpers."""
+    single = tr("this hospital's single updates, with the noise this hospital added")
+    weaker = tr(proposal.noise_mode.weaker_at_servers) or limit
+    if not proposal.helpers:
+        return ((tr("Orchestrator and keyholder together, since nobody helps in this study"), single, weaker),)
+    one, two = (helper.institution for helper in proposal.helpers)
+    rows = [
+        (
+            tr("Two of orchestrator, keyholder and the helpers ({one}, {two}) together", one=one, two=two),
+            tr("what each of them learns alone; never a single hospital's update"),
+            limit,
+        ),
+        (tr("Orchestrator, keyholder and one helper together"), single, weaker),
+    ]
+    if proposal.published:
+        later = tr("after a round was answered, this hospital's single update in it, with the noise it added")
+        rows.append((tr("Orchestrator and both helpers together"), later, weaker))
+    return tuple(rows)
 
 
 def limits(*, free_python: bool, shared: bool) -> tuple[str, ...]:
@@ -229,8 +256,8 @@ def limits(*, free_python: bool, shared: bool) -> tuple[str, ...]:
     if shared:
         extra.append(
             tr(
-                "With shared noise each hospital adds only a part of the noise. If orchestrator and keyholder work "
-                "together, or more hospitals than the study assumes, the bound of that study does not hold."
+                "With shared noise each hospital adds only a part of the noise. If those work together who read single "
+                "updates, or more hospitals than the study assumes, the bound of that study does not hold."
             )
         )
     if free_python:

@@ -17,8 +17,8 @@ decision is also sealed as a :class:`~datasites.study.thread.Word` for the scien
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class ApprovalStore:
         path: the file, made when it is missing.
         site: this datasite's name in proposals.
         identity: the datasite's key, which seals approvals.
-        policy: the owner's rules.
+        policy: the owner's rules, or a function that returns them as they are now.
         record: the journal's ``append``.
         reserve: the ledger's reservation of a proposal's worst case, made before the approval is sealed; must
             change nothing when it is called again.
@@ -61,7 +61,7 @@ class ApprovalStore:
         *,
         site: str,
         identity: Identity,
-        policy: Policy,
+        policy: Policy | Callable[[], Policy],
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
         release: Callable[[str, str], object] | None = None,
@@ -70,7 +70,7 @@ class ApprovalStore:
         self.site = site
         self._reserve = reserve
         self._hospitals = hospitals
-        self.policy = policy
+        self._policy = policy
         self._identity = identity
         self._record = record
         self._records = ReviewRecords(path)
@@ -80,11 +80,18 @@ class ApprovalStore:
         """Close the file."""
         self._records.close()
 
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
+    @property
+    def policy(self) -> Policy:
+        """The owner's rules at this moment."""
+        return self._policy() if callable(self._policy) else self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy | Callable[[], Policy]) -> None:
+        self._policy = policy
+
+    def undisturbed(self) -> AbstractContextManager[None]:
         """Keep every decision waiting until the block ends: what is read inside stays as it is."""
-        with self._records.transaction():
-            yield
+        return self._records.transaction()
 
     def receive(self, signed: Signed, folder: Path, *, now: dt.datetime) -> Request:
         """Keep a proposal for review; receiving it again changes nothing.
@@ -265,13 +272,7 @@ class ApprovalStore:
 
     def confirmations(self) -> tuple[Confirmation, ...]:
         """Return all confirmed keys; partners that the owner wrote into the policy count as confirmed."""
-        own = self._records.confirmations()
-        known = {c.public_key for c in own}
-        return own + tuple(
-            Confirmation(public_key=p.public_key, name=p.name, institution=p.institution, person="policy file", at="")
-            for p in self.policy.partners
-            if p.public_key not in known
-        )
+        return checks.with_partners(self._records.confirmations(), self.policy)
 
     def confirmed(self) -> frozenset[str]:
         """Return the public keys that count as confirmed."""
@@ -285,7 +286,8 @@ class ApprovalStore:
         """
         parties.check_parties(proposal)
         if self._hospitals is not None:
-            parties.check_roster(proposal, self._hospitals())
+            confirmed = self._hospitals()
+            parties.check_roster(proposal, confirmed, confirmed)
         checks.check_confirmed(proposal, self.site, self.confirmations())
 
     def _round_refused(
@@ -361,15 +363,7 @@ class ApprovalStore:
         self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), conditions, now)
 
     def _store_approval(self, proposal: Proposal, signatures: tuple[ReviewerSignature, ...], now: dt.datetime) -> None:
-        longest = now + dt.timedelta(days=self.policy.review.approval_days)
-        approval = Approval(
-            study=proposal.study,
-            proposal_hash=proposal.proposal_hash,
-            site=self.site,
-            reviewers=signatures,
-            approved=now.isoformat(),
-            expires=min(longest, parties.parse_time(proposal.expires)).isoformat(),
-        )
+        approval = checks.approval_of(proposal, self.site, signatures, days=self.policy.review.approval_days, now=now)
         self._records.add_approval(proposal.proposal_hash, seal(self._identity, APPROVAL, approval))
 
     def _say(

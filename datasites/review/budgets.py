@@ -15,6 +15,7 @@ from pydantic import PlainSerializer
 from datasites.review.records import State
 from datasites.study.proposal import Proposal
 from privacy.ledger.ledger import Account, Ledger, StudyAccount
+from privacy.ledger.views import Room
 
 ACCOUNTANT = "Gaussian filter across studies; add or remove one patient"
 StudyState = Literal["waiting", "running", "finished", "unused", "stopped"]
@@ -43,6 +44,38 @@ class Budget:
     delta: float
     spent: EpsilonValue
     reserved: EpsilonValue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reserved:
+    """What is reserved for one study: rounds that were neither charged nor released, and their epsilon alone."""
+
+    study: str
+    proposal_hash: str
+    rounds: int
+    epsilon: EpsilonValue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Returned:
+    """A part of a budget that came back: which rounds of which study, who or what released them, and why."""
+
+    at: str
+    study: str
+    rounds: tuple[int, ...]
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetDetails:
+    """One population's budget in detail: what still fits, what is reserved, what came back."""
+
+    population: str
+    closed: bool
+    room: tuple[Room, ...]
+    reserved: tuple[Reserved, ...]
+    returned: tuple[Returned, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +114,38 @@ class StudyStatus:
 def budgets(ledger: Ledger) -> tuple[Budget, ...]:
     """Return one budget per patient population."""
     return tuple(_budget(ledger.account(population)) for population in ledger.populations())
+
+
+def details(ledger: Ledger, population: str) -> BudgetDetails:
+    """Return what still fits, what is reserved and what came back, of one population."""
+    account = ledger.account(population)
+    hashes = {study.proposal_hash for study in account.studies}
+    freed = (entry for entry in ledger.entries(kind="free") if entry.body["proposal_hash"] in hashes)
+    return BudgetDetails(
+        population=account.population,
+        closed=account.closed,
+        room=ledger.room(population),
+        reserved=tuple(
+            Reserved(
+                study=study.study,
+                proposal_hash=study.proposal_hash,
+                rounds=study.rounds - len(study.charged_rounds) - len(study.freed_rounds),
+                epsilon=study.promised.epsilon,
+            )
+            for study in account.studies
+            if study.rounds > len(study.charged_rounds) + len(study.freed_rounds)
+        ),
+        returned=tuple(
+            Returned(
+                at=entry.at,
+                study=entry.body["study"],
+                rounds=tuple(entry.body["rounds"]),
+                by=entry.body["by"],
+                reason=entry.body["reason"],
+            )
+            for entry in freed
+        ),
+    )
 
 
 def preview(ledger: Ledger, population: str, proposal: Proposal) -> CostPreview:

@@ -5,15 +5,17 @@ Every function raises :class:`~privacy.errors.Refused` with the reason, or retur
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
 from datasites.review.accounts import Account
 from datasites.review.environment import differences
+from datasites.review.policy import Policy
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
-from datasites.study.parties import folded
+from datasites.study.parties import folded, parse_time
 from datasites.study.proposal import DatasetReference, Environment, Proposal
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity, verify
@@ -41,6 +43,30 @@ def sign_review(proposal: Proposal, site: str, reviewer: Account, key: Identity,
         public_key=key.public_key,
         signature=key.sign(REVIEW, payload, 1),
         conditions=conditions,
+    )
+
+
+def approval_of(
+    proposal: Proposal, site: str, signatures: tuple[ReviewerSignature, ...], *, days: int, now: dt.datetime
+) -> Approval:
+    """Return the approval of a proposal at a site, valid for some days and never longer than the proposal."""
+    return Approval(
+        study=proposal.study,
+        proposal_hash=proposal.proposal_hash,
+        site=site,
+        reviewers=signatures,
+        approved=now.isoformat(),
+        expires=min(now + dt.timedelta(days=days), parse_time(proposal.expires)).isoformat(),
+    )
+
+
+def with_partners(confirmed: tuple[Confirmation, ...], policy: Policy) -> tuple[Confirmation, ...]:
+    """Return confirmed keys and those of the partners that the owner wrote into the policy."""
+    known = {one.public_key for one in confirmed}
+    return confirmed + tuple(
+        Confirmation(public_key=p.public_key, name=p.name, institution=p.institution, person="policy file", at="")
+        for p in policy.partners
+        if p.public_key not in known
     )
 
 
@@ -138,7 +164,7 @@ def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirm
     """
     known = {c.public_key: c for c in confirmed}
     others = [p for p in proposal.participants if p.name != site]
-    parties = (proposal.orchestrator, proposal.keyholder, *others)
+    parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
     missing = [f"{p.name} ({p.institution})" for p in parties if p.public_key not in known]
     if missing:
         raise Refused(f"fingerprints not confirmed yet: {', '.join(missing)}; compare them on the fingerprints page")
@@ -157,7 +183,7 @@ def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None
     Raises:
         Refused: the reviewer's name or key is that of the proposer or of another party of the study.
     """
-    parties = (proposal.orchestrator, proposal.keyholder, *proposal.participants)
+    parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants)
     if public_key in {p.public_key for p in parties} or reviewer in {proposal.orchestrator.name}:
         raise Refused("who proposed a study, or takes part in it as an institution, cannot approve it")
     if reviewer in proposal.custody.downloaders:

@@ -78,11 +78,14 @@ class Endings:
             return
         self._catch_up()
         later = max(now, self.journal.now())
+        freed = []
         with self.approvals.undisturbed():  # an approval that is being sealed has its reservation already
             for study in self._open():
                 reason = self.why_ended(study, later)
                 if reason:
-                    self.study_ended(study.proposal_hash, reason)
+                    freed.append(self.ledger.release_reservation(study.proposal_hash, by=DATASITE, reason=reason))
+        for entry in freed:
+            self._journal(entry)
 
     def why_ended(self, study: StudyAccount, now: dt.datetime) -> str:
         """Return why a study can charge nothing here any more, or an empty text while it can."""
@@ -116,6 +119,9 @@ class Endings:
     def _done(self, request: Request) -> str:
         if any(e.body.get("proposal_hash") == request.proposal_hash for e in self.journal.entries(kind=FINISHED)):
             return "the study is finished: its last round was told"
+        for word in request.words:
+            if (word.kind, word.to) == ("dropped", self.approvals.site):
+                return word.sentence
         dataset = request.proposal.participant(self.approvals.site).dataset
         newest = self.newest(dataset.name)
         if newest is not None and newest > dataset.version:
@@ -139,5 +145,9 @@ class Endings:
 
     def _journal(self, entry: Entry | None) -> None:
         if entry is not None:
+            body = entry.body
+            self.approvals.thread.say_returned(
+                body["proposal_hash"], body["rounds"], by=body["by"], reason=body["reason"], at=entry.at
+            )
             told = ("study", "proposal_hash", "population", "rounds", "by", "reason")
             self.journal.append(RETURNED, {"entry": entry.index, **{key: entry.body[key] for key in told}})

@@ -36,11 +36,13 @@ class _Section(BaseModel):
 class BudgetPolicy(_Section):
     """The privacy cap of every patient population here, in (epsilon, delta), add-or-remove adjacency.
 
-    ``epsilon_cap = inf`` is no cap at all, and needs ``noise.allow_infinite_epsilon`` beside it.
+    ``epsilon_cap = inf`` is no cap at all, and needs ``noise.allow_infinite_epsilon`` beside it. ``required_people``
+    is how many different people must ask before a reservation is released, the cap moves or a population is closed.
     """
 
     epsilon_cap: float = Field(default=10.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
+    required_people: int = Field(default=1, ge=1, le=3)
 
 
 def _known_noise(name: str) -> str:
@@ -196,7 +198,7 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
         *_study_violations(policy, proposal, site),
         *_partner_violations(policy, proposal, site),
     ]
-    if epsilon is not None and epsilon > policy.budget.epsilon_cap:
+    if epsilon is not None and epsilon > policy.budget.epsilon_cap * (1 + 1e-9):
         found.append(
             Violation(
                 rule="budget.epsilon_cap",
@@ -282,7 +284,8 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
     if not policy.accept_only_partners:
         return []
     known = {partner.public_key for partner in policy.partners}
-    others = [p for p in proposal.participants if p.name != site] + [proposal.orchestrator, proposal.keyholder]
+    hospitals = [p for p in proposal.participants if p.name != site]
+    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
     return [
         Violation(rule="accept_only_partners", message=f"{party.name} ({party.institution}) is not a partner")
         for party in others

@@ -7,7 +7,7 @@ checked and kept. One that ends a study for good closes the request here and ret
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from datasites.review.records import Decision, ReviewRecords
@@ -23,7 +23,9 @@ _KINDS: dict[str, SiteKind] = {
     "denied": "denied",
     "changes-requested": "asked",
     "revoked": "revoked",
+    "returned": "returned",
 }
+_LONGEST_TEXT = 3900
 _CLOSED = frozenset({"denied", "revoked", "ended"})
 
 
@@ -74,6 +76,17 @@ class ThreadHere:
         )
         self._records.add_word(hashed, word, seal(self._identity, WORD, word))
 
+    def say_returned(self, proposal_hash: str, rounds: Sequence[int], by: str, reason: str, at: str) -> None:
+        """Tell the scientist which rounds of a study went back uncharged here, and why; nothing for an unknown one."""
+        try:
+            proposal = self._records.request(proposal_hash).proposal
+        except InvalidInput:
+            return
+        listed = ", ".join(map(str, rounds))
+        text = f"rounds {listed} were not charged: {reason}"[:_LONGEST_TEXT]
+        with self._records.transaction():
+            self.say(proposal, Decision(kind="returned", person=by, reason=text, at=at))
+
     def unsent(self) -> tuple[tuple[str, Signed], ...]:
         """Return own words that the orchestrator has not taken yet, with their proposal's hash."""
         return self._records.unsent_words(self._site)
@@ -101,7 +114,7 @@ class ThreadHere:
             new = self._records.add_word(proposal_hash, word, signed, place)
             if new:
                 self._note(word, closed=request.state in _CLOSED, now=now)
-        if new and (word.final or word.kind == "finished"):
+        if new and (word.final or word.kind == "finished" or (word.kind, word.to) == ("dropped", self._site)):
             self.release(proposal_hash, word.sentence)
         return word
 

@@ -34,6 +34,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.language import mark
 from datasites.strategy.weights import WeightRule
 from privacy.errors import InvalidInput
 
@@ -58,7 +59,7 @@ class ProximityWeights(WeightRule):
     first: int = FIRST_COMPARED_ROUND
     last: int = LAST_COMPARED_ROUND
     compared_rounds: ClassVar[range] = range(FIRST_COMPARED_ROUND, LAST_COMPARED_ROUND + 1)
-    explanation: ClassVar[str] = "Proximity weights: how well an update agrees with the other hospitals' updates."
+    explanation: ClassVar[str] = mark("Proximity weights: how well an update agrees with the other hospitals' updates.")
 
     def __post_init__(self) -> None:
         if not (self.sharpness >= 0 and self.tolerance >= 0 and 1 <= self.first <= self.last):

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from datasites.language import mark
 from privacy.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class WeightRule(Protocol):
 class PatientCounts(WeightRule):
     """FedAvg: a site counts as its patients do."""
 
-    explanation: ClassVar[str] = "By the noised numbers of patients that the hospitals released."
+    explanation: ClassVar[str] = mark("By the noised numbers of patients that the hospitals released.")
 
     def raw(
         self, counts: Mapping[str, float], known: Mapping[str, float], cohorts: Mapping[str, str]

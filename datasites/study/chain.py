@@ -40,13 +40,18 @@ class RoundEvidence(Message):
     """What everybody needs to compute the model after one round: the documents that the orchestrator shows.
 
     Of a finished round ``plan`` and ``commitments`` (signed by the orchestrator) and ``result`` (by the keyholder); of
-    one without a sum only ``lost`` (by the orchestrator).
+    one without a sum only ``lost`` (by the orchestrator). In a study that publishes, also the round's ``key`` and
+    ``opening`` (by the keyholder), the ``helped`` pad sums (by helpers) and the ``attestations`` (by the sites).
     """
 
     plan: Signed | None = None
     commitments: Signed | None = None
     result: Signed | None = None
     lost: Signed | None = None
+    key: Signed | None = None
+    opening: Signed | None = None
+    helped: tuple[Signed, ...] = ()
+    attestations: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,12 +304,12 @@ def voids(proposal: Proposal, *, knows: Collection[str] = ()) -> str:
     if chain is None or not chain.checked:
         return (
             "Nobody checks the models of this study: the orchestrator may name any model in any round, and one made "
-            "for it turns the sum of all hospitals into the update of a single hospital, so that neither encryption "
-            "nor noise shared among hospitals protects this hospital from the orchestrator."
+            "for it turns the sum of all hospitals into the update of a single hospital, so that encryption and sums "
+            "no longer hide this hospital's own update from the orchestrator, and only the noise protects patients."
         )
     if chain.origin == "given" or (chain.origin == "study" and chain.study not in knows):
         return (
             "Nobody here can recompute this study's initial model: whoever made it may have made it so that the first "
-            "sums show the update of a single hospital; the later models are checked."
+            "sums show the update of a single hospital, which then only the noise covers; the later models are checked."
         )
     return ""

@@ -9,23 +9,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 
+from datasites.language import mark, tr
 from datasites.study.data_use import check_codes
 from datasites.study.signing import Message
 from datasites.study.text import check_name, check_prose
 from privacy.errors import InvalidInput
 
 LABELS = {
-    "principal_investigator": "Principal investigator",
-    "institution": "Institution",
-    "contact": "Contact",
-    "sponsor": "Sponsor",
-    "controller": "Controller",
-    "ethics_vote": "Ethics vote",
-    "no_ethics_vote": "Why there is no ethics vote",
-    "consent_basis": "Consent",
-    "dpia": "Data protection impact assessment",
-    "data_use": "Purpose in data-use terms (GA4GH DUO)",
-    "recipients": "Recipients of the model",
+    "principal_investigator": mark("Principal investigator"),
+    "institution": mark("Institution"),
+    "contact": mark("Contact"),
+    "sponsor": mark("Sponsor"),
+    "controller": mark("Controller"),
+    "ethics_vote": mark("Ethics vote"),
+    "no_ethics_vote": mark("Why there is no ethics vote"),
+    "consent_basis": mark("Consent"),
+    "dpia": mark("Data protection impact assessment"),
+    "data_use": mark("Purpose in data-use terms (GA4GH DUO)"),
+    "recipients": mark("Recipients of the model"),
 }
 _LONGEST = 2000
 _COUNTRY = re.compile("[A-Z]{2}")
@@ -86,7 +87,7 @@ class Filing(Message):
             if field.name == "recipients":
                 value = "; ".join(f"{r.name} ({r.country})" for r in value)
             texts[field.name] = value if isinstance(value, str) else ", ".join(value)
-        return tuple((LABELS[name], text) for name, text in texts.items() if text)
+        return tuple((tr(LABELS[name]), text) for name, text in texts.items() if text)
 
 
 def _check(text: str, what: str) -> None:

@@ -47,12 +47,13 @@ def _check_helpers(proposal: Proposal) -> None:
             raise Refused("a helper has a name or a key that somebody else in the study has, too")
 
 
-def check_roster(proposal: Proposal, hospitals: Collection[Party]) -> None:
-    """Check that every participant is in the roster, under its name and key and as its institution.
+def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Collection[Party] = ()) -> None:
+    """Check that every participant, and every helper, is in the roster, under its name and key and as its institution.
 
     Args:
         proposal: the study's.
         hospitals: those whose fingerprints this role's own people compared when they wrote the roster down.
+        helpers: the helpers among them.
 
     Raises:
         Refused: somebody is not; a study of invented hospitals decrypts the update of the real one among them.
@@ -64,6 +65,14 @@ def check_roster(proposal: Proposal, hospitals: Collection[Party]) -> None:
         raise Refused(
             f"{len(strangers)} of the study's hospitals are not in the roster that was confirmed here: {named}; "
             "compare fingerprints and build the roster again, or refuse the study"
+        )
+    known = {(p.name, p.public_key, folded(p.institution)) for p in helpers}
+    unknown = [p for p in proposal.helpers if (p.name, p.public_key, folded(p.institution)) not in known]
+    if unknown:
+        named = ", ".join(f"{p.name} ({p.institution})" for p in unknown)
+        raise Refused(
+            f"not in the roster that was confirmed here: the study's helpers {named}; compare fingerprints and build "
+            "the roster again, or refuse the study"
         )
 
 

@@ -11,6 +11,7 @@ conditions    hospital         it may run there once the scientist has accepted 
 denied        hospital         it will never run there, so the study cannot start
 asked         hospital         the scientist has to explain or change something
 revoked       hospital         the approval is taken back
+returned      hospital         nothing more can be charged there; what was reserved and not charged went back
 answered      orchestrator     the scientist's answer to one hospital (``to``)
 accepted      orchestrator     the scientist accepts a hospital's conditions (``answers`` is the hash of that word)
 paused        orchestrator     no further round until it is resumed
@@ -30,6 +31,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from datasites.language import mark
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from datasites.study.text import check_name, check_prose
@@ -37,7 +39,7 @@ from privacy.canonical import NEWEST, canonical_hash
 from privacy.errors import InvalidInput
 
 WORD = "word"
-SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked"]
+SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned"]
 ScientistKind = Literal[
     "answered",
     "accepted",
@@ -50,28 +52,29 @@ ScientistKind = Literal[
     "finished",
     "deleted",
 ]
-SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked"})
+SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked", "returned"})
 ADDRESSED = frozenset({"answered", "accepted", "dropped"})
 ENDINGS = frozenset({"withdrawn", "cancelled", "ended"})
 TO_ALL = ENDINGS | {"denied", "revoked", "paused", "resumed", "dropped", "finished", "deleted"}
 LONGEST = 4000
 
 SENTENCES = {
-    "approved": "approved",
-    "conditions": "approved with conditions",
-    "denied": "denied",
-    "asked": "asks",
-    "revoked": "revoked its approval",
-    "answered": "answers",
-    "accepted": "accepts the conditions",
-    "paused": "paused the study",
-    "resumed": "resumed the study",
-    "dropped": "goes on without one hospital",
-    "withdrawn": "withdrew the request",
-    "cancelled": "cancelled the study",
-    "ended": "the study has ended",
-    "finished": "the study is finished",
-    "deleted": "deleted the model",
+    "approved": mark("approved"),
+    "conditions": mark("approved with conditions"),
+    "denied": mark("denied"),
+    "asked": mark("asks"),
+    "revoked": mark("revoked its approval"),
+    "returned": mark("gave back the budget that was not charged"),
+    "answered": mark("answers"),
+    "accepted": mark("accepts the conditions"),
+    "paused": mark("paused the study"),
+    "resumed": mark("resumed the study"),
+    "dropped": mark("goes on without one hospital"),
+    "withdrawn": mark("withdrew the request"),
+    "cancelled": mark("cancelled the study"),
+    "ended": mark("the study has ended"),
+    "finished": mark("the study is finished"),
+    "deleted": mark("deleted the model"),
 }
 
 

@@ -182,6 +182,8 @@ def collected(outputs: Path, limit_bytes: int = MAX_OUTPUT_BYTES) -> Iterator[tu
     nor anything in it is followed as a link, and a file is judged by the descriptor that it is read from.
     """
     left = limit_bytes
+    if not outputs.exists():
+        return
     for folder, folders, names, descriptor in os.fwalk(outputs, follow_symlinks=False):
         place = Path(folder).relative_to(outputs)
         if len(place.parts) >= _MOST_FOLDERS:

@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import dump, open_sealed
 from orchestrator.api.authentication import Authenticator
+from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, RoundNumber, StudyName
 from orchestrator.rounds.evidence import evidence_of, integers_of, require_participant
 from orchestrator.rounds.service import Service
@@ -39,4 +40,4 @@ def add_chain_calls(app: FastAPI, service: Service, authenticate: Authenticator)
     async def integers(study: StudyName, number: RoundNumber, party: Party = caller) -> FileResponse:
         proposal = opened(study, party)
         digest = await asyncio.to_thread(integers_of, store, proposal, number)
-        return FileResponse(store.blob_path(digest), media_type="application/octet-stream")
+        return Blob(store.blob_path(digest), media_type="application/octet-stream")

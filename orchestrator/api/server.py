@@ -19,12 +19,13 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 
 from datasites.node.web.problems import install_problem_handlers
-from datasites.study.messages import Approval, Attestation, Commitments, Refusal, RoundKey, SumResult, UpdateHeader
+from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
-from orchestrator.api.blob_access import require_readable
+from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
+from orchestrator.api.helper_calls import add_helper_calls
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
 from orchestrator.api.openapi import (
@@ -44,10 +45,9 @@ from orchestrator.api.openapi import (
 from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
-from orchestrator.rounds.decryption import check_answer
-from orchestrator.rounds.rollback import keyholder_heads, shown_heads
+from orchestrator.rounds.decryption import check_answer, closing_of
+from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
-from orchestrator.rounds.store import Store
 from orchestrator.studies.status import study_status, takes_part
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
@@ -69,6 +69,8 @@ def add_standing(app: FastAPI, service: Service, authenticate: Authenticator) ->
 
     @app.get("/heads")
     async def heads(party: Party = caller) -> list[dict[str, Any]]:
+        if party in service.roster.helpers:
+            return await asyncio.to_thread(helper_heads, service.store, party.name)
         found = keyholder_heads if party == service.roster.keyholder else shown_heads
         return await asyncio.to_thread(found, service.store, party.name)
 
@@ -156,6 +158,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
     add_chain_calls(app, service, authenticate)
+    add_helper_calls(app, service, authenticate)
     add_thread(app, service, authenticate)
     add_standing(app, service, authenticate)
     add_study_reports(app, service, authenticate)
@@ -199,7 +202,7 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
     async def blob(digest: Digest, party: Party = caller) -> FileResponse:
         if party.public_key != service.roster.orchestrator.public_key:
             await asyncio.to_thread(require_readable, service.store, party.name, digest)
-        return _Blob(service.store.blob_path(digest), media_type="application/octet-stream")
+        return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
 
     @app.put("/blobs/{digest}", openapi_extra=BINARY_BODY, dependencies=[models])
     async def put_blob(digest: Digest, request: Request) -> dict[str, str]:
@@ -333,7 +336,7 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         attestation = open_sealed(
             signed, "attestation", participant.public_key, Attestation, since=runner.proposal.canonical
         )
-        closing = _closing_of(service.store, attestation, study, number)
+        closing = closing_of(service.store, study, number, attestation.list_hash)
         try:
             await asyncio.to_thread(runner.intake.check_tags, attestation)
         except InvalidInput as error:
@@ -354,7 +357,7 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         refusal = open_sealed(signed, "refusal", party.public_key, Refusal, since=runner.proposal.canonical)
         if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
             raise InvalidInput("the refusal names another study, round or party than its address")
-        if party.name != runner.proposal.keyholder.name:
+        if party.name not in (runner.proposal.keyholder.name, *(h.name for h in runner.proposal.helpers)):
             runner.proposal.participant(party.name)
         if not 1 <= number <= runner.proposal.rounds:
             raise InvalidInput(f"expected a round between 1 and {runner.proposal.rounds}, got {number}")
@@ -362,22 +365,8 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         if earlier < _MOST_REFUSALS:
             service.store.put_document(study, number, "refusal", signed, closing=earlier, author=party.name)
             service.journal.append("refusal", dump(refusal))
-        runner.refused(party.name, number, refusal.reason, refusal.without)
+        runner.refused(party.name, number, refusal.reason, refusal.without, refusal.wants)
         return {"party": party.name}
-
-
-class _Blob(FileResponse):
-    chunk_size = 1 << 19  # models and sums are large: fewer hops between threads
-
-
-def _closing_of(store: Store, attestation: Attestation, study: str, number: int) -> int:
-    closing = 1
-    while (document := store.document(study, number, "commitments", closing=closing)) is not None:
-        commitments = parse(Commitments, document["payload"])
-        if (attestation.list_hash, attestation.sum_hash) == (commitments.list_hash, commitments.sum_hash):
-            return closing
-        closing += 1
-    raise Refused(f"round {number}: there is no list with this hash to attest; fetch the current one")
 
 
 def _only(party: Party, allowed: Party, what: str) -> None:

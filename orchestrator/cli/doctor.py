@@ -81,7 +81,7 @@ def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]
     yield "keys", lambda: _keys(home.folder)
     yield "roster", lambda: _roster(home, config)
     yield "clock", lambda: _clock(orchestrator_url(home), config.ca)
-    if config.role != "keyholder":
+    if config.role not in ("keyholder", "helper"):
         yield "port", lambda: _port(home.folder, config)
     if config.role == "datasite":
         yield "policy", lambda: _policy(home.folder)
@@ -130,7 +130,12 @@ def _roster(home: Home, config: Config) -> str:
     key = home.folder / "identity.pem"
     if not key.exists() or own.public_key != Identity.load_or_create(key).public_key:
         raise _Failed("the roster lists this role under another key", "exchange public keys again (docs/deploy.md)")
-    places = {"orchestrator": (roster.orchestrator,), "keyholder": (roster.keyholder,), "datasite": roster.sites}
+    places = {
+        "orchestrator": (roster.orchestrator,),
+        "keyholder": (roster.keyholder,),
+        "helper": roster.helpers,
+        "datasite": roster.sites,
+    }
     if own not in places[config.role]:
         raise _Failed(f"the roster does not list {config.name} as {config.role}", "correct the roster or the settings")
     return f"{len(roster.sites)} hospitals, orchestrator {roster.orchestrator.name}, keyholder {roster.keyholder.name}"

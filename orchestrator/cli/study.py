@@ -41,6 +41,30 @@ OutOption = Annotated[Path | None, typer.Option(help="Folder for model and repor
 TimeoutOption = Annotated[float | None, typer.Option(min=1, help="Stop waiting after so many seconds.")]
 
 
+FilingOption = Annotated[
+    Path | None,
+    typer.Option(envvar="TESSERA_FILING", help="TOML file with who answers for the study; options come before it."),
+]
+FiledOption = Annotated[str, typer.Option(help="Required, here or in --filing; hospitals read it before they decide.")]
+_FILED = (
+    "purpose",
+    "legal_basis",
+    "principal_investigator",
+    "institution",
+    "contact",
+    "sponsor",
+    "controller",
+    "ethics_vote",
+    "no_ethics_vote",
+    "consent_basis",
+    "dpia",
+    "data_use",
+    "retention_days",
+    "licence",
+)
+_NOT_SETTINGS = frozenset({"rounds", "site", "replaces", "filing", "recipient", *_FILED})
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
     """What a scientist decides; names are those of :class:`orchestrator.studies.propose.StudySettings`."""
@@ -59,15 +83,34 @@ class StudyOptions:
     min_sites: MinSitesOption = None
     colluders: ColludersOption = 1
     evaluation_share: EvaluationShareOption = 0.0
-    purpose: Annotated[str, typer.Option(help="What the study is for, in a sentence reviewers will read.")] = (
-        "Train one cancer-staging model from what several hospitals hold."
-    )
-    legal_basis: Annotated[str, typer.Option(help="The legal basis reviewers will read.")] = (
-        "Test on synthetic or public data; no legal basis needed."
-    )
+    filing: FilingOption = None
+    purpose: FiledOption = ""
+    legal_basis: FiledOption = ""
+    principal_investigator: FiledOption = ""
+    institution: FiledOption = ""
+    contact: FiledOption = ""
+    sponsor: FiledOption = ""
+    controller: FiledOption = ""
+    ethics_vote: FiledOption = ""
+    no_ethics_vote: Annotated[str, typer.Option(help="Why the study has no ethics vote.")] = ""
+    consent_basis: FiledOption = ""
+    dpia: Annotated[str, typer.Option(help="Reference of the data protection impact assessment.")] = ""
+    data_use: Annotated[
+        list[str] | None, typer.Option(help="The purpose as GA4GH DUO codes, such as 'DUO:0000007 MONDO:0004992'.")
+    ] = None
+    recipient: Annotated[list[str] | None, typer.Option(help="Who gets the model, as NAME:COUNTRY.")] = None
+    retention_days: Annotated[int, typer.Option(min=0, max=36500, help="Days until the model is deleted.")] = 0
+    licence: FiledOption = ""
     check_chain: Annotated[
         bool,
         typer.Option("--check-chain/--unchecked-chain", help="Hospitals recompute every model; unchecked voids much."),
+    ] = True
+    helpers: Annotated[
+        int | None, typer.Option(help="Helpers that hold part of the pads: 2, or 0; two if the roster has them.")
+    ] = None
+    publish: Annotated[
+        bool,
+        typer.Option("--publish/--keep-keys", help="With helpers: publish each round's key, so that all check sums."),
     ] = True
     replaces: Annotated[
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
@@ -127,6 +170,7 @@ add_words(study_app)
 
 def _settings(name: str, options: StudyOptions) -> Any:
     from datasites.strategy.registry import NOISE_MODES
+    from orchestrator.studies.filings import filed
     from orchestrator.studies.propose import StudySettings, check_aggregation, check_fusion
     from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 
@@ -141,8 +185,10 @@ def _settings(name: str, options: StudyOptions) -> Any:
         raise InvalidInput(f"expected --epsilon above 0, got {options.epsilon:g}; inf means no privacy")
     check_aggregation(options.aggregation, options.noise)
     check_fusion(options.fusion, options.architecture, options.noise)
-    chosen = {option: value for option, value in vars(options).items() if option not in ("rounds", "site", "replaces")}
-    return with_schedule(StudySettings(study=name, rounds=PLAIN_ROUNDS, **chosen), options.rounds)
+    chosen = {option: value for option, value in vars(options).items() if option not in _NOT_SETTINGS}
+    answers: dict[str, Any] = {name: getattr(options, name) for name in _FILED} | {"recipients": options.recipient}
+    answered = vars(filed(options.filing, answers))
+    return with_schedule(StudySettings(study=name, rounds=PLAIN_ROUNDS, **answered, **chosen), options.rounds)
 
 
 @contextmanager

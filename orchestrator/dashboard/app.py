@@ -14,9 +14,11 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Form, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+from datasites.language import current, speaking
 from datasites.node.web import problems
 from datasites.node.web.charts import swatch
 from datasites.node.web.events import Cached, Streams, mark
+from datasites.node.web.languages import Languages, asked_language
 from datasites.node.web.middleware import REPORT_POLICY, STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
 from datasites.study.text import delta_text, epsilon_text
 from datasites.study.thread import SENTENCES
@@ -31,21 +33,20 @@ from privacy.errors import InvalidInput
 
 
 class Reports:
-    """Reports in a folder of the orchestrator's home, one per study, the newest only."""
+    """Reports in a folder of the orchestrator's home, one per study and language, the newest only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._written: dict[str, StudyFacts] = {}
+        self._written: dict[tuple[str, str], tuple[StudyFacts, Path]] = {}
 
     def write(self, facts: StudyFacts) -> Path:
         """Return the web page of a study's report, written now unless it says the same already."""
-        folder = self._folder / sha256_hex(facts.study.encode())[:16]
+        folder, key = self._folder / sha256_hex(facts.study.encode())[:16], (facts.study, facts.language)
         with self._lock:
-            if self._written.get(facts.study) != facts:
-                write_study_report(facts, folder)
-                self._written[facts.study] = facts
-        return folder / "study-report.html"
+            if key not in self._written or self._written[key][0] != facts:
+                self._written[key] = (facts, write_study_report(facts, folder)[0])
+            return self._written[key][1]
 
 
 MOUNT = "/dashboard"
@@ -66,7 +67,7 @@ class Dashboard:
         self.streams = Streams()
         self.cookie = f"tessera-dashboard-{service.identity.public_key[:12]}"
         self.traces = Cached(lambda: traces(service.store), seconds=_SECONDS)
-        self._studies: dict[str, tuple[object, Cached[StudyNow]]] = {}
+        self._studies: dict[tuple[str, str], tuple[object, Cached[StudyNow]]] = {}
         self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
         self._templates.globals |= {"number": epsilon_text, "small": delta_text, "swatch": swatch, "tones": _TONES}
         self._templates.globals["said"] = SENTENCES
@@ -78,7 +79,8 @@ class Dashboard:
             InvalidInput: there is none of this name.
         """
         trace = self.traces().get(name)
-        known, cached = self._studies.get(name, (None, None))
+        key = (name, current())
+        known, cached = self._studies.get(key, (None, None))
         if cached is None or known != trace:
             if name not in (known for known, *_ in self.service.store.studies()):
                 raise InvalidInput("there is no study of this name here")
@@ -86,7 +88,7 @@ class Dashboard:
             cached = Cached(
                 lambda: study_now(self.service.store, name, caller, self.service.waiting(name)), seconds=_SECONDS
             )
-            self._studies[name] = (trace, cached)
+            self._studies[key] = (trace, cached)
         return cached()
 
     def known(self, request: Request) -> bool:
@@ -105,7 +107,8 @@ class Dashboard:
             "notice": "",
             "error": "",
         }
-        return HTMLResponse(self._templates.get_template(template).render({**shared, **values}), status)
+        with speaking(asked_language()):
+            return HTMLResponse(self._templates.get_template(template).render({**shared, **values}), status)
 
 
 def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[FastAPI, Callable[[], None]]:
@@ -124,6 +127,7 @@ def create_dashboard(service: Service, folder: Path, *, https: bool) -> tuple[Fa
     _add_pages(app, board)
     problems.install_problem_handlers(app, lambda request, problem: _page_of_problem(board, request, problem))
     app.add_middleware(ShortBodies)
+    app.add_middleware(Languages, MOUNT, https=https)
     app.add_middleware(SecurityHeaders)
     return app, board.streams.close
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from datasites.language import current, tr
 from datasites.node.web.charts import Chart, lines, series_of
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.proposal import Proposal
@@ -67,12 +68,12 @@ def study_now(store: Store, study: str, caller: str, waiting: str = "") -> Study
         Refused: ``caller`` takes no part in it.
     """
     status = study_status(store, study, caller)
-    facts = study_facts(status)
+    facts = study_facts(status, language=current())
     mechanism = parse(Proposal, status["proposal"]["payload"]).mechanism
     lost = {n: str(c["lost"]) for n, c in enumerate(status["checkpoints"], 1) if c and c.get("lost")}
     return StudyNow(
         facts=facts,
-        phase=" ".join(filter(None, [_phase(store, study, status), waiting and f"Now {waiting}."])),
+        phase=" ".join(filter(None, [_phase(store, study, status), waiting and tr("Now {what}.", what=waiting)])),
         sites=tuple(
             SiteNow(
                 facts=site,
@@ -107,17 +108,28 @@ def _phase(store: Store, study: str, status: Mapping[str, Any]) -> str:
     missing = len(participants) - len(status["approvals"])
     number = status["rounds_completed"] + 1
     if missing:
-        return f"Waiting for the approval of {missing} of {len(participants)} hospitals."
+        return tr(
+            "Waiting for the approval of {missing} of {sites} hospitals.", missing=missing, sites=len(participants)
+        )
     if number > status["rounds"]:
-        return "The last round is finished."
+        return tr("The last round is finished.")
     if not store.documents(study, number, "key"):
-        return f"Round {number}: the keyholder makes a fresh key."
+        return tr("Round {round}: the keyholder makes a fresh key.", round=number)
     if not store.documents(study, number, "commitments"):
-        return f"Round {number}: {len(status['updates_now'])} of {len(participants)} encrypted updates are here."
+        return tr(
+            "Round {round}: {here} of {sites} encrypted updates are here.",
+            round=number,
+            here=len(status["updates_now"]),
+            sites=len(participants),
+        )
     if not store.documents(study, number, "result"):
         signed = len(store.documents(study, number, "attestation"))
-        return f"Round {number}: the sum is fixed; {signed} hospitals have signed it, then the keyholder decrypts it."
-    return f"Round {number}: the sum is decrypted; the model takes its step."
+        return tr(
+            "Round {round}: the sum is fixed; {signed} hospitals have signed it, then the keyholder decrypts it.",
+            round=number,
+            signed=signed,
+        )
+    return tr("Round {round}: the sum is decrypted; the model takes its step.", round=number)
 
 
 def _doing(name: str, status: Mapping[str, Any]) -> str:
@@ -125,8 +137,8 @@ def _doing(name: str, status: Mapping[str, Any]) -> str:
         return ""
     refusal = status["refusals"].get(str(status["rounds_completed"] + 1), {}).get(name)
     if refusal:
-        return f"refused: {refusal['payload']['reason']}"
-    return "update is here" if name in status["updates_now"] else "not yet"
+        return tr("refused: {reason}", reason=refusal["payload"]["reason"])
+    return tr("update is here") if name in status["updates_now"] else tr("not yet")
 
 
 @lru_cache(maxsize=1024)
@@ -147,22 +159,32 @@ def _scales(store: Store, status: Mapping[str, Any]) -> dict[str, list[tuple[int
     return found
 
 
+_SIDES = {
+    "training": lambda: tr("Losses by modality, training"),
+    "validation": lambda: tr("Losses by modality, validation"),
+}
+
+
 def _charts(facts: StudyFacts, scales: Mapping[str, list[tuple[int, float]]]) -> list[Chart]:
     drawn = []
-    for side in ("training", "validation"):
+    for side in _SIDES:
         named = {n: p for n, p in losses_by_round(facts).items() if n.startswith(f"loss.{side}.")}
         if named:
             series = series_of({name.rsplit(".", 1)[1]: points for name, points in named.items()})
-            note = "Noised, clipped loss sums that the hospitals released, divided by their released patient counts."
-            drawn.append(lines(series, title=f"Losses by modality, {side}", unit="nats per patient", note=note))
+            note = tr(
+                "Noised, clipped loss sums that the hospitals released, divided by their released patient counts."
+            )
+            drawn.append(lines(series, title=_SIDES[side](), unit=tr("nats per patient"), note=note))
     if scales:
-        note = "How much each modality's gradient counts, the same public number at every hospital."
-        drawn.append(lines(series_of(scales), title="Blending weights", unit="scale", note=note))
+        note = tr("How much each modality's gradient counts, the same public number at every hospital.")
+        drawn.append(lines(series_of(scales), title=tr("Blending weights"), unit=tr("scale"), note=note))
     proximities = proximities_by_round(facts)
     if proximities:
         series = series_of(dict(sorted(proximities.items())))
-        note = "The cosine between a hospital's noised update and the mean of the others', as the hospital reports it."
-        drawn.append(lines(series, title="Proximity of the hospitals", unit="cosine", note=note))
+        note = tr(
+            "The cosine between a hospital's noised update and the mean of the others', as the hospital reports it."
+        )
+        drawn.append(lines(series, title=tr("Proximity of the hospitals"), unit=tr("cosine"), note=note))
     return drawn + [_weights(facts, blocks) for blocks in _alike(facts)]
 
 
@@ -181,9 +203,9 @@ def _weights(facts: StudyFacts, blocks: tuple[str, ...]) -> Chart:
         for site, weight in line.weights.get(blocks[0], {}).items():
             found.setdefault(site, []).append((line.round, weight))
     series = series_of(dict(sorted(found.items())))
-    title = f"Weights of the hospitals: {', '.join(blocks)}"
-    return lines(series, title=title, unit="relative to the largest", note=_weighing(facts), top=1.0)
+    title = tr("Weights of the hospitals: {blocks}", blocks=", ".join(blocks))
+    return lines(series, title=title, unit=tr("relative to the largest"), note=_weighing(facts), top=1.0)
 
 
 def _weighing(facts: StudyFacts) -> str:
-    return noise_named(facts.noise).weighing or strategy_named(facts.aggregation).weights.explanation
+    return tr(noise_named(facts.noise).weighing or strategy_named(facts.aggregation).weights.explanation)

@@ -85,21 +85,30 @@ class Homes:
     orchestrator: Home
     keyholder: Home
     hospitals: dict[str, Home]
+    helpers: dict[str, Home]
 
     @classmethod
-    def make(cls, out: Path, prepared: Prepared, epsilon: float) -> Homes:
-        """Make identities and roster, and policies under which a study at ``epsilon`` may be approved."""
+    def make(cls, out: Path, prepared: Prepared, epsilon: float, helpers: int = 2) -> Homes:
+        """Make identities and roster, and policies under which a study at ``epsilon`` may be approved.
+
+        ``helpers`` of the hospitals run a helper beside, the first ones.
+        """
         homes = cls(
             orchestrator=_home(out, "orchestrator", "Study scientists (demo)", "orchestrator"),
             keyholder=_home(out, "keyholder", "Neutral keyholder (demo)", "keyholder"),
             hospitals={site.name: _home(out, site.name, site.institution, "datasite") for site in prepared.sites},
+            helpers={
+                f"helper-{site.name}": _home(out, f"helper-{site.name}", site.institution, "helper")
+                for site in prepared.sites[:helpers]
+            },
         )
         roster = Roster(
             orchestrator=homes.orchestrator.party(),
             keyholder=homes.keyholder.party(),
             sites=tuple(home.party() for home in homes.hospitals.values()),
+            helpers=tuple(home.party() for home in homes.helpers.values()),
         )
-        for home in (homes.orchestrator, homes.keyholder, *homes.hospitals.values()):
+        for home in (homes.orchestrator, homes.keyholder, *homes.helpers.values(), *homes.hospitals.values()):
             roster.save(home.folder / "roster.json")
         for home in homes.hospitals.values():
             policy = _policy(roster, home.identity().public_key, math.inf if math.isinf(epsilon) else _CAP)
@@ -124,7 +133,7 @@ class Homes:
         processes.start("orchestrator", ["orchestrator", "run", "--home", str(folder)])
         processes.wait_until_ready([folder], _READY_SECONDS)
         url = address(folder)
-        others = {"keyholder": self.keyholder, **self.hospitals}
+        others = {"keyholder": self.keyholder, **self.helpers, **self.hospitals}
         for name, home in others.items():
             config = home.config()
             Home.create(home.folder, replace(config, orchestrator_url=url))

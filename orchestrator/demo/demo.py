@@ -28,6 +28,7 @@ from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import DELTA, Homes, Prepared, Steward, prepare
+from orchestrator.demo.filing import FILING, LEGAL_BASIS
 from orchestrator.demo.processes import Processes
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide
@@ -196,7 +197,8 @@ def _study(settings: DemoSettings) -> StudySettings:
     return StudySettings(
         study=STUDY,
         purpose="Train one model that tells early from late cancer stages from what several hospitals hold.",
-        legal_basis="Demonstration on public or synthetic data; no legal basis needed.",
+        legal_basis=LEGAL_BASIS,
+        filing=FILING,
         task=settings.task,  # type: ignore[arg-type]  # checked against the offers
         rounds=settings.rounds,
         epsilon=settings.epsilon,

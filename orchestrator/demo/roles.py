@@ -138,7 +138,7 @@ def _policy(settings: RoleSettings, home: Home) -> None:
 
 def _data(settings: RoleSettings, consortium: Consortium, home: Home) -> None:
     role, _ = consortium.member(settings.name)
-    if role == "keyholder":
+    if role in ("keyholder", "helper"):
         return
     from datasites.data.ingest import place_dataset, place_synthetic_test
 

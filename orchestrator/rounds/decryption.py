@@ -10,8 +10,9 @@ from __future__ import annotations
 from datasites.study.chain import checked_totals
 from datasites.study.messages import Commitments, SumResult
 from datasites.study.proposal import Proposal
+from datasites.study.signing import parse
 from orchestrator.rounds.store import Store
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 SERVED = "served"
 """Kind of the document that names a round's one served sum."""
@@ -35,6 +36,20 @@ def served(store: Store, study: str, number: int) -> str | None:
     """Return the hash of the one sum that the keyholder may read in a round, or None before there is one."""
     document = store.document(study, number, SERVED)
     return None if document is None else str(document["sum_hash"])
+
+
+def closing_of(store: Store, study: str, number: int, list_hash: str) -> int:
+    """Return which list of a round has this hash.
+
+    Raises:
+        Refused: none has.
+    """
+    closing = 1
+    while (document := store.document(study, number, "commitments", closing=closing)) is not None:
+        if parse(Commitments, document["payload"]).list_hash == list_hash:
+            return closing
+        closing += 1
+    raise Refused(f"round {number}: there is no list with this hash; fetch the current one")
 
 
 def excluded_sites(store: Store, study: str) -> frozenset[str]:

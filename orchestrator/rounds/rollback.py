@@ -10,8 +10,8 @@ the model as it was: what was charged stays charged, and no round is ever planne
     >>> standing.trouble           # empty, or the sentence for its people
     ''
 
-:func:`shown_heads` and :func:`keyholder_heads` give a peer back what it has shown of its own past, so that it notices
-a restore of its own.
+:func:`shown_heads`, :func:`keyholder_heads` and :func:`helper_heads` give a peer back what it has shown of its own
+past, so that it notices a restore of its own.
 """
 
 from __future__ import annotations
@@ -56,6 +56,15 @@ def keyholder_heads(store: Store, keyholder: str) -> list[dict[str, Any]]:
         if proposal.payload["keyholder"]["name"] == keyholder:
             keys, results = (_signed_by(store, study, kind, keyholder) for kind in ("key", "result"))
             found.append({"proposal": dump(proposal), "keys": keys, "results": results})
+    return found
+
+
+def helper_heads(store: Store, helper: str) -> list[dict[str, Any]]:
+    """Return, for every study that ``helper`` helps: the proposal, and the answers that it signed."""
+    found = []
+    for study, proposal, _, _ in store.studies():
+        if any(party["name"] == helper for party in proposal.payload.get("helpers", ())):
+            found.append({"proposal": dump(proposal), "answers": _signed_by(store, study, "pads", helper)})
     return found
 
 

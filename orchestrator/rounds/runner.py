@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_
 from datasites.study.parties import parse_time
 from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
-from datasites.study.signing import Signed, dump, open_sealed, parse, seal
+from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds.board import Board, Waiting, names
+from orchestrator.rounds.checkpoints import finished_checkpoint
 from orchestrator.rounds.decryption import excluded_sites, serve
-from orchestrator.rounds.dp_evaluation import dp_evaluation
+from orchestrator.rounds.helping import Helping
 from orchestrator.rounds.intake import Intake
 from orchestrator.rounds.outcomes import StudyExpired, StudyPaused, lost_checkpoint, missing_approvals, too_few
 from orchestrator.rounds.store import Store
@@ -49,6 +51,8 @@ class StudyRunner:
         self.intake = Intake(self.proposal, store)
         self._refusals: dict[tuple[int, str], str] = {}
         self._unusable: set[tuple[int, str]] = set()
+        self._wanted: dict[int, tuple[str, ...]] = {}
+        self.helping = Helping(self.proposal, store, board, self.waits, self._refusing)
         self.intake.excluded = self._excluded()
         self._optimizer = ServerOptimizer(self.proposal.training)
         self._planner = Planner(self.proposal)
@@ -103,10 +107,10 @@ class StudyRunner:
 
     async def _round(self, number: int) -> None:
         started = time.monotonic()
-        key, _ = await asyncio.gather(self._key(number), self.intake.warm())
+        key, helper_keys, _ = await asyncio.gather(self._key(number), self.helping.keys(number), self.intake.warm())
         plan = self._plan(number, key)
         if not self._closings(number):  # else it was closed before a restart: what comes now would be in no list
-            await self._collect(number, plan, key)
+            await self._collect(number, {"plan": plan, "key": key, **helper_keys})
         closing = max(0, self._closings(number) - 1)  # after a restart only the newest list counts
         commitments, attestations = await self._close(number, plan, set(self.intake.headers(number)), closing)
         totals = await self._decrypt(number, plan, key, commitments, attestations)
@@ -189,14 +193,14 @@ class StudyRunner:
             sites, releases = tuple(done.get("sites", ())), done.get("releases", {})
             self._planner.observe(FinishedRound(number=past, sites=sites, releases=releases))
 
-    async def _collect(self, number: int, plan: Signed, key: Signed) -> None:
+    async def _collect(self, number: int, documents: Mapping[str, Signed]) -> None:
         """Ask every site, add what comes, stop when all came or the deadline passed; ask once more if too few did."""
         sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)} - self.intake.excluded
         await self.intake.open(number)
         for attempt in (1, 2):
             for site in sites - set(self.intake.headers(number)):
                 self._refusals.pop((number, site), None)
-                self._board.publish(site, self._item("train", number, documents={"plan": plan, "key": key}))
+                self._board.publish(site, self._item("train", number, documents=documents))
             await self.waits.until(
                 lambda: set(self.intake.headers(number)) | self._refusing(number) >= sites,
                 self.proposal.deadline_seconds,
@@ -216,9 +220,10 @@ class StudyRunner:
             closing += 1
             commitments = await self._commit(number, plan, {s: updates[s] for s in sorted(present)}, closing)
             present = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
+            documents = {"commitments": commitments, **self.helping.voids(number, closing)}
             for site in present:
                 self._refusals.pop((number, site), None)
-                self._board.publish(site, self._item("attest", number, closing, {"commitments": commitments}))
+                self._board.publish(site, self._item("attest", number, closing, documents))
             await self._attested(number, closing, present)
             self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "attest")
             attested = self._documents(number, "attestation", closing)
@@ -226,15 +231,18 @@ class StudyRunner:
                 return commitments, [parse(Signed, attested[s]) for s in sorted(present)]
             present &= set(attested)
             self._require_enough(number, present)
+            if reason := await self.helping.void(number, commitments):
+                self._lose(number, reason)
+                raise StudyPaused(f"round {number}: {reason}")
 
     async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
+        def missing() -> set[str]:
+            return sites - set(self._documents(number, "attestation", closing))
+
         await self.waits.until(
-            lambda: set(self._documents(number, "attestation", closing)) | self._refusing(number) >= sites,
+            lambda: missing() <= self._refusing(number),
             min(_ATTEST_SECONDS, self.proposal.deadline_seconds),
-            lambda: (
-                f"round {number}: signatures under the list of "
-                f"{names(sites - set(self._documents(number, 'attestation', closing)))}"
-            ),
+            lambda: f"round {number}: signatures under the list of {names(missing())}",
         )
 
     async def _commit(self, number: int, plan: Signed, updates: Mapping[str, Any], closing: int) -> Signed:
@@ -253,17 +261,8 @@ class StudyRunner:
         )
         signed = seal(self._identity, "commitments", commitments)
         self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)
-        self._journal.append(
-            "round-closed",
-            {
-                "study": self.proposal.study,
-                "round": number,
-                "closing": closing,
-                "list_hash": commitments.list_hash,
-                "sum_hash": commitments.sum_hash,
-                "sites": sorted(updates),
-            },
-        )
+        about = {"closing": closing, "list_hash": commitments.list_hash, "sum_hash": sum_hash, "sites": sorted(updates)}
+        self._journal.append("round-closed", {"study": self.proposal.study, "round": number, **about})
         return signed
 
     async def _decrypt(
@@ -272,18 +271,11 @@ class StudyRunner:
         """Return the integers, or None where the keyholder cannot use what some sites sent."""
         keyholder = self.proposal.keyholder.name
         documents = {"plan": plan, "key": key, "commitments": commitments}
-        closing = int(commitments.payload["closing"])
-        item = WorkItem(
-            kind="decrypt",
-            study=self.proposal.study,
-            round=number,
-            closing=closing,
-            documents=documents,
-            attestations=tuple(attestations),
-        )
+        item = self._item("decrypt", number, int(commitments.payload["closing"]), documents)
+        item = replace(item, attestations=tuple(attestations))
         serve(self._store, parse(Commitments, dict(commitments.payload)))
-        self._board.publish(keyholder, item)
-        if not await self._answered(number, "result"):
+        await self.helping.answers(number, documents, attestations)
+        if not await self._answered_with(number, item):
             listed = {(number, str(u["payload"]["site"])) for u in commitments.payload["updates"]}
             unusable = {site for _, site in self._unusable & listed}
             self._lose(number, self._refusals[(number, keyholder)], unusable)
@@ -291,32 +283,36 @@ class StudyRunner:
                 return None
             raise self._refusal(number)
         self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "decrypt")
+        await self.helping.confirmed(number)
         result = self._documents(number, "result")[keyholder]
         return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
+
+    async def _answered_with(self, number: int, item: WorkItem) -> bool:
+        """Ask the keyholder to decrypt, once more when helpers answered whom it wants; return whether it did."""
+        keyholder, known = self.proposal.keyholder.name, self.helping.documents(number)
+        while True:
+            self._board.publish(keyholder, replace(item, documents={**item.documents, **known}))
+            if await self._answered(number, "result"):
+                return True
+            await self.helping.all_answers(number, self._wanted.pop(number, ()))
+            newer = self.helping.documents(number)
+            if newer.keys() == known.keys():
+                return False
+            known = newer
+            del self._refusals[(number, keyholder)]
 
     def _step(
         self, number: int, plan: Signed, commitments: Signed, totals: Mapping[str, np.ndarray], seconds: float
     ) -> None:
         """Divide by the weight that arrived, take the server's step, write the checkpoint."""
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
-        weights = plan.payload["weights"]
+        opened = parse(RoundPlan, dict(plan.payload))
         model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
         sites = sorted(h.site for h in headers)
-        model = next_model(self.proposal, parse(RoundPlan, dict(plan.payload)), self._optimizer, model, totals, sites)
-        releases = {h.site: dict(h.releases) for h in headers}
-        evaluation = dp_evaluation(self.proposal, number, releases)
-        checkpoint = {
-            "model_hash": self._store.put_blob(model_to_bytes(model)),
-            "moments_hash": self._store.put_blob(model_to_bytes(self._optimizer.moments)),
-            "sites": sorted(h.site for h in headers),
-            "uplink_bytes": sum(h.body_bytes for h in headers),
-            "releases": releases,
-            "evaluation": dump(evaluation) if evaluation else None,
-            "weights": {b: dict(w) for b, w in weights.items()},
-            "scales": dict(plan.payload["scales"]),
-            "seconds": round(seconds, 3),
-            "at": self._journal.now().isoformat(timespec="seconds"),
-        }
+        model = next_model(self.proposal, opened, self._optimizer, model, totals, sites)
+        moments = self._optimizer.moments
+        checkpoint = finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
+        checkpoint["at"] = self._journal.now().isoformat(timespec="seconds")
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
         self._drop_updates(number)
@@ -329,7 +325,9 @@ class StudyRunner:
         self._board.withdraw(self.proposal.study, party=header.site, when=lambda i: i.kind == "train")
         self.wake()
 
-    def refused(self, party: str, number: int, reason: str, without: Collection[str] = ()) -> None:
+    def refused(
+        self, party: str, number: int, reason: str, without: Collection[str] = (), wants: Collection[str] = ()
+    ) -> None:
         """Take note that ``party`` will not do its part of a round; what it was asked is withdrawn.
 
         Args:
@@ -337,10 +335,12 @@ class StudyRunner:
             number: the round.
             reason: for people.
             without: sites whose updates the keyholder cannot use; from anybody else it is ignored.
+            wants: helpers whose answers the keyholder needs first; from anybody else it is ignored.
         """
         self._refusals[(number, party)] = reason
         if party == self.proposal.keyholder.name:
             self._unusable |= {(number, site) for site in without}
+            self._wanted[number] = tuple(wants)
         self._board.withdraw(self.proposal.study, party=party, when=lambda i: i.round == number)
         self.wake()
 
@@ -396,4 +396,5 @@ class StudyRunner:
     def _tell_everybody(self, kind: str, number: int) -> None:
         for participant in self.proposal.participants:
             self._board.publish(participant.name, self._item(kind, number))
-        self._board.publish(self.proposal.keyholder.name, self._item(kind, number))
+        for party in (self.proposal.keyholder, *self.proposal.helpers):
+            self._board.publish(party.name, self._item(kind, number))

@@ -78,7 +78,8 @@ class Service:
         runner = self.runners.get(study)
         if runner is None or not self._runs(study):
             return ""
-        parties = {*(p.name for p in runner.proposal.participants), runner.proposal.keyholder.name}
+        proposal = runner.proposal
+        parties = {p.name for p in (*proposal.participants, *proposal.helpers, proposal.keyholder)}
         kept = [f"{name}: {self.troubles[name]}" for name in sorted(parties & set(self.troubles))]
         return "; ".join(filter(None, [runner.waits.text, *kept]))
 

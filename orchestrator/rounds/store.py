@@ -184,6 +184,10 @@ class Store:
         found = sorted(self._place(study, round_, kind).items())
         return {author: value for (author, number), value in found if closing in (None, number)}
 
+    def all_documents(self, study: str, round_: int, kind: str) -> list[dict[str, Any]]:
+        """Return all documents of a kind in a round, of every author and closing."""
+        return [value for _, value in sorted(self._place(study, round_, kind).items())]
+
     def count(self, study: str, round_: int, kind: str, *, author: str) -> int:
         """Return how many documents of a kind somebody left in a round, over all closings."""
         return sum(name == author for name, _ in self._place(study, round_, kind))
@@ -239,6 +243,10 @@ class Store:
     def blob(self, digest: str) -> bytes:
         """Return the blob's bytes."""
         return self.blob_path(digest).read_bytes()
+
+    def drop_blob(self, digest: str) -> None:
+        """Remove a blob for good."""
+        (self._folder / "blobs" / _checked_digest(digest)).unlink(missing_ok=True)
 
     def update_folder(self, study: str, round_: int) -> Path:
         """Return where the ciphertexts of a round lie."""

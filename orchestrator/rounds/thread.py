@@ -104,6 +104,10 @@ class Threads:
         if state in OVER_FOR_GOOD and not last:
             self._say(parse(Proposal, dict(signed.payload)), "finished" if state == "finished" else "ended", reason)
 
+    def tell(self, study: str, kind: ScientistKind, text: str) -> None:
+        """Write a word of the orchestrator's own about a study."""
+        self._say(parse(Proposal, dict(self._service.store.study(study)[0].payload)), kind, text)
+
     def _check(self, word: Word, proposal: Proposal, state: str) -> None:
         if word.author != proposal.orchestrator.name:
             return

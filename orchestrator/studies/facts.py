@@ -19,6 +19,7 @@ from datasites.study.messages import Approval
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY
 from datasites.study.signing import Message, parse
+from datasites.study.thread import SENTENCES, TO_ALL, Word
 
 FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
 
@@ -100,11 +101,20 @@ class EvaluationFact(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Line(Message):
+    """One labelled text."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyFacts(Message):
     """Everything the study report shows. ``metrics_label`` says on which data the metrics are and how exact.
 
     The sentences are in ``language``; ``proposed`` and ``made`` are times of the proposal and of the report, and
-    ``number`` names the study and how many rounds the report covers.
+    ``number`` names the study and how many rounds the report covers. ``filing`` says who answers for the study,
+    ``thread`` what was said to everybody.
     """
 
     format: Literal["tessera-study-report/1"]
@@ -139,6 +149,22 @@ class StudyFacts(Message):
     made: str = ""
     version: str = ""
     software: Mapping[str, str] = field(default_factory=dict)
+    filing: tuple[Line, ...] = ()
+    thread: tuple[Line, ...] = ()
+
+
+def _filed(proposal: Proposal) -> tuple[tuple[str, str], ...]:
+    return proposal.filing.lines() if proposal.filing else ()
+
+
+def _thread(status: Mapping[str, Any]) -> tuple[Line, ...]:
+    """Return what was said to everybody; what one hospital and the scientist said to each other stays between them."""
+    told = [parse(Word, word["payload"]) for word in status.get("words", ())]
+    return tuple(
+        Line(label=tr("{who} {did}", who=w.author, did=tr(SENTENCES[w.kind])), value=f"{w.text} ({w.person}, {w.at})")
+        for w in told
+        if w.kind in TO_ALL
+    )
 
 
 def study_facts(
@@ -181,6 +207,8 @@ def _facts(
         reason=str(status.get("reason") or ""),
         purpose=proposal.purpose,
         legal_basis=proposal.legal_basis,
+        filing=tuple(Line(label=label, value=text) for label, text in _filed(proposal)),
+        thread=_thread(status),
         task=proposal.task,
         architecture=proposal.model.architecture,
         aggregation=proposal.training.aggregation,

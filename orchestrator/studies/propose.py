@@ -80,6 +80,8 @@ class StudySettings:
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
     :mod:`orchestrator.studies.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
+    ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
+    and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
@@ -111,6 +113,8 @@ class StudySettings:
     expires_days: int = 30
     seed: int | None = None
     check_chain: bool = True
+    helpers: int | None = None
+    publish: bool = True
     licence: str = "research only"
     retention_days: int = 3650
 
@@ -122,6 +126,7 @@ def build_proposal(
     orchestrator: Party,
     keyholder: Party,
     code: dict[str, str],
+    helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
@@ -131,6 +136,7 @@ def build_proposal(
         offers: the hospitals that will be asked, at least ``min_sites``.
         orchestrator: who signs.
         keyholder: who decrypts sums; no participant.
+        helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
 
@@ -171,6 +177,7 @@ def build_proposal(
         participants=tuple(_participant(o) for o in offers),
         orchestrator=orchestrator,
         keyholder=keyholder,
+        helpers=chosen_helpers(settings, helpers),
         environment=current_environment(),
         seed=settings.seed,
         created=created.isoformat(),
@@ -179,7 +186,28 @@ def build_proposal(
         canonical=NEWEST,
         chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
     )
-    return proposal, model
+    return replace(proposal, published=published(settings, proposal)), model
+
+
+def chosen_helpers(settings: StudySettings, helpers: Sequence[Party]) -> tuple[Party, ...]:
+    """Return the helpers of a study: none, or the first two of the roster.
+
+    Raises:
+        InvalidInput: two were asked for, and the roster has fewer.
+    """
+    wanted = settings.helpers if settings.helpers is not None else 2 * (len(helpers) >= 2)
+    if wanted not in (0, 2) or wanted > len(helpers):
+        raise InvalidInput(
+            f"expected --helpers 0, or 2 of them in the roster, got {wanted} with {len(helpers)} in the roster; make "
+            "each with `tessera helper init` and build the roster again"
+        )
+    return tuple(helpers[:wanted])
+
+
+def published(settings: StudySettings, proposal: Proposal) -> bool:
+    """Return whether a study's rounds are published: where helpers allow it, and hospitals follow the models."""
+    exposed = proposal.helpers_inside == 2 and settings.colluders >= 2 and settings.noise == "shared"
+    return settings.publish and settings.check_chain and bool(proposal.helpers) and not exposed
 
 
 def with_min_sites(settings: StudySettings, hospitals: int) -> StudySettings:

@@ -80,6 +80,7 @@ def _facts(facts: StudyFacts) -> list[dict[str, str]]:
         (tr("Rounds finished"), period),
         (tr("Cost to one patient of one hospital"), cost),
         (tr("Legal basis"), facts.legal_basis),
+        *((line.label, line.value) for line in (*facts.filing, *facts.thread)),
         (tr("Task and model"), f"{facts.task}, {facts.architecture}, {facts.aggregation}"),
         (tr("Noise"), tr("{kind}, multiplier {multiplier}", kind=tr(facts.noise), multiplier=multiplier)),
         (tr("Keyholder"), keyholder),

@@ -124,7 +124,12 @@ def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer]) -> Dr
     roster = home.roster()
     code = {"plan.py": sha256_hex(PLAN_TEXT.encode())}
     proposal, model = build_proposal(
-        settings, offers, orchestrator=roster.orchestrator, keyholder=roster.keyholder, code=code
+        settings,
+        offers,
+        orchestrator=roster.orchestrator,
+        keyholder=roster.keyholder,
+        helpers=roster.helpers,
+        code=code,
     )
     signed = seal(home.identity(), "proposal", proposal)
     draft = Draft(settings=_plain(settings), proposal=signed, model=base64.b64encode(model).decode())

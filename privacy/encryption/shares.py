@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.encryption.ciphertexts import Buffer, coefficients
-from privacy.encryption.pads import SEED_BYTES, below, new_seed, pad, stream
+from privacy.encryption.pads import SEED_BYTES, below, new_seed, stream
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
 
@@ -66,9 +66,16 @@ def pad_all(
     Raises:
         InvalidInput: a ciphertext is malformed.
     """
-    padded: dict[str, list[bytes]] = {name: list(map(bytes, values)) for name, values in blocks.items()}
-    for seed in seeds:
-        padded = pad(padded, seed, parameters)
+    prime = np.uint64(parameters.data_prime)
+    padded = {}
+    for name, ciphertexts in blocks.items():
+        drawn = [stream(seed, name) for seed in seeds]
+        arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
+        for array in arrays:
+            for source in drawn:
+                array[0] += below(source, parameters)  # four numbers below 2**60: no wrap
+            array[0] %= prime
+        padded[name] = [array.tobytes() for array in arrays]
     return padded
 
 
@@ -110,13 +117,14 @@ def subtract(
     prime = np.uint64(parameters.data_prime)
     bare = {}
     for name, ciphertexts in blocks.items():
+        if any(name not in part or len(part[name]) != len(ciphertexts) for part in sums) or len(sums) > len(PARTS):
+            raise InvalidInput(f"expected pad sums for {len(ciphertexts)} ciphertexts of block {name!r}")
         arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
-        for part in sums:
-            if name not in part or len(part[name]) != len(arrays):
-                raise InvalidInput(f"expected pad sums for {len(arrays)} ciphertexts of block {name!r}")
-            for array, row in zip(arrays, part[name], strict=True):
-                array[0] += prime - row
-                np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
+        for index, array in enumerate(arrays):
+            array[0] += np.uint64(len(sums)) * prime  # at most four numbers below 2**60: no wrap
+            for part in sums:
+                array[0] -= part[name][index]
+            array[0] %= prime
         bare[name] = [array.tobytes() for array in arrays]
     return bare
 

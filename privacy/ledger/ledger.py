@@ -53,7 +53,18 @@ from privacy.ledger.rules import (
     same_cost,
 )
 from privacy.ledger.state import Population, State
-from privacy.ledger.views import Account, Point, Preview, Spend, StudyAccount, account_of, spend_of, timeline
+from privacy.ledger.views import (
+    Account,
+    Point,
+    Preview,
+    Room,
+    Spend,
+    StudyAccount,
+    account_of,
+    room_of,
+    spend_of,
+    timeline,
+)
 
 __all__ = ["Account", "Ledger", "Point", "Preview", "Spend", "StudyAccount", "case_hash"]
 
@@ -314,6 +325,11 @@ class Ledger:
         """Return everything about one population at this moment."""
         with self._reading() as state:
             return account_of(state.population(population))
+
+    def room(self, population: str) -> tuple[Room, ...]:
+        """Return how many studies of which size still fit beside everything spent and promised."""
+        with self._reading() as state:
+            return room_of(state.population(population))
 
     def timeline(self, population: str) -> tuple[Point, ...]:
         """Return the budget after each entry that concerns this population, oldest first."""

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from privacy.dp.gaussian import gaussian_mu
 from privacy.ledger.chain import Entry
-from privacy.ledger.costs import Cost
-from privacy.ledger.filter import Cap
+from privacy.ledger.costs import Cost, gaussian_cost
+from privacy.ledger.filter import TOLERANCE, Cap
 from privacy.ledger.state import Population, Posting, Reservation, State
 
 
@@ -122,6 +123,43 @@ def spend_of(population: Population, cost: Cost, *, adaptive: bool | None = None
     delta = population.cap.delta if population.cap else 0.0
     epsilon = cost.epsilon(delta) if delta else (0.0 if cost.is_zero else math.inf)
     return Spend(cost=cost, epsilon=epsilon, delta=delta, share=population.share(cost, adaptive=adaptive))
+
+
+SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Epsilons, at the cap's delta, of the studies that :func:`room_of` counts."""
+_MOST_STUDIES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How many more full-batch studies of one epsilon, at the cap's delta, still fit under a cap together."""
+
+    epsilon: float
+    studies: int
+
+
+def room_of(population: Population) -> tuple[Room, ...]:
+    """Return how many studies of each of :data:`SIZES` still fit; nothing without a finite cap, or when closed."""
+    cap = population.cap
+    if cap is None or population.closed or math.isinf(cap.epsilon):
+        return ()
+    return tuple(Room(epsilon=size, studies=_fitting(population, cap, size)) for size in SIZES)
+
+
+def _fitting(population: Population, cap: Cap, size: float) -> int:
+    one = gaussian_cost(1 / gaussian_mu(size, cap.delta))
+
+    def fits(studies: int) -> bool:
+        total = population.committed + one.times(studies)
+        return population.share(total, adaptive=population.answered or studies > 1) <= 1 + TOLERANCE
+
+    low, high = 0, 1
+    while high <= _MOST_STUDIES and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def account_of(p: Population) -> Account:

@@ -1,5 +1,6 @@
-"""One consortium whose orchestrator lies, and one round of it per test."""
+"""One consortium whose orchestrator lies, and one round of it per test; with two helpers or without."""
 
+from support.helped import helped, helped_consortium
 from support.liar import consortium, stage
 
-__all__ = ["consortium", "stage"]
+__all__ = ["consortium", "helped", "helped_consortium", "stage"]

@@ -117,7 +117,7 @@ def test_everybody_is_healthy_within_ninety_seconds(consortium: float) -> None:
     assert consortium < HEALTHY_SECONDS
     states = [json.loads(line) for line in compose("ps", "--format", "json").stdout.splitlines()]
     assert {s["Service"]: s["Health"] for s in states} == dict.fromkeys(
-        ("orchestrator", "keyholder", *HOSPITALS), "healthy"
+        ("orchestrator", "keyholder", "helper-a", "helper-b", *HOSPITALS), "healthy"
     )
 
 

@@ -5,7 +5,8 @@ No network here: the liar answers the others' requests itself and signs whatever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,12 @@ class Liar:
     def __init__(self, consortium: Consortium, proposal: Proposal) -> None:
         self.consortium, self.proposal, self.identity = consortium, proposal, consortium.identity
         self.blobs: dict[str, bytes] = {}
-        self.sent: dict[str, list[Any]] = {"refusal": [], "attestation": [], "update": [], "key": [], "result": []}
+        self.sent: dict[str, list[Any]] = defaultdict(list)
         self.approvals: dict[str, Any] = {}
         self.model_hash = self.blob(zeros(proposal))
         self.chain = ModelChain(proposal, zeros(proposal)) if proposal.chain else None
         self.evidence: dict[int, tuple[RoundEvidence, bytes]] = {}
+        self.opened: dict[str, bytes] = {}
 
     def blob(self, data: bytes) -> str:
         self.blobs[sha256_hex(data)] = data
@@ -48,6 +50,8 @@ class Liar:
     def get_bytes(self, path: str, **_: Any) -> bytes:
         if path.endswith("/integers"):
             return self.evidence[int(path.split("/")[-2])][1]
+        if "/opened/" in path:
+            return self.opened[path.rsplit("/", 1)[1]]
         return self.blobs[path.removeprefix("/blobs/")]
 
     def get_json(self, path: str, **_: Any) -> Any:
@@ -84,6 +88,7 @@ class Stage:
         self.plan = seal(liar.identity, "round-plan", self.round_plan())
         self.bodies: dict[str, bytes] = {}
         self.updates: dict[str, Signed] = {}
+        self.helper_keys: dict[str, Signed] = {}
 
     def item(self, kind: Any, documents: dict[str, Signed] | None = None, attestations: Any = ()) -> WorkItem:
         return WorkItem(
@@ -112,7 +117,7 @@ class Stage:
     def train(self, index: int, plan: Signed | None = None, key: Signed | None = None) -> bool:
         """Return whether hospital ``index`` sent an update."""
         before = len(self.liar.sent["update"])
-        documents = {"plan": plan or self.plan, "key": key or self.key}
+        documents = {"plan": plan or self.plan, "key": key or self.key, **self.helper_keys}
         self.consortium.hospitals[index].participant.handle(self.item("train", documents))
         if len(self.liar.sent["update"]) == before:
             return False
@@ -132,7 +137,13 @@ class Stage:
         return ciphertexts.pack({"shared": running.to_ciphertexts()})
 
     def close(
-        self, *, body: bytes | None = None, updates: list[Signed] | None = None, attest: tuple[int, ...] = (0, 1, 2, 3)
+        self,
+        *,
+        body: bytes | None = None,
+        updates: list[Signed] | None = None,
+        attest: tuple[int, ...] = (0, 1, 2, 3),
+        closing: int = 1,
+        documents: Mapping[str, Signed] | None = None,
     ) -> tuple[Signed, list[Signed]]:
         """Fix a list and a sum, and ask for attestations."""
         data = self.sum_of(list(self.bodies.values())) if body is None else body
@@ -140,7 +151,7 @@ class Stage:
             study=self.proposal.study,
             round=self.number,
             plan_hash=parse(RoundPlan, dict(self.plan.payload)).plan_hash,
-            closing=1,
+            closing=closing,
             updates=tuple(updates if updates is not None else self.updates.values()),
             sum_hash=self.liar.blob(data),
             canonical=self.proposal.canonical,
@@ -148,14 +159,22 @@ class Stage:
         sealed = seal(self.liar.identity, "commitments", commitments)
         before = len(self.liar.sent["attestation"])
         for i in attest:
-            self.consortium.hospitals[i].participant.handle(self.item("attest", {"commitments": sealed}))
+            self.consortium.hospitals[i].participant.handle(
+                self.item("attest", {"commitments": sealed, **(documents or {})})
+            )
         return sealed, self.liar.sent["attestation"][before:]
 
-    def decrypt(self, commitments: Signed, attestations: list[Signed], plan: Signed | None = None) -> np.ndarray | None:
+    def decrypt(
+        self,
+        commitments: Signed,
+        attestations: list[Signed],
+        plan: Signed | None = None,
+        documents: Mapping[str, Signed] | None = None,
+    ) -> np.ndarray | None:
         """Return the integers, or None where the keyholder refused."""
         before = len(self.liar.sent["result"])
-        documents = {"plan": plan or self.plan, "key": self.key, "commitments": commitments}
-        self.keyholder.handle(self.item("decrypt", documents, attestations))
+        shown = {"plan": plan or self.plan, "key": self.key, "commitments": commitments, **(documents or {})}
+        self.keyholder.handle(self.item("decrypt", shown, attestations))
         if len(self.liar.sent["result"]) == before:
             return None
         signed, integers = self.liar.sent["result"][-1]

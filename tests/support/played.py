@@ -24,6 +24,8 @@ import httpx
 from fastapi.testclient import TestClient
 from harness.consortium import Consortium, Hospital, playing
 
+from datasites.helper.custody import PadCustody
+from datasites.helper.daemon import Helper
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
 from datasites.keyholder.rollback import KeyholderStanding
@@ -99,12 +101,19 @@ class Played(Consortium):
     """A consortium without processes; ``failures`` are the errors that steps ended with, the newest last."""
 
     def __init__(
-        self, folder: Path, *, sites: int, trainers: Mapping[int, Trainer] | None = None, sums_here: bool = True
+        self,
+        folder: Path,
+        *,
+        sites: int,
+        trainers: Mapping[int, Trainer] | None = None,
+        sums_here: bool = True,
+        helpers: int = 0,
     ) -> None:
-        super().__init__(folder, sites=sites, trainers=trainers)
+        super().__init__(folder, sites=sites, trainers=trainers, helpers=helpers)
         self.wire, self.failures = Wire(), list[tuple[str, Exception]]()
         self.service: Service
         self.keyholder: Keyholder | None = None
+        self.helping: dict[str, Helper] = {}
         self._queues: dict[str, WorkQueue] = {}
         self._real_sums: Any = intake.RunningSumProcess
         if sums_here:
@@ -121,6 +130,8 @@ class Played(Consortium):
         """Open every role from what lies on disk."""
         self.open_orchestrator()
         self.open_keyholder()
+        for name in self.helpers:
+            self.open_helper(name)
         for index in range(len(self.names)):
             self.open_hospital(index)
         self.client = self.signed("orchestrator")
@@ -129,6 +140,8 @@ class Played(Consortium):
         """Close every role."""
         self.close_orchestrator()
         self.close_keyholder()
+        for name in self.helpers:
+            self.close_helper(name)
         for hospital in self.hospitals:
             hospital.close()
         self.hospitals = []
@@ -188,6 +201,24 @@ class Played(Consortium):
             self.keyholder.journal.close()
             self.keyholder = None
 
+    def open_helper(self, name: str) -> None:
+        """Open a helper as its daemon does: with no key in its memory."""
+        home, client = self.homes[name], self.signed(name)
+        self.helping[name] = Helper(
+            home=home,
+            client=client,
+            custody=PadCustody(home.identity().public_key),
+            journal=Journal(home.folder / "journal.sqlite", home.identity()),
+            queue=WorkQueue(client, wait_seconds=0.0, witness=Witness(home=home, client=client)),
+        )
+
+    def close_helper(self, name: str) -> None:
+        """Close a helper, as a kill does."""
+        helper = self.helping.pop(name, None)
+        if helper is not None:
+            helper.client.close()
+            helper.journal.close()
+
     def open_hospital(self, index: int) -> None:
         """Open one hospital's stores."""
         name = self.names[index]
@@ -203,6 +234,10 @@ class Played(Consortium):
     def step(self, role: str) -> None:
         """Let the keyholder or a hospital do what it is asked to; a failing step is noted and tried again later."""
         try:
+            if role in self.helpers:
+                if role in self.helping:
+                    self.helping[role].step()
+                return
             if role == "keyholder":
                 if self.keyholder is not None:
                     self.keyholder.step()
@@ -232,6 +267,6 @@ class Played(Consortium):
                     return status
             if time.monotonic() > deadline:
                 raise TesseraError(f"{study} did not come so far in {seconds:g} s; failures: {self.failures[-3:]}")
-            for role in roles or (*self.names, "keyholder"):
+            for role in roles or (*self.names, *self.helpers, "keyholder"):
                 self.step(role)
             time.sleep(0.002)

@@ -87,6 +87,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(request="GET /studies/*/rounds/*/evidence", fields=(), covered_by="sends no field"),
     Row(request="GET /studies/*/rounds/*/integers", fields=(), covered_by="sends no field"),
+    Row(request="GET /studies/*/rounds/*/opened/*", fields=(), covered_by="sends no field"),
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=(
@@ -109,6 +110,11 @@ TABLE: tuple[Row, ...] = (
         request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.pad",),
         covered_by="a random seed, encrypted for the keyholder; without it nobody can decrypt the ciphertexts",
+    ),
+    Row(
+        request="PUT /studies/*/rounds/*/update",
+        fields=("signed.payload.helper_pads.*", "signed.payload.seed_hashes[]"),
+        covered_by="random seeds, encrypted for one helper, and hashes of random seeds",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
@@ -226,7 +232,7 @@ TABLE: tuple[Row, ...] = (
             "letter.collection.card.json.dataset.schema_hash",
             *(
                 f"letter.collection.card.json.{n}"
-                for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task")
+                for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task", "data_use[]")
             ),
         ),
         covered_by="public facts about the dataset version, written by its owner",

@@ -16,7 +16,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from datasites.language import current, tr, tr_plural
+from datasites.language.formats import decimal, significant
+from datasites.node.web.languages import language_links
 from datasites.node.web.problems import Problem, answer, new_problem
+from datasites.study.text import delta_text
 from privacy.canonical import sha256_hex
 
 MOST_BODY_BYTES = 64 * 1024
@@ -161,6 +165,10 @@ def new_environment(*folders: Path, mount: str) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    environment.globals |= {"tr": tr, "tr_plural": tr_plural, "language": current, "small": delta_text}
+    environment.globals |= {"decimal": decimal, "significant": significant}
+    home = mount.rpartition("/")[0]
+    environment.globals["language_links"] = lambda: language_links(home)
     environment.globals["shared"] = lambda name: asset(mount, STATIC / name)
     return environment
 

@@ -103,9 +103,11 @@ def test_everything_works_without_javascript(browser, serve, desk, new_context, 
     assert is_approved(desk.store, proposal_hash)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (1280, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme", "language"), [(1280, "light", "en"), (390, "light", "de"), (1280, "dark", "fr")]
+)
 def test_axe_finds_no_violation_on_any_page(
-    browser, serve, shoot, axe, new_desk, new_context, new_proposal, width, scheme
+    browser, serve, shoot, axe, new_desk, new_context, new_proposal, width, scheme, language
 ):
     desk = new_desk("[review]\nrequired_reviewers = 2")
     approved, second = two_versions(desk, new_proposal)
@@ -115,6 +117,8 @@ def test_axe_finds_no_violation_on_any_page(
     page.goto(f"{address}/login")
     found = {"login": axe(page)}
     sign_in(page, address, "anna")
+    page.goto(f"{address}/language?to={language}&back=/inbox")
+    assert page.locator("html").get_attribute("lang") == language
     names = ["inbox", "studies", "budget", "journal", "reports", "fingerprints", "policy", "people"]
     for path in [*names, f"requests/{approved}", f"requests/{second}", f"requests/{'0' * 64}"]:
         page.goto(f"{address}/{path}")

@@ -28,6 +28,8 @@ def operations() -> list[tuple[str, str]]:
             ("GET", "/api/studies"),
             ("GET", "/api/budget"),
             ("GET", "/api/journal"),
+            ("GET", "/api/jobs"),
+            ("POST", "/api/jobs/{job_id}/decision"),
             ("GET", "/api/fingerprints"),
             ("PUT", "/api/fingerprints/{public_key}"),
             ("POST", "/api/requests/{proposal_hash}/approve"),

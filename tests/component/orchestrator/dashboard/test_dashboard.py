@@ -191,7 +191,7 @@ def test_a_study_says_who_approved_who_is_missing_and_what_it_cost(client, servi
     assert "refused: the approval was revoked" in text and "update is here" in text
     assert text.count('role="img"') == 2  # losses and weights
     assert "<b>of cancer</b>" not in text
-    assert "4 of 4 hospitals have approved; 1 update missed." in client.get("/dashboard/").text
+    assert "4 of 4 hospitals have approved. 1 update missed." in client.get("/dashboard/").text
 
 
 def test_the_figures_are_those_of_the_mechanism_and_the_rounds(service):

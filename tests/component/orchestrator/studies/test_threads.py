@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, seal
 from datasites.study.thread import WORD, Word
 from orchestrator.cli.main import _code
+from orchestrator.rounds.retention import enforce
 from orchestrator.studies import run, words
 from orchestrator.studies.status import study_line
 from privacy.canonical import sha256_hex
@@ -216,7 +218,7 @@ def test_a_scientist_withdraws_pauses_resumes_drops_and_cancels(loops: Loops, sc
     words.say(scientist, "second", "cancelled", "We have enough.")
     assert loops.status("second")["state"] == "cancelled"
     loops.carry()
-    assert loops.kinds(3, second) == ["approved", "paused", "resumed", "dropped", "cancelled"]
+    assert loops.kinds(3, second) == ["approved", "paused", "resumed", "dropped", "cancelled", "returned"]
     assert loops.state(3, second) == "ended"
 
 
@@ -301,6 +303,42 @@ def test_an_expired_request_ends(loops: Loops, monkeypatch: pytest.MonkeyPatch) 
     status = loops.play("pilot", "site-0")
     assert status["state"] == "expired"
     assert [w["payload"]["kind"] for w in status["words"]] == ["ended"]
+
+
+def test_models_are_deleted_when_their_retention_is_over_and_the_proof_is_signed(loops: Loops) -> None:
+    custody = replace(loops.proposal("x", length=LENGTH).custody, retention_days=30)
+    first = loops.request("first", custody=custody, rounds=2)
+    second = loops.request("second", rounds=1)
+    for proposal in (first, second):
+        for index in range(SITES):
+            loops.decide(index, proposal, "approve")
+        assert loops.play(proposal.study)["state"] == "finished"
+    service, status = loops.service, loops.status("first")
+    now = dt.datetime.now(dt.UTC)
+    assert enforce(service, now + dt.timedelta(days=29)) == ()
+    (deletion,) = enforce(service, now + dt.timedelta(days=31))
+    assert enforce(service, now + dt.timedelta(days=32)) == ()
+    assert status["checkpoints"][-1]["model_hash"] in deletion.deleted
+    assert status["initial"]["model_hash"] in deletion.kept  # the other study begins with the same zeros
+    for digest in deletion.deleted:
+        with pytest.raises(InvalidInput, match="no such blob"):
+            loops.client.get_bytes(f"/blobs/{digest}")
+    last = loops.status("second")["checkpoints"][-1]["model_hash"]
+    assert loops.client.get_bytes(f"/blobs/{last}")
+    hospital = loops.hospitals[0]
+    part, forgotten = hospital.participant, []
+    Thread(
+        client=hospital.client,
+        approvals=part.approvals,
+        journal=part.journal,
+        forget=lambda p: forgotten.append(p.study),
+    ).look()
+    word = hospital.approvals.request(first.proposal_hash).words[-1]
+    assert (word.kind, deletion.list_hash in word.text) == ("deleted", True)
+    assert forgotten == ["first"]
+    part.models.forget(first)
+    folder = hospital.home.round_folder("first", 0).parent
+    assert list(folder.glob("chain-*")) == list(folder.glob("initial-*")) == []
 
 
 def zeros_of(proposal: Proposal) -> bytes:

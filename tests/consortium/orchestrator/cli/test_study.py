@@ -59,6 +59,9 @@ class Silent:
         self.said.append((done, total, text))
 
 
+FILED = ("--filing", str(Path(__file__).parents[4] / "docker" / "filing.toml"))
+
+
 def test_waiting_for_an_approval_says_whose_and_ends_when_asked_to(consortium):
     view = Silent()
     with pytest.raises(TesseraError, match="still waiting"):
@@ -67,7 +70,7 @@ def test_waiting_for_an_approval_says_whose_and_ends_when_asked_to(consortium):
 
 
 def test_a_name_that_is_taken_is_refused_before_anything_is_sent(run, home):
-    code, _, err = run("propose", "trained", "--home", home)
+    code, _, err = run("propose", "trained", "--home", home, *FILED)
     assert code == 3
     assert "tessera study wait trained" in err
 
@@ -165,5 +168,5 @@ def test_rounds_that_nobody_named_come_with_the_schedule_that_suits_the_noise(
     monkeypatch.setattr(
         study, "_propose", lambda _, settings, *__: sent.append(settings) or {"proposal_hash": "0" * 64}
     )
-    assert run("propose", "new", "--home", home, *options)[0] == 0
+    assert run("propose", "new", "--home", home, *FILED, *options)[0] == 0
     assert (sent[0].rounds, sent[0].centred, sent[0].noise) == (rounds, centred, "shared")

@@ -245,6 +245,37 @@ def test_a_datasite_without_any_study_has_a_report(new_desk, tmp_path: Path) -> 
     assert report.studies == () and reporting.write_all(report, tmp_path)
 
 
+def test_a_revoked_study_promises_nothing_once_its_reservation_went_back(story: Story, now) -> None:
+    second = story.desk.store.requests()[1]
+    officer = story.desk.accounts.account("bela")
+    story.desk.store.revoke(second.proposal_hash, reviewer=officer, reason="The patients objected.", now=now)
+    before = story.build()
+    assert "not yet" in before.studies[1].given_back
+    story.ledger.release_reservation(second.proposal_hash, by="bela", reason="revoked: the patients objected")
+    after = story.build()
+    assert after.studies[1].given_back == "the cost of 3 rounds (revoked: the patients objected)"
+    assert after.populations[0].promised_and_spent.value == after.populations[0].spent.value
+    assert after.populations[0].acts[-1].what == "lung-survival: the cost of 3 rounds given back"
+    assert "lung-survival" not in " ".join(after.summary.sentences)
+    assert after.studies[1].dates[-2].label == "Reservation given back"
+
+
+@pytest.mark.parametrize("language", ["de", "fr"])
+def test_a_report_in_another_language_has_no_english_sentence_of_ours(story: Story, language: str) -> None:
+    english, other = story.build(), story.build(language=language)
+    assert other.language == language and other.summary.verdict != english.summary.verdict
+    for part in ("sentences", "limits", "left"):
+        ours, theirs = getattr(english.summary, part), getattr(other.summary, part)
+        assert len(ours) == len(theirs) and not set(ours) & set(theirs)
+    assert not {t.meaning for t in english.terms} & {t.meaning for t in other.terms}
+    for ours, theirs in zip(english.studies, other.studies, strict=True):
+        assert ours.spent.value == theirs.spent.value and ours.state == theirs.state
+        assert not {e.who for e in ours.exposure} & {e.who for e in theirs.exposure}
+        assert not {f.label for f in ours.mechanism} & {f.label for f in theirs.mechanism} - {"Evaluation"}
+    cap = other.populations[0].acts[0].what
+    assert "8,00" in cap and "0,0001" in cap
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(None, "unbounded"), (0.0, "0"), (0.0312, "0.031"), (3.14159, "3.14"), (float("inf"), "unbounded")],

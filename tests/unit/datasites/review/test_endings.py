@@ -227,6 +227,8 @@ def test_the_reason_stands_in_ledger_and_journal(hospital: Hospital, act: str, n
     assert entry.body["rounds"] == [1, 2, 4] and entry.body["reason"].startswith(reason)
     (freed,) = hospital.ledger.entries(kind="free")
     assert freed.body["reason"] == entry.body["reason"]
+    words = [signed.payload for _, signed in hospital.store.thread.unsent() if signed.payload["kind"] == "returned"]
+    assert [word["text"] for word in words] == [f"rounds 1, 2, 4 were not charged: {entry.body['reason']}"]
     with pytest.raises(Refused, match="was freed"):
         hospital.ledger.charge(hospital.proposals[0].proposal_hash, 1)
 

@@ -1,0 +1,151 @@
+"""A dataset at a glance, for people who decide: what is public about it, its terms, and a few rows of the mock.
+
+Nothing here is read from the private part. The owner writes the terms into ``terms.toml`` beside ``schema.json``::
+
+    data_use = ["DUO:0000006", "DUO:0000021"]     # GA4GH DUO, see datasites.study.data_use
+    inclusion = "adults with a first diagnosis of lung cancer"
+    period = "2015 to 2024"
+    missing = "about one patient in ten has no slide"   # what the owner wants to say; nothing is computed
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from datasites.data.dataset import read_schema
+from datasites.study.data_use import check_codes
+from datasites.study.text import check_prose
+from privacy.errors import InvalidInput
+
+TERMS = "terms.toml"
+_ROWS, _COLUMNS, _NAMES = 5, 6, 12
+_TEXTS = ("inclusion", "period", "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What the owner says of a dataset: data-use codes, who is in it, from when, and what is missing."""
+
+    data_use: tuple[str, ...] = ()
+    inclusion: str = ""
+    period: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variables:
+    """The variables of one modality: how many, and the names of the first."""
+
+    modality: str
+    count: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Some rows of one file of the mock part; all of them are made up."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """One dataset version; ``patients`` is the released count, with noise."""
+
+    name: str
+    version: int
+    cohort: str
+    task: str
+    classes: int
+    patients: int
+    source: str
+    variables: tuple[Variables, ...]
+    preprocessing: Mapping[str, str]
+    terms: Terms
+    previews: tuple[Preview, ...]
+
+
+def read_terms(folder: Path) -> Terms:
+    """Read ``terms.toml`` of a dataset; without the file nothing is said.
+
+    Raises:
+        InvalidInput: not TOML, an unknown field, an unknown code, or text that does not read as it is.
+    """
+    path = folder / TERMS
+    if not path.exists():
+        return Terms()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"expected the dataset's terms in TOML at {TERMS}, could not read them: {error}") from error
+    unknown = sorted(set(values) - {"data_use", *_TEXTS})
+    if unknown:
+        raise InvalidInput(
+            f"{TERMS} has the unknown field {unknown[0][:40]!r}; known are data_use, {', '.join(_TEXTS)}"
+        )
+    codes = values.get("data_use", [])
+    if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
+        raise InvalidInput(f"expected a list of codes as data_use in {TERMS}")
+    if codes:
+        check_codes(codes)
+    texts = {name: values.get(name, "") for name in _TEXTS}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise InvalidInput(f"expected texts for {', '.join(_TEXTS)} in {TERMS}")
+    return Terms(data_use=tuple(codes), **{name: check_prose(text, name) for name, text in texts.items()})
+
+
+def glance(folder: Path, patients: int) -> Glance:
+    """Return what is shown of the dataset in ``folder``.
+
+    Args:
+        folder: the dataset; only its schema, its terms and its mock part are read.
+        patients: the released count.
+
+    Raises:
+        InvalidInput: a file is missing or malformed.
+    """
+    schema = read_schema(folder)
+    return Glance(
+        name=schema.name,
+        version=schema.version,
+        cohort=schema.cohort,
+        task=schema.task,
+        classes=schema.classes,
+        patients=patients,
+        source=schema.source,
+        variables=tuple(
+            Variables(modality=m, count=len(schema.features[m]), names=schema.features[m][:_NAMES])
+            for m in schema.modalities
+        ),
+        preprocessing=dict(schema.preprocessing),
+        terms=read_terms(folder),
+        previews=tuple(_preview(folder / "mock" / f"{name}.parquet") for name in ("records", *schema.modalities)),
+    )
+
+
+def _preview(path: Path) -> Preview:
+    try:
+        table = pd.read_parquet(path).iloc[:_ROWS, :_COLUMNS]
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"expected the mock's rows in {path.name}, could not read them") from error
+    rows = tuple(tuple(_cell(value) for value in row) for row in table.itertuples(index=False))
+    return Preview(name=path.stem, columns=tuple(map(str, table.columns)), rows=rows)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return (
+        str(value)
+        if isinstance(value, (str, int))
+        else f"{len(value)} numbers"
+        if hasattr(value, "__len__")
+        else str(value)
+    )

@@ -1,0 +1,161 @@
+"""A helper's process: dials the orchestrator, offers round keys, answers lists with pad sums, declares lists void.
+
+It listens nowhere and stores no key. Every key, answer, void and refusal goes to its journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasites.helper.custody import PadCustody
+from datasites.keyholder.checks import ListRequest, check_list, void_list
+from datasites.keyholder.opened import BadPads
+from datasites.keyholder.served import Served, served_proposals
+from datasites.node.files import lack_of_room, remove_unfinished
+from datasites.node.home import Home
+from datasites.node.http import Declined, SignedClient
+from datasites.node.process import Loop, announce, keep_private, stop_loops, wait_for_signal
+from datasites.node.work import Witness, WorkQueue
+from datasites.study.helper_messages import PadSums, Void
+from datasites.study.messages import RoundKey, WorkItem
+from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
+from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.ledger.journal import Journal
+
+_MOST_BYTES = 1 << 28
+
+
+@dataclass(kw_only=True)
+class Helper:
+    """Does a helper's work items."""
+
+    home: Home
+    client: SignedClient
+    custody: PadCustody
+    journal: Journal
+    queue: WorkQueue
+    looked: bool = False
+
+    @property
+    def served(self) -> Served:
+        """The studies that are served here."""
+        return Served(home=self.home, client=self.client, journal=self.journal)
+
+    def step(self) -> float:
+        """Do what is to be done now, or wait for it."""
+        if not self.looked:
+            self.look_back()
+        self.queue.deal(self.handle)
+        return 0.0
+
+    def look_back(self) -> None:
+        """Compare what was signed here with the journal, and note where it is older: it was restored from a backup.
+
+        Nothing has to be refused: no round's key was in the backup.
+
+        Raises:
+            TesseraError: the orchestrator cannot be asked; ask again before working.
+        """
+        known = {
+            (e.body["study"], e.body["round"], e.body["list_hash"]) for e in self.journal.entries(kind="pads-summed")
+        }
+        items = self.client.get_json("/heads", max_bytes=_MOST_BYTES)
+        missing = sorted({place for item in items for place in self._signed_in(item)} - known)
+        if missing:
+            rounds = [[study, number] for study, number, _ in missing]
+            self.journal.append("restored-noticed", {"rounds": rounds})
+        for study, number, list_hash in missing:
+            self.journal.append("pads-summed", {"study": study, "round": number, "list_hash": list_hash})
+        self.looked = True
+
+    def _signed_in(self, item: dict[str, list[dict[str, object]]]) -> Iterator[tuple[str, int, str]]:
+        own = self.home.identity().public_key
+        for document in item.get("answers", []):
+            sums = open_sealed(parse(Signed, document), "pads", own, PadSums)
+            yield sums.study, sums.round, sums.list_hash
+
+    def handle(self, item: WorkItem) -> None:
+        """Do one work item; what is refused is journaled and told."""
+        try:
+            if item.kind == "key":
+                self._offer_key(item)
+            elif item.kind == "pads":
+                self._answer(item)
+            elif item.kind == "void":
+                self._void(item)
+            elif item.kind in ("finished", "forget"):
+                self.custody.forget(item.study)
+        except BadPads as error:
+            self.served.refuse(item, str(error), without=error.sites)
+        except Declined:  # the orchestrator's no, not ours: nothing is refused here
+            raise
+        except (Refused, InvalidInput, Tampered) as error:
+            self.served.refuse(item, str(error))
+        except KeyError:
+            self.served.refuse(item, "the work item lacks a document")
+
+    def _offer_key(self, item: WorkItem) -> None:
+        key = self.custody.open_round(self.served.study(item.study), item.round, self._name)
+        self.served.journal_once(f"key-{key.pad_key}", "helper-key", {"study": key.study, "round": key.round})
+        self.served.send(item, "helper-key", key)
+
+    def _answer(self, item: WorkItem) -> None:
+        proposal = self.served.study(item.study)
+        key = open_sealed(
+            item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
+        )
+        request = ListRequest(
+            plan=item.documents["plan"], commitments=item.documents["commitments"], attestations=item.attestations
+        )
+        sums, body = self.custody.answer(check_list(proposal, key, request), self._name)
+        entry = {"study": sums.study, "round": sums.round, "list_hash": sums.list_hash}
+        self.served.journal_once(f"pads-{sums.list_hash}", "pads-summed", entry)
+        signed = seal(self.home.identity(), "pads", sums)
+        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/pads", pack_envelope(signed, body))
+
+    def _void(self, item: WorkItem) -> None:
+        listed = void_list(self.served.study(item.study), item)
+        self.custody.void(item.study, item.round, listed.list_hash)
+        void = Void(study=item.study, round=item.round, list_hash=listed.list_hash, party=self._name)
+        self.served.journal_once(f"void-{listed.list_hash}", "list-voided", dump(void))
+        self.served.send(item, "void", void)
+
+    @property
+    def _name(self) -> str:
+        return self.home.config().name
+
+
+def run(folder: Path) -> None:
+    """Work until the process is asked to end.
+
+    Raises:
+        InvalidInput: the folder is no helper's.
+    """
+    keep_private(folder)
+    home = Home(folder=folder)
+    config, identity = home.config(), home.identity()
+    remove_unfinished(folder)
+    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
+    journal = Journal(folder / "journal.sqlite", identity)
+    witness = Witness(
+        home=home, client=client, proposals=lambda: served_proposals(home), trouble=lambda: lack_of_room(folder)
+    )
+    helper = Helper(
+        home=home,
+        client=client,
+        custody=PadCustody(identity.public_key),
+        journal=journal,
+        queue=WorkQueue(client, witness=witness),
+    )
+    loop = Loop("helper", helper.step)
+    try:
+        loop.start()
+        announce(folder, None, "helper")
+        wait_for_signal()
+    finally:
+        stop_loops([loop])
+        client.close()
+        journal.close()
+        (folder / "address.json").unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""A hospital's pads in a round: to whom their seeds are sealed, and which list of the round it may sign.
+
+In a study with helpers a hospital signs one list a round and never another, unless everybody who could answer the first
+one has signed never to (docs/decisions/0018-pads-among-helpers.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from datasites.study import checks
+from datasites.study.helper_messages import HelperKey, Void
+from datasites.study.messages import RoundKey, RoundPlan, UpdateHeader, WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import open_sealed
+from privacy.encryption import pads, shares
+from privacy.encryption.ciphertexts import pack
+from privacy.errors import Refused
+from privacy.ledger.journal import Journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadKeys:
+    """The keys that the seeds of a round are sealed to: the keyholder's, and by name those of the helpers."""
+
+    round_key: RoundKey
+    helpers: Mapping[str, HelperKey] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
+        """Check the keys that come with a round's plan; in a study with helpers one of theirs is enough.
+
+        Raises:
+            Refused: a key is for another study, round or plan, or no helper's is there.
+            InvalidInput, Tampered: a key is not signed by its owner.
+        """
+        key = open_sealed(
+            item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
+        )
+        checks.check_key(proposal, plan, key)
+        found = {}
+        for helper in proposal.helpers:
+            signed = item.documents.get(f"key/{helper.name}")
+            if signed is None:
+                continue
+            offered = open_sealed(signed, "helper-key", helper.public_key, HelperKey, since=proposal.canonical)
+            about = (offered.study, offered.proposal_hash, offered.round, offered.helper)
+            if about != (plan.study, plan.proposal_hash, plan.round, helper.name):
+                raise Refused(f"the key of {helper.name} is for another study or round")
+            found[helper.name] = offered
+        if proposal.helpers:
+            if not found:
+                raise Refused("no helper's key came with the plan; without one no pad is split")
+            if any(len(text) != pads.HYBRID_KEY_HEX for text in (key.pad_key, *(k.pad_key for k in found.values()))):
+                raise Refused("expected pad keys of X25519 and ML-KEM-768 together in a study with helpers")
+        return cls(round_key=key, helpers=found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padded:
+    """What a hospital sends: the padded body, and for the header the sealed seeds and their hashes."""
+
+    body: bytes
+    pad: str
+    helper_pads: Mapping[str, str] = field(default_factory=dict)
+    seed_hashes: tuple[str, ...] = ()
+
+
+def padded(
+    proposal: Proposal, plan: RoundPlan, site: str, keys: PadKeys, blocks: Mapping[str, Sequence[bytes]]
+) -> Padded:
+    """Pad a hospital's ciphertexts with fresh seeds, which are kept nowhere, and seal the seeds."""
+
+    def label(holder: str = "") -> pads.PadLabel:
+        return pads.PadLabel(study=plan.study, round=plan.round, plan_hash=plan.plan_hash, site=site, holder=holder)
+
+    if not proposal.helpers:
+        seed = pads.new_seed()
+        body = pack(pads.pad(blocks, seed, proposal.encryption))
+        return Padded(body=body, pad=pads.seal_seed(seed, keys.round_key.pad_key, label()))
+    seeds = shares.new_seeds()
+    sealed = {}
+    for helper, parts in zip(proposal.helpers, shares.HELPER_PARTS, strict=True):
+        if helper.name in keys.helpers:
+            offered = keys.helpers[helper.name].pad_key
+            sealed[helper.name] = pads.seal_seed(shares.joined(seeds, parts), offered, label(helper.public_key))
+    own = shares.joined(seeds, shares.KEYHOLDER_PARTS)
+    return Padded(
+        body=pack(shares.pad_all(blocks, seeds, proposal.encryption)),
+        pad=pads.seal_seed(own, keys.round_key.pad_key, label(proposal.keyholder.public_key)),
+        helper_pads=sealed,
+        seed_hashes=tuple(shares.seed_hash(seed, part, site) for part, seed in zip(shares.PARTS, seeds, strict=True)),
+    )
+
+
+def require_may_sign(
+    proposal: Proposal,
+    journal: Journal,
+    item: WorkItem,
+    header: UpdateHeader,
+    list_hash: str,
+    sent_now: Collection[tuple[str, int]],
+) -> None:
+    """Check that this hospital may sign a list: its first of the round, the same once more, or after voids.
+
+    Args:
+        proposal: the study's; without helpers every list may be signed, and the keyholder is told of the others.
+        journal: this hospital's own, which names every list before it was signed.
+        item: what is asked, with the voids of earlier lists.
+        header: this hospital's update of the round.
+        list_hash: the list.
+        sent_now: the rounds whose updates were sent since this process began.
+
+    Raises:
+        Refused: another list was signed, and somebody who could answer it has not declared it void; or the update was
+            sent before this process began, so that the journal may be an older copy.
+    """
+    if not proposal.helpers:
+        return
+    signed = set(_signed(journal, item))
+    if list_hash in signed:
+        return
+    if (item.study, item.round) not in sent_now:
+        raise Refused(
+            f"round {item.round}: this hospital was started anew since it sent its update, and cannot know that it "
+            "signed no other list"
+        )
+    voids = {(void.list_hash, void.party) for void in _voids(proposal, item)}
+    holders = (proposal.keyholder.name, *header.helper_pads)
+    missing = sorted({party for other in signed for party in holders if (other, party) not in voids})
+    if missing:
+        raise Refused(
+            f"round {item.round}: another list was signed here; expected {', '.join(missing)} to declare it void first"
+        )
+
+
+def _signed(journal: Journal, item: WorkItem) -> Iterable[str]:
+    """Yield the hashes of the lists of a round that were signed here."""
+    for entry in journal.entries(kind="attested"):
+        if (entry.body["study"], entry.body["round"]) == (item.study, item.round):
+            yield str(entry.body["list_hash"])
+
+
+def _voids(proposal: Proposal, item: WorkItem) -> Iterable[Void]:
+    """Yield the voids that come with a work item, each signed by its party and about this round."""
+    parties = {party.name: party for party in (proposal.keyholder, *proposal.helpers)}
+    for place, signed in item.documents.items():
+        if place.startswith("void/"):
+            name = place.rpartition("/")[2]
+            if name not in parties:
+                raise Refused(f"{name[:80]!r} cannot declare a list of this study void")
+            void = open_sealed(signed, "void", parties[name].public_key, Void, since=proposal.canonical)
+            if (void.study, void.round, void.party) == (item.study, item.round, name):
+                yield void

@@ -1,0 +1,83 @@
+"""The studies that a keyholder or a helper serves: checked before every key and every answer, kept once they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasites.keyholder.checks import check_study
+from datasites.node.files import write_atomically
+from datasites.node.home import Home
+from datasites.node.http import SignedClient
+from datasites.study.messages import Refusal, WorkItem
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, dump, parse, seal
+from privacy.canonical import sha256_hex
+from privacy.ledger.journal import Journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """The studies of one keyholder or helper."""
+
+    home: Home
+    client: SignedClient
+    journal: Journal
+
+    def study(self, study: str) -> Proposal:
+        """Return the proposal of ``study`` after checking that every participant has approved it.
+
+        Raises:
+            Refused: it cannot be served; says why.
+        """
+        roster = self.home.roster()
+        path = self.home.folder / "studies" / f"{sha256_hex(study.encode())[:16]}.json"
+        status = json.loads(path.read_bytes()) if path.exists() else self.client.get_json(f"/studies/{study}")
+        proposal = check_study(
+            parse(Signed, status["proposal"]),
+            [parse(Signed, document) for document in status["approvals"].values()],
+            orchestrator=roster.orchestrator,
+            keyholder=roster.keyholder,
+            hospitals=roster.sites,
+            helpers=roster.helpers,
+            now=self.journal.now(),
+        )
+        if not path.exists():
+            kept = {"proposal": status["proposal"], "approvals": status["approvals"]}
+            write_atomically(path, json.dumps(kept).encode())
+            self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
+        return proposal
+
+    def refuse(self, item: WorkItem, reason: str, **named: tuple[str, ...]) -> None:
+        """Journal a refusal and tell it to the orchestrator; ``named`` are the refusal's lists of names."""
+        party = self.home.config().name
+        refusal = Refusal(study=item.study, round=item.round, party=party, reason=reason[:500], **named)
+        self.journal.append("refused", {"item": item.kind, **dump(refusal)})
+        self.send(item, "refusal", refusal)
+
+    def send(self, item: WorkItem, kind: str, message: Any) -> None:
+        """Sign a message about the item's round and send it to the address that its kind names."""
+        path = f"/studies/{item.study}/rounds/{item.round}/{kind}"
+        self.client.post_json(path, dump(seal(self.home.identity(), kind, message)))
+
+    def journal_once(self, what: str, kind: str, body: Mapping[str, Any]) -> None:
+        """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""
+        mark = journaled_mark(self.home, what)
+        if not mark.exists():
+            self.journal.append(kind, dict(body))
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch(mode=0o600)
+
+
+def journaled_mark(home: Home, what: str) -> Path:
+    """Return the file that says that an event was journaled."""
+    return home.folder / "journaled" / sha256_hex(what.encode())[:32]
+
+
+def served_proposals(home: Home) -> list[Signed]:
+    """Return the signed proposals of all studies that were served here."""
+    paths = sorted((home.folder / "studies").glob("*.json"))
+    return [parse(Signed, json.loads(path.read_bytes())["proposal"]) for path in paths]

@@ -1,0 +1,116 @@
+"""The pages of budget and policy, and what people change of a budget: release, move the cap, close."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from datasites.node.web.problems import describe
+from datasites.portal.access import Context, FormReviewer, Reader, ServiceHere
+from datasites.portal.context import PortalContext
+from datasites.portal.figures import timeline_picture
+from datasites.portal.pages import page
+from datasites.portal.service import PortalService
+from datasites.review.budget_acts import ActKind
+from datasites.review.policy_file import CHANGED
+from privacy.errors import TesseraError
+from privacy.ledger.chain import Entry
+
+router = APIRouter(include_in_schema=False)
+_Text = Annotated[str, Form(max_length=1000)]
+_Short = Annotated[str, Form(max_length=256)]
+
+
+@router.get("/budget")
+def budget(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
+    """The budget of every patient population over time."""
+    return show_budgets(request, service)
+
+
+def show_budgets(request: Request, service: PortalService, *, problem: str = "", status: int = 200) -> HTMLResponse:
+    """Return the page of all budgets; ``problem`` is shown on top."""
+    context = service.context
+    history = service.history()
+    lines = [(b, points := history.get(b.population, ()), timeline_picture(b, points)) for b in service.budgets()]
+    acts = context.budget_acts
+    return page(
+        request,
+        "budget.html",
+        status=status,
+        problem=problem,
+        lines=lines,
+        details=context.budget_details(),
+        waiting=acts.waiting(now=context.clock()) if acts else (),
+        acts=acts is not None,
+        people=context.approvals.policy.budget.required_people,
+        changes=policy_changes(context)[:5],
+        refused=context.policy_problem(),
+    )
+
+
+def policy_changes(context: PortalContext) -> list[Entry]:
+    """Return what changed in the policy, the newest first."""
+    return list(context.journal.entries(kind=CHANGED))[::-1]
+
+
+@router.get("/policy")
+def policy(request: Request, service: ServiceHere, context: Context, _: Reader) -> HTMLResponse:
+    """The owner's rules and the sandbox of this machine."""
+    value = context.approvals.policy
+    partners = ", ".join(p.name for p in value.partners) or "none are written down"
+    sections = [("Partners", [("accept only partners", _plain(value.accept_only_partners)), ("partners", partners)])]
+    for name, section in value.model_dump(mode="json").items():
+        if isinstance(section, dict):
+            sections.append((name.capitalize(), _readable(section)))
+    return page(
+        request,
+        "policy.html",
+        sections=sections,
+        layers=sorted(service.layers().items()),
+        policy_hash=value.policy_hash,
+        changes=policy_changes(context),
+        refused=context.policy_problem(),
+    )
+
+
+@router.post("/budget/{kind}")
+def budget_act(
+    request: Request,
+    kind: ActKind,
+    service: ServiceHere,
+    caller: FormReviewer,
+    password: _Short,
+    reason: _Text,
+    target: _Short = "",
+    epsilon: _Short = "",
+    delta: _Short = "",
+) -> Response:
+    """Release a reservation, move the cap or close a population: a reason and the person's own password."""
+    try:
+        done = service.budget_act(kind, caller.account.name, password, reason, target, epsilon, delta)
+    except TesseraError as error:
+        return show_budgets(request, service, problem=str(error), status=describe(error).status)
+    return RedirectResponse(f"/budget?notice={'act-done' if done else 'act-asked'}", 303)
+
+
+def _readable(section: dict[str, Any]) -> list[tuple[str, str]]:
+    return [_with_unit(key, value) for key, value in section.items()]
+
+
+def _with_unit(key: str, value: Any) -> tuple[str, str]:
+    name, _, unit = key.rpartition("_")
+    if unit == "bytes":
+        return name.replace("_", " "), f"{value / 2**20:,.0f} MiB"
+    if unit in ("seconds", "days"):
+        return name.replace("_", " "), f"{_plain(value)} {unit}"
+    return key.replace("_", " "), _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value) or "none named"
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

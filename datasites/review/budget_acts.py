@@ -1,0 +1,185 @@
+"""What people do to a budget by hand: release a reservation, move the cap, close a population. Each with a reason.
+
+The policy says how many different people have to ask for the same (``budget.required_people``). Until then the act
+waits, for a week at most, and stands in the journal with who asked. The last one of them does it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from datasites.review.accounts import Account
+from datasites.review.endings import Endings
+from datasites.review.policy_file import PolicyFile
+from privacy.errors import InvalidInput, Refused
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger, StudyAccount
+
+ASKED, DONE = "budget-act-asked", "budget-act-done"
+_WAITS = dt.timedelta(days=7)
+_LONGEST = 1000
+
+
+ActKind = Literal["release", "cap", "close"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """One act: ``release`` of a proposal (by hash), ``close`` of a population, or a new ``cap``.
+
+    ``epsilon`` and ``delta`` are texts, so that equal acts are equal; empty where they do not matter.
+    """
+
+    kind: ActKind
+    target: str = ""
+    epsilon: str = ""
+    delta: str = ""
+
+    @property
+    def title(self) -> str:
+        """The act in words."""
+        if self.kind == "cap":
+            return f"move the cap to epsilon {self.epsilon}" + (f" at delta {self.delta}" if self.delta else "")
+        what = "release what is reserved for proposal" if self.kind == "release" else "close"
+        return f"{what} {self.target[:12] if self.kind == 'release' else self.target}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """An act that waits for more people: who asked, with which reasons, since when."""
+
+    act: Act
+    people: tuple[str, ...]
+    reasons: tuple[str, ...]
+    since: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What asking for an act led to: done, with what it did, or who else has to ask."""
+
+    done: bool
+    text: str
+
+
+class BudgetActs:
+    """The acts of one datasite's people on its budgets."""
+
+    def __init__(self, *, ledger: Ledger, journal: Journal, policies: PolicyFile, endings: Endings) -> None:
+        self._ledger = ledger
+        self._journal = journal
+        self._policies = policies
+        self._endings = endings
+
+    def ask(self, act: Act, *, person: Account, reason: str, now: dt.datetime) -> Outcome:
+        """Ask for an act in one person's name, and do it once enough people asked for the same.
+
+        Raises:
+            InvalidInput: no reason, or nothing that the act could change.
+            Refused: the person may not decide, or asked already.
+        """
+        reason = reason.strip()
+        if not 3 <= len(reason) <= _LONGEST:
+            raise InvalidInput(f"expected a reason of 3 to {_LONGEST} characters, got {len(reason)}")
+        if not person.decides:
+            raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
+        self._check(act)
+        before = next((asked for asked in self.waiting(now=now) if asked.act == act), None)
+        if before is not None and person.name in before.people:
+            raise Refused(f"{person.name} asked for this already; another person has to")
+        self._journal.append(ASKED, {**asdict(act), "by": person.name, "reason": reason})
+        people = (*(before.people if before else ()), person.name)
+        needed = self._policies.current().budget.required_people
+        if len(people) < needed:
+            more = needed - len(people)
+            what = f"asked; the policy wants {more} more person{'s' * (more > 1)} to ask for the same within a week"
+            return Outcome(done=False, text=what)
+        reasons = dict.fromkeys((*(before.reasons if before else ()), reason))
+        text = self._do(act, by=" and ".join(people), reason="; ".join(reasons))
+        self._journal.append(DONE, {**asdict(act), "by": list(people), "what": text})
+        return Outcome(done=True, text=text)
+
+    def waiting(self, *, now: dt.datetime) -> tuple[Asked, ...]:
+        """Return the acts that wait for more people, oldest first."""
+        open_acts: dict[Act, list[dict[str, Any]]] = {}
+        entries = (*self._journal.entries(kind=ASKED), *self._journal.entries(kind=DONE))
+        for entry in sorted(entries, key=lambda entry: entry.index):
+            if entry.kind == DONE:
+                open_acts.pop(_act(entry.body), None)
+            elif entry.kind == ASKED and now - dt.datetime.fromisoformat(entry.at) <= _WAITS:
+                open_acts.setdefault(_act(entry.body), []).append({**entry.body, "at": entry.at})
+        return tuple(
+            Asked(
+                act=act,
+                people=tuple(str(one["by"]) for one in asked),
+                reasons=tuple(str(one["reason"]) for one in asked),
+                since=str(asked[0]["at"]),
+            )
+            for act, asked in open_acts.items()
+        )
+
+    def find(self, study: str) -> str:
+        """Return the hash of the one proposal of a study, named or given by the start of its hash, with open rounds.
+
+        Raises:
+            InvalidInput: none or several.
+        """
+        accounts = (self._ledger.account(population) for population in self._ledger.populations())
+        found = [s for a in accounts for s in a.studies if open_rounds(s)]
+        fits = [s for s in found if s.study == study or (len(study) >= 8 and s.proposal_hash.startswith(study))]
+        if len(fits) != 1:
+            names = ", ".join(sorted(f"{s.study} ({s.proposal_hash[:12]})" for s in found)) or "none"
+            raise InvalidInput(f"expected a study with open rounds or its hash, got {study!r}; there are: {names}")
+        return fits[0].proposal_hash
+
+    def _check(self, act: Act) -> None:
+        if act.kind == "release":
+            self.find(act.target)
+        elif act.kind == "close" and self._ledger.account(act.target).closed:
+            raise InvalidInput(f"{act.target} is closed already")
+
+    def _do(self, act: Act, *, by: str, reason: str) -> str:
+        if act.kind == "cap":
+            delta = float(act.delta) if act.delta else None
+            changes = self._policies.write_cap(epsilon=float(act.epsilon), delta=delta, by=by, reason=reason)
+            return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes) or "the cap was that already"
+        if act.kind == "release":
+            rounds = self._endings.study_ended(act.target, reason, by=by)
+            return f"released rounds {_listed(rounds)}; what was charged stays charged"
+        account = self._ledger.account(act.target)
+        self._ledger.close_population(act.target, by=by, reason=reason)
+        for study in account.studies:
+            self._endings.study_ended(study.proposal_hash, f"{act.target} was closed: {reason}", by=by)
+        return f"{act.target} is closed for ever; what was reserved on it is released"
+
+
+def cap_act(epsilon: str, delta: str) -> Act:
+    """Return the act of moving the cap to numbers given as text.
+
+    Raises:
+        InvalidInput: they are none.
+    """
+    try:
+        values = [float(text) for text in (epsilon, delta) if text]
+    except ValueError as error:
+        raise InvalidInput(
+            f"expected numbers for epsilon and delta, got {epsilon[:20]!r} and {delta[:20]!r}"
+        ) from error
+    if not epsilon or not values[0] > 0 or not all(0 < value < 1 for value in values[1:]):
+        raise InvalidInput("expected an epsilon above 0 (inf for none) and a delta between 0 and 1")
+    return Act(kind="cap", epsilon=f"{values[0]:.12g}", delta=f"{values[1]:.12g}" if delta else "")
+
+
+def open_rounds(study: StudyAccount) -> int:
+    """Return how many rounds of a study are reserved and neither charged nor released."""
+    return study.rounds - len(study.charged_rounds) - len(study.freed_rounds)
+
+
+def _act(body: dict[str, Any]) -> Act:
+    return Act(kind=body["kind"], target=body["target"], epsilon=body["epsilon"], delta=body["delta"])
+
+
+def _listed(rounds: tuple[int, ...]) -> str:
+    return ", ".join(map(str, rounds)) or "none"

@@ -1,0 +1,146 @@
+"""HTTP for studies with helpers: their keys, pad sums and voids, and what is published of an answered round."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Path, Request
+from fastapi.responses import FileResponse
+
+from datasites.keyholder.opened import counts_of, opening_bytes, parts_of
+from datasites.study.helper_messages import HelperKey, Opening, PadSums, Void
+from datasites.study.proposal import Party, Proposal
+from datasites.study.signing import Signed, open_sealed, parse, unpack_envelope
+from orchestrator.api.authentication import Authenticator
+from orchestrator.api.blob_access import Blob
+from orchestrator.api.openapi import BINARY_ANSWER, BINARY_BODY, SIGNED_BODY, RoundNumber, StudyName
+from orchestrator.rounds.decryption import closing_of
+from orchestrator.rounds.evidence import opened_blob, require_participant
+from orchestrator.rounds.helping import KEY, OPENING, PADS, VOID
+from orchestrator.rounds.service import Service
+from privacy.canonical import sha256_hex
+from privacy.encryption.shares import MISSING_PART, sum_bytes
+from privacy.errors import InvalidInput, Refused
+
+_HEADER_BYTES = 1 << 16
+_MOST_KEYS = 50
+What = Annotated[
+    str,
+    Path(
+        pattern="^(sum|opening|pads|key)$",
+        description="the sum, the secret key with two pad sums, the third, or the public key",
+    ),
+]
+
+
+def add_helper_calls(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    """Add these requests to the orchestrator's application."""
+    _add_keys_and_voids(app, service, authenticate)
+    _add_pads(app, service, authenticate)
+    _add_openings(app, service, authenticate)
+
+
+def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+
+    @app.post("/studies/{study}/rounds/{number}/helper-key", openapi_extra=SIGNED_BODY)
+    async def put_key(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        helper = _helper(runner.proposal, party)
+        signed = parse(Signed, await request.body())
+        key = open_sealed(signed, KEY, helper.public_key, HelperKey, since=runner.proposal.canonical)
+        expected = (study, number, helper.name, runner.proposal.proposal_hash)
+        if (key.study, key.round, key.helper, key.proposal_hash) != expected:
+            raise InvalidInput("the key names another study, round, helper or proposal than its address")
+        known = service.store.documents(study, number, KEY).get(party.name)
+        count = service.store.count(study, number, KEY, author=party.name)
+        if known is None or known["payload"] != dict(signed.payload):  # started anew: it made another key
+            if count >= _MOST_KEYS:
+                raise Refused(f"round {number} has too many keys of {party.name}; is it started again and again?")
+            service.store.put_document(study, number, KEY, signed, closing=count, author=party.name)
+        runner.wake()
+        return {"helper": party.name}
+
+    @app.post("/studies/{study}/rounds/{number}/void", openapi_extra=SIGNED_BODY)
+    async def declare_void(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = caller
+    ) -> dict[str, str]:
+        runner = service.runner(study)
+        if party.public_key != runner.proposal.keyholder.public_key:
+            _helper(runner.proposal, party)
+        signed = parse(Signed, await request.body())
+        void = open_sealed(signed, VOID, party.public_key, Void, since=runner.proposal.canonical)
+        if (void.study, void.round, void.party) != (study, number, party.name):
+            raise InvalidInput("the void names another study, round or party than its address")
+        closing = closing_of(service.store, study, number, void.list_hash)
+        service.store.put_document(study, number, VOID, signed, closing=closing, author=party.name)
+        runner.wake()
+        return {"list_hash": void.list_hash}
+
+
+def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    def size(request: Request, party: Party) -> int:
+        proposal = service.runner(str(request.path_params["study"])).proposal
+        _helper(proposal, party)
+        return _HEADER_BYTES + sum_bytes(counts_of(proposal), proposal.encryption)
+
+    helper = Depends(authenticate.up_to(size))
+
+    @app.put("/studies/{study}/rounds/{number}/pads", openapi_extra=BINARY_BODY)
+    async def put_pads(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = helper
+    ) -> dict[str, str]:
+        runner = service.runner(study)
+        signed, body = unpack_envelope(await request.body())
+        sums = open_sealed(signed, PADS, party.public_key, PadSums, since=runner.proposal.canonical)
+        if (sums.study, sums.round, sums.helper) != (study, number, party.name):
+            raise InvalidInput("the pad sums name another study, round or helper than their address")
+        if set(sums.parts) != {str(part) for part in parts_of(runner.proposal, party.name)}:
+            raise InvalidInput("the pad sums are of other parts than this helper's")
+        if sums.parts[str(MISSING_PART)] != sha256_hex(body):
+            raise InvalidInput("the pad sums do not have the signed hash")
+        await asyncio.to_thread(service.store.put_blob, body)
+        service.store.put_document(study, number, PADS, signed, author=party.name)
+        service.board.withdraw(study, party=party.name, when=lambda i: i.kind == "pads" and i.round == number)
+        runner.wake()
+        return {"list_hash": sums.list_hash}
+
+
+def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    def size(request: Request, party: Party) -> int:
+        proposal = service.runner(str(request.path_params["study"])).proposal
+        if party.public_key != proposal.keyholder.public_key or not proposal.published:
+            raise Refused("only the keyholder of a study that publishes may open a round")
+        return _HEADER_BYTES + opening_bytes(proposal)
+
+    keyholder, caller = Depends(authenticate.up_to(size)), Depends(authenticate)
+
+    @app.put("/studies/{study}/rounds/{number}/opening", openapi_extra=BINARY_BODY)
+    async def put_opening(
+        study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
+    ) -> dict[str, str]:
+        signed, body = unpack_envelope(await request.body())
+        opening = open_sealed(
+            signed, OPENING, party.public_key, Opening, since=service.runner(study).proposal.canonical
+        )
+        if (opening.study, opening.round, opening.body_hash) != (study, number, sha256_hex(body)):
+            raise InvalidInput("the opening names another study or round, or other bytes, than it carries")
+        await asyncio.to_thread(service.store.put_blob, body)
+        service.store.put_document(study, number, OPENING, signed, author=party.name)
+        return {"list_hash": opening.list_hash}
+
+    @app.get("/studies/{study}/rounds/{number}/opened/{what}", response_class=FileResponse, responses=BINARY_ANSWER)
+    async def opened(study: StudyName, number: RoundNumber, what: What, party: Party = caller) -> FileResponse:
+        signed, _, _ = service.store.study(study)
+        proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
+        require_participant(proposal, party.public_key)
+        digest = await asyncio.to_thread(opened_blob, service.store, proposal, number, what)
+        return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
+
+
+def _helper(proposal: Proposal, party: Party) -> Party:
+    for helper in proposal.helpers:
+        if helper.public_key == party.public_key:
+            return helper
+    raise Refused(f"{party.name!r} is no helper of study {proposal.study!r}")

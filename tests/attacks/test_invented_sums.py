@@ -1,0 +1,215 @@
+"""The keyholder answers with integers that are not the sum, so that hospitals compute a model of its choice.
+
+Played: invented integers; pad sums and keys made to fit them; an opening of another list or sum; helpers that lie to
+the keyholder or to the hospitals; an orchestrator that swaps bytes or hides a helper. In a study that publishes, every
+hospital recomputes the integers and refuses them before the next round is charged. On the code before, a hospital took
+whatever the keyholder signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+from support.helped import H, HelpedStage, J
+
+from datasites.hospital.published import UNCONFIRMED
+from datasites.keyholder.opened import counts_of, integers_to_bytes, pack_opening, split_opening
+from datasites.study.chain import RoundEvidence
+from datasites.study.helper_messages import PadSums
+from datasites.study.signing import parse, seal
+from privacy.canonical import sha256_hex
+from privacy.encryption import ckks, shares
+from privacy.errors import Refused
+
+ALL = (0, 1, 2, 3)
+
+
+@pytest.fixture
+def shown(helped: HelpedStage) -> RoundEvidence:
+    helped.train_all()
+    return helped.published(helped.listed(*ALL))
+
+
+def invented(stage: HelpedStage) -> bytes:
+    """The integers that the keyholder would like: the update of one hospital, four times over."""
+    value = np.full(700, 4 * 17, np.int64)
+    return integers_to_bytes({"shared": value}, stage.proposal.encryption)
+
+
+def kept(stage: HelpedStage) -> tuple[bytes, dict[int, shares.PartSum]]:
+    published, sums = split_opening(stage.proposal, stage.liar.opened["opening"])
+    counts = counts_of(stage.proposal)
+    return published, {p: shares.from_bytes(data, counts, stage.proposal.encryption) for p, data in sums.items()}
+
+
+def with_sums(
+    stage: HelpedStage, shown: RoundEvidence, part: int, change: shares.PartSum, **said: str
+) -> RoundEvidence:
+    """The keyholder publishes another sum of one of its parts."""
+    published, sums = kept(stage)
+    sums[part] = change
+    body = published + b"".join(shares.to_bytes(sums[p]) for p in (1, 2))
+    hashes = {str(p): sha256_hex(shares.to_bytes(sums[p])) for p in (1, 2)}
+    return stage.opening(shown, body, parts=hashes, **said)
+
+
+def fitting(stage: HelpedStage, part: int) -> shares.PartSum:
+    """A pad sum under which the true sum decrypts to something else: the keyholder shifts it by an encoding."""
+    published, sums = kept(stage)
+    encryption = stage.proposal.encryption
+    (chunk,) = ckks.encrypt(stage.liar.opened["key"], encryption, np.full(700, 3, np.int64))
+    (c0, c1), q = np.frombuffer(chunk, "<u8").reshape(2, -1), encryption.data_prime
+    s = np.frombuffer(published, "<u8")[: encryption.poly_modulus_degree]
+    encoded = [(int(a) + int(b) * int(c)) % q for a, b, c in zip(c0, c1, s, strict=True)]
+    shifted = [(int(p) - m) % q for p, m in zip(sums[part]["shared"][0], encoded, strict=True)]
+    return {"shared": np.array([shifted], np.uint64)}
+
+
+def test_the_true_sum_is_recomputed_by_everybody(helped: HelpedStage, shown: RoundEvidence) -> None:
+    found = helped.recompute(shown)
+    assert sha256_hex(found) == shown.result.payload["integers_hash"]  # type: ignore[union-attr]
+    assert load(found)["shared"].tolist() == load(helped.liar.sent["result"][-1][1])["shared"].tolist()
+
+
+def test_invented_integers_alone_are_noticed(helped: HelpedStage, shown: RoundEvidence) -> None:
+    lied = helped.opening(shown, helped.liar.opened["opening"], integers_hash=sha256_hex(invented(helped)))
+    with pytest.raises(Refused, match="signed other integers"):
+        helped.recompute(lied)
+
+
+@pytest.mark.parametrize(("part", "witness"), [(1, J), (2, H)])
+def test_pad_sums_made_to_fit_are_noticed_by_the_helper_who_knows_them(
+    helped: HelpedStage, shown: RoundEvidence, part: int, witness: str
+) -> None:
+    lied = with_sums(helped, shown, part, fitting(helped, part))
+    with pytest.raises(Refused, match=f"keyholder and {witness} know different pad sums of part {part}"):
+        helped.recompute(lied)
+
+
+def test_a_third_pad_sum_made_to_fit_is_noticed(helped: HelpedStage, shown: RoundEvidence) -> None:
+    counts = counts_of(helped.proposal)
+    third = shares.from_bytes(helped.liar.opened["pads"], counts, helped.proposal.encryption)
+    changed = third["shared"].copy()
+    changed[0, 0] = (int(changed[0, 0]) + 1) % helped.proposal.encryption.data_prime
+    helped.liar.opened["pads"] = shares.to_bytes({"shared": changed})
+    with pytest.raises(Refused, match="different pad sums of part 3"):
+        helped.recompute(shown)
+
+
+def test_the_fitted_pad_sum_would_decrypt_so_that_only_its_witness_stands_against_it(
+    helped: HelpedStage, shown: RoundEvidence
+) -> None:
+    """With a helper that lies as well the keyholder does invent a sum: two of three, as the decision says."""
+    changed = fitting(helped, 1)
+    sums = {**kept(helped)[1], 1: changed}
+    third = shares.from_bytes(helped.liar.opened["pads"], counts_of(helped.proposal), helped.proposal.encryption)
+    blocks = {"shared": _chunks(helped.liar.opened["sum"])}
+    bare = shares.subtract(blocks, [*sums.values(), third], helped.proposal.encryption)
+    secret = ckks.secret_of(kept(helped)[0], helped.liar.opened["key"], helped.proposal.encryption)
+    found = ckks.decrypt_sum(secret, helped.proposal.encryption, bare["shared"], values=700, contributors=4)
+    integers = integers_to_bytes({"shared": found}, helped.proposal.encryption)
+    true = load(helped.liar.sent["result"][-1][1])["shared"]
+    assert (found - true).tolist() == [3] * 700
+    lied = with_sums(helped, shown, 1, changed, integers_hash=sha256_hex(integers))
+    lied = helped.pads_said(J, lied, **{"1": sha256_hex(shares.to_bytes(changed))})
+    assert helped.recompute(lied) == integers
+
+
+def _chunks(body: bytes) -> list[bytes]:
+    return [body[16 + i : 16 + i + 65536] for i in range(0, len(body) - 16, 65536)]
+
+
+def test_another_secret_key_is_noticed(helped: HelpedStage, shown: RoundEvidence) -> None:
+    _, sums = kept(helped)
+    other = ckks.generate_round_key(helped.proposal.encryption).secret
+    lied = helped.opening(shown, pack_opening(helped.proposal, other, list(sums.values())))
+    with pytest.raises(Refused, match="does not decrypt what is encrypted to the round's public key"):
+        helped.recompute(lied)
+
+
+def test_an_opening_of_another_list_or_sum_is_noticed(helped: HelpedStage, shown: RoundEvidence) -> None:
+    for changes in ({"list_hash": "0" * 64}, {"sum_hash": "0" * 64}, {"round": 2}, {"study": "another"}):
+        lied = helped.opening(shown, helped.liar.opened["opening"], **changes)
+        with pytest.raises(Refused, match="of another study, round, list or sum"):
+            helped.recompute(lied)
+
+
+def test_an_opening_that_the_orchestrator_made_up_is_noticed(helped: HelpedStage, shown: RoundEvidence) -> None:
+    assert shown.opening is not None
+    forged = seal(helped.liar.identity, "opening", parse(PadSums, dict(shown.helped[0].payload)))
+    with pytest.raises(Refused, match="carries another key"):
+        helped.recompute(replace(shown, opening=forged))
+
+
+SWAPS: dict[str, Callable[[bytes], bytes]] = {
+    "one bit": lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:],
+    "cut short": lambda data: data[:-8],
+    "empty": lambda _: b"",
+    "longer": lambda data: data + b"\0" * 8,
+}
+
+
+@pytest.mark.parametrize("what", ["sum", "opening", "pads", "key"])
+@pytest.mark.parametrize("swap", SWAPS, ids=str)
+def test_swapped_bytes_are_noticed(helped: HelpedStage, shown: RoundEvidence, what: str, swap: str) -> None:
+    helped.liar.opened[what] = SWAPS[swap](helped.liar.opened[what])
+    with pytest.raises(Refused):
+        helped.recompute(shown)
+
+
+def test_a_helper_that_lies_to_the_hospitals_is_named_with_the_keyholder(
+    helped: HelpedStage, shown: RoundEvidence
+) -> None:
+    lied = helped.pads_said(H, shown, **{"2": "0" * 64})
+    with pytest.raises(Refused, match=f"keyholder and {H} know different pad sums of part 2"):
+        helped.recompute(lied)
+
+
+def test_a_hidden_helper_is_journaled_and_two_hidden_ones_are_refused(
+    helped: HelpedStage, shown: RoundEvidence
+) -> None:
+    journal = helped.consortium.hospitals[0].participant.journal
+    before = len(list(journal.entries(kind=UNCONFIRMED)))
+    assert helped.recompute(replace(shown, helped=shown.helped[:1]))
+    entries = list(journal.entries(kind=UNCONFIRMED))
+    assert len(entries) == before + 1
+    assert entries[-1].body["helpers"] == [J]
+    with pytest.raises(Refused, match="no helper confirmed"):
+        helped.recompute(replace(shown, helped=()))
+
+
+def test_a_missing_opening_is_no_way_out(helped: HelpedStage, shown: RoundEvidence) -> None:
+    for missing in ({"opening": None}, {"key": None}, {"attestations": ()}, {"commitments": None}):
+        with pytest.raises(Refused):
+            helped.recompute(replace(shown, **missing))
+
+
+def test_a_helper_that_lies_to_the_keyholder_is_left_out(helped: HelpedStage) -> None:
+    helped.train_all()
+    closed = helped.listed(*ALL)
+    documents = helped.answers(closed)
+    said = parse(PadSums, dict(documents[f"pads/{H}"].payload))
+    key = helped.consortium.homes[H].identity()
+    lie = replace(said, parts={**said.parts, "2": "0" * 64})
+    assert helped.decrypt(*closed, documents={f"pads/{H}": seal(key, "pads", lie)}) is None
+    assert helped.wanted() == (H, J)
+    assert f"those of {H} are not right" in helped.refusal("keyholder")
+    both = {**documents, f"pads/{H}": seal(key, "pads", lie)}
+    assert helped.decrypt(*closed, documents=both) is not None  # the other helper's are
+
+
+def test_two_helpers_that_differ_about_one_part_are_not_answered(helped: HelpedStage) -> None:
+    helped.train_all()
+    closed = helped.listed(*ALL)
+    documents = helped.answers(closed)
+    said = parse(PadSums, dict(documents[f"pads/{H}"].payload))
+    body = bytearray(helped.liar.blobs[said.parts["3"]])
+    body[16:24] = (5).to_bytes(8, "little")
+    lie = replace(said, parts={**said.parts, "3": helped.liar.blob(bytes(body))})
+    documents[f"pads/{H}"] = seal(helped.consortium.homes[H].identity(), "pads", lie)
+    assert helped.decrypt(*closed, documents=documents) is None
+    assert "one of them lies" in helped.refusal("keyholder")

@@ -1,0 +1,208 @@
+"""Rounds of studies with two helpers: the sum is right and can be checked; kills, restores and absences."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness.consortium import BOUND, LEVELS, steps_of
+from support.played import Played
+
+from orchestrator.rounds import helping
+
+LENGTH = 300
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Iterator[Played]:
+    with Played(tmp_path, sites=4, helpers=2) as consortium:
+        consortium.open()
+        yield consortium
+
+
+def expected(played: Played, sites: range | list[int], rounds: int = 1) -> np.ndarray:
+    mean = sum(steps_of(i, "shared", LENGTH) for i in sites) * BOUND / LEVELS / len(list(sites))
+    return (rounds * mean).astype(np.float32)
+
+
+def kinds(played: Played, name: str) -> list[str]:
+    from privacy.ledger.journal import Journal
+
+    journal = Journal(played.homes[name].folder / "journal.sqlite", None)
+    try:
+        return [entry.kind for entry in journal.entries()]
+    finally:
+        journal.close()
+
+
+def test_a_study_with_helpers_gives_the_right_model_and_every_site_recomputes_it(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=2)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    assert np.allclose(played.model(status)["shared"], expected(played, range(4), 2), atol=1e-5)
+    for name in played.names:
+        played.step(name)
+        assert "models-followed" in kinds(played, name)
+        assert "sum-unconfirmed" not in kinds(played, name)
+    for name in played.helpers:
+        assert kinds(played, name).count("pads-summed") == 2
+
+
+# kills -------------------------------------------------------------------------------------------------------------
+
+STATES = ("helper-key", "plan", "update", "commitments", "attestation", "pads", "opening", "result")
+"""What is stored in the course of a round, in this order; a role is killed when it first is there."""
+
+
+def is_stored(played: Played, number: int, kind: str) -> bool:
+    store = played.service.store
+    return bool(store.documents("pilot", number, kind)) or store.document("pilot", number, kind) is not None
+
+
+def kill(played: Played, role: str) -> None:
+    """End a role without a word, and start it again from what lies on its disk."""
+    if role in played.helpers:
+        played.close_helper(role)
+        played.open_helper(role)
+    elif role == "keyholder":
+        played.close_keyholder()
+        played.open_keyholder()
+    else:
+        played.close_orchestrator()
+        played.open_orchestrator()
+
+
+def lists_answered(played: Played, name: str) -> list[tuple[int, str]]:
+    return [
+        (entry.body["round"], entry.body["list_hash"])
+        for entry in played.helping[name].journal.entries(kind="pads-summed")
+    ]
+
+
+@pytest.mark.parametrize("role", ["helper-0", "keyholder", "orchestrator"])
+def test_a_kill_in_every_state_of_a_round_loses_nothing_and_gives_no_second_answer(played: Played, role: str) -> None:
+    played.propose("pilot", length=LENGTH, rounds=len(STATES))
+    for number, kind in enumerate(STATES, 1):
+
+        def reached(_: object, number: int = number, kind: str = kind) -> bool:
+            return is_stored(played, number, kind)
+
+        played.play("pilot", until=reached)
+        kill(played, role)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    assert not [c["lost"] for c in status["checkpoints"] if c.get("lost")]
+    assert np.allclose(played.model(status)["shared"], expected(played, range(4), len(STATES)), atol=1e-4)
+    for name in played.helpers:
+        answered = lists_answered(played, name)
+        assert len({number for number, _ in answered}) == len(set(answered)) == len(answered)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helping, "HELPER_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("quick")
+def test_with_one_helper_gone_the_study_goes_on_and_hospitals_note_whose_word_is_missing(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=3)
+    played.play("pilot", until=lambda status: status["rounds_completed"] >= 1)
+    played.close_helper("helper-1")
+    status = played.play("pilot")
+    assert status["state"] == "finished"
+    assert np.allclose(played.model(status)["shared"], expected(played, range(4), 3), atol=1e-4)
+    for name in played.names:
+        played.step(name)
+        assert "sum-unconfirmed" in kinds(played, name)
+        assert "models-followed" in kinds(played, name)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_helper_that_comes_back_takes_part_again(played: Played) -> None:
+    played.close_helper("helper-1")
+    played.propose("pilot", length=LENGTH, rounds=5)
+    played.play("pilot", until=lambda status: status["rounds_completed"] >= 1)
+    played.open_helper("helper-1")
+    status = played.play("pilot")
+    assert status["state"] == "finished"
+    assert played.service.store.documents("pilot", 5, "pads").keys() == {"helper-0", "helper-1"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_with_both_helpers_gone_the_study_waits_for_one(played: Played) -> None:
+    for name in played.helpers:
+        played.close_helper(name)
+    played.propose("pilot", length=LENGTH)
+    played.play("pilot", until=lambda status: "a key of helper-0, helper-1" in status["waiting"])
+    played.open_helper("helper-0")
+    assert played.play("pilot")["state"] == "finished"
+
+
+def test_both_helpers_started_anew_in_one_round_cost_the_round(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=2)
+    played.play("pilot", until=lambda _: is_stored(played, 1, "commitments"))
+    for name in played.helpers:
+        kill(played, name)
+    status = played.play("pilot")
+    assert status["state"] == "paused"
+    assert "expected the pad sums of helper-0, helper-1" in status["reason"]
+    assert played.status("pilot")["checkpoints"][0]["lost"]
+    played.client.post_json("/studies/pilot/resume", {})
+    assert played.play("pilot")["state"] == "finished"
+
+
+# hospitals that vanish between upload and signature --------------------------------------------------------------
+
+
+def restart_hospital_before_it_signs(played: Played) -> None:
+    played.play("pilot", until=lambda _: len(played.service.store.documents("pilot", 1, "update")) == 4)
+    index = 3
+    played.hospitals[index].close()
+    played.open_hospital(index)
+
+
+def test_a_hospital_that_cannot_sign_costs_its_update_and_the_list_is_declared_void_by_all(played: Played) -> None:
+    played.propose("pilot", length=LENGTH)
+    restart_hospital_before_it_signs(played)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    assert status["checkpoints"][0]["sites"] == played.names[:3]
+    assert np.allclose(played.model(status)["shared"], expected(played, range(3)), atol=1e-5)
+    voids = played.service.store.documents("pilot", 1, "void", closing=1)
+    assert set(voids) == {"keyholder", "helper-0", "helper-1"}
+
+
+def test_a_hospital_that_cannot_sign_beside_a_helper_that_was_started_anew_costs_the_round(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=2)
+    restart_hospital_before_it_signs(played)
+    kill(played, "helper-0")
+    status = played.play("pilot")
+    assert status["state"] == "paused"
+    assert "helper-0 did not declare the list void" in status["reason"]
+    played.client.post_json("/studies/pilot/resume", {})
+    assert played.play("pilot")["state"] == "finished"
+
+
+# restores ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_helper_restored_from_a_backup_notices_it_and_holds_no_key(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=3)
+    played.play("pilot", until=lambda status: status["rounds_completed"] >= 1)
+    home = played.homes["helper-0"].folder
+    played.close_helper("helper-0")
+    shutil.copytree(home, played.folder / "copy")
+    played.open_helper("helper-0")
+    played.play("pilot", until=lambda _: "helper-0" in played.service.store.documents("pilot", 3, "pads"))
+    played.close_helper("helper-0")
+    shutil.rmtree(home)
+    shutil.copytree(played.folder / "copy", home)
+    played.open_helper("helper-0")
+    assert played.play("pilot")["state"] == "finished"
+    played.step("helper-0")
+    noticed = list(played.helping["helper-0"].journal.entries(kind="restored-noticed"))
+    assert len(noticed) == 1
+    assert {number for _, number in noticed[0].body["rounds"]} >= {3}
