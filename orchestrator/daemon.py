@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 import os
+import sqlite3
 from pathlib import Path
 
 from datasites.node.files import remove_unfinished
@@ -14,13 +16,16 @@ from datasites.node.web.server import WebServer
 from orchestrator.api import metrics
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
+from orchestrator.rounds.notices import ScientistsNotices
 from orchestrator.rounds.retention import enforce
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput
 from privacy.ledger.journal import Journal
 
+_log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3600.0
+_NOTICE_SECONDS = 5.0
 
 
 def run(folder: Path) -> None:
@@ -51,12 +56,26 @@ def run(folder: Path) -> None:
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
-        sweeping = asyncio.create_task(_sweep(service))
+        beside = [asyncio.create_task(_sweep(service)), asyncio.create_task(_notify(notices))]
         await server.serve(sockets=[listener])
-        sweeping.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
+    notices = ScientistsNotices(folder, service.journal, name=config.name)
     asyncio.run(serve())
+    notices.outbox.close()
     (folder / "address.json").unlink(missing_ok=True)
+
+
+async def _notify(notices: ScientistsNotices) -> None:
+    """Tell scientists what happened; a mail server that is slow keeps no request waiting."""
+    while True:
+        try:
+            await asyncio.to_thread(notices.step, dt.datetime.now(dt.UTC))
+        except (OSError, sqlite3.Error) as error:
+            _log.warning("notices wait: %s", error)
+        await asyncio.sleep(_NOTICE_SECONDS)
 
 
 async def _sweep(service: Service) -> None:

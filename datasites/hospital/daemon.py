@@ -18,12 +18,17 @@ from datasites.hospital.invitations import first_link
 from datasites.hospital.proposals import Node
 from datasites.hospital.reports import write_reports_apart
 from datasites.hospital.thread import Thread
+from datasites.hospital.watch import Watch
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
+from datasites.node.notices.delivery import Delivery
+from datasites.node.notices.outbox import Outbox
+from datasites.node.notices.settings import NoticeSettings
 from datasites.node.process import Loop, announce, bind, keep_private, on_end_signal, stop_loops
 from datasites.node.web.server import WebServer
 from datasites.node.work import Witness, WorkQueue
 from datasites.portal.app import create_portal
+from datasites.review.budgets import budgets
 from datasites.study.messages import WorkItem
 from datasites.study.signing import Signed, dump
 from datasites.worker.sandbox import say_layers
@@ -32,6 +37,7 @@ from privacy.errors import Refused
 _LAYERS_SECONDS = 10.0  # trying them takes a process of its own, which may wait until the start is over
 _ROLLED_BACK_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 10.0
+_NOTICE_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
 
 
@@ -74,6 +80,34 @@ class Messenger:
             return
         self._told.add(proposal_hash)
         self._datasite.pool.start()  # the first round should not wait for the worker's imports
+
+
+class Notices:
+    """Queues what people should know, and sends it; a slow mail server keeps nothing else waiting."""
+
+    def __init__(self, datasite: Datasite) -> None:
+        home = datasite.home
+        settings = NoticeSettings.load(home.folder)
+        self.outbox = Outbox(home.folder / "notices.sqlite")
+        self._delivery = Delivery(settings, self.outbox, datasite.journal.append)
+        self._watch = Watch(
+            site=datasite.site,
+            url=home.config().public_url,
+            approvals=datasite.approvals,
+            journal=datasite.journal,
+            budgets=lambda: budgets(datasite.ledger),
+            settings=settings,
+            outbox=self.outbox,
+        )
+        self._wanted = bool(settings.people or settings.webhooks)
+
+    def step(self) -> float:
+        """Look once and send what is due."""
+        if self._wanted:
+            now = dt.datetime.now(dt.UTC)
+            self._watch.look(now)
+            self._delivery.step(now)
+        return _NOTICE_SECONDS
 
 
 class Worker:
@@ -127,9 +161,11 @@ def run(folder: Path) -> None:
     remove_unfinished(folder)
     datasite = Datasite.open(home)
     node = Node(datasite)
+    notices = Notices(datasite)
     loops = [
         Loop("syft", node.step),
         Loop("approvals", Messenger(datasite).step),
+        Loop("notices", notices.step),
         Loop("work", Worker(datasite).step),
     ]
     app = create_portal(facts.context(datasite))
@@ -150,5 +186,6 @@ def run(folder: Path) -> None:
     finally:
         layers.cancel()
         stop_loops(loops)
+        notices.outbox.close()
         datasite.close()
         (folder / "address.json").unlink(missing_ok=True)

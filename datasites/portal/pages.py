@@ -23,7 +23,7 @@ from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.context import PortalContext
 from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
-from datasites.portal.words import STUDY_STATES, listed, meaning, modality, parts, released, state, summary, when
+from datasites.portal.words import STUDY_STATES, listed, meaning, modality, needs, parts, released, state, summary, when
 from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
@@ -140,7 +140,7 @@ def welcome(request: Request, context: Context, token: Annotated[str, Query(max_
 
 
 @router.get("/inbox")
-def inbox(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
+def inbox(request: Request, service: ServiceHere, caller: Reader) -> HTMLResponse:
     """Every proposal, those that wait first."""
     requests = service.context.approvals.requests()
     groups = [(name, [r for r in requests if r.state in states]) for name, states, _ in _GROUPS]
@@ -149,6 +149,7 @@ def inbox(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
         request,
         "inbox.html",
         groups=groups,
+        needs_you=[r.proposal_hash for r in requests if needs(r, caller.account)],
         empty=[text for _, _, text in _GROUPS],
         needed=service.context.approvals.policy.required_reviewers,
         unconfirmed=sum(p.public_key not in known for p in service.parties()),

@@ -9,7 +9,9 @@ from datasites.language import mark, tr
 from datasites.language.formats import instant
 from datasites.language.formats import listed as in_words
 from datasites.report.words import certainty
+from datasites.review.accounts import Account
 from datasites.review.budgets import CostPreview
+from datasites.review.records import Request
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
@@ -27,7 +29,7 @@ STUDY_STATES = {
     "finished": mark("All rounds are done. Nothing more is computed on these patients for this study."),
     "stopped": mark("The approval was taken back or does not hold any more: no further round runs here."),
 }
-_OTHER_STATES = (mark("unused"), mark("stopped"))
+_OTHER_STATES = (mark("unused"), mark("stopped"), mark("rejected"))
 _NAMED_ROUNDS = 6
 _STATES = {
     "pending": mark("waiting for a decision"),
@@ -185,3 +187,9 @@ def parts(proposal: Proposal) -> list[tuple[Party, str, str]]:
             for p in proposal.participants
         ),
     ]
+
+
+def needs(request: Request, person: Account) -> bool:
+    """Return whether a request waits for this very person: they may decide, it is open, and they have not signed."""
+    signed = {signature.reviewer for signature in request.signatures}
+    return person.decides and request.state == "pending" and person.name not in signed

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -99,7 +100,7 @@ class RoundPlan(Message):
     deadline_seconds: int
     canonical: CanonicalVersion = 1
 
-    @property
+    @cached_property
     def plan_hash(self) -> str:
         """SHA-256 of the canonical plan: ciphertext signatures and tags cover it."""
         return canonical_hash(dump(self), self.canonical)
@@ -157,7 +158,7 @@ class Commitments(Message):
     sum_hash: str
     canonical: CanonicalVersion = 1
 
-    @property
+    @cached_property
     def list_hash(self) -> str:
         """SHA-256 of the canonical list."""
         return canonical_hash(dump(self), self.canonical)

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from privacy.dp.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu, smallest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 RDP_ORDERS: tuple[float, ...] = (
     *(1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5, 7.0, 8.0, 9.0, 10.0),
@@ -16,6 +21,7 @@ RDP_ORDERS: tuple[float, ...] = (
 )
 """The orders of every cost in every ledger; changing them would make old entries unreadable."""
 _CELLS = 800
+_LEFT, _RIGHT, _WIDTH = -20.0, 200.0, 0.002
 _DEVIATIONS = 9.0
 
 
@@ -60,10 +66,19 @@ def share_of(mu_squared: float, others: tuple[float, ...], epsilon: float, delta
         parts = [rho / budget for rho, budget in zip(others, budgets, strict=True) if budget > 0]
         return min(parts, default=math.inf)
 
-    def fits(share: float) -> bool:
-        return combined_delta(mu_squared / share, tuple(rho / share for rho in others), epsilon) <= delta
+    alone = share_of(0.0, others, epsilon, delta)
+    allowed = _gaussian_room(others, epsilon, delta)
+    return alone + (1 - alone) * mu_squared / allowed if alone < 1 and allowed else math.inf
 
-    return smallest(fits, 1.0, steps=30)
+
+@lru_cache(maxsize=1024)
+def _gaussian_room(others: tuple[float, ...], epsilon: float, delta: float) -> float:
+    """Return the largest mu squared that fits beside a Rényi curve, 0 where none does."""
+    low, high = 0.0, gaussian_mu(epsilon, delta) ** 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if combined_delta(middle, others, epsilon) <= delta else (low, middle)
+    return low
 
 
 @lru_cache(maxsize=4096)
@@ -97,19 +112,33 @@ def combined_delta(mu_squared: float, others: tuple[float, ...], epsilon: float)
     import numpy as np  # only where a ledger holds old entries or imports beside new ones
 
     mu_squared = mu_squared or 1e-300
-    orders, rho = np.asarray(RDP_ORDERS), np.asarray(others)
-    finite = np.isfinite(rho)
-    orders, rho = orders[finite], rho[finite]
+    profile = _profile(others)
+    edges, tails = _cells()
+    left = epsilon - mu_squared / 2 - math.sqrt(mu_squared) * edges[1:]
+    places = np.floor((left - _LEFT) / _WIDTH).astype(np.int64)  # the profile falls: the point to the left is above it
+    values = np.where(places < 0, 1.0, profile[np.clip(places, 0, profile.size - 1)])
+    outside = tails[-1] + float(values[0]) * (1 - tails[0])
+    return float(((tails[:-1] - tails[1:]) * values).sum() + outside)
+
+
+@lru_cache(maxsize=64)
+def _profile(others: tuple[float, ...]) -> npt.NDArray[np.float64]:
+    """Return the delta of a Rényi curve on a grid of epsilons from ``_LEFT`` in steps of ``_WIDTH``, each at most 1."""
+    import numpy as np
+
+    points = np.arange(_LEFT, _RIGHT, _WIDTH)
+    logs = np.zeros(points.size)
+    for order, rho in zip(RDP_ORDERS, others, strict=True):
+        if math.isfinite(rho):
+            constant = (order - 1) * (rho + math.log1p(-1 / order)) - math.log(order)
+            logs = np.minimum(logs, constant - (order - 1) * points)
+    return np.asarray(np.exp(logs))
+
+
+@lru_cache(maxsize=1)
+def _cells() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the ends of the cells of a standard normal variable, and its probability above each."""
+    import numpy as np
+
     edges = np.linspace(-_DEVIATIONS, _DEVIATIONS, _CELLS + 1)
-    tails = np.asarray([_upper(edge) for edge in edges])
-    losses = mu_squared / 2 + math.sqrt(mu_squared) * edges[1:]
-    constant = (orders - 1) * np.log1p(-1 / orders) - np.log(orders)
-    exponent = (orders - 1)[:, None] * (rho[:, None] - (epsilon - losses)[None, :]) + constant[:, None]
-    profile = np.exp(np.minimum(exponent.min(axis=0), 0.0))
-    outside = tails[-1] + float(profile[0]) * (1 - tails[0])
-    return float(((tails[:-1] - tails[1:]) * profile).sum() + outside)
-
-
-@lru_cache(maxsize=2048)
-def _upper(x: float) -> float:
-    return math.erfc(x / math.sqrt(2)) / 2
+    return edges, np.asarray([math.erfc(edge / math.sqrt(2)) / 2 for edge in edges])

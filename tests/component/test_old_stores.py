@@ -29,8 +29,9 @@ from orchestrator.cli.main import app
 from orchestrator.rounds import store as orchestrator_store
 from orchestrator.rounds.store import Store
 from orchestrator.studies.status import read_status
-from privacy.errors import NewerStore, Refused
+from privacy.errors import BudgetExceeded, NewerStore, Refused
 from privacy.ledger.chain import head_file
+from privacy.ledger.costs import Cost, StudyCost, gaussian_cost
 from privacy.ledger.verification import heads_seen_by, verify_folder
 from privacy.storage import VERSION_TABLE, structure, version_of
 
@@ -148,6 +149,33 @@ def test_ledgers_go_on_with_what_was_spent_before(consortium: Path) -> None:
         assert summary(ledger, site)["site"] == site
         ledger.close()
         assert verify_folder(consortium / site).holds
+
+
+def test_an_old_ledger_keeps_its_charges_beside_new_ones_under_a_cap_that_moves(consortium: Path) -> None:
+    """Neither lost nor invented: old entries count by their Rényi curve, new ones exactly, both together."""
+    ledger = open_store(consortium / HOSPITALS[0] / "ledger.sqlite")
+    (population,) = ledger.populations()
+    before = ledger.account(population)
+    for posting in before.releases:  # a datasite that starts again publishes the same count
+        entry = ledger.release(
+            population, name=posting.name, cost=gaussian_cost(10.0), by=posting.by, reason=posting.reason
+        )
+        assert entry.index == posting.index
+    assert ledger.account(population).spent == before.spent
+    study = StudyCost(rounds=4, round=gaussian_cost(4.0))
+    for epsilon in (30.0, 20.0):
+        ledger.set_cap(population, epsilon=epsilon, delta=before.spent.delta, by="A. Steward", reason="moved")
+    ledger.reserve(population, study="new", proposal_hash="e" * 64, plan=study)
+    ledger.charge("e" * 64, 1)
+    spent = ledger.account(population).spent
+    assert spent.cost.rdp == pytest.approx((before.spent.cost + study.round).rdp)
+    assert before.spent.epsilon < spent.epsilon < (before.spent.cost + Cost(rdp=study.round.rdp)).epsilon(spent.delta)
+    ledger.set_cap(population, epsilon=before.spent.epsilon, delta=spent.delta, by="A. Steward", reason="lower")
+    with pytest.raises(BudgetExceeded, match="round 2 does not fit"):
+        ledger.charge("e" * 64, 2)
+    ledger.verify()
+    ledger.close()
+    assert verify_folder(consortium / HOSPITALS[0]).holds
 
 
 def test_chains_full_of_numbers_that_rfc_8785_writes_otherwise_hold_and_go_on(old: Path) -> None:

@@ -137,11 +137,11 @@ def test_a_form_without_its_token_is_refused(portal, desk, new_proposal):
 
 
 def test_a_refused_decision_shows_its_reason_on_the_request(portal, desk, new_proposal):
-    proposal_hash = desk.submit(new_proposal(noise="shared"))
+    proposal_hash = desk.submit(new_proposal(seed=1))
     csrf = sign_in(portal)
     answer = portal.post(f"/requests/{proposal_hash}/approve", data={"csrf": csrf, "password": PASSWORD})
     assert answer.status_code == 403
-    assert "shared noise is asked for" in answer.text
+    assert "from a public seed" in answer.text
 
 
 def test_a_dry_run_is_started_and_its_result_shown(portal, desk, new_proposal):
