@@ -102,6 +102,16 @@ def invite(
     typer.echo(invitation_link(Home(folder=home), role))
 
 
+@app.command()
+def confirm(home: HomeOption, name: Annotated[str, typer.Argument(help="The new account's name.")]) -> None:
+    """Confirm a new account that was invited in the portal, as a second person beside who invited it."""
+    from datasites.hospital.invitations import confirm_account
+    from datasites.node.home import Home
+
+    confirm_account(Home(folder=home), name)
+    typer.echo(f"{name} is confirmed and counts in full from now on.")
+
+
 def _import_gap(home: Path, by: str, reason: str) -> Gap:
     from datasites.node.home import Home
     from datasites.node.rollback import import_gap

@@ -78,7 +78,7 @@ def _hospital_login(folder: Path) -> OidcProvider | None:
 def preview(datasite: Datasite, proposal: Proposal) -> CostPreview:
     """Return what a study would cost the population it asks for."""
     population = datasite.datasets.population_of(proposal.participant(datasite.site).dataset)
-    return budgets.preview(datasite.ledger, population, proposal)
+    return budgets.preview(datasite.ledger, population, proposal, datasite.site)
 
 
 def at_a_glance(datasite: Datasite, proposal: Proposal) -> Glance | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 
 from datasites.node.home import Home, address
-from datasites.review.accounts import AccountStore
+from datasites.review.accounts import BY_COMMAND, AccountStore
 from privacy.errors import InvalidInput
+from privacy.ledger.journal import Journal
 
 
 def invitation_link(home: Home, role: str) -> str:
@@ -36,3 +37,20 @@ def first_link(accounts: AccountStore, home: Home) -> str:
 def registration_link(home: Home, token: str) -> str:
     """Return where the portal turns an invitation into an account; the portal must have announced itself."""
     return f"{address(home.folder)}/register?token={token}"
+
+
+def confirm_account(home: Home, name: str) -> None:
+    """Confirm a new account that was invited in the portal, as whoever runs commands on this machine.
+
+    Raises:
+        InvalidInput: there is no such account.
+        Refused: it was invited from here, or is confirmed.
+    """
+    accounts = AccountStore(home.folder / "accounts.sqlite")
+    journal = Journal(home.folder / "journal.sqlite", home.identity())
+    try:
+        accounts.vouch(name, None)
+        journal.append("account-confirmed", {"name": name, "person": BY_COMMAND})
+    finally:
+        journal.close()
+        accounts.close()

@@ -100,7 +100,7 @@ def _fetch(home: Home, study: str, requests: Sequence[Request], folder: Path, jo
 
 def _audit(entry: Entry) -> EmpiricalAudit:
     from datasites.report import words
-    from datasites.report.facts import EmpiricalAudit, Epsilon
+    from datasites.report.facts import EmpiricalAudit, Epsilon, PathAudit
 
     found = entry.body
     claimed = Epsilon(
@@ -119,6 +119,17 @@ def _audit(entry: Entry) -> EmpiricalAudit:
         lower_bound=float(found["lower"]),
         claimed=claimed,
         flagged=bool(found["flagged"]),
+        paths=tuple(
+            PathAudit(
+                noise=str(path["noise"]),
+                canaries=int(path["curve"]["canaries"]),
+                tests=int(path["curve"]["tests"]),
+                observed=float(path["curve"]["observed"]),
+                allowed=float(path["curve"]["allowed"]),
+                flagged=bool(path["flagged"]),
+            )
+            for path in found.get("paths", ())
+        ),
     )
 
 

@@ -15,11 +15,15 @@ from starlette.responses import Response
 
 from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
+from datasites.portal.people.desk import check_session
 from datasites.portal.service import PortalService
-from datasites.review.accounts import SESSION_HOURS, Account, Credential, Scope
+from datasites.review.accounts import LINKED, SESSION_HOURS, Account, Credential, Scope
+from datasites.review.people.sessions import KNOWN_BROWSER_DAYS
 from privacy.errors import Refused
 
 CSRF_HEADER = "x-csrf-token"
+LIVE_HEADER = "x-tessera-live"
+"""Sent by a page that fetches itself again; it keeps no session awake."""
 _bearer = HTTPBearer(auto_error=False, description="a machine token (POST /api/tokens)")
 _cookie = APIKeyCookie(name="tessera-session", auto_error=False, description="a browser session")
 _Token = Annotated[object, Depends(_bearer)]  # for OpenAPI: says how to sign in; the check itself reads the request
@@ -51,13 +55,24 @@ def credential_of(request: Request) -> Credential | None:
     return known
 
 
+def address_of(request: Request) -> str:
+    """Return the address a request came from, as the server or the proxy in front of it says."""
+    return request.client.host if request.client else ""
+
+
 def _credential(request: Request) -> Credential | None:
     context = context_of(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     secret = token if scheme.lower() == "bearer" else request.cookies.get(cookie_name(context), "")
     found = context.accounts.credential(secret, now=context.clock()) if secret else None
     expected = "token" if scheme.lower() == "bearer" else "session"
-    return found if found is not None and found.kind == expected else None
+    if found is None or found.kind != expected:
+        return None
+    if not request.url.path.endswith("/events") and LIVE_HEADER not in request.headers:  # nobody looks
+        context.accounts.sessions.used(found, now=context.clock())
+    if found.kind == "token":
+        service_of(request).people.records.token_used(found, address_of(request), now=context.clock())
+    return found
 
 
 def check_csrf(credential: Credential, given: str) -> None:
@@ -113,28 +128,79 @@ def form_reviewer(request: Request, csrf: Annotated[str, Form(max_length=64)] = 
     return credential
 
 
-def set_session(response: Response, context: PortalContext, secret: str) -> None:
-    """Give the browser its session cookie."""
+def form_person(request: Request, csrf: Annotated[str, Form(max_length=64)] = "") -> Credential:
+    """Return who sent a form about their own account, auditors too; a machine token is refused.
+
+    Raises:
+        NotSignedIn: nobody.
+        Refused: a machine token, or without the CSRF token.
+    """
+    credential = check_session(_require(request, "read"))
+    check_csrf(credential, csrf)
+    return credential
+
+
+def form_session(credential: Annotated[Credential, Depends(form_reviewer)]) -> Credential:
+    """Return who sent a form that changes who may decide here; a machine token is refused.
+
+    Raises:
+        Refused: a machine token.
+    """
+    return check_session(credential)
+
+
+def api_session(credential: Annotated[Credential, Depends(api_reviewer)]) -> Credential:
+    """Return who calls the API to change who may decide here; a machine token is refused.
+
+    Raises:
+        Refused: a machine token.
+    """
+    return check_session(credential)
+
+
+def stranger(request: Request) -> None:
+    """Check that whoever makes an account sends no machine token along.
+
+    Raises:
+        Refused: a machine token.
+    """
+    if request.headers.get("authorization"):
+        raise Refused("a machine token makes no account: open the one-time link in a browser")
+
+
+def _set_cookie(response: Response, context: PortalContext, name: str, secret: str, *, max_age: int) -> None:
     response.set_cookie(
-        cookie_name(context),
-        secret,
-        max_age=SESSION_HOURS * 3600,
-        httponly=True,
-        samesite="strict",
-        secure=context.secure_cookies,
-        path="/",
+        name, secret, max_age=max_age, httponly=True, samesite="strict", secure=context.secure_cookies, path="/"
     )
 
 
-def sign_in(context: PortalContext, name: str, password: str) -> tuple[str, Account]:
-    """Check a password and open a session; return the cookie's value and the account.
+async def sign_in(request: Request, name: str, password: str) -> Account:
+    """Check a password of somebody who is not signed in; they wait for their turn.
 
     Raises:
         Refused: the password is wrong, or there were too many attempts.
+        HTTPException: 429, too many wait.
     """
-    account = context.accounts.authenticate(name, password, now=context.clock())
-    secret, _ = context.accounts.open_session(account, now=context.clock())
-    return secret, account
+    browser = request.cookies.get(known_name(context_of(request)), "")
+    return await service_of(request).people.sign_in(name, password, address=address_of(request), browser=browser)
+
+
+def open_session(request: Request, response: Response, account: Account, *, by: str = "password") -> str:
+    """Open a session, give the browser its cookies, and write it down; return the session's CSRF token."""
+    context, now = context_of(request), context_of(request).clock()
+    label = LINKED if by == LINKED else request.headers.get("user-agent", "browser")
+    secret, credential = context.accounts.open_session(account, now=now, label=label)
+    _set_cookie(response, context, cookie_name(context), secret, max_age=SESSION_HOURS * 3600)
+    if by != LINKED:
+        remembered = context.accounts.sessions.remember_browser(account.name, now=now)
+        _set_cookie(response, context, known_name(context), remembered, max_age=KNOWN_BROWSER_DAYS * 86400)
+    service_of(request).people.records.signed_in(account.name, address_of(request), by=by)
+    return credential.csrf
+
+
+def known_name(context: PortalContext) -> str:
+    """Return the name of the cookie by which a browser shows that somebody signed in there before."""
+    return f"{cookie_name(context)}-known"
 
 
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the canonical proposal")]
@@ -144,3 +210,6 @@ FormReviewer = Annotated[Credential, Depends(form_reviewer)]
 Context = Annotated[PortalContext, Depends(context_of)]
 Reader = Annotated[Credential, Depends(reader)]
 ApiReviewer = Annotated[Credential, Depends(api_reviewer)]
+FormPerson = Annotated[Credential, Depends(form_person)]
+FormSession = Annotated[Credential, Depends(form_session)]
+ApiSession = Annotated[Credential, Depends(api_session)]

@@ -9,23 +9,23 @@ import itertools
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
+from fastapi import Request as Asked
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasites.node.web.problems import documented
 from datasites.portal.access import (
     ApiReviewer,
+    ApiSession,
     Context,
     Hash,
     PublicKey,
     Reader,
     ServiceHere,
-    set_session,
-    sign_in,
+    address_of,
 )
 from datasites.portal.context import PortalContext
 from datasites.portal.service import PortalService
-from datasites.review.accounts import Account
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.policy import Violation
 from datasites.review.records import Confirmation, Decision, State
@@ -57,29 +57,6 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Login(_Body):
-    """A person's name and password."""
-
-    name: _Text
-    password: _Text
-
-
-class Registration(_Body):
-    """Using up a one-time link."""
-
-    token: _Text
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
-    password: Annotated[str, Field(min_length=12, max_length=256)]
-
-
-class TokenWish(Login):
-    """A machine token for oneself, with no more rights than one has."""
-
-    scopes: Annotated[list[Literal["read", "review"]], Field(min_length=1, max_length=2)]
-    label: Annotated[str, Field(min_length=1, max_length=80)] = "machine"
-    days: Annotated[float, Field(gt=0, le=366)] = 30
-
-
 class Password(_Body):
     """The password that unlocks the caller's own signing key."""
 
@@ -99,10 +76,11 @@ class Reason(_Body):
 
 
 class Confirming(_Body):
-    """Whose fingerprint was compared."""
+    """Whose fingerprint was compared, and the password of who compared it."""
 
     name: _Text
     institution: _Text
+    password: _Text
 
 
 # what they get, beside the values of review and ledger
@@ -114,24 +92,6 @@ class Health:
 
     status: Literal["ok"]
     site: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """A browser session was opened; the cookie came with this answer."""
-
-    name: str
-    role: str
-    csrf: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """A machine token, shown once."""
-
-    token: str
-    scopes: tuple[str, ...]
-    expires: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,32 +163,6 @@ def healthz(context: Context) -> Health:
     return Health(status="ok", site=context.site)
 
 
-@router.post("/register", status_code=201, summary="Use a one-time link", tags=["people"])
-def register(body: Registration, service: ServiceHere) -> Account:
-    """Make the account that a one-time link allows; its signing key is made here and locked by the password."""
-    return service.register(body.token, body.name, body.password)
-
-
-@router.post("/login", summary="Open a browser session", tags=["people"])
-def login(body: Login, context: Context, response: Response) -> Session:
-    """Open a session; later changes need its ``csrf`` as the header ``X-CSRF-Token``."""
-    secret, account = sign_in(context, body.name, body.password)
-    set_session(response, context, secret)
-    credential = context.accounts.credential(secret, now=context.clock())
-    return Session(name=account.name, role=account.role, csrf=credential.csrf if credential else "")
-
-
-@router.post("/tokens", status_code=201, summary="Issue a machine token", tags=["people"])
-def issue_token(body: TokenWish, context: Context) -> Token:
-    """Issue a token for oneself; deciding with it still needs the password, which unlocks the signing key."""
-    now = context.clock()
-    account = context.accounts.authenticate(body.name, body.password, now=now)
-    secret, granted = context.accounts.issue_token(
-        account, scopes=tuple(body.scopes), label=body.label, days=body.days, now=now
-    )
-    return Token(token=secret, scopes=granted.scopes, expires=granted.expires.isoformat())
-
-
 @router.get("/requests", summary="The inbox", tags=["review"])
 def requests(context: Context, _: Reader) -> list[RequestSummary]:
     """Return every proposal that arrived, the newest first."""
@@ -242,9 +176,15 @@ def request(proposal_hash: Hash, service: ServiceHere, _: Reader) -> RequestDeta
 
 
 @router.post("/requests/{proposal_hash}/approve", summary="Sign a proposal", tags=["review"])
-def approve(proposal_hash: Hash, body: Signing, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+async def approve(
+    asked: Asked, proposal_hash: Hash, body: Signing, service: ServiceHere, caller: ApiReviewer
+) -> RequestDetail:
     """Sign with the caller's own key; when enough people have signed, the datasite approves."""
-    return _detail(service, service.sign(proposal_hash, caller.account.name, body.password, body.conditions))
+
+    def work() -> RequestDetail:
+        return _detail(service, service.sign(proposal_hash, caller, body.password, body.conditions))
+
+    return await service.people.signing.run(address_of(asked), caller.account.name, work)
 
 
 @router.post("/requests/{proposal_hash}/deny", summary="Say no", tags=["review"])
@@ -291,16 +231,24 @@ def fingerprints(context: Context, _: Reader) -> list[ConfirmedKey]:
 
 
 @router.put("/fingerprints/{public_key}", summary="Confirm a key", tags=["review"])
-def confirm(public_key: PublicKey, body: Confirming, context: Context, caller: ApiReviewer) -> ConfirmedKey:
-    """Write down that the caller compared this fingerprint with its owner, out of band."""
+async def confirm(
+    asked: Asked, public_key: PublicKey, body: Confirming, service: ServiceHere, caller: ApiSession
+) -> ConfirmedKey:
+    """Write down that the caller compared this fingerprint with its owner, out of band; needs the password."""
+    context = service.context
     try:
         check_public_key(public_key)
     except InvalidInput as error:
         raise Refused(str(error)) from error
-    value = context.approvals.confirm(
-        public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
-    )
-    return _confirmed(value)
+
+    def work() -> ConfirmedKey:
+        service.people.prove_in_person(caller, body.password)
+        value = context.approvals.confirm(
+            public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
+        )
+        return _confirmed(value)
+
+    return await service.people.signing.run(address_of(asked), caller.account.name, work)
 
 
 @router.get("/studies", summary="Studies here", tags=["running"])

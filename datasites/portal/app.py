@@ -21,7 +21,7 @@ from datasites.node.web import problems
 from datasites.node.web.languages import Languages
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, jobs, owner_pages, pages
+from datasites.portal import api, forms, hospital_login, jobs, owner_pages, pages, people_api, people_forms
 from datasites.portal.access import Context, Reader
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
@@ -139,8 +139,10 @@ def create_portal(context: PortalContext) -> FastAPI:
     compile_templates()
     context.environment()  # what this process was started with, not what lies on the disk when somebody looks
     app.include_router(api.health)
+    app.include_router(people_api.router, prefix="/api", responses=ERRORS)
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(people_forms.router)
     app.include_router(forms.router)
     app.include_router(owner_pages.router)
     app.include_router(hospital_login.router)

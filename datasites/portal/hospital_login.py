@@ -6,6 +6,7 @@ site (the provider) leads the browser here. Each can be finished once. It opens 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -14,12 +15,21 @@ from starlette.exceptions import HTTPException
 
 from datasites.language import tr
 from datasites.node.web.problems import describe
-from datasites.portal.access import Context, Reader, ServiceHere, check_csrf, cookie_name, set_session
+from datasites.portal.access import (
+    Context,
+    FormPerson,
+    Reader,
+    ServiceHere,
+    address_of,
+    check_csrf,
+    cookie_name,
+    open_session,
+)
 from datasites.portal.context import PortalContext
 from datasites.portal.forms import Secret, inside
 from datasites.portal.pages import page
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
-from datasites.review.accounts import LINKED, Account
+from datasites.review.accounts import LINKED, Account, Credential
 from privacy.errors import Refused, TesseraError
 
 if TYPE_CHECKING:
@@ -44,10 +54,15 @@ def begin(request: Request, service: ServiceHere, to: Annotated[str, Query(max_l
 
 
 @router.post("/people/link")
-def link(request: Request, service: ServiceHere, caller: Reader, csrf: Secret, password: Secret) -> Response:
+async def link(request: Request, service: ServiceHere, caller: FormPerson, password: Secret) -> Response:
     """Link the caller's account with the hospital's sign-in, which they now show to be theirs; needs the password."""
-    check_csrf(caller, csrf)
-    account = service.context.accounts.authenticate(caller.account.name, password, now=service.context.clock())
+    work = partial(_link, request, service, caller, password)
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
+
+
+def _link(request: Request, service: PortalService, caller: Credential, password: str) -> Response:
+    service.people.prove_in_person(caller, password)
+    account = caller.account
     begun = _provider(service.context).begin()
     response: Response = page(request, "continue.html", to=begun.address, what=tr("To the hospital's sign-in"))
     _remember(response, service, begun, to="/people?notice=linked", account=account)
@@ -96,9 +111,8 @@ def _finished(
         return _onward(request, f"/welcome?token={_invitation(context, provider, who)}")
     if provider.settings.roles and account.role not in who.roles:
         raise Refused(f"your hospital account does not give you the part that {account.name} has here any more")
-    secret, _ = context.accounts.open_session(account, now=now, label=LINKED)
     response = _onward(request, inside(pending.to))
-    set_session(response, context, secret)
+    open_session(request, response, account, by=LINKED)
     return response
 
 
@@ -111,7 +125,7 @@ def _invitation(context: PortalContext, provider: OidcProvider, who: Identified)
         )
     role = who.roles[0]
     context.journal.append("account-invited", {"role": role, "person": "hospital sign-in"})
-    return context.accounts.invite(role, now=context.clock(), subject=(who.issuer, who.subject))
+    return context.accounts.invite(role, now=context.clock(), subject=(who.issuer, who.subject), by="hospital sign-in")
 
 
 def _onward(request: Request, to: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
@@ -10,12 +11,15 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasites.node.web.problems import describe
-from datasites.portal.access import ApiReviewer, Context, FormReviewer, Reader
+from datasites.portal.access import ApiReviewer, Context, FormReviewer, Reader, ServiceHere, address_of
 from datasites.portal.api import ERRORS
 from datasites.portal.code_view import code_file
 from datasites.portal.context import PortalContext
 from datasites.portal.pages import page
+from datasites.portal.service import PortalService
+from datasites.review.accounts import Credential
 from datasites.review.findings import find
+from datasites.review.people.vouching import check_age
 from datasites.review.plain_jobs import PlainJob, PlainJobs
 from privacy.errors import InvalidInput, Refused, TesseraError
 
@@ -45,21 +49,25 @@ def jobs(request: Request, context: Context, _: Reader) -> HTMLResponse:
 
 
 @pages.post("/jobs/{job_id}")
-def decide(
+async def decide(
     request: Request,
     job_id: _Job,
-    context: Context,
+    service: ServiceHere,
     caller: FormReviewer,
     decision: Annotated[Verdict, Form()],
     password: _Secret,
     reason: _Reason = "",
 ) -> Response:
     """Approve or reject a job; needs the person's password."""
-    try:
-        _decided(context, job_id, decision, name=caller.account.name, password=password, reason=reason)
-    except TesseraError as error:
-        return _page(request, context, problem=str(error), status=describe(error).status)
-    return RedirectResponse(f"/jobs?notice=job-{decision}", 303)
+
+    def work() -> Response:
+        try:
+            _decided(service, job_id, decision, caller=caller, password=password, reason=reason)
+        except TesseraError as error:
+            return _page(request, service.context, problem=str(error), status=describe(error).status)
+        return RedirectResponse(f"/jobs?notice=job-{decision}", 303)
+
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
 
 
 @api.get("/jobs", summary="Plain PySyft jobs", tags=["review"])
@@ -69,20 +77,26 @@ def list_jobs(context: Context, _: Reader) -> list[PlainJob]:
 
 
 @api.post("/jobs/{job_id}/decision", summary="Approve or reject a plain job", tags=["review"])
-def decide_job(context: Context, job_id: _Job, caller: ApiReviewer, body: JobDecision) -> PlainJob:
+async def decide_job(
+    request: Request, service: ServiceHere, job_id: _Job, caller: ApiReviewer, body: JobDecision
+) -> PlainJob:
     """Approve or reject one job; needs the caller's password."""
-    name = caller.account.name
-    return _decided(context, job_id, body.decision, name=name, password=body.password, reason=body.reason)
+    work = partial(_decided, service, job_id, body.decision, caller=caller, password=body.password, reason=body.reason)
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
 
 
 def _decided(
-    context: PortalContext, job_id: str, decision: Verdict, *, name: str, password: str, reason: str
+    service: PortalService, job_id: str, decision: Verdict, *, caller: Credential, password: str, reason: str
 ) -> PlainJob:
-    now = context.clock()
-    person = context.accounts.authenticate(name, password, now=now)
-    if not person.decides:
+    service.people.prove(caller, password)
+    if not caller.account.decides:
         raise Refused("an auditor reads and never decides; a steward or privacy officer looks at jobs")
-    return _jobs(context).decide(job_id, decision, person=name, reason=reason.strip(), now=now)
+    jobs = _jobs(service.context)
+    for job in jobs.jobs():
+        if job.job_id == job_id:
+            check_age(caller.account, job.received)
+    now = service.context.clock()
+    return jobs.decide(job_id, decision, person=caller.account.name, reason=reason.strip(), now=now)
 
 
 def _jobs(context: PortalContext) -> PlainJobs:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from datasites.node.web.problems import describe
-from datasites.portal.access import Context, FormReviewer, Reader, ServiceHere
+from datasites.portal.access import Context, FormSession, Reader, ServiceHere, address_of
 from datasites.portal.context import PortalContext
 from datasites.portal.figures import timeline_picture
 from datasites.portal.pages import page
@@ -76,11 +76,11 @@ def policy(request: Request, service: ServiceHere, context: Context, _: Reader) 
 
 
 @router.post("/budget/{kind}")
-def budget_act(
+async def budget_act(
     request: Request,
     kind: ActKind,
     service: ServiceHere,
-    caller: FormReviewer,
+    caller: FormSession,
     password: _Short,
     reason: _Text,
     target: _Short = "",
@@ -88,11 +88,15 @@ def budget_act(
     delta: _Short = "",
 ) -> Response:
     """Release a reservation, move the cap or close a population: a reason and the person's own password."""
-    try:
-        done = service.budget_act(kind, caller.account.name, password, reason, target, epsilon, delta)
-    except TesseraError as error:
-        return show_budgets(request, service, problem=str(error), status=describe(error).status)
-    return RedirectResponse(f"/budget?notice={'act-done' if done else 'act-asked'}", 303)
+
+    def work() -> Response:
+        try:
+            done = service.budget_act(kind, caller, password, reason, target, epsilon, delta)
+        except TesseraError as error:
+            return show_budgets(request, service, problem=str(error), status=describe(error).status)
+        return RedirectResponse(f"/budget?notice={'act-done' if done else 'act-asked'}", 303)
+
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
 
 
 def _readable(section: dict[str, Any]) -> list[tuple[str, str]]:

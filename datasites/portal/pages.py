@@ -20,11 +20,9 @@ from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
 from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
-from datasites.portal.context import PortalContext
 from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
 from datasites.portal.words import STUDY_STATES, listed, meaning, modality, needs, parts, released, state, summary, when
-from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.review.versions import version_before
@@ -54,6 +52,9 @@ NOTICES = {
     "job-rejected": mark("Rejected. Its submitter will read your reason."),
     "confirmed": mark("Confirmed and written into the journal."),
     "closed": mark("Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed."),
+    "vouched": mark("Confirmed: the account counts in full from now on."),
+    "password": mark("Your password is changed. Your other sessions and tokens have ended."),
+    "ended": mark("Ended. Whoever uses it has to sign in again."),
     "linked": mark("Linked. From now on your hospital account opens a session here."),
     "unlinked": mark("The link is gone. Sign in with your password."),
     "act-done": mark("Done, with your reason in the ledger and the journal."),
@@ -136,7 +137,7 @@ def login(request: Request, context: Context, to: str = "/inbox") -> HTMLRespons
 def welcome(request: Request, context: Context, token: Annotated[str, Query(max_length=128)]) -> HTMLResponse:
     """The form behind a one-time link."""
     role = context.accounts.invitation_role(token, now=context.clock())
-    return page(request, "welcome.html", token=token, for_role=role)
+    return page(request, "welcome.html", token=token, for_role=role, name="", full_name="", function="")
 
 
 @router.get("/inbox")
@@ -213,6 +214,13 @@ def journal(
 @router.get("/fingerprints")
 def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Whose keys were compared, and whose were not."""
+    return show_fingerprints(request, service)
+
+
+def show_fingerprints(
+    request: Request, service: PortalService, *, problem: str = "", status: int = 200
+) -> HTMLResponse:
+    """Return the page of fingerprints; ``problem`` is shown on top."""
     confirmed = service.context.approvals.confirmations()
     known = {c.public_key for c in confirmed}
     waiting = [
@@ -220,7 +228,7 @@ def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLRespo
         for p in service.parties()
         if p.public_key not in known
     ]
-    return page(request, "fingerprints.html", confirmed=confirmed, waiting=waiting)
+    return page(request, "fingerprints.html", status=status, problem=problem, confirmed=confirmed, waiting=waiting)
 
 
 @router.get("/reports")
@@ -241,28 +249,6 @@ def report(name: str, context: Context, _: Reader) -> Response:
                 headers={"content-security-policy": REPORT_POLICY},
             )
     raise HTTPException(404, "there is no report of this name here")
-
-
-@router.get("/people")
-def people(request: Request, context: Context, caller: Reader) -> HTMLResponse:
-    """Who has an account."""
-    return show_people(request, context, caller)
-
-
-def show_people(
-    request: Request, context: PortalContext, caller: Credential, *, link: str = "", link_role: str = ""
-) -> HTMLResponse:
-    """Return the page of accounts, with a one-time link just made, if any."""
-    accounts = context.accounts
-    return page(
-        request,
-        "people.html",
-        accounts=accounts.accounts(),
-        retired=accounts.retired(),
-        linked=accounts.has_link(caller.account.name),
-        link=link,
-        link_role=link_role,
-    )
 
 
 def show_request(

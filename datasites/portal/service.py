@@ -11,7 +11,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +22,8 @@ from datasites.data.glance import Glance
 from datasites.node.web.events import Cached, Streams
 from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
-from datasites.review.accounts import Account
+from datasites.portal.people.desk import PeopleDesk
+from datasites.review.accounts import Account, Credential
 from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
@@ -208,6 +209,7 @@ class PortalService:
         self.budgets: Cached[tuple[Budget, ...]] = Cached(context.budgets, seconds=_SECONDS)
         self.history: Cached[Mapping[str, tuple[Point, ...]]] = Cached(context.history, seconds=_SECONDS)
         self.sign_ins = SignIns()
+        self.people = PeopleDesk(context)
         self._writing = threading.Lock()
         self._costs: dict[str, Cached[CostPreview | None]] = {}
 
@@ -273,15 +275,15 @@ class PortalService:
             return "a plan with its own Python code has to pass a dry run first"
         return ""
 
-    def sign(self, proposal_hash: str, name: str, password: str, conditions: str = "") -> Request:
+    def sign(self, proposal_hash: str, caller: Credential, password: str, conditions: str = "") -> Request:
         """Unlock one person's key with their password and sign the proposal with it, under conditions or none.
 
         Raises:
             Refused: the password, a rule or the budget says no.
         """
         request, now = self.find(proposal_hash), self.context.clock()
-        account = self.context.accounts.authenticate(name, password, now=now)
-        key = self.context.accounts.unlock(name, password)
+        account, key = caller.account, self.people.prove(caller, password)
+        self.people.check_reviewer(account, request, signs=True)
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
         conflicts = [found.sentence for found in self.data_use(request) if found.conflict]
@@ -300,15 +302,17 @@ class PortalService:
         Raises:
             Refused: its state does not allow that.
         """
-        self.find(proposal_hash)
+        request = self.find(proposal_hash)
+        if decision != "revoke":  # stopping a study is anybody's who decides here
+            self.people.check_reviewer(person, request)
         approvals = self.context.approvals
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
 
     def budget_act(
-        self, kind: ActKind, name: str, password: str, reason: str, target: str, epsilon: str, delta: str
+        self, kind: ActKind, caller: Credential, password: str, reason: str, target: str, epsilon: str, delta: str
     ) -> bool:
-        """Ask for an act on a budget in one person's name; return whether it is done or waits for another person.
+        """Ask for an act on a budget with one's password; return whether it is done or waits for another person.
 
         Raises:
             Refused: the password or a rule says no.
@@ -317,15 +321,12 @@ class PortalService:
         acts, now = self.context.budget_acts, self.context.clock()
         if acts is None:
             raise Refused("budgets are not changed here")
-        person = self.context.accounts.authenticate(name, password, now=now)
+        self.people.prove_in_person(caller, password)
         act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
-        return acts.ask(act, person=person, reason=reason, now=now).done
-
-    def register(self, token: str, name: str, password: str) -> Account:
-        """Use up a one-time link and journal the new account with its public key."""
-        account = self.context.accounts.register(token, name, password, now=self.context.clock())
-        self.context.journal.append("account-created", asdict(account))
-        return account
+        for asked in acts.waiting(now=now):
+            if asked.act == act:
+                self.people.check_together(caller.account, asked.people)
+        return acts.ask(act, person=caller.account, reason=reason, now=now).done
 
     def write_reports(self) -> None:
         """Write the reports as of now, one writer at a time.

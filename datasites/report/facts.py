@@ -184,8 +184,17 @@ class StudyReport(Message):
     foreign_code: bool = False
     dates: tuple[Date, ...] = ()
     given_back: str = ""
+    readers_of_sums: tuple[SecondEpsilon, ...] = ()
     filing: tuple[Fact, ...] = ()
     thread: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondEpsilon(Message):
+    """An epsilon beside the charged one; it says against whom it holds."""
+
+    label: str
+    epsilon: Epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +246,19 @@ class EmpiricalAudit(Message):
     confidence: float
     lower_bound: float
     claimed: Epsilon
+    flagged: bool
+    paths: tuple[PathAudit, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathAudit(Message):
+    """The whole path of a round under one noise, tested against the claimed trade-off curve and noise."""
+
+    noise: str
+    canaries: int
+    tests: int
+    observed: float
+    allowed: float
     flagged: bool
 
 

@@ -145,7 +145,17 @@ def _audit(audit: EmpiricalAudit) -> dict[str, Any]:
         epsilon=epsilon_text(audit.lower_bound),
         confidence=percent(audit.confidence),
     )
-    return {"measured": measured}
+    paths = [
+        tr(
+            "whole path, {noise} noise: {observed} of the canaries found where {allowed} may be ({result})",
+            noise=path.noise,
+            observed=percent(path.observed),
+            allowed=percent(path.allowed),
+            result=tr("refuted") if path.flagged else tr("not refuted"),
+        )
+        for path in audit.paths
+    ]
+    return {"measured": "; ".join([measured, *paths])}
 
 
 def _chain(chain: ChainLine) -> dict[str, Any]:

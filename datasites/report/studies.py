@@ -10,11 +10,12 @@ from functools import lru_cache
 from datasites.language import tr, tr_plural
 from datasites.language.formats import moment, significant
 from datasites.report import words
-from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, StudyReport
+from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, SecondEpsilon, StudyReport
 from datasites.review.budgets import StudyState, study_state
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Environment, Proposal
+from datasites.study.second_figures import second_figures
 from datasites.study.signing import parse
 from datasites.study.thread import SENTENCES, Word
 from privacy.canonical import canonical_hash
@@ -83,6 +84,20 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         foreign_code=proposal is not None and proposal.plan.kind == "python",
         dates=_dates(request, study, records),
         given_back=_given_back(study, state, records),
+        readers_of_sums=_readers_of_sums(proposal, account, _rounds_seen(study), delta) if proposal else (),
+    )
+
+
+def _readers_of_sums(proposal: Proposal, account: Account, rounds: int, delta: float) -> tuple[SecondEpsilon, ...]:
+    """Return what was spent against those who read sums only, where local noise adds up in them."""
+    here = [p.name for p in proposal.participants if (p.dataset.name, p.dataset.version) in account.datasets]
+    if not here or not delta or not rounds:
+        return ()
+    found = second_figures(proposal, here[0], delta, rounds=min(rounds, proposal.mechanism.rounds))
+    return tuple(
+        SecondEpsilon(label=f.label, epsilon=_epsilon(f.epsilon, delta, words.pld(), f.against))
+        for f in found
+        if f.kind.startswith("sums of")
     )
 
 

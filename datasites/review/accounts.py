@@ -20,117 +20,103 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import argon2
 
 from datasites.review.key_wrapping import Hardness, unwrap, wrap
-from privacy.canonical import sha256_hex
+from datasites.review.people.attempts import (
+    ATTEMPTS_PER_WINDOW,
+    WINDOW_SECONDS,
+    count_attempt,
+    forget_attempts,
+)
+from datasites.review.people.passwords import MINIMUM_PASSWORD, candidates, prepared
+from datasites.review.people.rows import (
+    ACCOUNT_COLUMNS,
+    FOUNDER,
+    Account,
+    Credential,
+    Role,
+    Rows,
+    Scope,
+    account_of,
+    hashed,
+)
+from datasites.review.people.sessions import SESSION_HOURS, Sessions
+from datasites.review.people.vouching import BY_COMMAND, check_vouches
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
-from privacy.storage import Schema, open_sqlite, sql
 
-Role = Literal["steward", "privacy-officer", "auditor"]
-Scope = Literal["read", "review"]
-SESSION_HOURS = 8
+__all__ = [
+    "ATTEMPTS_PER_WINDOW",
+    "BY_COMMAND",
+    "LINKED",
+    "MINIMUM_PASSWORD",
+    "SESSION_HOURS",
+    "WINDOW_SECONDS",
+    "Account",
+    "AccountStore",
+    "Credential",
+    "Hardness",
+    "Role",
+    "Scope",
+]
+
 INVITATION_HOURS = 72
-ATTEMPTS_PER_WINDOW = 6
-WINDOW_SECONDS = 300
-MINIMUM_PASSWORD = 12
 LINKED = "linked sign-in"
 """Label of sessions that a sign-in elsewhere has opened (:mod:`datasites.review.oidc`)."""
-_DERIVATIONS_AT_ONCE = 2  # each takes 64 MiB, and anybody may ask for one
-_LONGEST_WAIT_SECONDS = 2.0
-
-_SCHEMA = Schema(
-    "accounts",
-    table="accounts",
-    migrations=(
-        sql("""
-CREATE TABLE IF NOT EXISTS accounts (
-    name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
-    public_key TEXT NOT NULL UNIQUE, salt BLOB NOT NULL, wrapped BLOB NOT NULL, created TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS invitations (hash TEXT PRIMARY KEY, role TEXT NOT NULL, expires TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS credentials (
-    hash TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name), kind TEXT NOT NULL,
-    scopes TEXT NOT NULL, csrf TEXT NOT NULL, label TEXT NOT NULL, expires TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS links (
-    issuer TEXT NOT NULL, subject TEXT NOT NULL, account TEXT NOT NULL REFERENCES accounts(name), at TEXT NOT NULL,
-    PRIMARY KEY (issuer, subject));
-CREATE TABLE IF NOT EXISTS invited_subjects (hash TEXT PRIMARY KEY, issuer TEXT NOT NULL, subject TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS attempts (account TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS attempts_account ON attempts (account, at);
-"""),
-    ),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """One person: their name, role and the public half of their signing key."""
-
-    name: str
-    role: Role
-    public_key: str
-
-    @property
-    def decides(self) -> bool:
-        """Whether this person may approve, deny, ask and revoke."""
-        return self.role != "auditor"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credential:
-    """Who calls, and what they may do: a browser session (with its CSRF token) or a machine token."""
-
-    account: Account
-    kind: Literal["session", "token"]
-    scopes: tuple[Scope, ...]
-    csrf: str
-    label: str
-    expires: dt.datetime
+_DERIVATIONS_AT_ONCE = 2  # each takes 64 MiB
+_LONGEST_WAIT_SECONDS = 60.0
+_WRONG = "the name and the password do not go together"
+_LONGEST_TITLE = 120
 
 
 class AccountStore:
-    """Accounts of one datasite in one SQLite file; safe to use from several threads."""
+    """Accounts of one datasite in one SQLite file; safe to use from several threads.
 
-    def __init__(self, path: Path, *, hardness: Hardness | None = None) -> None:
+    Args:
+        path: the file, made when it is missing.
+        hardness: of the keys derived from passwords.
+        idle_minutes: after how long without use a browser session ends.
+    """
+
+    def __init__(self, path: Path, *, hardness: Hardness | None = None, idle_minutes: float = 30.0) -> None:
         self._hardness = hardness or Hardness()
         self._hasher = argon2.PasswordHasher(self._hardness.passes, self._hardness.memory_kib, self._hardness.lanes)
-        self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(_DERIVATIONS_AT_ONCE)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.chmod(0o600)  # before SQLite makes the write-ahead log, which takes over the mode
-        self._database = open_sqlite(path, _SCHEMA, pragmas={"journal_mode": "WAL"})
+        self._rows = Rows(path)
+        self.sessions = Sessions(self._rows, idle_minutes)
         self._nobody = self._hasher.hash(secrets.token_hex(16))
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
+        self._rows.close()
 
-    def invite(self, role: Role, *, now: dt.datetime, subject: tuple[str, str] | None = None) -> str:
+    def invite(
+        self, role: Role, *, now: dt.datetime, subject: tuple[str, str] | None = None, by: str = BY_COMMAND
+    ) -> str:
         """Return a secret that lets one person register once, as ``role``, within three days.
 
         Args:
             role: of the account.
             now: the present time.
             subject: issuer and subject of a sign-in elsewhere that the new account will be linked with.
+            by: who invites; somebody else has to confirm the new account.
         """
         if role not in get_args(Role):
             raise InvalidInput(f"expected one of the roles {', '.join(get_args(Role))}, got {role[:40]!r}")
         token = secrets.token_urlsafe(24)
         expires = (now + dt.timedelta(hours=INVITATION_HOURS)).isoformat()
-        self._run("INSERT INTO invitations VALUES (?, ?, ?)", _hash(token), role, expires)
+        self._rows.run("INSERT INTO invitations VALUES (?, ?, ?, ?)", hashed(token), role, expires, by)
         if subject is not None:
-            self._run("INSERT INTO invited_subjects VALUES (?, ?, ?)", _hash(token), *subject)
+            self._rows.run("INSERT INTO invited_subjects VALUES (?, ?, ?)", hashed(token), *subject)
         return token
 
     def invited(self, *, now: dt.datetime) -> bool:
         """Return whether a link is out that somebody can still register with."""
-        return bool(self._all("SELECT 1 FROM invitations WHERE expires > ?", now.isoformat()))
+        return self._rows.one("SELECT 1 FROM invitations WHERE expires > ?", now.isoformat()) is not None
 
     def invitation_role(self, token: str, *, now: dt.datetime) -> Role:
         """Return the role a still valid invitation is for.
@@ -138,14 +124,19 @@ class AccountStore:
         Raises:
             Refused: unknown, used or expired.
         """
-        row = self._one("SELECT role, expires FROM invitations WHERE hash = ?", _hash(token))
+        row = self._rows.one("SELECT role, expires FROM invitations WHERE hash = ?", hashed(token))
         if row is None or dt.datetime.fromisoformat(row[1]) <= now:
             raise Refused("this one-time link is unknown, used or expired; ask for a new one")
         role: Role = row[0]
         return role
 
-    def register(self, token: str, name: str, password: str, *, now: dt.datetime) -> Account:
+    def register(
+        self, token: str, name: str, password: str, *, now: dt.datetime, full_name: str = "", function: str = ""
+    ) -> Account:
         """Create the account that an invitation allows, with a new signing key, and use the invitation up.
+
+        The first account of a datasite needs nobody who vouches for it; every later one is fresh
+        (:mod:`datasites.review.people.vouching`).
 
         Raises:
             Refused: the invitation does not hold.
@@ -153,24 +144,30 @@ class AccountStore:
         """
         role = self.invitation_role(token, now=now)
         _check_name(name)
-        _check_password(password)
+        full_name, function = _title(full_name), _title(function)
+        password = prepared(password)
         seed, salt = os.urandom(32), os.urandom(16)
-        identity, wrapped = Identity.from_seed(seed), wrap(seed, name, password, salt, self._hardness)
-        values = (name, role, self._hasher.hash(password), identity.public_key, salt, wrapped, now.isoformat())
-        with self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            used = self._database.execute("DELETE FROM invitations WHERE hash = ?", (_hash(token),)).rowcount
-            if used != 1:
+        with self._turn():
+            key, wrapped = self._hasher.hash(password), wrap(seed, name, password, salt, self._hardness)
+        public_key = Identity.from_seed(seed).public_key
+        with self._rows.transaction() as database:
+            found = database.execute("SELECT invited_by FROM invitations WHERE hash = ?", (hashed(token),)).fetchone()
+            if found is None:
                 raise Refused("this one-time link was used a moment ago; ask for a new one")
+            first = not database.execute("SELECT 1 FROM accounts").fetchone() and role == "steward"
+            database.execute("DELETE FROM invitations WHERE hash = ?", (hashed(token),))
+            values = (name, role, key, public_key, salt, wrapped, now.isoformat(), full_name, function, found[0])
             try:
-                self._database.execute("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+                database.execute(
+                    "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, FOUNDER if first else "")
+                )
             except sqlite3.IntegrityError as error:
                 raise InvalidInput(f"the name {name!r} is taken; choose another") from error
-            self._database.execute(
+            database.execute(
                 "INSERT OR IGNORE INTO links SELECT issuer, subject, ?, ? FROM invited_subjects WHERE hash = ?",
-                (name, now.isoformat(), _hash(token)),
+                (name, now.isoformat(), hashed(token)),
             )
-        return Account(name=name, role=role, public_key=identity.public_key)
+        return self.account(name)
 
     def account(self, name: str) -> Account:
         """Return the account called ``name``.
@@ -178,15 +175,35 @@ class AccountStore:
         Raises:
             InvalidInput: there is none.
         """
-        row = self._one("SELECT name, role, public_key FROM accounts WHERE name = ?", name)
+        row = self._rows.one(f"SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE name = ?", name)  # noqa: S608 - ours
         if row is None:
             raise InvalidInput(f"there is no account {name[:64]!r} here")
-        return Account(name=row[0], role=row[1], public_key=row[2])
+        return account_of(row)
 
     def accounts(self) -> tuple[Account, ...]:
         """Return everybody, by name."""
-        rows = self._all("SELECT name, role, public_key FROM accounts ORDER BY name")
-        return tuple(Account(name=r[0], role=r[1], public_key=r[2]) for r in rows)
+        rows = self._rows.all(f"SELECT {ACCOUNT_COLUMNS} FROM accounts ORDER BY name")  # noqa: S608 - ours
+        return tuple(account_of(row) for row in rows)
+
+    def vouch(self, name: str, person: Account | None) -> Account:
+        """Write down that a second person confirmed a new account, which is fresh no more.
+
+        Args:
+            name: of the new account.
+            person: who confirms it; None for whoever runs commands on this machine.
+
+        Raises:
+            InvalidInput: there is no such account.
+            Refused: not a second person, or not a fresh account.
+        """
+        newcomer = self.account(name)
+        if person is not None:
+            check_vouches(person, newcomer)
+        elif newcomer.invited_by == BY_COMMAND or not newcomer.fresh:
+            raise Refused(f"{name} was invited from here, or is confirmed; a person confirms the others in the portal")
+        by = person.name if person is not None else BY_COMMAND
+        self._rows.run("UPDATE accounts SET vouched_by = ? WHERE name = ? AND vouched_by = ''", by, name)
+        return self.account(name)
 
     def retire(self, name: str) -> None:
         """Close an account for ever: password, signing key, sessions, tokens and links are gone, the name stays taken.
@@ -201,32 +218,55 @@ class AccountStore:
         stewards = [a.name for a in self.accounts() if a.role == "steward" and a.name not in self.retired()]
         if account.role == "steward" and stewards == [name]:
             raise Refused(f"{name} is the last steward here; invite another first")
-        with self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._turn():
             nothing = (self._hasher.hash(secrets.token_hex(16)), b"", b"", name)
-            self._database.execute("UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ?", nothing)
-            self._database.execute("DELETE FROM credentials WHERE account = ?", (name,))
-            self._database.execute("DELETE FROM links WHERE account = ?", (name,))
+        with self._rows.transaction() as database:
+            database.execute("UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ?", nothing)
+            for table in ("credentials", "links", "known_browsers", "security_keys"):
+                database.execute(f"DELETE FROM {table} WHERE account = ?", (name,))  # noqa: S608 - ours
 
     def retired(self) -> frozenset[str]:
         """Return the names of closed accounts."""
-        return frozenset(row[0] for row in self._all("SELECT name FROM accounts WHERE length(wrapped) = 0"))
+        return frozenset(row[0] for row in self._rows.all("SELECT name FROM accounts WHERE length(wrapped) = 0"))
 
-    def authenticate(self, name: str, password: str, *, now: dt.datetime) -> Account:
-        """Check a password; after six failures within five minutes an account has to wait.
+    def authenticate(
+        self, name: str, password: str, *, now: dt.datetime, place: str = "", browser: str = ""
+    ) -> Account:
+        """Check a password; after six failures within five minutes from one place the place has to wait.
+
+        Args:
+            name: of the account.
+            password: as it was typed.
+            now: the present time.
+            place: where from, such as an address.
+            browser: the secret of a browser that has signed in as this person before; it counts for itself.
 
         Raises:
             Refused: wrong name or password (the same words for both), or too many attempts.
         """
-        row = self._one("SELECT password FROM accounts WHERE name = ?", name)
+        row = self._rows.one("SELECT password FROM accounts WHERE name = ?", name)
+        known = self.sessions.browser_of(name, browser, now=now) if browser else ""
+        place = f"browser {known}" if known else place
         with self._turn():
-            self._throttle(name, now)
-            try:
-                self._hasher.verify(row[0] if row else self._nobody, password)
-            except argon2.exceptions.VerificationError as error:
-                raise Refused("the name and the password do not go together") from error
-        self._run("DELETE FROM attempts WHERE account = ?", name[:64])
+            count_attempt(self._rows, name, place, now=now, known=bool(known))
+            if not any(self._verified(row[0] if row else self._nobody, form) for form in candidates(password)):
+                raise Refused(_WRONG)
+        forget_attempts(self._rows, name, place)
         return self.account(name)
+
+    def prove(self, credential: Credential, password: str, *, now: dt.datetime) -> Identity:
+        """Check the password of somebody who is signed in, and return their signing key.
+
+        Attempts count for this session alone, so whoever guesses elsewhere keeps nobody from signing.
+
+        Raises:
+            Refused: the wrong password, or too many attempts.
+        """
+        name, place = credential.account.name, f"session {credential.key}"
+        count_attempt(self._rows, name, place, now=now, known=True)
+        key = self.unlock(name, password)
+        forget_attempts(self._rows, name, place)
+        return key
 
     def unlock(self, name: str, password: str) -> Identity:
         """Return the person's signing key; only their password opens it.
@@ -234,10 +274,27 @@ class AccountStore:
         Raises:
             Refused: the password does not open the key.
         """
-        row = self._one("SELECT salt, wrapped FROM accounts WHERE name = ?", name)
-        if row is None:
-            raise Refused("the name and the password do not go together")
-        return Identity.from_seed(unwrap(row[1], name, password, row[0], self._hardness))
+        return Identity.from_seed(self._seed(name, password)[0])
+
+    def change_password(self, name: str, old: str, new: str) -> None:
+        """Lock the person's signing key with a new password; the key stays the same.
+
+        Raises:
+            Refused: the old password is wrong.
+            InvalidInput: the new one is not acceptable, or the old one again.
+        """
+        new = prepared(new)
+        if new in candidates(old):
+            raise InvalidInput("expected a password other than the present one")
+        seed, wrapped = self._seed(name, old)
+        salt = os.urandom(16)
+        with self._turn():
+            values = (self._hasher.hash(new), salt, wrap(seed, name, new, salt, self._hardness), name, wrapped)
+        changed = self._rows.run(
+            "UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ? AND wrapped = ?", *values
+        )
+        if not changed:
+            raise Refused("the password was changed a moment ago; sign in with that one")
 
     def link(self, name: str, issuer: str, subject: str, *, now: dt.datetime) -> None:
         """Let whom ``issuer`` calls ``subject`` sign in as ``name`` from now on; it opens sessions and signs nothing.
@@ -245,81 +302,59 @@ class AccountStore:
         Raises:
             Refused: this sign-in is linked with somebody else's account.
         """
-        row = self._one("SELECT account FROM links WHERE issuer = ? AND subject = ?", issuer, subject)
+        row = self._rows.one("SELECT account FROM links WHERE issuer = ? AND subject = ?", issuer, subject)
         if row is not None and row[0] != name:
             raise Refused("this sign-in is linked with another account here")
-        self._run("INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", issuer, subject, name, now.isoformat())
+        self._rows.run("INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", issuer, subject, name, now.isoformat())
 
     def unlink(self, name: str) -> None:
         """Forget every sign-in elsewhere of an account, and end the sessions that came from one."""
-        self._run("DELETE FROM links WHERE account = ?", name)
-        self._run("DELETE FROM credentials WHERE account = ? AND label = ?", name, LINKED)
+        self._rows.run("DELETE FROM links WHERE account = ?", name)
+        self._rows.run("DELETE FROM credentials WHERE account = ? AND label = ?", name, LINKED)
 
     def linked(self, issuer: str, subject: str) -> Account | None:
         """Return the account that a sign-in elsewhere opens, or None."""
-        row = self._one("SELECT account FROM links WHERE issuer = ? AND subject = ?", issuer, subject)
+        row = self._rows.one("SELECT account FROM links WHERE issuer = ? AND subject = ?", issuer, subject)
         return None if row is None else self.account(row[0])
 
     def has_link(self, name: str) -> bool:
         """Return whether an account can be opened by a sign-in elsewhere."""
-        return self._one("SELECT 1 FROM links WHERE account = ?", name) is not None
+        return self._rows.one("SELECT 1 FROM links WHERE account = ?", name) is not None
 
     def open_session(self, account: Account, *, now: dt.datetime, label: str = "browser") -> tuple[str, Credential]:
         """Start a browser session of eight hours; return its secret cookie value and what it grants."""
-        scopes: tuple[Scope, ...] = ("read", "review") if account.decides else ("read",)
-        return self._issue(account, "session", scopes, label, now + dt.timedelta(hours=SESSION_HOURS))
+        return self.sessions.open(account, now=now, label=label)
 
     def issue_token(
         self, account: Account, *, scopes: tuple[Scope, ...], label: str, days: float, now: dt.datetime
     ) -> tuple[str, Credential]:
-        """Issue a machine token with no more rights than its owner; return the secret and what it grants.
-
-        Raises:
-            InvalidInput: no or unknown scope, or a life of more than a year.
-            Refused: a scope that the account itself does not have.
-        """
-        if not scopes or set(scopes) - set(get_args(Scope)) or not 0 < days <= 366:
-            raise InvalidInput("expected scopes among read and review, and a life between 0 and 366 days")
-        if "review" in scopes and not account.decides:
-            raise Refused("an auditor reads and never decides: ask for the scope read only")
-        return self._issue(account, "token", tuple(sorted(set(scopes))), label, now + dt.timedelta(days=days))
+        """Issue a machine token, as :meth:`Sessions.issue_token` does."""
+        return self.sessions.issue_token(account, scopes=scopes, label=label, days=days, now=now)
 
     def credential(self, secret: str, *, now: dt.datetime) -> Credential | None:
-        """Return what ``secret`` grants, or None when it is unknown or expired."""
-        row = self._one(
-            "SELECT a.name, a.role, a.public_key, c.kind, c.scopes, c.csrf, c.label, c.expires "
-            "FROM credentials c JOIN accounts a ON a.name = c.account WHERE c.hash = ?",
-            _hash(secret),
-        )
-        if row is None or dt.datetime.fromisoformat(row[7]) <= now:
-            return None
-        return Credential(
-            account=Account(name=row[0], role=row[1], public_key=row[2]),
-            kind=row[3],
-            scopes=tuple(row[4].split()),
-            csrf=row[5],
-            label=row[6],
-            expires=dt.datetime.fromisoformat(row[7]),
-        )
+        """Return what ``secret`` grants, or None when it is unknown, expired or idle for too long."""
+        return self.sessions.find(secret, now=now)
 
     def end(self, secret: str) -> None:
         """Forget a session or token."""
-        self._run("DELETE FROM credentials WHERE hash = ?", _hash(secret))
+        self.sessions.end(secret)
 
-    def _issue(
-        self,
-        account: Account,
-        kind: Literal["session", "token"],
-        scopes: tuple[Scope, ...],
-        label: str,
-        expires: dt.datetime,
-    ) -> tuple[str, Credential]:
-        secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
-        row = (_hash(secret), account.name, kind, " ".join(scopes), csrf, label[:80], expires.isoformat())
-        self._run("INSERT INTO credentials VALUES (?, ?, ?, ?, ?, ?, ?)", *row)
-        return secret, Credential(
-            account=account, kind=kind, scopes=scopes, csrf=csrf, label=label[:80], expires=expires
-        )
+    def _seed(self, name: str, password: str) -> tuple[bytes, bytes]:
+        """Return the seed of a person's key, and as what it is stored."""
+        salt, wrapped = self._rows.one("SELECT salt, wrapped FROM accounts WHERE name = ?", name) or (b"", b"")
+        for form in candidates(password):
+            with self._turn():
+                try:
+                    return unwrap(wrapped, name, form, salt, self._hardness), wrapped
+                except Refused:
+                    continue
+        raise Refused(_WRONG)
+
+    def _verified(self, stored: str, password: str) -> bool:
+        try:
+            return bool(self._hasher.verify(stored, password))
+        except argon2.exceptions.VerificationError:
+            return False
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -331,40 +366,14 @@ class AccountStore:
         finally:
             self._turns.release()
 
-    def _throttle(self, name: str, now: dt.datetime) -> None:
-        """Count an attempt before it is made, so that many at once are many; a right password forgets them."""
-        since = now.timestamp() - WINDOW_SECONDS
-        with self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("DELETE FROM attempts WHERE at < ?", (since,))
-            made = self._database.execute("SELECT count(*) FROM attempts WHERE account = ?", (name[:64],)).fetchone()
-            if made[0] >= ATTEMPTS_PER_WINDOW:
-                raise Refused(f"too many attempts: wait {WINDOW_SECONDS // 60} minutes and try again")
-            self._database.execute("INSERT INTO attempts VALUES (?, ?)", (name[:64], now.timestamp()))
-
-    def _run(self, statement: str, *values: object) -> None:
-        with self._lock:
-            self._database.execute(statement, values)
-
-    def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
-        with self._lock:
-            row: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
-        return row
-
-    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._database.execute(statement, values).fetchall()
-
-
-def _hash(secret: str) -> str:
-    return sha256_hex(secret.encode())
-
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
         raise InvalidInput("expected a name of 1 to 63 lower-case letters, digits, dots, dashes or underscores")
 
 
-def _check_password(password: str) -> None:
-    if not MINIMUM_PASSWORD <= len(password) <= 256:
-        raise InvalidInput(f"expected a password of {MINIMUM_PASSWORD} to 256 characters; a sentence is good")
+def _title(text: str) -> str:
+    found = " ".join(text.split())
+    if len(found) > _LONGEST_TITLE or not found.isprintable():
+        raise InvalidInput(f"expected a full name and a function of at most {_LONGEST_TITLE} printable characters each")
+    return found

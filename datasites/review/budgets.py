@@ -14,6 +14,7 @@ from pydantic import PlainSerializer
 
 from datasites.review.records import State
 from datasites.study.proposal import Proposal
+from datasites.study.second_figures import SecondFigure, second_figures
 from privacy.ledger.ledger import Account, Ledger, StudyAccount
 from privacy.ledger.views import Room
 
@@ -96,6 +97,7 @@ class CostPreview:
     accountant: str
     fits: bool
     reserved: bool = False
+    second_figures: tuple[SecondFigure, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +150,11 @@ def details(ledger: Ledger, population: str) -> BudgetDetails:
     )
 
 
-def preview(ledger: Ledger, population: str, proposal: Proposal) -> CostPreview:
-    """Return what a study would cost, or may still cost where it is reserved already."""
+def preview(ledger: Ledger, population: str, proposal: Proposal, site: str | None = None) -> CostPreview:
+    """Return what a study would cost, or may still cost where it is reserved already.
+
+    ``site`` adds the figures beside the charge (:mod:`datasites.study.second_figures`) for that hospital.
+    """
     account = ledger.account(population)
     if account.cap is not None and any(s.proposal_hash == proposal.proposal_hash for s in account.studies):
         cap, before, after, fits, reserved = account.cap, account.spent, account.committed, True, True
@@ -166,6 +171,7 @@ def preview(ledger: Ledger, population: str, proposal: Proposal) -> CostPreview:
         accountant=ACCOUNTANT,
         fits=fits,
         reserved=reserved,
+        second_figures=second_figures(proposal, site, cap.delta) if site is not None else (),
     )
 
 

@@ -98,7 +98,7 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     proposal = job.proposal
     if job.part is None:
         return {name: p.detach().numpy() for name, p in _plan(job)[0].named_parameters()}, {}
-    training, validation = _records(job)
+    training, validation = records_of(job)
     model, record_loss = _plan(job)
     checks = check_independence(model, record_loss, training) if job.checks else []
     if job.model is not None:
@@ -110,7 +110,7 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return vectors, {"releases": releases, "checks": checks}
 
 
-def _records(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def records_of(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the records that train and those that validate, with only the modalities this site contributes."""
     if job.part is None or job.schema is None:
         raise InvalidInput("expected a dataset to train on, got none")

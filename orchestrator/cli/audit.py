@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,24 +31,86 @@ def audit_privacy(
     canaries: Annotated[int, typer.Option(min=20, max=20_000, help="Coin tosses; more find more.")] = 1000,
     confidence: Annotated[float, typer.Option(help="Probability that the lower bound is none too high.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of canaries and training.")] = 0,
-    break_: Annotated[str, typer.Option("--break", help="Audit a broken mechanism instead: noise, clip or loss.")] = "",
+    break_: Annotated[
+        str,
+        typer.Option(
+            "--break",
+            help="Audit something broken instead. The step: noise, clip, loss. The path: half-noise, "
+            "noise-over-sqrt-8, every-record, doubled-records, clip-2c, four-times-the-steps.",
+        ),
+    ] = "",
     json_output: JsonOption = False,
 ) -> None:
-    """Train once on canaries and measure a lower bound on epsilon; exit code 1 when it passes the claim."""
+    """Try to refute what is charged, on made-up patients; exit code 1 when that succeeds.
+
+    First the training step alone gets a lower bound on epsilon. Then the whole path of a round (dataset, worker, noise,
+    share, rounding, sum, losses, histograms) is tested against the claimed trade-off curve and the claimed noise.
+    """
     from privacy.dp.audit import AUDITED
 
     if study and home is None:
         raise InvalidInput("expected --home with --study: the study's mechanism is read from a datasite's folder")
     mechanism = _mechanism_of(home, study) if home is not None and study else AUDITED
+    _check_fault(break_)
     result = _audited(mechanism, break_, canaries=canaries, confidence=confidence, seed=seed)
     value = _as_json(result, study, break_)
+    value["paths"] = _paths(mechanism if study else None, break_, canaries, confidence, seed)
+    value["flagged"] = result.flagged or any(path["flagged"] for path in value["paths"])
     if home is not None and not break_:  # a fault on purpose says nothing about this site
         _write_down(home, value)
     _say(result, break_)
+    _say_paths(value["paths"])
     if json_output:
         show(value)
-    if result.flagged:
+    if value["flagged"]:
         raise typer.Exit(1)
+
+
+def _check_fault(fault: str) -> None:
+    from orchestrator.simulation import audit as whole_path
+    from privacy.dp.audit import FAULTS
+
+    known = (*FAULTS, *whole_path.FAULTS)
+    if fault and fault not in known:
+        raise InvalidInput(f"expected --break {', '.join(known)}, got {fault[:40]!r}")
+
+
+def _paths(
+    mechanism: Mechanism | None, fault: str, canaries: int, confidence: float, seed: int
+) -> list[dict[str, Any]]:
+    """Audit the whole path under both noises, or under that of the study's mechanism."""
+    from rich.progress import Progress
+
+    from orchestrator.simulation.audit import FAULTS, NOISES, audit_path
+
+    if fault and fault not in FAULTS:
+        return []
+    noises = NOISES if mechanism is None else (mechanism.noise,)
+    found = []
+    with Progress(console=console, transient=True) as bar:
+        for noise in bar.track(noises, description="Auditing the whole path"):
+            result = audit_path(
+                noise,
+                canaries=max(50, 12 * canaries // 5),
+                seed=seed,
+                failure=(1 - confidence) / len(noises),
+                fault=FAULTS[fault] if fault else None,
+                claimed=mechanism,
+            )
+            found.append({**asdict(result), "flagged": result.flagged})
+    return found
+
+
+def _say_paths(paths: list[dict[str, Any]]) -> None:
+    for path in paths:
+        curve, verdict = path["curve"], "[red]refuted[/red]" if path["flagged"] else "[green]not refuted[/green]"
+        console.print(
+            f"Whole path, {path['noise']} noise: {verdict}. {curve['canaries']} canaries, {curve['tests']} tests of "
+            f"the curve, at the worst {curve['observed']:.3f} where {curve['allowed']:.3f} is allowed; "
+            f"chance of so little noise: {', '.join(f'{name} {p:.2g}' for name, p in path['quiet'].items())}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _audited(mechanism: Mechanism, fault: str, *, canaries: int, confidence: float, seed: int) -> AuditResult:
@@ -57,8 +119,8 @@ def _audited(mechanism: Mechanism, fault: str, *, canaries: int, confidence: flo
 
     from privacy.dp.audit import FAULTS, audit, honest
 
-    if fault and fault not in FAULTS:
-        raise InvalidInput(f"expected --break {', '.join(FAULTS)}, got {fault!r}")
+    if mechanism.noise == "shared":  # the step is the same with all of the noise at one site
+        mechanism = replace(mechanism, noise="local")
     torch.set_num_threads(1)
     with Progress(console=console, transient=True) as bar:
         job = bar.add_task("Training on canaries", total=mechanism.rounds)

@@ -90,6 +90,8 @@ def _estimate(found: dict[str, Any]) -> str:
         "validation records:\n"
         f"  AUROC {found['auroc']:.3f} +- {found['auroc_error']:.3f}, cross entropy {found['cross_entropy']:.3f} +- "
         f"{found['cross_entropy_error']:.3f} ({found['label']})\n"
+        f"  AUROC with 90 % probability between {found['auroc_low']:.3f} and {found['auroc_high']:.3f} "
+        f"({found['estimator']})\n"
         f"  AUROC {exact['auroc']:.3f}, cross entropy {exact['cross_entropy']:.3f} "
         f"({exact['label']}, {exact['test_patients']} held-out patients)"
     )

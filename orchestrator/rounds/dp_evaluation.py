@@ -1,9 +1,10 @@
 """How good the model is on private validation records: an estimate from noised score histograms, with its error.
 
 Every site releases its own noised histograms (:mod:`datasites.training.statistics`); here they are added by cohort.
-The AUROC is the mean over cohorts, as everywhere in Tessera, by an estimator that is unbiased up to its denominator,
-so noise does not pull it to 0.5: bins may be negative and stay so. The standard error has both parts, the noise that
-was added and the few records there are; in small studies it is large, and then the estimate says little.
+The AUROC is the mean over cohorts, as everywhere in Tessera. Where there are many records, pairs are counted: an
+estimator that is unbiased up to its denominator, so noise does not pull it to 0.5. Where its error would pass
+:data:`PAIRS_ERROR`, a monotone model is fitted instead (:mod:`orchestrator.rounds.score_model`). The standard error and
+the interval have both parts, the noise that was added and the few records there are.
 
     >>> found = dp_evaluation(proposal, 5, {site: header.releases for site, header in headers.items()})
     >>> f"{found.auroc:.2f} +- {found.auroc_error:.2f}"
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +26,16 @@ from datasites.data.publishing import COUNT_NOISE_MULTIPLIER
 from datasites.language import mark
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import VALIDATION, histograms_of
+from orchestrator.rounds.score_model import ScoreFit, fit, occupied, on_simplex
 from privacy.dp.randomness import covering_deviation
 from privacy.dp.releases import BINS
 
 LABEL = mark("differentially private estimate, on the hospitals' validation records, inside the protocol")
+PAIRS_ERROR = 0.03
+"""Standard error of the mean AUROC up to which pairs are counted; beyond it the model's bias is the smaller evil."""
 _DRAWS = 400
+_REFITS = 200
+_NORMAL_90 = 1.645
 _SMALLEST_SHARE = 0.1  # of the rarer side, so that noise never divides by nothing
 _CENTRES = (np.arange(BINS) + 0.5) / BINS
 
@@ -40,7 +47,10 @@ class DpEvaluation:
     """One evaluation of the global model that went into ``round``; errors are standard errors.
 
     ``auroc`` is the mean over cohorts and thresholds, ``cross_entropy`` (nats) the mean over thresholds, which for two
-    classes is the usual one. ``records`` is the public estimate of how many records were scored.
+    classes is the usual one. ``records`` is the public estimate of how many records were scored. ``estimator`` says how
+    the area was estimated: "pairs" or "monotone model". ``auroc_low`` to ``auroc_high`` and its like are intervals of
+    90 %. The calibration slope is that of the true log-odds over the predicted ones (1 is calibrated, below 1 too sure
+    of itself), ``calibration_error`` the mean distance of predicted and true rate; both come from the model.
     """
 
     round: int
@@ -54,6 +64,15 @@ class DpEvaluation:
     auroc_error_by_cohort: Mapping[str, float]
     cross_entropy: float
     cross_entropy_error: float
+    estimator: str = "pairs"
+    auroc_low: float | None = None
+    auroc_high: float | None = None
+    calibration_slope: float | None = None
+    calibration_slope_low: float | None = None
+    calibration_slope_high: float | None = None
+    calibration_error: float | None = None
+    calibration_error_low: float | None = None
+    calibration_error_high: float | None = None
 
 
 def dp_evaluation(proposal: Proposal, number: int, releases: Mapping[str, Mapping[str, float]]) -> DpEvaluation | None:
@@ -77,20 +96,101 @@ def dp_evaluation(proposal: Proposal, number: int, releases: Mapping[str, Mappin
     pooled = {cohort: _Pool.of(proposal, sites, releases, deviation) for cohort, sites in pools.items()}
     areas = {cohort: pool.auroc() for cohort, pool in pooled.items()}
     everybody = _Pool.of(proposal, list(releases), releases, deviation)
+    error = float(np.sqrt(np.sum([spread**2 for _, spread in areas.values()])) / len(areas))
+    mean = float(np.mean([area for area, _ in areas.values()]))
+    modelled = _Modelled.of(everybody, list(pooled.values()))
     entropy, entropy_error = everybody.cross_entropy()
+    half = _NORMAL_90 * error
+    figures: dict[str, Any] = {
+        "estimator": "pairs",
+        "auroc": _rounded(mean),
+        "auroc_error": _rounded(error),
+        "auroc_low": _rounded(max(0.0, mean - half)),
+        "auroc_high": _rounded(min(1.0, mean + half)),
+        "auroc_by_cohort": {cohort: _rounded(area) for cohort, (area, _) in areas.items()},
+        "auroc_error_by_cohort": {cohort: _rounded(spread) for cohort, (_, spread) in areas.items()},
+        "cross_entropy": _rounded(entropy),
+        "cross_entropy_error": _rounded(entropy_error),
+    }
     return DpEvaluation(
         round=number,
         label=LABEL,
         sites=len(releases),
         records=round(everybody.records),
         noise_multiplier=release.noise_multiplier,
-        auroc=_rounded(np.mean([area for area, _ in areas.values()])),
-        auroc_error=_rounded(np.sqrt(np.sum([error**2 for _, error in areas.values()])) / len(areas)),
-        auroc_by_cohort={cohort: _rounded(area) for cohort, (area, _) in areas.items()},
-        auroc_error_by_cohort={cohort: _rounded(error) for cohort, (_, error) in areas.items()},
-        cross_entropy=_rounded(entropy),
-        cross_entropy_error=_rounded(entropy_error),
+        **{**figures, **modelled.calibration(), **(modelled.areas(list(pooled)) if error > PAIRS_ERROR else {})},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Modelled:
+    """The monotone model of every threshold, and the same fits to made-up records and noise (parametric bootstrap)."""
+
+    found: Sequence[ScoreFit]
+    drawn: Sequence[ScoreFit]
+
+    @classmethod
+    def of(cls, everybody: _Pool, cohorts: Sequence[_Pool]) -> _Modelled:
+        stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
+        found, drawn = [], []
+        for k, (early, late, deviation) in enumerate(everybody.thresholds()):
+            bins = occupied(early + late, deviation * float(np.sqrt(0.5)))
+            sides = [pool.thresholds()[k] for pool in cohorts]
+            one = fit(
+                np.stack([side[0][bins] for side in sides])[None],
+                np.stack([side[1][bins] for side in sides])[None],
+                _CENTRES[bins],
+            )
+            spread = np.array([side[2] for side in sides])[None, :, None]
+            made = [
+                stream.poisson(fitted, size=(_REFITS, *fitted.shape[1:]))
+                + spread * stream.normal(size=(_REFITS, *fitted.shape[1:]))
+                for fitted in (one.early, one.late)
+            ]
+            found.append(one)
+            drawn.append(fit(made[0], made[1], _CENTRES[bins]))
+        return cls(found=found, drawn=drawn)
+
+    def areas(self, cohorts: Sequence[str]) -> dict[str, Any]:
+        """Return the area and cross-entropy with their errors, by the model."""
+        areas, spread = self._mean("areas")
+        means = spread.mean(axis=1)
+        low, high = _interval(float(areas.mean()), means)
+        entropy, entropies = self._mean("cross_entropy")
+        return {
+            "estimator": "monotone model",
+            "auroc": _rounded(areas.mean()),
+            "auroc_error": _rounded(np.std(means)),
+            "auroc_low": _rounded(max(0.0, low)),
+            "auroc_high": _rounded(min(1.0, high)),
+            "auroc_by_cohort": {name: _rounded(area) for name, area in zip(cohorts, areas, strict=True)},
+            "auroc_error_by_cohort": {n: _rounded(e) for n, e in zip(cohorts, np.std(spread, axis=0), strict=True)},
+            "cross_entropy": _rounded(entropy),
+            "cross_entropy_error": _rounded(np.std(entropies)),
+        }
+
+    def calibration(self) -> dict[str, float]:
+        """Return slope and error of the calibration, each with its interval."""
+        shown: dict[str, float] = {}
+        for name, field in (("calibration_slope", "slope"), ("calibration_error", "calibration_error")):
+            value, spread = self._mean(field)
+            low, high = _interval(float(value), spread)
+            if field == "calibration_error":
+                low, high = max(0.0, low), max(float(value), high)
+            shown |= {name: _rounded(value), f"{name}_low": _rounded(low), f"{name}_high": _rounded(high)}
+        return shown
+
+    def _mean(self, field: str) -> tuple[Floats, Floats]:
+        """Return a figure's mean over the thresholds: of the histograms, and of every refit."""
+        found = np.mean([getattr(one, field)[0] for one in self.found], axis=0)
+        return found, np.mean([getattr(one, field) for one in self.drawn], axis=0)
+
+
+def _interval(value: float, refits: Floats) -> tuple[float, float]:
+    """Return the basic bootstrap interval of 90 %: the refits' spread, turned around the estimate."""
+    low, high = np.quantile(refits, (0.05, 0.95))
+    middle = float(np.median(refits))
+    return value - (float(high) - middle), value + (middle - float(low))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,21 +226,21 @@ class _Pool:
 
     def auroc(self) -> tuple[float, float]:
         """Return the area, averaged over the thresholds, and its standard error."""
-        results = [self._area(early, late, deviation) for early, late, deviation in self._thresholds()]
+        results = [self._area(early, late, deviation) for early, late, deviation in self.thresholds()]
         return float(np.mean([area for area, _ in results])), float(np.mean([error for _, error in results]))
 
     def cross_entropy(self) -> tuple[float, float]:
         """Return the mean negative log-likelihood at the bins' centres, and its standard error."""
         costs, records, results = np.concatenate([-np.log1p(-_CENTRES), -np.log(_CENTRES)]), self.records, []
-        for early, late, deviation in self._thresholds():
+        for early, late, deviation in self.thresholds():
             mean = float(costs @ np.concatenate([early, late])) / records
-            cells = _on_simplex(np.concatenate([early, late]), records) / records
+            cells = on_simplex(np.concatenate([early, late]), records) / records
             sampling = float(cells @ costs**2 - (cells @ costs) ** 2) / records
             noise = float(deviation**2 * (costs @ costs)) / records**2
             results.append((mean, float(np.sqrt(max(0.0, sampling) + noise))))
         return float(np.mean([mean for mean, _ in results])), float(np.mean([error for _, error in results]))
 
-    def _thresholds(self) -> list[tuple[Floats, Floats, float]]:
+    def thresholds(self) -> list[tuple[Floats, Floats, float]]:
         """Return, for every threshold, the histograms of the earlier and the later side and one bin's deviation."""
         found = []
         for k, by_class in enumerate(self.histograms):
@@ -151,7 +251,7 @@ class _Pool:
     def _area(self, early: Floats, late: Floats, deviation: float) -> tuple[float, float]:
         """Return the area and its spread over made-up records and noise like these (parametric bootstrap)."""
         stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
-        cells = _on_simplex(np.concatenate([early, late]), self.records)
+        cells = on_simplex(np.concatenate([early, late]), self.records)
         drawn = stream.poisson(cells, size=(_DRAWS, cells.size)) + stream.normal(0.0, deviation, (_DRAWS, cells.size))
         listed = self.records + stream.normal(0.0, self.listed_error, _DRAWS)
         spread = np.std(_areas(drawn[:, :BINS], drawn[:, BINS:], self._records(drawn.sum(axis=1), listed)))
@@ -179,13 +279,5 @@ def _areas(early: Floats, late: Floats, records: Floats) -> Floats:
     return np.asarray(np.clip(won / (size * (records - size)), 0.0, 1.0), np.float64)
 
 
-def _on_simplex(values: Floats, total: float) -> Floats:
-    """Return the nearest non-negative vector of sum ``total`` (Duchi et al. 2008, figure 1)."""
-    falling = np.sort(values)[::-1]
-    excess = np.cumsum(falling) - total
-    kept = np.flatnonzero(falling * np.arange(1, values.size + 1) > excess)[-1]
-    return np.asarray(np.maximum(values - excess[kept] / (kept + 1), 0.0), np.float64)
-
-
-def _rounded(value: float | np.floating) -> float:
+def _rounded(value: float | np.floating | Floats) -> float:
     return round(float(value), 4)

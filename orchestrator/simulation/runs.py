@@ -150,7 +150,7 @@ def run_one(
     """
     torch.set_num_threads(1)
     started = time.monotonic()
-    study = _study(request, method, seed)
+    study = study_of(request, method, seed)
     make = make_engine or (lambda s: Shard(s.proposal, s.sites))
     if method == "local":
         result = _alone(study, make)
@@ -175,13 +175,13 @@ def _rounded(values: Sequence[float]) -> dict[str, float]:
 def _together(study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None) -> dict[str, Any]:
     curve, last = [], None
     for last in run_study(study.proposal, study.model, make(study)):
-        curve.append(round(_scores(study, last).auroc, 6))
+        curve.append(round(scores_of_round(study, last).auroc, 6))
         if on_round is not None:
             on_round(last.plan.round, study.proposal.rounds, curve[-1])
     if last is None:
         raise InvalidInput("expected at least one round")
     return {
-        **asdict(_scores(study, last)),
+        **asdict(scores_of_round(study, last)),
         "curve": curve,
         "weights": {b: dict(w) for b, w in last.plan.weights.items()} if len(study.sites) <= 100 else {},
         "scales": dict(last.plan.scales),
@@ -189,7 +189,8 @@ def _together(study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None)
     }
 
 
-def _scores(study: SimulatedStudy, done: SimulatedRound) -> Metrics:
+def scores_of_round(study: SimulatedStudy, done: SimulatedRound) -> Metrics:
+    """Return the exact scores of the model after a round, on the held-out patients."""
     model = build_model(study.proposal.model, seed=0)
     from_bytes(model, done.model)
     known = {*study.proposal.model.features, "presence", "cohort", "label"}
@@ -235,7 +236,8 @@ def _only(study: SimulatedStudy, site: SimulatedSite) -> SimulatedStudy:
     return replace(study, proposal=proposal, sites=(site,))
 
 
-def _study(request: SimulationRequest, method: str, seed: int) -> SimulatedStudy:
+def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStudy:
+    """Return the study that one method and seed make of a request: sites, held-out patients, proposal, first model."""
     images: Images = "tissue-maps" if request.architecture == "convolutional" else "features"
     tables = _tables(request.data, request.synthetic_patients, images)
     federation = build(

@@ -98,6 +98,15 @@ class EvaluationFact(Message):
     auroc_error_by_cohort: Mapping[str, float]
     cross_entropy: float
     cross_entropy_error: float
+    estimator: str = "pairs"
+    auroc_low: float | None = None
+    auroc_high: float | None = None
+    calibration_slope: float | None = None
+    calibration_slope_low: float | None = None
+    calibration_slope_high: float | None = None
+    calibration_error: float | None = None
+    calibration_error_low: float | None = None
+    calibration_error_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

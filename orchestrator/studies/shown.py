@@ -95,11 +95,35 @@ def _metrics(facts: StudyFacts) -> list[dict[str, Any]]:
     return first + [_evaluation(e) for e in facts.evaluations]
 
 
+def _intervals(e: EvaluationFact) -> list[tuple[str, str, str]]:
+    """Return the rows of figures that have an interval; evaluations from before have none."""
+    rows = []
+    for label, value, low, high in (
+        (tr("AUROC, 90 % interval"), e.auroc, e.auroc_low, e.auroc_high),
+        (
+            tr("Calibration slope (1 is calibrated), 90 % interval"),
+            e.calibration_slope,
+            e.calibration_slope_low,
+            e.calibration_slope_high,
+        ),
+        (
+            tr("Calibration error, 90 % interval"),
+            e.calibration_error,
+            e.calibration_error_low,
+            e.calibration_error_high,
+        ),
+    ):
+        if value is not None and low is not None and high is not None:
+            rows.append((label, decimal(value, 3), f"[{decimal(low, 3)}; {decimal(high, 3)}]"))
+    return rows
+
+
 def _evaluation(e: EvaluationFact) -> dict[str, Any]:
     rows = [
         (tr("AUROC (mean over cohorts)"), decimal(e.auroc, 3), decimal(e.auroc_error, 3)),
         (tr("Cross entropy, nats"), decimal(e.cross_entropy, 3), decimal(e.cross_entropy_error, 3)),
     ]
+    rows += _intervals(e)
     rows += [
         (tr("AUROC, {cohort}", cohort=cohort), decimal(area, 3), decimal(e.auroc_error_by_cohort[cohort], 3))
         for cohort, area in e.auroc_by_cohort.items()

@@ -12,7 +12,7 @@ Gaussian DP's central-limit approximation is never used, since it under-reports 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import dp_accounting
@@ -65,6 +65,18 @@ def pld_epsilon(event: DpEvent, delta: float, *, slack: float = 0.0) -> float:
             return epsilon
         epsilon = enough + 1e-9
     return math.inf
+
+
+def pld_deltas(event: DpEvent, epsilons: Sequence[float], *, slack: float = 0.0) -> tuple[float, ...]:
+    """Return the delta of ``event`` at each epsilon by privacy loss distributions: its privacy profile.
+
+    Args:
+        event: any event the PLD accountant supports.
+        epsilons: each at least 0.
+        slack: total variation between what runs and ``event``.
+    """
+    accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL), event)
+    return tuple(min(1.0, float(accountant.get_delta(e)) + (1 + math.exp(e)) * slack) for e in epsilons)
 
 
 def rdp_epsilon(event: DpEvent, delta: float) -> float:

@@ -17,7 +17,7 @@ really been broken; the audit has to notice each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import brentq
-from scipy.stats import binom
+from scipy.stats import beta, binom, chi2
 from torch import Tensor, nn
 
 from privacy.dp.clipping import RecordLoss
@@ -157,6 +157,84 @@ def lower_bound(correct: int, *, guesses: int, canaries: int, delta: float, conf
     if surplus(_LARGEST_EPSILON) < 0:
         return _LARGEST_EPSILON
     return float(brentq(surplus, 0.0, _LARGEST_EPSILON, xtol=1e-6))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveResult:
+    """Whether observed error rates pass the claimed trade-off curve.
+
+    ``threshold`` is the quantile of the absent canaries' scores at which the observed rates pass the curve most;
+    there at least ``observed`` of the present canaries score higher, where the claim allows at most ``allowed``.
+    """
+
+    threshold: float
+    observed: float
+    allowed: float
+    canaries: int
+    tests: int
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the claim is refuted."""
+        return self.observed > self.allowed
+
+
+def against_curve(
+    present: npt.NDArray[np.float64],
+    absent: npt.NDArray[np.float64],
+    profile: Sequence[tuple[float, float]],
+    *,
+    failure: float,
+    thresholds: int = 16,
+) -> CurveResult:
+    """Test scores of canaries against a claimed privacy profile.
+
+    For every epsilon an adversary's rate of true alarms is at most ``exp(epsilon)`` times that of false alarms, plus
+    delta (Kairouz, Oh and Viswanath 2015, theorem 2.1), and the same with the two swapped. At each threshold both
+    rates get an exact interval (Clopper and Pearson 1934); all tests together fail with probability ``failure``.
+
+    Args:
+        present, absent: scores of canaries that were in the data and that were not; larger means in.
+        profile: pairs of epsilon and the delta that is claimed at it.
+        failure: probability of refuting a true claim, in (0, 1).
+        thresholds: how many, at fixed quantiles of the absent scores' normal fit.
+    """
+    if not len(present) or not len(absent):
+        raise InvalidInput("expected canaries of both kinds")
+    tests = 2 * thresholds
+    level = failure / (2 * tests)
+    epsilons, deltas = (np.array(column) for column in zip(*profile, strict=True))
+    worst = CurveResult(threshold=0.0, observed=0.0, allowed=1.0, canaries=len(present) + len(absent), tests=tests)
+    for quantile in np.linspace(-2.0, 2.0, thresholds):
+        cut = absent.mean() + quantile * absent.std()
+        alarms, false = int((present > cut).sum()), int((absent > cut).sum())
+        sides = (
+            (_least(alarms, len(present), level), _most(false, len(absent), level)),
+            (_least(len(absent) - false, len(absent), level), _most(len(present) - alarms, len(present), level)),
+        )
+        for observed, mistaken in sides:
+            allowed = float(np.min(np.exp(epsilons) * mistaken + deltas))
+            if observed - allowed > worst.observed - worst.allowed:
+                worst = replace(worst, threshold=float(quantile), observed=observed, allowed=allowed)
+    return worst
+
+
+def _least(count: int, trials: int, level: float) -> float:
+    return float(beta.ppf(level, count, trials - count + 1)) if count else 0.0
+
+
+def _most(count: int, trials: int, level: float) -> float:
+    return float(beta.ppf(1 - level, count + 1, trials - count)) if count < trials else 1.0
+
+
+def too_quiet(noise: npt.NDArray[np.float64], deviation: float) -> float:
+    """Return the probability that noise of this deviation or more has so small a sum of squares (chi-square).
+
+    Args:
+        noise: float64 [n], what left from no records at all.
+        deviation: claimed, above 0.
+    """
+    return float(chi2.cdf(float(np.square(noise / deviation).sum()), noise.size))
 
 
 def p_value(correct: int, *, guesses: int, canaries: int, epsilon: float, delta: float) -> float:

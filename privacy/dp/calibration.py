@@ -22,6 +22,7 @@ from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput
 
 _LARGEST_NOISE = 1e4
+_FAILURES = 0.01
 
 
 def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) -> Mechanism:
@@ -41,7 +42,10 @@ def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) 
         raise InvalidInput(f"expected a finite epsilon above 0, got {epsilon}")
     aim = replace(mechanism, target_delta=mechanism.target_delta if delta is None else delta)
     left = aim.target_delta - (1 + math.exp(min(epsilon, 700))) * aim.total_variation()
-    if left <= 0 or any(pld_epsilon(event, left) > epsilon for event in _with_noise(aim, _LARGEST_NOISE).events()):
+    by_failure = left <= 0  # at this epsilon the usual term alone passes delta (docs/filter.md, theorem 2)
+    if by_failure:
+        left = aim.target_delta * (1 - _FAILURES)
+    if any(pld_epsilon(event, left) > epsilon for event in _with_noise(aim, _LARGEST_NOISE).events()):
         raise InvalidInput(
             f"epsilon {epsilon} at delta {aim.target_delta} cannot be reached by gradient noise alone: give the "
             "loss, count or evaluation releases more noise or release them less often"
@@ -54,7 +58,13 @@ def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) 
         _bracket(aim, epsilon, left),
         tol=1e-4,
     )
-    return _with_noise(aim, found)
+    result = _with_noise(aim, found)
+    if by_failure and result.failure() > aim.target_delta * _FAILURES:
+        raise InvalidInput(
+            f"epsilon {epsilon} at delta {aim.target_delta} leaves too little noise per round for the distance to "
+            "ideal noise: take more rounds, fewer parameters or a larger delta"
+        )
+    return result
 
 
 def _trained(mechanism: Mechanism) -> dp_accounting.DpEvent:

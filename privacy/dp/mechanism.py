@@ -288,7 +288,11 @@ class Mechanism(_Strict):
 
         target = self.target_delta if delta is None else delta
         slack = self.total_variation(rounds)
-        return max(pld_epsilon(event, target, slack=slack) for event in self.events(rounds))
+        found = max(pld_epsilon(event, target, slack=slack) for event in self.events(rounds))
+        left = target - self.failure(rounds) if math.isinf(found) else 0.0
+        if left <= 0:
+            return found
+        return max(pld_epsilon(event, left) for event in self.events(rounds))  # (1 + e^epsilon) slack passed delta
 
     def rdp(self, orders: tuple[float, ...] | None = None, *, rounds: int | None = None) -> tuple[float, ...]:
         """Return the Rényi divergence bound of the first ``rounds`` rounds at each order, for the ledger's filter.

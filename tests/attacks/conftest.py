@@ -1,6 +1,17 @@
-"""One consortium whose orchestrator lies, and one round of it per test; with two helpers or without."""
+"""One consortium whose orchestrator lies, and one round of it per test; one datasite with its people."""
 
 from support.helped import helped, helped_consortium
 from support.liar import consortium, stage
+from support.review_desk import desk, new_context, new_desk, new_proposal, now
 
-__all__ = ["consortium", "helped", "helped_consortium", "stage"]
+__all__ = [
+    "consortium",
+    "desk",
+    "helped",
+    "helped_consortium",
+    "new_context",
+    "new_desk",
+    "new_proposal",
+    "now",
+    "stage",
+]

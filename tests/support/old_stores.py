@@ -13,8 +13,9 @@ from typing import Any
 from datasites.keyholder import custody
 from datasites.keyholder.custody import KeyCustody
 from datasites.node.home import Home
-from datasites.review import accounts, records
+from datasites.review import records
 from datasites.review.accounts import AccountStore
+from datasites.review.people import rows
 from datasites.review.records import ReviewRecords
 from orchestrator.api import mailbox_store
 from orchestrator.api.mailbox_store import MailboxStore
@@ -34,7 +35,7 @@ ROLES, HOSPITALS = tuple(MANIFEST["roles"]), tuple(MANIFEST["requests"])
 SCHEMAS: dict[str, Schema] = {
     "journal.sqlite": chain.SCHEMA,
     "ledger.sqlite": chain.SCHEMA,
-    "accounts.sqlite": accounts._SCHEMA,
+    "accounts.sqlite": rows._SCHEMA,
     "approvals.sqlite": records._SCHEMA,
     "answers.sqlite": custody._SCHEMA,
     "orchestrator.sqlite": store._SCHEMA,

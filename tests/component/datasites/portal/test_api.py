@@ -136,8 +136,9 @@ def test_free_python_needs_a_dry_run_that_passed(new_desk, new_context, new_prop
 
 def test_fingerprints_are_confirmed_through_the_api(portal, desk, new_proposal):
     stranger = replace(new_proposal().keyholder, public_key="7" * 64)
-    headers = token(portal)
-    body = {"name": stranger.name, "institution": stranger.institution}
+    session = portal.post("/api/login", json={"name": "anna", "password": PASSWORD}).json()
+    headers = {"X-CSRF-Token": session["csrf"]}
+    body = {"name": stranger.name, "institution": stranger.institution, "password": PASSWORD}
     answer = portal.put(f"/api/fingerprints/{stranger.public_key}", json=body, headers=headers)
     assert answer.json()["person"] == "anna"
     assert stranger.public_key in desk.store.confirmed()

@@ -97,7 +97,8 @@ def test_no_header_can_be_added_to_an_answer(portal, to) -> None:
 def test_a_link_for_a_new_account_does_not_follow_the_host_header(desk, new_context) -> None:
     context = replace(new_context(desk), public_url="https://portal.alba.example")
     portal = TestClient(create_portal(context))
-    answer = portal.post("/people", data={"role": "auditor", "csrf": sign_in(portal)}, headers={"host": "evil.example"})
+    form = {"role": "auditor", "csrf": sign_in(portal), "password": PASSWORD}
+    answer = portal.post("/people", data=form, headers={"host": "evil.example"})
     assert "https://portal.alba.example/welcome?token=" in answer.text
     assert "evil.example" not in answer.text
 

@@ -134,3 +134,19 @@ def test_the_keyboard_reaches_the_content_first(browser, serve, desk, new_contex
     page.goto(f"{address}/login")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+
+
+def test_printing_shows_every_line_of_code_and_every_closed_part(browser, serve, desk, new_context, new_proposal):
+    code = {"plan.py": "".join(f"line_{n} = {n}\n" for n in range(137)).encode(), "more.py": b"last = 1\n"}
+    proposal_hash = desk.submit(new_proposal(code=code), code)
+    address = serve(new_context(desk))
+    page = browser.new_context().new_page()
+    sign_in(page, address, "anna")
+    page.goto(f"{address}/requests/{proposal_hash}")
+    page.emulate_media(media="print")
+    visible = """() => [...document.querySelectorAll('.code:not(.diff) tr')].filter(row => {
+        const box = row.closest('.code').getBoundingClientRect(), own = row.getBoundingClientRect();
+        return row.checkVisibility({contentVisibilityAuto: true}) && own.height > 0 && own.bottom <= box.bottom + 1;
+    }).length"""
+    assert page.evaluate(visible) == 138
+    assert page.locator("form").first.is_hidden()

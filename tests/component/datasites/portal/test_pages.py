@@ -286,14 +286,14 @@ def test_a_report_is_downloaded_and_nothing_else_is(portal):
 def test_a_fingerprint_is_confirmed_only_for_parties_of_studies_here(portal, desk, new_proposal):
     desk.submit(new_proposal())
     csrf = sign_in(portal)
-    answer = portal.post("/fingerprints", data={"csrf": csrf, "public_key": "8" * 64})
+    answer = portal.post("/fingerprints", data={"csrf": csrf, "public_key": "8" * 64, "password": PASSWORD})
     assert answer.status_code == 400
     assert "8" * 64 not in desk.store.confirmed()
 
 
 def test_a_steward_invites_and_the_new_person_makes_an_account(portal, desk):
     csrf = sign_in(portal)
-    page = portal.post("/people", data={"csrf": csrf, "role": "privacy-officer"}).text
+    page = portal.post("/people", data={"csrf": csrf, "role": "privacy-officer", "password": PASSWORD}).text
     link = re.search(r'href="(http://testserver/welcome\?token=[^"]+)"', page).group(1)
     token = link.partition("token=")[2]
     with TestClient(portal.app, headers=HTML) as other:
@@ -307,7 +307,7 @@ def test_a_steward_invites_and_the_new_person_makes_an_account(portal, desk):
 def test_a_steward_closes_the_account_of_somebody_who_left(portal, desk):
     csrf = sign_in(portal)
     assert portal.post("/people/close", data={"csrf": csrf, "name": "anna"}).status_code == 403
-    page = portal.post("/people/close", data={"csrf": csrf, "name": "bela"}).text
+    page = portal.post("/people/close", data={"csrf": csrf, "name": "bela", "password": PASSWORD}).text
     assert "What they signed stays signed" in page and ">closed<" in page
     assert desk.kinds()[-1] == "account-closed"
     assert portal.post("/login", data={"name": "bela", "password": PASSWORD}).status_code == 403

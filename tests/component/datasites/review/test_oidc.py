@@ -88,7 +88,7 @@ def test_a_linked_account_opens_a_session_and_signs_nothing(open_portal, desk, n
     answer = through(client, "/login/hospital?to=/budget")
     assert answer.status_code == 200 and 'url=/budget"' in answer.text
     assert signed_in(client)
-    assert desk.kinds()[-1] == "account-linked"
+    assert desk.kinds()[-2:] == ["account-linked", "signed-in"]
     proposal_hash = desk.submit(new_proposal())
     page = client.get(f"/requests/{proposal_hash}").text
     assert "not of your hospital account" in page

@@ -105,7 +105,7 @@ def test_the_same_job_gives_the_same_bytes_and_another_seed_others(proposal, dat
 
 
 def test_a_modality_that_the_site_does_not_contribute_has_no_influence(proposal, dataset, tmp_path):
-    training, _ = child._records(job(proposal, dataset, tmp_path))
+    training, _ = child.records_of(job(proposal, dataset, tmp_path))
     assert float(training["image"].abs().sum()) == 0
     assert training["presence"][:, 1].sum() == 0
     assert training["presence"][:, 0].sum() == 60
@@ -139,7 +139,7 @@ def test_after_the_last_release_every_record_trains(proposal, dataset, tmp_path)
     sizes = []
     for number in (1, 2):
         made = job(proposal, dataset, tmp_path, plan=replace(trial_plan(proposal), round=number))
-        training, validation = child._records(made)
+        training, validation = child.records_of(made)
         sizes.append((len(training["label"]), len(validation["label"])))
         _, facts = child.run(made)
         assert bool(facts["releases"]) == (number == 1)

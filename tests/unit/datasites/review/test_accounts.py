@@ -1,6 +1,7 @@
 """Accounts: one-time links, passwords that unlock the person's own key, rate limits, sessions and tokens."""
 
 import datetime as dt
+import unicodedata
 
 import pytest
 
@@ -92,3 +93,59 @@ def test_an_auditor_gets_no_token_that_decides(desk, now):
     secret, granted = desk.accounts.issue_token(otto, scopes=("read",), label="x", days=1, now=now)
     assert granted.scopes == ("read",)
     assert desk.accounts.credential(secret, now=now + dt.timedelta(days=2)) is None
+
+
+def test_one_password_in_every_form_of_unicode(desk, now):
+    composed, decomposed = "caf\u00e9 au lait, s'il vous plait", "cafe\u0301 au lait, s'il vous plait"
+    desk.accounts.register(desk.accounts.invite("steward", now=now), "carla", decomposed, now=now)
+    for typed in (composed, decomposed):
+        assert desk.accounts.authenticate("carla", typed, now=now).name == "carla"
+        assert desk.accounts.unlock("carla", typed).public_key == desk.accounts.account("carla").public_key
+    with pytest.raises(InvalidInput, match="password"):
+        desk.accounts.change_password("carla", composed, "a bell \x07 in the middle")
+    desk.accounts.change_password("carla", composed, "ein anderer, langer Satz")
+    assert desk.accounts.unlock("carla", "ein anderer, langer Satz")
+
+
+@pytest.mark.parametrize("typed", ["cafe\u0301 au lait, s'il", "caf\u00e9 au lait, s'il", "a tab\tin the password"])
+def test_a_password_from_before_opens_as_it_was_typed_then(desk, now, typed, monkeypatch):
+    monkeypatch.setattr("datasites.review.accounts.prepared", lambda password: password)  # as earlier versions did
+    desk.accounts.register(desk.accounts.invite("steward", now=now), "carla", typed, now=now)
+    for form in {typed, unicodedata.normalize("NFC", typed), unicodedata.normalize("NFD", typed)}:
+        assert desk.accounts.authenticate("carla", form, now=now).name == "carla"
+        assert desk.accounts.unlock("carla", form)
+
+
+def test_a_session_ends_when_nobody_uses_it(desk, now):
+    sessions, anna = desk.accounts.sessions, desk.accounts.account("anna")
+    secret, _ = desk.accounts.open_session(anna, now=now)
+    for minutes in (25, 50):
+        later = now + dt.timedelta(minutes=minutes)
+        sessions.used(sessions.find(secret, now=later), now=later)
+    assert sessions.find(secret, now=now + dt.timedelta(minutes=79)) is not None
+    assert sessions.find(secret, now=now + dt.timedelta(minutes=81)) is None
+    token, _ = desk.accounts.issue_token(anna, scopes=("read",), label="x", days=2, now=now)
+    assert sessions.find(token, now=now + dt.timedelta(days=1)) is not None
+
+
+def test_people_list_and_end_their_sessions_and_tokens(desk, now):
+    sessions, anna = desk.accounts.sessions, desk.accounts.account("anna")
+    secret, _ = desk.accounts.open_session(anna, now=now)
+    token, granted = desk.accounts.issue_token(anna, scopes=("read",), label="cron", days=1, now=now)
+    assert [c.label for c in sessions.of("anna", now=now)] == ["cron", "browser"]
+    with pytest.raises(InvalidInput):
+        sessions.end_by_key("bela", granted.key)
+    sessions.end_by_key("anna", granted.key)
+    assert sessions.find(token, now=now) is None and sessions.find(secret, now=now) is not None
+
+
+def test_a_stranger_locks_nobody_out_of_a_browser_that_is_known(desk, now):
+    browser = desk.accounts.sessions.remember_browser("anna", now=now)
+    for number in range(80):
+        with pytest.raises(Refused):
+            desk.accounts.authenticate("anna", "wrong", now=now, place=f"10.0.0.{number}")
+    with pytest.raises(Refused, match="too many"):
+        desk.accounts.authenticate("anna", PASSWORD, now=now, place="10.1.0.1")
+    assert desk.accounts.authenticate("anna", PASSWORD, now=now, place="10.1.0.1", browser=browser).name == "anna"
+    with pytest.raises(Refused, match="too many"):
+        desk.accounts.authenticate("anna", PASSWORD, now=now, place="10.1.0.1", browser=browser[:-1])

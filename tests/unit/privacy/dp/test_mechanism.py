@@ -220,3 +220,23 @@ def test_a_document_from_before_says_nothing_of_records_scored_apart() -> None:
     assert "scored_apart" not in dump(release)
     assert dump(replace(release, scored_apart=True))["scored_apart"] is True
     assert parse(HistogramRelease, dump(replace(release, scored_apart=True))).scored_apart
+
+
+@pytest.mark.parametrize("epsilon", [16.0, 24.0])
+def test_shared_noise_is_calibrated_to_a_large_epsilon_as_well(epsilon: float) -> None:
+    """(1 + e^epsilon) times the distance to ideal noise passes delta here; the bound without that factor does not."""
+    plan = Mechanism(
+        max_grad_norm=1.0,
+        noise_multiplier=1.0,
+        sampling_rate=1.0,
+        steps_per_round=1,
+        rounds=40,
+        target_delta=1e-5,
+        noise="shared",
+        min_sites=8,
+        max_sites=9,
+        max_parameters=2252,
+    )
+    found = calibrate(plan, epsilon)
+    assert found.failure() < 1e-7
+    assert epsilon * 0.99 < found.epsilon() <= epsilon * (1 + 1e-6)

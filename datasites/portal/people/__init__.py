@@ -1,0 +1,1 @@
+"""People at the portal: signing in, accounts, whose password is checked when, and what is written down of it."""

@@ -1,0 +1,205 @@
+"""The page of accounts, and what people change through its forms: sign in, accounts, passwords, sessions.
+
+Whatever changes who may decide asks for the password, in a browser session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from datasites.node.web.problems import describe
+from datasites.portal.access import (
+    Context,
+    FormPerson,
+    FormSession,
+    Reader,
+    ServiceHere,
+    address_of,
+    check_csrf,
+    cookie_name,
+    open_session,
+    sign_in,
+    stranger,
+)
+from datasites.portal.context import PortalContext
+from datasites.portal.forms import inside
+from datasites.portal.pages import page
+from datasites.portal.service import PortalService
+from datasites.review.accounts import Account, Credential, Role
+from datasites.review.people.vouching import check_vouches
+from privacy.errors import Refused, TesseraError
+
+router = APIRouter(include_in_schema=False)
+Secret = Annotated[str, Form(max_length=256)]
+_Title = Annotated[str, Form(max_length=120)]
+
+
+@router.get("/people")
+def people(request: Request, context: Context, caller: Reader) -> HTMLResponse:
+    """Who has an account."""
+    return show_people(request, context, caller)
+
+
+def show_people(
+    request: Request,
+    context: PortalContext,
+    caller: Credential,
+    *,
+    link: str = "",
+    link_role: str = "",
+    problem: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    """Return the page of accounts, with a one-time link just made, if any; ``problem`` is shown on top."""
+    accounts = context.accounts
+    everybody, retired = accounts.accounts(), accounts.retired()
+    return page(
+        request,
+        "people.html",
+        status=status,
+        problem=problem,
+        accounts=everybody,
+        retired=retired,
+        may_close=[a.name for a in everybody if a.name not in retired and a.name != caller.account.name],
+        may_confirm=[a.name for a in everybody if a.name not in retired and _may_confirm(caller.account, a)],
+        own=accounts.sessions.of(caller.account.name, now=context.clock()),
+        present=caller.key,
+        idle_minutes=f"{accounts.sessions.idle_minutes:g}",
+        linked=accounts.has_link(caller.account.name),
+        link=link,
+        link_role=link_role,
+    )
+
+
+def _may_confirm(person: Account, newcomer: Account) -> bool:
+    try:
+        check_vouches(person, newcomer)
+    except Refused:
+        return False
+    return True
+
+
+@router.post("/login")
+async def login(request: Request, context: Context, name: Secret, password: Secret, to: Secret = "/inbox") -> Response:
+    """Open a session and go where the person wanted to."""
+    try:
+        account = await sign_in(request, name, password)
+    except TesseraError as error:
+        nobody = not context.accounts.accounts()
+        return page(request, "login.html", status=403, problem=str(error), to=to, nobody=nobody)
+    response = RedirectResponse(inside(to), 303)
+    await run_in_threadpool(open_session, request, response, account)
+    return response
+
+
+@router.post("/logout")
+def logout(request: Request, service: ServiceHere, caller: Reader, csrf: Secret) -> Response:
+    """End the session."""
+    check_csrf(caller, csrf)
+    context = service.context
+    context.accounts.end(request.cookies.get(cookie_name(context), ""))
+    service.people.records.signed_out(caller.account.name)
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(cookie_name(context))
+    return response
+
+
+@router.post("/welcome", dependencies=[Depends(stranger)])
+async def welcome(
+    request: Request,
+    service: ServiceHere,
+    token: Secret,
+    name: Secret,
+    password: Secret,
+    full_name: _Title = "",
+    function: _Title = "",
+) -> Response:
+    """Make the account of a one-time link and sign its owner in."""
+    people, context = service.people, service.context
+
+    def work() -> Response:
+        try:
+            account = people.register(token, name, password, full_name=full_name, function=function)
+        except TesseraError as error:
+            role = context.accounts.invitation_role(token, now=context.clock())
+            values = {"token": token, "for_role": role, "name": name, "full_name": full_name, "function": function}
+            return page(request, "welcome.html", status=400, problem=str(error), **values)
+        response = RedirectResponse("/inbox?notice=welcome", 303)
+        open_session(request, response, account)
+        return response
+
+    return await people.signing_in.run(address_of(request), name, work)
+
+
+@router.post("/people")
+async def invite(
+    request: Request, service: ServiceHere, caller: FormSession, role: Annotated[Role, Form()], password: Secret = ""
+) -> Response:
+    """Make a one-time link for somebody; only a steward may."""
+
+    def work() -> Response:
+        try:
+            token = service.people.invite(role, caller, password)
+        except TesseraError as error:
+            return _not_done(request, service, caller, error)
+        # a Host header is the caller's to choose: such a link has the configured address, if there is one
+        here = service.context.public_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
+        return show_people(request, service.context, caller, link=f"{here}/welcome?token={token}", link_role=role)
+
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
+
+
+@router.post("/people/close")
+async def close_account(
+    request: Request, service: ServiceHere, caller: FormSession, name: Secret, password: Secret = ""
+) -> Response:
+    """Close the account of somebody who has left; only a steward may, and not their own."""
+    return await _changed(request, service, caller, "closed", partial(service.people.close, name, caller, password))
+
+
+@router.post("/people/confirm")
+async def vouch(
+    request: Request, service: ServiceHere, caller: FormSession, name: Secret, password: Secret = ""
+) -> Response:
+    """Confirm a new account as a second person."""
+    return await _changed(request, service, caller, "vouched", partial(service.people.vouch, name, caller, password))
+
+
+@router.post("/people/password")
+async def change_password(
+    request: Request, service: ServiceHere, caller: FormPerson, password: Secret, new: Secret
+) -> Response:
+    """Change one's own password; all other sessions and tokens end."""
+    work = partial(service.people.change_password, caller, password, new)
+    return await _changed(request, service, caller, "password", work)
+
+
+@router.post("/people/end")
+async def end(request: Request, service: ServiceHere, caller: FormPerson, key: Secret) -> Response:
+    """End one of one's own sessions or tokens."""
+    return await _changed(request, service, caller, "ended", partial(service.people.end, key, caller))
+
+
+async def _changed(
+    request: Request, service: PortalService, caller: Credential, notice: str, act: Callable[[], object]
+) -> Response:
+    """Do it and show the people again, or show them with the reason why it was not done."""
+
+    def work() -> Response:
+        try:
+            act()
+        except TesseraError as error:
+            return _not_done(request, service, caller, error)
+        return RedirectResponse(f"/people?notice={notice}", 303)
+
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
+
+
+def _not_done(request: Request, service: PortalService, caller: Credential, error: TesseraError) -> Response:
+    return show_people(request, service.context, caller, problem=str(error), status=describe(error).status)

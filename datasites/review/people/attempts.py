@@ -1,0 +1,51 @@
+"""How often a password may be tried: six times in five minutes for each account and place.
+
+A place is an address, a browser that has signed in here before, or an open session. So whoever guesses from elsewhere
+locks nobody out who sits at their own browser. All unknown places together have a limit for each account as well.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from datasites.review.people.rows import Rows
+from privacy.errors import Refused
+
+ATTEMPTS_PER_WINDOW = 6
+ATTEMPTS_FROM_ANYWHERE = 60
+WINDOW_SECONDS = 300
+
+
+def count_attempt(rows: Rows, name: str, place: str, *, now: dt.datetime, known: bool = False) -> None:
+    """Count an attempt before it is made, so that many at once are many; a right password forgets them.
+
+    Args:
+        rows: of the accounts.
+        name: whose password is tried.
+        place: where from.
+        now: the present time.
+        known: the place is a browser or session of this person; the limit of all places together does not hold.
+
+    Raises:
+        Refused: too many.
+    """
+    keys = {_key(name, place): ATTEMPTS_PER_WINDOW}
+    if not known:
+        keys[_key(name, "*")] = ATTEMPTS_FROM_ANYWHERE
+    with rows.transaction() as database:
+        database.execute("DELETE FROM attempts WHERE at < ?", (now.timestamp() - WINDOW_SECONDS,))
+        for key, most in keys.items():
+            made = database.execute("SELECT count(*) FROM attempts WHERE account = ?", (key,)).fetchone()
+            if made[0] >= most:
+                raise Refused(f"too many attempts: wait {WINDOW_SECONDS // 60} minutes and try again")
+        for key in keys:
+            database.execute("INSERT INTO attempts VALUES (?, ?)", (key, now.timestamp()))
+
+
+def forget_attempts(rows: Rows, name: str, place: str) -> None:
+    """Forget the attempts from one place, after the right password came from there."""
+    rows.run("DELETE FROM attempts WHERE account = ?", _key(name, place))
+
+
+def _key(name: str, place: str) -> str:
+    return f"{name[:64]}|{place[:80]}"

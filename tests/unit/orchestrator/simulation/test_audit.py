@@ -1,0 +1,64 @@
+"""The audit of the whole path: the honest one passes, a broken one is found, by the test that should find it.
+
+benchmarks/audit.py measures how often; here each kind of fault runs once, on few canaries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.simulation.audit import FAULTS, audit_path, claim_of
+from privacy.dp.audit import against_curve, too_quiet
+from privacy.dp.gaussian import gaussian_delta
+from privacy.errors import InvalidInput
+
+torch.set_num_threads(1)
+EPSILONS = np.linspace(0, 6, 61)
+
+
+@pytest.mark.parametrize("noise", ["local", "shared"])
+def test_what_runs_is_not_accused(noise: str) -> None:
+    result = audit_path(noise, canaries=300)  # type: ignore[arg-type]
+    assert not result.flagged
+    assert set(result.quiet) == {"update", "losses", "histograms"}
+    assert result.moved["histograms"] == pytest.approx(1.0)
+    assert 0 < result.moved["losses"] <= 1
+
+
+def test_half_of_the_noise_is_found_by_chi_square_wherever_it_is_missing() -> None:
+    result = audit_path("shared", canaries=100, fault=FAULTS["half-noise"])
+    assert result.flagged
+    assert max(result.quiet.values()) < 1e-6
+
+
+def test_records_read_twice_are_found_by_the_curve() -> None:
+    result = audit_path("local", canaries=2400, fault=FAULTS["doubled-records"])
+    assert result.curve.flagged
+    assert min(result.quiet.values()) > 1e-4
+
+
+def test_the_curve_accuses_a_claim_that_is_too_small_and_no_other() -> None:
+    stream = np.random.default_rng(0)
+    present, absent = stream.normal(1.0, 1.0, 1500), stream.normal(0.0, 1.0, 1500)
+    for mu, flagged in ((1.0, False), (1.2, False), (0.6, True)):
+        profile = [(e, gaussian_delta(mu, e)) for e in EPSILONS]
+        assert against_curve(present, absent, profile, failure=0.01).flagged is flagged
+
+
+def test_noise_of_the_claimed_size_is_not_too_quiet() -> None:
+    noise = np.random.default_rng(0).normal(0.0, 2.0, 2000)
+    assert too_quiet(noise, 2.0) > 1e-3
+    assert too_quiet(0.9 * noise, 2.0) < 1e-4
+
+
+def test_nothing_to_audit_is_bad_input() -> None:
+    with pytest.raises(InvalidInput, match="canaries"):
+        audit_path("local", canaries=10)
+    with pytest.raises(InvalidInput, match="noise"):
+        audit_path("local", claimed=replace(claim_of("local"), noise_multiplier=0.0))
+    with pytest.raises(InvalidInput, match="kinds"):
+        against_curve(np.zeros(0), np.zeros(3), [(0.0, 0.5)], failure=0.01)
