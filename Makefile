@@ -24,12 +24,12 @@ test test-unit thorough: export OMP_NUM_THREADS = 1
 test test-unit thorough: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not thorough" tests/unit tests/component; first=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not thorough" tests/unit tests/component tests/attacks; first=$$?; \
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not thorough" tests/consortium && exit $$first
 
 # The sweeps that `make test` leaves half done: every fault at every write, ten thousand mutated uploads, more kills.
 thorough: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m thorough tests/unit tests/component tests/consortium
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m thorough tests/unit tests/component tests/attacks tests/consortium
 
 # What needs no process and no socket: about a minute.
 test-unit: setup

@@ -198,6 +198,20 @@ def open_session(request: Request, response: Response, account: Account, *, by: 
     return credential.csrf
 
 
+def notice_of(request: Request) -> str:
+    """Return the notice a page is to show: the one its address names, where this portal itself led there just now.
+
+    So an address that somebody sends around shows no banner about something that did not happen.
+    """
+    named = request.query_params.get("notice", "")
+    return named if named and named == request.cookies.get(notice_name(context_of(request))) else ""
+
+
+def notice_name(context: PortalContext) -> str:
+    """Return the name of the cookie that says to which notice this portal led the browser."""
+    return f"{cookie_name(context)}-notice"
+
+
 def known_name(context: PortalContext) -> str:
     """Return the name of the cookie by which a browser shows that somebody signed in there before."""
     return f"{cookie_name(context)}-known"

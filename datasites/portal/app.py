@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datasites.language import mark
 from datasites.node.web import problems
@@ -22,7 +24,7 @@ from datasites.node.web.languages import Languages
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
 from datasites.portal import api, forms, hospital_login, jobs, owner_pages, pages, people_api, people_forms
-from datasites.portal.access import Context, Reader
+from datasites.portal.access import Context, Reader, notice_name
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
 from datasites.portal.pages import compile_templates, page
@@ -124,6 +126,27 @@ def _by_state(name: str, text: str, states: Iterable[str]) -> Metric:
     return family
 
 
+class Notices:
+    """ASGI middleware: gives a browser that is led to a page with a notice the cookie that lets the page show it."""
+
+    def __init__(self, app: ASGIApp, *, cookie: str, secure: bool) -> None:
+        self._app, self._cookie, self._secure = app, cookie, secure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and look where its answer leads."""
+
+        async def with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                named = parse_qs(urlsplit(headers.get("location", "")).query).get("notice", [""])[0]
+                if named:
+                    rest = "; Max-Age=60; Path=/; HttpOnly; SameSite=Strict" + "; Secure" * self._secure
+                    headers.append("set-cookie", f"{self._cookie}={quote(named)}{rest}")
+            await send(message)
+
+        await self._app(scope, receive, with_cookie if scope["type"] == "http" else send)
+
+
 def create_portal(context: PortalContext) -> FastAPI:
     """Return the portal of one datasite, to be served by uvicorn on its own address."""
     app = FastAPI(
@@ -151,6 +174,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.mount("/static", Assets(STATIC), name="static")
     problems.install_problem_handlers(app, _page_of_problem)
     install(app, app.state.service)
+    app.add_middleware(Notices, cookie=notice_name(context), secure=context.secure_cookies)
     app.add_middleware(ShortBodies)
     app.add_middleware(Languages, https=context.secure_cookies)
     app.add_middleware(SecurityHeaders)
@@ -159,8 +183,15 @@ def create_portal(context: PortalContext) -> FastAPI:
 
 def _page_of_problem(request: Request, problem: problems.Problem) -> Response:
     if problem.status == 401:
-        return RedirectResponse(f"/login?{urlencode({'to': request.url.path})}", 303)
+        path = request.url.path if request.method == "GET" else _page_of_form(request.url.path)
+        return RedirectResponse(f"/login?{urlencode({'to': path})}", 303)
     headings = {403: mark("Not allowed"), 404: mark("Not found"), 422: mark("Not understood")}
     headings |= {500: mark("Something failed")}
     heading = headings.get(problem.status, mark("Not done"))
     return page(request, "error.html", status=problem.status, heading=heading, detail=problem.detail)
+
+
+def _page_of_form(path: str) -> str:
+    """Return the page that a form was on, whose own address only takes forms."""
+    parts = path.split("/")
+    return "/".join(parts[: 3 if parts[1:2] == ["requests"] else 2])

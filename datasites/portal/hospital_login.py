@@ -22,7 +22,9 @@ from datasites.portal.access import (
     ServiceHere,
     address_of,
     check_csrf,
+    context_of,
     cookie_name,
+    notice_name,
     open_session,
 )
 from datasites.portal.context import PortalContext
@@ -130,7 +132,10 @@ def _invitation(context: PortalContext, provider: OidcProvider, who: Identified)
 
 def _onward(request: Request, to: str) -> Response:
     """Return a page that leads on: a redirect would come from the provider, which gets no session cookie."""
-    return page(request, "continue.html", to=to, what=tr("Continue"))
+    response = page(request, "continue.html", to=to, what=tr("Continue"))
+    if to.endswith("?notice=linked"):
+        response.set_cookie(notice_name(context_of(request)), "linked", max_age=60, httponly=True, samesite="strict")
+    return response
 
 
 def _failed(request: Request, context: PortalContext, error: TesseraError) -> Response:

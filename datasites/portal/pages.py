@@ -17,7 +17,7 @@ from datasites.language import mark, speaking, tr
 from datasites.node.web.events import mark as place
 from datasites.node.web.languages import asked_language
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
-from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of
+from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of, notice_of
 from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.figures import cost_picture
@@ -102,7 +102,7 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "csrf": credential.csrf if credential else "",
         "menu": MENU,
         "active": "/inbox" if path.startswith("/requests/") else path,
-        "notice": NOTICES.get(request.query_params.get("notice", ""), ""),
+        "notice": NOTICES.get(notice_of(request), ""),
         "problem": problem,
         "error": context.error() if credential else "",
     }

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import datasites.strategy
 from datasites.strategy.blending import Blending, GradientBlending, NoBlending
 from datasites.strategy.local_noise import LocalNoise
 from datasites.strategy.noise import NoiseMode
@@ -141,7 +142,7 @@ def load_rules() -> None:
 
     Nothing else is loaded: the hash of the code that an approval binds covers source files alone.
     """
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(path for folder in datasites.strategy.__path__ for path in Path(folder).glob("*.py")):
         import_module(f"datasites.strategy.{path.stem}".removesuffix(".__init__"))
 
 

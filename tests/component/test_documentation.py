@@ -144,8 +144,10 @@ def test_the_parties_of_the_deployment_guide_make_their_folders_and_one_roster(t
         assert result.exit_code == 0, result.output
         Path(target.strip()).write_text(result.stdout)
     party = json.loads(Path("hospital-a.json").read_text())
-    for name in ("hospital-b", "hospital-c"):  # the guide makes one hospital; the others do the same
-        made = inits[-1].partition(" > ")[0].replace("hospital-a", name).replace("Hospital A", name)
+    for name in ("hospital-b", "hospital-c", "helper-b"):  # the guide makes one of each; the others do the same
+        first = f"{name.partition('-')[0]}-a"
+        line = next(line for line in inits if line.endswith(f"{first}.json"))
+        made = line.partition(" > ")[0].replace(first, name).replace("Hospital A", name)
         made = made.replace("/var/lib/tessera/home", str(tmp_path / name))
         Path(f"{name}.json").write_text(CliRunner().invoke(app, shlex.split(made)[1:]).stdout)
     command = roster.replace("/var/lib/tessera/home", os.fspath(tmp_path / "0"))

@@ -19,7 +19,8 @@ An unexpected exception is logged here and answered without its text: no traceba
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -66,11 +67,10 @@ def describe(error: Exception) -> Problem:
     if isinstance(error, NotSignedIn):
         return new_problem(401, "not-signed-in", "sign in, or send a token as Authorization: Bearer ...")
     if isinstance(error, HTTPException):
-        return new_problem(error.status_code, "http", str(error.detail) or f"status {error.status_code}")
+        return new_problem(error.status_code, "http", _own_words(error))
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first.get("loc", ()))
-        return new_problem(422, "invalid-input", f"{where}: {first.get('msg', 'malformed request')}")
+        return new_problem(422, "invalid-input", _expected(first))
     if isinstance(error, ClientDisconnect):
         return new_problem(400, "invalid-input", "the connection ended before the whole request was here")
     if is_out_of_room(error):
@@ -80,6 +80,35 @@ def describe(error: Exception) -> Problem:
         )
     _log.error("a request failed unexpectedly", exc_info=error)
     return new_problem(500, "internal", "the server failed on this request; its operator finds the reason in the log")
+
+
+_WORDS = {
+    404: "there is nothing at this address; check it, or begin at the first page",
+    405: "this address is only for forms or programs; go to the page that leads here",
+}
+
+
+def _own_words(error: HTTPException) -> str:
+    """Return what an error says, in our own words where the framework would say its own."""
+    said = str(error.detail or "")
+    phrase = HTTPStatus(error.status_code).phrase if error.status_code in set(HTTPStatus) else ""
+    if said and said != phrase:
+        return said
+    return _WORDS.get(error.status_code, said.lower() or f"status {error.status_code}")
+
+
+def _expected(first: Mapping[str, Any]) -> str:
+    """Return what was expected of the first malformed part of a request; what was sent is not repeated."""
+    where = ".".join(str(part) for part in first.get("loc", ()))
+    limits = first.get("ctx") or {}
+    kinds = {
+        "missing": "is missing",
+        "string_pattern_mismatch": "has another form than expected here",
+        "string_too_long": f"is longer than {limits.get('max_length')} characters",
+        "string_too_short": f"is shorter than {limits.get('min_length')} characters",
+    }
+    kind = str(first.get("type", ""))
+    return f"{where} {kinds[kind]}" if kind in kinds else f"{where}: {first.get('msg', 'malformed request')}"
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:

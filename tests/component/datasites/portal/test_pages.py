@@ -365,3 +365,56 @@ def test_pictures_say_their_numbers_and_an_infinite_cost_is_a_word():
 def test_a_public_seed_reads_as_no_privacy(new_proposal):
     text = " ".join(summary(new_proposal(seed=7), "alba", None))
     assert "gives no privacy" in text
+
+
+def test_an_address_shows_no_banner_about_what_did_not_happen(portal, desk, new_proposal):
+    proposal_hash = desk.submit(new_proposal())
+    csrf = sign_in(portal)
+    assert "Denied. The scientist" not in portal.get(f"/requests/{proposal_hash}?notice=deny").text
+    form = {"csrf": csrf, "reason": "the legal basis is missing"}
+    assert "Denied. The scientist" in portal.post(f"/requests/{proposal_hash}/deny", data=form).text
+    assert "Revoked. The study" not in portal.get(f"/requests/{proposal_hash}?notice=revoke").text
+
+
+def test_a_form_sent_after_the_session_ended_leads_back_to_its_page(portal, desk, new_proposal):
+    proposal_hash = desk.submit(new_proposal())
+    answer = portal.post(f"/requests/{proposal_hash}/deny", data={"csrf": "x", "reason": "because"})
+    assert answer.url.path == "/login"
+    data = {"name": "anna", "password": PASSWORD, "to": answer.url.params["to"]}
+    back = portal.post("/login", data=data)
+    assert back.status_code == 200
+    assert back.url.path == f"/requests/{proposal_hash}"
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/requests/xyz", f"/journal?q={99 * 'x'}", "/people/close", "/requests/%0d"]
+)
+def test_mistakes_are_said_in_our_own_words(portal, path):
+    sign_in(portal)
+    page = portal.get(path).text
+    assert not re.search("Not Found|Method Not Allowed|String should|Field required|Input should", page)
+
+
+def test_fifty_sign_at_once_and_fifty_register_at_once(portal, desk, new_proposal, now):
+    proposal_hash = desk.submit(new_proposal())
+    links = [desk.accounts.invite("auditor", now=now) for _ in range(50)]
+    csrf = sign_in(portal)
+    answers = []
+
+    def sign():
+        answers.append(portal.post(f"/requests/{proposal_hash}/approve", data={"csrf": csrf, "password": PASSWORD}))
+
+    def register(number):
+        body = {"token": links[number], "name": f"person-{number}", "password": PASSWORD}
+        answers.append(portal.post("/api/register", json=body))
+
+    threads = [threading.Thread(target=sign) for _ in links]
+    threads += [threading.Thread(target=register, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(answers) == 100
+    assert {answer.status_code for answer in answers} <= {200, 201, 403}
+    assert len(desk.accounts.accounts()) == 53
+    assert desk.store.request(proposal_hash).state == "approved"

@@ -33,7 +33,7 @@ def register(service: Service, *, lost: bool) -> str:
     store = service.store
     store.add_study(study.study, seal(service.identity, "proposal", study))
     for name in NAMES:
-        store.put_document(study.study, 0, "approval", {}, author=name)
+        store.put_document(study.study, 0, "approval", {"payload": {"reviewers": []}}, author=name)
     if not lost:
         return study.study
     checkpoint = {"lost": "its sum was none of honest updates", "moments_hash": store.put_blob(model_to_bytes({}))}

@@ -163,7 +163,7 @@ def test_only_source_files_are_loaded_as_rules(tmp_path: Path, monkeypatch: pyte
     loaded: list[str] = []
     for name in ("__init__.py", "rule.py", "hidden.pyc", "native.so"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
+    monkeypatch.setattr(datasites.strategy, "__path__", [str(tmp_path)])
     monkeypatch.setattr(registry, "import_module", loaded.append)
     registry.load_rules()
     assert loaded == ["datasites.strategy", "datasites.strategy.rule"]

@@ -14,8 +14,8 @@ from datasites.study.proposal import DatasetReference, Party
 from orchestrator.studies.propose import Offer, StudySettings
 from orchestrator.studies.submit import Draft, submit
 from privacy.errors import Refused, TesseraError
+from privacy.identity import Identity
 
-KEY = "ab" * 32
 SITES = ("alba", "bruna", "corva")
 SETTINGS = StudySettings(
     study="pilot", purpose="A test.", legal_basis="None needed.", task="early-late", rounds=2, epsilon=None
@@ -51,12 +51,16 @@ class Node:
     def sync(self) -> None: ...
 
 
+def public_key(number: int) -> str:
+    return Identity.from_seed(bytes([number]) * 32).public_key
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     config = Config(name="office", institution="University", role="orchestrator", orchestrator_url="")
     home = Home.create(tmp_path / "office", config)
-    sites = tuple(Party(name=n, institution=n, public_key=f"{i:02}" * 32) for i, n in enumerate(SITES, 1))
-    keyholder = Party(name="notary", institution="Notary", public_key=KEY)
+    sites = tuple(Party(name=n, institution=n, public_key=public_key(i)) for i, n in enumerate(SITES, 1))
+    keyholder = Party(name="notary", institution="Notary", public_key=public_key(0))
     Roster(orchestrator=home.party(), keyholder=keyholder, sites=sites).save(home.folder / "roster.json")
     return home
 
