@@ -162,7 +162,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     compile_templates()
     context.environment()  # what this process was started with, not what lies on the disk when somebody looks
     app.include_router(api.health)
-    app.include_router(people_api.router, prefix="/api", responses=ERRORS)
+    app.include_router(people_api.router)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.include_router(people_forms.router)

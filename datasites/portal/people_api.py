@@ -11,11 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasites.portal.access import ServiceHere, address_of, open_session, sign_in, stranger
+from datasites.portal.api import ERRORS
 from datasites.review.accounts import Account
 
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
 _Title = Annotated[str, Field(max_length=120)]
-router = APIRouter()
+router = APIRouter(prefix="/api", responses=ERRORS)
 
 
 class _Body(BaseModel):
