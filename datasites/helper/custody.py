@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from datasites.keyholder.checks import CheckedList
 from datasites.keyholder.opened import counts_of, open_parts, parts_of
-from datasites.study.helper_messages import HelperKey, PadSums
+from datasites.study.messages import HelperKey, PadSums
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import pads, shares

@@ -18,8 +18,7 @@ from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import Loop, announce, keep_private, stop_loops, wait_for_signal
 from datasites.node.work import Witness, WorkQueue
-from datasites.study.helper_messages import PadSums, Void
-from datasites.study.messages import RoundKey, WorkItem
+from datasites.study.messages import PadSums, RoundKey, Void, WorkItem
 from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.ledger.journal import Journal

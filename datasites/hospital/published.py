@@ -13,8 +13,7 @@ from datasites.keyholder.checks import CheckedSum, SumRequest, check_sum_request
 from datasites.keyholder.opened import counts_of, integers_of, opening_bytes, parts_of, split_opening
 from datasites.node.http import SignedClient
 from datasites.study.chain import RoundEvidence
-from datasites.study.helper_messages import Opening, PadSums
-from datasites.study.messages import RoundKey
+from datasites.study.messages import Opening, PadSums, RoundKey
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
 from privacy.canonical import sha256_hex

@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasites.study import checks
-from datasites.study.helper_messages import HelperKey, Void
-from datasites.study.messages import RoundKey, RoundPlan, UpdateHeader, WorkItem
+from datasites.study.messages import HelperKey, RoundKey, RoundPlan, UpdateHeader, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
 from privacy.encryption import pads, shares

@@ -19,8 +19,7 @@ from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import Loop, announce, keep_private, stop_loops, wait_for_signal
 from datasites.node.work import Witness, WorkQueue
-from datasites.study.helper_messages import Opening, PadSums, Void
-from datasites.study.messages import SumResult, WorkItem
+from datasites.study.messages import Opening, PadSums, SumResult, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, open_sealed, pack_envelope, seal
 from privacy.canonical import sha256_hex

@@ -2,7 +2,7 @@
 
 Keyholder and helpers open the seeds of a list's sites with :func:`open_parts`: every seed must have the hash that its
 site signed, so both holders of a part hold the same one. The keyholder takes the part that it lacks from a helper
-(:func:`missing_part`). In a study that publishes, an :class:`~datasites.study.helper_messages.Opening` carries the
+(:func:`missing_part`). In a study that publishes, an :class:`~datasites.study.messages.Opening` carries the
 round's secret key and the keyholder's two pad sums, and :func:`recomputed` gives everybody the integers anew.
 """
 
@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from safetensors.numpy import save
 
-from datasites.study.helper_messages import PadSums
-from datasites.study.messages import UpdateHeader
+from datasites.study.messages import PadSums, UpdateHeader
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pads, shares

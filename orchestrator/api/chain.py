@@ -16,7 +16,7 @@ from datasites.study.signing import dump, open_sealed
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, RoundNumber, StudyName
-from orchestrator.rounds.evidence import evidence_of, integers_of, require_participant
+from orchestrator.rounds.decryption import evidence_of, integers_of, require_participant
 from orchestrator.rounds.service import Service
 
 

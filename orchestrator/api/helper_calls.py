@@ -9,14 +9,13 @@ from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import FileResponse
 
 from datasites.keyholder.opened import counts_of, opening_bytes, parts_of
-from datasites.study.helper_messages import HelperKey, Opening, PadSums, Void
+from datasites.study.messages import HelperKey, Opening, PadSums, Void
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, BINARY_BODY, SIGNED_BODY, RoundNumber, StudyName
-from orchestrator.rounds.decryption import closing_of
-from orchestrator.rounds.evidence import opened_blob, require_participant
+from orchestrator.rounds.decryption import closing_of, opened_blob, require_participant
 from orchestrator.rounds.helping import KEY, OPENING, PADS, VOID
 from orchestrator.rounds.service import Service
 from privacy.canonical import sha256_hex

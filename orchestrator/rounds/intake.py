@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from datasites.study.released_numbers import checked_header_numbers
 from datasites.study.signing import Signed, dump, open_sealed, parse
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.sums import RunningSumProcess, WorkerDied
-from orchestrator.rounds.uploads import Upload, remove_interrupted
 from privacy.canonical import canonical_json
 from privacy.encryption import tags
 from privacy.encryption.ciphertexts import body_bytes, unpack
@@ -208,3 +208,22 @@ def _sync(path: Path) -> None:
     finally:
         os.close(descriptor)
     sync_folder(path.parent)
+
+
+INCOMING = ".incoming-"
+"""How the names of files begin that are still being written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A body that lies complete at ``path``, with the hash it really has."""
+
+    signed: Signed
+    path: Path
+    body_hash: str
+
+
+def remove_interrupted(folder: Path) -> None:
+    """Remove what a crash left of uploads that were under way."""
+    for path in folder.glob(f"{INCOMING}*"):
+        path.unlink(missing_ok=True)

@@ -25,14 +25,19 @@ from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds.board import Board, Waiting, names
-from orchestrator.rounds.checkpoints import finished_checkpoint
+from orchestrator.rounds.checkpoints import (
+    StudyExpired,
+    StudyPaused,
+    finished_checkpoint,
+    lost_checkpoint,
+    missing_approvals,
+    too_few,
+)
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.helping import Helping
-from orchestrator.rounds.intake import Intake
-from orchestrator.rounds.outcomes import StudyExpired, StudyPaused, lost_checkpoint, missing_approvals, too_few
+from orchestrator.rounds.intake import Intake, Upload
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import withdrawn_sites
-from orchestrator.rounds.uploads import Upload
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal

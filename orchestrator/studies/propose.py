@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from datasites.review.environment import current_environment
-from datasites.strategy.blending import last_observed
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.filing import Filing
 from datasites.study.proposal import (
@@ -29,25 +28,21 @@ from datasites.study.proposal import (
     Task,
     Training,
 )
-from datasites.study.released_numbers import VALIDATION, terms_of
-from models.config import MODALITIES, Architecture, ModelConfig
+from datasites.study.released_numbers import VALIDATION
+from models.config import Architecture, ModelConfig
+from orchestrator.studies.mechanisms import CLASSES, calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
-from privacy.dp.calibration import calibrate
-from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
+from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import choose_parameters, default_levels
 from privacy.errors import InvalidInput
 
 Fusion = Literal["shared", "tokens", "combination"]
-DEFAULT_STEPS = 20
 FUSIONS = ("shared", "tokens", "combination")
 _FUSIONS: Mapping[str, Mapping[str, Any]] = {
     "shared": {},
     "tokens": {"missing_tokens": True, "modality_dropout": 0.2},
     "combination": {"heads": "combination"},
 }
-_FEW_ROUNDS = 10
-_LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
-_CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +70,7 @@ class StudySettings:
     may be missing are charged and not there (docs/shared-noise.md, section 7).
     ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
     or one head per modality ``combination``, which every hospital keeps to itself.
-    ``steps_per_round`` None spreads :data:`DEFAULT_STEPS` full-batch steps over the rounds, which is where the noise of
+    ``steps_per_round`` None spreads the usual number of full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
     :mod:`orchestrator.studies.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no
@@ -143,13 +138,13 @@ def build_proposal(
     Raises:
         InvalidInput: hospitals with different schemas or tasks, or too few of them.
     """
-    settings = with_min_sites(settings, len(offers))
+    settings = withfewest_sites(settings, len(offers))
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
     model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
-    mechanism = _mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
+    mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
     packed = packed_sites or len(offers)
     levels = default_levels(packed)
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -169,7 +164,7 @@ def build_proposal(
         mechanism=mechanism,
         noise=settings.noise,
         rounds=settings.rounds,
-        min_sites=_min_sites(settings),
+        min_sites=fewest_sites(settings),
         colluders=settings.colluders,
         blocks=blocks,
         encryption=choose_parameters(sites=packed, levels=levels, length=max(b.length for b in blocks)),
@@ -210,17 +205,11 @@ def published(settings: StudySettings, proposal: Proposal) -> bool:
     return settings.publish and settings.check_chain and bool(proposal.helpers) and not exposed
 
 
-def with_min_sites(settings: StudySettings, hospitals: int) -> StudySettings:
+def withfewest_sites(settings: StudySettings, hospitals: int) -> StudySettings:
     """Return ``settings`` with a ``min_sites``: where none is set, the one that suits the noise and the hospitals."""
     if settings.min_sites is not None:
         return settings
     return replace(settings, min_sites=noise_named(settings.noise).usual_min_sites(hospitals))
-
-
-def _min_sites(settings: StudySettings) -> int:
-    if settings.min_sites is None:
-        raise InvalidInput("expected min_sites to be settled, see with_min_sites")
-    return settings.min_sites
 
 
 def price_of_min_sites(proposal: Proposal) -> str:
@@ -240,7 +229,7 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         architecture=settings.architecture,
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
-        classes=_CLASSES[settings.task],
+        classes=CLASSES[settings.task],
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         **_FUSIONS[settings.fusion],
@@ -280,7 +269,7 @@ def local_blocks(proposal: Proposal) -> list[str]:
 
 
 def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
-    if len(offers) < _min_sites(settings):
+    if len(offers) < fewest_sites(settings):
         raise InvalidInput(f"expected at least {settings.min_sites} hospitals, got {len(offers)}; invite more")
     for offer in offers:
         if offer.task != settings.task:
@@ -304,91 +293,6 @@ def _participant(offer: Offer) -> Participant:
         cohort=offer.cohort,
         dataset=offer.dataset,
     )
-
-
-def _mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int) -> Mechanism:
-    noise = noise_named(settings.noise)
-    max_sites, max_parameters = noise.charged_size(
-        sites=len(offers), min_sites=_min_sites(settings), parameters=parameters
-    )
-    mechanism = Mechanism(
-        max_grad_norm=settings.max_grad_norm,
-        noise_multiplier=0.0,
-        sampling_rate=settings.sampling_rate,
-        steps_per_round=noise.steps_per_round(
-            settings.steps_per_round or max(1, round(DEFAULT_STEPS / settings.rounds))
-        ),
-        rounds=settings.rounds,
-        target_delta=settings.delta,
-        noise=noise.accounted_as,
-        min_sites=_min_sites(settings),
-        colluders=settings.colluders,
-        max_sites=max_sites,
-        max_parameters=max_parameters,
-    )
-    mechanism = replace(
-        mechanism, evaluation=_evaluation(settings, mechanism), losses=_losses(settings, mechanism, offers)
-    )
-    if _without_privacy(settings):
-        return mechanism
-    return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
-
-
-def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
-    """Return one evaluation in the last round that takes ``evaluation_share`` of the divergence epsilon allows."""
-    share = settings.evaluation_share
-    if share == 0:
-        return None
-    if not 0 < share <= 1:
-        raise InvalidInput(f"expected an evaluation share from 0 to 1, got {share:g}; 0 leaves the evaluation out")
-    if strategy_named(settings.aggregation).blending.reads_losses:  # which the patients that are scored pay as well
-        share = min(share, 1.0 - settings.blending_share)
-    return HistogramRelease(
-        every_rounds=settings.rounds,
-        noise_multiplier=_multiplier(settings, mechanism, share),
-        outputs=_CLASSES[settings.task] - 1,
-        scored_apart=True,
-    )
-
-
-def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> LossRelease | None:
-    """Return the loss releases that blending observes: few, early, for ``blending_share`` of what epsilon allows.
-
-    Every one of them takes noise from training and keeps a fifth of the records out of it, so they stop after two
-    fifths of the rounds; the scales then stay.
-    """
-    if not strategy_named(settings.aggregation).blending.reads_losses:
-        return None
-    if not 0 < settings.blending_share < 1:
-        raise InvalidInput(f"expected a blending_share above 0 and below 1, got {settings.blending_share:g}")
-    every = 2 if settings.rounds >= _FEW_ROUNDS or settings.centred else 1  # round 1 of a centred study trains nothing
-    last = min(settings.rounds, last_observed(settings.rounds, every))
-    times = last // every
-    losses = 1 + 2 * ModelConfig.auxiliary if settings.architecture == "mlp-auxiliary" else 1
-    return LossRelease(
-        every_rounds=every,
-        bound=_LOSS_BOUND * losses * (_CLASSES[settings.task] - 1),
-        noise_multiplier=_multiplier(settings, mechanism, settings.blending_share / times),
-        terms=max(len(terms_of(o.modalities, len(MODALITIES) + 1)) for o in offers),
-        last_round=last,
-    )
-
-
-def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> float:
-    """Return the noise multiplier of one release that takes ``share`` of the divergence epsilon allows, rounded up."""
-    if _without_privacy(settings):
-        return 0.0
-    epsilon = settings.epsilon or math.inf
-    whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
-    left = settings.delta - (1 + math.exp(min(epsilon, 700))) * mechanism.total_variation()
-    if left <= 0:
-        raise InvalidInput(f"expected an epsilon that leaves room in delta {settings.delta:g}, got {epsilon:g}")
-    alone = calibrate(whole, epsilon, left).noise_multiplier
-    return float(f"{1.0005 * alone / math.sqrt(share):.5g}")
-
-
-def _without_privacy(settings: StudySettings) -> bool:
-    return settings.epsilon is None or math.isinf(settings.epsilon)
 
 
 def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:

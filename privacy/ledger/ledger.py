@@ -392,10 +392,5 @@ class Ledger:
 
 
 def _posting_body(population: Population, name: str, by: str, reason: str, study: str | None) -> dict[str, Any]:
-    return {
-        "population": population.name,
-        "name": name,
-        "by": person(by),
-        "reason": reason_given(reason),
-        "study": study,
-    }
+    why = {"by": person(by), "reason": reason_given(reason)}
+    return {"population": population.name, "name": name, **why, "study": study}

@@ -19,7 +19,7 @@ from support.helped import H, HelpedStage, J
 from datasites.hospital.published import UNCONFIRMED
 from datasites.keyholder.opened import counts_of, integers_to_bytes, pack_opening, split_opening
 from datasites.study.chain import RoundEvidence
-from datasites.study.helper_messages import PadSums
+from datasites.study.messages import PadSums
 from datasites.study.signing import parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, shares

@@ -16,8 +16,7 @@ from support.helped import H, HelpedStage, J
 from datasites.hospital import round_pads
 from datasites.hospital.round_pads import Padded
 from datasites.keyholder.checks import check_study
-from datasites.study.helper_messages import HelperKey
-from datasites.study.messages import RoundKey
+from datasites.study.messages import HelperKey, RoundKey
 from datasites.study.parties import check_parties
 from datasites.study.signing import parse, seal
 from privacy.encryption import pads, shares

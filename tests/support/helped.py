@@ -20,8 +20,7 @@ from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
 from datasites.keyholder.opened import counts_of
 from datasites.study.chain import RoundEvidence
-from datasites.study.helper_messages import Opening, PadSums, Void
-from datasites.study.messages import Attestation, Commitments, Refusal, RoundKey, UpdateHeader
+from datasites.study.messages import Attestation, Commitments, Opening, PadSums, Refusal, RoundKey, UpdateHeader, Void
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, pads, shares, tags

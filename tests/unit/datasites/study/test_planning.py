@@ -14,7 +14,8 @@ from datasites.study.checks import check_scales, check_weights
 from datasites.study.messages import RoundPlan
 from datasites.study.planning import FinishedRound, Planner, weights_by
 from datasites.study.proposal import Block
-from orchestrator.studies.propose import DEFAULT_STEPS, Offer, StudySettings, build_proposal
+from orchestrator.studies.mechanisms import DEFAULT_STEPS
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.dp.mechanism import LossRelease
 
 BLOCKS = tuple(Block(name=m, modality=m, length=4, parameters=(m,)) for m in ("mrna", "clinical"))
