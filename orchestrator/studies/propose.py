@@ -138,7 +138,7 @@ def build_proposal(
     Raises:
         InvalidInput: hospitals with different schemas or tasks, or too few of them.
     """
-    settings = withfewest_sites(settings, len(offers))
+    settings = with_min_sites(settings, len(offers))
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
@@ -205,7 +205,7 @@ def published(settings: StudySettings, proposal: Proposal) -> bool:
     return settings.publish and settings.check_chain and bool(proposal.helpers) and not exposed
 
 
-def withfewest_sites(settings: StudySettings, hospitals: int) -> StudySettings:
+def with_min_sites(settings: StudySettings, hospitals: int) -> StudySettings:
     """Return ``settings`` with a ``min_sites``: where none is set, the one that suits the noise and the hospitals."""
     if settings.min_sites is not None:
         return settings

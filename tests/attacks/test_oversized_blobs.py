@@ -88,7 +88,11 @@ def test_integers_that_are_too_long_are_not_parsed(stage: Stage, data: bytes) ->
         checked_totals(stage.proposal, data, sha256_hex(data), stage.consortium.names)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff" * 8, many_names(3), huge_header(100), zeros], ids=str)
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff" * 8, many_names(3), huge_header(100), zeros],
+    ids=["empty", "bytes", "names", "header", "model"],
+)
 def test_integers_of_another_shape_are_refused(stage: Stage, data: Any) -> None:
     content = data(stage.proposal) if callable(data) else data
     with pytest.raises(InvalidInput):
