@@ -216,8 +216,14 @@ def read_plain(response: httpx.Response, max_bytes: int) -> bytes:
         InvalidInput: it is compressed, or longer than ``max_bytes``.
     """
     try:
-        bound_answer(response, max_bytes)
-        return b"".join(cast("httpx.SyncByteStream", response.stream))
+        _refuse_encoding(response)
+        parts, left = list[bytes](), max_bytes
+        for part in [response.content] if response.is_stream_consumed else response.iter_raw():
+            left -= len(part)
+            if left < 0:
+                raise httpx.DecodingError(f"expected an answer of at most {max_bytes} bytes from the server, got more")
+            parts.append(part)
+        return b"".join(parts)
     except httpx.DecodingError as error:
         raise InvalidInput(str(error)) from error
 
@@ -228,12 +234,15 @@ def bound_answer(response: httpx.Response, max_bytes: int) -> None:
     Raises:
         httpx.DecodingError: at once, or while it is read.
     """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise httpx.DecodingError("expected an answer without content encoding from the server; nothing was read")
+    _refuse_encoding(response)
     stream = cast("httpx.SyncByteStream", response.stream)
     (kind,) = (kind for kind in type(stream).__mro__ if kind.__name__ == "SyncByteStream")  # httpx's, or a successor's
     response.stream = type("Bounded", (_Bounded, kind), {})(stream, max_bytes)
+
+
+def _refuse_encoding(response: httpx.Response) -> None:
+    if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise httpx.DecodingError("expected an answer without content encoding from the server; nothing was read")
 
 
 class _Bounded:
