@@ -16,6 +16,8 @@ import pytest
 
 from datasites.node.files import make_folder, remove_unfinished, write_atomically
 from datasites.node.letters import Place
+from datasites.node.notices.outbox import Notice, Outbox
+from datasites.node.notices.settings import NoticeSettings, Webhook
 from datasites.review.accounts import AccountStore
 from datasites.review.key_wrapping import Hardness
 from datasites.review.records import Confirmation, ReviewRecords
@@ -60,6 +62,7 @@ def chain(purpose: Any) -> Kept:
     )
 
 
+RECEIVERS = NoticeSettings(webhooks=(Webhook(url="https://chat.example/hook"),))
 STORES = {
     "journal": chain("journal"),
     "ledger": chain("ledger"),
@@ -87,6 +90,12 @@ STORES = {
         write=lambda a, number: a.invite("steward", now=NOW + dt.timedelta(minutes=number)),
         read=lambda a: [n for n in range(1, 4) if a.invited(now=NOW + dt.timedelta(days=3, minutes=n - 0.5))],
     ),
+    "notices": Kept(
+        file="notices.sqlite",
+        open=lambda folder: Outbox(folder / "notices.sqlite"),
+        write=lambda o, n: o.add(Notice(key=str(n), kind="decision", subject="s", body="b"), RECEIVERS, NOW),
+        read=lambda o: [int(queued.notice.key) for queued in o.due(NOW + dt.timedelta(days=9))],
+    ),
 }
 
 
@@ -99,7 +108,7 @@ def test_the_stores_of_this_table_are_all_that_write_ahead() -> None:
             text = path.read_text(encoding="utf-8")
             if "journal_mode" in text and "WAL" in text:
                 found.add(path.stem)
-    assert found == {"chain", "store", "mailbox_store", "records", "accounts"}
+    assert found == {"chain", "store", "mailbox_store", "records", "rows", "outbox"}
 
 
 @pytest.mark.parametrize("kept", STORES.values(), ids=STORES)

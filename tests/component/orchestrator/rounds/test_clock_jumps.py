@@ -106,7 +106,7 @@ def test_an_approval_that_expires_between_training_and_signing_is_not_used_and_t
 ) -> None:
     proposal = played.propose("late", length=LENGTH)
     played.play("late", *played.names, until=lambda s: "its key" in s["waiting"])
-    played.step("keyholder")
+    played.play("late", "keyholder", until=lambda s: "updates of" in s["waiting"])
     for name in played.names:
         played.step(name)
     assert len(played.status("late")["updates_now"]) == 3, played.failures
