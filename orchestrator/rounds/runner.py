@@ -24,15 +24,9 @@ from datasites.study.parties import parse_time
 from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, open_sealed, parse, seal
+from orchestrator.rounds import checkpoints as ends
 from orchestrator.rounds.board import Board, Waiting, names
-from orchestrator.rounds.checkpoints import (
-    StudyExpired,
-    StudyPaused,
-    finished_checkpoint,
-    lost_checkpoint,
-    missing_approvals,
-    too_few,
-)
+from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.helping import Helping
 from orchestrator.rounds.intake import Intake, Upload
@@ -101,7 +95,7 @@ class StudyRunner:
 
     async def _approvals(self) -> None:
         def missing() -> set[str]:
-            return missing_approvals(self._store, self.proposal)
+            return ends.missing_approvals(self._store, self.proposal)
 
         left = parse_time(self.proposal.expires) - dt.datetime.now(dt.UTC)
         await self.waits.until(
@@ -154,7 +148,7 @@ class StudyRunner:
         who has seen its sum, would learn their updates from the difference.
         """
         before = self._store.document(self.proposal.study, number - 1, "checkpoint") or {}
-        checkpoint = lost_checkpoint(
+        checkpoint = ends.lost_checkpoint(
             self.model_hash(number - 1),
             before.get("moments_hash") or self._store.put_blob(model_to_bytes({})),
             sum(int(u["payload"]["body_bytes"]) for u in self.intake.headers(number).values()),
@@ -316,7 +310,7 @@ class StudyRunner:
         sites = sorted(h.site for h in headers)
         model = next_model(self.proposal, opened, self._optimizer, model, totals, sites)
         moments = self._optimizer.moments
-        checkpoint = finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
+        checkpoint = ends.finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
         checkpoint["at"] = self._journal.now().isoformat(timespec="seconds")
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
@@ -387,7 +381,7 @@ class StudyRunner:
 
     def _require_enough(self, number: int, sites: set[str]) -> None:
         if not self._enough(number, sites):
-            raise too_few(self._store, self.proposal, number, sites)
+            raise ends.too_few(self._store, self.proposal, number, sites)
 
     def _excluded(self) -> frozenset[str]:
         study = self.proposal.study
