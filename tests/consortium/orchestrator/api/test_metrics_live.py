@@ -122,7 +122,7 @@ def test_operators_see_a_running_study_and_every_role_ends_within_ten_seconds(tm
         warnings.simplefilter("ignore", ResourceWarning)  # a demo leaves its connection to the end of the process
         gc.collect()
 
-    assert len(took) == 6, f"these ended: {took}"
+    assert len(took) == 8, f"these ended: {took}"
     assert took.pop("orphans") == 0
     assert max(took.values()) <= GRACE_SECONDS, took
     assert not list(out.glob("*/address.json"))
