@@ -19,13 +19,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/tessera demo
 
-# Both halves always run. Whole consortia come last, three at a time: half the time they wait for processes and deadlines.
+# Both halves always run. Whole consortia come last, two at a time: half the time they wait for processes and deadlines.
 test test-unit thorough: export OMP_NUM_THREADS = 1
 test test-unit thorough: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not thorough" tests/unit tests/component tests/attacks; first=$$?; \
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not thorough" tests/consortium && exit $$first
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough" tests/consortium && exit $$first
 
 # The sweeps that `make test` leaves half done: every fault at every write, ten thousand mutated uploads, more kills.
 thorough: setup
