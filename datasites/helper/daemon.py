@@ -16,10 +16,10 @@ from datasites.keyholder.served import Served, served_proposals
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
-from datasites.node.process import Loop, announce, keep_private, stop_loops, wait_for_signal
+from datasites.node.process import keep_private, work_until_asked
 from datasites.node.work import Witness, WorkQueue
-from datasites.study.messages import PadSums, RoundKey, Void, WorkItem
-from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
+from datasites.study.messages import PadSums, RoundKey, WorkItem
+from datasites.study.signing import Signed, open_sealed, pack_envelope, parse, seal
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.ledger.journal import Journal
 
@@ -117,9 +117,7 @@ class Helper:
     def _void(self, item: WorkItem) -> None:
         listed = void_list(self.served.study(item.study), item)
         self.custody.void(item.study, item.round, listed.list_hash)
-        void = Void(study=item.study, round=item.round, list_hash=listed.list_hash, party=self._name)
-        self.served.journal_once(f"void-{listed.list_hash}", "list-voided", dump(void))
-        self.served.send(item, "void", void)
+        self.served.declare_void(item, listed.list_hash)
 
     @property
     def _name(self) -> str:
@@ -148,13 +146,4 @@ def run(folder: Path) -> None:
         journal=journal,
         queue=WorkQueue(client, witness=witness),
     )
-    loop = Loop("helper", helper.step)
-    try:
-        loop.start()
-        announce(folder, None, "helper")
-        wait_for_signal()
-    finally:
-        stop_loops([loop])
-        client.close()
-        journal.close()
-        (folder / "address.json").unlink(missing_ok=True)
+    work_until_asked(folder, "helper", helper.step, client, journal)

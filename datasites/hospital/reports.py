@@ -44,6 +44,7 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES), *, fi
     """
     from datasites.node.signed_pdf import signer_of
     from datasites.report.build import build_report
+    from datasites.report.records import Records
     from datasites.report.writing import write_all
 
     config, identity = home.config(), home.identity()
@@ -62,11 +63,8 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES), *, fi
         facts: dict[str, Any] = {
             "site": config.name,
             "institution": config.institution,
-            "folder": home.folder,
-            "ledger": ledger,
-            "journal": journal,
+            "records": Records.read(home.folder, config.name, ledger, journal),
             "requests": approvals.requests(),
-            "made": journal.now(),
             "policy_hash": approvals.policy.policy_hash,
             "environment": current_environment(),
         }

@@ -17,9 +17,9 @@ from datasites.keyholder.served import Served, served_proposals
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
-from datasites.node.process import Loop, announce, keep_private, stop_loops, wait_for_signal
+from datasites.node.process import keep_private, work_until_asked
 from datasites.node.work import Witness, WorkQueue
-from datasites.study.messages import Opening, PadSums, SumResult, Void, WorkItem
+from datasites.study.messages import Opening, PadSums, SumResult, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, open_sealed, pack_envelope, seal
 from privacy.canonical import sha256_hex
@@ -149,12 +149,9 @@ class Keyholder:
 
     def _void(self, item: WorkItem) -> None:
         """Say under signature that a list is never answered here."""
-        proposal = self.served.study(item.study)
-        listed = void_list(proposal, item)
+        listed = void_list(self.served.study(item.study), item)
         self.custody.void(item.study, item.round, listed.list_hash)
-        void = Void(study=item.study, round=item.round, list_hash=listed.list_hash, party=proposal.keyholder.name)
-        self.served.journal_once(f"void-{listed.list_hash}", "list-voided", dump(void))
-        self.served.send(item, "void", void)
+        self.served.declare_void(item, listed.list_hash)
 
     @property
     def served(self) -> Served:
@@ -199,14 +196,4 @@ def run(folder: Path) -> None:
         standing=standing,
         witness=witness,
     )
-    loop = Loop("keyholder", keyholder.step)
-    try:
-        loop.start()
-        announce(folder, None, "keyholder")
-        wait_for_signal()
-    finally:
-        stop_loops([loop])
-        client.close()
-        custody.close()
-        journal.close()
-        (folder / "address.json").unlink(missing_ok=True)
+    work_until_asked(folder, "keyholder", keyholder.step, client, custody, journal)

@@ -12,7 +12,7 @@ from datasites.keyholder.checks import check_study
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.study.messages import Refusal, WorkItem
+from datasites.study.messages import Refusal, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, parse, seal
 from privacy.canonical import sha256_hex
@@ -62,6 +62,12 @@ class Served:
         """Sign a message about the item's round and send it to the address that its kind names."""
         path = f"/studies/{item.study}/rounds/{item.round}/{kind}"
         self.client.post_json(path, dump(seal(self.home.identity(), kind, message)))
+
+    def declare_void(self, item: WorkItem, list_hash: str) -> None:
+        """Journal, and say under signature, that a list is never answered here."""
+        void = Void(study=item.study, round=item.round, list_hash=list_hash, party=self.home.config().name)
+        self.journal_once(f"void-{list_hash}", "list-voided", dump(void))
+        self.send(item, "void", void)
 
     def journal_once(self, what: str, kind: str, body: Mapping[str, Any]) -> None:
         """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""

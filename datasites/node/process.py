@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TextIO
+from typing import Any, Literal, NoReturn, Protocol, TextIO
 
 import structlog
 
@@ -198,6 +198,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
+class Closable(Protocol):
+    """What is closed when a process ends."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
 class Loop(threading.Thread):
     """Calls ``step`` again and again until :meth:`stop`; a failing step is logged and tried again, ever more slowly.
 
@@ -249,6 +256,20 @@ def stop_loops(loops: Sequence[Loop], *, seconds: float = 1.5) -> None:
     deadline = time.monotonic() + seconds
     for loop in loops:
         loop.join(max(0.0, deadline - time.monotonic()))
+
+
+def work_until_asked(folder: Path, name: str, step: Callable[[], float], *stores: Closable) -> None:
+    """Run a role that has no server: its one loop, until the process is asked to end; then close its stores."""
+    loop = Loop(name, step)
+    try:
+        loop.start()
+        announce(folder, None, name)
+        wait_for_signal()
+    finally:
+        stop_loops([loop])
+        for store in stores:
+            store.close()
+        (folder / "address.json").unlink(missing_ok=True)
 
 
 def on_end_signal(end: Callable[[], object]) -> None:

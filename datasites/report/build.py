@@ -6,14 +6,12 @@ import datetime as dt
 import importlib.metadata
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from datasites.language import speaking, tr, tr_plural
 from datasites.node.plugins import DISTRIBUTION
 from datasites.report import words
 from datasites.report.facts import (
     CapChange,
-    ChainLine,
     DatasetLine,
     EmpiricalAudit,
     Epsilon,
@@ -23,28 +21,24 @@ from datasites.report.facts import (
     StudyReport,
     TimelinePoint,
 )
+from datasites.report.records import Records
 from datasites.report.refusals import turned_down
-from datasites.report.studies import Records, software, study_report
+from datasites.report.studies import software, study_report
 from datasites.report.summary import summarise
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Environment
 from datasites.study.text import delta_text, epsilon_text
 from privacy.identity import fingerprint
-from privacy.ledger.chain import Head
-from privacy.ledger.journal import Journal
-from privacy.ledger.ledger import Account, Ledger, Point
+from privacy.ledger.ledger import Account, Point
 from privacy.ledger.state import Posting
-from privacy.ledger.verification import FILES, verify_folder
 
 
 def build_report(
     *,
     site: str,
     institution: str,
-    folder: Path,
-    ledger: Ledger,
-    journal: Journal,
+    records: Records,
     requests: Sequence[Request] = (),
     audits: Sequence[EmpiricalAudit] = (),
     made: dt.datetime | None = None,
@@ -56,48 +50,44 @@ def build_report(
 
     Args:
         site, institution: the datasite's name in the consortium, and the hospital's.
-        folder: the datasite's folder; its chains are verified for the report.
-        ledger, journal: of this datasite.
+        records: of this datasite.
         requests: every proposal that arrived, with its decisions.
         audits: empirical audits to show beside the claims.
-        made: the time on the report; None means the journal's clock.
+        made: the time on the report; None means that of the records.
         policy_hash: of the owner's policy that is in force.
         environment: the software that writes the report.
         language: of its sentences, one of :data:`datasites.language.LANGUAGES`.
     """
-    records = Records(ledger=tuple(ledger.entries()), journal=tuple(journal.entries()))
-    accounts = [ledger.account(population) for population in ledger.populations()]
     by_hash = {request.proposal_hash: request for request in requests}
     seeded = {r.proposal_hash for r in requests if r.proposal.seed is not None}
     with speaking(language):
         studies = tuple(
             study_report(account, study, by_hash.get(study.proposal_hash), records)
-            for account in accounts
+            for account in records.accounts
             for study in account.studies
         )
-        populations = tuple(_population(account, ledger, records, seeded) for account in accounts)
-        releases = tuple(line for account in accounts for line in _releases(account))
+        populations = tuple(_population(account, records, seeded) for account in records.accounts)
+        releases = tuple(line for account in records.accounts for line in _releases(account))
         denied = tuple(sorted(turned_down(requests, records), key=lambda line: line.at))
-        chains = _chains(folder, site, ledger, journal, records)
         return Report(
             format="tessera-privacy-report/1",
             site=site,
             institution=institution,
-            public_key=ledger.public_key,
-            fingerprint=fingerprint(ledger.public_key),
-            made=(made or journal.now()).isoformat(timespec="seconds"),
+            public_key=records.public_key,
+            fingerprint=fingerprint(records.public_key),
+            made=(made or records.at).isoformat(timespec="seconds"),
             watermarks=tuple(dict.fromkeys(w for s in studies for w in s.watermarks)),
-            summary=summarise(populations, studies, releases, denied, chains),
+            summary=summarise(populations, studies, releases, denied, records.chains),
             populations=populations,
             studies=studies,
             releases=releases,
             denied=denied,
             audits=tuple(audits),
-            chains=chains,
+            chains=records.chains,
             how_to_verify=words.how_to_verify(),
             terms=words.terms(),
             language=language,
-            number=f"{site}-J{journal.head.index}-L{ledger.head.index}",
+            number=f"{site}-J{records.chains[0].entries}-L{records.chains[1].entries}",
             since=min((entry.at for entry in (*records.ledger[:1], *records.journal[:1])), default=""),
             version=importlib.metadata.version(DISTRIBUTION),
             software=software(environment) if environment else (),
@@ -105,14 +95,14 @@ def build_report(
         )
 
 
-def _population(account: Account, ledger: Ledger, records: Records, seeded: set[str]) -> PopulationReport:
+def _population(account: Account, records: Records, seeded: set[str]) -> PopulationReport:
     delta = account.cap.delta if account.cap else 0.0
     counts = {
         (e.body["dataset"], e.body["version"]): e.body["patients"]
         for e in records.journal
         if e.kind == "count-released"
     }
-    points = ledger.timeline(account.population)
+    points = records.timelines[account.population]
     modes = [noise_named(study.mechanism["noise"]) for study in account.studies if study.mechanism]
     shared = not all(mode.covers_single_updates for mode in modes)
     whom = words.as_assumed() if shared else words.everybody()
@@ -189,40 +179,6 @@ def _release(account: Account, posting: Posting, delta: float, guarantee: str) -
         epsilon=_epsilon(cost.epsilon(delta) if delta else math.inf, delta) if cost is not None else None,
         guarantee=guarantee,
     )
-
-
-def _chains(folder: Path, site: str, ledger: Ledger, journal: Journal, records: Records) -> tuple[ChainLine, ...]:
-    result = verify_folder(folder, public_key=ledger.public_key, name=site)
-    lines = []
-    for head in (journal.head, ledger.head):
-        file = FILES[head.chain]
-        facts = next((chain for chain in result.chains if chain.file == file), None)
-        found = tuple(f.message for f in result.findings if f.file in (file, folder.name))
-        lines.append(_chain_line(file, head, facts.last if facts else "", found, _seen(records, site, head)))
-    return tuple(lines)
-
-
-def _chain_line(file: str, head: Head, last: str, found: tuple[str, ...], seen: int) -> ChainLine:
-    return ChainLine(
-        file=file,
-        entries=head.index,
-        head=head.hash,
-        signature=head.signature,
-        public_key=head.public_key,
-        last_entry=last,
-        holds=not found,
-        problems=found,
-        countersigned_heads=seen,
-    )
-
-
-def _seen(records: Records, site: str, head: Head) -> int:
-    """Return how many different heads of this chain the participants of rounds wrote down."""
-    seen = set()
-    for entry in records.journal:
-        if entry.kind == "attested":
-            seen.add(entry.body.get("heads", {}).get(site, {}).get(head.chain))
-    return len(seen - {None})
 
 
 def _epsilon(value: float, delta: float, against: str = "") -> Epsilon:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from datasites.language import mark, tr, tr_plural
 from datasites.language.formats import listed
 from datasites.report.facts import DeniedRequest
-from datasites.report.studies import Records
+from datasites.report.records import Records
 from datasites.review.records import Request
 from privacy.ledger.chain import Entry
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 
 from datasites.language import tr, tr_plural
 from datasites.language.formats import moment, significant
 from datasites.report import words
 from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, SecondEpsilon, StudyReport
+from datasites.report.records import Records
 from datasites.review.budgets import StudyState, study_state
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
@@ -26,14 +26,6 @@ from privacy.ledger.chain import Entry
 from privacy.ledger.cost_documents import cost_from_json
 from privacy.ledger.costs import ZERO, Cost
 from privacy.ledger.ledger import Account, StudyAccount
-
-
-@dataclass(frozen=True, kw_only=True)
-class Records:
-    """The entries of ledger and journal, read once for all studies."""
-
-    ledger: Sequence[Entry]
-    journal: Sequence[Entry]
 
 
 def study_report(account: Account, study: StudyAccount, request: Request | None, records: Records) -> StudyReport:

@@ -222,7 +222,7 @@ class AccountStore:
             nothing = (self._hasher.hash(secrets.token_hex(16)), b"", b"", name)
         with self._rows.transaction() as database:
             database.execute("UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ?", nothing)
-            for table in ("credentials", "links", "known_browsers", "security_keys"):
+            for table in ("credentials", "links", "known_browsers"):
                 database.execute(f"DELETE FROM {table} WHERE account = ?", (name,))  # noqa: S608 - ours
 
     def retired(self) -> frozenset[str]:

@@ -20,6 +20,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY
 from datasites.study.signing import Message, parse
 from datasites.study.thread import SENTENCES, TO_ALL, Word
+from orchestrator.rounds.dp_evaluation import DpEvaluation
 
 FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
 
@@ -83,30 +84,9 @@ class CurvePoint(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationFact(Message):
+class EvaluationFact(DpEvaluation, Message):
     """One differentially private evaluation (:class:`orchestrator.rounds.dp_evaluation.DpEvaluation`); errors are
     standard."""
-
-    round: int
-    label: str
-    sites: int
-    records: int
-    noise_multiplier: float
-    auroc: float
-    auroc_error: float
-    auroc_by_cohort: Mapping[str, float]
-    auroc_error_by_cohort: Mapping[str, float]
-    cross_entropy: float
-    cross_entropy_error: float
-    estimator: str = "pairs"
-    auroc_low: float | None = None
-    auroc_high: float | None = None
-    calibration_slope: float | None = None
-    calibration_slope_low: float | None = None
-    calibration_slope_high: float | None = None
-    calibration_error: float | None = None
-    calibration_error_low: float | None = None
-    calibration_error_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from models.config import Architecture, ModelConfig
 from orchestrator.studies.mechanisms import CLASSES, calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
-from privacy.encryption.parameters import choose_parameters, default_levels
+from privacy.encryption.parameters import EncryptionParameters, choose_parameters, default_levels
 from privacy.errors import InvalidInput
 
 Fusion = Literal["shared", "tokens", "combination"]
@@ -129,8 +129,7 @@ def build_proposal(
     Args:
         settings: the scientist's wishes.
         offers: the hospitals that will be asked, at least ``min_sites``.
-        orchestrator: who signs.
-        keyholder: who decrypts sums; no participant.
+        orchestrator, keyholder: who signs, and who decrypts sums; neither takes part.
         helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
@@ -138,15 +137,10 @@ def build_proposal(
     Raises:
         InvalidInput: hospitals with different schemas or tasks, or too few of them.
     """
-    settings = with_min_sites(settings, len(offers))
-    _check_offers(settings, offers)
-    check_fusion(settings.fusion, settings.architecture, settings.noise)
-    check_aggregation(settings.aggregation, settings.noise)
+    settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
     mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
-    packed = packed_sites or len(offers)
-    levels = default_levels(packed)
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
         study=settings.study,
@@ -154,9 +148,7 @@ def build_proposal(
         legal_basis=settings.legal_basis,
         filing=settings.filing,
         replaces=settings.replaces,
-        custody=Custody(
-            downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days
-        ),
+        custody=_custody(settings, orchestrator),
         plan=Plan(kind="declarative", code=code),
         task=settings.task,
         model=model_config,
@@ -167,7 +159,7 @@ def build_proposal(
         min_sites=fewest_sites(settings),
         colluders=settings.colluders,
         blocks=blocks,
-        encryption=choose_parameters(sites=packed, levels=levels, length=max(b.length for b in blocks)),
+        encryption=_encryption(blocks, packed_sites or len(offers)),
         deadline_seconds=settings.deadline_seconds,
         participants=tuple(_participant(o) for o in offers),
         orchestrator=orchestrator,
@@ -182,6 +174,22 @@ def build_proposal(
         chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
     )
     return replace(proposal, published=published(settings, proposal)), model
+
+
+def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:
+    settings = with_min_sites(settings, len(offers))
+    _check_offers(settings, offers)
+    check_fusion(settings.fusion, settings.architecture, settings.noise)
+    check_aggregation(settings.aggregation, settings.noise)
+    return settings
+
+
+def _custody(settings: StudySettings, orchestrator: Party) -> Custody:
+    return Custody(downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days)
+
+
+def _encryption(blocks: Sequence[Block], sites: int) -> EncryptionParameters:
+    return choose_parameters(sites=sites, levels=default_levels(sites), length=max(b.length for b in blocks))
 
 
 def chosen_helpers(settings: StudySettings, helpers: Sequence[Party]) -> tuple[Party, ...]:

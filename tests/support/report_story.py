@@ -44,9 +44,7 @@ class Story:
         fields = {
             "site": "alba",
             "institution": "Hospital Alba",
-            "folder": self.desk.folder,
-            "ledger": self.ledger,
-            "journal": self.desk.journal,
+            "records": reporting.Records.read(self.desk.folder, "alba", self.ledger, self.desk.journal),
             "requests": self.desk.store.requests(),
         }
         return reporting.build_report(**{**fields, **changes})

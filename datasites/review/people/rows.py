@@ -49,12 +49,6 @@ ALTER TABLE credentials ADD COLUMN created TEXT NOT NULL DEFAULT '';
 ALTER TABLE credentials ADD COLUMN used TEXT NOT NULL DEFAULT '';
 CREATE TABLE known_browsers (hash TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name),
     expires TEXT NOT NULL);
-CREATE TABLE security_keys (
-    id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name), public_key BLOB NOT NULL,
-    sign_count INTEGER NOT NULL, label TEXT NOT NULL, created TEXT NOT NULL);
-CREATE TABLE wishes (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, action TEXT NOT NULL, subject TEXT NOT NULL, person TEXT NOT NULL,
-    expires TEXT NOT NULL);
 """),
     ),
 )

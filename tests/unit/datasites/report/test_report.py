@@ -240,8 +240,8 @@ def test_releases_by_hand_imports_and_broken_records_come_first(story: Story) ->
 def test_a_datasite_without_any_study_has_a_report(new_desk, tmp_path: Path) -> None:
     desk = new_desk()
     ledger = Ledger(desk.folder / "ledger.sqlite", desk.store._identity)
-    fields = {"site": "alba", "institution": "Hospital Alba", "folder": desk.folder}
-    report = reporting.build_report(ledger=ledger, journal=desk.journal, **fields)
+    records = reporting.Records.read(desk.folder, "alba", ledger, desk.journal)
+    report = reporting.build_report(site="alba", institution="Hospital Alba", records=records)
     assert report.studies == () and reporting.write_all(report, tmp_path)
 
 
