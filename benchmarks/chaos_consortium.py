@@ -162,7 +162,7 @@ class ChaosConsortium:
         for role in self.roles.values():
             if role.process is not None:
                 try:
-                    role.process.wait(60)  # a hospital may be writing its reports in three languages
+                    role.process.wait(15)
                 except subprocess.TimeoutExpired:
                     left.add(psutil.Process(role.process.pid))
         return len(_left_of(left, _VANISH_SECONDS))

@@ -18,6 +18,7 @@ from datasites.language import LANGUAGES, speaking, tr
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.process import end_with_parent
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Policy
@@ -152,16 +153,25 @@ def _plain(epsilon: float) -> float | str:
 
 
 def write_reports_apart(home: Home, *, finished: str = "") -> None:
-    """Write the reports in a process of their own; see :func:`write_reports`.
+    """Write the reports in a process of their own, which ends with this one; see :func:`write_reports`.
 
     Raises:
-        TesseraError: it failed; its message is in this process's log.
+        TesseraError: it failed, or took more than five minutes; its message is in this process's log.
     """
     command = [sys.executable, "-m", "datasites.hospital.reports", str(home.folder), finished]
-    done = subprocess.run(command, check=False, timeout=_LONGEST_SECONDS, stdin=subprocess.DEVNULL)  # noqa: S603  our own module
-    if done.returncode != 0:
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as writer:  # noqa: S603  our own module; the pipe ends it with us
+        try:
+            code = writer.wait(_LONGEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            writer.kill()
+            raise TesseraError(
+                f"the privacy report was not written within {_LONGEST_SECONDS:g} seconds; try again when the machine "
+                "is less busy"
+            ) from None
+    if code != 0:
         raise TesseraError("the privacy report could not be written; the reason is in the log above")
 
 
 if __name__ == "__main__":
+    end_with_parent()
     write_reports(Home(folder=Path(sys.argv[1])), finished=sys.argv[2])
