@@ -86,15 +86,22 @@ class Part:
     inputs: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]]
 
 
-def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0) -> None:
+def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0, mock: Part | None = None) -> None:
     """Write a whole dataset version; the folder appears complete or not at all.
+
+    Args:
+        folder: a new one.
+        schema: what anybody may know.
+        private: the patients.
+        mock_seed: of :func:`mock_part`, where no ``mock`` is given.
+        mock: made-up rows of the same shape.
 
     Raises:
         InvalidInput: the folder exists, or the rows do not fit the schema.
     """
     if folder.exists():
         raise InvalidInput(f"expected a new dataset folder, {folder} exists; datasets are never overwritten")
-    mock = mock_part(schema, seed=mock_seed)
+    mock = mock or mock_part(schema, seed=mock_seed)
     check_disjoint(private, mock)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -69,3 +69,23 @@ def _levels(count: int, column: Floats, combinations: Sequence[tuple[int, ...]])
         else:
             found[row, list(combinations[int(code)])] = 1.0
     return found
+
+
+def mock_inputs(modality: Modality, generator: np.random.Generator, rows: int) -> NDArray[np.float32]:
+    """Return made-up inputs, float32 [rows, inputs]: numbers around the schema's centres, one level of each category.
+
+    Nothing is known of anybody: only ``modality``, which is public, and the generator's seed decide.
+    """
+    if modality.measure is not None:
+        values = generator.normal(size=(rows, len(modality.names)))
+        return np.clip(values, -modality.measure.clip, modality.measure.clip).astype(np.float32)
+    parts: list[Floats] = []
+    for variable in modality.variables:
+        if isinstance(variable, Number):
+            low, high = sorted((variable.encoded(variable.low), variable.encoded(variable.high)))
+            drawn = np.clip(generator.normal(size=rows), low, high)
+            parts.append(np.stack([drawn, np.zeros(rows)], axis=1))
+        else:
+            chosen = generator.integers(0, len(variable.levels), size=rows)
+            parts.append(np.eye(len(variable.levels) + 1)[chosen])
+    return np.concatenate(parts, axis=1).astype(np.float32)

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from datasites.study.data_use import check_codes
 from datasites.study.schema.outcomes import Outcome
 from datasites.study.schema.variables import Category, Level, Number, Variable, check_levels, check_variable_name
-from datasites.study.signing import Message, dump, parse
+from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from datasites.study.text import check_prose
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
@@ -275,3 +275,38 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON schema of the document, as ``docs/schemas/study-schema.schema.json`` publishes it."""
     found = TypeAdapter(StudySchema).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A study's schema"} | found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement(Message):
+    """One hospital's word that it brings its patients by this very schema; signed as ``study-schema``."""
+
+    schema: str
+    version: int
+    schema_hash: str
+    party: str
+    institution: str
+
+
+def check_agreement(schema: StudySchema, signed: Signed, keys: Mapping[str, str]) -> str:
+    """Return who signed this schema.
+
+    Args:
+        schema: the one that was to be signed.
+        signed: the agreement.
+        keys: by name, of those who can sign.
+
+    Raises:
+        InvalidInput: an unknown party, another key, or another schema than this one.
+        Tampered: the signature does not hold.
+    """
+    party = str(signed.payload.get("party"))
+    if party not in keys:
+        raise InvalidInput(f"expected an agreement of {', '.join(keys)}, got one of {party[:80]!r}")
+    found = open_sealed(signed, "study-schema", keys[party], Agreement)
+    if found.schema_hash != schema.schema_hash:
+        raise InvalidInput(
+            f"{party} signed schema {found.schema}, version {found.version} ({found.schema_hash[:12]}), not this one "
+            f"({schema.schema_hash[:12]}); see `tessera schema diff`"
+        )
+    return party
