@@ -99,7 +99,7 @@ class Endings:
         if request.state == "approved" and request.approval is not None:
             return ""
         last = request.decisions[-1] if request.decisions else None
-        said = f" by {last.person}: {last.reason}" if last is not None and last.reason else ""
+        said = f" by {last.who}: {last.reason}" if last is not None and last.reason else ""
         return f"the request is {request.state} here{said}"
 
     def _expired(self, request: Request, now: dt.datetime) -> str:

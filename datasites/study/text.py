@@ -54,6 +54,15 @@ def check_name(text: str, what: str) -> str:
     return _checked(text, what, besides="")
 
 
+def check_line(text: str, what: str) -> str:
+    """Return a person's name or function in any script, on one line.
+
+    Raises:
+        InvalidInput: empty, or with a character that is not seen, other than what joins letters.
+    """
+    return _checked(text, what, besides=_JOINERS)
+
+
 def check_prose(text: str, what: str) -> str:
     """Return text of several lines that may be shown.
 
