@@ -130,11 +130,15 @@ class Custody(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Message):
-    """The software that will run: hash of the lock file, of Tessera's own code, and package versions."""
+    """The software that will run: hashes over all versions and over Tessera's own code, and package versions.
+
+    ``files_hash`` covers the content of every file of the installed dependencies; proposals from before that have none.
+    """
 
     lock_hash: str
     code_hash: str
     packages: Mapping[str, str]
+    files_hash: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
