@@ -77,18 +77,8 @@ def dump(value: Any) -> dict[str, Any]:
 
 
 _ADDED = frozenset(
-    {
-        "helpers",
-        "published",
-        "helper_pads",
-        "seed_hashes",
-        "wants",
-        "filing",
-        "replaces",
-        "conditions",
-        "scored_apart",
-        "files_hash",
-    }
+    {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
+    | {"full_name", "function", "titled", "files_hash"}
 )
 """Fields that came later; empty, they are left out of a document."""
 
