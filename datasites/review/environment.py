@@ -58,8 +58,7 @@ def installed_files() -> Installed:
 
 def dependencies(distribution: str = DISTRIBUTION) -> set[str]:
     """Return the normalised names of what is installed for ``distribution``: its needs, and itself if not ours."""
-    names = _requirements(DISTRIBUTION) if distribution == DISTRIBUTION else {canonicalize_name(distribution)}
-    return set(_closure(names))
+    return set(_closure(_requirements(DISTRIBUTION) if distribution == DISTRIBUTION else {distribution}))
 
 
 @lru_cache(maxsize=1)
