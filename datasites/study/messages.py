@@ -41,9 +41,6 @@ def _digits(tag: Any) -> Any:
 Tag = Annotated[str, BeforeValidator(_digits), StringConstraints(pattern="^(0|-?[1-9][0-9]{0,29})$")]
 
 
-Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-
-
 RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -154,7 +151,7 @@ class UpdateHeader(Message):
     journal_head: str
     ledger_head: str
     helper_pads: Mapping[str, str] = field(default_factory=dict)
-    seed_hashes: tuple[Sha256, ...] = ()
+    seed_hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
