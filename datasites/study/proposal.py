@@ -17,8 +17,9 @@ from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
 from datasites.study.filing import Filing
+from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
-from datasites.study.text import check_name, check_prose, check_study_name, folded
+from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded
 from models.config import ModelConfig
 from privacy.canonical import CanonicalVersion, canonical_hash
 from privacy.dp.mechanism import Mechanism
@@ -270,6 +271,10 @@ class Proposal(Message):
         for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants):
             check_name(party.name, "a party's name")
             check_name(party.institution, "an institution")
+        check_variable_name(self.task)
+        blocks = (block.modality for block in self.blocks if block.modality is not None)
+        for modality in (*blocks, *(name for p in self.participants for name in p.modalities)):
+            check_modality_name(modality)
 
     def _check_blocks(self) -> None:
         for what, names in (

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from datasites.language import tr
 from datasites.language.formats import decimal, significant
+from models.config import InvalidModel, check_modality
 from privacy.errors import InvalidInput
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -82,6 +83,19 @@ def folded(text: str) -> str:
     """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(plain.split())
+
+
+def check_modality_name(name: str) -> str:
+    """Return the name of a modality, which stands in file names, on pages and in a model's parameters.
+
+    Raises:
+        InvalidInput: anything but small letters, digits and dashes (at most 40), or a reserved name.
+    """
+    try:
+        check_modality(name)
+    except InvalidModel as error:
+        raise InvalidInput(str(error)) from error
+    return name
 
 
 def check_study_name(name: str) -> str:

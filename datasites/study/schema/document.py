@@ -10,10 +10,10 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -21,7 +21,7 @@ from datasites.study.data_use import check_codes
 from datasites.study.schema.outcomes import Outcome
 from datasites.study.schema.variables import Category, Level, Number, Variable, check_levels, check_variable_name
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
-from datasites.study.text import check_prose
+from datasites.study.text import check_modality_name, check_prose
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
 
@@ -33,7 +33,6 @@ MOST_BYTES = 16 << 20
 """The longest schema that is read."""
 
 _MOST_MODALITIES, _MOST_COLUMNS, _MOST_OUTCOMES = 32, 200_000, 100
-_MODALITY = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _SCHEMA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -71,10 +70,7 @@ class Modality(Message):
     source: str = ""
 
     def __post_init__(self) -> None:
-        if not _MODALITY.fullmatch(self.name):
-            raise InvalidInput(
-                f"expected a modality's name of small letters, digits and dashes, at most 40, got {self.name[:40]!r}"
-            )
+        check_modality_name(self.name)
         check_prose(self.label, "a modality's label")
         self._check_kind()
         self._check_columns()
@@ -175,6 +171,14 @@ class Criterion(Message):
             raise InvalidInput(f"criterion on {self.column!r}: expected words or bounds, one of both")
 
 
+class _HasName(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_HasName)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySchema(Message):
     """The whole document. ``cohorts`` are the cancers or centres with a bias of their own, read from ``cohort_column``.
@@ -220,11 +224,7 @@ class StudySchema(Message):
         Raises:
             InvalidInput: there is none.
         """
-        for modality in self.modalities:
-            if modality.name == name:
-                return modality
-        known = ", ".join(m.name for m in self.modalities)
-        raise InvalidInput(f"schema {self.name} has no modality {name[:40]!r}; it has {known}")
+        return self._named("modality", self.modalities, name)
 
     def outcome(self, name: str) -> Outcome:
         """Return the outcome called ``name``.
@@ -232,16 +232,19 @@ class StudySchema(Message):
         Raises:
             InvalidInput: there is none.
         """
-        for outcome in self.outcomes:
-            if outcome.name == name:
-                return outcome
-        known = ", ".join(o.name for o in self.outcomes)
-        raise InvalidInput(f"schema {self.name} has no outcome {name[:40]!r}; it has {known}")
+        return self._named("outcome", self.outcomes, name)
 
     @cached_property
     def schema_hash(self) -> str:
         """SHA-256 of the canonical schema: what hospitals sign and proposals name."""
         return canonical_hash(dump(self))
+
+    def _named(self, what: str, things: Sequence[T], name: str) -> T:
+        for thing in things:
+            if thing.name == name:
+                return thing
+        known = ", ".join(thing.name for thing in things)
+        raise InvalidInput(f"schema {self.name} has no {what} {name[:40]!r}; it has {known}")
 
     def _check_leaks(self) -> None:
         outcome = {column.casefold() for o in self.outcomes for column in o.columns}

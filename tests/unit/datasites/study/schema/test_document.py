@@ -77,6 +77,7 @@ def test_the_published_json_schema_is_the_codes() -> None:
     [
         ("name = \"labs\"", "name = \"../labs\"", "a modality's name of small letters"),
         ("name = \"slides\"", "name = \"labs\"", "every modality once"),
+        ("name = \"slides\"", "name = \"label\"", "a modality's name of small letters"),
         ("prefix = \"e\"", "prefix = \"e\"\nside = 3", "expected variables or columns for embedding"),
         ("width = 3", "width = 900000", "at most 200000 columns"),
         ("encoder = \"a-network\"\n", "", "width and encoder"),
