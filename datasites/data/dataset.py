@@ -185,6 +185,11 @@ def case_ids(part_folder: Path) -> list[str]:
     return sorted(cases)
 
 
+def plain_id(case: str) -> str:
+    """Return a case id without the differences that make no other patient: case, Unicode form, spaces, punctuation."""
+    return "".join(c for c in unicodedata.normalize("NFKC", case).casefold() if c.isalnum())
+
+
 def check_patients(cases: Sequence[str]) -> None:
     """Refuse case ids that name one patient twice: every bound here is for one record a patient.
 
@@ -195,7 +200,7 @@ def check_patients(cases: Sequence[str]) -> None:
     """
     if not all(isinstance(case, str) for case in cases):
         raise InvalidInput("expected case ids as text, got another type; write them as strings")
-    plain = ["".join(c for c in unicodedata.normalize("NFKC", case).casefold() if c.isalnum()) for case in cases]
+    plain = [plain_id(case) for case in cases]
     if not all(plain):
         raise InvalidInput(f"expected a case id for every row, {sum(not p for p in plain)} are empty")
     repeated = len(plain) - len(set(plain))

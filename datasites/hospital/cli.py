@@ -81,7 +81,6 @@ def _import_gap(home: Path, by: str, reason: str) -> Gap:
 
 
 app.command()(ingest_commands.ingest)
-app.command()(ingest_commands.ingest)
 app.add_typer(budget_commands.app, name="budget")
 app.command("reload")(budget_commands.reload)
 add_run(app, "datasite", "Run a datasite: portal, PySyft node and rounds.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,19 +95,18 @@ def _read_own(
         )
         console.print(f"{called}, version {version}: {report.patients} patients; `tessera datasite run` publishes it")
     if json_output:
-        show(
-            {
-                "dataset": None if check else called,
-                "version": None if check else version,
-                "patients": report.patients,
-                "seen": report.seen,
-                "left_out": {step.reason: step.patients for step in report.left_out},
-                "modalities": {m.name: m.patients for m in report.modalities},
-                "refused": sum(column.refused for column in report.columns),
-                "report": str(page),
-                "facts": str(facts),
-            }
-        )
+        made = {"dataset": None if check else called, "version": None if check else version}
+        show({**made, **_counts(report), "report": str(page), "facts": str(facts)})
+
+
+def _counts(report: ReadingReport) -> dict[str, Any]:
+    return {
+        "patients": report.patients,
+        "seen": report.seen,
+        "left_out": {step.reason: step.patients for step in report.left_out},
+        "modalities": {m.name: m.patients for m in report.modalities},
+        "refused": sum(column.refused for column in report.columns),
+    }
 
 
 def _only(document: StudySchema, outcome: str | None) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datasites.study.schema.variables import MISSING_WORDS, Category, Level, Number, plain
+from datasites.study.schema.variables import MISSING, Category, Number, plain
 from privacy.errors import InvalidInput
 
 Floats = NDArray[np.float64]
@@ -25,7 +25,6 @@ _PLAIN = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(?!\d)")
 _SHOWN = 60
-_MISSING = frozenset(map(plain, MISSING_WORDS))
 STRANGE = 5
 """How many strange spellings a reading report shows of one column."""
 
@@ -89,7 +88,7 @@ class NumberColumn:
         rule = rule or NumberRule()
         self._variable, self._reading = variable, reading
         self._factor, self._sign = unit_factor(variable, rule.unit), rule.decimal
-        self._missing = _MISSING | set(map(plain, variable.missing))
+        self._missing = MISSING | set(map(plain, variable.missing))
         self._rows = 0
         self._waiting: list[tuple[int, str]] = []
 
@@ -225,7 +224,7 @@ class CategoryColumn:
                 f"got {unknown[0][:40]!r}"
             )
         self._own = {plain(word): places[level] if level else None for word, level in (words or {}).items()}
-        self._missing = (_MISSING | set(map(plain, variable.missing))) - set(self._known)
+        self._missing = (MISSING | set(map(plain, variable.missing))) - set(self._known)
         self.combinations: list[tuple[int, ...]] = []
         """The places of the levels that each code stands for."""
 
@@ -274,11 +273,6 @@ class CategoryColumn:
         return places
 
 
-def as_category(name: str, levels: tuple[Level, ...], missing: tuple[str, ...] = ()) -> Category:
-    """Return levels as a category, to read a column that is no input (an outcome's, a cohort's)."""
-    return Category(name=name, levels=levels, missing=missing)
-
-
 def _as_text(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.15g}"
 
@@ -293,7 +287,7 @@ def years_between(since: pd.Series, until: pd.Series, reading: Reading) -> pd.Se
     Dates are written as ISO 8601 does (2024-05-31); a year of 365.25 days.
     """
     found = [pd.to_datetime(cells, errors="coerce", format="ISO8601", utc=True) for cells in (since, until)]
-    missing = [cells.map(lambda text: plain(str(text)) in _MISSING) for cells in (since, until)]
+    missing = [cells.map(lambda text: plain(str(text)) in MISSING) for cells in (since, until)]
     either = missing[0] | missing[1]
     for cells, dates, absent in zip((since, until), found, missing, strict=True):
         strange = cells[dates.isna() & ~absent & ~either]

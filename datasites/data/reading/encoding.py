@@ -5,26 +5,17 @@ A missing value of many alike columns is 0, the centre; a variable of its own sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasites.data.reading.hospital import Measured
 from datasites.study.schema.document import Modality
-from datasites.study.schema.variables import Number, Transform
-from privacy.errors import InvalidInput
+from datasites.study.schema.variables import Number
 
 Floats = NDArray[np.floating]
-_TRANSFORMS: Mapping[Transform, Callable[[Floats], Floats]] = {
-    "none": lambda x: x,
-    "log1p": np.log1p,
-    "log2p1": lambda x: np.log2(1.0 + x),
-    "signed-log1p": lambda x: np.sign(x) * np.log1p(np.abs(x)),
-    "arcsinh": np.arcsinh,
-    "square-root": np.sqrt,
-}
-"""The transforms of :data:`datasites.study.schema.variables.TRANSFORMS`, of whole arrays."""
+_PIECE = 4096
 
 
 def encode(modality: Modality, measured: Measured) -> NDArray[np.float32]:
@@ -42,22 +33,17 @@ def encode(modality: Modality, measured: Measured) -> NDArray[np.float32]:
 
 
 def _alike(modality: Modality, measure: Number, values: Floats) -> NDArray[np.float32]:
-    centres = np.array(modality.centres or measure.centre, dtype=np.float64)
-    scales = np.array(modality.scales or measure.scale, dtype=np.float64)
+    centres, scales = (np.array(given) if given else None for given in (modality.centres, modality.scales))
     found = np.empty(values.shape, dtype=np.float32)
-    for start in range(0, len(values), 4096):  # in pieces: float64 of everything would take twice the memory
-        piece = _TRANSFORMS[measure.transform](values[start : start + 4096].astype(np.float64))
-        scaled = np.clip((piece - centres) / scales, -measure.clip, measure.clip)
-        found[start : start + 4096] = np.where(np.isnan(scaled), 0.0, scaled)
-    if not np.isfinite(found).all():
-        raise InvalidInput(f"modality {modality.name}: a value has no finite {measure.transform}; check the bounds")
+    for start in range(0, len(values), _PIECE):  # float64 of everything at once would take twice the memory
+        scaled = measure.encoded(values[start : start + _PIECE].astype(np.float64), centres, scales)
+        found[start : start + _PIECE] = np.where(np.isnan(scaled), 0.0, scaled)
     return found
 
 
 def _number(variable: Number, column: Floats) -> Floats:
     missing = np.isnan(column)
-    value = _TRANSFORMS[variable.transform](np.where(missing, variable.low, column))
-    scaled = np.clip((value - variable.centre) / variable.scale, -variable.clip, variable.clip)
+    scaled = variable.encoded(np.where(missing, variable.low, column))
     return np.stack([np.where(missing, 0.0, scaled), missing.astype(np.float64)], axis=1)
 
 

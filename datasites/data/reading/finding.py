@@ -115,12 +115,7 @@ def find(sources: Sources, name: str, rule: ColumnRule) -> Place | None:
         return Place(table=rule.table, column=asked, rule=rule)
     holders = [key for key, table in sources.tables.items() if asked in table.columns]
     if not holders and not rule.column:
-        nearly = [
-            (key, column)
-            for key, table in sources.tables.items()
-            for column in table.columns
-            if plain(column) == plain(asked)
-        ]
+        nearly = [(key, column) for key, table in sources.tables.items() for column in _nearly(table, asked)]
         if len(nearly) == 1:
             table = sources.tables[nearly[0][0]]
             sources.notes.append(f"{table.name}: column {nearly[0][1]!r} is read as {name!r}")
@@ -131,6 +126,11 @@ def find(sources: Sources, name: str, rule: ColumnRule) -> Place | None:
     if not holders and rule.column:
         raise InvalidInput(f"no table has the column {asked[:60]!r}, which the mapping names for {name}")
     return Place(table=holders[0], column=asked, rule=rule) if holders else None
+
+
+def _nearly(table: Table, name: str) -> list[str]:
+    """Return the columns that differ from a name in capitals and spaces only."""
+    return [column for column in table.columns if plain(column) == plain(name)]
 
 
 def _only_table(sources: Sources, name: str, rule: ColumnRule) -> str:
@@ -173,7 +173,7 @@ def _files(paths: Sequence[Path], notes: list[str]) -> list[Path]:
 def _column_called(table: Table, name: str, notes: list[str]) -> str:
     if name in table.columns:
         return name
-    nearly = [column for column in table.columns if plain(column) == plain(name)]
+    nearly = _nearly(table, name)
     if len(nearly) != 1:
         raise InvalidInput(
             f"{table.name}: expected a column {name!r} that says whose row it is, got "

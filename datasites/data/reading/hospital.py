@@ -119,7 +119,7 @@ def _modality(
             group.add(variable, place, name=name)
     number = {name: place for place, name in enumerate(modality.names)}
     tables, problems = [], []
-    found: dict[str, list[tuple[list[str], Floats]]] = {}
+    found: dict[str, list[tuple[list[int], Floats]]] = {}
     for table in group.tables():
         names, rows, wanted = group.read(
             table, schema.patient, rows=modality.rows, order_by=modality.order_by, wide=wide
@@ -133,17 +133,18 @@ def _modality(
                 f"look like {facts.looks or 'nothing'}, the study's like {facts.wanted or 'nothing'}); "
                 f"{facts.hint or 'check the ids'}"
             )
+        at = [number[name] for name in names]
         for patient, row in zip(patients, values, strict=True):
             if patient in kept:
-                found.setdefault(patient, []).append((names, row))
+                found.setdefault(patient, []).append((at, row))
     order = sorted(found)
     values = np.full((len(order), len(modality.names)), np.nan, dtype=np.float32 if wide else np.float64)
-    for at, patient in enumerate(order):
-        for names, row in found[patient]:
-            values[at, [number[name] for name in names]] = row
+    for line, patient in enumerate(order):
+        for at, row in found[patient]:
+            values[line, at] = row
     filled = ~np.isnan(values).all(axis=1) if len(order) else np.zeros(0, dtype=bool)
     readers = {number[name]: reader for name, reader in group.readers.items()}
-    combinations = {at: reader.combinations for at, reader in readers.items() if isinstance(reader, CategoryColumn)}
+    combinations = {c: reader.combinations for c, reader in readers.items() if isinstance(reader, CategoryColumn)}
     with_values = tuple(patient for patient, has in zip(order, filled, strict=True) if has)
     measured = Measured(patients=with_values, values=values[filled], combinations=combinations)
     facts_of = ModalityFacts(name=modality.name, patients=len(with_values), empty=int((~filled).sum()))

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from datasites.data.dataset import plain_id
 from datasites.data.reading.cells import CategoryColumn, NumberColumn, Reading, years_between
 from datasites.data.reading.tables import Table
 from datasites.study.schema.document import PatientId, RowRule
-from datasites.study.schema.variables import plain
 from privacy.errors import InvalidInput
 
 Column = NumberColumn | CategoryColumn
@@ -130,7 +130,7 @@ def shape(text: str) -> str:
 
 def alike(text: str) -> str:
     """Return an id as two spellings of it agree: no capitals, signs or leading zeros."""
-    return "".join(c for c in plain(text) if c.isalnum()).lstrip("0")
+    return plain_id(text).lstrip("0")
 
 
 def _fill_in(rows: Rows, readers: Sequence[Column]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from datasites.data.reading.tables import Table, open_table
 from datasites.study.schema.document import MOST_BYTES, StudySchema, parse_schema
-from datasites.study.schema.variables import MISSING_WORDS, plain
+from datasites.study.schema.variables import MISSING, plain
 from datasites.study.signing import dump
 from privacy.errors import InvalidInput
 
@@ -20,7 +20,6 @@ _FREQUENT = 10
 """A word enters a draft only where so many rows hold it."""
 _MOST_LEVELS = 30
 _ALIKE = 60
-_MISSING = frozenset(map(plain, MISSING_WORDS))
 
 
 def read_schema_document(path: Path) -> StudySchema:
@@ -108,7 +107,7 @@ def _drafted(table: Table, patient: str) -> list[str]:
             lines.append(f'  {{kind = "number", name = {_quoted(column)}, unit = "", low = 0, high = 0}},')
         else:
             counts = cells.map(lambda cell: str(cell).strip()).value_counts()
-            words = [str(w) for w, n in counts.items() if n >= _FREQUENT and plain(str(w)) not in _MISSING]
+            words = [str(w) for w, n in counts.items() if n >= _FREQUENT and plain(str(w)) not in MISSING]
             words = words[:_MOST_LEVELS]
             levels = ", ".join(f"{{name = {_quoted(word)}}}" for word in words)
             lines.append(f'  {{kind = "category", name = {_quoted(column)}, levels = [{levels}]}},')
@@ -118,7 +117,7 @@ def _drafted(table: Table, patient: str) -> list[str]:
 def _numbers(cells: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(cells.dtype):
         return True
-    given = [str(cell).strip().replace(",", ".", 1) for cell in cells if plain(str(cell)) not in _MISSING]
+    given = [str(cell).strip().replace(",", ".", 1) for cell in cells if plain(str(cell)) not in MISSING]
     readable = pd.to_numeric(pd.Series(given, dtype=object), errors="coerce").notna()
     return bool(given) and float(readable.mean()) > 0.9 and len(set(given)) > 2
 

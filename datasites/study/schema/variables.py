@@ -4,7 +4,7 @@ A variable is a number or a category. Everything about it is public and fixed be
 the range that is plausible, the words of a category, centre and scale. Nothing here is computed from patients.
 
 >>> age = Number(name="age", unit="years", low=18, high=110, centre=60, scale=12)
->>> age.encoded(72.0)
+>>> float(age.encoded(72.0))
 1.0
 """
 
@@ -15,8 +15,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from datasites.study.signing import Message
@@ -24,15 +26,16 @@ from datasites.study.text import check_name
 from privacy.errors import InvalidInput
 
 Transform = Literal["none", "log1p", "log2p1", "signed-log1p", "arcsinh", "square-root"]
-TRANSFORMS: Mapping[Transform, Callable[[float], float]] = {
+Numbers = float | NDArray[np.floating]
+TRANSFORMS: Mapping[Transform, Callable[[Any], Any]] = {
     "none": lambda x: x,
-    "log1p": math.log1p,
-    "log2p1": lambda x: math.log2(1.0 + x),
-    "signed-log1p": lambda x: math.copysign(math.log1p(abs(x)), x),
-    "arcsinh": math.asinh,
-    "square-root": math.sqrt,
+    "log1p": np.log1p,
+    "log2p1": lambda x: np.log2(1.0 + x),
+    "signed-log1p": lambda x: np.copysign(np.log1p(np.abs(x)), x),
+    "arcsinh": np.arcsinh,
+    "square-root": np.sqrt,
 }
-"""From a value in its unit to the scale on which it is centred."""
+"""From values in their unit, one or many, to the scale on which they are centred."""
 
 MISSING_WORDS = (
     "", "-", "--", "'--", "?", "na", "n/a", "#n/a", "nan", "null", "nil", "missing", "unknown", "not available",
@@ -52,6 +55,10 @@ def plain(text: str) -> str:
     'not reported'
     """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+MISSING = frozenset(map(plain, MISSING_WORDS))
+"""The words above, as words are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +99,16 @@ class Number(Message):
         if len(self.units) > _MOST_UNITS:
             raise InvalidInput(f"variable {self.name!r}: expected at most {_MOST_UNITS} other units")
 
-    def encoded(self, value: float) -> float:
-        """Return the model's input for a value in ``unit`` that lies between ``low`` and ``high``."""
-        scaled = (TRANSFORMS[self.transform](value) - self.centre) / self.scale
-        return min(max(scaled, -self.clip), self.clip)
+    def encoded(self, values: Numbers, centre: Numbers | None = None, scale: Numbers | None = None) -> Any:
+        """Return the model's inputs for values in ``unit``, one or many, that lie between ``low`` and ``high``.
+
+        Args:
+            values: a number, or an array of any shape.
+            centre: in the place of the variable's own.
+            scale: in the place of the variable's own, above 0.
+        """
+        moved = TRANSFORMS[self.transform](values) - (self.centre if centre is None else centre)
+        return np.clip(moved / (self.scale if scale is None else scale), -self.clip, self.clip)
 
     def inputs(self) -> tuple[str, ...]:
         """Return the names of the model's inputs: the value, and whether it is missing."""

@@ -8,8 +8,6 @@ browsers that came by it once are told to come by nothing else.
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +15,9 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse
+from support.web_server import serving
 
 from datasites.node.home import Config
-from datasites.node.web.server import WebServer
 
 CONTENT = b"0123456789" * 100
 
@@ -47,17 +45,8 @@ def running(folder: Path, **config: str) -> Iterator[tuple[str, int]]:
         return {"path": path}
 
     settings = Config(name="a", institution="A", role="datasite", orchestrator_url="http://127.0.0.1:9", **config)
-    server = WebServer(app, settings)
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield listener.getsockname()
-    finally:
-        server.should_exit = True
-        thread.join(30)
+    with serving(app, settings) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

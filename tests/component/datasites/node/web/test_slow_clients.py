@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,10 +14,11 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from support.timing import within
+from support.web_server import serving
 
 from datasites.node.home import Config
 from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
-from datasites.node.web.server import Patience, PatientProtocol, WebServer
+from datasites.node.web.server import Patience, PatientProtocol
 
 CONFIG = Config(name="alba", institution="Hospital Alba", role="datasite", orchestrator_url="http://127.0.0.1:9")
 QUICK = Patience(
@@ -60,25 +60,10 @@ def make_app() -> FastAPI:
     return app
 
 
-@contextmanager
-def serving(config: Config = CONFIG) -> Iterator[tuple[str, int]]:
-    server = WebServer(make_app(), config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield listener.getsockname()
-    finally:
-        server.should_exit = True
-        thread.join(60)
-
-
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     monkeypatch.setattr(PatientProtocol, "patience", QUICK)
-    with serving() as found:
+    with serving(make_app(), CONFIG) as found:
         yield found
 
 
@@ -205,7 +190,7 @@ def test_a_tls_handshake_that_never_comes_is_dropped(tmp_path, monkeypatch) -> N
     authority = ensure_authority(tmp_path, name="alba")
     certificate = ensure_server_certificate(authority, tmp_path, names=["127.0.0.1"])
     config = Config(**{**vars(CONFIG), "tls_certificate": str(certificate)})
-    with serving(config) as address:
+    with serving(make_app(), config) as address:
         with dial(address) as client:
             seconds = seconds_until_dropped(client)
             assert seconds > 0.3 and within(seconds, 5)

@@ -1,0 +1,30 @@
+"""A role's own web server on a free port, in a thread, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import FastAPI
+
+from datasites.node.home import Config
+from datasites.node.web.server import WebServer
+
+
+@contextmanager
+def serving(app: FastAPI, config: Config) -> Iterator[tuple[str, int]]:
+    """Serve an application and give its address."""
+    server = WebServer(app, config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield listener.getsockname()
+    finally:
+        server.should_exit = True
+        thread.join(60)
