@@ -169,12 +169,18 @@ class Store:
                     connection.execute(_DOCUMENTS.insert().values(**place, document=text))
                 self._known[(study, round_, kind)] = {**known, (author, closing): json.loads(text)}
                 return True
-        if plain_json(known[(author, closing)]).decode() != text:
-            raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
+        self.require_place(study, round_, kind, document, closing=closing, author=author)
         return False
 
     def require_place(
-        self, study: str, round_: int, kind: str, document: Signed, *, closing: int = 0, author: str = ""
+        self,
+        study: str,
+        round_: int,
+        kind: str,
+        document: Signed | Mapping[str, Any],
+        *,
+        closing: int = 0,
+        author: str = "",
     ) -> None:
         """Check that :meth:`put_document` would keep a document; before bytes are kept that come with it.
 
@@ -182,7 +188,8 @@ class Store:
             Refused: another document has this place.
         """
         known = self._place(study, round_, kind).get((author, closing))
-        if known is not None and plain_json(known) != plain_json(dump(document)):
+        value = dump(document) if isinstance(document, Signed) else document
+        if known is not None and plain_json(known) != plain_json(value):
             raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
 
     def document(
