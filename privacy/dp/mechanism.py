@@ -312,21 +312,21 @@ class Mechanism(_Strict):
         """
         return sum(self._distances(self._rounds(rounds)))
 
-    def failure(self, rounds: int | None = None) -> float:
+    def failure(self, rounds: int | None = None, *, records: int = 1) -> float:
         """Return what :meth:`total_variation` adds to delta at every epsilon, for the first ``rounds`` rounds.
 
-        A step has a mu of at most 1 / its noise multiplier, and so has each other release; docs/filter.md, theorem 2.
-        1 without noise.
+        A step has a mu of at most ``records`` (of one patient in a release) / its noise multiplier, and so has each
+        other release; docs/filter.md, theorem 2. 1 without noise.
         """
         from privacy.dp.gaussian import failure
 
         done = self._rounds(rounds)
-        others = [r.noise_multiplier for r in (self.losses, self.count, self.evaluation) if r is not None]
-        if min([self.noise_multiplier, *others]) == 0:
+        if not self.private:
             return 1.0
+        others = [r.noise_multiplier for r in (self.losses, self.count, self.evaluation) if r is not None]
         steps, beside = self._distances(done)
-        taken = failure(steps, 1 / self.noise_multiplier, max(1, done * self.steps_per_round))
-        return min(1.0, taken + failure(beside, 1 / min(others, default=self.noise_multiplier), 2 * done + 1))
+        taken = failure(steps, records / self.noise_multiplier, max(1, done * self.steps_per_round))
+        return min(1.0, taken + failure(beside, records / min(others, default=self.noise_multiplier), 2 * done + 1))
 
     def _distances(self, rounds: int) -> tuple[float, float]:
         """Return the distances of all steps and of all other releases to the ideal ones, in ``rounds`` rounds."""
