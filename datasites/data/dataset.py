@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.config import MODALITIES
+from models.config import InvalidModel, check_modality, in_order
 from privacy.canonical import canonical_hash, canonical_json
 from privacy.errors import InvalidInput
 
@@ -70,7 +70,7 @@ class Schema:
 
     def feature_counts(self) -> dict[str, int]:
         """Return the number of features of each modality, as :class:`models.config.ModelConfig` wants it."""
-        return {m: len(self.features[m]) for m in MODALITIES if m in self.features}
+        return {m: len(self.features[m]) for m in in_order(self.features)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +86,24 @@ class Part:
     inputs: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]]
 
 
-def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0) -> None:
+def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0, mock: Part | None = None) -> None:
     """Write a whole dataset version; the folder appears complete or not at all.
+
+    Args:
+        folder: a new one.
+        schema: what anybody may know.
+        private: the patients.
+        mock_seed: of :func:`mock_part`, where no ``mock`` is given.
+        mock: made-up rows of the same shape.
 
     Raises:
         InvalidInput: the folder exists, or the rows do not fit the schema.
     """
     if folder.exists():
         raise InvalidInput(f"expected a new dataset folder, {folder} exists; datasets are never overwritten")
-    mock = mock_part(schema, seed=mock_seed)
-    check_disjoint(private, mock)
+    by_schema = mock is not None
+    mock = mock or mock_part(schema, seed=mock_seed)
+    check_disjoint(private, mock, by_schema=by_schema)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -123,11 +131,17 @@ def read_schema(path: Path) -> Schema:
             value[field] = tuple(value[field])
         schema = Schema(**value)
         # all of these become names of files
-        known = set(schema.features) | set(schema.modalities) <= set(MODALITIES)
-        if not (known and _NAME.fullmatch(schema.name) and type(schema.version) is int and schema.version > 0):
+        for modality in (*schema.features, *schema.modalities):
+            check_modality(modality)
+        if not (
+            set(schema.modalities) <= set(schema.features)
+            and _NAME.fullmatch(schema.name)
+            and type(schema.version) is int
+            and schema.version > 0
+        ):
             raise ValueError
         return schema
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, InvalidModel) as error:
         raise InvalidInput(f"expected a dataset schema at {path.name}, could not read one") from error
 
 
@@ -143,7 +157,8 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
     cases = records["case_id"].tolist()
     check_patients(cases)
     batch: Arrays = {}
-    presence = np.zeros((len(cases), len(MODALITIES)), dtype=np.float32)
+    order = in_order(schema.features)
+    presence = np.zeros((len(cases), len(order)), dtype=np.float32)
     for modality, names in schema.features.items():
         values = np.zeros((len(cases), len(names)), dtype=np.float32)
         if modality in schema.modalities:
@@ -151,7 +166,7 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
             check_rows(modality, table.index.tolist(), table.to_numpy(dtype=np.float32))
             rows = [i for i, case in enumerate(cases) if case in table.index]
             values[rows] = table.loc[[cases[i] for i in rows]].to_numpy(dtype=np.float32)
-            presence[rows, MODALITIES.index(modality)] = 1.0
+            presence[rows, order.index(modality)] = 1.0
         batch[modality] = values
     batch["presence"] = presence
     batch["cohort"] = np.array([schema.cohorts.index(c) for c in records["cohort"]], dtype=np.int64)
@@ -200,13 +215,22 @@ def check_rows(modality: str, cases: Sequence[str], values: NDArray[np.float32])
         InvalidInput: so it is; no patient is named.
     """
     check_patients(cases)
-    rows = [row.tobytes() for row in values if len(np.unique(row)) >= _TELLING]
+    rows = _telling(values)
     repeated = len(rows) - len(set(rows))
     if repeated:
         raise InvalidInput(
             f"expected one {modality} row per patient, {repeated} rows repeat another case's values exactly; "
             "leave out the copies"
         )
+
+
+def _telling(values: NDArray[np.float32]) -> list[bytes]:
+    """Return the rows that cannot agree by chance: those of enough different values."""
+    return [row.tobytes() for row in values if len(np.unique(row)) >= _TELLING]
+
+
+def _all_rows(values: NDArray[np.float32]) -> list[bytes]:
+    return [row.tobytes() for row in values]
 
 
 def membership(cases: Sequence[str], secret: bytes, *, validation: float = 0.2) -> NDArray[np.bool_]:
@@ -248,13 +272,17 @@ def mock_part(schema: Schema, *, seed: int, rows: int = MOCK_ROWS) -> Part:
     )
 
 
-def check_disjoint(private: Part, mock: Part) -> None:
-    """Refuse a mock that shares a case or a row of any modality with the private part."""
+def check_disjoint(private: Part, mock: Part, *, by_schema: bool = False) -> None:
+    """Refuse a mock that shares a case or a row of any modality with the private part.
+
+    A mock made ``by_schema`` has the words and ranges of real tables, so rows of few values may agree by chance; those
+    of many may not.
+    """
     if set(private.cases) & set(mock.cases):
         raise InvalidInput("the mock part shares a case id with the private part; use another mock seed")
     for modality, (_, values) in mock.inputs.items():
-        held = {row.tobytes() for row in private.inputs[modality][1]}
-        if any(row.tobytes() in held for row in values):
+        rows = _telling if by_schema else _all_rows
+        if not set(rows(private.inputs[modality][1])).isdisjoint(rows(values)):
             raise InvalidInput(f"the mock part shares a {modality} row with the private part; use another mock seed")
 
 

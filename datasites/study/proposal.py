@@ -18,16 +18,12 @@ from datasites.strategy.registry import Strategy, noise_named, server_step_named
 from datasites.strategy.server_steps import ServerStep
 from datasites.study.filing import Filing
 from datasites.study.signing import Message, dump
-from datasites.study.text import check_name, check_prose, check_study_name
+from datasites.study.text import check_name, check_prose, check_study_name, folded
 from models.config import ModelConfig
 from privacy.canonical import CanonicalVersion, canonical_hash
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
-
-Modality = Literal["mrna", "image", "clinical"]
-MODALITIES: tuple[Modality, ...] = ("mrna", "image", "clinical")
-Task = Literal["I-II", "early-late", "ordinal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,7 @@ class DatasetReference(Message):
 class Participant(Party):
     """A hospital in a study: which modalities and which dataset it contributes."""
 
-    modalities: tuple[Modality, ...]
+    modalities: tuple[str, ...]
     cohort: str
     dataset: DatasetReference
 
@@ -82,7 +78,7 @@ class Block(Message):
     """
 
     name: str
-    modality: Modality | None
+    modality: str | None
     length: int
     parameters: tuple[str, ...]
 
@@ -130,11 +126,15 @@ class Custody(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Message):
-    """The software that will run: hash of the lock file, of Tessera's own code, and package versions."""
+    """The software that will run: hashes over all versions and over Tessera's own code, and package versions.
+
+    ``files_hash`` covers the content of every file of the installed dependencies; proposals from before that have none.
+    """
 
     lock_hash: str
     code_hash: str
     packages: Mapping[str, str]
+    files_hash: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ class Proposal(Message):
     legal_basis: str
     custody: Custody
     plan: Plan
-    task: Task
+    task: str
     model: ModelConfig
     training: Training
     mechanism: Mechanism
@@ -231,8 +231,8 @@ class Proposal(Message):
     @property
     def helpers_inside(self) -> int:
         """How many helpers are of institutions that take part."""
-        inside = {" ".join(p.institution.casefold().split()) for p in self.participants}
-        return sum(" ".join(h.institution.casefold().split()) in inside for h in self.helpers)
+        inside = {folded(p.institution) for p in self.participants}
+        return sum(folded(h.institution) in inside for h in self.helpers)
 
     def _check_noise(self) -> None:
         charged = self.noise_mode.accounted_as
@@ -322,7 +322,7 @@ class Proposal(Message):
 
     def institutions(self, sites: Iterable[str]) -> frozenset[str]:
         """Return the distinct institutions of some sites; ``min_sites`` counts these, however many keys one has."""
-        return frozenset(" ".join(self.participant(s).institution.casefold().split()) for s in sites)
+        return frozenset(folded(self.participant(s).institution) for s in sites)
 
     def exchanged_blocks(self) -> tuple[Block, ...]:
         """Return the blocks with at least ``min_sites`` contributing institutions; the others stay at their sites."""
@@ -345,7 +345,7 @@ class Proposal(Message):
         return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
 
 
-_ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
+_ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0, "gains": {}}
 """Fields of the model that came later: not hashed at their default, so that what was approved keeps its name."""
 
 

@@ -289,7 +289,7 @@ class Mechanism(_Strict):
         target = self.target_delta if delta is None else delta
         slack, events = self.total_variation(rounds), self.events(rounds)
         found = max(pld_epsilon(event, target, slack=slack) for event in events)
-        left = target - self.failure(rounds)  # the ledger's way (docs/filter.md, theorem 2), better at a large epsilon
+        left = target - self.failure(rounds)  # docs/filter.md, theorem 2: better at a large epsilon
         if left <= 0 or (math.isfinite(found) and left <= target - (1 + math.exp(found)) * slack):
             return found
         return min(found, max(pld_epsilon(event, left) for event in events))
@@ -315,8 +315,7 @@ class Mechanism(_Strict):
     def failure(self, rounds: int | None = None, *, records: int = 1) -> float:
         """Return what :meth:`total_variation` adds to delta at every epsilon, for the first ``rounds`` rounds.
 
-        A step has a mu of at most ``records`` (of one patient in a release) / its noise multiplier, and so has each
-        other release; docs/filter.md, theorem 2. 1 without noise.
+        Releases have a mu of ``records`` / noise multiplier at most (docs/filter.md, theorem 2). 1 without noise.
         """
         from privacy.dp.gaussian import failure
 
