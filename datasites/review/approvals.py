@@ -170,6 +170,7 @@ class ApprovalStore:
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
             raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
+        checks.check_exchange(proposal)
         self.check_people(proposal)
         conditions = check_text(conditions, required=bool(conditions.strip()))
         signature = checks.sign_review(proposal, self.site, reviewer, key, conditions)

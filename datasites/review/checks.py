@@ -14,6 +14,7 @@ from datasites.review.accounts import Account
 from datasites.review.environment import differences
 from datasites.review.policy import Policy
 from datasites.review.records import Confirmation
+from datasites.study.checks import exchanges_nothing
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.parties import parse_time
 from datasites.study.proposal import DatasetReference, Environment, Proposal
@@ -71,6 +72,13 @@ def approval_of(
         approved=now.isoformat(),
         expires=min(now + dt.timedelta(days=days), parse_time(proposal.expires)).isoformat(),
     )
+
+
+def check_exchange(proposal: Proposal) -> None:
+    """Refuse a study in which no hospital can learn from another."""
+    reason = exchanges_nothing(proposal)
+    if reason:
+        raise Refused(f"the study would spend privacy for nothing: {reason}")
 
 
 def with_partners(confirmed: tuple[Confirmation, ...], policy: Policy) -> tuple[Confirmation, ...]:

@@ -108,6 +108,24 @@ def enough(proposal: Proposal, weights: Mapping[str, Mapping[str, float]], sites
     return True
 
 
+def exchanges_nothing(proposal: Proposal) -> str:
+    """Return why no hospital could learn from another in this study, or an empty text where one can.
+
+    Only the part of the model that every hospital has, such as the bias of a cohort, would travel, round after round,
+    and privacy would be spent for it.
+    """
+    reads = [b for b in proposal.blocks if b.modality is not None]
+    if not reads or any(b.modality is not None for b in proposal.exchanged_blocks()):
+        return ""
+    held = {str(b.modality): len(proposal.institutions(proposal.contributors(b))) for b in reads}
+    return (
+        f"expected a modality that at least {proposal.min_sites} institutions hold, got "
+        f"{', '.join(f'{modality} at {count}' for modality, count in sorted(held.items()))}: nothing that reads a "
+        "patient's data would be exchanged; ask more hospitals, lower min_sites (3 is the least), or use shared noise, "
+        "under which every hospital sends every part"
+    )
+
+
 def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:
     """Check that the round key was made for this round of this proposal and is the one the plan names.
 

@@ -11,7 +11,8 @@ from datasites.strategy.blending import last_observed
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.released_numbers import terms_of
 from models.config import ModelConfig
-from privacy.dp.calibration import calibrate
+from privacy.dp.calibration import calibrate, delta_for_ideal_noise
+from privacy.dp.gaussian import gaussian_mu
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
 
@@ -108,16 +109,15 @@ def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offe
 
 
 def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> float:
-    """Return the noise multiplier of one release that takes ``share`` of the divergence epsilon allows, rounded up."""
+    """Return the noise multiplier of one release that takes ``share`` of the mu squared epsilon allows, rounded up.
+
+    The distance to ideal noise takes a hundredth of delta at most, as in :func:`privacy.dp.calibration.calibrate`.
+    """
     if without_privacy(settings):
         return 0.0
     epsilon = settings.epsilon or math.inf
-    whole = replace(mechanism, noise="local", sampling_rate=1.0, steps_per_round=1, rounds=1)
-    left = settings.delta - (1 + math.exp(min(epsilon, 700))) * mechanism.total_variation()
-    if left <= 0:
-        raise InvalidInput(f"expected an epsilon that leaves room in delta {settings.delta:g}, got {epsilon:g}")
-    alone = calibrate(whole, epsilon, left).noise_multiplier
-    return float(f"{1.0005 * alone / math.sqrt(share):.5g}")
+    left = delta_for_ideal_noise(replace(mechanism, target_delta=settings.delta), epsilon)
+    return float(f"{1.0005 / (gaussian_mu(epsilon, left) * math.sqrt(share)):.5g}")
 
 
 def without_privacy(settings: StudySettings) -> bool:

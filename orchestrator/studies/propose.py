@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
+from datasites.study.checks import exchanges_nothing
 from datasites.study.filing import Filing
 from datasites.study.proposal import (
     Block,
@@ -135,7 +136,7 @@ def build_proposal(
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
 
     Raises:
-        InvalidInput: hospitals with different schemas or tasks, or too few of them.
+        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
     """
     settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
@@ -173,6 +174,9 @@ def build_proposal(
         canonical=NEWEST,
         chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
     )
+    reason = exchanges_nothing(proposal)
+    if reason:
+        raise InvalidInput(reason)
     return replace(proposal, published=published(settings, proposal)), model
 
 

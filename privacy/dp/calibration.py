@@ -23,6 +23,7 @@ from privacy.errors import InvalidInput
 
 _LARGEST_NOISE = 1e4
 _FAILURES = 0.01
+_TOLERANCE = 1e-6
 
 
 def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) -> Mechanism:
@@ -41,10 +42,38 @@ def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) 
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise InvalidInput(f"expected a finite epsilon above 0, got {epsilon}")
     aim = replace(mechanism, target_delta=mechanism.target_delta if delta is None else delta)
-    left = aim.target_delta - (1 + math.exp(min(epsilon, 700))) * aim.total_variation()
-    by_failure = left <= 0  # at this epsilon the usual term alone passes delta (docs/filter.md, theorem 2)
-    if by_failure:
-        left = aim.target_delta * (1 - _FAILURES)
+    result = _calibrated(aim, epsilon, delta_for_ideal_noise(aim, epsilon))
+    if result.epsilon() <= epsilon * (1 + _TOLERANCE):
+        return result
+    left = _left_by_slack(aim, epsilon)  # the distance takes more than the hundredth that theorem 2 was given
+    if left <= 0:
+        raise InvalidInput(
+            f"epsilon {epsilon} at delta {aim.target_delta} leaves too little noise per round for the distance to "
+            "ideal noise: take more rounds, fewer parameters or a larger delta"
+        )
+    return _calibrated(aim, epsilon, left)
+
+
+def delta_for_ideal_noise(mechanism: Mechanism, epsilon: float) -> float:
+    """Return the delta at which ideal noise is calibrated, so that computed noise keeps ``target_delta``.
+
+    What the usual term ``(1 + e^epsilon)`` times the distance leaves, or all but a hundredth, whichever is more: the
+    distance adds no more than that hundredth at any epsilon where the noise of a step is not tiny (docs/filter.md,
+    theorem 2).
+
+    Args:
+        mechanism: gives delta and the distance; its noise does not matter.
+        epsilon: above 0.
+    """
+    return max(_left_by_slack(mechanism, epsilon), mechanism.target_delta * (1 - _FAILURES))
+
+
+def _left_by_slack(mechanism: Mechanism, epsilon: float) -> float:
+    return mechanism.target_delta - (1 + math.exp(min(epsilon, 700))) * mechanism.total_variation()
+
+
+def _calibrated(aim: Mechanism, epsilon: float, left: float) -> Mechanism:
+    """Return ``aim`` with the gradient noise at which its ideal releases cost ``epsilon`` at ``left``."""
     if any(pld_epsilon(event, left) > epsilon for event in _with_noise(aim, _LARGEST_NOISE).events()):
         raise InvalidInput(
             f"epsilon {epsilon} at delta {aim.target_delta} cannot be reached by gradient noise alone: give the "
@@ -58,13 +87,7 @@ def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) 
         _bracket(aim, epsilon, left),
         tol=1e-4,
     )
-    result = _with_noise(aim, found)
-    if by_failure and result.failure() > aim.target_delta * _FAILURES:
-        raise InvalidInput(
-            f"epsilon {epsilon} at delta {aim.target_delta} leaves too little noise per round for the distance to "
-            "ideal noise: take more rounds, fewer parameters or a larger delta"
-        )
-    return result
+    return _with_noise(aim, found)
 
 
 def _trained(mechanism: Mechanism) -> dp_accounting.DpEvent:

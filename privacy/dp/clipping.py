@@ -39,8 +39,9 @@ _UNBOUNDED = 1e30
 _LARGEST_RATIO = 1e30
 MOST_RECORDS = 2**22
 """Records of one batch: with more, the rounding of float64 sums would pass the margin in the noise."""
-_SUMMED_TOGETHER = 256
-"""Records whose gradients are clipped and summed in one product, of several passes."""
+_SUMMED_TOGETHER = {False: TOGETHER, True: 4 * TOGETHER}
+"""Records whose gradients are summed in one product: more of a large model, whose sums are slow to add up."""
+_LARGE = 1 << 16
 _Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -73,6 +74,7 @@ class PerExampleClipper:
         self._calls: dict[str, _Call] = {}
         self._handles: list[RemovableHandle] = []
         self._together = together
+        self._summed_together = _SUMMED_TOGETHER[sum(p.numel() for p in model.parameters()) >= _LARGE]
         self.model = model
         self.groups: frozenset[str] = frozenset(self._groups.values())
 
@@ -117,7 +119,7 @@ class PerExampleClipper:
             pairs = self._pairs(losses, records)
             alike = waiting.setdefault(frozenset(pairs), [])
             alike.append(pairs)
-            if len(alike) * self._together >= _SUMMED_TOGETHER:
+            if len(alike) * self._together >= self._summed_together:
                 _add(sums, self._clipped(alike, bounds))
         for alike in filter(None, waiting.values()):
             _add(sums, self._clipped(alike, bounds))
@@ -214,9 +216,9 @@ def _exact(pieces: Sequence[Tensor]) -> Tensor:
     """Return a layer's inputs or gradients as float64; tokens stay whole numbers."""
     if not pieces[0].is_floating_point():
         return torch.cat(list(pieces))
-    values = torch.empty(sum(map(len, pieces)), *pieces[0].shape[1:], dtype=torch.float64)
-    torch.cat(list(pieces), out=values)
-    return values
+    if len(pieces) == 1:
+        return pieces[0].double()
+    return torch.cat([piece.double() for piece in pieces])
 
 
 def _add(sums: dict[str, Tensor], totals: Mapping[str, Tensor]) -> None:

@@ -287,12 +287,12 @@ class Mechanism(_Strict):
         from privacy.dp.accounting import pld_epsilon
 
         target = self.target_delta if delta is None else delta
-        slack = self.total_variation(rounds)
-        found = max(pld_epsilon(event, target, slack=slack) for event in self.events(rounds))
-        left = target - self.failure(rounds) if math.isinf(found) else 0.0
-        if left <= 0:
+        slack, events = self.total_variation(rounds), self.events(rounds)
+        found = max(pld_epsilon(event, target, slack=slack) for event in events)
+        left = target - self.failure(rounds)  # docs/filter.md, theorem 2: better at a large epsilon
+        if left <= 0 or (math.isfinite(found) and left <= target - (1 + math.exp(found)) * slack):
             return found
-        return max(pld_epsilon(event, left) for event in self.events(rounds))  # (1 + e^epsilon) slack passed delta
+        return min(found, max(pld_epsilon(event, left) for event in events))
 
     def rdp(self, orders: tuple[float, ...] | None = None, *, rounds: int | None = None) -> tuple[float, ...]:
         """Return the Rényi divergence bound of the first ``rounds`` rounds at each order, for the ledger's filter.
@@ -310,30 +310,33 @@ class Mechanism(_Strict):
         Sampler, rounding and saturation together, for the first ``rounds`` rounds. A mechanism at total variation eta
         from an (epsilon, delta) one is (epsilon, delta + (1 + exp(epsilon)) eta); see docs/shared-noise.md, section 6.
         """
-        done = self._rounds(rounds)
-        sites = self.max_sites if self.noise == "shared" else 1
-        steps = done * self.steps_per_round
-        sampler = (steps + 2 * done + 1) * MAX_PARAMETERS * sites * SAMPLER_DISTANCE
-        if self.noise == "local":
-            return sampler
-        honest = range(self.min_sites - self.colluders, self.max_sites + 1)
-        rounding = max(rounding_distance(sites=count, share_steps=MIN_SHARE_STEPS) for count in honest)
-        return sampler + steps * self.max_parameters * (rounding + sites * saturation_distance())
+        return sum(self._distances(self._rounds(rounds)))
 
-    def failure(self, rounds: int | None = None) -> float:
+    def failure(self, rounds: int | None = None, *, records: int = 1) -> float:
         """Return what :meth:`total_variation` adds to delta at every epsilon, for the first ``rounds`` rounds.
 
-        Every release is a step of mu at most 1 / its noise multiplier; docs/filter.md, theorem 2. 1 without noise.
+        Releases have a mu of ``records`` / noise multiplier at most (docs/filter.md, theorem 2). 1 without noise.
         """
         from privacy.dp.gaussian import failure
 
         done = self._rounds(rounds)
-        multipliers = [self.noise_multiplier]
-        multipliers += [r.noise_multiplier for r in (self.losses, self.count, self.evaluation) if r is not None]
-        if min(multipliers) == 0:
+        if not self.private:
             return 1.0
-        times = done * self.steps_per_round + 2 * done + 1
-        return failure(self.total_variation(done), 1 / min(multipliers), times)
+        others = [r.noise_multiplier for r in (self.losses, self.count, self.evaluation) if r is not None]
+        steps, beside = self._distances(done)
+        taken = failure(steps, records / self.noise_multiplier, max(1, done * self.steps_per_round))
+        return min(1.0, taken + failure(beside, records / min(others, default=self.noise_multiplier), 2 * done + 1))
+
+    def _distances(self, rounds: int) -> tuple[float, float]:
+        """Return the distances of all steps and of all other releases to the ideal ones, in ``rounds`` rounds."""
+        sites, steps = self.max_sites if self.noise == "shared" else 1, rounds * self.steps_per_round
+        draw = MAX_PARAMETERS * sites * SAMPLER_DISTANCE
+        beside = (2 * rounds + 1) * draw
+        if self.noise == "local":
+            return steps * draw, beside
+        honest = range(self.min_sites - self.colluders, self.max_sites + 1)
+        rounding = max(rounding_distance(sites=count, share_steps=MIN_SHARE_STEPS) for count in honest)
+        return steps * (draw + self.max_parameters * (rounding + sites * saturation_distance())), beside
 
     def _rounds(self, rounds: int | None) -> int:
         if rounds is None:

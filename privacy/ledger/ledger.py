@@ -46,6 +46,7 @@ from privacy.ledger.rules import (
     check_fits,
     check_open,
     check_share,
+    chosen_by_answers,
     cost_of,
     person,
     reason_given,
@@ -234,7 +235,9 @@ class Ledger:
             if round_number in reservation.freed:
                 raise Refused(f"round {round_number} of study {reservation.study!r} was freed: it cannot be charged")
             check_open(population)
-            check_share(population, population.spent + cost, f"round {round_number}", adaptive=population.adaptive)
+            check_share(
+                population, population.spent + cost, f"round {round_number}", adaptive=chosen_by_answers(population)
+            )
             body = {
                 "population": population.name,
                 "study": reservation.study,

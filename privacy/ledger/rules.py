@@ -49,6 +49,15 @@ def check_share(population: Population, total: Cost, what: str, *, adaptive: boo
         )
 
 
+def chosen_by_answers(population: Population) -> bool:
+    """Return whether answers choose what is charged next.
+
+    They do where something was reserved after one, and where a lower cap leaves room for a part of what is reserved
+    only: whoever picks the rounds that still run may pick them by what was seen.
+    """
+    return population.adaptive or population.share(population.committed, adaptive=False) > 1 + TOLERANCE
+
+
 def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO) -> str:
     """Return why ``total`` does not fit under ``cap``, with what would help."""
     stated = f"the cap is epsilon {cap.epsilon:g} at delta {cap.delta:g}"

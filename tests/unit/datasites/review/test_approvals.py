@@ -10,7 +10,7 @@ from support.approvals import is_approved
 from datasites.review.checks import check_signatures
 from datasites.review.versions import version_before
 from datasites.study.messages import Approval
-from datasites.study.proposal import Environment
+from datasites.study.proposal import Block, Environment
 from datasites.study.signing import open_sealed
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity
@@ -50,6 +50,16 @@ def test_the_approval_is_sealed_by_the_datasite_and_signed_by_the_person(approve
     assert approval.proposal_hash == proposal.proposal_hash
     check_signatures(approval, required=1)
     assert approval.reviewers[0].public_key == desk.accounts.account("anna").public_key
+
+
+def test_a_study_that_exchanges_nothing_is_not_approved(desk, new_proposal):
+    kinds = ("mrna", "image", "clinical")
+    alone = [replace(p, modalities=(m,)) for p, m in zip(new_proposal().participants, kinds, strict=True)]
+    blocks = tuple(Block(name=m, modality=m, parameters=(f"branches.{m}.weight",), length=4) for m in kinds)
+    proposal = new_proposal(participants=tuple(alone), blocks=blocks)
+    with pytest.raises(Refused, match="spend privacy for nothing: expected a modality that at least 3"):
+        desk.approve(desk.submit(proposal))
+    assert desk.store.request(proposal.proposal_hash).state == "pending"
 
 
 def test_a_proposal_nobody_approved_may_not_run(desk, new_proposal, now):

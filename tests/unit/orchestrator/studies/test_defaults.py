@@ -19,6 +19,7 @@ from orchestrator.studies.propose import (
     with_min_sites,
 )
 from orchestrator.studies.schedule import with_schedule
+from privacy.dp.gaussian import gaussian_mu
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 from privacy.ledger.costs import gaussian_cost, study_cost
@@ -118,3 +119,34 @@ def test_an_evaluation_beside_losses_leaves_them_their_part() -> None:
 def test_an_evaluation_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(InvalidInput, match="evaluation share"):
         proposed(evaluation_share=share)
+
+
+def test_a_study_in_which_no_hospital_learns_from_another_is_refused_before_it_starts() -> None:
+    """Two institutions for each modality: only the bias would travel, for forty charged rounds."""
+    held = [("mrna",), ("mrna",), ("clinical",), ("clinical",)]
+    offers = [replace(offer(i), modalities=modalities) for i, modalities in enumerate(held)]
+    roles = {"orchestrator": PEOPLE, "keyholder": KEYHOLDER, "code": {}}
+    with pytest.raises(InvalidInput, match="at least 3 institutions hold, got clinical at 2, mrna at 2"):
+        build_proposal(replace(_settings(), rounds=40), offers, **roles)
+    one_more = [*offers, replace(offer(4), modalities=("mrna",))]
+    assert build_proposal(replace(_settings(), rounds=40), one_more, **roles)
+    shared = replace(_settings(), noise="shared", min_sites=3)
+    assert build_proposal(shared, offers, **roles)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 8.0, 18.5])
+def test_an_evaluation_takes_all_that_epsilon_allows_also_where_the_distance_to_ideal_noise_is_large(epsilon) -> None:
+    """At epsilon 18.5 the usual term alone, (1 + e^epsilon) times the distance, passes delta."""
+    mechanism = proposed(epsilon=epsilon, evaluation_share=1.0, noise="shared").mechanism
+    evaluation = mechanism.evaluation
+    exact = 1 / gaussian_mu(epsilon, mechanism.target_delta)
+    assert exact <= evaluation.noise_multiplier <= 1.006 * exact
+    assert 0.998 * epsilon <= mechanism.epsilon() <= epsilon * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [2.0, 12.0])
+def test_the_epsilon_that_is_shown_is_the_ledgers(epsilon) -> None:
+    mechanism = proposed(epsilon=epsilon, noise="shared").mechanism
+    for delta in (mechanism.target_delta, 2e-6):
+        ledgers = study_cost(mechanism).total.epsilon(delta)
+        assert mechanism.epsilon(delta) == pytest.approx(ledgers, abs=1e-4)

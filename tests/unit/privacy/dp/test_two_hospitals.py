@@ -7,6 +7,7 @@ import pytest
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 
 from privacy.dp.accounting import pld_epsilon
+from privacy.dp.gaussian import gaussian_epsilon
 from privacy.dp.mechanism import CountRelease, HistogramRelease, LossRelease, Mechanism
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 
@@ -49,3 +50,14 @@ def test_the_other_releases_count_and_no_noise_is_no_bound(shared_twice: float) 
     assert epsilon_at_two_hospitals(more, 1e-4) > shared_twice
     assert epsilon_at_two_hospitals(SHARED, 1e-4, rounds=2) < shared_twice
     assert math.isinf(epsilon_at_two_hospitals(replace(LOCAL, noise_multiplier=0.0), 1e-4))
+
+
+def test_shared_noise_at_epsilon_8_has_a_figure() -> None:
+    """The usual term, (1 + e^epsilon) times the distance to ideal noise, passes delta there: it said infinity."""
+    sigma, rounds = 2.429, 20
+    shared = Mechanism(
+        max_grad_norm=1.0, noise_multiplier=sigma, sampling_rate=1.0, steps_per_round=1, rounds=rounds,
+        target_delta=1e-4, noise="shared", min_sites=8, max_sites=9, max_parameters=2252,
+    )  # fmt: skip
+    exact = gaussian_epsilon(2 * rounds**0.5 / sigma, 1e-4)
+    assert epsilon_at_two_hospitals(shared, 1e-4) == pytest.approx(exact, abs=0.01)

@@ -124,6 +124,27 @@ def test_a_raised_cap_allows_what_it_would_have_allowed_from_the_start(tmp_path:
         reserve(ledger, population, "more", StudyCost(rounds=1, round=gaussian_cost((0.02 * left) ** -0.5)))
 
 
+def test_under_a_lowered_cap_answers_choose_which_reserved_rounds_still_run(tmp_path: Path) -> None:
+    """Both studies were reserved before any answer, but the lower cap has room for a part of them only.
+
+    Whoever saw a small loss could spend the rest of delta on releases that fail, whoever saw a large one on another
+    Gaussian round. The part of delta for failures holds from then on.
+    """
+    ledger, population = new_ledger(tmp_path, epsilon=60.0)
+    allowed = gaussian_mu(4.0, DELTA) ** 2
+    steps = reserve(ledger, population, "steps", StudyCost(rounds=4, round=gaussian_cost((0.3 * allowed) ** -0.5)))
+    failing = StudyCost(rounds=4, round=gaussian_cost(1e4, failure=0.2 * DELTA))
+    fails = reserve(ledger, population, "fails", failing)
+    ledger.charge(steps, 1)
+    ledger.set_cap(population, epsilon=4.0, delta=DELTA, by="B. Steward", reason="board decision")
+    ledger.charge(steps, 2)
+    with pytest.raises(BudgetExceeded, match="differences between computed and ideal noise"):
+        ledger.charge(fails, 1)
+    ledger.charge(steps, 3)
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(steps, 4)
+
+
 def test_only_releases_with_a_gaussian_bound_are_reserved(tmp_path: Path) -> None:
     ledger, population = new_ledger(tmp_path)
     bare = Cost(rdp=gaussian_cost(6.0).rdp)
