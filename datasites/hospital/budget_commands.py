@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from datasites.node.commands import HomeOption, JsonOption, console, show
+from privacy.errors import Refused
 
 if TYPE_CHECKING:
     from datasites.review.accounts import Account
@@ -63,9 +64,17 @@ class _Open:
         self.acts: BudgetActs = BudgetActs(ledger=self.ledger, journal=journal, policies=self.policies, endings=endings)
 
     def person(self, by: str, password_stdin: bool) -> Account:
-        """Return who acts, by their own password."""
+        """Return who acts, by their own password.
+
+        Raises:
+            Refused: a wrong password, or somebody who acts with a security key, which only a browser can ask for.
+        """
         password = _password(by, password_stdin)
-        return self.accounts.authenticate(by, password, now=dt.datetime.now(dt.UTC))
+        person = self.accounts.authenticate(by, password, now=dt.datetime.now(dt.UTC))
+        wanted = self.policies.current().people.security_key == "required"
+        if wanted or self.accounts.security_keys.of(by):
+            raise Refused(f"{by} acts with a security key, which only a browser can ask for: use the portal's pages")
+        return person
 
 
 def _password(by: str, password_stdin: bool) -> str:

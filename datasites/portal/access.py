@@ -11,13 +11,16 @@ from typing import Annotated
 
 from fastapi import Depends, Form, Path, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import check_session
+from datasites.portal.people.proof import Proof, act_of
 from datasites.portal.service import PortalService
 from datasites.review.accounts import LINKED, SESSION_HOURS, Account, Credential, Scope
+from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.sessions import KNOWN_BROWSER_DAYS
 from privacy.errors import Refused
 
@@ -158,6 +161,30 @@ def api_session(credential: Annotated[Credential, Depends(api_reviewer)]) -> Cre
     return check_session(credential)
 
 
+def host_of(request: Request) -> str:
+    """Return the origin under which a person reached the portal, as they say."""
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+async def form_proof(
+    request: Request,
+    password: Annotated[str, Form(max_length=256)] = "",
+    security_key: Annotated[str, Form(max_length=LONGEST_ANSWER)] = "",
+) -> Proof:
+    """Return what a form brings to show who sends it, and for which act."""
+    fields = [(name, value) for name, value in (await request.form()).multi_items() if isinstance(value, str)]
+    act = act_of(request.url.path, fields)
+    return Proof(password=password, answer=security_key, act=act, host=host_of(request))
+
+
+def json_proof(request: Request, body: BaseModel) -> Proof:
+    """Return what a call of the API brings to show who calls, and for which act."""
+    values = body.model_dump(mode="json")
+    act = act_of(request.url.path, ((name, str(value)) for name, value in values.items()))
+    password, answer = values.get("password", ""), values.get("security_key", "")
+    return Proof(password=password, answer=answer, act=act, host=host_of(request))
+
+
 def stranger(request: Request) -> None:
     """Check that whoever makes an account sends no machine token along.
 
@@ -224,6 +251,7 @@ FormReviewer = Annotated[Credential, Depends(form_reviewer)]
 Context = Annotated[PortalContext, Depends(context_of)]
 Reader = Annotated[Credential, Depends(reader)]
 ApiReviewer = Annotated[Credential, Depends(api_reviewer)]
+FormProof = Annotated[Proof, Depends(form_proof)]
 FormPerson = Annotated[Credential, Depends(form_person)]
 FormSession = Annotated[Credential, Depends(form_session)]
 ApiSession = Annotated[Credential, Depends(api_session)]

@@ -23,10 +23,12 @@ from datasites.portal.access import (
     Reader,
     ServiceHere,
     address_of,
+    json_proof,
 )
 from datasites.portal.context import PortalContext
 from datasites.portal.service import PortalService
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
+from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.policy import Violation
 from datasites.review.records import Confirmation, Decision, State
 from datasites.review.records import Request as ReviewRequest
@@ -57,8 +59,12 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Password(_Body):
-    """The password that unlocks the caller's own signing key."""
+class _Keyed(_Body):
+    security_key: Annotated[str, Field(max_length=LONGEST_ANSWER, description="answer of a security key, as JSON")] = ""
+
+
+class Password(_Keyed):
+    """The password that unlocks the caller's own signing key, and where they have one, their security key's answer."""
 
     password: _Text
 
@@ -69,18 +75,17 @@ class Signing(Password):
     conditions: Annotated[str, Field(max_length=4000)] = ""
 
 
-class Reason(_Body):
+class Reason(_Keyed):
     """Why; the scientist reads it."""
 
     reason: Annotated[str, Field(min_length=3, max_length=4000)]
 
 
-class Confirming(_Body):
+class Confirming(Password):
     """Whose fingerprint was compared, and the password of who compared it."""
 
     name: _Text
     institution: _Text
-    password: _Text
 
 
 # what they get, beside the values of review and ledger
@@ -182,27 +187,27 @@ async def approve(
     """Sign with the caller's own key; when enough people have signed, the datasite approves."""
 
     def work() -> RequestDetail:
-        return _detail(service, service.sign(proposal_hash, caller, body.password, body.conditions))
+        return _detail(service, service.sign(proposal_hash, caller, json_proof(asked, body), body.conditions))
 
     return await service.people.signing.run(address_of(asked), caller.account.name, work)
 
 
 @router.post("/requests/{proposal_hash}/deny", summary="Say no", tags=["review"])
-def deny(proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+def deny(asked: Asked, proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
     """Deny this proposal for ever, with a reason."""
-    return _detail(service, service.decide("deny", proposal_hash, caller.account, body.reason))
+    return _detail(service, service.decide("deny", proposal_hash, caller, body.reason, json_proof(asked, body)))
 
 
 @router.post("/requests/{proposal_hash}/ask", summary="Ask for changes", tags=["review"])
-def ask(proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+def ask(asked: Asked, proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
     """Ask the scientist for changes or an explanation."""
-    return _detail(service, service.decide("ask", proposal_hash, caller.account, body.reason))
+    return _detail(service, service.decide("ask", proposal_hash, caller, body.reason, json_proof(asked, body)))
 
 
 @router.post("/requests/{proposal_hash}/revoke", summary="Take an approval back", tags=["review"])
-def revoke(proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+def revoke(asked: Asked, proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
     """Stop the study here before its next round."""
-    return _detail(service, service.decide("revoke", proposal_hash, caller.account, body.reason))
+    return _detail(service, service.decide("revoke", proposal_hash, caller, body.reason, json_proof(asked, body)))
 
 
 @router.post("/requests/{proposal_hash}/dry-run", summary="Run on mock data", tags=["review"])
@@ -242,7 +247,7 @@ async def confirm(
         raise Refused(str(error)) from error
 
     def work() -> ConfirmedKey:
-        service.people.prove_in_person(caller, body.password)
+        service.people.prove_in_person(caller, json_proof(asked, body))
         value = context.approvals.confirm(
             public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
         )

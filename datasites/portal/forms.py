@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -11,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from datasites.node.web.problems import describe
 from datasites.portal.access import (
+    FormProof,
     FormReviewer,
     FormSession,
     Hash,
@@ -35,14 +37,14 @@ async def approve(
     proposal_hash: Hash,
     service: ServiceHere,
     caller: FormReviewer,
-    password: Secret,
+    proof: FormProof,
     conditions: Text = "",
 ) -> Response:
     """Sign with the person's own key, under conditions or none."""
 
     def work() -> Response:
         return _decided(
-            request, service, proposal_hash, "signed", lambda: service.sign(proposal_hash, caller, password, conditions)
+            request, service, proposal_hash, "signed", lambda: service.sign(proposal_hash, caller, proof, conditions)
         )
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
@@ -67,23 +69,22 @@ def decide(
     service: ServiceHere,
     caller: FormReviewer,
     reason: Text,
+    proof: FormProof,
 ) -> Response:
     """Deny, ask for changes, or revoke, with a reason."""
-    person = caller.account
-    return _decided(
-        request, service, proposal_hash, decision, lambda: service.decide(decision, proposal_hash, person, reason)
-    )
+    act = partial(service.decide, decision, proposal_hash, caller, reason, proof)
+    return _decided(request, service, proposal_hash, decision, act)
 
 
 @router.post("/fingerprints")
 async def confirm(
-    request: Request, service: ServiceHere, caller: FormSession, public_key: Secret, password: Secret
+    request: Request, service: ServiceHere, caller: FormSession, public_key: Secret, proof: FormProof
 ) -> Response:
     """Confirm a fingerprint that was compared out of band; needs the password."""
 
     def work() -> Response:
         try:
-            service.people.prove_in_person(caller, password)
+            service.people.prove_in_person(caller, proof)
             service.confirm(public_key, caller.account)
         except TesseraError as error:
             return show_fingerprints(request, service, problem=str(error), status=describe(error).status)

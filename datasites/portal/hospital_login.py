@@ -18,6 +18,7 @@ from datasites.node.web.problems import describe
 from datasites.portal.access import (
     Context,
     FormPerson,
+    FormProof,
     Reader,
     ServiceHere,
     address_of,
@@ -30,6 +31,7 @@ from datasites.portal.access import (
 from datasites.portal.context import PortalContext
 from datasites.portal.forms import Secret, inside
 from datasites.portal.pages import page
+from datasites.portal.people.proof import Proof
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
 from datasites.review.accounts import LINKED, Account, Credential
 from privacy.errors import Refused, TesseraError
@@ -56,14 +58,14 @@ def begin(request: Request, service: ServiceHere, to: Annotated[str, Query(max_l
 
 
 @router.post("/people/link")
-async def link(request: Request, service: ServiceHere, caller: FormPerson, password: Secret) -> Response:
+async def link(request: Request, service: ServiceHere, caller: FormPerson, proof: FormProof) -> Response:
     """Link the caller's account with the hospital's sign-in, which they now show to be theirs; needs the password."""
-    work = partial(_link, request, service, caller, password)
+    work = partial(_link, request, service, caller, proof)
     return await service.people.signing.run(address_of(request), caller.account.name, work)
 
 
-def _link(request: Request, service: PortalService, caller: Credential, password: str) -> Response:
-    service.people.prove_in_person(caller, password)
+def _link(request: Request, service: PortalService, caller: Credential, proof: Proof) -> Response:
+    service.people.prove_in_person(caller, proof)
     account = caller.account
     begun = _provider(service.context).begin()
     response: Response = page(request, "continue.html", to=begun.address, what=tr("To the hospital's sign-in"))

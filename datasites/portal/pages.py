@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
 from datasites.language import mark, speaking, tr
@@ -55,6 +56,8 @@ NOTICES = {
     "vouched": mark("Confirmed: the account counts in full from now on."),
     "password": mark("Your password is changed. Your other sessions and tokens have ended."),
     "renamed": mark("Your name is changed. What you signed before keeps the name of that time."),
+    "key-registered": mark("Registered: from now on your security key is asked for whenever you sign."),
+    "key-removed": mark("Removed: this security key counts no more."),
     "ended": mark("Ended. Whoever uses it has to sign in again."),
     "linked": mark("Linked. From now on your hospital account opens a session here."),
     "unlinked": mark("The link is gone. Sign in with your password."),
@@ -93,6 +96,7 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
     context = context_of(request)
     credential = credential_of(request)
     path = request.url.path
+    has_key = credential is not None and bool(context.accounts.security_keys.of(credential.account.name))
     shared = {
         "institution": context.institution,
         "site": context.site,
@@ -101,6 +105,8 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "can_decide": credential is not None and "review" in credential.scopes,
         "hospital_login": context.hospital_login.settings.name if context.hospital_login else "",
         "csrf": credential.csrf if credential else "",
+        "signs": Markup(" data-sign") if has_key else "",
+        "uses_keys": has_key or path.startswith("/people"),
         "menu": MENU,
         "active": "/inbox" if path.startswith("/requests/") else path,
         "notice": NOTICES.get(notice_of(request), ""),

@@ -23,6 +23,7 @@ from datasites.node.web.events import Cached, Streams
 from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
+from datasites.portal.people.proof import Proof
 from datasites.review.accounts import Account, Credential
 from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
@@ -275,14 +276,14 @@ class PortalService:
             return "a plan with its own Python code has to pass a dry run first"
         return ""
 
-    def sign(self, proposal_hash: str, caller: Credential, password: str, conditions: str = "") -> Request:
+    def sign(self, proposal_hash: str, caller: Credential, proof: Proof, conditions: str = "") -> Request:
         """Unlock one person's key with their password and sign the proposal with it, under conditions or none.
 
         Raises:
             Refused: the password, a rule or the budget says no.
         """
         request, now = self.find(proposal_hash), self.context.clock()
-        account, key = caller.account, self.people.prove(caller, password)
+        account, key = caller.account, self.people.prove(caller, proof)
         self.people.check_reviewer(account, request, signs=True)
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
@@ -296,13 +297,14 @@ class PortalService:
             proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after, conditions=conditions
         )
 
-    def decide(self, decision: Decision, proposal_hash: str, person: Account, reason: str) -> Request:
+    def decide(self, decision: Decision, proposal_hash: str, caller: Credential, reason: str, proof: Proof) -> Request:
         """Deny a request, ask for changes, or revoke its approval; the scientist reads the reason.
 
         Raises:
-            Refused: its state does not allow that.
+            Refused: its state does not allow that, or a security key is asked for and has not answered.
         """
-        request = self.find(proposal_hash)
+        request, person = self.find(proposal_hash), caller.account
+        self.people.check_key(caller, proof)
         if decision != "revoke":  # stopping a study is anybody's who decides here
             self.people.check_reviewer(person, request)
         approvals = self.context.approvals
@@ -310,7 +312,7 @@ class PortalService:
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
 
     def budget_act(
-        self, kind: ActKind, caller: Credential, password: str, reason: str, target: str, epsilon: str, delta: str
+        self, kind: ActKind, caller: Credential, proof: Proof, reason: str, target: str, epsilon: str, delta: str
     ) -> bool:
         """Ask for an act on a budget with one's password; return whether it is done or waits for another person.
 
@@ -321,7 +323,7 @@ class PortalService:
         acts, now = self.context.budget_acts, self.context.clock()
         if acts is None:
             raise Refused("budgets are not changed here")
-        self.people.prove_in_person(caller, password)
+        self.people.prove_in_person(caller, proof)
         act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
         for asked in acts.waiting(now=now):
             if asked.act == act:
