@@ -160,11 +160,22 @@ def close(
         _ask(site, Act(kind="close", target=target), by, reason, password_stdin)
 
 
-def reload(home: HomeOption, json_output: JsonOption = False) -> None:
+def reload(
+    home: HomeOption,
+    by: Annotated[str, typer.Option(help="Your account's name, to ask for a file that takes several people.")] = "",
+    reason: _Reason = "",
+    password_stdin: _Stdin = False,
+    json_output: JsonOption = False,
+) -> None:
     """Read policy.toml again, show what differs, and put it in force; a running datasite notices by itself."""
     from dataclasses import asdict
 
+    from datasites.review.budget_acts import Act
+
     with _opened(home) as site:
+        if by and site.acts.held:
+            _ask(site, Act(kind="policy", target=site.acts.held), by, reason, password_stdin)
+            return
         changes = site.policies.changes + site.policies.reload()
     for change in changes:
         console.print(f"{change.key}: {change.before} -> {change.after}", highlight=False, markup=False)

@@ -244,6 +244,12 @@ def known_name(context: PortalContext) -> str:
     return f"{cookie_name(context)}-known"
 
 
+def public_address(request: Request, service: PortalService) -> str:
+    """Return the address for links to this portal: the configured one, since a caller chooses the Host header."""
+    return service.context.public_url.rstrip("/") or host_of(request)
+
+
+ActKey = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="an act that waits for more people")]
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the canonical proposal")]
 PublicKey = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Ed25519 public key")]
 ServiceHere = Annotated[PortalService, Depends(service_of)]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi import Request as Asked
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasites.node.web.problems import documented
@@ -28,6 +29,7 @@ from datasites.portal.access import (
 from datasites.portal.context import PortalContext
 from datasites.portal.service import PortalService
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
+from datasites.review.people.acts import PersonAct
 from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.policy import Violation
 from datasites.review.records import Confirmation, Decision, State
@@ -104,6 +106,13 @@ class ConfirmedKey(Confirmation):
     """A key whose fingerprint was compared out of band."""
 
     fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Proposed, and waiting in the inbox of others: ``needed`` people have to want it."""
+
+    needed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,23 +244,31 @@ def fingerprints(context: Context, _: Reader) -> list[ConfirmedKey]:
     return [_confirmed(c) for c in context.approvals.confirmations()]
 
 
-@router.put("/fingerprints/{public_key}", summary="Confirm a key", tags=["review"])
+@router.put(
+    "/fingerprints/{public_key}",
+    summary="Confirm a key",
+    tags=["review"],
+    response_model=ConfirmedKey,
+    responses={202: {"model": Waiting, "description": "the policy wants more people to confirm it"}},
+)
 async def confirm(
     asked: Asked, public_key: PublicKey, body: Confirming, service: ServiceHere, caller: ApiSession
-) -> ConfirmedKey:
-    """Write down that the caller compared this fingerprint with its owner, out of band; needs the password."""
+) -> Any:
+    """Write down that the caller compared this fingerprint with its owner, out of band; needs the password.
+
+    Where the policy wants several people, the first ones get 202: the act waits for the others, for a week.
+    """
     context = service.context
     try:
         check_public_key(public_key)
     except InvalidInput as error:
         raise Refused(str(error)) from error
 
-    def work() -> ConfirmedKey:
-        service.people.prove_in_person(caller, json_proof(asked, body))
-        value = context.approvals.confirm(
-            public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
-        )
-        return _confirmed(value)
+    def work() -> ConfirmedKey | JSONResponse:
+        act = PersonAct(kind="fingerprint", target=public_key, name=body.name, institution=body.institution)
+        if not service.people.act(act, caller, json_proof(asked, body)):
+            return JSONResponse(asdict(Waiting(needed=context.approvals.policy.people.required_people)), 202)
+        return next(_confirmed(c) for c in context.approvals.confirmations() if c.public_key == public_key)
 
     return await service.people.signing.run(address_of(asked), caller.account.name, work)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from datasites.node.web.problems import describe
 from datasites.portal.access import (
+    ActKey,
     FormProof,
     FormReviewer,
     FormSession,
@@ -20,9 +21,11 @@ from datasites.portal.access import (
     ServiceHere,
     address_of,
     check_csrf,
+    public_address,
 )
-from datasites.portal.pages import show_fingerprints, show_request
+from datasites.portal.pages import show_fingerprints, show_inbox, show_request
 from datasites.portal.service import Decision, PortalService
+from datasites.review.people.acts import PersonAct
 from datasites.review.records import Request as ReviewRequest
 from privacy.errors import Refused, TesseraError
 
@@ -84,11 +87,38 @@ async def confirm(
 
     def work() -> Response:
         try:
-            service.people.prove_in_person(caller, proof)
-            service.confirm(public_key, caller.account)
+            done = service.confirm(public_key, caller, proof)
         except TesseraError as error:
             return show_fingerprints(request, service, problem=str(error), status=describe(error).status)
-        return RedirectResponse("/fingerprints?notice=confirmed", 303)
+        return RedirectResponse(f"/fingerprints?notice={'confirmed' if done else 'act-proposed'}", 303)
+
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
+
+
+@router.post("/acts/{key}/{answer}")
+async def answer_act(
+    request: Request,
+    key: ActKey,
+    answer: Literal["confirm", "decline"],
+    service: ServiceHere,
+    caller: FormSession,
+    proof: FormProof,
+    reason: Text = "",
+) -> Response:
+    """Confirm an act that somebody else proposed, or say no to it."""
+
+    def work() -> Response:
+        try:
+            if answer == "decline":
+                service.acts.decline(key, caller, proof, reason)
+                return RedirectResponse("/inbox?notice=act-declined", 303)
+            act, made = service.acts.confirm(key, caller, proof, reason)
+        except TesseraError as error:
+            return show_inbox(request, service, caller, problem=str(error), status=describe(error).status)
+        if made and isinstance(act, PersonAct) and act.kind == "invite":
+            link = f"{public_address(request, service)}/welcome?token={made}"
+            return show_inbox(request, service, caller, link=link, link_role=act.target)
+        return RedirectResponse(f"/inbox?notice={'act-done' if made else 'act-confirmed'}", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
 

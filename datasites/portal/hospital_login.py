@@ -122,6 +122,12 @@ def _finished(
 
 def _invitation(context: PortalContext, provider: OidcProvider, who: Identified) -> str:
     """Return a one-time link's secret for somebody without an account, where the owner allows that."""
+    needed = context.approvals.policy.people.required_people
+    if needed > 1:
+        raise Refused(
+            f"the policy wants {needed} people for every new account, and a sign-in is none: make your account with a "
+            "one-time link from them, then link it on the People page"
+        )
     if not provider.settings.create_accounts or not who.roles:
         raise Refused(
             "nobody here is linked with this hospital account: make your account with a one-time link from a steward, "

@@ -47,6 +47,7 @@ def show_budgets(request: Request, service: PortalService, *, problem: str = "",
         people=context.approvals.policy.budget.required_people,
         changes=policy_changes(context)[:5],
         refused=context.policy_problem(),
+        held=acts.held if acts else "",
     )
 
 
@@ -91,7 +92,7 @@ async def budget_act(
 
     def work() -> Response:
         try:
-            done = service.budget_act(kind, caller, proof, reason, target, epsilon, delta)
+            done = service.acts.ask_budget(kind, caller, proof, reason, target, epsilon, delta)
         except TesseraError as error:
             return show_budgets(request, service, problem=str(error), status=describe(error).status)
         return RedirectResponse(f"/budget?notice={'act-done' if done else 'act-asked'}", 303)

@@ -23,7 +23,20 @@ from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
-from datasites.portal.words import STUDY_STATES, listed, meaning, modality, needs, parts, released, state, summary, when
+from datasites.portal.words import (
+    STUDY_STATES,
+    act_title,
+    listed,
+    meaning,
+    modality,
+    needs,
+    parts,
+    released,
+    state,
+    summary,
+    when,
+)
+from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.review.versions import version_before
@@ -62,6 +75,9 @@ NOTICES = {
     "linked": mark("Linked. From now on your hospital account opens a session here."),
     "unlinked": mark("The link is gone. Sign in with your password."),
     "act-done": mark("Done, with your reason in the ledger and the journal."),
+    "act-proposed": mark("Proposed. The policy wants more people: it waits in the inbox of the others for a week."),
+    "act-confirmed": mark("Confirmed. The policy wants one more person."),
+    "act-declined": mark("Declined, with your reason in the journal."),
     "act-asked": mark("Asked. The policy wants another person to ask for the same within a week."),
     "written": mark("The reports are those of this moment."),
     "welcome": mark("Your account is made. Keep your password: nobody can restore it."),
@@ -72,6 +88,7 @@ _ROLES = {"steward": mark("data steward"), "privacy-officer": mark("privacy offi
 
 _environment = new_environment(Path(__file__).parent / "templates", mount="/static")
 _environment.globals.update(
+    act_title=lambda act: act_title(act, _ROLES),
     fingerprint=fingerprint,
     listed=listed,
     modality=modality,
@@ -150,12 +167,34 @@ def welcome(request: Request, context: Context, token: Annotated[str, Query(max_
 @router.get("/inbox")
 def inbox(request: Request, service: ServiceHere, caller: Reader) -> HTMLResponse:
     """Every proposal, those that wait first."""
+    return show_inbox(request, service, caller)
+
+
+def show_inbox(
+    request: Request,
+    service: PortalService,
+    caller: Credential,
+    *,
+    link: str = "",
+    link_role: str = "",
+    problem: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    """Return the inbox, with a one-time link just made, if any; ``problem`` is shown on top."""
     requests = service.context.approvals.requests()
     groups = [(name, [r for r in requests if r.state in states]) for name, states, _ in _GROUPS]
     known = service.context.approvals.confirmed()
+    budget_acts = service.context.budget_acts
     return page(
         request,
         "inbox.html",
+        status=status,
+        problem=problem,
+        link=link,
+        link_role=link_role,
+        acts=(acts := service.acts.waiting(caller.account)),
+        held_policy=budget_acts is not None and bool(budget_acts.held),
+        acts_need_you=sum(mine for _, mine in acts),
         groups=groups,
         needs_you=[r.proposal_hash for r in requests if needs(r, caller.account)],
         empty=[text for _, _, text in _GROUPS],

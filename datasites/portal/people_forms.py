@@ -28,6 +28,7 @@ from datasites.portal.access import (
     cookie_name,
     host_of,
     open_session,
+    public_address,
     sign_in,
     stranger,
 )
@@ -85,6 +86,7 @@ def show_people(
         may_confirm=[a.name for a in everybody if a.name not in retired and _may_confirm(caller.account, a)],
         own=accounts.sessions.of(caller.account.name, now=context.clock()),
         present=caller.key,
+        people_needed=context.approvals.policy.people.required_people,
         keys=accounts.security_keys.of(caller.account.name),
         key_wanted=context.approvals.policy.people.security_key == "required" and caller.account.decides,
         idle_minutes=f"{accounts.sessions.idle_minutes:g}",
@@ -165,9 +167,10 @@ async def invite(
             token = service.people.invite(role, caller, proof)
         except TesseraError as error:
             return _not_done(request, service, caller, error)
-        # a Host header is the caller's to choose: such a link has the configured address, if there is one
-        here = service.context.public_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
-        return show_people(request, service.context, caller, link=f"{here}/welcome?token={token}", link_role=role)
+        if not token:
+            return RedirectResponse("/people?notice=act-proposed", 303)
+        link = f"{public_address(request, service)}/welcome?token={token}"
+        return show_people(request, service.context, caller, link=link, link_role=role)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
 
@@ -177,7 +180,8 @@ async def close_account(
     request: Request, service: ServiceHere, caller: FormSession, name: Secret, proof: FormProof
 ) -> Response:
     """Close the account of somebody who has left; only a steward may, and not their own."""
-    return await _changed(request, service, caller, "closed", partial(service.people.close, name, caller, proof))
+    work = partial(service.people.close, name, caller, proof)
+    return await _changed(request, service, caller, "closed", work, waits="act-proposed")
 
 
 @router.post("/people/confirm")
@@ -259,16 +263,25 @@ async def end(request: Request, service: ServiceHere, caller: FormPerson, key: S
 
 
 async def _changed(
-    request: Request, service: PortalService, caller: Credential, notice: str, act: Callable[[], object]
+    request: Request,
+    service: PortalService,
+    caller: Credential,
+    notice: str,
+    act: Callable[[], object],
+    *,
+    waits: str = "",
 ) -> Response:
-    """Do it and show the people again, or show them with the reason why it was not done."""
+    """Do it and show the people again, or show them with the reason why it was not done.
+
+    ``waits`` is the notice where the act returned nothing because others have to want it too.
+    """
 
     def work() -> Response:
         try:
-            act()
+            done = act()
         except TesseraError as error:
             return _not_done(request, service, caller, error)
-        return RedirectResponse(f"/people?notice={notice}", 303)
+        return RedirectResponse(f"/people?notice={waits if waits and not done else notice}", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
 

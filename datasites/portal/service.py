@@ -24,10 +24,11 @@ from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
 from datasites.portal.people.proof import Proof
+from datasites.portal.people.waiting import WaitingActs
 from datasites.review.accounts import Account, Credential
-from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
+from datasites.review.people.acts import PersonAct
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
 from datasites.study.data_use import Comparison
@@ -211,6 +212,7 @@ class PortalService:
         self.history: Cached[Mapping[str, tuple[Point, ...]]] = Cached(context.history, seconds=_SECONDS)
         self.sign_ins = SignIns()
         self.people = PeopleDesk(context)
+        self.acts = WaitingActs(context, self.people)
         self._writing = threading.Lock()
         self._costs: dict[str, Cached[CostPreview | None]] = {}
 
@@ -311,25 +313,6 @@ class PortalService:
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
 
-    def budget_act(
-        self, kind: ActKind, caller: Credential, proof: Proof, reason: str, target: str, epsilon: str, delta: str
-    ) -> bool:
-        """Ask for an act on a budget with one's password; return whether it is done or waits for another person.
-
-        Raises:
-            Refused: the password or a rule says no.
-            InvalidInput: there is nothing to do, or no reason.
-        """
-        acts, now = self.context.budget_acts, self.context.clock()
-        if acts is None:
-            raise Refused("budgets are not changed here")
-        self.people.prove_in_person(caller, proof)
-        act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
-        for asked in acts.waiting(now=now):
-            if asked.act == act:
-                self.people.check_together(caller.account, asked.people)
-        return acts.ask(act, person=caller.account, reason=reason, now=now).done
-
     def write_reports(self) -> None:
         """Write the reports as of now, one writer at a time.
 
@@ -343,22 +326,17 @@ class PortalService:
         finally:
             self._writing.release()
 
-    def confirm(self, public_key: str, person: Account) -> None:
-        """Confirm the key of a party of one of the studies here.
+    def confirm(self, public_key: str, caller: Credential, proof: Proof) -> bool:
+        """Confirm the key of a party of one of the studies here; return whether it is done or waits for others.
 
         Raises:
             InvalidInput: no study here names this key.
+            Refused: a machine token, the wrong password, or too few people.
         """
         for party in self.parties():
             if party.public_key == public_key:
-                self.context.approvals.confirm(
-                    public_key,
-                    name=party.name,
-                    institution=party.institution,
-                    person=person,
-                    now=self.context.clock(),
-                )
-                return
+                act = PersonAct(kind="fingerprint", target=public_key, name=party.name, institution=party.institution)
+                return bool(self.people.act(act, caller, proof))
         raise InvalidInput("no study here names this key; nothing was confirmed")
 
     def parties(self) -> list[Party]:

@@ -17,10 +17,17 @@ from datasites.portal.people.admission import Admission
 from datasites.portal.people.proof import Challenges, Proof, relying_party
 from datasites.portal.people.records import PeopleRecords
 from datasites.review.accounts import Account, Credential, Role, Scope
+from datasites.review.people.acts import (
+    PersonAct,
+    check_enough,
+    check_proposes,
+    check_takes_part,
+    people_acts,
+)
 from datasites.review.people.security_keys import RelyingParty
-from datasites.review.people.vouching import check_age, check_fresh
+from datasites.review.people.vouching import INVITERS, check_age, check_fresh
 from datasites.review.records import Request
-from privacy.errors import Refused
+from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity
 
 _NEW_KEY = "a new security key"
@@ -47,6 +54,7 @@ class PeopleDesk:
         self._context = context
         self.records = PeopleRecords(context.journal, context.accounts)
         self.challenges = Challenges()
+        self.acts = people_acts(context.journal)
         self.signing_in = Admission(threads=1, waiting=512, waiting_of_one=128)
         self.signing = Admission(threads=2, waiting=512, waiting_of_one=512)
 
@@ -219,29 +227,79 @@ class PeopleDesk:
         return secret, granted
 
     def invite(self, role: Role, caller: Credential, proof: Proof) -> str:
-        """Return the secret of a one-time link; only a steward may, with their password.
+        """Return the secret of a one-time link, or an empty text while others have to want it too.
 
         Raises:
-            Refused: another role, a machine token, or the wrong password.
+            Refused: another role than a steward's, a machine token, the wrong password, or too few people.
         """
-        if caller.account.role != "steward":
-            raise Refused("only a steward invites people")
-        self.prove_in_person(caller, proof)
-        token = self._context.accounts.invite(role, now=self._context.clock(), by=caller.account.name)
-        self.records.wrote("account-invited", role=role, person=caller.account.name)
-        return token
+        return self.act(PersonAct(kind="invite", target=role), caller, proof)
 
-    def close(self, name: str, caller: Credential, proof: Proof) -> None:
-        """Close the account of somebody who has left; only a steward may, with their password, and not their own.
+    def close(self, name: str, caller: Credential, proof: Proof) -> str:
+        """Close the account of somebody who has left; return the name, or an empty text while others have to want it.
 
         Raises:
-            Refused: another role, a machine token, the wrong password, or the last steward.
+            Refused: another role than a steward's, one's own account, a machine token, the wrong password, too few
+                people, or the last steward.
         """
-        if caller.account.role != "steward" or caller.account.name == name:
-            raise Refused("only a steward closes accounts, and another steward closes theirs")
+        return self.act(PersonAct(kind="close-account", target=name), caller, proof)
+
+    def act(self, act: PersonAct, caller: Credential, proof: Proof, reason: str = "proposed in the portal") -> str:
+        """Propose an act or confirm it, and do it once enough people want it; return what it made, or an empty text.
+
+        Raises:
+            Refused: somebody who may not, a machine token, the wrong password, or asked already.
+            InvalidInput: nothing that the act could do.
+        """
+        person, now = caller.account, self._context.clock()
+        check_takes_part(act, person)
+        if self.acts.find(act, now=now) is None:
+            check_proposes(act, person)
         self.prove_in_person(caller, proof)
-        self._context.accounts.retire(name)
-        self.records.wrote("account-closed", name=name, person=caller.account.name)
+        needed = self._context.approvals.policy.people.required_people
+        accounts = self._context.accounts
+        check_enough(needed, person, (a for a in accounts.accounts() if a.name not in accounts.retired()))
+        if act.kind == "close-account":
+            accounts.account(act.target)
+        if needed == 1:
+            return self._do(act, person, (person.name,))
+        with self.acts.alone():
+            asked = self.acts.add(act, person=person, reason=reason, now=now)
+            if len(asked.people) < needed:
+                return ""
+            try:
+                made = self._do(act, person, asked.people)
+            except TesseraError as error:
+                self.acts.drop(act, by="datasite", reason=f"it could not be done: {error}")
+                raise
+            self.acts.done(asked, act.kind)
+        return made
+
+    def decline(self, key: str, caller: Credential, proof: Proof, reason: str) -> None:
+        """Say no to an act that waits for more people, with the password.
+
+        Raises:
+            Refused: somebody who may not, a machine token, or the wrong password.
+            InvalidInput: no such act waits, or no reason.
+        """
+        now = self._context.clock()
+        check_takes_part(self.acts.named(key, now=now).act, caller.account)
+        self.prove_in_person(caller, proof)
+        self.acts.decline(key, person=caller.account, reason=reason, now=now)
+
+    def _do(self, act: PersonAct, person: Account, people: tuple[str, ...]) -> str:
+        accounts, now, names = self._context.accounts, self._context.clock(), INVITERS.join(people)
+        if act.kind == "invite":
+            role: Role = act.target  # type: ignore[assignment]  # checked by invite
+            token = accounts.invite(role, now=now, by=names)
+            self.records.wrote("account-invited", role=act.target, person=names)
+            return token
+        if act.kind == "close-account":
+            accounts.retire(act.target)
+            self.records.wrote("account-closed", name=act.target, person=names)
+            return act.target
+        confirm = self._context.approvals.confirm
+        confirm(act.target, name=act.name, institution=act.institution, person=person, now=now, by=names)
+        return act.target
 
     def vouch(self, name: str, caller: Credential, proof: Proof) -> None:
         """Confirm a new account as a second person, with the password.
