@@ -39,6 +39,7 @@ from datasites.study.thread import Word
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import check_public_key, fingerprint
 from privacy.ledger.chain import Entry
+from privacy.ledger.export import selected, time_of
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: documented("malformed, or changed after it was signed"),
@@ -164,11 +165,12 @@ class DryRun:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalPart:
-    """A part of the journal, oldest first, and the head of the whole."""
+    """A part of the journal, oldest first, and the head of the whole; ``next`` is null on the last page."""
 
     head_index: int
     head_hash: str
     entries: tuple[Entry, ...]
+    next: int | None = None
 
 
 @health.get("/healthz", summary="Does the portal answer?")
@@ -292,11 +294,17 @@ def journal(
     since: Annotated[int, Query(ge=0, le=2**53)] = 0,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    after: Annotated[str, Query(max_length=40, description="entries from this ISO time on")] = "",
+    before: Annotated[str, Query(max_length=40, description="entries earlier than this ISO time")] = "",
 ) -> JournalPart:
-    """Return entries after ``since``, of one ``kind`` if given."""
-    found = tuple(itertools.islice(context.journal.entries(since=since, kind=kind or None), limit))
-    head = context.journal.head
-    return JournalPart(head_index=head.index, head_hash=head.hash, entries=found)
+    """Return entries above number ``since``, of one ``kind`` and between two times if given; ``next`` is the next
+    page's ``since``.
+    """
+    times = {"after": time_of(after), "before": time_of(before)}
+    found = tuple(itertools.islice(selected(context.journal, since=since, kind=kind or "", **times), limit + 1))
+    head, part = context.journal.head, found[:limit]
+    further = part[-1].index if len(found) > limit else None
+    return JournalPart(head_index=head.index, head_hash=head.hash, entries=part, next=further)
 
 
 def _detail(service: PortalService, request: ReviewRequest) -> RequestDetail:

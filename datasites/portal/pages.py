@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
@@ -18,7 +18,7 @@ from datasites.language import mark, speaking, tr
 from datasites.node.web.events import mark as place
 from datasites.node.web.languages import asked_language
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
-from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of, notice_of
+from datasites.portal.access import Context, Hash, Reader, ServiceHere, address_of, context_of, credential_of, notice_of
 from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.figures import cost_picture
@@ -45,6 +45,7 @@ from datasites.study.text import delta_text, epsilon_text
 from datasites.study.thread import SENTENCES, accepted
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
+from privacy.ledger.export import EXPORTED, csv_lines
 
 MENU = (
     ("/inbox", mark("Inbox")),
@@ -257,6 +258,21 @@ def journal(
     )
 
 
+@router.get("/journal/export.csv")
+def export_journal(
+    request: Request,
+    service: ServiceHere,
+    caller: Reader,
+    q: Annotated[str, Query(max_length=80)] = "",
+    kind: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """The journal as CSV, searched and filtered as on its page; the journal notes who fetched it."""
+    found = service.journal.entries(search=q, kind=kind)[::-1]
+    service.people.records.fetched(EXPORTED, caller, address_of(request), to="csv", entries=len(found))
+    headers = {"content-disposition": f'attachment; filename="journal-{service.context.site}.csv"'}
+    return StreamingResponse(csv_lines(found), media_type="text/csv; charset=utf-8", headers=headers)
+
+
 @router.get("/fingerprints")
 def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Whose keys were compared, and whose were not."""
@@ -284,10 +300,11 @@ def reports(request: Request, context: Context, _: Reader) -> HTMLResponse:
 
 
 @router.get("/reports/{name}")
-def report(name: str, context: Context, _: Reader) -> Response:
-    """One report, by the name it is listed under."""
-    for file in context.reports():
+def report(request: Request, name: str, service: ServiceHere, caller: Reader) -> Response:
+    """One report, by the name it is listed under; the journal notes who fetched it."""
+    for file in service.context.reports():
         if file.name == name:
+            service.people.records.fetched("report-downloaded", caller, address_of(request), name=name)
             return FileResponse(
                 file.path,
                 filename=name,
