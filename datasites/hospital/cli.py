@@ -14,11 +14,14 @@ from datasites.node.commands import (
     HomeOption,
     HostOption,
     InstitutionOption,
+    JsonOption,
     LanguageOption,
     PortOption,
     UrlOption,
     add_import_gap,
     add_run,
+    console,
+    show,
 )
 from datasites.node.commands import init as init_role
 

@@ -7,6 +7,7 @@ The cookie is named after the datasite's key, because browsers share cookies bet
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Form, Path, Request
@@ -177,6 +178,13 @@ async def form_proof(
     return Proof(password=password, answer=security_key, act=act, host=host_of(request))
 
 
+def password_proof(
+    proof: Annotated[Proof, Depends(form_proof)], password: Annotated[str, Form(max_length=256)]
+) -> Proof:
+    """As :func:`form_proof`, for forms that are malformed without a password."""
+    return replace(proof, password=password)
+
+
 def json_proof(request: Request, body: BaseModel) -> Proof:
     """Return what a call of the API brings to show who calls, and for which act."""
     values = body.model_dump(mode="json")
@@ -257,6 +265,7 @@ FormReviewer = Annotated[Credential, Depends(form_reviewer)]
 Context = Annotated[PortalContext, Depends(context_of)]
 Reader = Annotated[Credential, Depends(reader)]
 ApiReviewer = Annotated[Credential, Depends(api_reviewer)]
+PasswordProof = Annotated[Proof, Depends(password_proof)]
 FormProof = Annotated[Proof, Depends(form_proof)]
 FormPerson = Annotated[Credential, Depends(form_person)]
 FormSession = Annotated[Credential, Depends(form_session)]

@@ -17,6 +17,7 @@ from datasites.portal.access import (
     FormReviewer,
     FormSession,
     Hash,
+    PasswordProof,
     Reader,
     ServiceHere,
     address_of,
@@ -40,7 +41,7 @@ async def approve(
     proposal_hash: Hash,
     service: ServiceHere,
     caller: FormReviewer,
-    proof: FormProof,
+    proof: PasswordProof,
     conditions: Text = "",
 ) -> Response:
     """Sign with the person's own key, under conditions or none."""
@@ -81,7 +82,7 @@ def decide(
 
 @router.post("/fingerprints")
 async def confirm(
-    request: Request, service: ServiceHere, caller: FormSession, public_key: Secret, proof: FormProof
+    request: Request, service: ServiceHere, caller: FormSession, public_key: Secret, proof: PasswordProof
 ) -> Response:
     """Confirm a fingerprint that was compared out of band; needs the password."""
 

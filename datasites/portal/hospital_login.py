@@ -18,7 +18,7 @@ from datasites.node.web.problems import describe
 from datasites.portal.access import (
     Context,
     FormPerson,
-    FormProof,
+    PasswordProof,
     Reader,
     ServiceHere,
     address_of,
@@ -58,7 +58,7 @@ def begin(request: Request, service: ServiceHere, to: Annotated[str, Query(max_l
 
 
 @router.post("/people/link")
-async def link(request: Request, service: ServiceHere, caller: FormPerson, proof: FormProof) -> Response:
+async def link(request: Request, service: ServiceHere, caller: FormPerson, proof: PasswordProof) -> Response:
     """Link the caller's account with the hospital's sign-in, which they now show to be theirs; needs the password."""
     work = partial(_link, request, service, caller, proof)
     return await service.people.signing.run(address_of(request), caller.account.name, work)

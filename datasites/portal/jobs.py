@@ -14,8 +14,8 @@ from datasites.node.web.problems import describe
 from datasites.portal.access import (
     ApiReviewer,
     Context,
-    FormProof,
     FormReviewer,
+    PasswordProof,
     Reader,
     ServiceHere,
     address_of,
@@ -66,7 +66,7 @@ async def decide(
     service: ServiceHere,
     caller: FormReviewer,
     decision: Annotated[Verdict, Form()],
-    proof: FormProof,
+    proof: PasswordProof,
     reason: _Reason = "",
 ) -> Response:
     """Approve or reject a job; needs the person's password."""

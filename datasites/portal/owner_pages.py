@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from datasites.node.web.problems import describe
-from datasites.portal.access import Context, FormProof, FormSession, Reader, ServiceHere, address_of
+from datasites.portal.access import Context, FormSession, PasswordProof, Reader, ServiceHere, address_of
 from datasites.portal.context import PortalContext
 from datasites.portal.figures import timeline_picture
 from datasites.portal.pages import page
@@ -82,7 +82,7 @@ async def budget_act(
     kind: ActKind,
     service: ServiceHere,
     caller: FormSession,
-    proof: FormProof,
+    proof: PasswordProof,
     reason: _Text,
     target: _Short = "",
     epsilon: _Short = "",

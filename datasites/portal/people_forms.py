@@ -21,6 +21,7 @@ from datasites.portal.access import (
     FormPerson,
     FormProof,
     FormSession,
+    PasswordProof,
     Reader,
     ServiceHere,
     address_of,
@@ -194,7 +195,7 @@ async def vouch(
 
 @router.post("/people/password")
 async def change_password(
-    request: Request, service: ServiceHere, caller: FormPerson, proof: FormProof, new: Secret
+    request: Request, service: ServiceHere, caller: FormPerson, proof: PasswordProof, new: Secret
 ) -> Response:
     """Change one's own password; all other sessions and tokens end."""
     work = partial(service.people.change_password, caller, proof, new)
