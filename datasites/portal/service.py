@@ -337,6 +337,7 @@ class PortalService:
             if party.public_key == public_key:
                 act = PersonAct(kind="fingerprint", target=public_key, name=party.name, institution=party.institution)
                 return bool(self.people.act(act, caller, proof))
+        self.people.prove_in_person(caller, proof)  # whoever only has a cookie learns nothing here
         raise InvalidInput("no study here names this key; nothing was confirmed")
 
     def parties(self) -> list[Party]:
