@@ -12,26 +12,16 @@ from fastapi.responses import RedirectResponse, Response
 
 from datasites.node.web.problems import describe
 from datasites.portal.access import (
-<<<<<<< HEAD
     ActKey,
+    FormPerson,
     FormProof,
     FormReviewer,
     FormSession,
     Hash,
     PasswordProof,
-    Reader,
     ServiceHere,
     address_of,
-    check_csrf,
     public_address,
-=======
-    FormPerson,
-    FormReviewer,
-    FormSession,
-    Hash,
-    ServiceHere,
-    address_of,
->>>>>>> main
 )
 from datasites.portal.pages import show_fingerprints, show_inbox, show_request
 from datasites.portal.service import Decision, PortalService

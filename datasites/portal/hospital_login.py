@@ -18,11 +18,7 @@ from datasites.node.web.problems import describe
 from datasites.portal.access import (
     Context,
     FormPerson,
-<<<<<<< HEAD
     PasswordProof,
-    Reader,
-=======
->>>>>>> main
     ServiceHere,
     address_of,
     context_of,
@@ -31,7 +27,7 @@ from datasites.portal.access import (
     open_session,
 )
 from datasites.portal.context import PortalContext
-from datasites.portal.forms import Secret, inside
+from datasites.portal.forms import inside
 from datasites.portal.pages import page
 from datasites.portal.people.proof import Proof
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService

@@ -25,6 +25,7 @@ from datasites.portal.access import (
     Reader,
     ServiceHere,
     address_of,
+    check_csrf,
     cookie_name,
     host_of,
     open_session,
