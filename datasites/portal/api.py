@@ -5,6 +5,7 @@ It returns the portal's own values; FastAPI documents them as they are. In JSON,
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -39,7 +40,7 @@ from datasites.study.thread import Word
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import check_public_key, fingerprint
 from privacy.ledger.chain import Entry
-from privacy.ledger.export import selected, time_of
+from privacy.ledger.export import EARLIEST, LATEST, selected, zoned
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: documented("malformed, or changed after it was signed"),
@@ -294,13 +295,13 @@ def journal(
     since: Annotated[int, Query(ge=0, le=2**53)] = 0,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-    after: Annotated[str, Query(max_length=40, description="entries from this ISO time on")] = "",
-    before: Annotated[str, Query(max_length=40, description="entries earlier than this ISO time")] = "",
+    after: Annotated[dt.datetime, Query(description="entries from this ISO time on; UTC without a zone")] = EARLIEST,
+    before: Annotated[dt.datetime, Query(description="entries earlier than this ISO time")] = LATEST,
 ) -> JournalPart:
     """Return entries above number ``since``, of one ``kind`` and between two times if given; ``next`` is the next
     page's ``since``.
     """
-    times = {"after": time_of(after), "before": time_of(before)}
+    times = {"after": zoned(after), "before": zoned(before)}
     found = tuple(itertools.islice(selected(context.journal, since=since, kind=kind or "", **times), limit + 1))
     head, part = context.journal.head, found[:limit]
     further = part[-1].index if len(found) > limit else None

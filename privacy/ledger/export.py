@@ -22,6 +22,8 @@ from privacy.ledger.journal import Journal
 EXPORTED = "journal-exported"
 """Kind of the entry that says who exported the journal."""
 COLUMNS = ("number", "at", "kind", "body", "hash")
+EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
+LATEST = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LOG_AUDIT = 13  # RFC 5424, table 1
 _LONGEST_KIND = 32
@@ -56,7 +58,12 @@ def time_of(text: str) -> dt.datetime | None:
         found = dt.datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidInput("expected a time such as 2026-03-01 or 2026-03-01T12:00:00+00:00") from error
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+    return zoned(found)
+
+
+def zoned(time: dt.datetime) -> dt.datetime:
+    """Return a time that names its zone: UTC where it named none."""
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
 def csv_lines(entries: Iterable[Entry]) -> Iterator[str]:
