@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from datasites.node.commands import HomeOption, JsonOption, console, show
+from privacy.errors import Refused
 
 if TYPE_CHECKING:
     from datasites.review.accounts import Account
@@ -67,9 +68,17 @@ class _Open:
         self.acts: BudgetActs = BudgetActs(ledger=self.ledger, journal=journal, policies=self.policies, endings=endings)
 
     def person(self, by: str, password_stdin: bool) -> Account:
-        """Return who acts, by their own password."""
+        """Return who acts, by their own password.
+
+        Raises:
+            Refused: a wrong password, or somebody who acts with a security key, which only a browser can ask for.
+        """
         password = _password(by, password_stdin)
-        return self.accounts.authenticate(by, password, now=dt.datetime.now(dt.UTC))
+        person = self.accounts.authenticate(by, password, now=dt.datetime.now(dt.UTC))
+        wanted = self.policies.current().people.security_key == "required"
+        if wanted or self.accounts.security_keys.of(by):
+            raise Refused(f"{by} acts with a security key, which only a browser can ask for: use the portal's pages")
+        return person
 
 
 def _password(by: str, password_stdin: bool) -> str:
@@ -155,11 +164,22 @@ def close(
         _ask(site, Act(kind="close", target=target), by, reason, password_stdin)
 
 
-def reload(home: HomeOption, json_output: JsonOption = False) -> None:
+def reload(
+    home: HomeOption,
+    by: Annotated[str, typer.Option(help="Your account's name, to ask for a file that takes several people.")] = "",
+    reason: _Reason = "",
+    password_stdin: _Stdin = False,
+    json_output: JsonOption = False,
+) -> None:
     """Read policy.toml again, show what differs, and put it in force; a running datasite notices by itself."""
     from dataclasses import asdict
 
+    from datasites.review.budget_acts import Act
+
     with _opened(home) as site:
+        if by and site.acts.held:
+            _ask(site, Act(kind="policy", target=site.acts.held), by, reason, password_stdin)
+            return
         changes = site.policies.changes + site.policies.reload()
     for change in changes:
         console.print(f"{change.key}: {change.before} -> {change.after}", highlight=False, markup=False)

@@ -8,16 +8,20 @@ from typing import Annotated
 import typer
 
 from datasites.hospital import budget_commands, ingest_commands
+from datasites.hospital.people import commands as people_commands
 from datasites.node.commands import (
     Gap,
     HomeOption,
     HostOption,
     InstitutionOption,
+    JsonOption,
     LanguageOption,
     PortOption,
     UrlOption,
     add_import_gap,
     add_run,
+    console,
+    show,
 )
 from datasites.node.commands import init as init_role
 
@@ -71,6 +75,27 @@ def confirm(home: HomeOption, name: Annotated[str, typer.Argument(help="The new 
     typer.echo(f"{name} is confirmed and counts in full from now on.")
 
 
+@app.command()
+def journal(
+    home: HomeOption,
+    out: Annotated[Path | None, typer.Option(help="File that gets the entries as CSV; - for standard output.")] = None,
+    syslog: Annotated[str, typer.Option(help="HOST:PORT of a syslog server that gets the entries (RFC 5424).")] = "",
+    tcp: Annotated[bool, typer.Option("--tcp", help="Syslog over TCP instead of datagrams.")] = False,
+    kind: Annotated[str, typer.Option(help="Entries of one kind only.")] = "",
+    since: Annotated[int, typer.Option(min=0, help="Entries with a higher number only.")] = 0,
+    after: Annotated[str, typer.Option(help="Entries from this time on, such as 2026-03-01.")] = "",
+    before: Annotated[str, typer.Option(help="Entries earlier than this time.")] = "",
+    json_output: JsonOption = False,
+) -> None:
+    """Export the journal as CSV or to a syslog server; the export is journaled."""
+    from datasites.hospital.people.journal_export import export
+
+    found = export(home, out=out, syslog=syslog, tcp=tcp, kind=kind, since=since, after=after, before=before)
+    console.print(f"{found.entries} entries, the last one is {found.last}", highlight=False)
+    if json_output:
+        show({"entries": found.entries, "last": found.last})
+
+
 def _import_gap(home: Path, by: str, reason: str) -> Gap:
     from datasites.node.home import Home
     from datasites.node.rollback import import_gap
@@ -82,6 +107,9 @@ def _import_gap(home: Path, by: str, reason: str) -> Gap:
 
 app.command()(ingest_commands.ingest)
 app.add_typer(budget_commands.app, name="budget")
+app.add_typer(people_commands.people, name="people")
+app.add_typer(people_commands.tokens, name="tokens")
+app.add_typer(people_commands.sessions, name="sessions")
 app.command("reload")(budget_commands.reload)
 add_run(app, "datasite", "Run a datasite: portal, PySyft node and rounds.")
 add_import_gap(

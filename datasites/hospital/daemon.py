@@ -29,6 +29,7 @@ from datasites.node.web.server import WebServer
 from datasites.node.work import Witness, WorkQueue
 from datasites.portal.app import create_portal
 from datasites.review.budgets import budgets
+from datasites.review.people.acts import people_acts
 from datasites.study.messages import WorkItem
 from datasites.study.signing import Signed, dump
 from datasites.worker.sandbox import say_layers
@@ -39,6 +40,7 @@ _ROLLED_BACK_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 10.0
 _NOTICE_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
+_EXPIRE_APART = dt.timedelta(hours=1)
 
 
 class Messenger:
@@ -55,6 +57,7 @@ class Messenger:
             forget=lambda proposal: datasite.participant.models.forget(proposal),
         )
         self._settled = float("-inf")
+        self._expired = dt.datetime.min.replace(tzinfo=dt.UTC)
 
     def step(self) -> float:
         """Send what was decided since, and once more what the orchestrator declined a while ago."""
@@ -65,8 +68,17 @@ class Messenger:
         if time.monotonic() - self._settled >= _SETTLE_SECONDS:
             self._settled = time.monotonic()
             self._datasite.policies.current()
-            self._datasite.endings.settle(now=dt.datetime.now(dt.UTC))
+            now = dt.datetime.now(dt.UTC)
+            self._datasite.endings.settle(now=now)
+            self._expire(now)
         return 0.3
+
+    def _expire(self, now: dt.datetime) -> None:
+        """Once an hour, write down which acts nobody confirmed within their week."""
+        if now - self._expired >= _EXPIRE_APART:
+            self._expired = now
+            self._datasite.acts.expire(now=now)
+            people_acts(self._datasite.journal).expire(now=now)
 
     def _tell(self, proposal_hash: str, study: str, approval: Signed) -> None:
         if time.monotonic() < self._declined.get(proposal_hash, 0.0):

@@ -74,7 +74,12 @@ class Datasite:
         )
         endings = _endings(standing, datasets, approvals)
         pool = WorkerPool(policies.current().sandbox, hidden=(home.folder,))
-        policies.changed = lambda policy: setattr(pool, "limits", policy.sandbox)
+        accounts = AccountStore(home.folder / "accounts.sqlite", idle_minutes=policies.current().people.idle_minutes)
+
+        def changed(policy: Policy) -> None:
+            pool.limits, accounts.sessions.idle_minutes = policy.sandbox, policy.people.idle_minutes
+
+        policies.changed = changed
         trainer = _trainer(home, config.name, pool, approvals)
         participant = RoundParticipant(
             site=config.name,
@@ -96,7 +101,7 @@ class Datasite:
             policies=policies,
             journal=journal,
             ledger=ledger,
-            accounts=AccountStore(home.folder / "accounts.sqlite"),
+            accounts=accounts,
             approvals=approvals,
             datasets=datasets,
             jobs=PlainJobs(home.folder / "plain-jobs", record=journal.append),

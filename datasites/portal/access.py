@@ -7,17 +7,21 @@ The cookie is named after the datasite's key, because browsers share cookies bet
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Form, Path, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import check_session
+from datasites.portal.people.proof import Proof, act_of
 from datasites.portal.service import PortalService
 from datasites.review.accounts import LINKED, SESSION_HOURS, Account, Credential, Scope
+from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.sessions import KNOWN_BROWSER_DAYS
 from privacy.errors import Refused
 
@@ -158,6 +162,37 @@ def api_session(credential: Annotated[Credential, Depends(api_reviewer)]) -> Cre
     return check_session(credential)
 
 
+def host_of(request: Request) -> str:
+    """Return the origin under which a person reached the portal, as they say."""
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+async def form_proof(
+    request: Request,
+    password: Annotated[str, Form(max_length=256)] = "",
+    security_key: Annotated[str, Form(max_length=LONGEST_ANSWER)] = "",
+) -> Proof:
+    """Return what a form brings to show who sends it, and for which act."""
+    fields = [(name, value) for name, value in (await request.form()).multi_items() if isinstance(value, str)]
+    act = act_of(request.url.path, fields)
+    return Proof(password=password, answer=security_key, act=act, host=host_of(request))
+
+
+def password_proof(
+    proof: Annotated[Proof, Depends(form_proof)], password: Annotated[str, Form(max_length=256)]
+) -> Proof:
+    """As :func:`form_proof`, for forms that are malformed without a password."""
+    return replace(proof, password=password)
+
+
+def json_proof(request: Request, body: BaseModel) -> Proof:
+    """Return what a call of the API brings to show who calls, and for which act."""
+    values = body.model_dump(mode="json")
+    act = act_of(request.url.path, ((name, str(value)) for name, value in values.items()))
+    password, answer = values.get("password", ""), values.get("security_key", "")
+    return Proof(password=password, answer=answer, act=act, host=host_of(request))
+
+
 def stranger(request: Request) -> None:
     """Check that whoever makes an account sends no machine token along.
 
@@ -217,6 +252,12 @@ def known_name(context: PortalContext) -> str:
     return f"{cookie_name(context)}-known"
 
 
+def public_address(request: Request, service: PortalService) -> str:
+    """Return the address for links to this portal: the configured one, since a caller chooses the Host header."""
+    return service.context.public_url.rstrip("/") or host_of(request)
+
+
+ActKey = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="an act that waits for more people")]
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the canonical proposal")]
 PublicKey = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Ed25519 public key")]
 ServiceHere = Annotated[PortalService, Depends(service_of)]
@@ -224,6 +265,8 @@ FormReviewer = Annotated[Credential, Depends(form_reviewer)]
 Context = Annotated[PortalContext, Depends(context_of)]
 Reader = Annotated[Credential, Depends(reader)]
 ApiReviewer = Annotated[Credential, Depends(api_reviewer)]
+PasswordProof = Annotated[Proof, Depends(password_proof)]
+FormProof = Annotated[Proof, Depends(form_proof)]
 FormPerson = Annotated[Credential, Depends(form_person)]
 FormSession = Annotated[Credential, Depends(form_session)]
 ApiSession = Annotated[Credential, Depends(api_session)]

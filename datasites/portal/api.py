@@ -5,12 +5,14 @@ It returns the portal's own values; FastAPI documents them as they are. In JSON,
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi import Request as Asked
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasites.node.web.problems import documented
@@ -23,10 +25,13 @@ from datasites.portal.access import (
     Reader,
     ServiceHere,
     address_of,
+    json_proof,
 )
 from datasites.portal.context import PortalContext
 from datasites.portal.service import PortalService
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
+from datasites.review.people.acts import PersonAct
+from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.policy import Violation
 from datasites.review.records import Confirmation, Decision, State
 from datasites.review.records import Request as ReviewRequest
@@ -35,6 +40,7 @@ from datasites.study.thread import Word
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import check_public_key, fingerprint
 from privacy.ledger.chain import Entry
+from privacy.ledger.export import EARLIEST, LATEST, selected, zoned
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: documented("malformed, or changed after it was signed"),
@@ -57,8 +63,12 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Password(_Body):
-    """The password that unlocks the caller's own signing key."""
+class _Keyed(_Body):
+    security_key: Annotated[str, Field(max_length=LONGEST_ANSWER, description="answer of a security key, as JSON")] = ""
+
+
+class Password(_Keyed):
+    """The password that unlocks the caller's own signing key, and where they have one, their security key's answer."""
 
     password: _Text
 
@@ -69,18 +79,17 @@ class Signing(Password):
     conditions: Annotated[str, Field(max_length=4000)] = ""
 
 
-class Reason(_Body):
+class Reason(_Keyed):
     """Why; the scientist reads it."""
 
     reason: Annotated[str, Field(min_length=3, max_length=4000)]
 
 
-class Confirming(_Body):
+class Confirming(Password):
     """Whose fingerprint was compared, and the password of who compared it."""
 
     name: _Text
     institution: _Text
-    password: _Text
 
 
 # what they get, beside the values of review and ledger
@@ -99,6 +108,13 @@ class ConfirmedKey(Confirmation):
     """A key whose fingerprint was compared out of band."""
 
     fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Proposed, and waiting in the inbox of others: ``needed`` people have to want it."""
+
+    needed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +166,12 @@ class DryRun:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalPart:
-    """A part of the journal, oldest first, and the head of the whole."""
+    """A part of the journal, oldest first, and the head of the whole; ``next`` is null on the last page."""
 
     head_index: int
     head_hash: str
     entries: tuple[Entry, ...]
+    next: int | None = None
 
 
 @health.get("/healthz", summary="Does the portal answer?")
@@ -182,27 +199,27 @@ async def approve(
     """Sign with the caller's own key; when enough people have signed, the datasite approves."""
 
     def work() -> RequestDetail:
-        return _detail(service, service.sign(proposal_hash, caller, body.password, body.conditions))
+        return _detail(service, service.sign(proposal_hash, caller, json_proof(asked, body), body.conditions))
 
     return await service.people.signing.run(address_of(asked), caller.account.name, work)
 
 
 @router.post("/requests/{proposal_hash}/deny", summary="Say no", tags=["review"])
-def deny(proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+def deny(asked: Asked, proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
     """Deny this proposal for ever, with a reason."""
-    return _detail(service, service.decide("deny", proposal_hash, caller.account, body.reason))
+    return _detail(service, service.decide("deny", proposal_hash, caller, body.reason, json_proof(asked, body)))
 
 
 @router.post("/requests/{proposal_hash}/ask", summary="Ask for changes", tags=["review"])
-def ask(proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+def ask(asked: Asked, proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
     """Ask the scientist for changes or an explanation."""
-    return _detail(service, service.decide("ask", proposal_hash, caller.account, body.reason))
+    return _detail(service, service.decide("ask", proposal_hash, caller, body.reason, json_proof(asked, body)))
 
 
 @router.post("/requests/{proposal_hash}/revoke", summary="Take an approval back", tags=["review"])
-def revoke(proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
+def revoke(asked: Asked, proposal_hash: Hash, body: Reason, service: ServiceHere, caller: ApiReviewer) -> RequestDetail:
     """Stop the study here before its next round."""
-    return _detail(service, service.decide("revoke", proposal_hash, caller.account, body.reason))
+    return _detail(service, service.decide("revoke", proposal_hash, caller, body.reason, json_proof(asked, body)))
 
 
 @router.post("/requests/{proposal_hash}/dry-run", summary="Run on mock data", tags=["review"])
@@ -230,23 +247,31 @@ def fingerprints(context: Context, _: Reader) -> list[ConfirmedKey]:
     return [_confirmed(c) for c in context.approvals.confirmations()]
 
 
-@router.put("/fingerprints/{public_key}", summary="Confirm a key", tags=["review"])
+@router.put(
+    "/fingerprints/{public_key}",
+    summary="Confirm a key",
+    tags=["review"],
+    response_model=ConfirmedKey,
+    responses={202: {"model": Waiting, "description": "the policy wants more people to confirm it"}},
+)
 async def confirm(
     asked: Asked, public_key: PublicKey, body: Confirming, service: ServiceHere, caller: ApiSession
-) -> ConfirmedKey:
-    """Write down that the caller compared this fingerprint with its owner, out of band; needs the password."""
+) -> Any:
+    """Write down that the caller compared this fingerprint with its owner, out of band; needs the password.
+
+    Where the policy wants several people, the first ones get 202: the act waits for the others, for a week.
+    """
     context = service.context
     try:
         check_public_key(public_key)
     except InvalidInput as error:
         raise Refused(str(error)) from error
 
-    def work() -> ConfirmedKey:
-        service.people.prove_in_person(caller, body.password)
-        value = context.approvals.confirm(
-            public_key, name=body.name, institution=body.institution, person=caller.account, now=context.clock()
-        )
-        return _confirmed(value)
+    def work() -> ConfirmedKey | JSONResponse:
+        act = PersonAct(kind="fingerprint", target=public_key, name=body.name, institution=body.institution)
+        if not service.people.act(act, caller, json_proof(asked, body)):
+            return JSONResponse(asdict(Waiting(needed=context.approvals.policy.people.required_people)), 202)
+        return next(_confirmed(c) for c in context.approvals.confirmations() if c.public_key == public_key)
 
     return await service.people.signing.run(address_of(asked), caller.account.name, work)
 
@@ -270,11 +295,17 @@ def journal(
     since: Annotated[int, Query(ge=0, le=2**53)] = 0,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    after: Annotated[dt.datetime, Query(description="entries from this ISO time on; UTC without a zone")] = EARLIEST,
+    before: Annotated[dt.datetime, Query(description="entries earlier than this ISO time")] = LATEST,
 ) -> JournalPart:
-    """Return entries after ``since``, of one ``kind`` if given."""
-    found = tuple(itertools.islice(context.journal.entries(since=since, kind=kind or None), limit))
-    head = context.journal.head
-    return JournalPart(head_index=head.index, head_hash=head.hash, entries=found)
+    """Return entries above number ``since``, of one ``kind`` and between two times if given; ``next`` is the next
+    page's ``since``.
+    """
+    times = {"after": zoned(after), "before": zoned(before)}
+    found = tuple(itertools.islice(selected(context.journal, since=since, kind=kind or "", **times), limit + 1))
+    head, part = context.journal.head, found[:limit]
+    further = part[-1].index if len(found) > limit else None
+    return JournalPart(head_index=head.index, head_hash=head.hash, entries=part, next=further)
 
 
 def _detail(service: PortalService, request: ReviewRequest) -> RequestDetail:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from datasites.node.web.problems import describe
 from datasites.portal.access import (
+    ActKey,
     FormPerson,
+    FormProof,
     FormReviewer,
     FormSession,
     Hash,
+    PasswordProof,
     ServiceHere,
     address_of,
+    public_address,
 )
-from datasites.portal.pages import show_fingerprints, show_request
+from datasites.portal.pages import show_fingerprints, show_inbox, show_request
 from datasites.portal.service import Decision, PortalService
+from datasites.review.people.acts import PersonAct
 from datasites.review.records import Request as ReviewRequest
 from privacy.errors import Refused, TesseraError
 
@@ -34,14 +40,14 @@ async def approve(
     proposal_hash: Hash,
     service: ServiceHere,
     caller: FormReviewer,
-    password: Secret,
+    proof: PasswordProof,
     conditions: Text = "",
 ) -> Response:
     """Sign with the person's own key, under conditions or none."""
 
     def work() -> Response:
         return _decided(
-            request, service, proposal_hash, "signed", lambda: service.sign(proposal_hash, caller, password, conditions)
+            request, service, proposal_hash, "signed", lambda: service.sign(proposal_hash, caller, proof, conditions)
         )
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
@@ -66,27 +72,53 @@ def decide(
     service: ServiceHere,
     caller: FormReviewer,
     reason: Text,
+    proof: FormProof,
 ) -> Response:
     """Deny, ask for changes, or revoke, with a reason."""
-    person = caller.account
-    return _decided(
-        request, service, proposal_hash, decision, lambda: service.decide(decision, proposal_hash, person, reason)
-    )
+    act = partial(service.decide, decision, proposal_hash, caller, reason, proof)
+    return _decided(request, service, proposal_hash, decision, act)
 
 
 @router.post("/fingerprints")
 async def confirm(
-    request: Request, service: ServiceHere, caller: FormSession, public_key: Secret, password: Secret
+    request: Request, service: ServiceHere, caller: FormSession, public_key: Secret, proof: PasswordProof
 ) -> Response:
     """Confirm a fingerprint that was compared out of band; needs the password."""
 
     def work() -> Response:
         try:
-            service.people.prove_in_person(caller, password)
-            service.confirm(public_key, caller.account)
+            done = service.confirm(public_key, caller, proof)
         except TesseraError as error:
             return show_fingerprints(request, service, problem=str(error), status=describe(error).status)
-        return RedirectResponse("/fingerprints?notice=confirmed", 303)
+        return RedirectResponse(f"/fingerprints?notice={'confirmed' if done else 'act-proposed'}", 303)
+
+    return await service.people.signing.run(address_of(request), caller.account.name, work)
+
+
+@router.post("/acts/{key}/{answer}")
+async def answer_act(
+    request: Request,
+    key: ActKey,
+    answer: Literal["confirm", "decline"],
+    service: ServiceHere,
+    caller: FormSession,
+    proof: FormProof,
+    reason: Text = "",
+) -> Response:
+    """Confirm an act that somebody else proposed, or say no to it."""
+
+    def work() -> Response:
+        try:
+            if answer == "decline":
+                service.acts.decline(key, caller, proof, reason)
+                return RedirectResponse("/inbox?notice=act-declined", 303)
+            act, made = service.acts.confirm(key, caller, proof, reason)
+        except TesseraError as error:
+            return show_inbox(request, service, caller, problem=str(error), status=describe(error).status)
+        if made and isinstance(act, PersonAct) and act.kind == "invite":
+            link = f"{public_address(request, service)}/welcome?token={made}"
+            return show_inbox(request, service, caller, link=link, link_role=act.target)
+        return RedirectResponse(f"/inbox?notice={'act-done' if made else 'act-confirmed'}", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
 

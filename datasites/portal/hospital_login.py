@@ -18,6 +18,7 @@ from datasites.node.web.problems import describe
 from datasites.portal.access import (
     Context,
     FormPerson,
+    PasswordProof,
     ServiceHere,
     address_of,
     context_of,
@@ -26,8 +27,9 @@ from datasites.portal.access import (
     open_session,
 )
 from datasites.portal.context import PortalContext
-from datasites.portal.forms import Secret, inside
+from datasites.portal.forms import inside
 from datasites.portal.pages import page
+from datasites.portal.people.proof import Proof
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
 from datasites.review.accounts import LINKED, Account, Credential
 from privacy.errors import Refused, TesseraError
@@ -54,14 +56,14 @@ def begin(request: Request, service: ServiceHere, to: Annotated[str, Query(max_l
 
 
 @router.post("/people/link")
-async def link(request: Request, service: ServiceHere, caller: FormPerson, password: Secret) -> Response:
+async def link(request: Request, service: ServiceHere, caller: FormPerson, proof: PasswordProof) -> Response:
     """Link the caller's account with the hospital's sign-in, which they now show to be theirs; needs the password."""
-    work = partial(_link, request, service, caller, password)
+    work = partial(_link, request, service, caller, proof)
     return await service.people.signing.run(address_of(request), caller.account.name, work)
 
 
-def _link(request: Request, service: PortalService, caller: Credential, password: str) -> Response:
-    service.people.prove_in_person(caller, password)
+def _link(request: Request, service: PortalService, caller: Credential, proof: Proof) -> Response:
+    service.people.prove_in_person(caller, proof)
     account = caller.account
     begun = _provider(service.context).begin()
     response: Response = page(request, "continue.html", to=begun.address, what=tr("To the hospital's sign-in"))
@@ -117,6 +119,12 @@ def _finished(
 
 def _invitation(context: PortalContext, provider: OidcProvider, who: Identified) -> str:
     """Return a one-time link's secret for somebody without an account, where the owner allows that."""
+    needed = context.approvals.policy.people.required_people
+    if needed > 1:
+        raise Refused(
+            f"the policy wants {needed} people for every new account, and a sign-in is none: make your account with a "
+            "one-time link from them, then link it on the People page"
+        )
     if not provider.settings.create_accounts or not who.roles:
         raise Refused(
             "nobody here is linked with this hospital account: make your account with a one-time link from a steward, "

@@ -11,21 +11,31 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasites.node.web.problems import describe
-from datasites.portal.access import ApiReviewer, Context, FormReviewer, Reader, ServiceHere, address_of
+from datasites.portal.access import (
+    ApiReviewer,
+    Context,
+    FormReviewer,
+    PasswordProof,
+    Reader,
+    ServiceHere,
+    address_of,
+    json_proof,
+)
 from datasites.portal.api import ERRORS
 from datasites.portal.code_view import code_file
 from datasites.portal.context import PortalContext
 from datasites.portal.pages import page
+from datasites.portal.people.proof import Proof
 from datasites.portal.service import PortalService
 from datasites.review.accounts import Credential
 from datasites.review.findings import find
+from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.vouching import check_age
 from datasites.review.plain_jobs import PlainJob, PlainJobs
 from privacy.errors import InvalidInput, Refused, TesseraError
 
 Verdict = Literal["approved", "rejected"]
 _Job = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
-_Secret = Annotated[str, Form(max_length=256)]
 _Reason = Annotated[str, Form(max_length=4000)]
 _SHOWN = 20
 pages = APIRouter(include_in_schema=False)
@@ -40,6 +50,7 @@ class JobDecision(BaseModel):
     decision: Verdict
     password: Annotated[str, Field(min_length=1, max_length=256)]
     reason: Annotated[str, Field(max_length=4000)] = ""
+    security_key: Annotated[str, Field(max_length=LONGEST_ANSWER)] = ""
 
 
 @pages.get("/jobs")
@@ -55,14 +66,14 @@ async def decide(
     service: ServiceHere,
     caller: FormReviewer,
     decision: Annotated[Verdict, Form()],
-    password: _Secret,
+    proof: PasswordProof,
     reason: _Reason = "",
 ) -> Response:
     """Approve or reject a job; needs the person's password."""
 
     def work() -> Response:
         try:
-            _decided(service, job_id, decision, caller=caller, password=password, reason=reason)
+            _decided(service, job_id, decision, caller=caller, proof=proof, reason=reason)
         except TesseraError as error:
             return _page(request, service.context, problem=str(error), status=describe(error).status)
         return RedirectResponse(f"/jobs?notice=job-{decision}", 303)
@@ -81,14 +92,15 @@ async def decide_job(
     request: Request, service: ServiceHere, job_id: _Job, caller: ApiReviewer, body: JobDecision
 ) -> PlainJob:
     """Approve or reject one job; needs the caller's password."""
-    work = partial(_decided, service, job_id, body.decision, caller=caller, password=body.password, reason=body.reason)
+    proof = json_proof(request, body)
+    work = partial(_decided, service, job_id, body.decision, caller=caller, proof=proof, reason=body.reason)
     return await service.people.signing.run(address_of(request), caller.account.name, work)
 
 
 def _decided(
-    service: PortalService, job_id: str, decision: Verdict, *, caller: Credential, password: str, reason: str
+    service: PortalService, job_id: str, decision: Verdict, *, caller: Credential, proof: Proof, reason: str
 ) -> PlainJob:
-    service.people.prove(caller, password)
+    service.people.prove(caller, proof)
     if not caller.account.decides:
         raise Refused("an auditor reads and never decides; a steward or privacy officer looks at jobs")
     jobs = _jobs(service.context)

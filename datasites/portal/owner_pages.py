@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from datasites.node.web.problems import describe
-from datasites.portal.access import Context, FormSession, Reader, ServiceHere, address_of
+from datasites.portal.access import Context, FormSession, PasswordProof, Reader, ServiceHere, address_of
 from datasites.portal.context import PortalContext
 from datasites.portal.figures import timeline_picture
 from datasites.portal.pages import page
@@ -47,6 +47,7 @@ def show_budgets(request: Request, service: PortalService, *, problem: str = "",
         people=context.approvals.policy.budget.required_people,
         changes=policy_changes(context)[:5],
         refused=context.policy_problem(),
+        held=acts.held if acts else "",
     )
 
 
@@ -81,7 +82,7 @@ async def budget_act(
     kind: ActKind,
     service: ServiceHere,
     caller: FormSession,
-    password: _Short,
+    proof: PasswordProof,
     reason: _Text,
     target: _Short = "",
     epsilon: _Short = "",
@@ -91,7 +92,7 @@ async def budget_act(
 
     def work() -> Response:
         try:
-            done = service.budget_act(kind, caller, password, reason, target, epsilon, delta)
+            done = service.acts.ask_budget(kind, caller, proof, reason, target, epsilon, delta)
         except TesseraError as error:
             return show_budgets(request, service, problem=str(error), status=describe(error).status)
         return RedirectResponse(f"/budget?notice={'act-done' if done else 'act-asked'}", 303)

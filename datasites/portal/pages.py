@@ -10,19 +10,33 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
 from datasites.language import mark, speaking, tr
 from datasites.node.web.events import mark as place
 from datasites.node.web.languages import asked_language
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
-from datasites.portal.access import Context, Hash, Reader, ServiceHere, context_of, credential_of, notice_of
+from datasites.portal.access import Context, Hash, Reader, ServiceHere, address_of, context_of, credential_of, notice_of
 from datasites.portal.answers import answers
 from datasites.portal.code_view import code_diff, code_file, facts_diff
 from datasites.portal.figures import cost_picture
 from datasites.portal.service import PortalService
-from datasites.portal.words import STUDY_STATES, listed, meaning, modality, needs, parts, released, state, summary, when
+from datasites.portal.words import (
+    STUDY_STATES,
+    act_title,
+    listed,
+    meaning,
+    modality,
+    needs,
+    parts,
+    released,
+    state,
+    summary,
+    when,
+)
+from datasites.review.accounts import Credential
 from datasites.review.findings import Finding, find
 from datasites.review.records import Request as ReviewRequest
 from datasites.review.versions import version_before
@@ -31,6 +45,7 @@ from datasites.study.text import delta_text, epsilon_text
 from datasites.study.thread import SENTENCES, accepted
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import fingerprint
+from privacy.ledger.export import EXPORTED, csv_lines
 
 MENU = (
     ("/inbox", mark("Inbox")),
@@ -55,10 +70,15 @@ NOTICES = {
     "vouched": mark("Confirmed: the account counts in full from now on."),
     "password": mark("Your password is changed. Your other sessions and tokens have ended."),
     "renamed": mark("Your name is changed. What you signed before keeps the name of that time."),
+    "key-registered": mark("Registered: from now on your security key is asked for whenever you sign."),
+    "key-removed": mark("Removed: this security key counts no more."),
     "ended": mark("Ended. Whoever uses it has to sign in again."),
     "linked": mark("Linked. From now on your hospital account opens a session here."),
     "unlinked": mark("The link is gone. Sign in with your password."),
     "act-done": mark("Done, with your reason in the ledger and the journal."),
+    "act-proposed": mark("Proposed. The policy wants more people: it waits in the inbox of the others for a week."),
+    "act-confirmed": mark("Confirmed. The policy wants one more person."),
+    "act-declined": mark("Declined, with your reason in the journal."),
     "act-asked": mark("Asked. The policy wants another person to ask for the same within a week."),
     "written": mark("The reports are those of this moment."),
     "welcome": mark("Your account is made. Keep your password: nobody can restore it."),
@@ -69,6 +89,7 @@ _ROLES = {"steward": mark("data steward"), "privacy-officer": mark("privacy offi
 
 _environment = new_environment(Path(__file__).parent / "templates", mount="/static")
 _environment.globals.update(
+    act_title=lambda act: act_title(act, _ROLES),
     fingerprint=fingerprint,
     listed=listed,
     modality=modality,
@@ -93,6 +114,7 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
     context = context_of(request)
     credential = credential_of(request)
     path = request.url.path
+    has_key = credential is not None and bool(context.accounts.security_keys.of(credential.account.name))
     shared = {
         "institution": context.institution,
         "site": context.site,
@@ -101,6 +123,8 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "can_decide": credential is not None and "review" in credential.scopes,
         "hospital_login": context.hospital_login.settings.name if context.hospital_login else "",
         "csrf": credential.csrf if credential else "",
+        "signs": Markup(" data-sign") if has_key else "",
+        "uses_keys": has_key or path.startswith("/people"),
         "menu": MENU,
         "active": "/inbox" if path.startswith("/requests/") else path,
         "notice": NOTICES.get(notice_of(request), ""),
@@ -144,12 +168,34 @@ def welcome(request: Request, context: Context, token: Annotated[str, Query(max_
 @router.get("/inbox")
 def inbox(request: Request, service: ServiceHere, caller: Reader) -> HTMLResponse:
     """Every proposal, those that wait first."""
+    return show_inbox(request, service, caller)
+
+
+def show_inbox(
+    request: Request,
+    service: PortalService,
+    caller: Credential,
+    *,
+    link: str = "",
+    link_role: str = "",
+    problem: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    """Return the inbox, with a one-time link just made, if any; ``problem`` is shown on top."""
     requests = service.context.approvals.requests()
     groups = [(name, [r for r in requests if r.state in states]) for name, states, _ in _GROUPS]
     known = service.context.approvals.confirmed()
+    budget_acts = service.context.budget_acts
     return page(
         request,
         "inbox.html",
+        status=status,
+        problem=problem,
+        link=link,
+        link_role=link_role,
+        acts=(acts := service.acts.waiting(caller.account)),
+        held_policy=budget_acts is not None and bool(budget_acts.held),
+        acts_need_you=sum(mine for _, mine in acts),
         groups=groups,
         needs_you=[r.proposal_hash for r in requests if needs(r, caller.account)],
         empty=[text for _, _, text in _GROUPS],
@@ -212,6 +258,21 @@ def journal(
     )
 
 
+@router.get("/journal/export.csv")
+def export_journal(
+    request: Request,
+    service: ServiceHere,
+    caller: Reader,
+    q: Annotated[str, Query(max_length=80)] = "",
+    kind: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """The journal as CSV, searched and filtered as on its page; the journal notes who fetched it."""
+    found = service.journal.entries(search=q, kind=kind)[::-1]
+    service.people.records.fetched(EXPORTED, caller, address_of(request), to="csv", entries=len(found))
+    headers = {"content-disposition": f'attachment; filename="journal-{service.context.site}.csv"'}
+    return StreamingResponse(csv_lines(found), media_type="text/csv; charset=utf-8", headers=headers)
+
+
 @router.get("/fingerprints")
 def fingerprints(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Whose keys were compared, and whose were not."""
@@ -239,10 +300,11 @@ def reports(request: Request, context: Context, _: Reader) -> HTMLResponse:
 
 
 @router.get("/reports/{name}")
-def report(name: str, context: Context, _: Reader) -> Response:
-    """One report, by the name it is listed under."""
-    for file in context.reports():
+def report(request: Request, name: str, service: ServiceHere, caller: Reader) -> Response:
+    """One report, by the name it is listed under; the journal notes who fetched it."""
+    for file in service.context.reports():
         if file.name == name:
+            service.people.records.fetched("report-downloaded", caller, address_of(request), name=name)
             return FileResponse(
                 file.path,
                 filename=name,

@@ -23,10 +23,12 @@ from datasites.node.web.events import Cached, Streams
 from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
+from datasites.portal.people.proof import Proof
+from datasites.portal.people.waiting import WaitingActs
 from datasites.review.accounts import Account, Credential
-from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
+from datasites.review.people.acts import PersonAct
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
 from datasites.study.data_use import Comparison
@@ -210,6 +212,7 @@ class PortalService:
         self.history: Cached[Mapping[str, tuple[Point, ...]]] = Cached(context.history, seconds=_SECONDS)
         self.sign_ins = SignIns()
         self.people = PeopleDesk(context)
+        self.acts = WaitingActs(context, self.people)
         self._writing = threading.Lock()
         self._costs: dict[str, Cached[CostPreview | None]] = {}
 
@@ -275,14 +278,14 @@ class PortalService:
             return "a plan with its own Python code has to pass a dry run first"
         return ""
 
-    def sign(self, proposal_hash: str, caller: Credential, password: str, conditions: str = "") -> Request:
+    def sign(self, proposal_hash: str, caller: Credential, proof: Proof, conditions: str = "") -> Request:
         """Unlock one person's key with their password and sign the proposal with it, under conditions or none.
 
         Raises:
             Refused: the password, a rule or the budget says no.
         """
         request, now = self.find(proposal_hash), self.context.clock()
-        account, key = caller.account, self.people.prove(caller, password)
+        account, key = caller.account, self.people.prove(caller, proof)
         self.people.check_reviewer(account, request, signs=True)
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
             raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
@@ -296,37 +299,19 @@ class PortalService:
             proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after, conditions=conditions
         )
 
-    def decide(self, decision: Decision, proposal_hash: str, person: Account, reason: str) -> Request:
+    def decide(self, decision: Decision, proposal_hash: str, caller: Credential, reason: str, proof: Proof) -> Request:
         """Deny a request, ask for changes, or revoke its approval; the scientist reads the reason.
 
         Raises:
-            Refused: its state does not allow that.
+            Refused: its state does not allow that, or a security key is asked for and has not answered.
         """
-        request = self.find(proposal_hash)
+        request, person = self.find(proposal_hash), caller.account
+        self.people.check_key(caller, proof)
         if decision != "revoke":  # stopping a study is anybody's who decides here
             self.people.check_reviewer(person, request)
         approvals = self.context.approvals
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
-
-    def budget_act(
-        self, kind: ActKind, caller: Credential, password: str, reason: str, target: str, epsilon: str, delta: str
-    ) -> bool:
-        """Ask for an act on a budget with one's password; return whether it is done or waits for another person.
-
-        Raises:
-            Refused: the password or a rule says no.
-            InvalidInput: there is nothing to do, or no reason.
-        """
-        acts, now = self.context.budget_acts, self.context.clock()
-        if acts is None:
-            raise Refused("budgets are not changed here")
-        self.people.prove_in_person(caller, password)
-        act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
-        for asked in acts.waiting(now=now):
-            if asked.act == act:
-                self.people.check_together(caller.account, asked.people)
-        return acts.ask(act, person=caller.account, reason=reason, now=now).done
 
     def write_reports(self) -> None:
         """Write the reports as of now, one writer at a time.
@@ -341,22 +326,18 @@ class PortalService:
         finally:
             self._writing.release()
 
-    def confirm(self, public_key: str, person: Account) -> None:
-        """Confirm the key of a party of one of the studies here.
+    def confirm(self, public_key: str, caller: Credential, proof: Proof) -> bool:
+        """Confirm the key of a party of one of the studies here; return whether it is done or waits for others.
 
         Raises:
             InvalidInput: no study here names this key.
+            Refused: a machine token, the wrong password, or too few people.
         """
         for party in self.parties():
             if party.public_key == public_key:
-                self.context.approvals.confirm(
-                    public_key,
-                    name=party.name,
-                    institution=party.institution,
-                    person=person,
-                    now=self.context.clock(),
-                )
-                return
+                act = PersonAct(kind="fingerprint", target=public_key, name=party.name, institution=party.institution)
+                return bool(self.people.act(act, caller, proof))
+        self.people.prove_in_person(caller, proof)  # whoever only has a cookie learns nothing here
         raise InvalidInput("no study here names this key; nothing was confirmed")
 
     def parties(self) -> list[Party]:

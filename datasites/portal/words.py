@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from datasites.language import mark, tr
 from datasites.language.formats import instant
 from datasites.language.formats import listed as in_words
 from datasites.report.words import certainty
 from datasites.review.accounts import Account
+from datasites.review.budget_acts import Act
 from datasites.review.budgets import CostPreview
+from datasites.review.people.acts import PersonAct
 from datasites.review.records import Request
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
 from datasites.study.text import epsilon_text
+from privacy.identity import fingerprint
 
 _TASKS = {
     "I-II": "tells stage I from stage II",
@@ -187,6 +190,32 @@ def parts(proposal: Proposal) -> list[tuple[Party, str, str]]:
             for p in proposal.participants
         ),
     ]
+
+
+def act_title(act: Act | PersonAct, roles: Mapping[str, str]) -> str:
+    """Return an act that waits for more people, in one line.
+
+    Args:
+        act: on a budget, an account or a key.
+        roles: what the roles are called.
+    """
+    if isinstance(act, PersonAct):
+        if act.kind == "invite":
+            return tr("Invite a {role}", role=tr(roles.get(act.target, act.target)))
+        if act.kind == "close-account":
+            return tr("Close the account {name}", name=act.target)
+        digits = fingerprint(act.target)
+        return tr(
+            "Confirm the fingerprint {digits} of {name}, {where}", digits=digits, name=act.name, where=act.institution
+        )
+    if act.kind == "cap":
+        delta = tr("delta {delta}", delta=act.delta) if act.delta else tr("the present delta")
+        return tr("Move the cap to epsilon {epsilon} at {delta}", epsilon=act.epsilon, delta=delta)
+    if act.kind == "close":
+        return tr("Close the patients {population} for every study", population=act.target)
+    if act.kind == "policy":
+        return tr("Put the changed policy.toml in force ({digits})", digits=act.target[:12])
+    return tr("Release what is reserved for proposal {digits}", digits=act.target[:12])
 
 
 def needs(request: Request, person: Account) -> bool:

@@ -44,6 +44,7 @@ from datasites.review.people.rows import (
     account_of,
     hashed,
 )
+from datasites.review.people.security_keys import SecurityKeys
 from datasites.review.people.sessions import SESSION_HOURS, Sessions
 from datasites.review.people.vouching import BY_COMMAND, check_vouches
 from privacy.errors import InvalidInput, Refused
@@ -87,6 +88,7 @@ class AccountStore:
         self._turns = threading.BoundedSemaphore(_DERIVATIONS_AT_ONCE)
         self._rows = Rows(path)
         self.sessions = Sessions(self._rows, idle_minutes)
+        self.security_keys = SecurityKeys(self._rows)
         self._nobody = self._hasher.hash(secrets.token_hex(16))
 
     def close(self) -> None:
@@ -221,7 +223,7 @@ class AccountStore:
             nothing = (self._hasher.hash(secrets.token_hex(16)), b"", b"", name)
         with self._rows.transaction() as database:
             database.execute("UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ?", nothing)
-            for table in ("credentials", "links", "known_browsers"):
+            for table in ("credentials", "links", "known_browsers", "security_keys"):
                 database.execute(f"DELETE FROM {table} WHERE account = ?", (name,))  # noqa: S608 - ours
 
     def retired(self) -> frozenset[str]:

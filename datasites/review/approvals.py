@@ -254,9 +254,9 @@ class ApprovalStore:
         return request.proposal
 
     def confirm(
-        self, public_key: str, *, name: str, institution: str, person: Account, now: dt.datetime
+        self, public_key: str, *, name: str, institution: str, person: Account, now: dt.datetime, by: str = ""
     ) -> Confirmation:
-        """Write down that ``person`` compared this fingerprint with its owner, out of band.
+        """Write down that ``person`` (``by``: several, where it takes more) compared this fingerprint, out of band.
 
         Raises:
             Refused: an auditor cannot confirm.
@@ -264,7 +264,7 @@ class ApprovalStore:
         if not person.decides:
             raise Refused("an auditor reads and never decides; a steward or privacy officer confirms fingerprints")
         value = Confirmation(
-            public_key=public_key, name=name, institution=institution, person=person.name, at=now.isoformat()
+            public_key=public_key, name=name, institution=institution, person=by or person.name, at=now.isoformat()
         )
         with self._records.transaction():
             if self._records.add_confirmation(value):

@@ -19,12 +19,12 @@ from privacy.errors import InvalidInput, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
 
-ActKind = Literal["release", "cap", "close"]
+ActKind = Literal["release", "cap", "close", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """One act: ``release`` of a proposal (by hash), ``close`` of a population, or a new ``cap``.
+    """One act: ``release`` of a proposal, ``close`` of a population, a new ``cap``, or a changed ``policy`` (by hash).
 
     ``epsilon`` and ``delta`` are texts, so that equal acts are equal; empty where they do not matter.
     """
@@ -39,6 +39,8 @@ class Act:
         """The act in words."""
         if self.kind == "cap":
             return f"move the cap to epsilon {self.epsilon}" + (f" at delta {self.delta}" if self.delta else "")
+        if self.kind == "policy":
+            return f"put the changed policy.toml in force ({self.target[:12]})"
         what = "release what is reserved for proposal" if self.kind == "release" else "close"
         return f"{what} {self.target[:12] if self.kind == 'release' else self.target}"
 
@@ -70,7 +72,7 @@ class BudgetActs:
         with self._asked.alone():
             self._check(act)
             asked = self._asked.add(act, person=person, reason=reason, now=now)
-            needed = self._policies.current().budget.required_people
+            needed = self._needed(act)
             if len(asked.people) < needed:
                 more = needed - len(asked.people)
                 what = f"asked; the policy wants {more} more person{'s' * (more > 1)} to ask for the same within a week"
@@ -108,6 +110,12 @@ class BudgetActs:
         """Write down which acts nobody confirmed within a week; return how many."""
         return self._asked.expire(now=now)
 
+    @property
+    def held(self) -> str:
+        """Hash of a policy.toml that waits for several people to ask for it; empty where none does."""
+        self._policies.current()
+        return self._policies.held
+
     def find(self, study: str) -> str:
         """Return the hash of the one proposal of a study, named or given by the start of its hash, with open rounds.
 
@@ -127,6 +135,14 @@ class BudgetActs:
             self.find(act.target)
         elif act.kind == "close" and self._ledger.account(act.target).closed:
             raise InvalidInput(f"{act.target} is closed already")
+        elif act.kind == "policy" and act.target != self._policies.held:
+            raise InvalidInput("expected the hash of the policy.toml that waits for people; the file has changed since")
+
+    def _needed(self, act: Act) -> int:
+        policy = self._policies.current()
+        if act.kind == "policy":
+            return max(policy.budget.required_people, policy.people.required_people)
+        return policy.budget.required_people
 
     def _do(self, act: Act, *, by: str, reason: str) -> str:
         if act.kind == "cap":
@@ -136,6 +152,9 @@ class BudgetActs:
         if act.kind == "release":
             rounds = self._endings.study_ended(act.target, reason, by=by)
             return f"released rounds {_listed(rounds)}; what was charged stays charged"
+        if act.kind == "policy":
+            changes = self._policies.accept(act.target, by=by, reason=reason)
+            return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes)
         account = self._ledger.account(act.target)
         self._ledger.close_population(act.target, by=by, reason=reason)
         for study in account.studies:

@@ -85,6 +85,19 @@ class ReviewPolicy(_Section):
     auto_approve_plain_jobs: bool = False
 
 
+class PeoplePolicy(_Section):
+    """What is asked of the people here.
+
+    ``security_key``: ``if-registered`` asks whoever has one for it whenever they sign; ``required`` lets nobody decide
+    without one. ``required_people`` is how many people must want an invitation, the closing of an account or a
+    confirmed fingerprint. A session ends after ``idle_minutes`` without use.
+    """
+
+    security_key: Literal["if-registered", "required"] = "if-registered"
+    required_people: int = Field(default=1, ge=1, le=3)
+    idle_minutes: float = Field(default=30.0, ge=1, le=480, allow_inf_nan=False)
+
+
 class SandboxPolicy(_Section):
     """Limits of the worker and the layers that must be active before it may read a record.
 
@@ -116,6 +129,7 @@ class Policy(_Section):
     noise: NoisePolicy = NoisePolicy()
     study: StudyPolicy = StudyPolicy()
     review: ReviewPolicy = ReviewPolicy()
+    people: PeoplePolicy = PeoplePolicy()
     sandbox: SandboxPolicy = SandboxPolicy()
     partners: tuple[Partner, ...] = ()
     accept_only_partners: bool = False
@@ -159,8 +173,8 @@ class Policy(_Section):
 
     @property
     def policy_hash(self) -> str:
-        """SHA-256 of the canonical policy."""
-        value = self.model_dump(mode="json")
+        """SHA-256 of the canonical policy; a policy that says nothing of people has the hash it always had."""
+        value = self.model_dump(mode="json", exclude={"people"} if self.people == PeoplePolicy() else None)
         if math.isinf(self.budget.epsilon_cap):
             value["budget"]["epsilon_cap"] = "inf"  # canonical JSON has no such number
         return canonical_hash(value)

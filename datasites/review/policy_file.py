@@ -40,6 +40,10 @@ class Change:
     after: str
 
 
+class HeldBack(InvalidInput):
+    """The file loosens what takes several people by the policy in force, and waits for them."""
+
+
 class PolicyFile:
     """The policy of one datasite.
 
@@ -59,13 +63,16 @@ class PolicyFile:
         self.path = path
         self.changed = changed
         self.problem = ""
+        self.held = ""
         self._in_force = path.with_name(f"{path.stem}-in-force.toml")
         self._journal = journal
         self._ledger = ledger
         self._lock = threading.RLock()
         self._seen = self._stamp()
         self._policy = Policy.load(path)
-        self.changes = self.reload()  # made while nothing looked
+        self.changes: tuple[Change, ...] = ()
+        with suppress(HeldBack):
+            self.changes = self.reload()  # made while nothing looked
 
     def current(self) -> Policy:
         """Return the policy in force, after a look at the file."""
@@ -75,14 +82,18 @@ class PolicyFile:
                     self.reload()
             return self._policy
 
-    def reload(self, *, by: str = FILE, reason: str = "policy.toml was changed") -> tuple[Change, ...]:
+    def reload(
+        self, *, by: str = FILE, reason: str = "policy.toml was changed", accepted: str = ""
+    ) -> tuple[Change, ...]:
         """Read the file, put it in force, and return what differs from before.
 
         Args:
             by: who changed it.
             reason: why.
+            accepted: hash of the policy that enough people asked for.
 
         Raises:
+            HeldBack: it loosens what takes several people by the policy in force; nothing changes.
             InvalidInput: it is no valid policy; nothing changes.
         """
         with self._lock, self._alone():
@@ -95,12 +106,16 @@ class PolicyFile:
                 raise InvalidInput(f"{error}; the policy before it stays in force") from error
             before = self._before(policy)
             changes = differences(before, policy)
+            loosened = loosenings(before, policy)
+            if loosened and policy.policy_hash != accepted:
+                self._policy, self.held = before, policy.policy_hash
+                raise HeldBack(self._refuse(_waits(loosened)))
             if changes:
                 body = {"policy_hash": policy.policy_hash, "before": before.policy_hash, "by": by, "reason": reason}
                 self._journal.append(CHANGED, {**body, "changes": [vars(change) for change in changes]})
             if changes or not self._in_force.exists():
                 write_atomically(self._in_force, text.encode(), mode=0o600)
-            self.problem, self._policy = "", policy
+            self.problem, self.held, self._policy = "", "", policy
         self.set_caps(by=by, reason=reason)
         self.changed(policy)
         return changes
@@ -133,9 +148,20 @@ class PolicyFile:
             if delta is not None:
                 budget["delta"] = float(delta)
             text = tomlkit.dumps(document)
-            Policy.parse(text)
+            policy = Policy.parse(text)
+            besides = [c for c in loosenings(self._before(policy), policy) if c.key not in _CAP]
+            if besides:
+                raise InvalidInput(_waits(tuple(besides)))
             write_atomically(self.path, text.encode(), mode=0o600)
-        return self.reload(by=by, reason=reason)
+        return self.reload(by=by, reason=reason, accepted=policy.policy_hash)
+
+    def accept(self, policy_hash: str, *, by: str, reason: str) -> tuple[Change, ...]:
+        """Put a file in force that loosens what takes several people, once they asked for exactly this one.
+
+        Raises:
+            InvalidInput: the file is another one by now; nothing changes.
+        """
+        return self.reload(by=by, reason=reason, accepted=policy_hash)
 
     def _before(self, policy: Policy) -> Policy:
         if not self._in_force.exists():
@@ -145,10 +171,11 @@ class PolicyFile:
         except InvalidInput:
             return self._policy
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str) -> str:
         if reason != self.problem:
             self.problem = reason
             self._journal.append(REFUSED, {"reason": reason})
+        return reason
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -163,6 +190,38 @@ class PolicyFile:
         with self._in_force.with_suffix(".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+_CAP = ("budget.epsilon_cap", "budget.delta")
+
+
+def loosenings(before: Policy, after: Policy) -> tuple[Change, ...]:
+    """Return the rules of ``after`` that give more room than ``before`` says one person may give.
+
+    Where budgets take several people: a higher cap or delta, or fewer people. Where accounts do: fewer people, or
+    security keys that are wanted no more.
+    """
+    looser = set()
+    if before.budget.required_people > 1:
+        for key in ("epsilon_cap", "delta"):
+            if getattr(after.budget, key) > getattr(before.budget, key):
+                looser.add(f"budget.{key}")
+        if after.budget.required_people < before.budget.required_people:
+            looser.add("budget.required_people")
+    if before.people.required_people > 1:
+        if after.people.required_people < before.people.required_people:
+            looser.add("people.required_people")
+        if before.people.security_key == "required" != after.people.security_key:
+            looser.add("people.security_key")
+    return tuple(change for change in differences(before, after) if change.key in looser)
+
+
+def _waits(changes: tuple[Change, ...]) -> str:
+    said = ", ".join(f"{change.key} from {change.before} to {change.after}" for change in changes)
+    return (
+        f"policy.toml changes {said}, which takes several people by the policy in force: each asks for it on the page "
+        "Budget, or with `tessera datasite reload --by`; until then the policy before it stays in force"
+    )
 
 
 def differences(before: Policy, after: Policy) -> tuple[Change, ...]:

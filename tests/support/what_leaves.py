@@ -162,6 +162,7 @@ TABLE: tuple[Row, ...] = (
             *_SIGNED,
             *(f"signed.payload.{n}" for n in ("study", "proposal_hash", "site", "approved", "expires")),
             *(f"signed.payload.reviewers[].{n}" for n in ("reviewer", "role", "public_key", "signature", "conditions")),
+            *(f"signed.payload.reviewers[].{n}" for n in ("full_name", "function")),
         ),
         covered_by="a person's decision: who approved what, under which conditions, and until when",
     ),
@@ -170,7 +171,7 @@ TABLE: tuple[Row, ...] = (
         fields=(
             *_SIGNED,
             *(f"signed.payload.{n}" for n in ("study", "proposal_hash", "author", "number", "kind", "person", "at")),
-            *(f"signed.payload.{n}" for n in ("text", "to", "answers")),
+            *(f"signed.payload.{n}" for n in ("text", "to", "answers", "titled")),
         ),
         covered_by="a person's decision in that person's own words, which the page asks to write without patient data",
     ),

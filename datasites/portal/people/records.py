@@ -66,6 +66,11 @@ class PeopleRecords:
         body = {"person": credential.account.name, "token": credential.key, "label": credential.label}
         self._journal.append("token-used", {**body, "address": address})
 
+    def fetched(self, kind: str, credential: Credential, address: str, **body: Any) -> None:
+        """Write down that a report or an export was fetched: by whom, with which session or token, and from where."""
+        who = {"person": credential.account.name, credential.kind: credential.key, "address": address}
+        self._journal.append(kind, {**who, **body})
+
     def wrote(self, kind: str, **body: Any) -> None:
         """Write down anything else that a person did here."""
         self._journal.append(kind, body)

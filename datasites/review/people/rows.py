@@ -50,6 +50,12 @@ ALTER TABLE credentials ADD COLUMN used TEXT NOT NULL DEFAULT '';
 CREATE TABLE known_browsers (hash TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name),
     expires TEXT NOT NULL);
 """),
+        sql("""
+CREATE TABLE security_keys (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name), public_key BLOB NOT NULL,
+    counter INTEGER NOT NULL, label TEXT NOT NULL, party TEXT NOT NULL, created TEXT NOT NULL, used TEXT NOT NULL);
+CREATE INDEX security_keys_account ON security_keys (account);
+"""),
     ),
 )
 ACCOUNT_COLUMNS = "name, role, public_key, created, full_name, function, invited_by, vouched_by"

@@ -16,6 +16,10 @@ BY_COMMAND = "command line"
 """Who invited or confirmed an account: whoever runs commands on the datasite's own machine."""
 
 
+INVITERS = ", "
+"""Between the names of several people who invited one account together."""
+
+
 def check_age(reviewer: Account, received: str) -> None:
     """Check that who decides was here before the request, or was confirmed by a second person.
 
@@ -55,7 +59,7 @@ def check_vouches(person: Account, newcomer: Account) -> None:
     """
     if not person.decides or person.fresh:
         raise Refused("a steward or privacy officer confirms accounts, and not with a new account of their own")
-    if person.name in (newcomer.name, newcomer.invited_by):
+    if person.name in (newcomer.name, *newcomer.invited_by.split(INVITERS)):
         raise Refused(f"a second person has to confirm {newcomer.name}: neither they nor who invited them")
     if not newcomer.fresh:
         raise Refused(f"the account of {newcomer.name} was confirmed already")

@@ -76,3 +76,34 @@ def test_reload_shows_what_differs_and_moves_the_cap(home: Path) -> None:
     assert shown(home)["cap"] == 3.0
     (home / "policy.toml").write_text("[budget]\nepsilon_cap = 0\n")
     assert run(home, "reload").exit_code != 0
+
+
+def test_a_raised_cap_in_the_file_takes_two_where_the_policy_before_it_says_so(home: Path) -> None:
+    policy = home / "policy.toml"
+    policy.write_text(policy.read_text() + "required_people = 2\n")
+    assert run(home, "reload").exit_code == 0
+    policy.write_text(policy.read_text().replace("8.0", "12.0"))
+    refused = run(home, "reload")
+    assert refused.exception is not None and "takes several people" in str(refused.exception)
+    assert shown(home)["cap"] == 8.0
+    who = ("--reason", "board decision 15", "--password-stdin")
+    assert run(home, "reload", "--by", "anna", *who).exit_code == 0
+    assert shown(home)["cap"] == 8.0
+    assert "already" in str(run(home, "reload", "--by", "anna", *who).exception)
+    assert run(home, "reload", "--by", "bela", *who).exit_code == 0
+    assert shown(home)["cap"] == 12.0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_whoever_acts_with_a_security_key_is_sent_to_the_portal(home: Path, wanted: bool) -> None:
+    if wanted:
+        policy = home / "policy.toml"
+        policy.write_text(policy.read_text() + '[people]\nsecurity_key = "required"\n')
+    else:
+        accounts = AccountStore(home / "accounts.sqlite")
+        values = ("00", "anna", b"", 0, "key", "localhost", "", "")
+        accounts._rows.run("INSERT INTO security_keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        accounts.close()
+    found = run(home, "budget", "cap", "--epsilon", "9", "--by", "anna", "--reason", "board", "--password-stdin")
+    assert "security key" in str(found.exception)
+    assert shown(home)["cap"] == 8.0

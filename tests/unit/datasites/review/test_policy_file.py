@@ -165,3 +165,91 @@ def test_the_store_asks_for_the_policy_of_the_moment(place: Place) -> None:
     assert isinstance(place.store, ApprovalStore)
     place.write(TEXT + "[study]\nmaximum_rounds = 2\n")
     assert place.store.policy.study.maximum_rounds == 2
+
+
+TWO = TEXT + "required_people = 2\n"
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Place:
+    return Place(tmp_path, TWO)
+
+
+def ask_policy(place: Place, name: str) -> bool:
+    act = Act(kind="policy", target=place.acts.held)
+    return place.acts.ask(act, person=place.person(name), reason="board decision 15", now=NOW).done
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("epsilon_cap = 8.0", "epsilon_cap = 9.0"), ("delta = 1e-5", "delta = 1e-4"), ("= 2", "= 1")],
+    ids=["cap", "delta", "people"],
+)
+def test_an_edit_that_loosens_what_takes_two_waits_for_two(strict: Place, old: str, new: str) -> None:
+    before = strict.policies.current()
+    strict.write(TWO.replace(old, new))
+    assert strict.policies.current() == before and strict.cap == (8.0, 1e-5)
+    assert "takes several people" in strict.policies.problem
+    assert [e.kind for e in strict.journal.entries(kind=REFUSED)] == [REFUSED]
+    assert not ask_policy(strict, "anna")
+    with pytest.raises(Refused, match="already"):
+        ask_policy(strict, "anna")
+    assert strict.policies.current() == before
+    assert ask_policy(strict, "bela")
+    assert strict.policies.current() != before and strict.policies.problem == ""
+    entry = list(strict.journal.entries(kind=CHANGED))[-1]
+    assert entry.body["by"] == "anna and bela"
+
+
+def test_a_held_edit_stays_held_over_a_restart_and_other_files_are_other_acts(strict: Place) -> None:
+    strict.write(TWO.replace("8.0", "9.0"))
+    assert strict.policies.current().budget.epsilon_cap == 8.0
+    again = PolicyFile(strict.path, journal=strict.journal, ledger=strict.ledger)
+    assert again.current().budget.epsilon_cap == 8.0 and again.held == strict.acts.held != ""
+    assert not ask_policy(strict, "anna")
+    strict.write(TWO.replace("8.0", "90.0"))  # after the first person has looked
+    assert not ask_policy(strict, "bela")
+    assert strict.policies.current().budget.epsilon_cap == 8.0
+    with pytest.raises(InvalidInput, match="changed since"):
+        strict.acts.ask(
+            Act(kind="policy", target="0" * 64), person=strict.person(), reason="board decision 15", now=NOW
+        )
+
+
+def test_a_lower_cap_and_what_takes_one_person_hold_at_once(strict: Place) -> None:
+    strict.write(TWO.replace("8.0", "7.0"))
+    assert strict.policies.current().budget.epsilon_cap == 7.0 and strict.policies.held == ""
+    assert strict.cap == (7.0, 1e-5)
+
+
+def test_a_cap_asked_for_by_two_brings_no_other_edit_into_force(strict: Place) -> None:
+    strict.write(TWO.replace("= 2", "= 1"))
+    strict.policies.current()
+    cap = Act(kind="cap", epsilon="9")
+    assert not strict.acts.ask(cap, person=strict.person("anna"), reason="board decision 15", now=NOW).done
+    with pytest.raises(InvalidInput, match="required_people"):
+        strict.acts.ask(cap, person=strict.person("bela"), reason="board decision 15", now=NOW)
+    assert strict.policies.current().budget.required_people == 2 and strict.cap == (8.0, 1e-5)
+    assert strict.acts.waiting(now=NOW) == ()  # it could not be done, so nobody has to wait a week to ask again
+
+
+def test_where_accounts_take_two_one_person_takes_neither_that_nor_the_keys_back(tmp_path: Path) -> None:
+    text = TEXT + '[people]\nrequired_people = 2\nsecurity_key = "required"\n'
+    place = Place(tmp_path, text)
+    for looser in (
+        text.replace("required_people = 2", "required_people = 1"),
+        text.replace('"required"', '"if-registered"'),
+    ):
+        place.write(looser)
+        assert place.policies.current().people.required_people == 2
+        assert place.policies.current().people.security_key == "required"
+        assert place.policies.held
+
+
+def test_who_acts_on_a_budget_is_named_in_full(place: Place) -> None:
+    place.desk.accounts.rename("anna", full_name="Dr. Anna Müller", function="data steward")
+    place.reserve()
+    act = Act(kind="release", target=f"{'pilot':0<64}")
+    place.acts.ask(act, person=place.person(), reason="it is stuck", now=NOW)
+    assert next(place.journal.entries(kind="budget-act-asked")).body["titled"] == "Dr. Anna Müller, data steward"
+    assert next(place.ledger.entries(kind="free")).body["by"] == "anna (Dr. Anna Müller, data steward)"
