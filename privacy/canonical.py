@@ -52,6 +52,12 @@ def canonical_json(value: Json | Mapping[str, Any], version: CanonicalVersion = 
     if version == 1:
         return plain_json(value)
     try:
+        return _dumped(_common(value))
+    except _UncommonError:
+        pass  # a float with an exponent, say: the library writes it
+    except UnicodeEncodeError as error:
+        raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
+    try:
         return rfc8785.dumps(_checked(value, _double))
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
@@ -64,9 +70,7 @@ def plain_json(value: Json | Mapping[str, Any]) -> bytes:
     hashes and signatures on the way. Raises as :func:`canonical_json`.
     """
     try:
-        return json.dumps(
-            _checked(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
+        return _dumped(_checked(value))
     except UnicodeEncodeError as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
 
@@ -79,6 +83,40 @@ def canonical_hash(value: Json | Mapping[str, Any], version: CanonicalVersion = 
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of ``data`` as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+class _UncommonError(Exception):  # never leaves this module
+    pass
+
+
+def _common(value: object) -> Any:
+    """Return ``value`` such that Python's own JSON of it is RFC 8785's, which takes a fifth of the library's time.
+
+    Both write strings alike, and integers. Keys of ASCII have one order. Floats without an exponent have the same
+    digits; only 1.0 is 1. A test compares the two on random values.
+
+    Raises:
+        _UncommonError: for everything else, also for what is no JSON.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if isinstance(value, int) and kind is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+        return value
+    if isinstance(value, float) and kind is float and math.isfinite(value):
+        if value.is_integer():
+            return _common(int(value))
+        if "e" not in repr(value):
+            return value
+    if isinstance(value, dict) and kind is dict and all(type(key) is str and key.isascii() for key in value):
+        return {key: item if type(item) is str else _common(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [item if type(item) is str else _common(item) for item in value]
+    raise _UncommonError
 
 
 def _checked(value: object, integer: Callable[[int], int | float] | None = None) -> Any:
