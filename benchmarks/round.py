@@ -357,7 +357,9 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
     proposal = status["proposal"]["payload"]
     ours, other = settings.kinds
     medians = {kind: statistics.median(values) for kind, values in seconds.items()}
-    spread = {f"{kind}_quartiles": [round(q, 3) for q in statistics.quantiles(seconds[kind])] for kind in settings.kinds}
+    spread = {
+        f"{kind}_quartiles": [round(q, 3) for q in statistics.quantiles(seconds[kind])] for kind in settings.kinds
+    }
     load = [round(each, 2) for each in os.getloadavg()]
     return {
         f"{ours}_seconds": round(medians[ours], 3),
