@@ -77,18 +77,8 @@ def dump(value: Any) -> dict[str, Any]:
 
 
 _ADDED = frozenset(
-    {
-        "helpers",
-        "published",
-        "helper_pads",
-        "seed_hashes",
-        "wants",
-        "fresh",
-        "filing",
-        "replaces",
-        "conditions",
-        "scored_apart",
-    }
+    {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
+    | {"full_name", "function", "titled", "fresh"}
 )
 """Fields that came later; empty, they are left out of a document."""
 
