@@ -20,6 +20,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring
 from typing import Any, Literal
 
 import rfc8785
@@ -52,9 +53,9 @@ def canonical_json(value: Json | Mapping[str, Any], version: CanonicalVersion = 
     if version == 1:
         return plain_json(value)
     try:
-        return _dumped(_common(value))
+        return _quickly(value)
     except _UncommonError:
-        pass  # a float with an exponent, say: the library writes it
+        pass  # keys beyond ASCII, say: the library sorts them
     except UnicodeEncodeError as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
     try:
@@ -93,13 +94,32 @@ class _UncommonError(Exception):  # never leaves this module
     pass
 
 
-def _common(value: object) -> Any:
-    """Return ``value`` such that Python's own JSON of it is RFC 8785's, which takes a fifth of the library's time.
+class _ExponentError(_UncommonError):
+    pass
 
-    Both write strings alike, and integers. Keys of ASCII have one order. Floats without an exponent have the same
-    digits; only 1.0 is 1. A test compares the two on random values.
+
+def _quickly(value: object) -> bytes:
+    """Return the RFC 8785 bytes of what messages usually hold, in a fifth of the library's time.
+
+    A test compares both on random values.
 
     Raises:
+        _UncommonError: the library has to write it, or to refuse it.
+    """
+    try:
+        return _dumped(_common(value))
+    except _ExponentError:
+        return _written(value).encode()
+
+
+def _common(value: object) -> Any:
+    """Return ``value`` such that Python's own JSON of it is RFC 8785's.
+
+    Both write strings alike, and integers. Keys of ASCII have one order. Floats without an exponent have the same
+    digits; only 1.0 is 1.
+
+    Raises:
+        _ExponentError: a float that Python writes with an exponent.
         _UncommonError: for everything else, also for what is no JSON.
     """
     kind = type(value)
@@ -110,13 +130,28 @@ def _common(value: object) -> Any:
     if isinstance(value, float) and kind is float and math.isfinite(value):
         if value.is_integer():
             return _common(int(value))
-        if "e" not in repr(value):
-            return value
+        if "e" in repr(value):
+            raise _ExponentError
+        return value
     if isinstance(value, dict) and kind is dict and all(type(key) is str and key.isascii() for key in value):
         return {key: item if type(item) is str else _common(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [item if type(item) is str else _common(item) for item in value]
     raise _UncommonError
+
+
+def _written(value: object) -> str:
+    """Write what :func:`_common` takes, and floats with an exponent, piece by piece."""
+    kind = type(value)
+    if isinstance(value, str) and kind is str:
+        return encode_basestring(value)
+    if isinstance(value, float) and kind is float and math.isfinite(value):
+        return rfc8785.dumps(value).decode()
+    if isinstance(value, dict) and kind is dict and all(type(key) is str and key.isascii() for key in value):
+        return "{" + ",".join([f"{encode_basestring(key)}:{_written(value[key])}" for key in sorted(value)]) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join([_written(item) for item in value]) + "]"
+    return json.dumps(_common(value))
 
 
 def _checked(value: object, integer: Callable[[int], int | float] | None = None) -> Any:
