@@ -7,13 +7,14 @@ has the list signed once more (docs/decisions/0019-one-list-without-helpers.md).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasites.study import checks
-from datasites.study.messages import HelperKey, Refusal, RoundKey, RoundPlan, UpdateHeader, Void, WorkItem
+from datasites.study.messages import HelperKey, Refusal, RoundKey, RoundPlan, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
+from privacy.canonical import sha256_hex
 from privacy.encryption import pads, shares
 from privacy.encryption.ciphertexts import pack
 from privacy.errors import Refused
@@ -100,9 +101,8 @@ def require_may_sign(
     proposal: Proposal,
     journal: Journal,
     item: WorkItem,
-    header: UpdateHeader,
     list_hash: str,
-    sent_now: Collection[tuple[str, int]],
+    sealed_to: PadKeys | None,
 ) -> None:
     """Check that this hospital may sign a list: its first of the round, the same once more, or after voids.
 
@@ -110,14 +110,14 @@ def require_may_sign(
         proposal: the study's.
         journal: this hospital's own, which names every list before it was signed.
         item: what is asked, with the voids of earlier lists; of kind ``confirm`` to sign the newest list for good.
-        header: this hospital's update of the round.
         list_hash: the list.
-        sent_now: the rounds whose updates were sent since this process began.
+        sealed_to: the keys that this hospital's pads were sealed to; None if the update was sent before this process
+            began.
 
     Raises:
         Refused: another list was signed, and somebody who could answer it has not declared it void; another one was
-            signed for good; or, with helpers, the update was sent before this process began, so that the journal may be
-            an older copy.
+            signed for good; or the update was sent before this process began. Then no second list is signed, and with
+            helpers none, since the journal may be an older copy.
     """
     signed = dict.fromkeys(_lists(journal, item, "attested"))  # in the order of their first signatures
     if set(_lists(journal, item, "confirmed")) - {list_hash}:
@@ -128,14 +128,18 @@ def require_may_sign(
         return
     if list_hash in signed:
         return
-    if proposal.helpers and (item.study, item.round) not in sent_now:
+    if sealed_to is None and not (proposal.helpers or signed):
+        return
+    if sealed_to is None:
         raise Refused(
             f"round {item.round}: this hospital was started anew since it sent its update, and cannot know that it "
             "signed no other list"
         )
-    voids = {(void.list_hash, void.party) for void in _voids(proposal, item)}
-    holders = (proposal.keyholder.name, *header.helper_pads)
-    missing = sorted({party for other in signed for party in holders if (other, party) not in voids})
+    voids = {(void.list_hash, void.party, void.pad_key_hash) for void in _voids(proposal, item)}
+    holders = {proposal.keyholder.name: sealed_to.round_key.pad_key}
+    holders |= {name: key.pad_key for name, key in sealed_to.helpers.items()}
+    held = {party: sha256_hex(key.encode()) for party, key in holders.items()}
+    missing = sorted({party for other in signed for party, key in held.items() if (other, party, key) not in voids})
     if missing:
         raise Refused(
             f"round {item.round}: another list was signed here; expected {', '.join(missing)} to declare it void first"

@@ -232,7 +232,7 @@ TABLE: tuple[Row, ...] = (
             "letter.collection.card.json.dataset.schema_hash",
             *(
                 f"letter.collection.card.json.{n}"
-                for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task", "data_use[]")
+                for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task", "classes", "data_use[]")
             ),
         ),
         covered_by="public facts about the dataset version, written by its owner",

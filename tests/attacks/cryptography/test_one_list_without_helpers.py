@@ -144,6 +144,29 @@ def test_a_keyholder_that_got_the_second_list_signed_for_good_never_gets_the_fir
     assert len(play.signed_again(first, *ALL, documents=play.wish(first))[1]) == 1
 
 
+def test_the_void_of_a_keyholder_that_forgot_the_key_and_made_another_moves_nobody(play: Restored) -> None:
+    """It is restored from a backup of before the round: it makes another key, and knows of no answer with the first."""
+    first = play.listed(*ALL)
+    assert is_total(play.read(first), *ALL)
+    play.stage.keyholder.custody.close()
+    shutil.rmtree(play.folder / "keys")
+    play.restart()
+    play.stage.keyholder.handle(play.stage.item("key"))
+    void = play.void(first)
+    assert void
+    assert play.listed(*FEWER, closing=2, documents=void)[1] == []
+    assert "expected keyholder to declare it void" in play.said("site-1")
+
+
+def test_a_hospital_that_was_started_anew_signs_a_first_list_and_no_second(play: Restored) -> None:
+    hospital = play.stage.consortium.hospitals[1]
+    play.stage.consortium.hospitals[1] = replace(hospital, participant=replace(hospital.participant, sent_now={}))
+    first = play.listed(*ALL)
+    assert len(first[1]) == len(ALL)
+    assert len(play.listed(*FEWER, closing=2, documents=play.void(first))[1]) == len(FEWER) - 1
+    assert "started anew since it sent its update" in play.said("site-1")
+
+
 def test_the_older_list_is_not_the_newest_because_it_is_signed_again(play: Restored) -> None:
     first = play.listed(*ALL)
     play.listed(*FEWER, closing=2, documents=play.void(first))

@@ -79,7 +79,6 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_sent(run, home):
     ("options", "problem"),
     [
         (["--noise", "loud"], "--noise out of local, shared"),
-        (["--task", "III"], "--task out of"),
         (["--model", "oracle"], "--model out of"),
         (["--epsilon", "0"], "--epsilon above 0"),
         (["--aggregation", "magic"], "--aggregation out of"),
