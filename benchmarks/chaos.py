@@ -15,11 +15,18 @@ and at the end :mod:`chaos_checks` counts:
 ``double_charges``             a round stands twice in a ledger, or a ledger's charges sum to more than the rounds read
 ``lost_charges``               a worker was asked to read records for a round that the ledger does not charge
 ``wrong_sums``                 decrypted integers differ from the sum of what the witnesses kept before encryption
+``second_answers``             rounds of which keyholder and helpers together answered two lists
+``unsigned_updates``           with helpers only: a hospital was started anew between its upload and its signature, and
+                               the round went on without it (docs/decisions/0018-pads-among-helpers.md)
+``rounds_lost``                with helpers only: both helpers were started anew in one round, or a list could not be
+                               declared void
+``killed_in``                  kills by role, and by the last thing that the newest round had got
 ``orphans``                    processes below a killed or ended role that outlive it by more than 20 s
 ``chain_ok``                   ``tessera verify`` of every folder, with the heads that all others have seen; and of the
                                folder concerned after each fault
 ``final_model_equals_reference``  every round's model has the SHA-256 of the same round's in an undisturbed consortium
-                               with the same homes, public seed and participants
+                               with the same homes, public seed and participants; with helpers, of each study's rounds
+                               before the first that went without somebody
 =============================  =====================================================================================
 
 The seed fixes which role suffers what and for how long; where in a round that falls, the machine decides. A public
@@ -179,7 +186,9 @@ def disturbed(
         checks.look(role)
         display.kills(adversary.kills)
 
-    adversary = Adversary(consortium, seed=arguments.seed, kinds=kinds, kills=arguments.kills, after=after)
+    adversary = Adversary(
+        consortium, seed=arguments.seed, kinds=kinds, kills=arguments.kills, after=after, state=checks.state
+    )
     number = 0
     adversary.start()
     try:
@@ -196,6 +205,7 @@ def disturbed(
     found, roles = checks.findings, consortium.roles.values()
     orphans = [f"{role.name}: {name}" for role in roles for name in role.orphans]
     lost = found.lost_updates | found.missing_updates  # every fault only delays: nobody should be missing
+    lost |= set() if consortium.helpers else found.lost_rounds
     return {
         "kills": adversary.kills,
         "rounds_completed": len(checks.rounds) - len(found.lost_rounds),
@@ -203,11 +213,15 @@ def disturbed(
         "double_charges": len(found.double_charges),
         "lost_charges": len(found.lost_charges),
         "wrong_sums": len(found.wrong_sums),
+        "second_answers": len(found.second_answers),
+        "unsigned_updates": len(found.unsigned),
+        "rounds_lost": len(found.lost_rounds),
         "orphans": len(orphans) + left_over,
         "chain_ok": chain_ok,
         "studies": number,
         "faults": dict(adversary.faults),
         "roles": dict(adversary.roles),
+        "killed_in": dict(sorted(adversary.killed_in.items())),
         "checks": checks.looks,
         "redrawn": len(found.redrawn),
         "refusals": checks.refusals,
@@ -215,10 +229,18 @@ def disturbed(
         "pauses": studies.pauses,
         "problems": adversary.problems,
         "details": sorted(
-            lost | found.double_charges | found.lost_charges | found.wrong_sums | found.lost_rounds | found.chains
+            lost
+            | found.double_charges
+            | found.lost_charges
+            | found.wrong_sums
+            | found.second_answers
+            | found.lost_rounds
+            | found.unsigned
+            | found.chains
         )
         + orphans,
         "models": checks.rounds,
+        "incomplete": found.incomplete,
     }
 
 
@@ -254,15 +276,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if not disks and "full" in kinds:
             _console.print("no tmpfs can be mounted here: disks are not filled")
             kinds = tuple(kind for kind in kinds if kind != "full")
-        sites = make_homes(folder / "pristine", sites=arguments.sites, seed=arguments.seed)
-        with ChaosConsortium(folder / "pristine", folder / "disturbed", sites, disks=disks) as consortium:
+        pristine = folder / "pristine"
+        sites, helpers = make_homes(pristine, sites=arguments.sites, seed=arguments.seed, helpers=arguments.helpers)
+        with ChaosConsortium(pristine, folder / "disturbed", sites, disks=disks, helpers=helpers) as consortium:
             result = disturbed(consortium, arguments, kinds, display)
         seconds = time.monotonic() - started
-        models = result.pop("models")
+        models, incomplete = result.pop("models"), result.pop("incomplete")
         if arguments.reference:
-            with ChaosConsortium(folder / "pristine", folder / "undisturbed", sites, disks=False) as consortium:
+            with ChaosConsortium(pristine, folder / "undisturbed", sites, disks=False, helpers=helpers) as consortium:
                 reference = undisturbed(consortium, arguments, result["studies"], display)
-            differing = sorted(r for r in set(models) | set(reference) if models.get(r) != reference.get(r))
+            compared = {(s, n) for s, n in set(models) | set(reference) if n < incomplete.get(s, n + 1)}
+            differing = sorted(r for r in compared if models.get(r) != reference.get(r))
+            result["rounds_compared"] = len(compared)
             result["final_model_equals_reference"] = not differing
             result["details"] += [f"another model than the reference's after {s} round {n}" for s, n in differing[:3]]
         result |= {"seconds": round(seconds, 1), "seconds_with_reference": round(time.monotonic() - started, 1)}
@@ -274,6 +299,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="processes to end by kill -9")
     parser.add_argument("--seed", type=int, default=0, help="of the adversary, the patients and the public noise")
     parser.add_argument("--sites", type=int, default=3)
+    parser.add_argument("--helpers", type=int, choices=(0, 2), default=2, help="parties that hold part of the pads")
     parser.add_argument("--rounds", type=int, default=10, help="rounds of each study")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kill and any others, by commas")
     parser.add_argument("--out", type=Path, help="a new folder that is kept, with homes, logs and witnesses")
@@ -287,7 +313,7 @@ def main() -> None:
     else:
         for name, value in result.items():
             print(f"{name:30} {value}")
-    counts = ("lost_updates", "double_charges", "lost_charges", "wrong_sums", "orphans")
+    counts = ("lost_updates", "double_charges", "lost_charges", "wrong_sums", "second_answers", "orphans")
     bad = any(result[name] for name in counts) or not result["chain_ok"]
     sys.exit(1 if bad or not result.get("final_model_equals_reference", True) else 0)
 

@@ -39,7 +39,11 @@ class Findings:
     wrong_sums: set[str] = field(default_factory=set)
     lost_rounds: set[str] = field(default_factory=set)
     redrawn: set[str] = field(default_factory=set)
+    second_answers: set[str] = field(default_factory=set)
+    unsigned: set[str] = field(default_factory=set)
     chains: set[str] = field(default_factory=set)
+    incomplete: dict[str, int] = field(default_factory=dict)
+    """By study, the first round that went without somebody: later models differ from an undisturbed study's."""
 
 
 class Checks:
@@ -67,6 +71,7 @@ class Checks:
             self._charges(site)
             self._spend(site)
         self._sums()
+        self._answers()
         self.refusals = self._refused()
         verified = {name: self._verified(name) for name in self._consortium.roles}
         return all(verified.values()) and not self.findings.chains
@@ -120,12 +125,14 @@ class Checks:
     def _round(self, store: Path, study: str, number: int, checkpoint: dict[str, Any]) -> None:
         where, proposal = f"{study} round {number}", self.proposals[study]
         inside = set(checkpoint["sites"])
+        if inside != set(self._consortium.sites):
+            self.findings.incomplete.setdefault(study, number)
         listed = self._listed(store, study, number)
         for site in self._consortium.sites:
             if site not in listed and (study, number) in set(self._witnessed(site, "accepted.jsonl")):
                 self.findings.lost_updates.add(f"{site} {where}: accepted and in no list")
-            if site not in inside:
-                self.findings.missing_updates.add(f"{site} {where}")
+            if site not in inside and not checkpoint.get("lost"):
+                self._missing(store, site, study, number)
         if checkpoint.get("lost"):
             self.findings.lost_rounds.add(f"{where}: {checkpoint['lost']}")
             return
@@ -141,6 +148,35 @@ class Checks:
         same = set(decrypted) == set(expected)
         if not same or any(not np.array_equal(decrypted[name], expected[name]) for name in expected):
             self.findings.wrong_sums.add(where)
+
+    def _missing(self, store: Path, site: str, study: str, number: int) -> None:
+        """Note an update that is in no sum. With helpers, a hospital started anew in between may not sign its list."""
+        query = "SELECT COUNT(*) FROM documents WHERE kind = 'refusal' AND study = ? AND round = ? AND author = ?"
+        ((refusals,),) = _rows(store / "orchestrator.sqlite", query, study, number, site)
+        found = self.findings.unsigned if self._consortium.helpers and refusals else self.findings.missing_updates
+        found.add(f"{site} {study} round {number}")
+
+    def _answers(self) -> None:
+        """Look for two lists of a round that keyholder or helpers answered, by the journals of all three."""
+        answered: dict[Round, set[str]] = {}
+        for name, kind in [(KEYHOLDER, "decrypted"), *((name, "pads-summed") for name in self._consortium.helpers)]:
+            path = self._consortium.roles[name].home.folder / "journal.sqlite"
+            for (text,) in _rows(path, "SELECT body FROM entries WHERE kind = ?", kind):
+                body = json.loads(text)
+                answered.setdefault((str(body["study"]), int(body["round"])), set()).add(str(body["list_hash"]))
+        self.findings.second_answers |= {
+            f"{study} round {n}" for (study, n), lists in answered.items() if len(lists) > 1
+        }
+
+    def state(self) -> str:
+        """Return how far the newest round is, by the last kind of document that the orchestrator keeps of it."""
+        store = self._consortium.roles[ORCHESTRATOR].home.folder / "store" / "orchestrator.sqlite"
+        query = "SELECT study, round, kind FROM documents WHERE kind != 'refusal' ORDER BY rowid DESC LIMIT 1"
+        try:
+            found = _rows(store, query)
+        except sqlite3.Error:  # it is being made
+            return "starting"
+        return str(found[0][2]) if found else "starting"
 
     def _listed(self, store: Path, study: str, number: int) -> set[str]:
         """Return the sites in the list with which a round was closed first."""

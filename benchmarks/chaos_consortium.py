@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,14 @@ class ChaosConsortium:
         pristine: made by :func:`make_homes`; copied, so that several consortia begin alike.
         folder: where this one lives.
         sites: names of the hospitals.
+        helpers: names of the helpers.
         disks: whether every folder gets a tmpfs of its own.
     """
 
-    def __init__(self, pristine: Path, folder: Path, sites: list[str], *, disks: bool) -> None:
-        self.folder, self.sites, self._disks = folder, sites, disks
+    def __init__(
+        self, pristine: Path, folder: Path, sites: list[str], *, disks: bool, helpers: Sequence[str] = ()
+    ) -> None:
+        self.folder, self.sites, self.helpers, self._disks = folder, sites, tuple(helpers), disks
         self._pristine = pristine
         self._stack = contextlib.ExitStack()
         self._ended = threading.Event()
@@ -125,7 +128,7 @@ class ChaosConsortium:
         try:
             network = self._stack.enter_context(Network())
             self._stack.callback(self._unmount)
-            for name in (ORCHESTRATOR, KEYHOLDER, *self.sites):
+            for name in (ORCHESTRATOR, KEYHOLDER, *self.helpers, *self.sites):
                 self.roles[name] = self._role(name, network)
             supervisor = threading.Thread(target=self._supervise, daemon=True)
             for role in self.roles.values():
@@ -219,7 +222,7 @@ class ChaosConsortium:
             sys.executable,
             "-m",
             "orchestrator.cli.main",
-            name,
+            "helper" if name in self.helpers else name,
             "run",
             "--home",
             str(folder),
@@ -252,26 +255,32 @@ class ChaosConsortium:
                 subprocess.run(["umount", "--lazy", str(self.folder / name)], check=False)
 
 
-def make_homes(folder: Path, *, sites: int, seed: int) -> list[str]:
-    """Make the homes of a consortium with synthetic patients; return the hospitals' names."""
+def make_homes(folder: Path, *, sites: int, seed: int, helpers: int = 0) -> tuple[list[str], list[str]]:
+    """Make the homes of a consortium with synthetic patients; return the hospitals' names and the helpers'.
+
+    The first hospitals run the helpers.
+    """
     prepared = prepare(None, folder, federation="upper-bound", task="early-late", sites=sites, seed=seed)
     names = [site.name for site in prepared.sites]
-    institutions = {ORCHESTRATOR: "Study office", KEYHOLDER: "Notary"} | {s.name: s.institution for s in prepared.sites}
+    helping = {f"helper-{site.name}": site.institution for site in prepared.sites[:helpers]}
+    institutions = {ORCHESTRATOR: "Study office", KEYHOLDER: "Notary", **helping}
+    institutions |= {s.name: s.institution for s in prepared.sites}
     homes: dict[str, Home] = {}
     for name, institution in institutions.items():
-        role: Any = name if name in (ORCHESTRATOR, KEYHOLDER) else "datasite"
+        role: Any = name if name in (ORCHESTRATOR, KEYHOLDER) else "helper" if name in helping else "datasite"
         config = Config(name=name, institution=institution, role=role, orchestrator_url="http://127.0.0.1:9")
         homes[name] = Home.create(folder / name, config)
     roster = Roster(
         orchestrator=homes[ORCHESTRATOR].party(),
         keyholder=homes[KEYHOLDER].party(),
         sites=tuple(homes[name].party() for name in names),
+        helpers=tuple(homes[name].party() for name in helping),
     )
     for home in homes.values():
         roster.save(home.folder / "roster.json")
     for name in names:
         _write_policy(homes[name], roster)
-    return names
+    return names, [*helping]
 
 
 def _write_policy(home: Home, roster: Roster) -> None:

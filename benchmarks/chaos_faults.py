@@ -44,6 +44,7 @@ class Adversary:
         kinds: which faults.
         kills: how many ``kill -9`` in all.
         after: called after each fault, once the role is up again, one call at a time.
+        state: says how far the newest round is; asked at every kill.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Adversary:
         kinds: tuple[str, ...],
         kills: int,
         after: Callable[[str], None],
+        state: Callable[[], str] = lambda: "",
     ) -> None:
-        self._consortium, self._after = consortium, after
+        self._consortium, self._after, self._state = consortium, after, state
         self._random = random.Random(seed)  # noqa: S311  not for secrets
         self._kinds, self._most = kinds, kills
         self._lock, self._checking = threading.Lock(), threading.Lock()
@@ -65,6 +67,7 @@ class Adversary:
         self.kills = 0
         self.faults: Counter[str] = Counter()
         self.roles: Counter[str] = Counter()
+        self.killed_in: Counter[str] = Counter()
         self.problems: list[str] = []
 
     def start(self) -> None:
@@ -142,9 +145,10 @@ class Adversary:
         if role.name == ORCHESTRATOR and draw < 0.3 and self._kill_sum(role):
             return
         role.wanted = False  # the supervisor is to wait for us
-        below = role.kill()
+        below, state = role.kill(), self._state()
         with self._lock:
             self.kills += 1
+            self.killed_in[f"{role.name} after {state}"] += 1
         self._rest(1.5 * draw)
         role.start()
         role.wanted = True

@@ -58,6 +58,10 @@ from privacy.ledger.journal import Journal
 
 SHARES = {"shared": 0.1, "mrna": 0.55, "image": 0.3, "clinical": 0.05}
 KINDS = ("encrypted", "plain")
+LINEAR_PARAMETERS = 2252
+"""As many as the study's linear model has; so many are sent without training where nothing else is said."""
+FEWEST_PARAMETERS = 20
+"""So that every part of the model has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,11 @@ class Settings:
     rounds: int
     studies: int
     helpers: bool = False
+
+    @property
+    def values(self) -> int:
+        """How many values an update has that nobody trains."""
+        return self.parameters or LINEAR_PARAMETERS
 
     @property
     def kinds(self) -> tuple[str, str]:
@@ -112,7 +121,7 @@ def be_hospital(
     """Take part in both kinds of studies until the parent closes its end."""
     name = next(iter(consortia.values())).names[index]
     dataset = None if data is None else dataset_in(data, 100)
-    train: Trainer = random_update(index, settings.parameters or 0)
+    train: Trainer = random_update(index, settings.values)
     pool = WorkerPool(SandboxPolicy())
     if settings.training:
         train = SandboxedTrainer(site=name, pool=pool, folder=Path(tempfile.mkdtemp()), code_of=lambda _: Path())
@@ -175,7 +184,7 @@ def hospitals(consortia: dict[str, Consortium], settings: Settings, data: list[P
 
 
 def untrained(consortium: Consortium, study: str, settings: Settings) -> tuple[Proposal, bytes]:
-    total = settings.parameters or 2252
+    total = settings.values
     lengths = {name: max(1, int(total * share)) for name, share in SHARES.items()}
     lengths["shared"] += total - sum(lengths.values())
     blocks = [Block(name=n, modality=None, length=length, parameters=(n,)) for n, length in lengths.items()]
@@ -348,6 +357,10 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
     proposal = status["proposal"]["payload"]
     ours, other = settings.kinds
     medians = {kind: statistics.median(values) for kind, values in seconds.items()}
+    spread = {
+        f"{kind}_quartiles": [round(q, 3) for q in statistics.quantiles(seconds[kind])] for kind in settings.kinds
+    }
+    load = [round(each, 2) for each in os.getloadavg()]
     return {
         f"{ours}_seconds": round(medians[ours], 3),
         f"{other}_seconds": round(medians[other], 3),
@@ -363,6 +376,8 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
         "parameters": sum(b["length"] for b in proposal["blocks"]),
         "training": settings.training,
         "rounds": len(seconds[ours]),
+        **spread,
+        "load": load,
     }
 
 
@@ -393,6 +408,8 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
+    if arguments.parameters is not None and arguments.parameters < FEWEST_PARAMETERS:
+        parser.error(f"expected --parameters of at least {FEWEST_PARAMETERS}, got {arguments.parameters}")
     settings = Settings(
         sites=arguments.sites,
         parameters=arguments.parameters,

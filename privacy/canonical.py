@@ -20,6 +20,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring
 from typing import Any, Literal
 
 import rfc8785
@@ -53,6 +54,12 @@ def canonical_json(value: Json | Mapping[str, Any], version: CanonicalVersion = 
     if version == 1:
         return plain_json(value)
     try:
+        return _quickly(value)
+    except _UncommonError:
+        pass  # keys beyond ASCII, say: the library sorts them
+    except UnicodeEncodeError as error:
+        raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
+    try:
         return rfc8785.dumps(_checked(value, _double))
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
@@ -67,9 +74,7 @@ def plain_json(value: Json | Mapping[str, Any]) -> bytes:
     hashes and signatures on the way. Raises as :func:`canonical_json`.
     """
     try:
-        return json.dumps(
-            _checked(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
+        return _dumped(_checked(value))
     except UnicodeEncodeError as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
     except RecursionError as error:
@@ -84,6 +89,74 @@ def canonical_hash(value: Json | Mapping[str, Any], version: CanonicalVersion = 
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of ``data`` as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+class _UncommonError(Exception):  # never leaves this module
+    pass
+
+
+class _ExponentError(_UncommonError):
+    pass
+
+
+def _quickly(value: object) -> bytes:
+    """Return the RFC 8785 bytes of what messages usually hold, in a fifth of the library's time.
+
+    A test compares both on random values.
+
+    Raises:
+        _UncommonError: the library has to write it, or to refuse it.
+    """
+    try:
+        return _dumped(_common(value))
+    except _ExponentError:
+        return _written(value).encode()
+
+
+def _common(value: object) -> Any:
+    """Return ``value`` such that Python's own JSON of it is RFC 8785's.
+
+    Both write strings alike, and integers. Keys of ASCII have one order. Floats without an exponent have the same
+    digits; only 1.0 is 1.
+
+    Raises:
+        _ExponentError: a float that Python writes with an exponent.
+        _UncommonError: for everything else, also for what is no JSON.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if isinstance(value, int) and kind is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+        return value
+    if isinstance(value, float) and kind is float and math.isfinite(value):
+        if value.is_integer():
+            return _common(int(value))
+        if "e" in repr(value):
+            raise _ExponentError
+        return value
+    if isinstance(value, dict) and kind is dict and all(type(key) is str and key.isascii() for key in value):
+        return {key: item if type(item) is str else _common(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [item if type(item) is str else _common(item) for item in value]
+    raise _UncommonError
+
+
+def _written(value: object) -> str:
+    """Write what :func:`_common` takes, and floats with an exponent, piece by piece."""
+    kind = type(value)
+    if isinstance(value, str) and kind is str:
+        return encode_basestring(value)
+    if isinstance(value, float) and kind is float and math.isfinite(value):
+        return rfc8785.dumps(value).decode()
+    if isinstance(value, dict) and kind is dict and all(type(key) is str and key.isascii() for key in value):
+        return "{" + ",".join([f"{encode_basestring(key)}:{_written(value[key])}" for key in sorted(value)]) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join([_written(item) for item in value]) + "]"
+    return json.dumps(_common(value))
 
 
 def _checked(value: object, integer: Callable[[int], int | float] | None = None) -> Any:

@@ -1,7 +1,8 @@
 """A hospital's pads in a round: to whom their seeds are sealed, and which list of the round it may sign.
 
-In a study with helpers a hospital signs one list a round and never another, unless everybody who could answer the first
-one has signed never to (docs/decisions/0018-pads-among-helpers.md).
+A hospital signs one list a round and never another, unless everybody who could answer the first one has signed never to
+(docs/decisions/0018-pads-among-helpers.md). Without helpers this is the keyholder alone, and one that was started anew
+has the list signed once more (docs/decisions/0019-one-list-without-helpers.md).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasites.study import checks
-from datasites.study.messages import HelperKey, RoundKey, RoundPlan, Void, WorkItem
+from datasites.study.messages import HelperKey, Refusal, RoundKey, RoundPlan, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
 from privacy.canonical import sha256_hex
@@ -18,6 +19,8 @@ from privacy.encryption import pads, shares
 from privacy.encryption.ciphertexts import pack
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
+
+_FRESH_DIGITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +107,28 @@ def require_may_sign(
     """Check that this hospital may sign a list: its first of the round, the same once more, or after voids.
 
     Args:
-        proposal: the study's; without helpers every list may be signed, and the keyholder is told of the others.
+        proposal: the study's.
         journal: this hospital's own, which names every list before it was signed.
-        item: what is asked, with the voids of earlier lists.
+        item: what is asked, with the voids of earlier lists; of kind ``confirm`` to sign the newest list for good.
         list_hash: the list.
         sealed_to: the keys that this hospital's pads were sealed to; None if the update was sent before this process
             began.
 
     Raises:
-        Refused: another list was signed, and somebody who could answer it has not declared it void; or the update was
-            sent before this process began, so that the journal may be an older copy.
+        Refused: another list was signed, and somebody who could answer it has not declared it void; another one was
+            signed for good; or the update was sent before this process began. Then no second list is signed, and with
+            helpers none, since the journal may be an older copy.
     """
-    if not proposal.helpers:
+    signed = dict.fromkeys(_lists(journal, item, "attested"))  # in the order of their first signatures
+    if set(_lists(journal, item, "confirmed")) - {list_hash}:
+        raise Refused(f"round {item.round}: another list was signed here for good; no other is signed")
+    if item.kind == "confirm":
+        if proposal.helpers or [*signed][-1:] != [list_hash]:
+            raise Refused(f"round {item.round}: only the newest list that was signed here is signed for good")
         return
-    signed = set(_signed(journal, item))
     if list_hash in signed:
+        return
+    if sealed_to is None and not (proposal.helpers or signed):
         return
     if sealed_to is None:
         raise Refused(
@@ -136,9 +146,25 @@ def require_may_sign(
         )
 
 
-def _signed(journal: Journal, item: WorkItem) -> Iterable[str]:
-    """Yield the hashes of the lists of a round that were signed here."""
-    for entry in journal.entries(kind="attested"):
+def asked_for_good(proposal: Proposal, item: WorkItem) -> str:
+    """Return the word of a keyholder that was started anew and wants the list signed once more; else nothing.
+
+    Raises:
+        Refused: the keyholder asks for nothing of this round.
+        InvalidInput, Tampered: it did not sign this.
+    """
+    if item.kind != "confirm":
+        return ""
+    keyholder = proposal.keyholder.public_key
+    asked = open_sealed(item.documents["refusal"], "refusal", keyholder, Refusal, since=proposal.canonical)
+    if (asked.study, asked.round) != (item.study, item.round) or not 0 < len(asked.fresh) <= _FRESH_DIGITS:
+        raise Refused(f"round {item.round}: the keyholder asks nobody to sign once more")
+    return asked.fresh
+
+
+def _lists(journal: Journal, item: WorkItem, kind: str) -> Iterable[str]:
+    """Yield the hashes of the lists of a round that were signed here (``attested``), or for good (``confirmed``)."""
+    for entry in journal.entries(kind=kind):
         if (entry.body["study"], entry.body["round"]) == (item.study, item.round):
             yield str(entry.body["list_hash"])
 

@@ -98,7 +98,7 @@ class RoundParticipant:
         try:
             if item.kind == "train":
                 self._train(item)
-            elif item.kind == "attest":
+            elif item.kind in ("attest", "confirm"):
                 self._attest(item)
             elif item.kind == "finished":
                 self._finish(item)
@@ -325,7 +325,7 @@ class RoundParticipant:
         )
         own = parse(Signed, (folder / "header.json").read_bytes())
         checks.check_commitments(proposal, plan, commitments, self.site, own)
-        header = parse(UpdateHeader, dict(own.payload))
+        header, fresh = parse(UpdateHeader, dict(own.payload)), round_pads.asked_for_good(proposal, item)
         sealed_to = self.sent_now.get((item.study, item.round))
         round_pads.require_may_sign(proposal, self.journal, item, commitments.list_hash, sealed_to)
         self.journal.check_not_rolled_back([header.journal_head])
@@ -342,7 +342,11 @@ class RoundParticipant:
             site=self.site,
             tags=tuple(map(str, tags.tag(blocks, challenge, proposal.encryption))),
             earlier=checks.earlier_lists(self.journal, item.study, item.round, commitments.list_hash),
+            fresh=fresh,
         )
+        if fresh:
+            about = {"study": item.study, "round": item.round, "list_hash": commitments.list_hash}
+            self.journal.append("confirmed", about)
         self._remember_peers(commitments, sealed)
         present = [str(u.payload["site"]) for u in commitments.updates]
         proximity.keep_sites(proposal, plan, folder, present)

@@ -80,7 +80,7 @@ class CheckedList:
 class CheckedSum:
     """A sum that passed every check: what to decrypt, which sites are in each block, and their sealed pads by site.
 
-    ``redone`` says that a site attested another list of this round before.
+    ``fresh`` is the word of a keyholder's start that all sites repeated when they attested, or nothing.
     """
 
     proposal: Proposal
@@ -91,7 +91,7 @@ class CheckedSum:
     ciphertexts: Mapping[str, Sequence[bytes]]
     contributors: Mapping[str, tuple[str, ...]]
     pads: Mapping[str, str]
-    redone: bool = False
+    fresh: str = ""
     headers: Mapping[str, UpdateHeader] = field(default_factory=dict)
 
 
@@ -166,7 +166,7 @@ def check_sum_request(
         ciphertexts=ciphertexts,
         contributors=listed.contributors,
         pads={site: header.pad for site, header in listed.headers.items()},
-        redone=any(signed.payload.get("earlier") for signed in request.attestations),
+        fresh=_common_word(request.attestations),
         headers=listed.headers,
     )
 
@@ -205,17 +205,22 @@ def check_list(
     )
 
 
+def _common_word(attestations: Sequence[Signed]) -> str:
+    words = {str(signed.payload.get("fresh", "")) for signed in attestations}
+    return words.pop() if len(words) == 1 else ""
+
+
 def void_list(proposal: Proposal, item: WorkItem) -> Commitments:
     """Return the list that a work item asks to declare void.
 
     Raises:
-        Refused: the study has no helpers, or the list is of another study or round.
+        Refused: the list is of another study or round.
         InvalidInput, Tampered: the orchestrator did not sign it.
     """
     signed = item.documents["commitments"]
     listed = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical)
-    if not proposal.helpers or (listed.study, listed.round) != (item.study, item.round):
-        raise Refused("only a list of this round can be declared void, in a study with helpers")
+    if (listed.study, listed.round) != (item.study, item.round):
+        raise Refused("only a list of this round can be declared void")
     return listed
 
 

@@ -17,6 +17,8 @@ decided again. At rest each secret key is one encrypted file, destroyed when its
 
 from __future__ import annotations
 
+import hmac
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -95,6 +97,7 @@ class KeyCustody:
         self._keys = KeyFiles(folder, identity)
         self._lock = threading.RLock()
         self._made_now: set[tuple[str, int]] = set()
+        self._start = secrets.token_hex(16)
         self._record = open_sqlite(folder / "answers.sqlite", _SCHEMA, pragmas={"synchronous": "FULL"})
         self._record.row_factory = sqlite3.Row
         self._sweep()
@@ -151,6 +154,7 @@ class KeyCustody:
         Raises:
             BadPads: a listed site's pad does not open; the round is not bound to this sum.
             HelpersWanted: not enough helpers answered; the round is not bound to this sum.
+            FreshWanted: without helpers, the key is from before this start; the round is not bound to this sum.
             UnsafeSum: a slot is no honest sum; nothing leaves, the key is destroyed, the round is over.
             Refused: the round is bound to another sum, is over, or the study is paused.
             Tampered: the stored key was changed or belongs to another keyholder.
@@ -282,14 +286,13 @@ class KeyCustody:
                 raise Refused(f"no key was made here for round {number} of this proposal")
             if row["sum_hash"] not in (None, checked.sum_hash):
                 raise Refused(f"round {number} was answered with another sum; one sum per round")
-            if checked.proposal.helpers:
-                self._require_this_list(row, checked.list_hash)
+            self._require_this_list(row, checked.list_hash)
             if row["state"] in ("unsafe", "forgotten"):
                 raise Refused(f"round {number} is over and its key destroyed")
             if row["state"] != "answered":
                 self._require_running(study)
                 if not checked.proposal.helpers:
-                    self._require_first_list(row, checked)
+                    self._require_signed_for_good(row, checked)
                 self._record.execute(
                     "UPDATE rounds SET state = 'deciding', sum_hash = ?, list_hash = ? WHERE study = ? AND round = ?",
                     (checked.sum_hash, checked.list_hash, study, number),
@@ -300,19 +303,18 @@ class KeyCustody:
         """Refuse a list that was declared void, and any but the one this round is bound to."""
         if self._voided(row["study"], row["round"], list_hash):
             raise Refused(f"round {row['round']}: this list was declared void and is never answered")
-        if row["sum_hash"] is not None and row["list_hash"] != list_hash:
+        if row["sum_hash"] is not None and row["list_hash"] not in (None, list_hash):  # None: of an older version
             raise Refused(f"round {row['round']} was answered with another list; one list per round")
 
-    def _require_first_list(self, row: sqlite3.Row, checked: CheckedSum) -> None:
-        """Refuse a redone list under a key from before this start: restored from a backup, we would not know of a sum.
+    def _require_signed_for_good(self, row: sqlite3.Row, checked: CheckedSum) -> None:
+        """Under a key from before this start, want the list signed once more: after a restore we would know of no sum.
 
-        Whoever could be singled out by a second sum of the round attested both lists, and says so.
+        Whoever could be singled out by a second sum of the round would have signed both lists, and refuses
+        (docs/decisions/0019-one-list-without-helpers.md).
         """
-        if row["state"] == "open" and checked.redone and (row["study"], row["round"]) not in self._made_now:
-            raise Refused(
-                f"round {row['round']}: sites attested another list before, and this keyholder was started anew since "
-                "it made the key; it cannot know that it answered no other sum, so this round gets none"
-            )
+        old = row["state"] == "open" and (row["study"], row["round"]) not in self._made_now
+        if old and not hmac.compare_digest(checked.fresh.encode(), self._start.encode()):
+            raise opened.FreshWanted(int(row["round"]), self._start)
 
     def _decrypt(
         self, checked: CheckedSum, key: RoundKey, parts: list[shares.PartSum] | dict[str, bytes]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasites.keyholder.checks import CheckedSum, SumRequest, check_sum_request, void_list
 from datasites.keyholder.custody import Answer, KeyCustody
-from datasites.keyholder.opened import BadPads, HelperAnswer, HelpersWanted, counts_of, split_opening
+from datasites.keyholder.opened import BadPads, FreshWanted, HelperAnswer, HelpersWanted, counts_of, split_opening
 from datasites.keyholder.rollback import KeyholderStanding
 from datasites.keyholder.served import Served, served_proposals
 from datasites.node.files import lack_of_room, remove_unfinished
@@ -67,6 +67,8 @@ class Keyholder:
             self.served.refuse(item, str(error), without=error.sites)
         except HelpersWanted as error:
             self.served.refuse(item, str(error), wants=error.helpers)
+        except FreshWanted as error:
+            self.served.refuse(item, str(error), fresh=error.fresh)
         except Declined:  # the orchestrator's no, not ours: nothing is refused here
             raise
         except (Refused, InvalidInput, Tampered) as error:

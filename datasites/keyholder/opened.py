@@ -39,6 +39,17 @@ class HelpersWanted(Refused):
         self.helpers = tuple(helpers)
 
 
+class FreshWanted(Refused):
+    """The sites of a list have to attest it once more, with the word ``fresh``: the keyholder was started anew."""
+
+    def __init__(self, number: int, fresh: str) -> None:
+        super().__init__(
+            f"round {number}: the keyholder was started anew since it made the key, and cannot know that it answered "
+            "no other list; expected the hospitals to sign this one once more, for good"
+        )
+        self.fresh = fresh
+
+
 @dataclass(frozen=True, kw_only=True)
 class HelperAnswer:
     """A helper's signed answer, opened, and the sum of the part that the keyholder lacks."""

@@ -5,8 +5,8 @@ is somebody's update. Three things keep that from happening:
 
 * the orchestrator gives back every key and result that this keyholder signed, and they are compared with the record;
 * record and journal are compared with one another, so that neither can be restored alone;
-* a round key from before this start answers no list that sites have redone (:mod:`datasites.keyholder.custody`), which
-  holds even where the orchestrator keeps back what it knows.
+* under a round key from before this start, only a list is answered that its sites sign once more and for good, or that
+  both helpers answered (:mod:`datasites.keyholder.custody`): so even where the orchestrator keeps back what it knows.
 """
 
 from __future__ import annotations

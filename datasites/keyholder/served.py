@@ -51,10 +51,10 @@ class Served:
             self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
         return proposal
 
-    def refuse(self, item: WorkItem, reason: str, **named: tuple[str, ...]) -> None:
-        """Journal a refusal and tell it to the orchestrator; ``named`` are the refusal's lists of names."""
+    def refuse(self, item: WorkItem, reason: str, **more: Any) -> None:
+        """Journal a refusal and tell it to the orchestrator; ``more`` are other fields of the refusal."""
         party = self.home.config().name
-        refusal = Refusal(study=item.study, round=item.round, party=party, reason=reason[:500], **named)
+        refusal = Refusal(study=item.study, round=item.round, party=party, reason=reason[:500], **more)
         self.journal.append("refused", {"item": item.kind, **dump(refusal)})
         self.send(item, "refusal", refusal)
 

@@ -181,7 +181,9 @@ class Attestation(Message):
     """A site's word that its update is in the list, with the linear tags of its own ciphertexts.
 
     Tags are below 2**60, beyond what a JSON number carries in RFC 8785, and travel as decimal digits.
-    ``earlier`` are the hashes of the other lists of this round that it attested before; the keyholder has to know.
+    ``earlier`` are the hashes of the other lists of this round that it attested before. ``fresh`` repeats what a
+    keyholder that was started anew drew for this start: the site says now, and for good, that it signs no other list
+    after this one in this round.
     """
 
     study: str
@@ -192,6 +194,7 @@ class Attestation(Message):
     site: str
     tags: tuple[Tag, ...]
     earlier: tuple[str, ...] = ()
+    fresh: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,12 +229,13 @@ class WorkItem(Message):
 
     ``documents`` are the signed messages the task is about: ``train`` carries ``plan`` and ``key``, ``attest`` the
     ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none. With helpers, ``train``
-    carries their keys (``key/NAME``), ``attest`` the voids of earlier lists (``void/CLOSING/NAME``), ``void`` the
-    ``commitments`` of a list that is to be void, ``pads`` what ``decrypt`` carries, ``decrypt`` also the helpers'
-    answers (``pads/NAME``), and ``check`` all that a site needs to recompute a sum.
+    carries their keys (``key/NAME``), ``pads`` what ``decrypt`` carries, and ``decrypt`` also the helpers' answers
+    (``pads/NAME``). When a list was redone, ``attest`` carries the voids of earlier ones (``void/CLOSING/NAME``), and
+    ``void`` the ``commitments`` of the list that is to be void. ``confirm`` asks to attest once more: it carries the
+    ``commitments`` and the keyholder's ``refusal``.
     """
 
-    kind: Literal["key", "train", "attest", "decrypt", "forget", "finished", "pads", "void", "check"]
+    kind: Literal["key", "train", "attest", "confirm", "decrypt", "forget", "finished", "pads", "void"]
     study: str
     round: RoundNumber
     closing: RoundNumber
@@ -244,7 +248,8 @@ class Refusal(Message):
     """Why a role did not do its part of a round.
 
     ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.
-    ``wants`` are the helpers whose answers the keyholder needs before it decrypts.
+    ``wants`` are the helpers whose answers the keyholder needs before it decrypts. ``fresh`` asks the sites of the list
+    to attest it once more with this word, without helpers: the keyholder was started anew in this round.
     """
 
     study: str
@@ -253,6 +258,7 @@ class Refusal(Message):
     reason: str
     without: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
+    fresh: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

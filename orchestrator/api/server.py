@@ -46,6 +46,7 @@ from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
+from orchestrator.rounds.helping import CONFIRMATION
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.studies.status import study_status, takes_part
@@ -340,16 +341,21 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
             signed, "attestation", participant.public_key, Attestation, since=runner.proposal.canonical
         )
         closing = closing_of(service.store, study, number, attestation.list_hash)
+        again, earlier = bool(attestation.fresh), service.store.all_documents(study, number, CONFIRMATION)
+        if again and len(earlier) >= _MOST_REFUSALS * len(runner.proposal.participants):
+            raise Refused(f"round {number} was signed once more too often; is the keyholder started again and again?")
         try:
             await asyncio.to_thread(runner.intake.check_tags, attestation)
         except InvalidInput as error:
             service.journal.append("tags-refused", {"study": study, "round": number, "site": attestation.site})
             runner.refused(party.name, number, str(error))
             raise
-        await asyncio.to_thread(
-            service.store.put_document, study, number, "attestation", signed, closing=closing, author=party.name
-        )
-        service.board.withdraw(study, party=party.name, when=lambda i: i.kind == "attest")
+        kind, closing = (CONFIRMATION, len(earlier)) if again else ("attestation", closing)
+        if dump(signed) not in earlier:
+            await asyncio.to_thread(
+                service.store.put_document, study, number, kind, signed, closing=closing, author=party.name
+            )
+        service.board.withdraw(study, party=party.name, when=lambda i: i.kind == ("confirm" if again else "attest"))
         runner.wake()
         return {"list_hash": attestation.list_hash}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from datasites.study.centring import CENTRING_ROUND
 from datasites.study.messages import RoundPlan, UpdateHeader
 from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
@@ -57,6 +58,13 @@ def too_few(store: Store, proposal: Proposal, number: int, sites: Collection[str
         f"round {number}: expected updates of at least {proposal.min_sites} institutions per block, got those of "
         f"{len(sites)} sites; bring the missing sites back and resume the study{gone}"
     )
+
+
+def require_centres(store: Store, proposal: Proposal, number: int) -> None:
+    """Pause a study after the loss of the round that releases the feature means, where it has one."""
+    after = number > CENTRING_ROUND and proposal.model.centred
+    if after and (store.document(proposal.study, CENTRING_ROUND, "checkpoint") or {}).get("lost"):
+        raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
 
 
 def missing_approvals(store: Store, proposal: Proposal) -> set[str]:

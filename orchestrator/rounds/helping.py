@@ -18,12 +18,15 @@ from orchestrator.rounds.store import Store
 HELPER_SECONDS = 10.0
 """For how long a round waits for a helper that is gone, once."""
 
-KEY, PADS, VOID, OPENING = "helper-key", "pads", "void", "opening"
+CONFIRM_SECONDS = 60.0
+"""For how long a round waits for hospitals to sign a list once more."""
+
+KEY, PADS, VOID, OPENING, CONFIRMATION = "helper-key", "pads", "void", "opening", "confirmation"
 """Kinds of the stored documents."""
 
 
 class Helping:
-    """The helpers' part in the rounds of one study; nothing at all in a study without helpers.
+    """The helpers' part in the rounds of one study, and what a redone list or a keyholder started anew asks of others.
 
     Args:
         proposal: the study.
@@ -90,19 +93,26 @@ class Helping:
         return {f"pads/{name}": signed for name, signed in self.answered(number).items()}
 
     async def void(self, number: int, commitments: Signed) -> str:
-        """Have a list declared void by everybody who could answer it; return why the round is lost, or nothing."""
-        if not self._names:
-            return ""
+        """Have a list declared void by everybody who could answer it; return why the round is lost, or nothing.
+
+        The keyholder is waited for, however long it is away: nothing goes on without it.
+        """
         closing = int(commitments.payload["closing"])
         sealed_to = {name for u in commitments.payload["updates"] for name in u["payload"].get("helper_pads", {})}
-        holders = {self._proposal.keyholder.name, *sealed_to}
+        keyholder = self._proposal.keyholder.name
+        holders = {keyholder, *sealed_to}
         for name in holders:
             self._board.publish(name, self._item("void", number, {"commitments": commitments}, closing=closing))
 
         def missing() -> set[str]:
             return holders - set(self._store.documents(self._proposal.study, number, VOID, closing=closing))
 
-        await self._until(number, lambda: missing() <= self._refusing(number), "declaring a list void")
+        await self._until(number, lambda: missing() <= self._refusing(number) | {keyholder}, "declaring a list void")
+        await self._waits.until(
+            lambda: keyholder not in missing() - self._refusing(number),
+            None,
+            lambda: f"round {number}: {keyholder} (keyholder), declaring a list void",
+        )
         for name in holders:
             self._withdraw(name, lambda i: i.kind == "void")
         left = names(missing())
@@ -111,10 +121,41 @@ class Helping:
     def voids(self, number: int, before: int) -> dict[str, Signed]:
         """Return the voids of the lists before a closing, as documents of a work item."""
         found: dict[str, Signed] = {}
-        for closing in range(1, before) if self._names else ():
+        for closing in range(1, before):
             documents = self._store.documents(self._proposal.study, number, VOID, closing=closing)
             found |= {f"void/{closing}/{name}": parse(Signed, document) for name, document in documents.items()}
         return found
+
+    async def confirmations(self, number: int, item: WorkItem) -> tuple[Signed, ...]:
+        """Return the signatures of a list's sites for a keyholder that was started anew, if it asks and all give one.
+
+        Args:
+            number: the round.
+            item: what the keyholder was asked to decrypt.
+        """
+        study, keyholder = self._proposal.study, self._proposal.keyholder.name
+        refusal = self._store.documents(study, number, "refusal").get(keyholder)
+        word = str(refusal["payload"].get("fresh", "")) if refusal else ""
+        if refusal is None or not word:
+            return ()
+        sites = sorted(str(u["payload"]["site"]) for u in item.documents["commitments"].payload["updates"])
+        documents = {"commitments": item.documents["commitments"], "refusal": parse(Signed, refusal)}
+        for site in sites:
+            self._board.publish(site, self._item("confirm", number, documents, closing=item.closing))
+
+        def signed() -> dict[str, Signed]:
+            found = self._store.documents(study, number, CONFIRMATION)
+            return {site: parse(Signed, d) for site, d in found.items() if d["payload"].get("fresh") == word}
+
+        await self._waits.until(
+            lambda: set(signed()) | self._refusing(number) >= set(sites),
+            CONFIRM_SECONDS,
+            lambda: f"round {number}: {names(set(sites) - set(signed()))}, who have to sign the list once more",
+        )
+        for site in sites:
+            self._withdraw(site, lambda i: i.kind == "confirm")
+        there = signed()
+        return tuple(there[site] for site in sites) if set(there) >= set(sites) else ()
 
     def _offered(self, number: int) -> dict[str, Signed]:
         """Return the newest key of each helper: one that was started anew offered another."""

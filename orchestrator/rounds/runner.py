@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from datasites.study.centring import CENTRING_ROUND
 from datasites.study.checks import enough
 from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
 from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
@@ -83,15 +82,10 @@ class StudyRunner:
             self._store.set_state(name, "running")
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
-                self._require_centres(number)
+                ends.require_centres(self._store, self.proposal, number)
                 await self._round(number)
         finally:
             await self.intake.close()
-
-    def _require_centres(self, number: int) -> None:
-        after = number > CENTRING_ROUND and self.proposal.model.centred
-        if after and (self._store.document(self.proposal.study, CENTRING_ROUND, "checkpoint") or {}).get("lost"):
-            raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
 
     async def _approvals(self) -> None:
         def missing() -> set[str]:
@@ -228,11 +222,20 @@ class StudyRunner:
             attested = self._documents(number, "attestation", closing)
             if set(attested) >= present:
                 return commitments, [parse(Signed, attested[s]) for s in sorted(present)]
+            self._lose_unless_signable(number, present, set(attested))
             present &= set(attested)
             self._require_enough(number, present)
             if reason := await self.helping.void(number, commitments):
                 self._lose(number, reason)
                 raise StudyPaused(f"round {number}: {reason}")
+
+    def _lose_unless_signable(self, number: int, listed: set[str], attested: set[str]) -> None:
+        """Write a round off that too few hospitals will ever sign: with helpers, who was started anew never does."""
+        never = (listed - attested) & self._refusing(number)
+        if self.proposal.helpers and never and not self._enough(number, listed - never):
+            reason = f"{names(never)} cannot sign the list of the round, and the others are too few"
+            self._lose(number, reason)
+            raise StudyPaused(f"round {number}: {reason}")
 
     async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
         def missing() -> set[str]:
@@ -287,17 +290,18 @@ class StudyRunner:
         return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
 
     async def _answered_with(self, number: int, item: WorkItem) -> bool:
-        """Ask the keyholder to decrypt, once more when helpers answered whom it wants; return whether it did."""
+        """Ask the keyholder to decrypt, once more with what it wants of helpers and sites; return whether it did."""
         keyholder, known = self.proposal.keyholder.name, self.helping.documents(number)
         while True:
             self._board.publish(keyholder, replace(item, documents={**item.documents, **known}))
             if await self._answered(number, "result"):
                 return True
+            again = await self.helping.confirmations(number, item) or item.attestations
             await self.helping.all_answers(number, self._wanted.pop(number, ()))
             newer = self.helping.documents(number)
-            if newer.keys() == known.keys():
+            if newer.keys() == known.keys() and again == item.attestations:
                 return False
-            known = newer
+            known, item = newer, replace(item, attestations=again)
             del self._refusals[(number, keyholder)]
 
     def _step(
@@ -327,14 +331,9 @@ class StudyRunner:
     def refused(
         self, party: str, number: int, reason: str, without: Collection[str] = (), wants: Collection[str] = ()
     ) -> None:
-        """Take note that ``party`` will not do its part of a round; what it was asked is withdrawn.
+        """Take note that ``party`` will not do its part of a round, and why; what it was asked is withdrawn.
 
-        Args:
-            party: who refuses.
-            number: the round.
-            reason: for people.
-            without: sites whose updates the keyholder cannot use; from anybody else it is ignored.
-            wants: helpers whose answers the keyholder needs first; from anybody else it is ignored.
+        From the keyholder ``without`` are the sites whose updates it cannot use, ``wants`` the helpers it needs first.
         """
         self._refusals[(number, party)] = reason
         if party == self.proposal.keyholder.name:

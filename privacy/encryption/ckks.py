@@ -184,13 +184,18 @@ def _decrypt(
     context = _context(parameters)
     key = _load(seal.SecretKey(), context, secret)
     decryptor, encoder = seal.Decryptor(context, key), seal.CKKSEncoder(context)
-    prefix = _ciphertext_prefix(parameters)
+    frame = _framed(_ciphertext_prefix(parameters), parameters.ciphertext_bytes)
     plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext()
     slots = np.empty((len(ciphertexts), parameters.slots), np.complex128)
-    for row, array in zip(slots, ciphertexts, strict=True):
-        _load(ciphertext, context, prefix + array.tobytes())
-        decryptor.decrypt(ciphertext, plaintext)
-        row[:] = encoder.decode_complex(plaintext)
+    with _scratch_path() as path, Path(path).open("wb") as file:
+        for row, array in zip(slots, ciphertexts, strict=True):
+            file.seek(0)  # all have one length: nothing of the one before is left
+            file.write(frame)
+            file.write(array.data)
+            file.flush()
+            ciphertext.load(context, path)
+            decryptor.decrypt(ciphertext, plaintext)
+            row[:] = np.fromiter(encoder.decode_complex(plaintext), np.complex128, parameters.slots)
     return slots
 
 
@@ -273,11 +278,15 @@ def _saved(value: Any, path: str) -> bytes:
 
 def _load(empty: Any, context: Any, body: bytes) -> Any:
     """Fill a SEAL object from its own bytes, framed as uncompressed."""
-    header = _HEADER + (16 + len(body)).to_bytes(8, "little")
     with _scratch_path() as path:
-        Path(path).write_bytes(header + body)
+        Path(path).write_bytes(_framed(body))
         empty.load(context, path)
     return empty
+
+
+def _framed(body: bytes, more_bytes: int = 0) -> bytes:
+    """Return SEAL's header and ``body``, after which ``more_bytes`` are to follow."""
+    return _HEADER + (16 + len(body) + more_bytes).to_bytes(8, "little") + body
 
 
 @contextmanager

@@ -103,11 +103,10 @@ def unpack_fields(slots: NDArray[np.complex128], parameters: EncryptionParameter
     parts = np.stack((slots.real, slots.imag), axis=1)
     if not (np.abs(parts) <= parameters.largest_slot).all() or (parts != np.rint(parts)).any():
         raise InvalidInput("expected integral slots within the packing's reach")
-    rest = parts.astype(np.int64)
-    rest += parameters.largest_slot  # balanced digits become ordinary ones
+    rest = parts + parameters.largest_slot  # balanced digits become ordinary ones
     fields = np.empty((len(slots), parameters.fields_per_slot, 2, parameters.slots), np.int64)
     for index in range(parameters.fields_per_slot - 1):
-        quotient = rest // parameters.radix
+        quotient = np.floor(rest / parameters.radix)  # exact below 2**53, and quicker than integers
         fields[:, index] = rest - quotient * parameters.radix
         rest = quotient
     fields[:, -1] = rest

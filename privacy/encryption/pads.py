@@ -58,6 +58,8 @@ _MLKEM_SEED_BYTES, _MLKEM_PUBLIC_BYTES, _MLKEM_SEALED_BYTES = 64, 1184, 1088
 HYBRID_PRIVATE_BYTES = _MLKEM_SEED_BYTES + PRIVATE_BYTES
 HYBRID_KEY_HEX = 2 * (_MLKEM_PUBLIC_BYTES + 32)
 _DOMAIN = b"tessera/v1/pad/"
+_AT_ONCE = 14
+"""So many pads, and a rest below the prime, are added before the sum is reduced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ def pad(
         arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
         for array in arrays:
             array[0] += below(drawn, parameters)  # below 2**61: no wrap
-            np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
+            reduce_once(array[0], prime)
         padded[name] = [array.tobytes() for array in arrays]
     return padded
 
@@ -205,14 +207,38 @@ def remove(
     prime = np.uint64(parameters.data_prime)
     bare = {}
     for name, ciphertexts in blocks.items():
-        streams = [stream(seeds[site], name) for site in sorted(contributors[name])]
+        sums = summed([seeds[site] for site in sorted(contributors[name])], name, len(ciphertexts), parameters)
         arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
-        for array in arrays:
-            for drawn in streams:
-                array[0] += prime - below(drawn, parameters)
-                np.subtract(array[0], prime, out=array[0], where=array[0] >= prime)
+        for array, total in zip(arrays, sums, strict=True):
+            array[0] += prime - total  # below 2**61: no wrap
+            reduce_once(array[0], prime)
         bare[name] = [array.tobytes() for array in arrays]
     return bare
+
+
+def summed(
+    seeds: Collection[bytes], block: str, ciphertexts: int, parameters: EncryptionParameters
+) -> NDArray[np.uint64]:
+    """Return the sum of the pads of several seeds over one block.
+
+    Returns:
+        uint64[ciphertexts, N], below the data prime.
+    """
+    prime = np.uint64(parameters.data_prime)
+    total = np.zeros((ciphertexts, parameters.poly_modulus_degree), np.uint64)
+    for count, seed in enumerate(seeds, 1):
+        drawn = stream(seed, block)
+        for row in total:
+            row += below(drawn, parameters)  # at most 15 numbers below 2**60: no wrap
+        if count % _AT_ONCE == 0:
+            total %= prime
+    total %= prime
+    return total
+
+
+def reduce_once(values: NDArray[np.uint64], modulus: np.uint64) -> None:
+    """Subtract ``modulus`` in place where a value is not below it; what wraps around is larger than the value."""
+    np.minimum(values, values - modulus, out=values)
 
 
 def stream(seed: bytes, block: str) -> Randomness:
@@ -225,6 +251,7 @@ def below(source: Randomness, parameters: EncryptionParameters) -> NDArray[np.ui
     prime = parameters.data_prime
     mask = np.uint64((1 << prime.bit_length()) - 1)
     drawn = source.uniform_words(parameters.poly_modulus_degree) & mask
-    while (again := np.flatnonzero(drawn >= prime)).size:
+    while int(drawn.max()) >= prime:
+        again = np.flatnonzero(drawn >= prime)
         drawn[again] = source.uniform_words(again.size) & mask
     return drawn

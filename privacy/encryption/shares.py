@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.encryption.ciphertexts import Buffer, coefficients
-from privacy.encryption.pads import SEED_BYTES, below, new_seed, stream
+from privacy.encryption.pads import SEED_BYTES, below, new_seed, reduce_once, stream, summed
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
 
@@ -74,7 +74,8 @@ def pad_all(
         for array in arrays:
             for source in drawn:
                 array[0] += below(source, parameters)  # four numbers below 2**60: no wrap
-            array[0] %= prime
+            reduce_once(array[0], np.uint64(2) * prime)
+            reduce_once(array[0], prime)
         padded[name] = [array.tobytes() for array in arrays]
     return padded
 
@@ -93,17 +94,10 @@ def part_sum(
         counts: ciphertexts by block name.
         parameters: the study's parameters.
     """
-    prime = np.uint64(parameters.data_prime)
-    sums = {}
-    for name, chunks in counts.items():
-        total = np.zeros((chunks, parameters.poly_modulus_degree), np.uint64)
-        for site in sorted(contributors[name]):
-            drawn = stream(seeds[site], name)
-            for row in total:
-                row += below(drawn, parameters)  # below 2**61: no wrap
-                np.subtract(row, prime, out=row, where=row >= prime)
-        sums[name] = total
-    return sums
+    return {
+        name: summed([seeds[site] for site in sorted(contributors[name])], name, chunks, parameters)
+        for name, chunks in counts.items()
+    }
 
 
 def subtract(
@@ -124,7 +118,8 @@ def subtract(
             array[0] += np.uint64(len(sums)) * prime  # at most four numbers below 2**60: no wrap
             for part in sums:
                 array[0] -= part[name][index]
-            array[0] %= prime
+            reduce_once(array[0], np.uint64(2) * prime)
+            reduce_once(array[0], prime)
         bare[name] = [array.tobytes() for array in arrays]
     return bare
 

@@ -139,9 +139,12 @@ def install_problem_handlers(app: FastAPI, page: Callable[[Request, Problem], Re
     async def handle(request: Request, error: Exception) -> Response:
         problem = describe(error)
         wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         if page is not None and wants_page:
-            return page(request, problem)
-        return answer(problem, dict(error.headers or {}) if isinstance(error, HTTPException) else None)
+            response = page(request, problem)
+            response.headers.update(headers)
+            return response
+        return answer(problem, headers)
 
     for kind in (TesseraError, NotSignedIn, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, handle)

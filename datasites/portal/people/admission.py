@@ -1,12 +1,14 @@
 """Whose password is checked next, so that a flood of sign-ins keeps nobody from reading and signing.
 
 A check takes a tenth of a second and 64 MiB. It waits here and runs in a thread of its own, never in one that answers
-pages. Whoever waits is served in turn by address and name; a browser that has signed in before goes first.
+pages. Addresses are served in turn, and the names of one address in turn, however many wait there; a browser that has
+signed in before goes first. What an IPv6 provider gives one customer (the first 64 bits) counts as one address.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -17,7 +19,33 @@ from starlette.exceptions import HTTPException
 
 T = TypeVar("T")
 _RETRY_SECONDS = 5
+_CUSTOMER_BITS = 64
 _Job = tuple[str, Callable[[], Any], Future[Any]]
+
+
+class _Lane:
+    """Waiting jobs: by address, and there by name; both in turn."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, dict[str, deque[_Job]]] = {}
+
+    def add(self, name: str, job: _Job) -> None:
+        self._addresses.setdefault(job[0], {}).setdefault(name, deque()).append(job)
+
+    def take(self) -> _Job | None:
+        """Return the next job; its address and its name are behind all others then."""
+        if not self._addresses:
+            return None
+        address = next(iter(self._addresses))
+        names = self._addresses.pop(address)
+        name = next(iter(names))
+        queue = names.pop(name)
+        job = queue.popleft()
+        if queue:
+            names[name] = queue
+        if names:
+            self._addresses[address] = names
+        return job
 
 
 class Admission:
@@ -25,14 +53,15 @@ class Admission:
 
     Args:
         threads: that work at once.
-        waiting: callers that may wait in all.
+        waiting: callers that may wait in all; one of an address where nobody waits is let in beyond it, up to twice as
+            many, so that floods from some addresses turn away no others.
         waiting_of_one: callers of one address that may wait.
     """
 
     def __init__(self, *, threads: int, waiting: int, waiting_of_one: int) -> None:
         self._threads, self._waiting, self._waiting_of_one = threads, waiting, waiting_of_one
         self._lock = threading.Lock()
-        self._lanes: tuple[dict[tuple[str, str], deque[_Job]], ...] = ({}, {})  # those known here, and all others
+        self._lanes = (_Lane(), _Lane())  # those known here, and all others
         self._of: Counter[str] = Counter()
         self._running = 0
 
@@ -53,15 +82,18 @@ class Admission:
     def submit(self, address: str, name: str, work: Callable[[], T], *, known: bool = False) -> Future[T]:
         """Queue ``work``; as :meth:`run`, for callers that wait themselves."""
         future: Future[T] = Future()
+        place = one_of(address)
         with self._lock:
-            if self._of[address] >= self._waiting_of_one or self._of.total() >= self._waiting:
+            waiting = self._of.total()
+            full = waiting >= self._waiting if self._of[place] else waiting >= 2 * self._waiting
+            if full or self._of[place] >= self._waiting_of_one:
                 raise HTTPException(
                     429,
                     "too many people sign in at this moment; try again in a few seconds",
                     headers={"retry-after": str(_RETRY_SECONDS)},
                 )
-            self._of[address] += 1
-            self._lanes[0 if known else 1].setdefault((address, name[:64]), deque()).append((address, work, future))
+            self._of[place] += 1
+            self._lanes[0 if known else 1].add(name[:64], (place, work, future))
             if self._running < self._threads:
                 self._running += 1
                 threading.Thread(target=self._work, name="passwords", daemon=True).start()
@@ -81,15 +113,23 @@ class Admission:
         """Return the next job of the queue whose turn it is, or None, upon which the thread has to end."""
         with self._lock:
             for lane in self._lanes:
-                if lane:
-                    key = next(iter(lane))
-                    queue = lane.pop(key)
-                    job = queue.popleft()
-                    if queue:
-                        lane[key] = queue  # behind all others
+                if (job := lane.take()) is not None:
                     self._of[job[0]] -= 1
                     if not self._of[job[0]]:
                         del self._of[job[0]]
                     return job
             self._running -= 1
             return None
+
+
+def one_of(address: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the part of an IPv6 one that a customer is given."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), _CUSTOMER_BITS), strict=False))

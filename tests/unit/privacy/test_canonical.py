@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,3 +157,29 @@ def test_a_signature_holds_under_its_own_version_only() -> None:
         verify(identity.public_key, "greeting", payload, signature, version)
         with pytest.raises(Tampered):
             verify(identity.public_key, "greeting", payload, signature, other)
+
+
+QUICK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([0.1, 1e-5, 5e-324, 1e16, -0.0, 1e21, 123456789.25, 2.0**53])
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(max_codepoint=127)) | st.text(), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(QUICK)
+def test_the_quick_way_writes_what_the_library_writes(value: object) -> None:
+    try:
+        written = canonical_json(value)  # type: ignore[arg-type]
+    except InvalidInput:
+        with pytest.raises((UnicodeEncodeError, rfc8785.CanonicalizationError)):
+            rfc8785.dumps(value)  # type: ignore[arg-type]
+        return
+    assert written == rfc8785.dumps(value)  # type: ignore[arg-type]

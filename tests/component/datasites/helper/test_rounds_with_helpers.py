@@ -186,6 +186,18 @@ def test_a_hospital_that_cannot_sign_beside_a_helper_that_was_started_anew_costs
     assert played.play("pilot")["state"] == "finished"
 
 
+def test_a_round_that_too_few_can_sign_is_lost_and_the_study_goes_on(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=2, min_sites=4)
+    restart_hospital_before_it_signs(played)
+    status = played.play("pilot")
+    assert status["state"] == "paused"
+    assert "site-3 cannot sign the list of the round, and the others are too few" in status["reason"]
+    played.client.post_json("/studies/pilot/resume", {})
+    status = played.play("pilot")
+    assert status["state"] == "finished"
+    assert [bool(c.get("lost")) for c in status["checkpoints"]] == [True, False]
+
+
 # restores ----------------------------------------------------------------------------------------------------------
 
 

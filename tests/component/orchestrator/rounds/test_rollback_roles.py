@@ -17,7 +17,7 @@ from support.played import Played
 from datasites.keyholder.checks import CheckedSum
 from datasites.keyholder.rollback import import_gap
 from datasites.node.rollback import GAP
-from datasites.study.messages import Attestation, Commitments, WorkItem
+from datasites.study.messages import Commitments, WorkItem
 from datasites.study.signing import Signed, dump, parse, seal
 from orchestrator.studies.status import study_status
 from privacy.errors import InvalidInput, Refused
@@ -240,7 +240,6 @@ def test_a_restored_keyholder_gives_no_second_sum_even_where_the_orchestrator_hi
         ciphertexts={},
         contributors={},
         pads={},
-        redone=True,
     )
     with pytest.raises(Refused, match="started anew since it made the key"):
         custody.answer(redone)
@@ -255,16 +254,6 @@ def attested(played: Played, commitments: Commitments) -> Signed:
     study, number = commitments.study, commitments.round
     quiet.handle(WorkItem(kind="attest", study=study, round=number, closing=2, documents=documents))
     return heard[-1]
-
-
-def test_a_site_says_which_other_lists_of_the_round_it_attested(played: Played) -> None:
-    played.propose("twice", length=LENGTH)
-    played.play("twice")
-    first = commitments_of(played, "twice")
-    alone = played.service.store.documents("twice", 1, "attestation", closing=1)["site-0"]
-    assert alone["payload"]["earlier"] == []
-    again = parse(Attestation, dict(attested(played, replace(first, closing=2)).payload))
-    assert again.earlier == (first.list_hash,)
 
 
 def test_a_site_attests_nothing_of_a_round_once_it_was_shown_the_plan_of_the_next(played: Played) -> None:
