@@ -60,6 +60,8 @@ NOTICES = {
     "unlinked": mark("The link is gone. Sign in with your password."),
     "act-done": mark("Done, with your reason in the ledger and the journal."),
     "act-asked": mark("Asked. The policy wants another person to ask for the same within a week."),
+    "away": mark("Noted. Your delegate gets your notices until then, and so do you."),
+    "back": mark("Noted. Your notices go to you alone."),
     "written": mark("The reports are those of this moment."),
     "welcome": mark("Your account is made. Keep your password: nobody can restore it."),
 }

@@ -84,6 +84,7 @@ class StudyRunner:
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
                 self._require_centres(number)
+                ends.require_time(self.proposal, number)
                 await self._round(number)
         finally:
             await self.intake.close()
