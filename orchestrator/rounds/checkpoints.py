@@ -13,6 +13,7 @@ from datasites.study.next_model import model_to_bytes
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump
+from orchestrator.rounds.board import names
 from orchestrator.rounds.dp_evaluation import dp_evaluation
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import unaccepted, withdrawn_sites
@@ -76,10 +77,22 @@ def too_few(store: Store, proposal: Proposal, number: int, sites: Collection[str
     )
 
 
-def missing_approvals(store: Store, proposal: Proposal) -> set[str]:
-    """Return the hospitals that have not approved, or whose conditions the scientist has not accepted."""
-    expected = {p.name for p in proposal.participants}
-    return (expected - set(store.documents(proposal.study, 0, "approval"))) | unaccepted(store, proposal.study)
+def missing_approvals(store: Store, proposal: Proposal) -> str:
+    """Return what keeps a study from its first round: hospitals' approvals, and conditions to accept; or nothing."""
+    missing = {p.name for p in proposal.participants} - set(store.documents(proposal.study, 0, "approval"))
+    conditions = unaccepted(store, proposal.study) - missing
+    return "; ".join(
+        text
+        for text, waits in (
+            (f"approval by {names(missing)}", missing),
+            (
+                f"the scientist to accept the conditions of {names(conditions)} "
+                "(tessera study answer --accept-conditions)",
+                conditions,
+            ),
+        )
+        if waits
+    )
 
 
 def lost_checkpoint(

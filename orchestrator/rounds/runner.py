@@ -95,13 +95,11 @@ class StudyRunner:
             raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
 
     async def _approvals(self) -> None:
-        def missing() -> set[str]:
+        def missing() -> str:
             return ends.missing_approvals(self._store, self.proposal)
 
         left = parse_time(self.proposal.expires) - dt.datetime.now(dt.UTC)
-        await self.waits.until(
-            lambda: not missing(), max(0.0, left.total_seconds()), lambda: f"approval by {names(missing())}"
-        )
+        await self.waits.until(lambda: not missing(), max(0.0, left.total_seconds()), missing)
         if missing():
             raise StudyExpired(f"the proposal expired at {self.proposal.expires} before all had approved it")
 

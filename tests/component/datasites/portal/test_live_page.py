@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -11,7 +11,6 @@ import pytest
 import uvicorn
 from support.review_desk import PASSWORD
 
-from datasites.node.process import bind
 from datasites.portal.app import create_portal
 from datasites.review.budgets import StudyStatus
 
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.browser
 @contextmanager
 def serving(app, port: int = 0):
     """Serve an application on a port, as its process does; leaving the block cuts every connection."""
-    listener = bind("127.0.0.1", port)
+    listener = socket.create_server(("127.0.0.1", port))  # may be taken again at once
     config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -29,16 +28,9 @@ def serving(app, port: int = 0):
     try:
         yield listener.getsockname()[1]
     finally:
-        app.state.service.streams.close()
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
-        while True:  # the port is free again
-            try:
-                bind("127.0.0.1", listener.getsockname()[1]).close()
-                return
-            except Exception:
-                time.sleep(0.1)
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
