@@ -160,7 +160,7 @@ def test_a_running_study_is_paused_freed_at_one_hospital_goes_on_and_ends_by_a_r
     page = looks(last, "budget")
     row = page.get_by_role("row", name=re.compile("^long"))
     row.locator("summary", has_text="Release").click()
-    row.get_by_label("Why").fill("The study does not come back.")
+    row.get_by_label("Reason").fill("The study does not come back.")
     row.get_by_label("password").fill(PASSWORD)
     row.get_by_role("button", name=re.compile("Release .* rounds of long")).click()
     page.get_by_text("Done, with your reason").wait_for()
