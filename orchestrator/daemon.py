@@ -9,6 +9,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from datasites.node.files import remove_unfinished
 from datasites.node.home import Home
 from datasites.node.process import announce, bind, keep_private, on_end_signal
@@ -56,7 +58,7 @@ def run(folder: Path) -> None:
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
-        beside = [asyncio.create_task(_sweep(service)), asyncio.create_task(_notify(notices))]
+        beside = [asyncio.create_task(_sweep(service)), asyncio.create_task(_notify(notices, service))]
         await server.serve(sockets=[listener])
         for task in beside:
             task.cancel()
@@ -68,12 +70,14 @@ def run(folder: Path) -> None:
     (folder / "address.json").unlink(missing_ok=True)
 
 
-async def _notify(notices: ScientistsNotices) -> None:
-    """Tell scientists what happened; a mail server that is slow keeps no request waiting."""
+async def _notify(notices: ScientistsNotices, service: Service) -> None:
+    """End what has expired and tell scientists what happened; a mail server that is slow keeps no request waiting."""
     while True:
         try:
+            if not service.standing.trouble:
+                await service.threads.expire(dt.datetime.now(dt.UTC))
             await asyncio.to_thread(notices.step, dt.datetime.now(dt.UTC))
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, SQLAlchemyError) as error:
             _log.warning("notices wait: %s", error)
         await asyncio.sleep(_NOTICE_SECONDS)
 

@@ -111,12 +111,14 @@ class Notices:
             settings=settings,
             outbox=self.outbox,
         )
+        self._absences = datasite.absences
         self._wanted = bool(settings.people or settings.webhooks)
 
     def step(self) -> float:
         """Look once and send what is due."""
         if self._wanted:
             now = dt.datetime.now(dt.UTC)
+            self._watch.settings = self._absences.settings()
             self._watch.look(now)
             self._delivery.step(now)
         return _NOTICE_SECONDS

@@ -11,6 +11,7 @@ from datasites.hospital.rounds import RoundParticipant
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.notices.absences import Absences
 from datasites.node.rollback import Standing
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
@@ -122,8 +123,14 @@ class Datasite:
         """What people do to budgets by hand."""
         return BudgetActs(ledger=self.ledger, journal=self.journal, policies=self.policies, endings=self.endings)
 
+    @cached_property
+    def absences(self) -> Absences:
+        """Which of the people are away, and who gets their notices."""
+        return Absences(self.home.folder)
+
     def close(self) -> None:
         """Close everything; workers are ended."""
+        self.absences.close()
         self.pool.close()
         self.client.close()
         for store in (self.approvals, self.accounts, self.ledger, self.journal):

@@ -55,6 +55,7 @@ def context(datasite: Datasite) -> PortalContext:
         policy_problem=lambda: datasite.policies.problem,
         write_reports=lambda: write_reports_apart(datasite.home),
         error=lambda: datasite.standing.trouble,
+        absences=datasite.absences,
         jobs=datasite.jobs,
         unchecked=lambda proposal: voids(proposal, knows=datasite.participant.models.known),
         glance=lambda proposal: at_a_glance(datasite, proposal),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import shutil
 from functools import cached_property
 from pathlib import Path
 
 from datasites.hospital.datasite import Datasite
+from datasites.node.home import Home
 from datasites.review.approvals import ApprovalStore
 from datasites.review.checks import check_code
-from datasites.review.records import Request, open_proposal
-from datasites.study.signing import Signed, parse
+from datasites.review.records import PROPOSAL, Request, open_proposal
+from datasites.study.proposal import Proposal
+from datasites.study.signing import Signed, open_sealed, parse
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE, in_workers
@@ -88,6 +91,7 @@ class Node:
         except TesseraError as error:
             self._datasite.journal.append("proposal-rejected", {"job": job.name, "reason": str(error)})
             self._owner.reject(job, str(error))
+            decline(self._datasite.approvals, job.folder, self._datasite.home, str(error))
 
     def _receive_plain(self, job: ReceivedJob) -> None:
         """Have people look at a plain job, and tell its submitter what they decided; or follow the owner's rule."""
@@ -138,6 +142,14 @@ def receive_proposal(approvals: ApprovalStore, job: Path, plans: Path, *, now: d
         if new:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def decline(approvals: ApprovalStore, job: Path, home: Home, reason: str) -> None:
+    """Have the scientist read why a submitted proposal was not taken, if our own orchestrator signed it."""
+    with contextlib.suppress(TesseraError):
+        signed = parse(Signed, (job / PROPOSAL_FILE).read_bytes())
+        proposal = open_sealed(signed, PROPOSAL, home.roster().orchestrator.public_key, Proposal)
+        approvals.thread.decline(proposal, reason, now=dt.datetime.now(dt.UTC))
 
 
 _SAFE = str.maketrans({"/": "_", "+": "-", "=": None})

@@ -23,7 +23,7 @@ from datasites.node.web import problems
 from datasites.node.web.languages import Languages
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, forms, hospital_login, jobs, owner_pages, pages, people_api, people_forms
+from datasites.portal import api, away, forms, hospital_login, jobs, owner_pages, pages, people_api, people_forms
 from datasites.portal.access import Context, Reader, notice_name
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
@@ -168,6 +168,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(people_forms.router)
     app.include_router(forms.router)
     app.include_router(owner_pages.router)
+    app.include_router(away.router)
     app.include_router(hospital_login.router)
     app.include_router(jobs.api)
     app.include_router(jobs.pages)

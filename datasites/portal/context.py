@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasites.data.glance import Glance
+from datasites.node.notices.absences import Absences
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budget_acts import BudgetActs
@@ -64,6 +65,7 @@ class PortalContext:
             argument with the path of the log, which grows meanwhile.
         unchecked: what a study leaves unchecked of its models, in one sentence; empty where each is recomputed here.
         glance: the dataset that a study asks for, as far as it is public; None where it is not here.
+        absences: who is away and who stands in for them; None where nobody can say so.
         jobs: plain PySyft jobs that wait for a person, or None where none is taken in.
         layers: the sandbox layers that are active on this machine, name to whether.
         environment: the software of this process, compared with what a proposal names.
@@ -89,6 +91,7 @@ class PortalContext:
     layers: Callable[[], Mapping[str, bool]]
     unchecked: Callable[[Proposal], str] = voids
     glance: Callable[[Proposal], Glance | None] = lambda _: None
+    absences: Absences | None = None
     jobs: PlainJobs | None = None
     write_reports: Callable[[], object] = lambda: None
     budget_details: Callable[[], Mapping[str, BudgetDetails]] = dict

@@ -80,6 +80,8 @@ NOTICES = {
     "act-confirmed": mark("Confirmed. The policy wants one more person."),
     "act-declined": mark("Declined, with your reason in the journal."),
     "act-asked": mark("Asked. The policy wants another person to ask for the same within a week."),
+    "away": mark("Noted. Your delegate gets your notices until then, and so do you."),
+    "back": mark("Noted. Your notices go to you alone."),
     "written": mark("The reports are those of this moment."),
     "welcome": mark("Your account is made. Keep your password: nobody can restore it."),
 }

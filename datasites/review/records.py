@@ -195,6 +195,10 @@ class ReviewRecords:
             raise InvalidInput(f"no proposal with the hash {proposal_hash[:16]!r} was received here")
         return self._request(rows[0])
 
+    def has(self, proposal_hash: str) -> bool:
+        """Return whether a proposal of this hash was received."""
+        return bool(self._read("SELECT 1 FROM requests WHERE hash = ?", proposal_hash))
+
     def requests(self) -> tuple[Request, ...]:
         """Return all requests, the newest first."""
         rows = self._read("SELECT hash, sealed, folder, received FROM requests ORDER BY received DESC, rowid DESC")

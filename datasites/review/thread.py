@@ -92,6 +92,21 @@ class ThreadHere:
             if (text, at) not in [(word.text, word.at) for word in said]:
                 self.say(proposal, Decision(kind="returned", person=by, reason=text, at=at))
 
+    def decline(self, proposal: Proposal, reason: str, *, now: dt.datetime) -> bool:
+        """Tell the scientist that a proposal was not even taken for review, so that the study cannot start.
+
+        Nothing is said, and False returned, about one that is here, was declined before, or does not name this
+        datasite under its own key.
+        """
+        hashed = proposal.proposal_hash
+        own = [p for p in proposal.participants if p.name == self._site and p.public_key == self._identity.public_key]
+        if not own or self._records.words(hashed) or self._records.has(hashed):
+            return False
+        text = shortened(f"It could not be taken for review: {reason}", LONGEST)
+        with self._records.transaction():
+            self.say(proposal, Decision(kind="denied", person=self._site, reason=text, at=now.isoformat()))
+        return True
+
     def unsent(self) -> tuple[tuple[str, Signed], ...]:
         """Return own words that the orchestrator has not taken yet, with their proposal's hash."""
         return self._records.unsent_words(self._site)

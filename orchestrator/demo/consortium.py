@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import math
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from orchestrator.demo.roles import partner_lines
 
 DELTA = 1e-4
 _CAP = 12.0
-_READY_SECONDS = 90.0
+READY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +128,22 @@ class Homes:
             found.append(Steward(site=name, invitation=invitation, password=secrets.token_urlsafe(12)))
         return found
 
-    def start(self, processes: Processes) -> None:
-        """Start all roles by their public commands, the orchestrator first: the others dial its address."""
-        folder = self.orchestrator.folder
+    def start(self, processes: Processes, seconds: float = READY_SECONDS) -> None:
+        """Start all roles by their public commands, the orchestrator first: the others dial its address.
+
+        Raises:
+            TesseraError: one ended, or not all are ready after ``seconds``.
+        """
+        deadline, folder = time.monotonic() + seconds, self.orchestrator.folder
         processes.start("orchestrator", ["orchestrator", "run", "--home", str(folder)])
-        processes.wait_until_ready([folder], _READY_SECONDS)
+        processes.wait_until_ready([folder], seconds)
         url = address(folder)
         others = {"keyholder": self.keyholder, **self.helpers, **self.hospitals}
         for name, home in others.items():
             config = home.config()
             Home.create(home.folder, replace(config, orchestrator_url=url))
             processes.start(name, [config.role, "run", "--home", str(home.folder)])
-        processes.wait_until_ready([home.folder for home in others.values()], _READY_SECONDS)
+        processes.wait_until_ready([home.folder for home in others.values()], deadline - time.monotonic())
 
 
 def _home(out: Path, name: str, institution: str, role: Role) -> Home:

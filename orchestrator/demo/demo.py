@@ -33,6 +33,7 @@ from orchestrator.demo.processes import Processes
 from orchestrator.demo.schema_data import prepare_schema
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide
+from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, last_evaluation, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import StudySettings, check_aggregation, local_blocks, price_of_min_sites
@@ -75,7 +76,7 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
     with ExitStack() as stack:
         processes = stack.enter_context(Processes(logs=out / "logs"))
         progress.step("Starting orchestrator, keyholder and hospitals")
-        homes.start(processes)
+        homes.start(processes, settings.start_seconds)
         identity = homes.orchestrator.identity()
         url = address(homes.orchestrator.folder)
         client = stack.enter_context(SignedClient(identity, url, identity.public_key))
@@ -88,7 +89,9 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
             processes=processes,
             client=client,
         )
-        shown = _shown(demo.run_study(), out=out, homes=homes, seconds=round(time.monotonic() - started, 1))
+        found = demo.run_study()
+        seconds = round(time.monotonic() - started, 1)
+        shown = _ended(found, out=out, seconds=seconds) if "sites" not in found else _shown(found, out, homes, seconds)
         if stay is not None:
             by_hand = prepared.sites if settings.manual_all else prepared.sites[:1]
             stay(shown, {site.name: address(homes.hospitals[site.name].folder) for site in by_hand})
@@ -139,11 +142,16 @@ class _Demo:
     client: SignedClient
 
     def run_study(self) -> dict[str, Any]:
-        """Propose the study, approve it, wait for its rounds; return its status with what it gave and cost."""
+        """Propose the study, approve it, wait for its rounds; return its status with what it gave and cost.
+
+        Of a study that people ended in the portals only the status is returned.
+        """
         proposal = self._propose()
         self.progress.step("Waiting for the hospitals to review and approve")
         self._approve(proposal.proposal_hash)
         status = self._wait(proposal.rounds)
+        if status["state"] != "finished":
+            return status
         self.progress.step("Evaluating on held-out patients; hospitals write their privacy reports")
         test = self.prepared.test
         curve = learning_curve(self.client, status, test)
@@ -183,6 +191,8 @@ class _Demo:
                 self.progress.note(line)
 
     def _wait(self, rounds: int) -> dict[str, Any]:
+        """Return the study's status at its end; without people in the portals it has to end well."""
+        paused = ""
         while True:
             self.processes.check()
             status: dict[str, Any] = self.client.get_json(f"/studies/{STUDY}")
@@ -190,8 +200,16 @@ class _Demo:
             self.progress.rounds(status["rounds_completed"], rounds, _missing(status) if state == "waiting" else state)
             if state == "finished":
                 return status
-            if state in OVER - {"finished"}:
+            if state in OVER and not self.settings.by_hand:
                 raise TesseraError(f"the study is {state}: {status['reason']}")
+            if state in OVER_FOR_GOOD:
+                return status
+            if state in OVER and status["reason"] != paused:
+                paused = status["reason"]
+                self.progress.note(f"the study is {state}: {paused}")
+                self.progress.note(
+                    f"let it go on with: tessera study resume {STUDY} --home {self.homes.orchestrator.folder}"
+                )
             time.sleep(_POLL_SECONDS)
 
     def _site_result(self, site: Site, status: dict[str, Any]) -> dict[str, Any]:
@@ -268,7 +286,13 @@ def _wait_for_report(home: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_bytes()))
 
 
-def _shown(result: dict[str, Any], *, out: Path, homes: Homes, seconds: float) -> dict[str, Any]:
+def _ended(status: dict[str, Any], *, out: Path, seconds: float) -> dict[str, Any]:
+    """Return what there is to show of a study that people ended: how far it came, and why no further."""
+    kept = {name: status[name] for name in ("study", "state", "reason", "rounds_completed")}
+    return {**kept, "seconds": seconds, "out": str(out)}
+
+
+def _shown(result: dict[str, Any], out: Path, homes: Homes, seconds: float) -> dict[str, Any]:
     measured = {name: result[name] for name in ("metrics", "sites", "curve")}
     facts = study_facts(result, **measured, made=dt.datetime.now(dt.UTC))
     sign = signer_of(homes.orchestrator, f"Study report {facts.number}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from datasites.study.text import visible
 from privacy.errors import TesseraError
 
 _END_SECONDS = 10.0
@@ -41,6 +43,9 @@ class Processes:
         self.logs.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "orchestrator.cli.main", *arguments, "--end-with-parent"]
         with (self.logs / f"{name}.log").open("ab") as log:
+            now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            log.write(f"{now} starting: tessera {' '.join(arguments)}\n".encode())
+            log.flush()
             self.children[name] = subprocess.Popen(  # noqa: S603  our own command line, no shell
                 command,
                 stdin=subprocess.PIPE,
@@ -71,8 +76,18 @@ class Processes:
             self.check()
             waiting = [home for home in waiting if not (home / "address.json").exists()]
             if waiting and time.monotonic() > deadline:
-                raise TesseraError(f"{waiting[0].name} was not ready after {seconds:g} s; see {self.logs}")
+                raise TesseraError(self._late([home.name for home in waiting], seconds))
             time.sleep(0.05)
+
+    def _late(self, names: Sequence[str], seconds: float) -> str:
+        """Say who is not ready, and what the first of them said last."""
+        log = self.logs / f"{names[0]}.log"
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+        last = f"; the last line of {log} is: {visible(said[-1])}" if said else ""
+        return (
+            f"not ready after {seconds:.0f} s: {', '.join(names)}. On a busy machine give more time with "
+            f"--start-seconds (or TESSERA_START_SECONDS){last}"
+        )
 
     def end(self) -> None:
         """Ask every child to end, and end what has not after ten seconds."""

@@ -35,6 +35,9 @@ class DemoSettings:
         str, Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
     ] = "fedavg"
     public_noise: Annotated[bool, Option("--public-noise", help="Derive all noise from the seed: NO PRIVACY.")] = False
+    start_seconds: Annotated[
+        int, Option(min=10, max=7200, envvar="TESSERA_START_SECONDS", help="Seconds that all roles may take to start.")
+    ] = 300
 
     @property
     def by_hand(self) -> bool:

@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from datasites.node.process import wait_for_signal
 from datasites.review.accounts import MINIMUM_PASSWORD
+from datasites.study.text import visible
 
 
 class DemoView:
@@ -60,12 +62,16 @@ class DemoView:
         """Show what came out and where to read on, and wait until the person ends the demo."""
         self._progress.stop()
         self.summary(result)
-        for line in reading_guide(portals):
+        for line in reading_guide(portals, ended="metrics" not in result):
             self._console.print(line, soft_wrap=True, highlight=False)
         wait_for_signal()
 
     def summary(self, result: dict[str, Any]) -> None:
-        """Show what came out and what it cost."""
+        """Show what came out and what it cost; of a study that people ended, how and why."""
+        if "metrics" not in result:
+            text = f"The study is {result['state']} after {result['rounds_completed']} rounds: {result['reason']}"
+            self._console.print(f"\n{escape(visible(text))}", soft_wrap=True, highlight=False)
+            return
         metrics = result["metrics"]
         self._console.print(
             f"\n[bold]{result['rounds_completed']} rounds in {result['seconds']} s.[/bold] "
@@ -144,18 +150,22 @@ def approval_guide(links: Mapping[str, str], *, study: str, others: int) -> list
     ]
 
 
-def reading_guide(portals: Mapping[str, str]) -> list[str]:
-    """Return the lines to print when the study has ended and the portals are still up.
+def reading_guide(portals: Mapping[str, str], *, ended: bool = False) -> list[str]:
+    """Return the lines to print when the study is over and the portals are still up.
 
     Args:
         portals: by hospital, where its portal is.
+        ended: people ended the study, so that nobody has written a report; the budget page says what came back.
     """
     width = max(len(name) for name in portals)
+    what, page = ("The hospitals' reports, to read and to print", "reports")
+    if ended:
+        what, page = ("The portals are still up: see under Budget what came back", "budget")
     return [
         "",
-        "[bold]The hospitals' reports, to read and to print (sign in with the account you made):[/bold]",
+        f"[bold]{what} (sign in with the account you made):[/bold]",
         "",
-        *(f"  {name:<{width}}  {address}/reports" for name, address in portals.items()),
+        *(f"  {name:<{width}}  {address}/{page}" for name, address in portals.items()),
         "",
         "  Press Ctrl-C to end everything; the files named above stay.",
         "",

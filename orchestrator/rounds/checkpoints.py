@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 from datasites.study.centring import CENTRING_ROUND
 from datasites.study.messages import RoundPlan, UpdateHeader
 from datasites.study.next_model import model_to_bytes
+from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump
+from orchestrator.rounds.board import names
 from orchestrator.rounds.dp_evaluation import dp_evaluation
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import unaccepted, withdrawn_sites
@@ -48,11 +51,26 @@ class StudyPaused(TesseraError):
 
 
 class StudyExpired(TesseraError):
-    """The proposal expired before everybody had approved it."""
+    """The proposal expired before everybody had approved it, or before its last round: no hospital serves it again."""
+
+
+def require_time(proposal: Proposal, number: int) -> None:
+    """Check that the proposal still holds before round ``number``.
+
+    Raises:
+        StudyExpired: it does not; every hospital would refuse the round.
+    """
+    if dt.datetime.now(dt.UTC) >= parse_time(proposal.expires):
+        raise StudyExpired(f"the proposal expired at {proposal.expires} before round {number} of {proposal.rounds}")
 
 
 def too_few(store: Store, proposal: Proposal, number: int, sites: Collection[str]) -> StudyPaused:
-    """Return why round ``number`` cannot go on with the updates of ``sites``; it names who revoked or was dropped."""
+    """Return why round ``number`` cannot go on with the updates of ``sites``; it names who revoked or was dropped.
+
+    Raises:
+        StudyExpired: the proposal expired meanwhile.
+    """
+    require_time(proposal, number)
     gone = "".join(f"; {sentence}" for sentence in withdrawn_sites(store, proposal.study).values())
     return StudyPaused(
         f"round {number}: expected updates of at least {proposal.min_sites} institutions per block, got those of "
@@ -67,10 +85,22 @@ def require_centres(store: Store, proposal: Proposal, number: int) -> None:
         raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
 
 
-def missing_approvals(store: Store, proposal: Proposal) -> set[str]:
-    """Return the hospitals that have not approved, or whose conditions the scientist has not accepted."""
-    expected = {p.name for p in proposal.participants}
-    return (expected - set(store.documents(proposal.study, 0, "approval"))) | unaccepted(store, proposal.study)
+def missing_approvals(store: Store, proposal: Proposal) -> str:
+    """Return what keeps a study from its first round: hospitals' approvals, and conditions to accept; or nothing."""
+    missing = {p.name for p in proposal.participants} - set(store.documents(proposal.study, 0, "approval"))
+    conditions = unaccepted(store, proposal.study) - missing
+    return "; ".join(
+        text
+        for text, waits in (
+            (f"approval by {names(missing)}", missing),
+            (
+                f"the scientist to accept the conditions of {names(conditions)} "
+                "(tessera study answer --accept-conditions)",
+                conditions,
+            ),
+        )
+        if waits
+    )
 
 
 def lost_checkpoint(

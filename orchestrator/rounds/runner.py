@@ -83,18 +83,17 @@ class StudyRunner:
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
                 ends.require_centres(self._store, self.proposal, number)
+                ends.require_time(self.proposal, number)
                 await self._round(number)
         finally:
             await self.intake.close()
 
     async def _approvals(self) -> None:
-        def missing() -> set[str]:
+        def missing() -> str:
             return ends.missing_approvals(self._store, self.proposal)
 
         left = parse_time(self.proposal.expires) - dt.datetime.now(dt.UTC)
-        await self.waits.until(
-            lambda: not missing(), max(0.0, left.total_seconds()), lambda: f"approval by {names(missing())}"
-        )
+        await self.waits.until(lambda: not missing(), max(0.0, left.total_seconds()), missing)
         if missing():
             raise StudyExpired(f"the proposal expired at {self.proposal.expires} before all had approved it")
 

@@ -135,6 +135,9 @@ class Service:
             self.store.set_state(study, "failed", f"{type(error).__name__}: {error}")
             raise
         self.threads.close(study)
+        if self.store.study(study)[1] == "expired":
+            self.board.withdraw(study)
+            self.forget_keys(study)
 
     async def _ran(self, runner: StudyRunner) -> bool:
         """Run a study to its end or pause; False when our own disk, database or summing process failed on the way."""

@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, parse, seal
 from datasites.study.thread import ENDINGS, WORD, ScientistKind, Word, accepted, conditions_of, open_word
@@ -103,6 +104,14 @@ class Threads:
         last = {word.kind for _, word in words(store, study)} & (ENDINGS | {"finished"})
         if state in OVER_FOR_GOOD and not last:
             self._say(parse(Proposal, dict(signed.payload)), "finished" if state == "finished" else "ended", reason)
+
+    async def expire(self, now: dt.datetime) -> None:
+        """End every paused or failed study whose proposal has expired at ``now``: no hospital would serve it again."""
+        for study, signed, state, reason in self._service.store.studies():
+            expires = str(signed.payload["expires"])
+            if state in ("paused", "failed") and now >= parse_time(expires):
+                await self._end(study, "expired", f"the proposal expired at {expires} while it was {state}: {reason}")
+                self.close(study)
 
     def tell(self, study: str, kind: ScientistKind, text: str) -> None:
         """Write a word of the orchestrator's own about a study."""

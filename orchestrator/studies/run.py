@@ -13,7 +13,7 @@ from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.signed_pdf import signer_of
-from datasites.study.thread import ScientistKind
+from datasites.study.thread import ScientistKind, accepted
 from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
@@ -113,9 +113,10 @@ def wait(
             status: dict[str, Any] = client.get_json(f"/studies/{study}")
             state = status["state"]
             missing = ", ".join(site.name for site in study_line(status).sites if not site.approved)
-            if state == "waiting" and missing != told:
-                progress.step(f"Waiting for approval by {missing}" if missing else "Everybody approved")
-                told = missing
+            step = f"Waiting for approval by {missing}" if missing else _waiting(status) or "Everybody approved"
+            if state == "waiting" and step != told:
+                progress.step(step)
+                told = step
             progress.rounds(status["rounds_completed"], status["rounds"], state)
             if state == "finished":
                 return status
@@ -131,6 +132,13 @@ def wait(
                     f"{study} is still {state} after {timeout_seconds:g} s; `tessera study wait` goes on"
                 )
             sleep(_POLL_SECONDS)
+
+
+def _waiting(status: dict[str, Any]) -> str:
+    """Return which hospitals' conditions the scientist has to accept before a study can start, or nothing."""
+    known = said(status)
+    sites = [site.name for site in study_line(status).sites if not accepted(known, site.name)]
+    return f"Waiting until you accept the conditions of {', '.join(sites)} (tessera study answer)" if sites else ""
 
 
 def keep_result(

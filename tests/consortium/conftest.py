@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from harness.consortium import Consortium
+from support.live_consortium import LiveConsortium
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +13,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     """Five hospitals that many test files share; each test has studies of its own, by name, and leaves the rest."""
     with Consortium(tmp_path_factory.mktemp("running"), sites=5) as made:
         made.start()
+        yield made
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveConsortium]:
+    """Four hospitals with portals, people and PySyft; each test has studies of its own, by name."""
+    with LiveConsortium(tmp_path_factory.mktemp("live")) as made:
         yield made
 
 

@@ -97,12 +97,13 @@ class Delivery:
 
 
 def _connected(smtp: Smtp) -> smtplib.SMTP:
+    trust = ssl.create_default_context(cafile=smtp.ca or None)
     if smtp.security == "tls":
-        return smtplib.SMTP_SSL(smtp.host, smtp.port, timeout=_SECONDS, context=ssl.create_default_context())
+        return smtplib.SMTP_SSL(smtp.host, smtp.port, timeout=_SECONDS, context=trust)
     server = smtplib.SMTP(smtp.host, smtp.port, timeout=_SECONDS)
     if smtp.security == "starttls":
         try:
-            server.starttls(context=ssl.create_default_context())
+            server.starttls(context=trust)
         except BaseException:
             server.close()
             raise

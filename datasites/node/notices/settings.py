@@ -12,12 +12,14 @@
     sender = "tessera@hospital.example"
     user = "tessera"
     password_file = "/etc/tessera/smtp"
+    ca = "/etc/tessera/mail-ca.pem"          # without: whom this machine trusts
 
     [[people]]
     name = "anna"                            # her account's name
     email = "anna@hospital.example"
     kinds = ["new-request", "signature-wanted", "decision"]     # without: every kind
-    away_until = "2026-08-21"                # holidays: until then her notices go to her delegate as well
+    away_until = "2026-08-21"                # holidays: until then her notices go to her delegate as well; she can
+                                             # say so herself on the portal's page /away
     delegate = "bela"
 
     [[webhooks]]
@@ -50,7 +52,7 @@ class _Section(BaseModel):
 
 
 class Smtp(_Section):
-    """The mail server."""
+    """The mail server; ``ca`` is a PEM file of who vouches for its certificate, empty for whom this machine trusts."""
 
     host: str
     port: int = Field(default=587, ge=1, le=65535)
@@ -58,6 +60,7 @@ class Smtp(_Section):
     sender: _Address
     user: str = ""
     password_file: str = ""
+    ca: str = ""
 
     @model_validator(mode="after")
     def _password_needs_tls(self) -> Smtp:

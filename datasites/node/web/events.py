@@ -91,7 +91,7 @@ class Streams:
                 yield "event: changed\ndata: {}\n\n"
             elif time.monotonic() - spoken > _KEEP_ALIVE_SECONDS:
                 spoken = time.monotonic()
-                yield ": still here\n\n"
+                yield "event: here\ndata: {}\n\n"  # a page that hears nothing says that it may be old
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), _POLL_SECONDS)
             if self._ended.is_set():

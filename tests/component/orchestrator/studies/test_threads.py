@@ -95,7 +95,8 @@ def test_an_approval_with_conditions_starts_once_the_scientist_has_accepted_them
     for index in range(SITES):
         loops.decide(index, proposal, "approve", "Send us the paper first." if index == 3 else "")
     assert loops.status("pilot")["state"] == "waiting"
-    assert "site-3" in loops.status("pilot")["waiting"]
+    assert "accept the conditions of site-3" in loops.status("pilot")["waiting"]
+    assert "approval by" not in loops.status("pilot")["waiting"]
     with pytest.raises(Refused, match="no condition"):
         words.answer(scientist, "pilot", "site-0", "Yes.", accept=True)
     for hospital in loops.hospitals[3:]:

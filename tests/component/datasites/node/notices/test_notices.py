@@ -6,21 +6,26 @@ import datetime as dt
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
+from aiosmtpd.smtp import AuthResult
 
 from datasites.hospital.watch import Watch
+from datasites.node.notices.absences import Absences
 from datasites.node.notices.delivery import SIGNATURE, Delivery
 from datasites.node.notices.outbox import MOST_TRIES, Notice, Outbox
 from datasites.node.notices.settings import FILE, KINDS, NoticeSettings
 from datasites.node.process import bind
+from datasites.node.tls import ensure_authority, ensure_server_certificate
 from datasites.review.budgets import Budget
 from orchestrator.rounds.notices import ScientistsNotices
 from privacy.errors import InvalidInput
@@ -49,6 +54,36 @@ def mails() -> Iterator[tuple[Mails, int]]:
     controller = Controller(handler, hostname="127.0.0.1", port=port)
     controller.start()
     yield handler, port
+    controller.stop()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Any]:
+    """A mail server that takes mail only over STARTTLS, from who signs in; with its certificate authority's file."""
+    authority = ensure_authority(tmp_path / "mail", name="mail")
+    certificate = ensure_server_certificate(authority, tmp_path / "mail", names=["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    asked: list[tuple[bytes, bytes]] = []
+
+    def check(_: Any, __: Any, ___: Any, ____: Any, given: Any) -> AuthResult:
+        asked.append((given.login, given.password))
+        return AuthResult(success=asked[-1] == (b"tessera", b"quiet"))
+
+    handler, listener = Mails(), bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    listener.close()
+    controller = Controller(
+        handler,
+        hostname="127.0.0.1",
+        port=port,
+        tls_context=context,
+        require_starttls=True,
+        auth_required=True,
+        authenticator=check,
+    )
+    controller.start()
+    yield SimpleNamespace(mails=handler, port=port, asked=asked, ca=authority.certificate_path)
     controller.stop()
 
 
@@ -105,6 +140,73 @@ def test_a_mail_goes_out_once_and_to_those_who_want_its_kind(tmp_path: Path, mai
     (mail,) = handler.got
     assert (mail["To"], mail["Subject"]) == ("anna@alba.example", "[alba] New request: lung")
     assert mail.get_payload().strip() == "University asks."
+
+
+def secure(tmp_path: Path, port: int, *, ca: str = "", password: str = "quiet") -> NoticeSettings:
+    (tmp_path / "password").write_text(f"{password}\n")
+    return settings(
+        tmp_path,
+        f'[smtp]\nhost = "127.0.0.1"\nport = {port}\nsender = "tessera@alba.example"\nuser = "tessera"\n'
+        f'password_file = "{tmp_path / "password"}"\nca = "{ca}"\n'
+        '[[people]]\nname = "anna"\nemail = "anna@alba.example"\n',
+    )
+
+
+def test_mail_goes_out_over_starttls_with_the_password(tmp_path: Path, guarded: Any, outbox: Outbox) -> None:
+    chosen = secure(tmp_path, guarded.port, ca=guarded.ca)
+    outbox.add(NOTICE, chosen, NOW)
+    assert Delivery(chosen, outbox, lambda *_: None).step(NOW) == 1
+    assert guarded.asked == [(b"tessera", b"quiet")]
+    assert guarded.mails.got[0]["Subject"] == NOTICE.subject
+
+
+@pytest.mark.parametrize("wrong", ["authority", "password", "no-tls"])
+def test_no_password_and_no_mail_leave_where_the_server_cannot_be_trusted_and_it_is_tried_again(
+    tmp_path: Path, guarded: Any, mails: Any, outbox: Outbox, wrong: str
+) -> None:
+    chosen = {
+        "authority": lambda: secure(tmp_path, guarded.port),  # this machine does not know the hospital's authority
+        "password": lambda: secure(tmp_path, guarded.port, ca=guarded.ca, password="loud"),
+        "no-tls": lambda: secure(tmp_path, mails[1], ca=guarded.ca),  # offers no STARTTLS
+    }[wrong]()
+    outbox.add(NOTICE, chosen, NOW)
+    assert Delivery(chosen, outbox, lambda *_: None).step(NOW) == 0
+    assert guarded.asked == ([(b"tessera", b"loud")] if wrong == "password" else [])
+    assert guarded.mails.got == mails[0].got == []
+    later = NOW + dt.timedelta(seconds=61)
+    right = secure(tmp_path, guarded.port, ca=guarded.ca)
+    assert Delivery(right, outbox, lambda *_: None).step(later) == 1
+
+
+def test_who_says_in_the_portal_to_be_away_is_stood_in_for_until_they_are_back(
+    tmp_path: Path, mails: Any, outbox: Outbox
+) -> None:
+    people = (
+        '[[people]]\nname = "anna"\nemail = "anna@alba.example"\n'
+        '[[people]]\nname = "bela"\nemail = "bela@alba.example"\nkinds = []\n'
+    )
+    settings(tmp_path, smtp(mails[1]) + people)
+    absences = Absences(tmp_path)
+    absences.say("anna", until="2026-03-05", delegate="bela", today=NOW.date())
+    assert outbox.add(NOTICE, absences.settings(), NOW) == 2
+    after = Notice(key="request:2", kind="new-request", subject="x", body="y")
+    assert outbox.add(after, absences.settings(), NOW + dt.timedelta(days=4)) == 1
+    absences.close()
+    absences = Absences(tmp_path)
+    assert absences.end("anna") and not absences.end("anna")
+    assert outbox.add(Notice(key="3", kind="new-request", subject="x", body="y"), absences.settings(), NOW) == 1
+    for until, delegate, message in (
+        ("2026-03-01", "bela", "from 2026-03-02 on"),
+        ("2027-03-09", "bela", "at most 366 days"),
+        ("soon", "bela", "a day such as"),
+        ("2026-03-05", "anna", "a delegate out of bela"),
+        ("2026-03-05", "carla", "a delegate out of bela"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            absences.say("anna", until=until, delegate=delegate, today=NOW.date())
+    with pytest.raises(InvalidInput, match=r"notices\.toml"):
+        absences.say("otto", until="2026-03-05", delegate="bela", today=NOW.date())
+    absences.close()
 
 
 def test_a_delegate_gets_what_is_for_somebody_who_is_away(tmp_path: Path, mails: Any, outbox: Outbox) -> None:
