@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from datasites.study.centring import CENTRING_ROUND
+from datasites.study.centring import CENTRING_ROUND, first_training_round
 from datasites.study.checks import enough
 from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
 from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
@@ -89,9 +89,10 @@ class StudyRunner:
             await self.intake.close()
 
     def _require_centres(self, number: int) -> None:
-        after = number > CENTRING_ROUND and self.proposal.model.centred
-        if after and (self._store.document(self.proposal.study, CENTRING_ROUND, "checkpoint") or {}).get("lost"):
-            raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
+        released = range(CENTRING_ROUND, min(number, first_training_round(self.proposal)))
+        lost = [r for r in released if (self._store.document(self.proposal.study, r, "checkpoint") or {}).get("lost")]
+        if lost:
+            raise StudyPaused(f"round {lost[0]}, which releases feature means, was lost; propose the study again")
 
     async def _approvals(self) -> None:
         def missing() -> set[str]:

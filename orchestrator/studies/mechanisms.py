@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.studies.propose import Offer, StudySettings
 
 DEFAULT_STEPS = 20
-CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
+CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3, "I-IV": 4}
 _FEW_ROUNDS = 10
 _LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
 

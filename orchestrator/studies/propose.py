@@ -73,6 +73,7 @@ class StudySettings:
     ``steps_per_round`` None spreads the usual number of full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
+    ``standardised`` are the modalities of unknown scale, whose spreads a centred study releases as well;
     :mod:`orchestrator.studies.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
@@ -102,6 +103,7 @@ class StudySettings:
     weight_decay: float = 1e-3
     centred: bool = False
     cohort_gain: float = 1.0
+    standardised: tuple[str, ...] = ()
     min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600
@@ -173,7 +175,17 @@ def build_proposal(
         canonical=NEWEST,
         chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
     )
+    _check_exchange(proposal)
     return replace(proposal, published=published(settings, proposal)), model
+
+
+def _check_exchange(proposal: Proposal) -> None:
+    if all(block.modality is None for block in proposal.exchanged_blocks()):
+        held = {m: sum(m in p.modalities for p in proposal.participants) for m in proposal.model.features}
+        raise InvalidInput(
+            f"expected a modality that at least {proposal.min_sites} hospitals hold, got {held}: they would exchange "
+            "nothing to learn from; invite more hospitals that hold the same modality"
+        )
 
 
 def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:
@@ -240,6 +252,7 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         classes=CLASSES[settings.task],
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
+        standardised=settings.standardised if settings.centred else (),
         **_FUSIONS[settings.fusion],
     )
 
