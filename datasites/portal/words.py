@@ -89,9 +89,10 @@ def _first_round(proposal: Proposal) -> tuple[str, ...]:
         return ()
     if proposal.model.standardised:
         return (
-            "The first three rounds send averages and then mean distances from them instead: of each value the hospitals "
-            "exchange, over the patients of those that hold it, under the same noise, encryption and cost. They stay "
-            f"readable in the model. Of {' and '.join(proposal.model.standardised)} the scale is unknown without them.",
+            "The first three rounds send averages and then mean distances from them instead: of each value the "
+            "hospitals exchange, over the patients of those that hold it, under the same noise, encryption and cost. "
+            "They stay readable in the model. Without them, nobody knows the scale of the values of "
+            f"{' and '.join(proposal.model.standardised)}.",
         )
     return (
         "The first round sends averages instead: of each value the hospitals exchange, over the patients of those that "
