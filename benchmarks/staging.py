@@ -35,7 +35,8 @@ from research.simulate import modality_mask, simulate
 from datasites.data.federations import FEDERATIONS, MINIMUM_SITES, SPLITS, build
 from datasites.data.synthetic import generate
 from datasites.data.tcga.tables import Images, Tables, read_tables
-from models.config import MODALITIES, ModelConfig
+from models.batch import modalities_of
+from models.config import ModelConfig
 from models.networks import combinations
 from orchestrator.simulation.sites import (
     Records,
@@ -262,7 +263,7 @@ def combination_scores(model: Predict, config: ModelConfig, test: Records) -> di
     found = {}
     for name in combinations(config.modalities):
         wanted = name.split("+")
-        columns = [MODALITIES.index(m) for m in wanted]
+        columns = [modalities_of(test).index(m) for m in wanted]
         rows = (test["presence"][:, columns].amax(dim=1) > 0).nonzero().ravel()
         own = modality_mask({n: v[rows] for n, v in test.items()}, wanted)
         found[name] = scored(model, own, config).auroc if len(rows) else math.nan

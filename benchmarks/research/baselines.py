@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import RidgeCV
 
-from models.config import MODALITIES, ModelConfig
+from models.batch import has
+from models.config import ModelConfig
 from orchestrator.simulation.sites import Records
 
 Floats = NDArray[np.float64]
@@ -104,7 +105,7 @@ def _cohorts(records: Records, config: ModelConfig) -> Floats:
 
 
 def _has(records: Records, modality: str) -> NDArray[np.bool_]:
-    return records["presence"].numpy()[:, MODALITIES.index(modality)] > 0
+    return np.asarray(has(records, modality)[:, 0].numpy() > 0)
 
 
 def _classes(later: Floats) -> Floats:

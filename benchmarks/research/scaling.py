@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from models.config import MODALITIES
+from models.batch import has
 from orchestrator.simulation.sites import Records, SimulatedSite
 
 _CLIP = 5.0
@@ -55,13 +55,13 @@ def _sums(records: Records, modality: str, measured: Tensor, gain: Tensor) -> Te
     """Return counts, sums and sums of squares of every feature, float64 [3, features]."""
     cohort, values = records["cohort"], records[modality].to(torch.float64)
     values = values / gain[cohort]  # as measured: datasites.data.ingest scales up what has a part of the features
-    counted = records["presence"][:, MODALITIES.index(modality)][:, None] * measured[cohort]
+    counted = has(records, modality) * measured[cohort]
     return torch.stack([counted.sum(dim=0), (values * counted).sum(dim=0), (values**2 * counted).sum(dim=0)])
 
 
 def _applied(records: Records, modality: str, mean: Tensor, spread: Tensor, measured: Tensor, gain: Tensor) -> Records:
     cohort, values = records["cohort"], records[modality].to(torch.float64)
     moved = (values / gain[cohort] - mean) / spread.clamp(min=_SMALLEST) * (spread > _SMALLEST)
-    present = records["presence"][:, MODALITIES.index(modality)][:, None]
+    present = has(records, modality)
     kept = moved.clamp(-_CLIP, _CLIP) * gain[cohort] * present * measured[cohort]
     return {**records, modality: kept.to(torch.float32)}

@@ -46,10 +46,10 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     """Return a few sentences: what is asked, on which data, with which protection, at which cost."""
     own = proposal.participant(site)
     others = [p.institution for p in proposal.participants if p.name != site]
-    contributed = listed([_MODALITIES[m] for m in own.modalities])
+    contributed = listed([_MODALITIES.get(m, m) for m in own.modalities])
     sentences = [
         f"{proposal.orchestrator.name} of {proposal.orchestrator.institution} asks to train a model that "
-        f"{_TASKS[proposal.task]}, together with {listed(others)}.",
+        f"{_TASKS.get(proposal.task, 'predicts ' + proposal.task)}, together with {listed(others)}.",
         f"Here it would read {contributed} of about {own.dataset.patients} patients in {own.dataset.name}, "
         f"version {own.dataset.version}, in up to {proposal.rounds} rounds. No record leaves: each round sends one "
         f"update of the model, with noise, encrypted.",

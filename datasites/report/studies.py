@@ -213,7 +213,7 @@ def _thread(request: Request) -> tuple[Fact, ...]:
 
 
 def _said(word: Word) -> str:
-    signed = tr("{person}, {when}", person=word.person, when=moment(word.at))
+    signed = tr("{person}, {when}", person=word.who, when=moment(word.at))
     return f"“{word.text}” ({signed})" if word.text else signed
 
 
@@ -242,9 +242,11 @@ def _code(proposal: Proposal) -> str:
 def software(environment: Environment) -> tuple[Fact, ...]:
     """Return the software of a study or of a report: hashes of code and lock file, and the versions of packages."""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
+    files = (Fact(label=tr("Files of packages"), value=environment.files_hash),) if environment.files_hash else ()
     return (
         Fact(label=tr("Tessera's code"), value=environment.code_hash),
         Fact(label=tr("Lock file"), value=environment.lock_hash),
+        *files,
         Fact(label=tr("Packages"), value=packages),
     )
 
@@ -252,7 +254,7 @@ def software(environment: Environment) -> tuple[Fact, ...]:
 def _people(request: Request) -> tuple[Person, ...]:
     roles = {signature.reviewer: signature.role for signature in request.signatures}
     return tuple(
-        Person(name=d.person, role=roles.get(d.person, ""), decision=d.kind, reason=d.reason, at=d.at)
+        Person(name=d.who, role=roles.get(d.person, ""), decision=d.kind, reason=d.reason, at=d.at)
         for d in request.decisions
     )
 

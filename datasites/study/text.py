@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from datasites.language import tr
 from datasites.language.formats import decimal, significant
@@ -52,6 +52,15 @@ def check_name(text: str, what: str) -> str:
         InvalidInput: empty, or with a character that is not seen.
     """
     return _checked(text, what, besides="")
+
+
+def check_line(text: str, what: str) -> str:
+    """Return a person's name or function in any script, on one line.
+
+    Raises:
+        InvalidInput: empty, or with a character that is not seen, other than what joins letters.
+    """
+    return _checked(text, what, besides=_JOINERS)
 
 
 def check_prose(text: str, what: str) -> str:
@@ -102,6 +111,31 @@ def delta_text(value: float) -> str:
         return f"{head}10^{exponent}"
     digits = len(f"{value:.{-exponent + 1}f}".rstrip("0").partition(".")[2])
     return decimal(value, digits)
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Return rising numbers with every run of three or more as its ends.
+
+    >>> spans([1, 2, 4, 5, 6, 9])
+    '1, 2, 4-6, 9'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    listed = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(listed)
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return ``text``, or its beginning with a mark that something was left out.
+
+    >>> shortened("not charged", 6)
+    'not c…'
+    """
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _checked(text: str, what: str, *, besides: str) -> str:

@@ -13,7 +13,7 @@ from datasites.data.synthetic import SyntheticShape, generate
 from datasites.data.tcga.preprocessing import unscaled
 from datasites.study.centring import first_training_round, moment_of, spreads_from
 from datasites.study.next_model import model_from_bytes
-from models.config import CENTRES, INPUT_GAINS, SPREADS, InvalidModel
+from models.config import CENTRES, SPREADS, InvalidModel
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import patients, simulated_study
 from orchestrator.studies.propose import StudySettings
@@ -52,7 +52,7 @@ def test_without_noise_every_feature_that_varies_ends_with_about_the_same_spread
     assert not arrays["branches.image.weight"].any()
     holders = [site for site in made.sites if "image" in site.modalities]
     values = np.concatenate([s.records["image"][s.records["presence"][:, 1] > 0].numpy() for s in holders])
-    gain = INPUT_GAINS["image"] / np.sqrt(SHAPE.image_features)
+    gain = made.proposal.model.gain("image") / np.sqrt(SHAPE.image_features)
     left = (values * gain - arrays[CENTRES + "image"]) / arrays[SPREADS + "image"] / gain
     before, after = values.std(axis=0), left.std(axis=0)
     varied = before > 0.25 * before.mean()

@@ -13,6 +13,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,8 +27,8 @@ from privacy.identity import Identity
 
 GROWN_BYTES = 256 << 20
 ENCODED: dict[str, Callable[[], bytes]] = {
-    "gzip": lambda: gzip.compress(bytes(GROWN_BYTES)),
-    "deflate": lambda: zlib.compress(bytes(GROWN_BYTES), 9),
+    "gzip": cache(lambda: gzip.compress(bytes(GROWN_BYTES))),
+    "deflate": cache(lambda: zlib.compress(bytes(GROWN_BYTES), 9)),
     "br": lambda: b"whatever it is",
     "zstd": lambda: b"whatever it is",
     "gzip, identity": lambda: b"whatever it is",
