@@ -165,7 +165,9 @@ def test_a_centred_model_reads_like_a_plain_one_on_moved_inputs_and_leaves_absen
 
 
 def test_what_a_site_keeps_to_itself_is_not_touched_by_the_means(tables):
-    made = study(tables, replace(SETTINGS, min_sites=9, epsilon=8.0))
+    with pytest.raises(InvalidInput, match="they would exchange nothing to learn from"):
+        study(tables, replace(SETTINGS, min_sites=9, epsilon=8.0))
+    made = study(tables, replace(SETTINGS, epsilon=8.0))
     proposal = replace(made.proposal, min_sites=9)
     assert [b.name for b in proposal.exchanged_blocks()] == ["shared"]
     model = build_model(proposal.model, seed=0)
