@@ -32,6 +32,7 @@ CanonicalVersion = Literal[1, 2]
 NEWEST: CanonicalVersion = 2
 """The version of every new document; a document that states none is of version 1."""
 
+_TOO_DEEP = "expected JSON of a few levels, got values within values without end"
 LARGEST_INTEGER = 2**53 - 1
 """The largest integer of version 2: beyond it a JSON reader with doubles no longer tells neighbours apart."""
 
@@ -55,6 +56,8 @@ def canonical_json(value: Json | Mapping[str, Any], version: CanonicalVersion = 
         return rfc8785.dumps(_checked(value, _double))
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
+    except RecursionError as error:
+        raise InvalidInput(_TOO_DEEP) from error
 
 
 def plain_json(value: Json | Mapping[str, Any]) -> bytes:
@@ -69,6 +72,8 @@ def plain_json(value: Json | Mapping[str, Any]) -> bytes:
         ).encode()
     except UnicodeEncodeError as error:
         raise InvalidInput("expected text that UTF-8 can carry, got half of a surrogate pair") from error
+    except RecursionError as error:
+        raise InvalidInput(_TOO_DEEP) from error
 
 
 def canonical_hash(value: Json | Mapping[str, Any], version: CanonicalVersion = NEWEST) -> str:

@@ -143,6 +143,8 @@ def verify(
         raw = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput("expected a base64 signature") from error
+    if base64.b64encode(raw).decode() != signature:  # one spelling: its last letter has bits that say nothing
+        raise InvalidInput("expected a base64 signature in its one spelling")
     key = Ed25519PublicKey.from_public_bytes(_public_bytes(public_key))
     try:
         key.verify(raw, _message(kind, payload, version))

@@ -101,8 +101,9 @@ def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int
     """
     if folder.exists():
         raise InvalidInput(f"expected a new dataset folder, {folder} exists; datasets are never overwritten")
+    by_schema = mock is not None
     mock = mock or mock_part(schema, seed=mock_seed)
-    check_disjoint(private, mock)
+    check_disjoint(private, mock, by_schema=by_schema)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -214,13 +215,22 @@ def check_rows(modality: str, cases: Sequence[str], values: NDArray[np.float32])
         InvalidInput: so it is; no patient is named.
     """
     check_patients(cases)
-    rows = [row.tobytes() for row in values if len(np.unique(row)) >= _TELLING]
+    rows = _telling(values)
     repeated = len(rows) - len(set(rows))
     if repeated:
         raise InvalidInput(
             f"expected one {modality} row per patient, {repeated} rows repeat another case's values exactly; "
             "leave out the copies"
         )
+
+
+def _telling(values: NDArray[np.float32]) -> list[bytes]:
+    """Return the rows that cannot agree by chance: those of enough different values."""
+    return [row.tobytes() for row in values if len(np.unique(row)) >= _TELLING]
+
+
+def _all_rows(values: NDArray[np.float32]) -> list[bytes]:
+    return [row.tobytes() for row in values]
 
 
 def membership(cases: Sequence[str], secret: bytes, *, validation: float = 0.2) -> NDArray[np.bool_]:
@@ -262,13 +272,17 @@ def mock_part(schema: Schema, *, seed: int, rows: int = MOCK_ROWS) -> Part:
     )
 
 
-def check_disjoint(private: Part, mock: Part) -> None:
-    """Refuse a mock that shares a case or a row of any modality with the private part."""
+def check_disjoint(private: Part, mock: Part, *, by_schema: bool = False) -> None:
+    """Refuse a mock that shares a case or a row of any modality with the private part.
+
+    A mock made ``by_schema`` has the words and ranges of real tables, so rows of few values may agree by chance; those
+    of many may not.
+    """
     if set(private.cases) & set(mock.cases):
         raise InvalidInput("the mock part shares a case id with the private part; use another mock seed")
     for modality, (_, values) in mock.inputs.items():
-        held = {row.tobytes() for row in private.inputs[modality][1]}
-        if any(row.tobytes() in held for row in values):
+        rows = _telling if by_schema else _all_rows
+        if not set(rows(private.inputs[modality][1])).isdisjoint(rows(values)):
             raise InvalidInput(f"the mock part shares a {modality} row with the private part; use another mock seed")
 
 

@@ -82,8 +82,11 @@ class PadCustody:
                 raise Refused(f"round {number} has a key for another proposal of the same name")
             return found.key
 
-    def void(self, study: str, number: int, list_hash: str) -> None:
-        """Bind this helper never to answer a list of a round; doing it twice does no harm.
+    def void(self, study: str, number: int, list_hash: str) -> HelperKey:
+        """Bind this helper never to answer a list with the key it holds, and return that key; twice does no harm.
+
+        It may have held another key of the round before, and have answered the list with that one: whoever sealed to
+        that key does not count this void.
 
         Raises:
             Refused: the list was answered, or nothing is held of the round: then it may have been.
@@ -93,6 +96,7 @@ class PadCustody:
             if found.answer is not None and found.answer[0].list_hash == list_hash:
                 raise Refused(f"round {number}: this list was answered; it cannot be void")
             found.voided.add(list_hash)
+            return found.key
 
     def answer(self, listed: CheckedList, name: str) -> tuple[PadSums, bytes]:
         """Return the answer to a list, the same one again for the same list; any other list is refused for ever.

@@ -116,8 +116,8 @@ class Helper:
 
     def _void(self, item: WorkItem) -> None:
         listed = void_list(self.served.study(item.study), item)
-        self.custody.void(item.study, item.round, listed.list_hash)
-        self.served.declare_void(item, listed.list_hash)
+        key = self.custody.void(item.study, item.round, listed.list_hash)
+        self.served.declare_void(item, listed.list_hash, key.pad_key)
 
     @property
     def _name(self) -> str:

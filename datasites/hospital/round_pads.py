@@ -6,13 +6,14 @@ one has signed never to (docs/decisions/0018-pads-among-helpers.md).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasites.study import checks
-from datasites.study.messages import HelperKey, RoundKey, RoundPlan, UpdateHeader, Void, WorkItem
+from datasites.study.messages import HelperKey, RoundKey, RoundPlan, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
+from privacy.canonical import sha256_hex
 from privacy.encryption import pads, shares
 from privacy.encryption.ciphertexts import pack
 from privacy.errors import Refused
@@ -97,9 +98,8 @@ def require_may_sign(
     proposal: Proposal,
     journal: Journal,
     item: WorkItem,
-    header: UpdateHeader,
     list_hash: str,
-    sent_now: Collection[tuple[str, int]],
+    sealed_to: PadKeys | None,
 ) -> None:
     """Check that this hospital may sign a list: its first of the round, the same once more, or after voids.
 
@@ -107,9 +107,9 @@ def require_may_sign(
         proposal: the study's; without helpers every list may be signed, and the keyholder is told of the others.
         journal: this hospital's own, which names every list before it was signed.
         item: what is asked, with the voids of earlier lists.
-        header: this hospital's update of the round.
         list_hash: the list.
-        sent_now: the rounds whose updates were sent since this process began.
+        sealed_to: the keys that this hospital's pads were sealed to; None if the update was sent before this process
+            began.
 
     Raises:
         Refused: another list was signed, and somebody who could answer it has not declared it void; or the update was
@@ -120,14 +120,16 @@ def require_may_sign(
     signed = set(_signed(journal, item))
     if list_hash in signed:
         return
-    if (item.study, item.round) not in sent_now:
+    if sealed_to is None:
         raise Refused(
             f"round {item.round}: this hospital was started anew since it sent its update, and cannot know that it "
             "signed no other list"
         )
-    voids = {(void.list_hash, void.party) for void in _voids(proposal, item)}
-    holders = (proposal.keyholder.name, *header.helper_pads)
-    missing = sorted({party for other in signed for party in holders if (other, party) not in voids})
+    voids = {(void.list_hash, void.party, void.pad_key_hash) for void in _voids(proposal, item)}
+    holders = {proposal.keyholder.name: sealed_to.round_key.pad_key}
+    holders |= {name: key.pad_key for name, key in sealed_to.helpers.items()}
+    held = {party: sha256_hex(key.encode()) for party, key in holders.items()}
+    missing = sorted({party for other in signed for party, key in held.items() if (other, party, key) not in voids})
     if missing:
         raise Refused(
             f"round {item.round}: another list was signed here; expected {', '.join(missing)} to declare it void first"

@@ -72,7 +72,8 @@ class RoundParticipant:
 
     ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of the policy): updates leave at whole multiples
     of it only, so that their time does not tell how a worker fared on private data. ``sent_now`` are the rounds whose
-    updates were made since this process began: only of those it knows every list that it signed.
+    updates were made since this process began, with the keys that their pads were sealed to: only of those it knows
+    every list that it signed, and whose voids count.
     """
 
     site: str
@@ -85,7 +86,7 @@ class RoundParticipant:
     dataset: DatasetHere
     build: InitialModel
     round_seconds: float | Callable[[], float] = 0.0
-    sent_now: set[tuple[str, int]] = field(default_factory=set)
+    sent_now: dict[tuple[str, int], PadKeys] = field(default_factory=dict)
 
     @property
     def models(self) -> Models:
@@ -286,7 +287,7 @@ class RoundParticipant:
             helper_pads=padded.helper_pads,
             seed_hashes=padded.seed_hashes,
         )
-        self.sent_now.add((plan.study, plan.round))
+        self.sent_now[(plan.study, plan.round)] = keys
         write_atomically(folder / "update.bin", padded.body)
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
@@ -325,7 +326,8 @@ class RoundParticipant:
         own = parse(Signed, (folder / "header.json").read_bytes())
         checks.check_commitments(proposal, plan, commitments, self.site, own)
         header = parse(UpdateHeader, dict(own.payload))
-        round_pads.require_may_sign(proposal, self.journal, item, header, commitments.list_hash, self.sent_now)
+        sealed_to = self.sent_now.get((item.study, item.round))
+        round_pads.require_may_sign(proposal, self.journal, item, commitments.list_hash, sealed_to)
         self.journal.check_not_rolled_back([header.journal_head])
         self.ledger.check_not_rolled_back([header.ledger_head])
         counts = {b.name: b.ciphertexts for b in header.blocks}

@@ -35,9 +35,10 @@ from datasites.study.messages import (
     UpdateHeader,
     WorkItem,
 )
-from datasites.study.parties import check_parties, check_roster, check_time, folded
+from datasites.study.parties import check_parties, check_roster, check_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed
+from datasites.study.text import folded
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, tags
 from privacy.encryption.parameters import check_security

@@ -171,8 +171,8 @@ class KeyCustody:
                 sum_hash=checked.sum_hash, integers=integers, integers_hash=sha256_hex(integers), opening=opening
             )
 
-    def void(self, study: str, number: int, list_hash: str) -> None:
-        """Bind this keyholder never to answer a list of a round; doing it twice does no harm.
+    def void(self, study: str, number: int, list_hash: str) -> RoundKey:
+        """Bind this keyholder never to answer a list of a round, and return the round's key; twice does no harm.
 
         Raises:
             Refused: there is no key of the round, the list was answered, or the key is from before this start: then
@@ -183,12 +183,13 @@ class KeyCustody:
             if row is None:
                 raise Refused(f"no key was made here for round {number} of this study")
             if self._voided(*place):
-                return
+                return _round_key(row)
             if (study, number) not in self._made_now:
                 raise Refused(f"round {number}: started anew since the key was made; no list of it is declared void")
             if row["sum_hash"] is not None and row["list_hash"] in (None, list_hash):
                 raise Refused(f"round {number}: this list was answered; it cannot be void")
             self._record.execute("INSERT INTO voids VALUES (?, ?, ?)", place)
+            return _round_key(row)
 
     def _voided(self, study: str, number: int, list_hash: str) -> bool:
         query = "SELECT 1 FROM voids WHERE study = ? AND round = ? AND list_hash = ?"

@@ -150,8 +150,8 @@ class Keyholder:
     def _void(self, item: WorkItem) -> None:
         """Say under signature that a list is never answered here."""
         listed = void_list(self.served.study(item.study), item)
-        self.custody.void(item.study, item.round, listed.list_hash)
-        self.served.declare_void(item, listed.list_hash)
+        key = self.custody.void(item.study, item.round, listed.list_hash)
+        self.served.declare_void(item, listed.list_hash, key.pad_key)
 
     @property
     def served(self) -> Served:

@@ -109,7 +109,8 @@ def open_parts(
             bad.append(site)
             continue
         for part, seed in shares.split(opened, parts).items():
-            if not hmac.compare_digest(shares.seed_hash(seed, part, site), header.seed_hashes[part - 1]):
+            said = header.seed_hashes[part - 1].encode()
+            if not hmac.compare_digest(shares.seed_hash(seed, part, site).encode(), said):
                 bad.append(site)
             found[part][site] = seed
     if bad:

@@ -63,10 +63,16 @@ class Served:
         path = f"/studies/{item.study}/rounds/{item.round}/{kind}"
         self.client.post_json(path, dump(seal(self.home.identity(), kind, message)))
 
-    def declare_void(self, item: WorkItem, list_hash: str) -> None:
-        """Journal, and say under signature, that a list is never answered here."""
-        void = Void(study=item.study, round=item.round, list_hash=list_hash, party=self.home.config().name)
-        self.journal_once(f"void-{list_hash}", "list-voided", dump(void))
+    def declare_void(self, item: WorkItem, list_hash: str, pad_key: str) -> None:
+        """Journal, and say under signature, that a list is never answered with a pad key."""
+        void = Void(
+            study=item.study,
+            round=item.round,
+            list_hash=list_hash,
+            party=self.home.config().name,
+            pad_key_hash=sha256_hex(pad_key.encode()),
+        )
+        self.journal_once(f"void-{list_hash}-{void.pad_key_hash}", "list-voided", dump(void))
         self.send(item, "void", void)
 
     def journal_once(self, what: str, kind: str, body: Mapping[str, Any]) -> None:

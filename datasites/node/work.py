@@ -139,20 +139,21 @@ class WorkQueue:
         self._asked = self._known = ""
 
     def deal(self, handle: Callable[[WorkItem], None]) -> None:
-        """Ask, and have every item handled; what the orchestrator declines just now holds up no other item.
+        """Ask, and have every item handled; one that fails, or that the orchestrator declines, holds up no other.
 
         Raises:
-            Declined: once all were tried; the item is asked for again, unless it has been withdrawn.
-            TesseraError: the orchestrator cannot be reached, or an item failed in another way.
+            TesseraError: the orchestrator cannot be reached.
+            Exception: once all were tried, what the first one failed with, before any that was only declined; it is
+                asked for again, unless it has been withdrawn.
         """
-        declined: Declined | None = None
+        failed: list[Exception] = []
         for item in self.ask():
             try:
                 handle(item)
-            except Declined as error:
-                declined = error
-        if declined is not None:
-            raise declined
+            except Exception as error:  # whatever one study's people sent: the other studies go on
+                failed.append(error)
+        if failed:
+            raise next((error for error in failed if not isinstance(error, Declined)), failed[0])
         self.handled()
 
     def ask(self) -> list[WorkItem]:

@@ -18,10 +18,8 @@ from datasites.node.web.problems import describe
 from datasites.portal.access import (
     Context,
     FormPerson,
-    Reader,
     ServiceHere,
     address_of,
-    check_csrf,
     context_of,
     cookie_name,
     notice_name,
@@ -72,9 +70,8 @@ def _link(request: Request, service: PortalService, caller: Credential, password
 
 
 @router.post("/people/unlink")
-def unlink(service: ServiceHere, caller: Reader, csrf: Secret) -> Response:
+def unlink(service: ServiceHere, caller: FormPerson) -> Response:
     """Forget the caller's link; sessions that came from it end."""
-    check_csrf(caller, csrf)
     service.context.accounts.unlink(caller.account.name)
     service.context.journal.append("account-unlinked", {"person": caller.account.name})
     return RedirectResponse("/people?notice=unlinked", 303)

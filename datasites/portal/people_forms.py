@@ -21,7 +21,6 @@ from datasites.portal.access import (
     Reader,
     ServiceHere,
     address_of,
-    check_csrf,
     cookie_name,
     open_session,
     sign_in,
@@ -99,9 +98,8 @@ async def login(request: Request, context: Context, name: Secret, password: Secr
 
 
 @router.post("/logout")
-def logout(request: Request, service: ServiceHere, caller: Reader, csrf: Secret) -> Response:
+def logout(request: Request, service: ServiceHere, caller: FormPerson) -> Response:
     """End the session."""
-    check_csrf(caller, csrf)
     context = service.context
     context.accounts.end(request.cookies.get(cookie_name(context), ""))
     service.people.records.signed_out(caller.account.name)

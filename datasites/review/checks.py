@@ -15,8 +15,9 @@ from datasites.review.environment import differences
 from datasites.review.policy import Policy
 from datasites.review.records import Confirmation
 from datasites.study.messages import Approval, ReviewerSignature
-from datasites.study.parties import folded, parse_time
+from datasites.study.parties import parse_time
 from datasites.study.proposal import DatasetReference, Environment, Proposal
+from datasites.study.text import folded
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity, verify
 

@@ -242,6 +242,8 @@ class OidcProvider:
             _check_address(address)
         except InvalidInput as error:
             raise Refused(f"the hospital's sign-in names an unsafe {name}") from error
+        if _is_local(address) and not _is_local(self.settings.issuer):  # else it has us speak to what listens here
+            raise Refused(f"the hospital's sign-in names a {name} on this machine")
         return address
 
     def _key_set(self) -> KeySet:

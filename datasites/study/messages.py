@@ -268,12 +268,17 @@ class HelperKey(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Void(Message):
-    """A party's word that it has not answered a list of this round, and never will."""
+    """A party's word that it has not answered a list of this round, and never will.
+
+    ``pad_key_hash`` is the SHA-256 of the pad key that the party holds of the round: it speaks for that key alone. One
+    that has forgotten a key knows nothing of what it answered with it.
+    """
 
     study: str
     round: int
     list_hash: str
     party: str
+    pad_key_hash: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

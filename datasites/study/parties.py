@@ -1,8 +1,4 @@
-"""Who takes part in a study, and until when: checks that hospitals and the keyholder both make, each for itself.
-
->>> folded("  Clinic   NORTH ") == folded("clinic north")
-True
-"""
+"""Who takes part in a study, and until when: checks that hospitals and the keyholder both make, each for itself."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Collection
 
 from datasites.study.messages import Approval
 from datasites.study.proposal import Party, Proposal
+from datasites.study.text import folded
 from privacy.errors import Refused
 
 _CLOCK_APART = dt.timedelta(minutes=5)
@@ -107,8 +104,3 @@ def parse_time(text: str) -> dt.datetime:
     except ValueError as error:
         raise Refused("expected a time in ISO 8601, for example 2026-01-31T12:00:00+00:00") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-
-
-def folded(text: str) -> str:
-    """Return an institution's name without the differences that make no other institution: case and spaces."""
-    return " ".join(text.casefold().split())

@@ -18,7 +18,7 @@ from datasites.strategy.registry import Strategy, noise_named, server_step_named
 from datasites.strategy.server_steps import ServerStep
 from datasites.study.filing import Filing
 from datasites.study.signing import Message, dump
-from datasites.study.text import check_name, check_prose, check_study_name
+from datasites.study.text import check_name, check_prose, check_study_name, folded
 from models.config import ModelConfig
 from privacy.canonical import CanonicalVersion, canonical_hash
 from privacy.dp.mechanism import Mechanism
@@ -231,8 +231,8 @@ class Proposal(Message):
     @property
     def helpers_inside(self) -> int:
         """How many helpers are of institutions that take part."""
-        inside = {" ".join(p.institution.casefold().split()) for p in self.participants}
-        return sum(" ".join(h.institution.casefold().split()) in inside for h in self.helpers)
+        inside = {folded(p.institution) for p in self.participants}
+        return sum(folded(h.institution) in inside for h in self.helpers)
 
     def _check_noise(self) -> None:
         charged = self.noise_mode.accounted_as
@@ -324,7 +324,7 @@ class Proposal(Message):
 
     def institutions(self, sites: Iterable[str]) -> frozenset[str]:
         """Return the distinct institutions of some sites; ``min_sites`` counts these, however many keys one has."""
-        return frozenset(" ".join(self.participant(s).institution.casefold().split()) for s in sites)
+        return frozenset(folded(self.participant(s).institution) for s in sites)
 
     def exchanged_blocks(self) -> tuple[Block, ...]:
         """Return the blocks with at least ``min_sites`` contributing institutions; the others stay at their sites."""

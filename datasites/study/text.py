@@ -72,6 +72,18 @@ def check_prose(text: str, what: str) -> str:
     return _checked(text, what, besides="\n\t" + _JOINERS) if text else text
 
 
+def folded(text: str) -> str:
+    """Return an institution's name without the differences that make no other institution.
+
+    These are case, spaces, and the many spellings that Unicode has for a text that reads the same (NFKC).
+
+    >>> folded("  Klinik   S\u00dcD ") == folded("klinik su\u0308d")
+    True
+    """
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(plain.split())
+
+
 def check_study_name(name: str) -> str:
     """Return the name of a study, which stands in addresses, logs and file names.
 

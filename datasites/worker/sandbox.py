@@ -8,9 +8,11 @@ no-new-privileges  set-user-id programs
 not-dumpable       other processes of the same user reading this one's memory
 capabilities       everything that only root may do
 namespaces         seeing a network interface, shared memory or another user (unshare)
-disk               writing more than the policy allows in all, not only in each file (a file system in memory)
+disk               writing more than the policy allows in all, not only in each file (a file system in memory);
+                   measuring what may not be read: sizes, times and names in the role's home (an empty one over it)
 landlock           opening any file but the installed software, the job and the dataset; writing elsewhere
-seccomp            sockets, new processes, programs, signals, tracing, mounts, keys, changing modes
+seccomp            sockets, new processes, programs, signals, tracing, mounts, keys, changing modes; limits and
+                   priorities of other processes
 =================  ==========================================================================================
 
 What a kernel or container does not offer stays off and is reported; the policy names the layers that must be on.
@@ -133,6 +135,11 @@ def say_layers(minimum: Sequence[Layer]) -> None:
 
 
 def _bound_folders(confinement: Confinement) -> None:
+    syscalls.own_mounts()
+    kept = (*software_folders(confinement.hidden), *confinement.readable, *confinement.writable)
+    for hidden in confinement.hidden:
+        if hidden.is_dir():
+            syscalls.cover_folder(hidden.resolve(), [path.resolve() for path in kept])
     folders = confinement.writable or (Path(tempfile.gettempdir()),)  # where nothing is written, it is only tried
     for folder in folders:
         confinement.hand_over(syscalls.bound_folder(folder, confinement.limits.output_bytes))

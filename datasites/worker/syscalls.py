@@ -18,7 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _NEWIPC, _NEWUTS, _NEWUSER, _NEWNET, _NEWNS = 0x08000000, 0x04000000, 0x10000000, 0x40000000, 0x00020000
-_MS_NOSUID_NODEV, _MS_REC_PRIVATE = 0b110, 0x44000
+_MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MS_BIND_REC = 0b110, 0x44000, 0x5000
 _MOST_FILES = 8192
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ = (1 << 2) | (1 << 3)  # read a file, list a folder
@@ -41,6 +41,8 @@ _DENIED = {
         *(29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220, 240, 319),  # shared memory, queues, files in memory
         *(90, 91, 92, 93, 94, 132, 133, 235, 259, 260, 261, 268, 280),  # modes, owners, times, devices
         *(188, 189, 190, 197, 198, 199),  # extended attributes
+        *(142, 144, 251, 256, 279, 314),  # scheduling and memory of other processes
+        *(154, 254),  # segments; watching what happens to files that may not be read
     ),
     "aarch64": (
         *(198, 199, 200, 201, 202, 203, 206, 207, 210, 211, 212, 242, 243, 269),
@@ -53,8 +55,19 @@ _DENIED = {
         *(180, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 279),
         *(33, 52, 53, 54, 55, 88),
         *(5, 6, 7, 14, 15, 16),
+        *(30, 118, 119, 238, 239, 274),
+        27,
     ),
 }
+# Refused with EPERM for some values of one argument: system call, which argument, the values.
+_COMMANDS = (8, 10, 15)  # fcntl: to whom, and which, signal is sent about a descriptor
+_REQUESTS = (0x5412, 0x8901, 0x8902)  # ioctl: typing into a terminal; the same as fcntl's
+_DENIED_VALUES = {
+    "x86_64": ((72, 1, _COMMANDS), (16, 1, _REQUESTS)),
+    "aarch64": ((25, 1, _COMMANDS), (29, 1, _REQUESTS)),
+}
+# Refused unless these arguments are 0, one's own process: limits, processors, priority.
+_ONLY_OWN = {"x86_64": ((302, (0,)), (203, (0,)), (141, (0, 1))), "aarch64": ((261, (0,)), (122, (0,)), (140, (0, 1)))}
 # A clone is a thread with this flag and a process without it; a thread needs memory, which is limited.
 _CLONE, _CLONE_THREAD = {"x86_64": 56, "aarch64": 220}, 0x00010000
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -93,20 +106,51 @@ def bound_folder(folder: Path, most_bytes: int) -> int:
     """Mount an empty file system in memory over ``folder``, for this process alone, and return a descriptor of it.
 
     All that is written below has ``most_bytes`` together, removed files that are still open included. Whoever holds
-    the descriptor reads what is in it, also after this process has ended.
+    the descriptor reads what is in it, also after this process has ended. To be called after :func:`own_mounts`.
 
     Raises:
         OSError: this process may not mount.
+    """
+    _mount(b"tmpfs", folder, f"size={most_bytes},nr_inodes={_MOST_FILES},mode=0700".encode())
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def cover_folder(folder: Path, kept: Iterable[Path]) -> None:
+    """Put an empty file system over ``folder``, in which only the paths ``kept`` are there, for this process alone.
+
+    Landlock keeps a file from being opened, not from being measured: its size, its times, and that it exists. Under a
+    cover it has none. To be called after :func:`own_mounts`.
+
+    Raises:
+        OSError: this process may not mount.
+    """
+    inside = sorted({path for path in kept if folder in path.parents and path.exists()})
+    wanted = [path for path in inside if not any(other in path.parents for other in inside)]
+    held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in wanted]
+    try:
+        _mount(b"tmpfs", folder, b"size=1m,nr_inodes=4096,mode=" + (b"0700" if held else b"0"))
+        for path, descriptor in held:
+            (path if stat.S_ISDIR(os.fstat(descriptor).st_mode) else path.parent).mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                path.touch()
+            source = f"/proc/self/fd/{descriptor}".encode()
+            if _libc.mount(source, os.fsencode(path), None, ctypes.c_ulong(_MS_BIND_REC), None) != 0:
+                raise _last_error("mount")
+    finally:
+        for _, descriptor in held:
+            os.close(descriptor)
+
+
+def own_mounts() -> None:
+    """Move to an own mount namespace, whose mounts nobody else sees.
+
+    Raises:
+        OSError: this process may not.
     """
     if _libc.unshare(_NEWNS) != 0:
         raise _last_error("unshare")
     if _libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None) != 0:
         raise _last_error("mount")
-    options = f"size={most_bytes},nr_inodes={_MOST_FILES},mode=0700".encode()
-    flags = ctypes.c_ulong(_MS_NOSUID_NODEV)
-    if _libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", flags, options) != 0:
-        raise _last_error("mount")
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def drop_capabilities() -> None:
@@ -174,7 +218,22 @@ def _filter(machine: str) -> bytes:
     code += [_jump(0x45, _CLONE_THREAD, 0, 1), _return(_ALLOW), _return(refuse)]
     for number in _DENIED[machine]:
         code += [_jump(0x15, number, 0, 1), _return(refuse)]
+    for number, arguments in _ONLY_OWN[machine]:
+        code += [_jump(0x15, number, 0, 3 * len(arguments) + 1)]
+        for argument in arguments:
+            code += [_load(_argument(argument)), _jump(0x15, 0, 1, 0), _return(refuse)]
+        code += [_return(_ALLOW)]
+    for number, argument, values in _DENIED_VALUES[machine]:
+        code += [_jump(0x15, number, 0, 2 * len(values) + 2), _load(_argument(argument))]
+        for value in values:
+            code += [_jump(0x15, value, 0, 1), _return(refuse)]
+        code += [_return(_ALLOW)]
     return b"".join([*code, _return(_ALLOW)])
+
+
+def _argument(index: int) -> int:
+    """Return where the lower half of an argument lies: the kernel reads these ones as 32 bits."""
+    return 16 + 8 * index
 
 
 def _load(offset: int) -> bytes:
@@ -197,6 +256,11 @@ def _allow_below(ruleset: int, path: Path, rights: int) -> None:
         _syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0)
     finally:
         os.close(descriptor)
+
+
+def _mount(kind: bytes, folder: Path, options: bytes) -> None:
+    if _libc.mount(kind, os.fsencode(folder), kind, ctypes.c_ulong(_MS_NOSUID_NODEV), options) != 0:
+        raise _last_error("mount")
 
 
 def _prctl(option: int, value: int, argument: object = 0) -> None:

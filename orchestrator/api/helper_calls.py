@@ -15,7 +15,7 @@ from datasites.study.signing import Signed, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, BINARY_BODY, SIGNED_BODY, RoundNumber, StudyName
-from orchestrator.rounds.decryption import closing_of, opened_blob, require_participant
+from orchestrator.rounds.decryption import closing_of, opened_blob, require_participant, require_round, served
 from orchestrator.rounds.helping import KEY, OPENING, PADS, VOID
 from orchestrator.rounds.service import Service
 from privacy.canonical import sha256_hex
@@ -52,6 +52,7 @@ def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authentica
         expected = (study, number, helper.name, runner.proposal.proposal_hash)
         if (key.study, key.round, key.helper, key.proposal_hash) != expected:
             raise InvalidInput("the key names another study, round, helper or proposal than its address")
+        require_round(runner.proposal, number)
         known = service.store.documents(study, number, KEY).get(party.name)
         count = service.store.count(study, number, KEY, author=party.name)
         if known is None or known["payload"] != dict(signed.payload):  # started anew: it made another key
@@ -99,6 +100,8 @@ def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> No
             raise InvalidInput("the pad sums are of other parts than this helper's")
         if sums.parts[str(MISSING_PART)] != sha256_hex(body):
             raise InvalidInput("the pad sums do not have the signed hash")
+        closing_of(service.store, study, number, sums.list_hash)  # else a helper could fill the disk, round by round
+        service.store.require_place(study, number, PADS, signed, author=party.name)
         await asyncio.to_thread(service.store.put_blob, body)
         service.store.put_document(study, number, PADS, signed, author=party.name)
         service.board.withdraw(study, party=party.name, when=lambda i: i.kind == "pads" and i.round == number)
@@ -125,6 +128,9 @@ def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -
         )
         if (opening.study, opening.round, opening.body_hash) != (study, number, sha256_hex(body)):
             raise InvalidInput("the opening names another study or round, or other bytes, than it carries")
+        if served(service.store, study, number) != opening.sum_hash:
+            raise InvalidInput("the opening is of another sum than the one that was served in this round")
+        service.store.require_place(study, number, OPENING, signed, author=party.name)
         await asyncio.to_thread(service.store.put_blob, body)
         service.store.put_document(study, number, OPENING, signed, author=party.name)
         return {"list_hash": opening.list_hash}

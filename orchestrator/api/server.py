@@ -45,7 +45,7 @@ from orchestrator.api.openapi import (
 from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
-from orchestrator.rounds.decryption import check_answer, closing_of
+from orchestrator.rounds.decryption import check_answer, closing_of, require_round
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.studies.status import study_status, takes_part
@@ -286,6 +286,8 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
             raise InvalidInput("the round key names another study, round or proposal than its address")
         if key.key_hash != sha256_hex(body):
             raise InvalidInput("the round key's bytes do not have the signed hash")
+        require_round(runner.proposal, number)
+        service.store.require_place(study, number, "key", signed, author=party.name)
         service.store.put_blob(body)
         service.store.put_document(study, number, "key", signed, author=party.name)
         runner.wake()
@@ -303,6 +305,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
         if (result.study, result.round, result.integers_hash) != (study, number, sha256_hex(body)):
             raise InvalidInput("the result names another study or round, or other integers, than it carries")
         await asyncio.to_thread(check_answer, service.store, runner.proposal, result, body)
+        service.store.require_place(study, number, "result", signed, author=party.name)
         await asyncio.to_thread(service.store.put_blob, body)
         service.store.put_document(study, number, "result", signed, author=party.name)
         runner.wake()
@@ -359,8 +362,7 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
             raise InvalidInput("the refusal names another study, round or party than its address")
         if party.name not in (runner.proposal.keyholder.name, *(h.name for h in runner.proposal.helpers)):
             runner.proposal.participant(party.name)
-        if not 1 <= number <= runner.proposal.rounds:
-            raise InvalidInput(f"expected a round between 1 and {runner.proposal.rounds}, got {number}")
+        require_round(runner.proposal, number)
         earlier = service.store.count(study, number, "refusal", author=party.name)
         if earlier < _MOST_REFUSALS:
             service.store.put_document(study, number, "refusal", signed, closing=earlier, author=party.name)

@@ -30,6 +30,7 @@ from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import DELTA, Homes, Prepared, Steward, prepare
 from orchestrator.demo.filing import FILING, LEGAL_BASIS
 from orchestrator.demo.processes import Processes
+from orchestrator.demo.schema_data import prepare_schema
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide
 from orchestrator.studies.evaluation import final_metrics, last_evaluation, learning_curve
@@ -46,6 +47,7 @@ _OFFER_SECONDS = 120.0
 _REPORT_SECONDS = 240.0
 _POLL_SECONDS = 0.3
 _EVALUATION_SHARE = 1.0
+_PURPOSE = "Train one model that tells early from late cancer stages from what several hospitals hold."
 
 Stay = Callable[[dict[str, Any], dict[str, str]], None]
 
@@ -67,9 +69,7 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
     started = time.monotonic()
     out = _out_folder(settings)
     progress.step("Splitting patients over hospitals")
-    prepared = prepare(
-        settings.data, out, federation=settings.federation, task=settings.task, sites=settings.sites, seed=settings.seed
-    )
+    prepared = _prepared(settings, out)
     homes = Homes.make(out, prepared, settings.epsilon)
     stewards = homes.invite()
     with ExitStack() as stack:
@@ -95,7 +95,20 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
     return shown
 
 
+def _prepared(settings: DemoSettings, out: Path) -> Prepared:
+    sites, seed = settings.sites, settings.seed
+    if settings.schema is not None:
+        return prepare_schema(settings.schema, out, outcome=settings.outcome, sites=sites, seed=seed)
+    return prepare(
+        settings.data, out, federation=settings.federation, task=settings.task, sites=sites, seed=settings.seed
+    )
+
+
 def _check(settings: DemoSettings) -> None:
+    if settings.schema is not None and settings.data is not None:
+        raise InvalidInput("expected --schema (made-up patients) or --data (TCGA tables), got both")
+    if settings.schema is None and settings.outcome is not None:
+        raise InvalidInput("expected --outcome with --schema, got it alone; TCGA tables have a --task")
     noise = noise_named(settings.noise)
     if not settings.epsilon > 0:
         raise InvalidInput(f"expected epsilon above 0, got {settings.epsilon:g}; use inf for no privacy at all")
@@ -149,7 +162,7 @@ class _Demo:
         names = [site.name for site in self.prepared.sites]
         offers = offers_of(node, home, names, seconds=_OFFER_SECONDS, check=self.processes.check)
         self.progress.step("Proposing the study")
-        proposal = submit(node, home, self.client, _study(self.settings), offers)
+        proposal = submit(node, home, self.client, _study(self.settings, self.prepared.federation.task), offers)
         self.progress.note(price_of_min_sites(proposal))
         for block in local_blocks(proposal):
             self.progress.note(
@@ -193,13 +206,13 @@ class _Demo:
         }
 
 
-def _study(settings: DemoSettings) -> StudySettings:
+def _study(settings: DemoSettings, task: str) -> StudySettings:
     return StudySettings(
         study=STUDY,
-        purpose="Train one model that tells early from late cancer stages from what several hospitals hold.",
+        purpose=_PURPOSE if settings.schema is None else f"Train one model of {task} from what several hospitals hold.",
         legal_basis=LEGAL_BASIS,
         filing=FILING,
-        task=settings.task,
+        task=task,
         rounds=settings.rounds,
         epsilon=settings.epsilon,
         delta=DELTA,

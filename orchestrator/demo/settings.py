@@ -16,6 +16,10 @@ class DemoSettings:
     """A consortium on this machine and its study."""
 
     data: Annotated[Path | None, Option(help="Folder of TCGA tables; synthetic patients when left out.")] = None
+    schema: Annotated[
+        Path | None, Option(help="Made-up patients of a study's schema: a file, or one that comes along (heart).")
+    ] = None
+    outcome: Annotated[str | None, Option(help="Which outcome of --schema; its first by default.")] = None
     federation: Annotated[str, Option(help="tri-modal, bi-modal, upper-bound, tissue-source-sites.")] = "tri-modal"
     task: Annotated[str, Option(help="I-II, early-late or ordinal.")] = "early-late"
     rounds: Annotated[int, Option(min=1, max=1000, help="Rounds of training.")] = 5

@@ -26,14 +26,14 @@ class Waiting:
 
     def __init__(self) -> None:
         self._arrived = asyncio.Event()
-        self._now: tuple[Callable[[], str], str] | None = None
+        self._now: list[tuple[Callable[[], str], str]] = []  # several at a time: a round's key, and the helpers' keys
 
     @property
     def text(self) -> str:
         """Return what is waited for, and since when; empty while nothing is."""
-        if self._now is None:
+        if not self._now:
             return ""
-        what, since = self._now
+        what, since = self._now[-1]
         return f"waiting since {since} for {what()}"
 
     def wake(self) -> None:
@@ -52,7 +52,8 @@ class Waiting:
         """
         loop = asyncio.get_running_loop()
         deadline = None if seconds is None else loop.time() + seconds
-        self._now = what, dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        now = what, dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        self._now.append(now)
         try:
             while not condition():
                 remaining = None if deadline is None else deadline - loop.time()
@@ -61,7 +62,7 @@ class Waiting:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), remaining)
         finally:
-            self._now = None
+            self._now.remove(now)
 
 
 def names(parties: Collection[str]) -> str:

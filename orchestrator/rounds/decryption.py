@@ -160,6 +160,16 @@ def integers_of(store: Store, proposal: Proposal, number: int) -> str:
     return str(result["payload"]["integers_hash"])
 
 
+def require_round(proposal: Proposal, number: int) -> None:
+    """Check that a study has a round of this number.
+
+    Raises:
+        InvalidInput: it has not.
+    """
+    if not 1 <= number <= proposal.rounds:
+        raise InvalidInput(f"expected a round between 1 and {proposal.rounds}, got {number}")
+
+
 def require_participant(proposal: Proposal, public_key: str) -> None:
     """Check that whoever asks takes part in the study as one of its hospitals.
 

@@ -173,6 +173,18 @@ class Store:
             raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
         return False
 
+    def require_place(
+        self, study: str, round_: int, kind: str, document: Signed, *, closing: int = 0, author: str = ""
+    ) -> None:
+        """Check that :meth:`put_document` would keep a document; before bytes are kept that come with it.
+
+        Raises:
+            Refused: another document has this place.
+        """
+        known = self._place(study, round_, kind).get((author, closing))
+        if known is not None and plain_json(known) != plain_json(dump(document)):
+            raise Refused(f"round {round_} of {study!r} has another {kind} from {author or 'this party'} already")
+
     def document(
         self, study: str, round_: int, kind: str, *, closing: int = 0, author: str = ""
     ) -> dict[str, Any] | None:

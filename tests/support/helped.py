@@ -66,7 +66,7 @@ class HelpedStage(Stage):
     def restart_hospital(self, index: int) -> None:
         """Start a hospital anew: its files are all there."""
         hospital = self.consortium.hospitals[index]
-        again = replace(hospital.participant, sent_now=set())
+        again = replace(hospital.participant, sent_now={})
         self.consortium.hospitals[index] = Hospital(
             home=hospital.home, url="", participant=again, approvals=hospital.approvals
         )
@@ -112,7 +112,14 @@ class HelpedStage(Stage):
     def false_void(self, name: str, closed: List, **changes: Any) -> Signed:
         """Return a void that a lying party signs whatever it answered."""
         listed = parse(Commitments, dict(closed[0].payload))
-        void = Void(study=listed.study, round=listed.round, list_hash=listed.list_hash, party=name)
+        held = self.key if name == "keyholder" else self.helper_keys[f"key/{name}"]
+        void = Void(
+            study=listed.study,
+            round=listed.round,
+            list_hash=listed.list_hash,
+            party=name,
+            pad_key_hash=sha256_hex(str(held.payload["pad_key"]).encode()),
+        )
         return seal(self.consortium.homes[name].identity(), "void", replace(void, **changes))
 
     def forged(self, index: int, closed: List) -> Signed:
@@ -235,9 +242,9 @@ def helped_consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cons
 @pytest.fixture
 def helped(helped_consortium: Consortium, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HelpedStage]:
     consortium = helped_consortium
-    changes = getattr(request, "param", {})
+    changes = {"rounds": 2, **getattr(request, "param", {})}
     name = f"help-{sha256_hex(request.node.name.encode())[:12]}"
-    proposal = consortium.proposal(name, length=LENGTH, rounds=2, **changes)
+    proposal = consortium.proposal(name, length=LENGTH, **changes)
     liar, real = Liar(consortium, proposal), consortium.hospitals
     consortium.hospitals = [
         Hospital(home=h.home, url="", participant=replace(h.participant, client=liar), approvals=h.approvals)  # type: ignore[arg-type]

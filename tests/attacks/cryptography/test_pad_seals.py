@@ -2,11 +2,12 @@
 
 Played: a hospital that seals other seeds to a helper than to the keyholder, or copies another's; an orchestrator that
 gives a hospital no helper's key, its own, one of another round, or the keyholder's without ML-KEM; helpers that are not
-in the roster, or not independent.
+in the roster, or not independent; a header written to make keyholder and helpers fail on it for ever.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from support.helped import H, HelpedStage, J
 from datasites.hospital import round_pads
 from datasites.hospital.round_pads import Padded
 from datasites.keyholder.checks import check_study
-from datasites.study.messages import HelperKey, RoundKey
+from datasites.study.messages import HelperKey, RoundKey, UpdateHeader
 from datasites.study.parties import check_parties
 from datasites.study.signing import parse, seal
 from privacy.encryption import pads, shares
@@ -67,6 +68,42 @@ def test_a_seed_copied_from_another_header_opens_nowhere(helped: HelpedStage, mo
     closed = helped.listed(*ALL)
     assert helped.ask_pads(H, closed) is None
     assert "the pads of site-3 do not open" in helped.refusal(H)
+
+
+def _small_order(sealed: str) -> str:
+    """Return a sealed seed whose X25519 half is a point of small order."""
+    raw = bytes.fromhex(sealed)
+    return (raw[:1088] + bytes(32) + raw[1120:]).hex()
+
+
+WRITTEN: dict[str, Callable[[UpdateHeader], UpdateHeader]] = {
+    "hashes beyond ASCII": lambda h: replace(h, seed_hashes=("\u00e9" * 64,) * 3),
+    "empty hashes": lambda h: replace(h, seed_hashes=("",) * 3),
+    "hashes in capitals": lambda h: replace(h, seed_hashes=tuple(s.upper() for s in h.seed_hashes)),
+    "a hash with a line end": lambda h: replace(h, seed_hashes=tuple(f"{s}\n" for s in h.seed_hashes)),
+    "a point of small order": lambda h: replace(h, pad=_small_order(h.pad)),
+    "a seed beyond ASCII": lambda h: replace(h, pad="\u00e9" * len(h.pad)),
+    "a seed of NULs": lambda h: replace(h, pad="\0" * len(h.pad)),
+    "a seed with a space": lambda h: replace(h, pad=f" {h.pad[:-1]}"),
+    "no helper": lambda h: replace(h, helper_pads={}),
+    "a helper more": lambda h: replace(h, helper_pads={**h.helper_pads, "helper-2": h.pad}),
+    "a block twice": lambda h: replace(h, blocks=h.blocks * 2),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_header_made_to_fail_on_is_refused_by_keyholder_and_helpers(helped: HelpedStage, how: str) -> None:
+    """Played: an error that nobody expects stops the one loop of a keyholder, and with it all studies it serves."""
+    helped.train_all()
+    own = parse(UpdateHeader, dict(helped.updates["site-1"].payload))
+    key = helped.consortium.hospitals[1].home.identity()
+    documents = helped.answers(helped.listed(*ALL))
+    helped.updates["site-1"] = seal(key, "update", WRITTEN[how](own))
+    closed = helped.listed(*ALL, asked=())
+    lied = (closed[0], [helped.forged(i, closed) for i in ALL])
+    assert helped.decrypt(*lied, documents=documents) is None
+    for name in (H, J):
+        assert helped.ask_pads(name, lied) is None
 
 
 def own_helper_key(stage: HelpedStage, name: str, **changes: Any) -> HelperKey:

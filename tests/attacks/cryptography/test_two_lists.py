@@ -7,6 +7,7 @@ Nobody ever gets the sums of two lists that hold the same honest hospital.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import replace
 
@@ -196,8 +197,38 @@ def test_a_helper_that_offers_another_key_after_a_start_opens_no_old_seed(helped
     helped.offer_key(H)
     assert helped.ask_pads(H, first) is None
     assert "the pads of site-0, site-1, site-2, site-3 do not open" in helped.refusal(H)
-    assert helped.ask_void(H, first) is not None  # it holds nothing that could answer the list
-    assert second(helped, documents=helped.voids(first, "keyholder", H))[1] == []
+
+
+def ask_every_round_after(helped: HelpedStage, name: str) -> None:
+    """Ask a helper for the keys of two later rounds, after which it destroys the first one's."""
+    for number in (2, 3):
+        helped.helpers[name].handle(replace(helped.item("key"), round=number))
+
+
+FORGETFUL = {
+    "started anew": lambda helped: helped.restart_helper(H),
+    "told that the study is over": lambda helped: helped.helpers[H].handle(helped.item("forget")),
+    "told that the study has ended well": lambda helped: helped.helpers[H].handle(helped.item("finished")),
+    "asked for keys of later rounds": lambda helped: ask_every_round_after(helped, H),
+}
+
+
+@pytest.mark.parametrize("helped", [{"rounds": 4}], indirect=True, ids=["four rounds"])
+@pytest.mark.parametrize("how", FORGETFUL)
+def test_a_void_of_a_helper_that_forgot_what_it_answered_moves_no_hospital(helped: HelpedStage, how: str) -> None:
+    """Played: orchestrator and keyholder have one honest helper forget its answer and then declare the list void."""
+    helped.train_all()
+    first = helped.listed(*ALL)
+    pads_of_first = helped.answers(first, H)  # orchestrator and keyholder can read the first sum
+    assert pads_of_first
+    FORGETFUL[how](helped)
+    with contextlib.suppress(IndexError):
+        helped.offer_key(H)
+    voids = {f"void/1/{name}": helped.ask_void(name, first) for name in (H, J)}
+    voids["void/1/keyholder"] = helped.false_void("keyholder", first)
+    other = second(helped, documents={place: signed for place, signed in voids.items() if signed is not None})
+    assert other[1] == []
+    assert helped.ask_pads(J, other) is None
 
 
 def test_a_helpers_folder_holds_no_key_of_any_round(helped: HelpedStage) -> None:

@@ -1,7 +1,8 @@
 """Foreign code, a plain PySyft job as well as a training plan, tries to reach or fill more than it was given.
 
 Played in the one sandbox that both run in: sockets of every kind, processes that outlive the job, files of the hospital
-that lie beside the installed software, many files, sparse and removed files, files in memory, logs without end, exits.
+that lie beside the installed software, their sizes and times, many files, sparse and removed files, files in memory,
+limits, priorities and signals of other processes, logs without end, exits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from support.mailbox_server import mock_run
 
 from datasites.review.policy import Policy, SandboxPolicy
 from datasites.syft.runner import MockOutcome, Sandbox, in_workers, nothing_runs
+from datasites.worker.job import ScriptJob
 from datasites.worker.pool import FOR_SCRIPTS, WorkerPool
 from datasites.worker.sandbox import available_layers, check_layers, software_folders
 from privacy.errors import Refused
@@ -74,6 +76,15 @@ SOCKETS = (
     "import os\nos.memfd_create('hidden')",
     "import os\nos.mkfifo('pipe')",
     "import os\nos.chmod('main.py', 0o777)",
+    "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, 3))",
+    "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU)",
+    "import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    "import os\nos.sched_setaffinity(os.getppid(), {0})",
+    "import os\nos.sched_setscheduler(os.getppid(), os.SCHED_IDLE, os.sched_param(0))",
+    "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
+    "import fcntl, os\nfcntl.fcntl(os.pipe()[0], 10, 9)  # F_SETSIG",
+    "import fcntl, os, struct\nfcntl.fcntl(os.pipe()[0], 15, struct.pack('ii', 1, os.getppid()))  # F_SETOWN_EX",
+    "import fcntl, os, struct\nfcntl.ioctl(os.pipe()[0], 0x8901, struct.pack('i', os.getppid()))  # FIOSETOWN",
 )
 
 
@@ -89,6 +100,45 @@ def test_nothing_of_a_home_is_read_that_lies_beside_the_software(sandbox: Sandbo
         assert attempt(sandbox, folder, code).stdout == b"PermissionError\n"
     beside = tmp_path / "beside"
     assert attempt(sandbox, beside, "import numpy, pandas\nprint('software')").stdout == b"software\n"
+
+
+MEASURED = {
+    "size": "os.stat(path).st_size",
+    "time": "os.lstat(path).st_mtime_ns",
+    "existence": "os.path.exists(path) or os.stat(path)",
+    "access": "os.access(path, os.F_OK) or os.stat(path)",
+    "from inside": "os.chdir(os.path.dirname(path)) or os.stat('records.csv').st_size",
+    "a path's own descriptor": "os.fstat(os.open(path, os.O_PATH)).st_size",
+    "free space": "os.statvfs(path).f_bfree",
+}
+
+
+@pytest.mark.parametrize("way", MEASURED)
+def test_nothing_of_a_home_is_measured_either(sandbox: Sandbox, home: Path, tmp_path: Path, way: str) -> None:
+    """Played: a plain job asks how large the private part is, which says exactly how many patients there are."""
+    if not available_layers()["disk"]:
+        pytest.skip("this kernel lets no worker have mounts of its own")
+    code = f"import os\npath = {str(home / 'records.csv')!r}\nprint({MEASURED[way]})"
+    assert attempt(sandbox, tmp_path, code).stdout in (b"FileNotFoundError\n", b"PermissionError\n")
+
+
+def test_what_happens_in_a_home_is_not_watched(sandbox: Sandbox, home: Path, tmp_path: Path) -> None:
+    code = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    code += f"print(libc.inotify_add_watch(libc.inotify_init1(0), {os.fsencode(home)!r}, 0xFFF), ctypes.get_errno())"
+    assert attempt(sandbox, tmp_path, code).stdout == b"-1 1\n"
+
+
+def test_a_worker_still_reads_what_it_was_given_of_a_home(home: Path, tmp_path: Path) -> None:
+    given, output = home / "given", home / "deep" / "output"
+    for folder in (given, output):
+        folder.mkdir(parents=True)
+    (given / "code.py").write_text(f"print(open({str(given / 'rows')!r}).read())\nopen('made', 'w').write('x')")
+    (given / "rows").write_text("mock rows")
+    job = ScriptJob(code=given, entrypoint="code.py", data=given, environment={}, output=output, seconds=30)
+    with WorkerPool(SandboxPolicy(output_bytes=MOST_BYTES), hidden=[home]) as pool:
+        outcome = pool.run_script(job, stdout=tmp_path / "out", stderr=tmp_path / "err")
+    assert (outcome.status, (tmp_path / "out").read_text()) == ("ok", "mock rows\n")
+    assert (output / "made").read_text() == "x"
 
 
 def test_folders_of_software_leave_out_what_is_hidden_at_any_depth() -> None:

@@ -28,6 +28,22 @@ def item(study: str) -> WorkItem:
     return WorkItem(kind="train", study=study, round=1, closing=0, documents={})
 
 
+def test_an_item_that_fails_as_nobody_expected_holds_up_no_other() -> None:
+    handled = list[str]()
+
+    def handle(work: WorkItem) -> None:
+        if work.study == "crooked":
+            raise TypeError("comparing strings with non-ASCII characters is not supported")
+        if work.study == "paused":
+            raise Declined("study 'paused' does not run here")
+        handled.append(work.study)
+
+    queue = WorkQueue(Board(item("paused"), item("crooked"), item("running")))  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        queue.deal(handle)
+    assert handled == ["running"]
+
+
 def test_a_declined_item_holds_up_no_other_and_is_asked_for_again() -> None:
     board, handled = Board(item("paused"), item("running")), list[str]()
 

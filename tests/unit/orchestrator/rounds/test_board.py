@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from datasites.study.messages import WorkItem
-from orchestrator.rounds.board import Board
+from orchestrator.rounds.board import Board, Waiting
 from privacy.canonical import canonical_hash
 
 
@@ -85,3 +85,22 @@ def test_a_board_that_closes_answers_everybody(known: str) -> None:
         assert await asyncio.wait_for(asking, 30) == []
 
     play(scene)
+
+
+def test_of_two_waits_at_a_time_the_one_that_goes_on_is_still_told() -> None:
+    async def scenario() -> list[str]:
+        waiting, there, told = Waiting(), list[str](), list[str]()
+        key = asyncio.create_task(waiting.until(lambda: bool(there), None, lambda: "the round's key"))
+        await asyncio.sleep(0)
+        helpers = asyncio.create_task(waiting.until(lambda: len(there) > 1, None, lambda: "the helpers' keys"))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            told.append(waiting.text)
+            there.append("one more")
+            waiting.wake()
+            await asyncio.sleep(0.01)
+        await asyncio.gather(key, helpers)
+        return [*told, waiting.text]
+
+    first, second, end = asyncio.run(scenario())
+    assert first.endswith("the helpers' keys") and second.endswith("the helpers' keys") and not end
