@@ -4,6 +4,11 @@
 
 Exact metrics on held-out patients of public data (or of the synthetic tables when --data is not given), outside
 the protocol. Intervals are Student's t over seeds; differences are paired with fedavg over the same seeds.
+
+``--data`` takes any folder of cohorts (docs/data.md says which files): cohorts of any name, with or without images,
+whose slide features may come from different encoders; one cohort is enough. ``--baseline ridge hgb`` adds what
+scikit-learn makes of the pooled training patients with the same splits and the same modalities masked
+(:mod:`research.baselines`).
 """
 
 from __future__ import annotations
@@ -15,24 +20,35 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from research.baselines import BASELINES, Predict, fit
 from research.methods import DEFAULT_METHODS, architecture_of, method, settings_of
+from research.scaling import standardised
 from research.simulate import modality_mask, simulate
 
-from datasites.data.federations import FEDERATIONS, SPLITS, build
+from datasites.data.federations import FEDERATIONS, MINIMUM_SITES, SPLITS, build
 from datasites.data.synthetic import generate
 from datasites.data.tcga.tables import Images, Tables, read_tables
 from models.batch import modalities_of
 from models.config import ModelConfig
 from models.networks import combinations
-from orchestrator.simulation.sites import flip_labels, make_sites, patients, permute_labels, pool, score
-from orchestrator.studies.evaluation import interval
+from orchestrator.simulation.sites import (
+    Records,
+    flip_labels,
+    make_sites,
+    patients,
+    permute_labels,
+    pool,
+    predict,
+    score,
+)
+from orchestrator.studies.evaluation import Metrics, evaluate, interval
 from privacy.errors import InvalidInput
 
 
@@ -49,6 +65,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     report = summarise(arguments, results) | {"seconds": round(time.monotonic() - started, 1)}
+    if report["kept_local"]:
+        print(f"note: fewer than {MINIMUM_SITES} hospitals hold {report['kept_local']}: not exchanged", file=sys.stderr)
     print(json.dumps(report, separators=(",", ":")) if arguments.json else table(report))
     return 0
 
@@ -60,9 +78,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of cohort tables; synthetic tables when not given")
     parser.add_argument("--federation", choices=FEDERATIONS, default="tri-modal")
-    parser.add_argument("--task", choices=("I-II", "early-late", "ordinal"), default="early-late")
+    parser.add_argument("--task", choices=("I-II", "early-late", "ordinal", "I-IV"), default="early-late")
     parser.add_argument("--model", choices=MODELS, default="linear")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS))
+    parser.add_argument("--baseline", nargs="*", choices=BASELINES, default=[], help="scikit-learn on pooled patients")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=40)
@@ -84,7 +103,7 @@ _DRAW = 100_000  # between the seeds of one split's draws of noise
 
 @lru_cache(maxsize=1)
 def tables_of(data: str | None, images: Images) -> Tables:
-    return read_tables(Path(data), images=images) if data else generate(seed=0)
+    return read_tables(Path(data), images=images, columns="all") if data else generate(seed=0)
 
 
 @lru_cache(maxsize=1)
@@ -96,7 +115,26 @@ def run_seed(job: tuple[dict, int]) -> dict[str, dict]:
     options, seed = job
     torch.set_num_threads(1)
     draws = [seed + _DRAW * i for i in range(1 if math.isinf(options["epsilon"]) else options["noise_draws"])]
-    return {name: averaged([run_method(options, seed, name, draw) for draw in draws]) for name in options["methods"]}
+    found = {name: averaged([run_method(options, seed, name, draw) for draw in draws]) for name in options["methods"]}
+    found |= {name: run_baseline(options, seed, name) for name in options["baseline"]}
+    return found | {"kept_local": kept_local(options, seed)}
+
+
+def kept_local(options: dict, seed: int) -> list[str]:
+    """Return the modalities whose part of the model stays at its hospitals: fewer than three hold them.
+
+    Raises:
+        InvalidInput: that is all of them, so that the hospitals would exchange nothing.
+    """
+    sites, _, everyone = federate(options, seed, options["federation"])
+    holders = {m: sum(m in site.modalities for site in sites) for m in everyone.features}
+    kept = [m for m, n in holders.items() if n < MINIMUM_SITES]
+    if len(kept) == len(holders):
+        raise InvalidInput(
+            f"expected a modality that at least {MINIMUM_SITES} of these hospitals hold, got {holders}: they would "
+            "exchange nothing; use --federation upper-bound, or more cohorts"
+        )
+    return kept
 
 
 def averaged(runs: list) -> Any:
@@ -120,7 +158,8 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
     )
     settings = settings_of(
         chosen,
-        architecture,
+        config,
+        unscaled=everyone.unscaled,
         rounds=options["rounds"],
         epsilon=options["epsilon"],
         delta=options["delta"],
@@ -131,12 +170,20 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         return alone(config, sites, test, settings, draw)
     together = [pool(sites)] if chosen.arrangement == "pooled" else sites
     outcome = simulate(config, together, test, settings, seed=draw)
-    return (
-        scores(outcome.final)
-        | {"curve": outcome.curve, "sites": site_scores(outcome.model, config, sites, test)}
-        | {"combinations": combination_scores(outcome.model, config, test), "weights": outcome.weights}
-        | {"scales": outcome.scales}
+    return everything(partial(predict, outcome.model), config, sites, test) | {
+        "curve": outcome.curve,
+        "weights": outcome.weights,
+        "scales": outcome.scales,
+    }
+
+
+def run_baseline(options: dict, seed: int, name: str) -> dict:
+    """Score one of scikit-learn's models as :func:`run_method` scores ours, on the same patients."""
+    sites, test, everyone = federate(options, seed, options["federation"])
+    config = ModelConfig(
+        architecture="linear", features=everyone.features, cohorts=everyone.cohorts, classes=everyone.classes
     )
+    return everything(fit(name, pool(sites).records, config), config, sites, test)
 
 
 def federate(options: dict, seed: int, federation: str):
@@ -153,6 +200,8 @@ def federate(options: dict, seed: int, federation: str):
     )
     everyone = patients_of(options["data"], images, options["task"], made.cohorts)
     sites, test = make_sites(everyone, made)
+    if everyone.unscaled and math.isinf(options["epsilon"]):
+        sites, test = standardised(sites, test, everyone.unscaled)
     kind, _, names = options["corrupt"].partition(":")
     if kind == "flip":
         unknown = set(names.split(",")) - {s.name for s in sites}
@@ -182,28 +231,42 @@ def alone(config, sites, test, settings, seed: int) -> dict:
     return result
 
 
-def scores(metrics) -> dict:
+def scores(metrics: Metrics) -> dict:
     return asdict(metrics)
 
 
-def site_scores(model, config, sites, test) -> dict[str, float]:
+def everything(model: Predict, config: ModelConfig, sites, test: Records) -> dict:
+    """Return the scores on the test patients: of all, of every site's kind, and with only some modalities."""
+    return (
+        scores(scored(model, test, config))
+        | {"sites": site_scores(model, config, sites, test)}
+        | {"combinations": combination_scores(model, config, test)}
+    )
+
+
+def scored(model: Predict, records: Records, config: ModelConfig) -> Metrics:
+    return evaluate(model(records), records["label"].numpy(), records["cohort"].numpy(), config.cohorts)
+
+
+def site_scores(model: Predict, config: ModelConfig, sites, test: Records) -> dict[str, float]:
     """Return the AUROC each site would see: its cohort's test patients, with the modalities it holds."""
     found = {}
     for site in sites:
         rows = (test["cohort"] == site.cohort).nonzero().ravel()
         own = modality_mask({n: v[rows] for n, v in test.items()}, site.modalities)
-        found[site.name] = score(model, own, config).auroc
+        found[site.name] = scored(model, own, config).auroc if len(rows) else math.nan
     return found
 
 
-def combination_scores(model, config, test) -> dict[str, float]:
+def combination_scores(model: Predict, config: ModelConfig, test: Records) -> dict[str, float]:
     """Return the AUROC with only some modalities, over the patients who have at least one of them."""
     found = {}
     for name in combinations(config.modalities):
         wanted = name.split("+")
         columns = [modalities_of(test).index(m) for m in wanted]
         rows = (test["presence"][:, columns].amax(dim=1) > 0).nonzero().ravel()
-        found[name] = score(model, modality_mask({n: v[rows] for n, v in test.items()}, wanted), config).auroc
+        own = modality_mask({n: v[rows] for n, v in test.items()}, wanted)
+        found[name] = scored(model, own, config).auroc if len(rows) else math.nan
     return found
 
 
@@ -211,7 +274,7 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
     reference = "fedavg" if "fedavg" in arguments.methods else arguments.methods[0]
     goal = mean([r[reference]["auroc"] for r in results])
     methods = {}
-    for name in arguments.methods:
+    for name in (*arguments.methods, *arguments.baseline):
         runs = [r[name] for r in results]
         entry: dict = {key: rounded([run[key] for run in runs]) for key in SCORES}
         entry["auroc_by_seed"] = [round(float(run["auroc"]), 4) for run in runs]
@@ -219,8 +282,8 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
         for key in ("sites", "combinations"):
             if key in runs[0]:
                 entry[key] = by_key(runs, key)
-        entry["worst_site"] = rounded([min(run["sites"].values()) for run in runs])
-        entry["site_spread"] = rounded([float(np.std(list(run["sites"].values()))) for run in runs])
+        entry["worst_site"] = rounded([min(_known(run["sites"]), default=math.nan) for run in runs])
+        entry["site_spread"] = rounded([float(np.std(_known(run["sites"]) or [math.nan])) for run in runs])
         entry[f"auroc_minus_{reference}"] = rounded(
             [run["auroc"] - r[reference]["auroc"] for run, r in zip(runs, results, strict=True)]
         )
@@ -233,7 +296,8 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
     settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "data")}
     settings["epsilon"] = None if math.isinf(arguments.epsilon) else arguments.epsilon
     source = "public data, outside the protocol" if arguments.data else "synthetic tables"
-    return {"settings": settings, "metrics": f"exact on {source}", "reference": reference, "methods": methods}
+    head = {"settings": settings, "metrics": f"exact on {source}", "reference": reference}
+    return head | {"kept_local": results[0]["kept_local"], "methods": methods}
 
 
 SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
@@ -244,10 +308,15 @@ def by_key(runs: list[dict], key: str) -> dict[str, dict[str, float]]:
     return {n: rounded([run[key][n] for run in runs]) for n in names}
 
 
-def rounded(values: list[float]) -> dict[str, float]:
-    """Return mean and half-width over the seeds that have a value."""
+def rounded(values: list[float]) -> dict[str, float | None]:
+    """Return mean and half-width over the seeds that have a value; null where none has."""
     finite = [v for v in values if math.isfinite(v)]
-    return {name: round(value, 4) for name, value in interval(finite).items()}
+    return {name: round(v, 4) if math.isfinite(v) else None for name, v in interval(finite).items()}
+
+
+def _known(areas: dict[str, float]) -> list[float]:
+    """Return the areas that exist: a hospital whose test patients are all of one class has none."""
+    return [area for area in areas.values() if math.isfinite(area)]
 
 
 def mean(values: list[float]) -> float:
@@ -265,8 +334,8 @@ def table(report: dict) -> str:
     return "\n".join([*lines, "", f"{report['seconds']} s"])
 
 
-def cell(value: dict[str, float]) -> str:
-    return f"{value['mean']:.3f} ± {value['half_width']:.3f}"
+def cell(value: dict[str, float | None]) -> str:
+    return "-" if value["mean"] is None else f"{value['mean']:.3f} ± {value['half_width']:.3f}"
 
 
 if __name__ == "__main__":

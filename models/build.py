@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import Batch
-from models.config import InvalidModel, ModelConfig, check_modality
+from models.config import SPREADS, InvalidModel, ModelConfig, check_modality
 from models.losses import batch_loss
 from models.networks import FusionNetwork, LateFusionNetwork, LinearFusion
 
@@ -54,6 +54,8 @@ def check_config(config: ModelConfig) -> None:
         raise InvalidModel(f"expected a cohort gain above 0 and at most 10, got {config.cohort_gain}")
     if config.architecture != "linear" and (config.centred or config.cohort_gain != 1.0):
         raise InvalidModel(f"only the linear model is centred or has a cohort gain, got {config.architecture}")
+    if config.standardised and not (config.centred and set(config.standardised) <= set(config.features)):
+        raise InvalidModel("only modalities of a centred model are standardised: their means are released first")
     maps = config.side * config.side * 3
     if config.architecture == "convolutional" and config.features.get("image", maps) != maps:
         raise InvalidModel(f"the convolutional encoder reads {maps} image values (side {config.side})")
@@ -80,5 +82,5 @@ def _initialise(model: nn.Module, generator: torch.Generator) -> None:
             elif name.startswith("heads."):
                 bound = 1.0 / math.sqrt(parameter.shape[1])
                 parameter.uniform_(-bound, bound, generator=generator)
-            else:
+            elif not name.startswith(SPREADS):
                 parameter.zero_()

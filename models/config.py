@@ -54,13 +54,24 @@ def check_modality(name: str) -> None:
 CENTRES = "centres."
 """How the names of a centred model's feature means begin: public constants that travel with the parameters."""
 
+SPREADS = "spreads."
+"""How the names of a standardised model's feature spreads begin; they travel as the means do."""
+
 CENTRING_NORM = 2.0
 """Public bound of the L2 norm of one record's scaled inputs, all modalities together, in the release of their means."""
 
 
-def centring_unit(max_grad_norm: float) -> float:
-    """Return the factor on the inputs with which clipping at ``max_grad_norm`` clips them at :data:`CENTRING_NORM`."""
-    return max_grad_norm / CENTRING_NORM
+REFINING_NORM = 0.5
+"""The same bound where means of features of unknown scale are released a second time, around the first ones."""
+
+USUAL_SPREAD = 0.2
+"""What the spread of a feature of unknown scale is taken for, in the release of spreads: a record whose features all
+lie one such spread from their mean has norm 1 there."""
+
+
+def centring_unit(max_grad_norm: float, norm: float = CENTRING_NORM) -> float:
+    """Return the factor on the inputs with which clipping at ``max_grad_norm`` clips them at ``norm``."""
+    return max_grad_norm / norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +89,9 @@ class ModelConfig:
     ``convolutional`` expects as its image input (side x side x 3 values).
 
     ``centred`` (linear only) subtracts feature means from the inputs; the first round of a study releases them in
-    place of a gradient (:mod:`models.losses`). ``cohort_gain`` (linear only, above 0) multiplies the cohort
+    place of a gradient (:mod:`models.losses`). ``standardised`` names the modalities of a centred model whose features
+    have no public scale: the second round releases their means more finely and the third their spreads, by which the
+    inputs are then divided. ``cohort_gain`` (linear only, above 0) multiplies the cohort
     indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of the clipping norm.
 
     ``gains`` (above 0) are public factors by modality: the inputs are multiplied by gain / sqrt(features), so that a
@@ -99,12 +112,13 @@ class ModelConfig:
     side: int = 64
     centred: bool = False
     cohort_gain: float = 1.0
+    standardised: tuple[str, ...] = ()
     gains: Mapping[str, float] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 
     def is_centre(self, parameter: str) -> bool:
-        """Return whether ``parameter`` is a public feature mean; the server writes it and no site trains it."""
-        return self.centred and parameter.startswith(CENTRES)
+        """Return whether ``parameter`` is a public feature mean or spread; the server writes it, no site trains it."""
+        return self.centred and parameter.startswith((CENTRES, SPREADS))
 
     @property
     def modalities(self) -> tuple[str, ...]:

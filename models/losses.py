@@ -12,6 +12,7 @@ clipping norm, noise, packing and accounting are the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.batch import Batch, has
-from models.config import InvalidModel, ModelConfig
+from models.config import USUAL_SPREAD, InvalidModel, ModelConfig
 from models.networks import LateFusionNetwork, LinearFusion
 
 
@@ -80,6 +81,30 @@ def centring_loss(unit: float, modalities: Collection[str]) -> Callable[[nn.Modu
         for modality, branch in model.branches.items():
             wanted = float(modality in modalities)
             total = total - unit * wanted * branch(model.scaled(batch, modality)) * has(batch, modality)
+        return total[:, 0]
+
+    return loss
+
+
+def refining_loss(unit: float, modalities: Collection[str], *, spreads: bool) -> Callable[[nn.Module, Batch], Tensor]:
+    """Return a loss per record, float32 [B], whose gradient is ``-unit`` times what is left around the means.
+
+    Args:
+        unit: see :func:`models.config.centring_unit`; above 0.
+        modalities: those that the model standardises; the others' gradient is zero.
+        spreads: the distances from the means, each over :data:`models.config.USUAL_SPREAD` and the root of the number
+            of features, in place of what is left of the scaled inputs without them.
+    """
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        if not isinstance(model, LinearFusion):
+            raise InvalidModel("only the linear model standardises its inputs")
+        total = 0.0 * model.bias(batch).sum(dim=1, keepdim=True)
+        for modality, branch in model.branches.items():
+            left = model.centred(batch, modality)
+            if spreads:
+                left = left.abs() / (model.scales[modality] * USUAL_SPREAD * math.sqrt(left.shape[1]))
+            total = total - unit * float(modality in modalities) * branch(left) * has(batch, modality)
         return total[:, 0]
 
     return loss

@@ -72,7 +72,8 @@ class LinearFusion(nn.Module):
 
     For two classes this is logistic regression. For K classes all K - 1 thresholds share the weight vectors and
     differ in the bias, which depends on the cohort (CORAL; Cao, Mirjalili and Raschka 2020). A centred model subtracts
-    its ``centres`` from the scaled inputs; they start at zero and have no gradient.
+    its ``centres`` from the scaled inputs and divides those of standardised modalities by their ``spreads``. They start
+    at zero and one and have no gradient.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -86,14 +87,16 @@ class LinearFusion(nn.Module):
         if config.centred:
             widths = {m: torch.zeros(config.features[m]) for m in config.modalities}
             self.centres = nn.ParameterDict({m: nn.Parameter(z, requires_grad=False) for m, z in widths.items()})
+        ones = {m: torch.ones(config.features[m]) for m in config.modalities if m in config.standardised}
+        self.spreads = nn.ParameterDict({m: nn.Parameter(o, requires_grad=False) for m, o in ones.items()})
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the cumulative logits, float32 [B, classes - 1]."""
         logits: Tensor = self.bias(batch)
         for modality, branch in self.branches.items():
-            inputs = self.scaled(batch, modality)
-            if modality in self.centres:
-                inputs = inputs - self.centres[modality]
+            inputs = self.centred(batch, modality)
+            if modality in self.spreads:
+                inputs = inputs / self.spreads[modality]
             logits = logits + branch(inputs) * has(batch, modality)  # [B, 1]
         return logits
 
@@ -105,6 +108,11 @@ class LinearFusion(nn.Module):
     def scaled(self, batch: Batch, modality: str) -> Tensor:
         """Return a modality's inputs times its public gain, before centring, float32 [B, features]."""
         return batch[modality] * self.scales[modality]
+
+    def centred(self, batch: Batch, modality: str) -> Tensor:
+        """Return a modality's scaled inputs without their released means, float32 [B, features]."""
+        inputs = self.scaled(batch, modality)
+        return inputs - self.centres[modality] if modality in self.centres else inputs
 
 
 class FusionNetwork(nn.Module):

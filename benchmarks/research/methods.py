@@ -9,8 +9,8 @@ from typing import Literal
 
 from datasites.strategy.blending import GradientBlending
 from datasites.strategy.proximity import ProximityWeights
-from models.config import Architecture, Heads
-from orchestrator.studies.schedule import private_schedule
+from models.config import Architecture, Heads, ModelConfig
+from orchestrator.studies.schedule import private_schedule, standardising
 from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import LossRelease, Mechanism
 from privacy.errors import InvalidInput
@@ -31,6 +31,8 @@ _MOMENTUM_RATE = 1 / 0.3
 in the first round and 3.3 times as far later."""
 
 
+_BESIDE_FEATURES = 100
+"""Parameters of the linear model that belong to no feature: biases of cohorts and thresholds."""
 _BLENDING_SHARE = 0.05
 _LOSS_TERMS = 4
 
@@ -86,6 +88,7 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
         learning_rate=200.0 / rounds,
         weight_decay=0.0,
         centre=False,
+        standardised=(),
         cohort_gain=1.0,
         mechanism=mechanism,
     )
@@ -131,31 +134,48 @@ def method(name: str) -> Method:
 
 
 def settings_of(
-    chosen: Method, architecture: Architecture, *, rounds: int, epsilon: float, delta: float, noise: Noise, sites: int
+    chosen: Method,
+    config: ModelConfig,
+    *,
+    rounds: int,
+    epsilon: float,
+    delta: float,
+    noise: Noise,
+    sites: int,
+    unscaled: tuple[str, ...] = (),
 ) -> SimulationSettings:
     """Return what ``chosen`` runs with this model under this privacy.
 
     Args:
         chosen: a method.
-        architecture: the model; see ``_BASE`` for its configuration.
+        config: the model; see ``_BASE`` for what its architecture runs with.
         rounds: rounds without privacy; with privacy a schedule says how many, of one full-batch step each.
         epsilon: per patient at ``delta``, add/remove adjacency, PLD accountant; infinity means no privacy.
         delta: in (0, 1).
         noise: where the noise is added; under shared noise all ``sites`` must be in the sum, one may collude.
         sites: how many institutions take part.
+        unscaled: modalities whose features have no public scale: a private study of the linear model releases one.
     """
-    base = replace(_BASE[architecture], rounds=rounds)
+    base = replace(_BASE[config.architecture], rounds=rounds)
     if math.isfinite(epsilon):
         places = 1 if chosen.arrangement == "pooled" else sites
-        base = _private(base, architecture, epsilon=epsilon, delta=delta, noise=noise, sites=places)
-    changed = chosen.change(base, architecture)
+        base = _private(base, config, epsilon=epsilon, delta=delta, noise=noise, sites=places, unscaled=unscaled)
+    changed = chosen.change(base, config.architecture)
     return _with_charged_losses(changed, epsilon, delta)
 
 
 def _private(
-    base: SimulationSettings, architecture: Architecture, *, epsilon: float, delta: float, noise: Noise, sites: int
+    base: SimulationSettings,
+    config: ModelConfig,
+    *,
+    epsilon: float,
+    delta: float,
+    noise: Noise,
+    sites: int,
+    unscaled: tuple[str, ...],
 ) -> SimulationSettings:
-    schedule = private_schedule(architecture, epsilon, noise if sites > 1 else "shared")  # one place, one noise
+    schedule = private_schedule(config.architecture, epsilon, noise if sites > 1 else "shared")  # one place, one noise
+    schedule = standardising(schedule, unscaled)
     fewest = sites if noise == "shared" else 3
     mechanism = Mechanism(
         max_grad_norm=schedule.max_grad_norm,
@@ -167,7 +187,7 @@ def _private(
         noise=noise,
         min_sites=fewest,
         max_sites=max(sites, fewest),
-        max_parameters=schedule.max_parameters,
+        max_parameters=max(schedule.max_parameters, sum(config.features.values()) + _BESIDE_FEATURES),
     )
     return replace(
         base,
@@ -176,6 +196,7 @@ def _private(
         weight_decay=schedule.weight_decay,
         centre=schedule.centred,
         cohort_gain=schedule.cohort_gain,
+        standardised=schedule.standardised,
         mechanism=calibrate(mechanism, epsilon, delta),
     )
 

@@ -21,10 +21,10 @@ from datasites.strategy import proximity as prox
 from datasites.strategy.blending import BlendingState, observe, scales
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.strategy.weights import bounded
-from datasites.study.centring import centre_size, releases_centres
+from datasites.study.centring import centre_size, moment_of
 from datasites.study.next_model import ServerOptimizer, with_centres
 from datasites.study.proposal import Block, Training
-from datasites.training.site import centring_loss_of
+from datasites.training.site import moment_loss
 from models.batch import RecordLoss, modalities_of
 from models.build import build_model, record_loss
 from models.config import ModelConfig
@@ -108,7 +108,12 @@ def simulate(
         raise InvalidInput("feature means are released under privacy only; expected a mechanism with centre")
     if config.heads == "combination" and settings.mechanism is not None:
         raise InvalidInput("heads of single institutions are averaged for comparison without privacy only")
-    config = replace(config, centred=settings.centre, cohort_gain=settings.cohort_gain)
+    config = replace(
+        config,
+        centred=settings.centre,
+        cohort_gain=settings.cohort_gain,
+        standardised=settings.standardised,
+    )
     study = _start(config, sites, settings, seed)
     curve = []
     weights: dict[str, dict[str, float]] = {}
@@ -169,10 +174,11 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         if settings.proximity is not None and settings.proximity.reads(number):
             _observe_proximity(study, number, updates, means, weights)
     arrays = {n: p.detach().numpy() for n, p in study.model.named_parameters()}
-    if settings.mechanism is not None and releases_centres(study.config, number):
+    moment = moment_of(study.config, number)
+    if settings.mechanism is not None and moment is not None:
         pull = settings.weight_decay + settings.proximal_mu
-        size = centre_size(settings.mechanism, rate=settings.learning_rate, pull=pull)
-        stepped = with_centres(arrays, study.exchanged, means, size)
+        size = centre_size(settings.mechanism, rate=settings.learning_rate, pull=pull, moment=moment)
+        stepped = with_centres(arrays, study.exchanged, means, size, moment)
     else:
         scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
         stepped = study.server.step(arrays, study.exchanged, scaled)
@@ -267,8 +273,8 @@ def _private_steps(study: Study, site: SimulatedSite, records: Records, number: 
 
 
 def _loss(study: Study, mechanism: Mechanism, number: int) -> RecordLoss:
-    centring = releases_centres(study.config, number)
-    return centring_loss_of(mechanism, study.exchanged) if centring else record_loss
+    moment = moment_of(study.config, number)
+    return record_loss if moment is None else moment_loss(moment, study.config, mechanism, study.exchanged)
 
 
 def _randomness(study: Study, site: SimulatedSite, number: int) -> Randomness:

@@ -18,6 +18,7 @@ class SimulationSettings:
     until ``last_measured``; then the scales are frozen and they train with the others.
     ``centre`` spends the first round on the feature means instead of a gradient (:mod:`models.losses`), for private
     rounds of the linear model; its ``cohort_gain`` keeps the bias from taking half of the clipping norm.
+    ``standardised`` modalities get their spreads in two more such rounds.
     """
 
     rounds: int = 40
@@ -35,6 +36,7 @@ class SimulationSettings:
     min_sites: int = 3
     centre: bool = False
     cohort_gain: float = 1.0
+    standardised: tuple[str, ...] = ()
 
     @property
     def last_measured(self) -> int:

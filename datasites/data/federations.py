@@ -20,6 +20,7 @@ from privacy.errors import InvalidInput
 FEDERATIONS = ("tri-modal", "bi-modal", "one-modality", "upper-bound", "tissue-source-sites", "dirichlet")
 SPLITS = ("stratified", "site-held-out")
 MINIMUM_SITES = 3
+_PRESETS = ("tri-modal", "bi-modal")
 _DIRICHLET_TRIES = 50
 
 MRNA, IMAGE, CLINICAL = "mrna", "image", "clinical"
@@ -111,10 +112,23 @@ def build(
             if name == "dirichlet":
                 hands = _dirichlet_hands(label, rest, count, alpha, np.random.default_rng([seed, index, 1]))
             made += _dealt_sites(name, cohort, hands)
+    if name in _PRESETS and len(names) < MINIMUM_SITES:
+        made = [_with_rare(site, tables, made) for site in made]
     if name == "tissue-source-sites" and sites is not None:
         made = sorted(made, key=lambda s: -len(s.cases))[:sites]
     _check(name, made, sites)
     return Federation(name=name, task=task, cohorts=names, sites=tuple(made), test=tuple(sorted(test)))
+
+
+def _with_rare(site: Site, tables: Tables, made: Sequence[Site]) -> Site:
+    """Give ``site`` the modalities of its cohort that too few sites would hold for their part to be exchanged at all.
+
+    The patterns are made for three cohorts; with one or two some modalities would stay at their hospitals.
+    """
+    cohort = tables.cohorts[site.cohort]
+    rare = {m for m in (MRNA, IMAGE, CLINICAL) if sum(m in other.modalities for other in made) < MINIMUM_SITES}
+    held = tuple(m for m in (MRNA, IMAGE, CLINICAL) if m in site.modalities or m in rare)
+    return _site(site.name, site.institution, cohort, held, site.cases)
 
 
 def _check_wishes(name: str, test_fraction: float, split: str, sites: int | None) -> None:

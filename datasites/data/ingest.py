@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from datasites.data.dataset import Part, Schema, read_schema, write_dataset
 from datasites.data.federations import Federation, Site, build
 from datasites.data.synthetic import generate
-from datasites.data.tcga.preprocessing import clinical_features, clinical_inputs, image_inputs, mrna_inputs
+from datasites.data.tcga.preprocessing import (
+    clinical_features,
+    clinical_inputs,
+    image_inputs,
+    mrna_inputs,
+    unscaled,
+)
 from datasites.data.tcga.tables import MAP_FEATURE, Cohort, Images, Tables, class_count, labels, read_tables
 from datasites.data.tcga.variables import VARIABLES
 from datasites.node.consortium import Consortium
@@ -58,7 +64,7 @@ def ingest(
         source: a folder of cohort tables, or tables that are already read (synthetic ones, say).
         out: a new folder.
         federation: see :data:`datasites.data.federations.FEDERATIONS`.
-        task: ``I-II``, ``early-late`` or ``ordinal``.
+        task: ``I-II``, ``early-late``, ``ordinal`` (I, II, III+) or ``I-IV``.
         seed: of the split; public.
         sites: how many institutions (default: all of the preset).
         minimum_cases: see :func:`datasites.data.federations.build`.
@@ -125,6 +131,8 @@ def site_schema(plan: Federation, site: Site, features: Mapping[str, tuple[str, 
 def _preprocessing(modality: str, features: Sequence[str]) -> str:
     if modality == "image" and features[0].startswith(MAP_FEATURE):
         return "tissue map [row, column, channel], value over 255"
+    if modality == "image" and unscaled(features):
+        return f"{PREPROCESSING[modality]}; features of unknown kind: signed log1p twice, for a standardised study"
     return PREPROCESSING[modality]
 
 
@@ -162,7 +170,22 @@ def _inputs(
         return held, clinical_inputs(cohort.clinical.loc[list(held)], variables)
     table: pd.DataFrame = cohort.modalities[modality].loc[list(held)]
     inputs = mrna_inputs if modality == "mrna" else image_inputs
-    return held, inputs(table, features, where=where)
+    own = [name for name in features if name in table.columns]
+    if len(own) == len(features):
+        return held, inputs(table, features, where=where)
+    return held, _spread_out(inputs(table, own, where=where), own, features)
+
+
+def _spread_out(values: NDArray[np.float32], own: Sequence[str], features: Sequence[str]) -> NDArray[np.float32]:
+    """Return the columns that a cohort has among all of a study's, the others zero.
+
+    Models scale a modality by its number of features. A record that has a part of them is scaled up by the same rule,
+    so that its inputs count as much as those of a record that has all.
+    """
+    places = {name: i for i, name in enumerate(features)}
+    found = np.zeros((len(values), len(features)), dtype=np.float32)
+    found[:, [places[name] for name in own]] = values * np.float32(np.sqrt(len(features) / max(1, len(own))))
+    return found
 
 
 def _stacked(

@@ -196,7 +196,7 @@ class Consortium(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Literal["I-II", "early-late", "ordinal"] = "early-late"
+    task: Literal["I-II", "early-late", "ordinal", "I-IV"] = "early-late"
     seed: int = Field(default=0, ge=0)
     orchestrator: Member
     keyholder: Member

@@ -24,6 +24,7 @@ _TASKS = {
     "I-II": "tells stage I from stage II",
     "early-late": "tells early (I and II) from late (III and IV) stages",
     "ordinal": "orders stages I, II and III or later",
+    "I-IV": "orders stages I, II, III and IV",
 }
 _MODALITIES = {"mrna": mark("gene expression"), "image": mark("slide features"), "clinical": mark("clinical facts")}
 STUDY_STATES = {
@@ -89,6 +90,13 @@ def _so_far(cost: CostPreview) -> str:
 def _first_round(proposal: Proposal) -> tuple[str, ...]:
     if not proposal.model.centred:
         return ()
+    if proposal.model.standardised:
+        return (
+            "The first three rounds send averages and then mean distances from them instead: of each value the "
+            "hospitals exchange, over the patients of those that hold it, under the same noise, encryption and cost. "
+            "They stay readable in the model. Without them, nobody knows the scale of the values of "
+            f"{' and '.join(proposal.model.standardised)}.",
+        )
     return (
         "The first round sends averages instead: of each value the hospitals exchange, over the patients of those that "
         "hold it, under the same noise, encryption and cost. They stay readable in the model.",

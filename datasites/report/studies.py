@@ -287,6 +287,9 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
 def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
     if proposal is None or not proposal.model.centred:
         return ()
+    if proposal.model.standardised:
+        what = tr("asked for the inputs' averages and spreads in a gradient's place: same bound, noise and cost")
+        return (Fact(label=tr("Rounds 1 to 3"), value=what),)
     what = tr("asked for the inputs' averages in a gradient's place: same bound, noise and cost")
     return (Fact(label=tr("Round 1"), value=what),)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from safetensors.numpy import load, save
 
-from datasites.study.centring import centre_size, releases_centres
+from datasites.study.centring import Moment, centre_size, moment_of, spreads_from
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Block, Proposal, Training
 from datasites.study.released_numbers import training_share
-from models.config import CENTRES
+from models.config import CENTRES, SPREADS
 from privacy.errors import InvalidInput
 
 Arrays = dict[str, np.ndarray]
@@ -115,20 +115,32 @@ class ServerOptimizer:
 
 
 def with_centres(
-    model: Mapping[str, np.ndarray], blocks: Sequence[Block], updates: Mapping[str, np.ndarray], size: float
+    model: Mapping[str, np.ndarray],
+    blocks: Sequence[Block],
+    updates: Mapping[str, np.ndarray],
+    size: float,
+    moment: Moment = "means",
 ) -> Arrays:
-    """Return the model with its centres written from the mean updates of a centring round.
+    """Return the model with its centres or spreads written from the mean updates of a round that releases them.
 
     Args:
-        model: parameter name to float32 array, with one ``centres.MODALITY`` for each modality.
+        model: parameter name to float32 array, with one ``centres.MODALITY`` for each modality, and one
+            ``spreads.MODALITY`` for each that is standardised.
         blocks: the exchanged blocks; those of a modality hold its weights and nothing else.
         updates: block name to mean update, float32 [features].
-        size: the update per unit of a mean input: the step's length times the loss's unit.
+        size: the update per unit of a mean: the step's length times the loss's unit.
+        moment: what the round released.
     """
     result = {name: np.array(value, np.float32) for name, value in model.items()}
     for block in blocks:
-        if block.modality is not None:
-            result[CENTRES + block.modality] = (updates[block.name] / np.float32(size)).astype(np.float32)
+        if block.modality is None or (moment != "means" and SPREADS + block.modality not in result):
+            continue
+        found = (updates[block.name] / np.float32(size)).astype(np.float32)
+        if moment == "spreads":
+            result[SPREADS + block.modality] = spreads_from(found)
+        else:
+            before = result[CENTRES + block.modality] if moment == "remainders" else np.float32(0.0)
+            result[CENTRES + block.modality] = (before + found).astype(np.float32)
     return result
 
 
@@ -142,11 +154,12 @@ def next_model(
 ) -> Arrays:
     """Return the model after a round, from the decrypted integers of ``sites`` (in the order of their names)."""
     updates = mean_updates(proposal, plan, model, totals, sites)
-    if releases_centres(proposal.model, plan.round):
+    moment = moment_of(proposal.model, plan.round)
+    if moment is not None:
         training = proposal.training
         pull = training.weight_decay + training.proximal_mu
-        size = centre_size(proposal.mechanism, rate=training.learning_rate, pull=pull)
-        return with_centres(model, proposal.exchanged_blocks(), updates, size)
+        size = centre_size(proposal.mechanism, rate=training.learning_rate, pull=pull, moment=moment)
+        return with_centres(model, proposal.exchanged_blocks(), updates, size, moment)
     return optimizer.step(model, proposal.exchanged_blocks(), updates)
 
 

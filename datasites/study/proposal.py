@@ -253,10 +253,12 @@ class Proposal(Message):
             return
         linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
         plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
-        if not (linear and declared and plain and self.rounds > 1):
+        least = 4 if self.model.standardised else 2
+        if not (linear and declared and plain and self.rounds >= least):
             raise InvalidInput(
-                "the first round of a centred study releases feature means through the linear model's own step: "
-                "expected that model, a declarative plan, the optimizer sgd, clipping by record and at least two rounds"
+                "the first round of a centred study (the first three of a standardised one) releases feature means "
+                "through the linear model's own step: expected that model, a declarative plan, the optimizer sgd, "
+                f"clipping by record and at least {'four' if self.model.standardised else 'two'} rounds"
             )
         pull = self.training.learning_rate * (self.training.weight_decay + self.training.proximal_mu)
         if not pull < 1.0:
@@ -350,12 +352,17 @@ class Proposal(Message):
         return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
 
 
-_ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0, "gains": {}}
-"""Fields of the model that came later: not hashed at their default, so that what was approved keeps its name."""
+_ADDED: Mapping[str, tuple[Any, ...]] = {
+    "centred": (False,),
+    "cohort_gain": (1.0,),
+    "standardised": ((), []),
+    "gains": ({},),
+}
+"""Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
 
 
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: v for name, v in proposal["model"].items() if name not in _ADDED or v != _ADDED[name]}
+    kept = {n: v for n, v in proposal["model"].items() if n not in _ADDED or v not in _ADDED[n]}
     found = {**proposal, "model": kept}
     if found["chain"] is None:
         del found["chain"]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datasites.study.centring import releases_centres
+from datasites.study.centring import Moment, moment_of, unit_of
 from datasites.study.messages import RoundPlan
 from datasites.study.next_model import flatten
 from datasites.study.proposal import Block, Proposal
@@ -22,7 +22,7 @@ from datasites.study.released_numbers import training_share, validates
 from datasites.training.local_parameters import PREFIX, own_names
 from datasites.training.statistics import released_losses, released_scores
 from models.batch import RecordLoss
-from models.config import centring_unit
+from models.config import ModelConfig
 from privacy.dp import sgd
 from privacy.dp.fixed_batches import TOGETHER
 from privacy.dp.mechanism import Mechanism
@@ -55,8 +55,9 @@ def train_round(
         randomness: :func:`datasites.study.streams.worker_stream` of the round.
     """
     releases = _releases(proposal, plan, site, model, record_loss, training, validation, randomness)
-    if releases_centres(proposal.model, plan.round):
-        record_loss = centring_loss_of(proposal.mechanism, proposal.exchanged_blocks())
+    moment = moment_of(proposal.model, plan.round)
+    if moment is not None:
+        record_loss = moment_loss(moment, proposal.model, proposal.mechanism, proposal.exchanged_blocks())
         model = copy.deepcopy(model)  # what moves are means, not weights: nothing of it is kept here
     if not proposal.noise_mode.sites_train:
         return _shares(proposal, site, model, record_loss, training, randomness), releases
@@ -185,9 +186,19 @@ def _train(
     )
 
 
-def centring_loss_of(mechanism: Mechanism, exchanged: Iterable[Block]) -> RecordLoss:
-    """Return the loss whose gradient is the exchanged modalities' inputs, in the unit that ``mechanism`` clips."""
-    from models.losses import centring_loss  # needs torch, which a daemon does not load
+def moment_loss(moment: Moment, config: ModelConfig, mechanism: Mechanism, exchanged: Iterable[Block]) -> RecordLoss:
+    """Return the loss whose gradient is what a round without training releases of the exchanged modalities.
+
+    Args:
+        moment: means, what is left of them, or spreads; the last two of the modalities that ``config`` standardises.
+        config: the model.
+        mechanism: whose clipping norm is the unit.
+        exchanged: the exchanged blocks.
+    """
+    from models.losses import centring_loss, refining_loss  # needs torch, which a daemon does not load
 
     modalities = {block.modality for block in exchanged if block.modality is not None}
-    return centring_loss(centring_unit(mechanism.max_grad_norm), modalities)
+    unit = unit_of(moment, mechanism.max_grad_norm)
+    if moment == "means":
+        return centring_loss(unit, modalities)
+    return refining_loss(unit, modalities & set(config.standardised), spreads=moment == "spreads")

@@ -62,7 +62,7 @@ _FILED = (
     "retention_days",
     "licence",
 )
-_NOT_SETTINGS = frozenset({"rounds", "site", "replaces", "filing", "recipient", *_FILED})
+_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", *_FILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,9 @@ class StudyOptions:
     min_sites: MinSitesOption = None
     colluders: ColludersOption = 1
     evaluation_share: EvaluationShareOption = 0.0
+    standardise: Annotated[
+        list[str] | None, typer.Option(help="A modality whose features have no public scale: image, say.")
+    ] = None
     filing: FilingOption = None
     purpose: FiledOption = ""
     legal_basis: FiledOption = ""
@@ -187,7 +190,9 @@ def _settings(name: str, options: StudyOptions) -> Any:
     chosen = {option: value for option, value in vars(options).items() if option not in _NOT_SETTINGS}
     answers: dict[str, Any] = {name: getattr(options, name) for name in _FILED} | {"recipients": options.recipient}
     answered = vars(filed(options.filing, answers))
-    return with_schedule(StudySettings(study=name, rounds=PLAIN_ROUNDS, **answered, **chosen), options.rounds)
+    standardised = tuple(dict.fromkeys(options.standardise or ()))
+    made = StudySettings(study=name, rounds=PLAIN_ROUNDS, standardised=standardised, **answered, **chosen)
+    return with_schedule(made, options.rounds)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datasites.study.centring import CENTRING_ROUND
+from datasites.study.centring import CENTRING_ROUND, first_training_round
 from datasites.study.messages import RoundPlan, UpdateHeader
 from datasites.study.next_model import model_to_bytes
 from datasites.study.parties import parse_time
@@ -79,10 +79,11 @@ def too_few(store: Store, proposal: Proposal, number: int, sites: Collection[str
 
 
 def require_centres(store: Store, proposal: Proposal, number: int) -> None:
-    """Pause a study after the loss of the round that releases the feature means, where it has one."""
-    after = number > CENTRING_ROUND and proposal.model.centred
-    if after and (store.document(proposal.study, CENTRING_ROUND, "checkpoint") or {}).get("lost"):
-        raise StudyPaused("round 1, which releases the feature means, was lost; propose the study again")
+    """Pause a study after the loss of a round that releases feature means or spreads, where it has one."""
+    released = range(CENTRING_ROUND, min(number, first_training_round(proposal)))
+    lost = [r for r in released if (store.document(proposal.study, r, "checkpoint") or {}).get("lost")]
+    if lost:
+        raise StudyPaused(f"round {lost[0]}, which releases feature means, was lost; propose the study again")
 
 
 def missing_approvals(store: Store, proposal: Proposal) -> str:

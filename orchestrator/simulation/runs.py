@@ -77,7 +77,7 @@ class SimulationRequest:
         for option, value, allowed in (
             ("noise", self.noise, tuple(NOISE_MODES)),
             ("model", self.architecture, ("linear", "mlp", "mlp-auxiliary", "convolutional")),
-            ("task", self.task, ("I-II", "early-late", "ordinal")),
+            ("task", self.task, ("I-II", "early-late", "ordinal", "I-IV")),
         ):
             if value not in allowed:
                 raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {value!r}")
@@ -89,8 +89,8 @@ class SimulationRequest:
         if not self.epsilon > 0:
             raise InvalidInput(f"expected --epsilon above 0, got {self.epsilon:g}; inf means no privacy")
 
-    def settings(self, method: str, seed: int) -> StudySettings:
-        """Return the study that one method and seed propose."""
+    def settings(self, method: str, seed: int, unscaled: tuple[str, ...] = ()) -> StudySettings:
+        """Return the study that one method and seed propose, over tables with ``unscaled`` modalities."""
         settings = StudySettings(
             study=f"simulated-{seed}",
             purpose="Simulation.",
@@ -106,6 +106,7 @@ class SimulationRequest:
             min_sites=self.min_sites,
             colluders=self.colluders,
             evaluation_share=self.evaluation_share,
+            standardised=unscaled,
             seed=seed,
         )
         return with_schedule(settings, self.rounds)
@@ -250,7 +251,7 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
         split=request.split,
     )
     everyone = _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts)
-    made = simulated_study(everyone, federation, request.settings(method, seed))
+    made = simulated_study(everyone, federation, request.settings(method, seed, everyone.unscaled))
     return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
 
 
@@ -268,7 +269,7 @@ def _corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int
 @lru_cache(maxsize=1)
 def _tables(data: Path | None, synthetic_patients: int, images: Images) -> Tables:
     if data is not None:
-        return read_tables(data, images=images)
+        return read_tables(data, images=images, columns="all")
     usual = DEFAULT_SHAPE.patients
     more = synthetic_patients / sum(usual.values())
     return generate(seed=0, shape=replace(DEFAULT_SHAPE, patients={c: round(n * more) for c, n in usual.items()}))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from datasites.data.dataset import membership
 from datasites.data.federations import Federation, Site
 from datasites.data.ingest import CLINICAL_VARIABLES, site_part
-from datasites.data.tcga.preprocessing import clinical_features
+from datasites.data.tcga.preprocessing import clinical_features, unscaled
 from datasites.data.tcga.tables import Tables, class_count, labels
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.streams import membership_secret, public_secret
@@ -123,13 +123,17 @@ class SimulatedSite:
 
 @dataclass(frozen=True, kw_only=True)
 class Patients:
-    """Every labelled patient of one task as arrays, preprocessed once; federations take rows out of it."""
+    """Every labelled patient of one task as arrays, preprocessed once; federations take rows out of it.
+
+    ``unscaled`` names the modalities with features that have no public centre and scale.
+    """
 
     task: str
     cohorts: tuple[str, ...]
     classes: int
     rows: Mapping[str, int]
     arrays: Mapping[str, NDArray[np.generic]]
+    unscaled: tuple[str, ...] = ()
 
     @property
     def features(self) -> dict[str, int]:
@@ -173,7 +177,14 @@ def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
         presence[places, order.index(modality)] = 1.0
         arrays[modality] = filled
     arrays["presence"] = presence
-    return Patients(task=task, cohorts=tuple(cohorts), classes=class_count(task), rows=rows, arrays=arrays)
+    return Patients(
+        task=task,
+        cohorts=tuple(cohorts),
+        classes=class_count(task),
+        rows=rows,
+        arrays=arrays,
+        unscaled=("image",) if unscaled(tables.image_features) else (),
+    )
 
 
 def make_sites(

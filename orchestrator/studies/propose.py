@@ -74,6 +74,7 @@ class StudySettings:
     ``steps_per_round`` None spreads the usual number of full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
+    ``standardised`` are the modalities of unknown scale, whose spreads a centred study releases as well;
     :mod:`orchestrator.studies.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
@@ -103,6 +104,7 @@ class StudySettings:
     weight_decay: float = 1e-3
     centred: bool = False
     cohort_gain: float = 1.0
+    standardised: tuple[str, ...] = ()
     min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600
@@ -244,6 +246,7 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         classes=offers[0].classes,
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
+        standardised=settings.standardised if settings.centred else (),
         **_FUSIONS[settings.fusion],
     )
 

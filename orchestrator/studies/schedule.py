@@ -16,6 +16,8 @@ from models.config import Architecture
 from orchestrator.studies.propose import StudySettings
 
 PLAIN_ROUNDS = 20
+MORE_MOMENT_ROUNDS = 2
+"""What a study with modalities of unknown scale releases beside the means: finer means, and spreads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class PrivateSchedule:
     weight_decay: float = 1e-3
     centred: bool = False
     cohort_gain: float = 1.0
+    standardised: tuple[str, ...] = ()
     max_parameters: int = 50_000
 
 
@@ -65,6 +68,13 @@ def private_schedule(architecture: Architecture, epsilon: float, noise: str) -> 
     return next((schedule for least, schedule in larger if epsilon >= least), _LINEAR)
 
 
+def standardising(schedule: PrivateSchedule, unscaled: tuple[str, ...]) -> PrivateSchedule:
+    """Return ``schedule`` with the rounds that release means and spreads of ``unscaled`` modalities, if it centres."""
+    if not unscaled or not schedule.centred:
+        return schedule
+    return replace(schedule, standardised=unscaled, rounds=schedule.rounds + MORE_MOMENT_ROUNDS)
+
+
 def with_schedule(settings: StudySettings, rounds: int | None) -> StudySettings:
     """Return ``settings`` with the rounds that were asked for, or, where none were, with the schedule that suits them.
 
@@ -74,6 +84,8 @@ def with_schedule(settings: StudySettings, rounds: int | None) -> StudySettings:
     if rounds is not None or not scheduled or settings.epsilon is None or math.isinf(settings.epsilon):
         return replace(settings, rounds=rounds or PLAIN_ROUNDS)
     found = private_schedule(settings.architecture, settings.epsilon, settings.noise)
+    reads_losses = strategy_named(settings.aggregation).blending.reads_losses  # which the first rounds would not change
+    found = standardising(found, () if reads_losses else settings.standardised)
     return replace(
         settings,
         rounds=found.rounds,
@@ -84,4 +96,5 @@ def with_schedule(settings: StudySettings, rounds: int | None) -> StudySettings:
         weight_decay=found.weight_decay,
         centred=found.centred,
         cohort_gain=found.cohort_gain,
+        standardised=found.standardised,
     )

@@ -3,7 +3,11 @@
 Human-interpretable image features (HIFs) are centred and scaled after a signed log1p. The constants go by the kind of
 the feature, which is read off its *name*; they are rounded, so they say what such a quantity looks like on any
 whole-slide image (areas of tens of square millimetres, tens of thousands of cells, ratios around one) and nothing about
-a hospital. Features of an unknown kind get centre 0 and scale 1.
+a hospital.
+
+Features of an unknown kind have no such constants, and none are made up. A second signed log1p brings them near each
+other, whatever their unit, and leaves nothing to clip; a study then releases their means and spreads with noise and
+divides by them (``standardised`` in :class:`models.config.ModelConfig`).
 """
 
 from __future__ import annotations
@@ -34,10 +38,21 @@ def image_inputs(table: pd.DataFrame, features: Sequence[str], *, where: str) ->
     if features and all(name.startswith(MAP_FEATURE) for name in features):
         return table[list(features)].to_numpy(dtype=np.float32)  # tissue maps are on 0..1 already
     raw = numbers(table, features, where=where)
-    constants = np.array([constants_of(f) for f in features], dtype=np.float32)
-    scaled = (np.sign(raw) * np.log1p(np.abs(raw)) - constants[:, 0]) / constants[:, 1]
+    constants = np.array([constants_of(f) or (0.0, 1.0) for f in features], dtype=np.float32).reshape(-1, 2)
+    once = _signed_log1p(raw)
+    known = np.clip((once - constants[:, 0]) / constants[:, 1], -IMAGE_CLIP, IMAGE_CLIP)
+    unknown = np.array([constants_of(f) is None for f in features], dtype=bool)
     missing = table[list(features)].isna().to_numpy()
-    return np.where(missing, 0.0, np.clip(scaled, -IMAGE_CLIP, IMAGE_CLIP)).astype(np.float32)
+    return np.where(missing, 0.0, np.where(unknown, _signed_log1p(once), known)).astype(np.float32)
+
+
+def unscaled(features: Iterable[str]) -> bool:
+    """Return whether some slide feature has no public centre and scale; tissue maps need none."""
+    return any(constants_of(name) is None for name in features if not name.startswith(MAP_FEATURE))
+
+
+def _signed_log1p(values: Matrix) -> Matrix:
+    return np.asarray(np.sign(values) * np.log1p(np.abs(values)), np.float32)
 
 
 def clinical_inputs(table: pd.DataFrame, columns: Iterable[str]) -> Matrix:
@@ -175,9 +190,12 @@ IMAGE_CONSTANTS: tuple[tuple[str, float, float], ...] = (
 """(prefix of the name, centre, scale); the first prefix that fits counts."""
 
 
-def constants_of(feature: str) -> tuple[float, float]:
-    """Return centre and scale of one feature: ``constants_of("AREA..MM2..OF...TISSUE..")`` is ``(3.5, 0.9)``."""
+def constants_of(feature: str) -> tuple[float, float] | None:
+    """Return centre and scale of one feature: ``constants_of("AREA..MM2..OF...TISSUE..")`` is ``(3.5, 0.9)``.
+
+    None: no constants are known for features of that name.
+    """
     for prefix, centre, scale in IMAGE_CONSTANTS:
         if feature.startswith(prefix):
             return centre, scale
-    return 0.0, 1.0
+    return None

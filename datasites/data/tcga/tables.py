@@ -42,6 +42,7 @@ TASKS: Mapping[str, tuple[int | None, int | None, int | None, int | None]] = {
     "I-II": (0, 1, None, None),
     "early-late": (0, 0, 1, 1),
     "ordinal": (0, 1, 2, 2),
+    "I-IV": (0, 1, 2, 3),
 }
 """The class of stages I, II, III and IV; None means that such cases are left out."""
 
@@ -49,7 +50,7 @@ _POSITION = {"I": 0, "II": 1, "III": 2, "IV": 3}
 
 
 def class_count(task: str) -> int:
-    """Return the number of classes of ``task``: 2, or 3 for the ordinal one."""
+    """Return the number of classes of ``task``: 2, 3 for the ordinal task, 4 for all stages."""
     return 1 + max(c for c in classes_of(task) if c is not None)
 
 
@@ -109,6 +110,7 @@ def read_maps(path: Path) -> pd.DataFrame:
 
 FILES: Mapping[str, str] = {"mrna": "mrna", "image": "image_features"}
 Images = Literal["features", "tissue-maps"]
+Columns = Literal["common", "all"]
 STAGES = {"I": 0, "II": 1, "III": 2, "IV": 3}
 
 
@@ -135,15 +137,17 @@ class Tables:
     image_features: tuple[str, ...]
 
 
-def read_tables(folder: Path, *, images: Images = "features") -> Tables:
+def read_tables(folder: Path, *, images: Images = "features", columns: Columns = "common") -> Tables:
     """Read every cohort below ``folder``.
 
     Args:
         folder: see the module's docstring.
         images: which images to read: computed slide features, or tissue maps for the convolutional encoder.
+        columns: see :func:`join_cohorts`.
 
     Raises:
-        InvalidInput: no such folder, no cohort in it, or a table without ``case_id`` or with duplicate cases.
+        InvalidInput: no such folder, no cohort in it, a table without ``case_id`` or with duplicate cases, or tables
+            with no column in common where common ones are wanted.
     """
     if not folder.is_dir():
         raise InvalidInput(f"expected a folder of cohort tables, found none at {folder}; give --data an existing one")
@@ -154,7 +158,7 @@ def read_tables(folder: Path, *, images: Images = "features") -> Tables:
         )
     listed = folder / "genes_common.txt"
     genes = listed.read_text().split() if listed.exists() else None
-    return join_cohorts([_read_cohort(folder / name, images) for name in names], genes=genes)
+    return join_cohorts([_read_cohort(folder / name, images) for name in names], genes=genes, columns=columns)
 
 
 def images_of(name: str) -> Images:
@@ -170,17 +174,22 @@ def images_of(name: str) -> Images:
     raise InvalidInput(f"expected images to be features or tissue-maps, got {name[:40]!r}")
 
 
-def join_cohorts(cohorts: list[Cohort], *, genes: Sequence[str] | None = None) -> Tables:
-    """Return cohorts as one set of tables with the feature columns they have in common.
+def join_cohorts(cohorts: list[Cohort], *, genes: Sequence[str] | None = None, columns: Columns = "common") -> Tables:
+    """Return cohorts as one set of tables.
 
-    ``genes`` is a public list of genes to keep (``genes_common.txt`` of the folder); default: all in common.
+    Args:
+        cohorts: their tables.
+        genes: a public list of genes to keep (``genes_common.txt`` of the folder); default, and where the list names
+            none of them: all.
+        columns: ``common`` keeps the feature columns that all cohorts with a modality have. ``all`` keeps every column
+            of any cohort, so that slide features may come from another encoder in each; a cohort that lacks a column
+            has zeros there. Sums over a column are then sums over the hospitals of the cohorts that have it, possibly
+            fewer than ``min_sites``: fit for comparisons on public data, not for consortia.
     """
-    common = _common(cohorts, "mrna")
-    return Tables(
-        cohorts={c.name: c for c in cohorts},
-        genes=common if genes is None else _kept(common, set(genes)),
-        image_features=_common(cohorts, "image"),
-    )
+    join = _every if columns == "all" else _common
+    found = join(cohorts, "mrna")
+    kept = found if genes is None else _kept(found, set(genes))
+    return Tables(cohorts={c.name: c for c in cohorts}, genes=kept or found, image_features=join(cohorts, "image"))
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -237,6 +246,11 @@ def _common(cohorts: list[Cohort], modality: str) -> tuple[str, ...]:
             f"the cohorts' {modality} tables have no column in common; check that they name features alike"
         )
     return tuple(str(c) for c in tables[0].columns if c in shared)
+
+
+def _every(cohorts: list[Cohort], modality: str) -> tuple[str, ...]:
+    tables = [c.modalities[modality] for c in cohorts if modality in c.modalities]
+    return tuple(dict.fromkeys(str(column) for table in tables for column in table.columns))
 
 
 def _kept(columns: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ import math
 import pytest
 from research.methods import DEFAULT_METHODS, METHODS, architecture_of, method, settings_of
 
+from models.config import ModelConfig
 from privacy.errors import InvalidInput
 
+LINEAR = ModelConfig(architecture="linear", features={"mrna": 30, "image": 20}, cohorts=("BRCA",), classes=2)
 GIVEN = {"rounds": 40, "delta": 1e-4, "sites": 9}
 
 
@@ -22,23 +24,23 @@ def test_the_nine_methods_of_the_comparison_are_there():
 
 @pytest.mark.parametrize("noise", ["local", "shared"])
 def test_a_private_study_is_charged_what_it_was_asked_for(noise):
-    chosen = settings_of(method("fedavg"), "linear", epsilon=8.0, noise=noise, **GIVEN)
+    chosen = settings_of(method("fedavg"), LINEAR, epsilon=8.0, noise=noise, **GIVEN)
     assert chosen.mechanism.epsilon() == pytest.approx(8.0, abs=0.02)
     assert chosen.mechanism.noise == noise
 
 
 @pytest.mark.parametrize("noise", ["local", "shared"])
 def test_the_losses_that_private_blending_observes_are_paid_for_by_the_same_epsilon(noise):
-    chosen = settings_of(method("dgb"), "linear", epsilon=8.0, noise=noise, **GIVEN)
-    plain = settings_of(method("fedavg"), "linear", epsilon=8.0, noise=noise, **GIVEN)
+    chosen = settings_of(method("dgb"), LINEAR, epsilon=8.0, noise=noise, **GIVEN)
+    plain = settings_of(method("fedavg"), LINEAR, epsilon=8.0, noise=noise, **GIVEN)
     assert chosen.mechanism.losses.noise_multiplier > 0
     assert chosen.mechanism.epsilon() == pytest.approx(8.0, abs=0.02)
     assert chosen.mechanism.noise_multiplier > plain.mechanism.noise_multiplier
 
 
 def test_methods_differ_from_fedavg_only_where_they_say():
-    plain = settings_of(method("fedavg"), "linear", epsilon=math.inf, noise="local", **GIVEN)
-    blended = settings_of(method("dgb+pcw"), "linear", epsilon=math.inf, noise="local", **GIVEN)
+    plain = settings_of(method("fedavg"), LINEAR, epsilon=math.inf, noise="local", **GIVEN)
+    blended = settings_of(method("dgb+pcw"), LINEAR, epsilon=math.inf, noise="local", **GIVEN)
     assert plain.blending is None is plain.proximity
     assert blended.blending is not None is not blended.proximity
     assert (plain.learning_rate, plain.rounds) == (blended.learning_rate, blended.rounds)
@@ -52,6 +54,6 @@ def test_blending_the_papers_network_brings_its_unimodal_losses():
 
 @pytest.mark.parametrize(("noise", "rounds"), [("local", 10), ("shared", 20)])
 def test_without_centring_the_schedule_that_suits_it_costs_the_same(noise, rounds):
-    chosen = settings_of(method("fedavg-uncentred"), "linear", epsilon=8.0, noise=noise, **GIVEN)
+    chosen = settings_of(method("fedavg-uncentred"), LINEAR, epsilon=8.0, noise=noise, **GIVEN)
     assert (chosen.rounds, chosen.mechanism.rounds, chosen.centre, chosen.cohort_gain) == (rounds, rounds, False, 1.0)
     assert chosen.mechanism.epsilon() == pytest.approx(8.0, abs=0.03)

@@ -165,7 +165,9 @@ def test_a_centred_model_reads_like_a_plain_one_on_moved_inputs_and_leaves_absen
 
 
 def test_what_a_site_keeps_to_itself_is_not_touched_by_the_means(tables):
-    made = study(tables, replace(SETTINGS, min_sites=9, epsilon=8.0))
+    with pytest.raises(InvalidInput, match="they would exchange nothing to learn from"):
+        study(tables, replace(SETTINGS, min_sites=9, epsilon=8.0))
+    made = study(tables, replace(SETTINGS, epsilon=8.0))
     proposal = replace(made.proposal, min_sites=9)
     assert [b.name for b in proposal.exchanged_blocks()] == ["shared"]
     model = build_model(proposal.model, seed=0)
@@ -227,7 +229,8 @@ def test_a_centred_study_with_foreign_code_or_another_optimiser_is_refused(table
 def test_what_came_later_changes_no_older_name_and_is_hashed_once_it_is_used(tables):
     proposal = study(tables, replace(SETTINGS, centred=False, cohort_gain=1.0)).proposal
     older = dump(proposal)
-    del older["model"]["centred"], older["model"]["cohort_gain"], older["model"]["gains"]
+    for name in ("centred", "cohort_gain", "standardised", "gains"):
+        del older["model"][name]
     assert canonical_hash(older) == proposal.proposal_hash == parse(Proposal, older).proposal_hash
     changed = [replace(proposal.model, centred=True), replace(proposal.model, cohort_gain=0.5)]
     assert len({proposal.proposal_hash, *(replace(proposal, model=m).proposal_hash for m in changed)}) == 3
@@ -237,10 +240,11 @@ def test_what_came_later_changes_no_older_name_and_is_hashed_once_it_is_used(tab
 @pytest.mark.parametrize("noise", ["local", "shared"])
 def test_blending_in_a_short_centred_study_sees_two_models_that_differ(tables, noise):
     settings = with_schedule(replace(SETTINGS, epsilon=4.0, noise=noise, aggregation="dgb"), None)
-    mechanism = study(tables, settings).proposal.mechanism
+    made = study(tables, settings).proposal
+    mechanism = made.mechanism
     assert [n for n in range(1, settings.rounds + 1) if mechanism.releases_losses(n)] == [2, 4]
     simulated = settings_of(
-        method("dgb"), "linear", rounds=40, epsilon=4.0, delta=1e-4, noise=noise, sites=len(COHORTS) * 3
+        method("dgb"), made.model, rounds=40, epsilon=4.0, delta=1e-4, noise=noise, sites=len(COHORTS) * 3
     )
     assert simulated.last_measured == simulated.mechanism.losses.last_round == 4
 
