@@ -100,6 +100,6 @@ def test_a_simulation_that_cannot_be_is_refused_in_one_line(given, expected):
 
 
 def test_an_unknown_name_is_answered_with_those_there_are():
-    with pytest.raises(AttributeError, match="it has .*Study"):
+    with pytest.raises(AttributeError, match=r"it has .*Study"):
         _ = tessera.study_of
     assert "Study" in dir(tessera)
