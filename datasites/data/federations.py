@@ -7,7 +7,6 @@ split never is (see :func:`datasites.data.dataset.membership`).
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from datasites.data.tcga.tables import Cohort, Tables, labels
-from datasites.study.text import folded, visible
+from datasites.study.text import folded, unseen, visible
 from privacy.errors import InvalidInput
 
 FEDERATIONS = ("tri-modal", "bi-modal", "one-modality", "upper-bound", "tissue-source-sites", "dirichlet")
@@ -24,7 +23,7 @@ SPLITS = ("stratified", "site-held-out")
 MINIMUM_SITES = 3
 _PRESETS = ("tri-modal", "bi-modal")
 _DIRICHLET_TRIES = 50
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
+_LONGEST_NAME = 100
 
 MRNA, IMAGE, CLINICAL = "mrna", "image", "clinical"
 Pattern = tuple[str, ...]
@@ -49,11 +48,20 @@ class Site:
     cases: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not _is_one_name(self.name):
             raise InvalidInput(
-                f"expected a site's name of letters, digits, blanks, dots and dashes, got "
-                f"{visible(self.name)[:60]!r}; it is made of the cohort's folder and the source site (tss)"
+                "expected a site's name that can be the name of a folder: at most 100 characters, no slash, nothing "
+                f"unseen; got {visible(self.name)[:60]!r}, made of the cohort's folder and the source site (tss)"
             )
+
+
+def _is_one_name(name: str) -> bool:
+    """Return whether a text is one visible name of a folder, in any script, and never a path."""
+    return (
+        0 < len(name) <= _LONGEST_NAME
+        and not name.startswith(".")
+        and not (set("/\\:") & set(name) or any(True for _ in unseen(name)))
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,7 +202,8 @@ def join_cohorts(
 
     Args:
         cohorts: their tables.
-        genes: a public list of genes to keep (``genes_common.txt`` of the folder); default: all.
+        genes: a public list of genes to keep (``genes_common.txt`` of the folder); default, and where the list names
+            none of them: all, which is told of.
         columns: ``common`` keeps the feature columns that all cohorts with a modality have. ``all`` keeps every column
             of any cohort, so that slide features may come from another encoder in each; a cohort that lacks a column
             has zeros there. Sums over a column are then sums over the hospitals of the cohorts that have it, possibly
@@ -210,7 +211,7 @@ def join_cohorts(
         notes: what is to be said besides what the cohorts say.
 
     Raises:
-        InvalidInput: tables with too few columns in common, or a list of genes of which none is measured.
+        InvalidInput: tables with too few columns in common.
     """
     told = [*notes, *(note for cohort in cohorts for note in cohort.notes)]
     measured = _every(cohorts, "mrna")
@@ -227,9 +228,8 @@ def _chosen_genes(
     wanted = set(genes)
     found = tuple(gene for gene in measured if gene in wanted)
     if not found:
-        raise InvalidInput(
-            f"genes_common.txt names {len(genes)} genes, none of which the tables measure; check its list"
-        )
+        told.append(f"genes_common.txt: none of its {len(genes)} genes is measured; all measured genes are kept")
+        return _chosen_genes(cohorts, measured, None, columns, told)
     absent = [gene for gene in genes if gene not in set(found)]
     if absent:
         told.append(
