@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined, select_autoescape
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, write_dataset
 from datasites.data.reading.encoding import encode, mock_inputs
-from datasites.data.reading.hospital import HospitalData
+from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
 from datasites.node.files import write_atomically
 from datasites.study.schema.document import Modality, StudySchema
