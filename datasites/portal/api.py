@@ -35,6 +35,7 @@ from datasites.study.thread import Word
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import check_public_key, fingerprint
 from privacy.ledger.chain import Entry
+from privacy.sentences import sentence_of
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: documented("malformed, or changed after it was signed"),
@@ -239,7 +240,7 @@ async def confirm(
     try:
         check_public_key(public_key)
     except InvalidInput as error:
-        raise Refused(str(error)) from error
+        raise Refused(sentence_of(error)) from error
 
     def work() -> ConfirmedKey:
         service.people.prove_in_person(caller, body.password)

@@ -19,10 +19,12 @@ from datasites.portal.access import (
     address_of,
     check_csrf,
 )
-from datasites.portal.pages import show_fingerprints, show_request
+from datasites.portal.pages import show_fingerprints
+from datasites.portal.request_page import show_request
 from datasites.portal.service import Decision, PortalService
 from datasites.review.records import Request as ReviewRequest
 from privacy.errors import Refused, TesseraError
+from privacy.sentences import sentence_of
 
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=4000)]
@@ -55,7 +57,7 @@ def dry_run(request: Request, proposal_hash: Hash, service: ServiceHere, _: Form
     try:
         service.dry_runs.start(found)
     except Refused as error:
-        return show_request(request, service, found, problem=str(error), status=403)
+        return show_request(request, service, found, problem=sentence_of(error), status=403)
     return RedirectResponse(f"/requests/{proposal_hash}#dry-run", 303)
 
 
@@ -86,7 +88,7 @@ async def confirm(
             service.people.prove_in_person(caller, password)
             service.confirm(public_key, caller.account)
         except TesseraError as error:
-            return show_fingerprints(request, service, problem=str(error), status=describe(error).status)
+            return show_fingerprints(request, service, problem=sentence_of(error), status=describe(error).status)
         return RedirectResponse("/fingerprints?notice=confirmed", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
@@ -106,9 +108,11 @@ def _decided(
     """Do it and show the request again, or show it with the reason why it was not done."""
     found = service.find(proposal_hash)
     try:
-        action()
+        done = action()
     except TesseraError as error:
-        return show_request(request, service, found, problem=str(error), status=describe(error).status)
+        return show_request(request, service, found, problem=sentence_of(error), status=describe(error).status)
+    if notice == "signed" and done.state != "approved":
+        notice = "signed-first"
     return RedirectResponse(f"/requests/{proposal_hash}?notice={notice}", 303)
 
 

@@ -13,15 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from datasites.node.web.problems import describe
 from datasites.portal.access import ApiReviewer, Context, FormReviewer, Reader, ServiceHere, address_of
 from datasites.portal.api import ERRORS
-from datasites.portal.code_view import code_file
 from datasites.portal.context import PortalContext
 from datasites.portal.pages import page
 from datasites.portal.service import PortalService
+from datasites.portal.shown.code_view import code_file
 from datasites.review.accounts import Credential
 from datasites.review.findings import find
 from datasites.review.people.vouching import check_age
 from datasites.review.plain_jobs import PlainJob, PlainJobs
 from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.sentences import say, sentence_of
 
 Verdict = Literal["approved", "rejected"]
 _Job = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
@@ -64,7 +65,7 @@ async def decide(
         try:
             _decided(service, job_id, decision, caller=caller, password=password, reason=reason)
         except TesseraError as error:
-            return _page(request, service.context, problem=str(error), status=describe(error).status)
+            return _page(request, service.context, problem=sentence_of(error), status=describe(error).status)
         return RedirectResponse(f"/jobs?notice=job-{decision}", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
@@ -90,7 +91,7 @@ def _decided(
 ) -> PlainJob:
     service.people.prove(caller, password)
     if not caller.account.decides:
-        raise Refused("an auditor reads and never decides; a steward or privacy officer looks at jobs")
+        raise Refused(say("an auditor reads and never decides; a steward or privacy officer looks at jobs"))
     jobs = _jobs(service.context)
     for job in jobs.jobs():
         if job.job_id == job_id:
@@ -101,7 +102,7 @@ def _decided(
 
 def _jobs(context: PortalContext) -> PlainJobs:
     if context.jobs is None:
-        raise InvalidInput("this datasite takes in no plain jobs")
+        raise InvalidInput(say("this datasite takes in no plain jobs"))
     return context.jobs
 
 

@@ -20,6 +20,7 @@ from datasites.node.plugins import DISTRIBUTION, PACKAGES, plugged_in
 from datasites.study.proposal import Environment
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 _SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml", ".po"})
 
@@ -37,7 +38,9 @@ def current_environment() -> Environment:
     try:
         direct = _requirements(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError as error:
-        raise InvalidInput(f"expected {DISTRIBUTION} to be installed; install it first") from error
+        raise InvalidInput(
+            say("expected {distribution} to be installed; install it first", distribution=DISTRIBUTION)
+        ) from error
     everything = _closure(direct)
     packages = {name: everything[name] for name in sorted(direct) if name in everything}
     return Environment(lock_hash=canonical_hash(everything), code_hash=code_hash(), packages=packages)
@@ -57,22 +60,33 @@ def code_hash() -> str:
 
 def differences(expected: Environment, actual: Environment) -> list[str]:
     """Return what differs between two environments, one readable line each."""
-    found = [
-        f"{name}: {expected.packages.get(name, 'none')} was approved, {actual.packages.get(name, 'none')} is here"
+    found: list[str] = [
+        say(
+            "{package}: {expected} was approved, {actual} is here",
+            package=name,
+            expected=expected.packages.get(name) or say("none"),
+            actual=actual.packages.get(name) or say("none"),
+        )
         for name in sorted(set(expected.packages) | set(actual.packages))
         if expected.packages.get(name) != actual.packages.get(name)
     ]
     if expected.lock_hash != actual.lock_hash:
-        found.append("the installed versions of all dependencies together are not those approved")
+        found.append(say("the installed versions of all dependencies together are not those approved"))
     if expected.code_hash != actual.code_hash:
-        found.append("Tessera's own source code is not the version approved")
+        found.append(say("Tessera's own source code is not the version approved"))
     return found
 
 
 def _folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise InvalidInput(f"expected the package {package} to be installed; install {DISTRIBUTION} again")
+        raise InvalidInput(
+            say(
+                "expected the package {package} to be installed; install {distribution} again",
+                package=package,
+                distribution=DISTRIBUTION,
+            )
+        )
     return Path(spec.origin).parent
 
 

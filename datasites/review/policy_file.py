@@ -20,15 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.review.policy import Policy
 from privacy.errors import InvalidInput
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
+from privacy.sentences import say
 
 CHANGED = "policy-changed"
 REFUSED = "policy-refused"
-FILE = "policy file"
+FILE = mark("policy file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class PolicyFile:
                     self.reload()
             return self._policy
 
-    def reload(self, *, by: str = FILE, reason: str = "policy.toml was changed") -> tuple[Change, ...]:
+    def reload(self, *, by: str = FILE, reason: str = mark("policy.toml was changed")) -> tuple[Change, ...]:
         """Read the file, put it in force, and return what differs from before.
 
         Args:
@@ -92,7 +94,7 @@ class PolicyFile:
                 policy = Policy.load(self.path)
             except (InvalidInput, UnicodeDecodeError, OSError) as error:
                 self._refuse(str(error))
-                raise InvalidInput(f"{error}; the policy before it stays in force") from error
+                raise InvalidInput(say("{error}; the policy before it stays in force", error=error)) from error
             before = self._before(policy)
             changes = differences(before, policy)
             if changes:
@@ -105,7 +107,7 @@ class PolicyFile:
         self.changed(policy)
         return changes
 
-    def set_caps(self, *, by: str = FILE, reason: str = "the cap of policy.toml") -> None:
+    def set_caps(self, *, by: str = FILE, reason: str = mark("the cap of policy.toml")) -> None:
         """Give every population of the ledger that has a cap the one of the policy in force."""
         budget = self._policy.budget
         for population in self._ledger.populations():

@@ -16,6 +16,7 @@ from datasites.study.signing import Signed, parse, seal
 from datasites.study.thread import WORD, SiteKind, Word, open_word
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
+from privacy.sentences import say
 
 _KINDS: dict[str, SiteKind] = {
     "approved": "approved",
@@ -107,7 +108,7 @@ class ThreadHere:
             InvalidInput, Tampered: not a word of this study, or not its author's.
         """
         if place < 1:
-            raise InvalidInput(f"expected places from 1 in a thread, got {place}")
+            raise InvalidInput(say("expected places from 1 in a thread, got {place}", place=place))
         request = self._records.request(proposal_hash)
         word = open_word(signed, request.proposal)
         with self._records.transaction():

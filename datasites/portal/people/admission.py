@@ -7,13 +7,17 @@ pages. Whoever waits is served in turn by address and name; a browser that has s
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
+
+from privacy.sentences import say
 
 T = TypeVar("T")
 _RETRY_SECONDS = 5
@@ -53,15 +57,18 @@ class Admission:
     def submit(self, address: str, name: str, work: Callable[[], T], *, known: bool = False) -> Future[T]:
         """Queue ``work``; as :meth:`run`, for callers that wait themselves."""
         future: Future[T] = Future()
+        context = contextvars.copy_context()  # the language of who asks, among other things
         with self._lock:
             if self._of[address] >= self._waiting_of_one or self._of.total() >= self._waiting:
                 raise HTTPException(
                     429,
-                    "too many people sign in at this moment; try again in a few seconds",
+                    say("too many people sign in at this moment; try again in a few seconds"),
                     headers={"retry-after": str(_RETRY_SECONDS)},
                 )
             self._of[address] += 1
-            self._lanes[0 if known else 1].setdefault((address, name[:64]), deque()).append((address, work, future))
+            self._lanes[0 if known else 1].setdefault((address, name[:64]), deque()).append(
+                (address, partial(context.run, work), future)
+            )
             if self._running < self._threads:
                 self._running += 1
                 threading.Thread(target=self._work, name="passwords", daemon=True).start()

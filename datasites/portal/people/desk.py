@@ -19,6 +19,7 @@ from datasites.review.people.vouching import check_age, check_fresh
 from datasites.review.records import Request
 from privacy.errors import Refused
 from privacy.identity import Identity
+from privacy.sentences import say
 
 
 def check_session(credential: Credential) -> Credential:
@@ -28,7 +29,7 @@ def check_session(credential: Credential) -> Credential:
         Refused: a machine token.
     """
     if credential.kind != "session":
-        raise Refused("a machine token cannot do this: a person signs in and gives their password")
+        raise Refused(say("a machine token cannot do this: a person signs in and gives their password"))
     return credential
 
 
@@ -133,7 +134,7 @@ class PeopleDesk:
             Refused: another role, a machine token, or the wrong password.
         """
         if caller.account.role != "steward":
-            raise Refused("only a steward invites people")
+            raise Refused(say("only a steward invites people"))
         self.prove_in_person(caller, password)
         token = self._context.accounts.invite(role, now=self._context.clock(), by=caller.account.name)
         self.records.wrote("account-invited", role=role, person=caller.account.name)
@@ -146,7 +147,7 @@ class PeopleDesk:
             Refused: another role, a machine token, the wrong password, or the last steward.
         """
         if caller.account.role != "steward" or caller.account.name == name:
-            raise Refused("only a steward closes accounts, and another steward closes theirs")
+            raise Refused(say("only a steward closes accounts, and another steward closes theirs"))
         self.prove_in_person(caller, password)
         self._context.accounts.retire(name)
         self.records.wrote("account-closed", name=name, person=caller.account.name)

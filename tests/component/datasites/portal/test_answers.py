@@ -13,8 +13,8 @@ from support.review_desk import PASSWORD
 
 from datasites.data.dataset import Part, Schema, write_dataset
 from datasites.data.glance import TERMS, glance, read_terms
-from datasites.portal.answers import benefit, epsilons, left_over
 from datasites.portal.app import create_portal
+from datasites.portal.shown.answers import benefit, epsilons, left_over
 from datasites.report.words import certainty
 from datasites.study.filing import Filing, Recipient
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals

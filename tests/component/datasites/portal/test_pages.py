@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from datasites.hospital.facts import preview
 from datasites.portal.app import create_portal
-from datasites.portal.code_view import facts_diff, side_by_side
-from datasites.portal.figures import cost_picture, timeline_picture
-from datasites.portal.words import meaning, summary
+from datasites.portal.shown.code_view import facts_diff, side_by_side
+from datasites.portal.shown.figures import cost_picture, timeline_picture
+from datasites.portal.shown.words import meaning, summary
 from datasites.report.words import certainty
 from datasites.review.budgets import Budget, CostPreview
 from datasites.study.proposal import Chain
