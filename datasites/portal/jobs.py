@@ -97,7 +97,7 @@ def _decided(
         if job.job_id == job_id:
             check_age(caller.account, job.received)
     now = service.context.clock()
-    return jobs.decide(job_id, decision, person=caller.account.name, reason=reason.strip(), now=now)
+    return jobs.decide(job_id, decision, person=caller.account.signature, reason=reason.strip(), now=now)
 
 
 def _jobs(context: PortalContext) -> PlainJobs:

@@ -62,6 +62,7 @@ NOTICES = {
     "closed": mark("Closed: their password, key, sessions, tokens and links are gone. What they signed stays signed."),
     "vouched": mark("Confirmed: the account counts in full from now on."),
     "password": mark("Your password is changed. Your other sessions and tokens have ended."),
+    "renamed": mark("Your name is changed. What you signed before keeps the name of that time."),
     "ended": mark("Ended. Whoever uses it has to sign in again."),
     "linked": mark("Linked. From now on your hospital account opens a session here."),
     "unlinked": mark("The link is gone. Sign in with your password."),

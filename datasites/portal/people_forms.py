@@ -181,6 +181,20 @@ async def change_password(
     return await _changed(request, service, caller, "password", work)
 
 
+@router.post("/people/name")
+async def rename(
+    request: Request,
+    service: ServiceHere,
+    caller: FormPerson,
+    full_name: _Title = "",
+    function: _Title = "",
+    password: Secret = "",
+) -> Response:
+    """Change one's own full name and function."""
+    work = partial(service.people.rename, caller, password, full_name=full_name, function=function)
+    return await _changed(request, service, caller, "renamed", work)
+
+
 @router.post("/people/end")
 async def end(request: Request, service: ServiceHere, caller: FormPerson, key: Secret) -> Response:
     """End one of one's own sessions or tokens."""

@@ -90,6 +90,7 @@ def _request(
         parties=parts(proposal),
         needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
+        signed_names=[s.titled for s in found.signatures],
         over=_over(service, found),
         by_file=[c.institution for c in _confirmed_by_file(service, found)],
         open_conditions=not accepted(found.words, service.context.site),

@@ -32,7 +32,7 @@ def turned_down(requests: Sequence[Request], records: Records) -> Iterator[Denie
                     at=decision.at,
                     study=request.proposal.study,
                     what=tr(_DENIALS[decision.kind]),
-                    by=decision.person,
+                    by=decision.who,
                     reason=decision.reason,
                 )
     for entry in records.journal:

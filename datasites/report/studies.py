@@ -213,7 +213,7 @@ def _thread(request: Request) -> tuple[Fact, ...]:
 
 
 def _said(word: Word) -> str:
-    signed = tr("{person}, {when}", person=word.person, when=moment(word.at))
+    signed = tr("{person}, {when}", person=word.who, when=moment(word.at))
     return f"“{word.text}” ({signed})" if word.text else signed
 
 
@@ -252,7 +252,7 @@ def software(environment: Environment) -> tuple[Fact, ...]:
 def _people(request: Request) -> tuple[Person, ...]:
     roles = {signature.reviewer: signature.role for signature in request.signatures}
     return tuple(
-        Person(name=d.person, role=roles.get(d.person, ""), decision=d.kind, reason=d.reason, at=d.at)
+        Person(name=d.who, role=roles.get(d.person, ""), decision=d.kind, reason=d.reason, at=d.at)
         for d in request.decisions
     )
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import re
 import secrets
 import sqlite3
 import threading
@@ -32,6 +31,7 @@ from datasites.review.people.attempts import (
     count_attempt,
     forget_attempts,
 )
+from datasites.review.people.names import check_account_name, title_of
 from datasites.review.people.passwords import MINIMUM_PASSWORD, candidates, prepared
 from datasites.review.people.rows import (
     ACCOUNT_COLUMNS,
@@ -71,7 +71,6 @@ LINKED = "linked sign-in"
 _DERIVATIONS_AT_ONCE = 2  # each takes 64 MiB
 _LONGEST_WAIT_SECONDS = 60.0
 _WRONG = say("the name and the password do not go together")
-_LONGEST_TITLE = 120
 
 
 class AccountStore:
@@ -150,8 +149,8 @@ class AccountStore:
             InvalidInput: a name or password that is not acceptable, or a name that is taken.
         """
         role = self.invitation_role(token, now=now)
-        _check_name(name)
-        full_name, function = _title(full_name), _title(function)
+        check_account_name(name)
+        full_name, function = title_of(full_name), title_of(function)
         password = prepared(password)
         seed, salt = os.urandom(32), os.urandom(16)
         with self._turn():
@@ -308,6 +307,16 @@ class AccountStore:
         if not changed:
             raise Refused(say("the password was changed a moment ago; sign in with that one"))
 
+    def rename(self, name: str, *, full_name: str, function: str) -> Account:
+        """Change a person's full name and function; what they signed before keeps the ones of that time.
+
+        Raises:
+            InvalidInput: there is no such account, or a name that does not read as it is.
+        """
+        values = (title_of(full_name), title_of(function), name)
+        self._rows.run("UPDATE accounts SET full_name = ?, function = ? WHERE name = ?", *values)
+        return self.account(name)
+
     def link(self, name: str, issuer: str, subject: str, *, now: dt.datetime) -> None:
         """Let whom ``issuer`` calls ``subject`` sign in as ``name`` from now on; it opens sessions and signs nothing.
 
@@ -377,20 +386,3 @@ class AccountStore:
             yield
         finally:
             self._turns.release()
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
-        raise InvalidInput(say("expected a name of 1 to 63 lower-case letters, digits, dots, dashes or underscores"))
-
-
-def _title(text: str) -> str:
-    found = " ".join(text.split())
-    if len(found) > _LONGEST_TITLE or not found.isprintable():
-        raise InvalidInput(
-            say(
-                "expected a full name and a function of at most {longest} printable characters each",
-                longest=_LONGEST_TITLE,
-            )
-        )
-    return found

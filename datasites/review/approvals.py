@@ -178,7 +178,7 @@ class ApprovalStore:
         signature = checks.sign_review(proposal, self.site, reviewer, key, conditions)
         with self._records.transaction():
             self._records.add_signature(proposal_hash, signature)
-            self._decide(proposal, "signed", reviewer.name, conditions, now)
+            self._decide(proposal, "signed", reviewer.name, conditions, now, titled=reviewer.title)
             self._seal_when_complete(proposal, now)
         return self.request(proposal_hash)
 
@@ -270,7 +270,7 @@ class ApprovalStore:
         )
         with self._records.transaction():
             if self._records.add_confirmation(value):
-                self._record("fingerprint-confirmed", dump(value))
+                self._record("fingerprint-confirmed", dump(value) | person.signed)
         return value
 
     def confirmations(self) -> tuple[Confirmation, ...]:
@@ -363,7 +363,9 @@ class ApprovalStore:
             self._reserve(proposal)  # the whole worst case, or BudgetExceeded and no approval
         self._store_approval(proposal, signatures, now)
         conditions = conditions_of({"reviewers": [dump(s) for s in signatures]})
-        self._decide(proposal, "approved", ", ".join(s.reviewer for s in signatures), conditions, now)
+        people, titled = ", ".join(s.reviewer for s in signatures), "; ".join(s.titled for s in signatures)
+        known = any(s.full_name or s.function for s in signatures)
+        self._decide(proposal, "approved", people, conditions, now, titled=titled if known else "")
 
     def _store_approval(self, proposal: Proposal, signatures: tuple[ReviewerSignature, ...], now: dt.datetime) -> None:
         approval = checks.approval_of(proposal, self.site, signatures, days=self.policy.review.approval_days, now=now)
@@ -386,19 +388,16 @@ class ApprovalStore:
             if request.state not in allowed_from:
                 state = word(request.state)
                 raise Refused(say("this proposal is {state}; that cannot become {kind}", state=state, kind=word(kind)))
-            self._decide(request.proposal, kind, reviewer.name, reason, now)
+            self._decide(request.proposal, kind, reviewer.name, reason, now, titled=reviewer.title)
         if kind in {"denied", "revoked"}:
-            self.thread.release(proposal_hash, f"{kind} by {reviewer.name}: {reason}")
+            self.thread.release(proposal_hash, f"{kind} by {reviewer.titled}: {reason}")
         return self.request(proposal_hash)
 
-    def _decide(self, proposal: Proposal, kind: str, person: str, reason: str, now: dt.datetime) -> None:
-        decision = Decision(kind=kind, person=person, reason=reason, at=now.isoformat())
+    def _decide(
+        self, proposal: Proposal, kind: str, person: str, reason: str, now: dt.datetime, *, titled: str = ""
+    ) -> None:
+        decision = Decision(kind=kind, person=person, reason=reason, at=now.isoformat(), titled=titled)
         self._records.add_decision(proposal.proposal_hash, decision)
-        body = {
-            "study": proposal.study,
-            "proposal_hash": proposal.proposal_hash,
-            "person": person,
-            "reason": reason,
-        }
-        self._record(f"proposal-{kind}", body)
+        body = {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "person": person, "reason": reason}
+        self._record(f"proposal-{kind}", body | ({"titled": titled} if titled else {}))
         self.thread.say(proposal, decision)

@@ -7,21 +7,18 @@ waits, for a week at most, and stands in the journal with who asked. The last on
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from datasites.review.accounts import Account
 from datasites.review.endings import Endings
+from datasites.review.people.asked import Asked, AskedActs
 from datasites.review.policy_file import PolicyFile
-from privacy.errors import InvalidInput, Refused
+from privacy.errors import InvalidInput, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
 from privacy.sentences import say
-
-ASKED, DONE = "budget-act-asked", "budget-act-done"
-_WAITS = dt.timedelta(days=7)
-_LONGEST = 1000
-
 
 ActKind = Literal["release", "cap", "close"]
 
@@ -51,16 +48,6 @@ class Act:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """An act that waits for more people: who asked, with which reasons, since when."""
-
-    act: Act
-    people: tuple[str, ...]
-    reasons: tuple[str, ...]
-    since: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What asking for an act led to: done, with what it did, or who else has to ask."""
 
@@ -73,7 +60,7 @@ class BudgetActs:
 
     def __init__(self, *, ledger: Ledger, journal: Journal, policies: PolicyFile, endings: Endings) -> None:
         self._ledger = ledger
-        self._journal = journal
+        self._asked = AskedActs(journal, name="budget-act", read=_act)
         self._policies = policies
         self._endings = endings
 
@@ -84,47 +71,46 @@ class BudgetActs:
             InvalidInput: no reason, or nothing that the act could change.
             Refused: the person may not decide, or asked already.
         """
-        reason = reason.strip()
-        if not 3 <= len(reason) <= _LONGEST:
-            raise InvalidInput(
-                say("expected a reason of 3 to {longest} characters, got {count}", longest=_LONGEST, count=len(reason))
-            )
-        if not person.decides:
-            raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
-        self._check(act)
-        before = next((asked for asked in self.waiting(now=now) if asked.act == act), None)
-        if before is not None and person.name in before.people:
-            raise Refused(say("{name} asked for this already; another person has to", name=person.name))
-        self._journal.append(ASKED, {**asdict(act), "by": person.name, "reason": reason})
-        people = (*(before.people if before else ()), person.name)
-        needed = self._policies.current().budget.required_people
-        if len(people) < needed:
-            more = needed - len(people)
-            what = f"asked; the policy wants {more} more person{'s' * (more > 1)} to ask for the same within a week"
-            return Outcome(done=False, text=what)
-        reasons = dict.fromkeys((*(before.reasons if before else ()), reason))
-        text = self._do(act, by=" and ".join(people), reason="; ".join(reasons))
-        self._journal.append(DONE, {**asdict(act), "by": list(people), "what": text})
+        with self._asked.alone():
+            self._check(act)
+            asked = self._asked.add(act, person=person, reason=reason, now=now)
+            needed = self._policies.current().budget.required_people
+            if len(asked.people) < needed:
+                more = needed - len(asked.people)
+                what = f"asked; the policy wants {more} more person{'s' * (more > 1)} to ask for the same within a week"
+                return Outcome(done=False, text=what)
+            try:
+                text = self._do(act, by=" and ".join(asked.signatures), reason="; ".join(asked.reasons))
+            except TesseraError as error:
+                self._asked.drop(act, by="datasite", reason=f"it could not be done: {error}")
+                raise
+            self._asked.done(asked, text)
         return Outcome(done=True, text=text)
 
-    def waiting(self, *, now: dt.datetime) -> tuple[Asked, ...]:
+    def decline(self, key: str, *, person: Account, reason: str, now: dt.datetime) -> None:
+        """Say no to an act that waits, or take one's own back.
+
+        Raises:
+            InvalidInput: no such act waits, or no reason.
+            Refused: an auditor.
+        """
+        self._asked.decline(key, person=person, reason=reason, now=now)
+
+    def named(self, key: str, *, now: dt.datetime) -> Asked[Act]:
+        """Return the act that waits under a key.
+
+        Raises:
+            InvalidInput: there is none.
+        """
+        return self._asked.named(key, now=now)
+
+    def waiting(self, *, now: dt.datetime) -> tuple[Asked[Act], ...]:
         """Return the acts that wait for more people, oldest first."""
-        open_acts: dict[Act, list[dict[str, Any]]] = {}
-        entries = (*self._journal.entries(kind=ASKED), *self._journal.entries(kind=DONE))
-        for entry in sorted(entries, key=lambda entry: entry.index):
-            if entry.kind == DONE:
-                open_acts.pop(_act(entry.body), None)
-            elif entry.kind == ASKED and now - dt.datetime.fromisoformat(entry.at) <= _WAITS:
-                open_acts.setdefault(_act(entry.body), []).append({**entry.body, "at": entry.at})
-        return tuple(
-            Asked(
-                act=act,
-                people=tuple(str(one["by"]) for one in asked),
-                reasons=tuple(str(one["reason"]) for one in asked),
-                since=str(asked[0]["at"]),
-            )
-            for act, asked in open_acts.items()
-        )
+        return self._asked.waiting(now=now)
+
+    def expire(self, *, now: dt.datetime) -> int:
+        """Write down which acts nobody confirmed within a week; return how many."""
+        return self._asked.expire(now=now)
 
     def find(self, study: str) -> str:
         """Return the hash of the one proposal of a study, named or given by the start of its hash, with open rounds.
@@ -197,7 +183,7 @@ def open_rounds(study: StudyAccount) -> int:
     return study.rounds - len(study.charged_rounds) - len(study.freed_rounds)
 
 
-def _act(body: dict[str, Any]) -> Act:
+def _act(body: Mapping[str, Any]) -> Act:
     return Act(kind=body["kind"], target=body["target"], epsilon=body["epsilon"], delta=body["delta"])
 
 

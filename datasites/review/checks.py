@@ -25,25 +25,37 @@ REVIEW = "review"
 
 
 def review_payload(
-    proposal_hash: str, study: str, site: str, reviewer: str, role: str, conditions: str = ""
+    proposal_hash: str,
+    study: str,
+    site: str,
+    reviewer: str,
+    role: str,
+    conditions: str = "",
+    full_name: str = "",
+    function: str = "",
 ) -> dict[str, str]:
     """Return what a reviewer signs (kind ``review``): this person, in this role, approves this hash at this site.
 
-    Conditions are part of it where there are any; without, it is what was signed before there were conditions.
+    Conditions, full name and function are part of it where they are not empty; without, it is what was signed before
+    there were any.
     """
     signed = {"proposal_hash": proposal_hash, "study": study, "site": site, "reviewer": reviewer, "role": role}
-    return {**signed, "conditions": conditions} if conditions else signed
+    later = {"conditions": conditions, "full_name": full_name, "function": function}
+    return signed | {name: text for name, text in later.items() if text}
 
 
 def sign_review(proposal: Proposal, site: str, reviewer: Account, key: Identity, conditions: str) -> ReviewerSignature:
     """Sign a proposal in one person's name, with the conditions they set."""
-    payload = review_payload(proposal.proposal_hash, proposal.study, site, reviewer.name, reviewer.role, conditions)
+    titles = {"full_name": reviewer.full_name, "function": reviewer.function}
+    hashed, study = proposal.proposal_hash, proposal.study
+    payload = review_payload(hashed, study, site, reviewer.name, reviewer.role, conditions, **titles)
     return ReviewerSignature(
         reviewer=reviewer.name,
         role=reviewer.role,
         public_key=key.public_key,
         signature=key.sign(REVIEW, payload, 1),
         conditions=conditions,
+        **titles,
     )
 
 
@@ -96,7 +108,8 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
     Raises:
         Refused: it does not hold.
     """
-    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role, signature.conditions)
+    later = (signature.conditions, signature.full_name, signature.function)
+    payload = review_payload(proposal_hash, study, site, signature.reviewer, signature.role, *later)
     try:
         verify(signature.public_key, REVIEW, payload, signature.signature, 1)
     except TesseraError as error:

@@ -107,7 +107,7 @@ class Endings:
         return say(
             "the request is {state} here by {person}: {reason}",
             state=request.state,
-            person=last.person,
+            person=last.who,
             reason=last.reason,
         )
 

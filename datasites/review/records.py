@@ -55,6 +55,7 @@ CREATE TABLE words (
     hash TEXT NOT NULL REFERENCES requests(hash), author TEXT NOT NULL, number INTEGER NOT NULL, sealed TEXT NOT NULL,
     place INTEGER, PRIMARY KEY (hash, author, number));
 """),
+        sql("ALTER TABLE decisions ADD COLUMN titled TEXT NOT NULL DEFAULT '';"),
     ),
 )
 """``words.place`` is a word's place in the orchestrator's thread of the study; NULL while it has not taken it."""
@@ -70,12 +71,19 @@ class Decision:
     """One thing a person did about a request: signed, approved, denied, asked, revoked, with their reason.
 
     What the scientist or another hospital did stands here too where it changes the request: answered, or its end.
+    ``titled`` is the person's full name and function at that time, empty where they are not known.
     """
 
     kind: str
     person: str
     reason: str
     at: str
+    titled: str = ""
+
+    @property
+    def who(self) -> str:
+        """The full name and function where they are known, otherwise the name of the account."""
+        return self.titled or self.person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +162,9 @@ class ReviewRecords:
 
     def add_decision(self, proposal_hash: str, decision: Decision) -> None:
         """Append one decision."""
-        values = (proposal_hash, decision.kind, decision.person, decision.reason, decision.at)
-        self._write("INSERT INTO decisions (hash, kind, person, reason, at) VALUES (?, ?, ?, ?, ?)", *values)
+        values = (proposal_hash, decision.kind, decision.person, decision.reason, decision.at, decision.titled)
+        into = "decisions (hash, kind, person, reason, at, titled)"
+        self._write(f"INSERT INTO {into} VALUES (?, ?, ?, ?, ?, ?)", *values)  # noqa: S608 - ours
 
     def add_approval(self, proposal_hash: str, approval: Signed) -> None:
         """Keep the datasite's sealed approval."""
@@ -237,9 +246,10 @@ class ReviewRecords:
         if actual_hash != proposal_hash:
             raise Tampered(say("the stored proposal does not have the hash it is stored under; restore the file"))
         decided = self._read(
-            "SELECT kind, person, reason, at FROM decisions WHERE hash = ? ORDER BY number", proposal_hash
+            "SELECT kind, person, reason, at, titled FROM decisions WHERE hash = ? ORDER BY number", proposal_hash
         )
-        decisions = tuple(Decision(kind=r[0], person=r[1], reason=r[2], at=r[3]) for r in decided)
+        fields = ("kind", "person", "reason", "at", "titled")
+        decisions = tuple(Decision(**dict(zip(fields, row, strict=True))) for row in decided)
         approval = self._read("SELECT sealed FROM approvals WHERE hash = ?", proposal_hash)
         return Request(
             proposal_hash=proposal_hash,

@@ -74,6 +74,7 @@ class ThreadHere:
             person=decision.person,
             text=decision.reason,
             at=decision.at,
+            titled=decision.titled,
         )
         self._records.add_word(hashed, word, seal(self._identity, WORD, word))
 
@@ -121,9 +122,10 @@ class ThreadHere:
 
     def _note(self, word: Word, *, closed: bool, now: dt.datetime) -> None:
         body = {"study": word.study, "proposal_hash": word.proposal_hash, "author": word.author, "kind": word.kind}
-        self._record("word-received", {**body, "text": word.text, "person": word.person})
+        self._record("word-received", {**body, "text": word.text, "person": word.who})
         kind = "ended" if word.final and not closed else "answered" if word.kind == "answered" else ""
         if kind:
             person = word.person if word.author == word.person else f"{word.person} ({word.author})"
-            decision = Decision(kind=kind, person=person, reason=word.text, at=now.isoformat())
+            titled = f"{word.titled} ({word.author})" if word.titled else ""
+            decision = Decision(kind=kind, person=person, reason=word.text, at=now.isoformat(), titled=titled)
             self._records.add_decision(word.proposal_hash, decision)

@@ -48,7 +48,8 @@ RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
 class ReviewerSignature(Message):
     """One person's signature under a proposal hash, with a key of their own.
 
-    The signature covers ``conditions``, what has to hold before the study may run, in the person's words.
+    The signature covers ``conditions``, what has to hold before the study may run, in the person's words, and the
+    person's ``full_name`` and ``function`` as they were when they signed.
     """
 
     reviewer: str
@@ -56,6 +57,13 @@ class ReviewerSignature(Message):
     public_key: str
     signature: str
     conditions: str = ""
+    full_name: str = ""
+    function: str = ""
+
+    @property
+    def titled(self) -> str:
+        """The full name and function where they are known, otherwise the name of the account."""
+        return ", ".join(part for part in (self.full_name or self.reviewer, self.function) if part)
 
 
 @dataclass(frozen=True, kw_only=True)

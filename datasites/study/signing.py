@@ -78,6 +78,7 @@ def dump(value: Any) -> dict[str, Any]:
 
 _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
+    | {"full_name", "function", "titled"}
 )
 """Fields that came later; empty, they are left out of a document."""
 

@@ -55,6 +55,15 @@ def check_name(text: str, what: str) -> str:
     return _checked(text, what, besides="")
 
 
+def check_line(text: str, what: str) -> str:
+    """Return a person's name or function in any script, on one line.
+
+    Raises:
+        InvalidInput: empty, or with a character that is not seen, other than what joins letters.
+    """
+    return _checked(text, what, besides=_JOINERS)
+
+
 def check_prose(text: str, what: str) -> str:
     """Return text of several lines that may be shown.
 
@@ -110,7 +119,7 @@ def delta_text(value: float) -> str:
 def _checked(text: str, what: str, *, besides: str) -> str:
     hidden = next(unseen(text, besides=besides), None)
     if hidden or not text.strip():
-        which = f"the unseen character {hidden[1]}" if hidden else "nothing"
+        which = say("the unseen character {character}", character=hidden[1]) if hidden else say("nothing")
         raise InvalidInput(
             say("expected {what} that reads as it is, got {which}; write it in plain letters", what=what, which=which)
         )

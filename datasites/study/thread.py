@@ -34,7 +34,7 @@ from typing import Any, Literal
 from datasites.language import mark
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
-from datasites.study.text import check_name, check_prose
+from datasites.study.text import check_line, check_prose
 from privacy.canonical import NEWEST, canonical_hash
 from privacy.errors import InvalidInput
 from privacy.sentences import say
@@ -83,8 +83,9 @@ SENTENCES = {
 class Word(Message):
     """One thing that one party of a study says; ``number`` counts its words in this study from 1.
 
-    ``person`` is who said it there, ``to`` the one hospital it is for (empty: everybody it concerns), ``answers`` the
-    hash of the word it answers.
+    ``person`` is who said it there and ``titled`` their full name and function (of several people with a semicolon
+    between), ``to`` the one hospital it is for (empty: everybody it concerns), ``answers`` the hash of the word it
+    answers.
     """
 
     study: str
@@ -97,6 +98,12 @@ class Word(Message):
     at: str
     to: str = ""
     answers: str = ""
+    titled: str = ""
+
+    @property
+    def who(self) -> str:
+        """The person's full name and function where they are known, otherwise the name of their account."""
+        return self.titled or self.person
 
     @property
     def word_hash(self) -> str:
@@ -140,7 +147,9 @@ def open_word(signed: Signed, proposal: Proposal) -> Word:
         raise InvalidInput(
             say("a word of the kind {kind!r} is for everybody, not for {to!r}", kind=word.kind, to=word.to[:40])
         )
-    check_name(word.person, "a person's name")
+    check_line(word.person, "a person's name")
+    if word.titled:
+        check_line(word.titled, "a person's name and function")
     check_text(word.text, required=word.kind not in {"approved", "accepted", "resumed", "finished"})
     if word.number < 1:
         raise InvalidInput(say("expected words to be counted from 1, got {number}", number=word.number))
@@ -170,5 +179,5 @@ def accepted(words: Iterable[Word], site: str) -> bool:
 
 def conditions_of(approval: dict[str, Any]) -> str:
     """Return the conditions under which an approval's reviewers signed, each with its name; empty without any."""
-    stated = [(r["reviewer"], r.get("conditions", "")) for r in approval["reviewers"]]
+    stated = [(r.get("full_name") or r["reviewer"], r.get("conditions", "")) for r in approval["reviewers"]]
     return "\n".join(f"{name}: {text}" for name, text in stated if text)

@@ -145,7 +145,7 @@ class Threads:
         elif word.kind == "paused":
             await service.stop(study)
             service.board.withdraw(study)
-            service.store.set_state(study, "paused", f"paused by {word.person}: {word.text}")
+            service.store.set_state(study, "paused", f"paused by {word.who}: {word.text}")
         elif word.kind == "resumed":
             service.resume(study)
         elif study in service.runners:

@@ -17,6 +17,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -177,19 +178,14 @@ class _Path:
 
     @classmethod
     def of(cls, mechanism: Mechanism, *, width: int, seed: int, patients: int = 400) -> _Path:
-        offers = [_offer(index, width, patients) for index in range(max(3, mechanism.min_sites))]
-        settings = StudySettings(
-            study="audit", purpose="Audit.", legal_basis="Made-up records.", task="early-late", rounds=mechanism.rounds,
-            epsilon=8.0, noise=mechanism.noise, steps_per_round=1, learning_rate=_RATE, weight_decay=0.0, seed=seed,
-            min_sites=mechanism.min_sites, colluders=mechanism.colluders,
-        )  # fmt: skip
-        made, model = build_proposal(settings, offers, orchestrator=_party(98), keyholder=_party(99), code={})
-        runs = replace(mechanism, max_sites=max(mechanism.max_sites, len(offers)), max_parameters=50_000)
+        sites = max(3, mechanism.min_sites)
+        made, model = _template(mechanism.noise, mechanism.min_sites, mechanism.colluders, sites, width, patients)
+        runs = replace(mechanism, max_sites=max(mechanism.max_sites, sites), max_parameters=50_000)
         bound = noise_named(mechanism.noise).update_bound(
-            runs, learning_rate=_RATE, patients=[patients] * len(offers), training_share=1.0
+            runs, learning_rate=_RATE, patients=[patients] * sites, training_share=1.0
         )
         training = replace(made.training, update_bound=bound)
-        proposal = replace(made, mechanism=runs, rounds=runs.rounds, training=training)
+        proposal = replace(made, mechanism=runs, rounds=runs.rounds, training=training, seed=seed)
         return cls(proposal=proposal, model=model, seed=seed)
 
     @property
@@ -284,6 +280,20 @@ class _Path:
         before = np.concatenate([model_from_bytes(self.model)[name].ravel() for name in block.parameters])
         mean = proposal.noise_mode.mean_update(proposal, plan, block, total, before, sorted(updates), records)
         return np.asarray(mean, np.float64) * proposal.mechanism.sampling_rate * records / _RATE
+
+
+@lru_cache(maxsize=16)
+def _template(
+    noise: Noise, min_sites: int, colluders: int, sites: int, width: int, patients: int
+) -> tuple[Proposal, bytes]:
+    """Return a study of made-up hospitals and its model; noise, rounds and seed are put in afterwards."""
+    settings = StudySettings(
+        study="audit", purpose="Audit.", legal_basis="Made-up records.", task="early-late", rounds=1,
+        epsilon=8.0, sampling_rate=1.0, noise=noise, steps_per_round=1, learning_rate=_RATE, weight_decay=0.0, seed=0,
+        min_sites=min_sites, colluders=colluders,
+    )  # fmt: skip
+    offers = [_offer(index, width, patients) for index in range(sites)]
+    return build_proposal(settings, offers, orchestrator=_party(98), keyholder=_party(99), code={})
 
 
 def _doubled(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

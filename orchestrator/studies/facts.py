@@ -150,7 +150,7 @@ def _thread(status: Mapping[str, Any]) -> tuple[Line, ...]:
     """Return what was said to everybody; what one hospital and the scientist said to each other stays between them."""
     told = [parse(Word, word["payload"]) for word in status.get("words", ())]
     return tuple(
-        Line(label=tr("{who} {did}", who=w.author, did=tr(SENTENCES[w.kind])), value=f"{w.text} ({w.person}, {w.at})")
+        Line(label=tr("{who} {did}", who=w.author, did=tr(SENTENCES[w.kind])), value=f"{w.text} ({w.who}, {w.at})")
         for w in told
         if w.kind in TO_ALL
     )
@@ -277,7 +277,7 @@ def _site(
         modalities=tuple(participant.modalities),
         patients=participant.dataset.patients,
         approved=approval.approved if approval else None,
-        approved_by=tuple(f"{r.reviewer} ({tr(r.role)})" for r in approval.reviewers) if approval else (),
+        approved_by=tuple(f"{r.titled} ({tr(r.role)})" for r in approval.reviewers) if approval else (),
         rounds=sum(name in r.sites for r in rounds),
         missed_rounds=tuple(r.round for r in rounds if name not in r.sites),
         refusals=tuple(_refusals(status, name)),

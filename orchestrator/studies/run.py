@@ -120,7 +120,7 @@ def wait(
             if state == "finished":
                 return status
             for word in said(status)[heard:]:
-                progress.note(f"{word.sentence} ({word.person})")
+                progress.note(f"{word.sentence} ({word.who})")
             heard = len(said(status))
             if state in OVER_FOR_GOOD:
                 raise StudyOver(f"{study} is {state} and will not go on: {status['reason']}")

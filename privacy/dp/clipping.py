@@ -19,7 +19,7 @@ with a rule, shared parameters, inputs changed in place, losses that are not one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -39,6 +39,9 @@ _UNBOUNDED = 1e30
 _LARGEST_RATIO = 1e30
 MOST_RECORDS = 2**22
 """Records of one batch: with more, the rounding of float64 sums would pass the margin in the noise."""
+_SUMMED_TOGETHER = 256
+"""Records whose gradients are clipped and summed in one product, of several passes."""
+_Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,43 +110,47 @@ class PerExampleClipper:
         if batch_size(inputs) > MOST_RECORDS:
             raise Refused(f"expected at most {MOST_RECORDS} records in a batch; use a smaller sampling rate")
         sums: dict[str, Tensor] = {}
+        waiting: dict[frozenset[str], list[_Pairs]] = {}  # by the layers that a pass used
         for rows, records in fixed_batches(inputs, self._together):
             self._calls.clear()
             losses = checked_losses(record_loss(self.model, rows), batch_size(rows))
-            for name, total in self._clipped(losses, bounds, records).items():
-                sums[name] = sums[name].add_(total) if name in sums else total
+            pairs = self._pairs(losses, records)
+            alike = waiting.setdefault(frozenset(pairs), [])
+            alike.append(pairs)
+            if len(alike) * self._together >= _SUMMED_TOGETHER:
+                _add(sums, self._clipped(alike, bounds))
+        for alike in filter(None, waiting.values()):
+            _add(sums, self._clipped(alike, bounds))
         return self._collected(sums)
 
     def clip(self, losses: Tensor, bounds: Mapping[str, float]) -> dict[str, Tensor]:
         """Do the backward half of :meth:`clipped_sum` for losses whose forward pass the hooks have seen."""
-        return self._collected(self._clipped(losses, bounds, len(losses)))
+        return self._collected(self._clipped([self._pairs(losses, len(losses))], bounds))
 
     def squared_norms(self, inputs: Batch, record_loss: RecordLoss) -> dict[str, Tensor]:
         """Return each record's squared gradient norm per group, float64 [B]: private values, for checks only."""
         self._calls.clear()
         losses = checked_losses(record_loss(self.model, dict(inputs)), batch_size(inputs))
-        pairs = self._pairs(losses, len(losses))
+        waiting = [self._pairs(losses, len(losses))]
         with torch.no_grad():
-            return self._norms(pairs, len(losses))
+            return self._norms(_joined(waiting), len(losses))
 
-    def _clipped(self, losses: Tensor, bounds: Mapping[str, float], records: int) -> dict[str, Tensor]:
-        """Return the clipped sums of the first ``records`` rows of the pass that gave ``losses``."""
+    def _clipped(self, waiting: list[_Pairs], bounds: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return the clipped sums of the records of one or more passes; ``waiting`` is empty afterwards."""
         if set(bounds) != set(self.groups):
             raise InvalidInput(f"expected bounds for the groups {sorted(self.groups)}, got {sorted(bounds)}")
-        pairs = self._pairs(losses, records)
         with torch.no_grad():
+            pairs = _joined(waiting)
+            records = max((len(x) for x, _ in pairs.values()), default=0)
             factors, finite = self._factors(pairs, bounds, records)
             return self._summed(pairs, factors, finite)
 
-    def _pairs(self, losses: Tensor, records: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return each layer's input and output gradient of the first ``records`` rows, as float64."""
+    def _pairs(self, losses: Tensor, records: int) -> _Pairs:
+        """Return each layer's input and output gradient of the first ``records`` rows, as they are."""
         calls = dict(self._calls)
         self._calls.clear()
         gradients = _output_gradients(losses, calls)
-        return {
-            name: (_exact(calls.pop(name).x.detach()[:records]), gradients.pop(name)[:records].double())
-            for name in list(gradients)
-        }
+        return {name: (calls.pop(name).x.detach()[:records], gradients.pop(name)[:records]) for name in list(gradients)}
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def keep(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -158,7 +165,7 @@ class PerExampleClipper:
 
         return keep
 
-    def _norms(self, pairs: Mapping[str, tuple[Tensor, Tensor]], records: int) -> dict[str, Tensor]:
+    def _norms(self, pairs: _Pairs, records: int) -> dict[str, Tensor]:
         totals = {group: torch.zeros(records, dtype=torch.float64) for group in self.groups}
         for name, (x, g) in pairs.items():
             layer = self._layers[name]
@@ -169,16 +176,14 @@ class PerExampleClipper:
         return totals
 
     def _factors(
-        self, pairs: Mapping[str, tuple[Tensor, Tensor]], bounds: Mapping[str, float], records: int
+        self, pairs: _Pairs, bounds: Mapping[str, float], records: int
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         norms = {group: squared.sqrt() for group, squared in self._norms(pairs, records).items()}
         factors = {g: (bounds[g] / (norm + 1e-6)).clamp(max=1.0) for g, norm in norms.items()}
         finite = torch.stack([norm <= _LARGEST_RATIO * bounds[group] for group, norm in norms.items()]).all(dim=0)
         return factors, None if bool(finite.all()) else finite
 
-    def _summed(
-        self, pairs: dict[str, tuple[Tensor, Tensor]], factors: Mapping[str, Tensor], finite: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _summed(self, pairs: _Pairs, factors: Mapping[str, Tensor], finite: Tensor | None) -> dict[str, Tensor]:
         sums = {}
         for name in list(pairs):
             x, g = pairs.pop(name)  # each layer's input and gradient may go once they are summed
@@ -195,9 +200,28 @@ class PerExampleClipper:
         return {n: sums[n] if n in sums else torch.zeros_like(p, dtype=torch.float64) for n, p in trainable.items()}
 
 
-def _exact(values: Tensor) -> Tensor:
-    """Return a layer's inputs as float64; tokens stay whole numbers."""
-    return values.double() if values.is_floating_point() else values
+def _joined(waiting: list[_Pairs]) -> _Pairs:
+    """Return the pairs of several passes as one, as float64; ``waiting`` is empty afterwards."""
+    joined = {}
+    for name in list(waiting[0]):
+        inputs, gradients = zip(*(pairs.pop(name) for pairs in waiting), strict=True)
+        joined[name] = (_exact(inputs), _exact(gradients))
+    waiting.clear()
+    return joined
+
+
+def _exact(pieces: Sequence[Tensor]) -> Tensor:
+    """Return a layer's inputs or gradients as float64; tokens stay whole numbers."""
+    if not pieces[0].is_floating_point():
+        return torch.cat(list(pieces))
+    values = torch.empty(sum(map(len, pieces)), *pieces[0].shape[1:], dtype=torch.float64)
+    torch.cat(list(pieces), out=values)
+    return values
+
+
+def _add(sums: dict[str, Tensor], totals: Mapping[str, Tensor]) -> None:
+    for name, total in totals.items():
+        sums[name] = sums[name].add_(total) if name in sums else total
 
 
 def checked_losses(losses: Tensor, records: int) -> Tensor:

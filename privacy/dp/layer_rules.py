@@ -11,6 +11,7 @@ float64 values per parameter name. Only the layer types in :data:`RULES` have on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 Norms = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
 Sums = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
+_VALUES_AT_ONCE = 1 << 20
+"""Gradient values of single records that are in memory together: 8 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,40 +108,57 @@ def _linear_norms(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Tensor]:
 
 
 def _linear_sums(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Tensor]:
-    x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-    sums = {"weight": g.T @ x}
-    return sums | ({"bias": g.sum(dim=0)} if layer.bias is not None else {})
+    if x.dim() == 2:
+        sums = {"weight": g.T @ x}
+        return sums | ({"bias": g.sum(dim=0)} if layer.bias is not None else {})
+    x, g = x.flatten(1, -2), g.flatten(1, -2)
+    sums = {"weight": _outer_sums(x, g)}
+    return sums | ({"bias": g.sum(dim=1).sum(dim=0)} if layer.bias is not None else {})
 
 
-def _layer_norm_records(layer: nn.LayerNorm, x: Tensor, g: Tensor) -> dict[str, Tensor]:
-    shape = tuple(layer.normalized_shape)
-    normal = F.layer_norm(x, shape, None, None, layer.eps)
-    records = {"weight": _positions_summed(g * normal, len(shape))}
-    return records | ({"bias": _positions_summed(g, len(shape))} if layer.bias is not None else {})
+def _outer_sums(x: Tensor, g: Tensor) -> Tensor:
+    """Return the sum over records of sum_t g[b, t]^T x[b, t], first over each record's positions.
+
+    One product over records and positions would be faster. But where a record's terms cancel, they are large on the
+    way, and the low bits of what other records added before are lost.
+    """
+    total = torch.zeros(g.shape[2], x.shape[2], dtype=torch.float64)
+    at_once = max(1, _VALUES_AT_ONCE // total.numel())
+    for start in range(0, len(x), at_once):
+        place = slice(start, start + at_once)
+        total += (g[place].mT @ x[place]).sum(dim=0)
+    return total
 
 
-def _positions_summed(values: Tensor, trailing: int) -> Tensor:
-    middle = tuple(range(1, values.dim() - trailing))
-    return values.sum(dim=middle) if middle else values
-
-
-def _group_norm_records(layer: nn.GroupNorm, x: Tensor, g: Tensor) -> dict[str, Tensor]:
-    normal = F.group_norm(x, layer.num_groups, None, None, layer.eps)
-    rest = tuple(range(2, x.dim()))
-    weight, bias = g * normal, g
-    return {"weight": weight.sum(dim=rest), "bias": bias.sum(dim=rest)} if rest else {"weight": weight, "bias": bias}
-
-
-def _from_records(records: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]) -> tuple[Norms, Sums]:
-    """Rules of a layer whose per-record gradients are small enough to be made."""
+def _from_terms(terms: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]) -> tuple[Norms, Sums]:
+    """Rules of a layer from each position's term of a record's gradient, float64 [B, T, values]."""
 
     def norms(layer: Any, x: Tensor, g: Tensor) -> dict[str, Tensor]:
-        return {name: _square(values) for name, values in records(layer, x, g).items()}
+        return {name: _with_slack(_square(t.sum(dim=1)), _lengths(t)) for name, t in terms(layer, x, g).items()}
 
     def sums(layer: Any, x: Tensor, g: Tensor) -> dict[str, Tensor]:
-        return {name: values.sum(dim=0) for name, values in records(layer, x, g).items()}
+        return {name: _shaped(t.sum(dim=1).sum(dim=0), layer, name) for name, t in terms(layer, x, g).items()}
 
     return norms, sums
+
+
+def _shaped(total: Tensor, layer: nn.Module, name: str) -> Tensor:
+    parameter: Tensor = getattr(layer, name)
+    return total.view(parameter.shape)
+
+
+def _layer_norm_terms(layer: nn.LayerNorm, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    shape = tuple(layer.normalized_shape)
+    normal = F.layer_norm(x, shape, None, None, layer.eps)
+    values = math.prod(shape)
+    terms = {"weight": (g * normal).reshape(len(x), -1, values)}
+    return terms | ({"bias": g.reshape(len(x), -1, values)} if layer.bias is not None else {})
+
+
+def _group_norm_terms(layer: nn.GroupNorm, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+    normal = F.group_norm(x, layer.num_groups, None, None, layer.eps)
+    weight, bias = g * normal, g
+    return {name: t.reshape(*t.shape[:2], -1).mT for name, t in (("weight", weight), ("bias", bias))}
 
 
 def _embedding_norms(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -150,8 +170,13 @@ def _embedding_norms(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Ten
 
 def _embedding_sums(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     tokens, gradient = _tokens(layer, x, g)
+    # first the sum of each record and token, as in _outer_sums
+    places = tokens + layer.num_embeddings * torch.arange(len(tokens)).unsqueeze(1)
+    found, place = torch.unique(places, return_inverse=True)
+    sums = torch.zeros(len(found), gradient.shape[2], dtype=gradient.dtype)
+    sums.index_add_(0, place.flatten(), gradient.flatten(0, 1))
     total = torch.zeros_like(layer.weight, dtype=gradient.dtype)
-    return {"weight": total.index_add_(0, tokens.flatten(), gradient.flatten(0, 1))}
+    return {"weight": total.index_add_(0, found % layer.num_embeddings, sums)}
 
 
 def _tokens(layer: nn.Embedding, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,8 +209,9 @@ def _convolution_norms(layer: nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, Tens
 
 def _convolution_sums(layer: nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     columns, gradient = (t.reshape(len(x), layer.groups, *t.shape[1:]) for t in _patches(layer, x, g))
-    sums = {"weight": torch.einsum("bgto,bgti->goi", gradient, columns).reshape(layer.weight.shape)}
-    return sums | ({"bias": g.sum(dim=(0, 2, 3))} if layer.bias is not None else {})
+    groups = [_outer_sums(columns[:, place], gradient[:, place]) for place in range(layer.groups)]
+    sums = {"weight": torch.cat(groups).reshape(layer.weight.shape)}
+    return sums | ({"bias": g.sum(dim=(2, 3)).sum(dim=0)} if layer.bias is not None else {})
 
 
 def _convolution_refusal(layer: nn.Conv2d) -> str | None:
@@ -194,8 +220,8 @@ def _convolution_refusal(layer: nn.Conv2d) -> str | None:
     return None
 
 
-_layer_norm = _from_records(_layer_norm_records)
-_group_norm = _from_records(_group_norm_records)
+_layer_norm = _from_terms(_layer_norm_terms)
+_group_norm = _from_terms(_group_norm_terms)
 
 # The layer types with a rule, exactly: a subclass may compute something else and has none.
 RULES: dict[type[nn.Module], Rule] = {

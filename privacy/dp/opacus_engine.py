@@ -68,10 +68,14 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
 
     def backward(self, losses: Tensor) -> None:
         """Set ``grad`` of every trainable parameter to the sum of clipped per-record gradients."""
-        self._deliver(self.clipper.clip(checked_losses(losses, len(losses)), self.bounds))
+        sums = self.clipper.clip(checked_losses(losses, len(losses)), self.bounds)
+        for name, parameter in self._module.named_parameters():
+            if parameter.requires_grad:
+                parameter.grad = sums[name].to(parameter.dtype)
+        self._deliver(sums)
 
     def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
-        """Run one batch and set ``grad`` as :meth:`backward` does."""
+        """Run one batch and leave its sums, float64, for :class:`KeyedOptimizer`."""
         for parameter in self._module.parameters():
             parameter.grad = None  # the last step's sums are not needed beside this one's
             parameter.__dict__.pop("exact_sum", None)
@@ -88,7 +92,6 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
     def _deliver(self, sums: Mapping[str, Tensor]) -> None:
         for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
-                parameter.grad = sums[name].to(parameter.dtype)
                 parameter.exact_sum = sums[name]  # float64, for the keyed noise
 
 

@@ -92,7 +92,7 @@ def train(
     _require_local(mechanism)
     values = _checked(model, mechanism, learning_rate, expected_records)
     part = _part(modality_of_parameter)
-    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    before = {n: p.detach().clone() for n, p in _trainable(model)}
     outer = opacus_engine.keyed_optimizer(
         _optimizer(model, optimizer, learning_rate, weight_decay, part, part_scales or {}),
         method=method,
@@ -100,15 +100,22 @@ def train(
         expected_batch_size=mechanism.sampling_rate * expected_records,
         values=values,
     )
-    if proximal_mu:
-        outer.attach_step_hook(lambda _: _pull(model, before, proximal_mu))
+    outer.attach_step_hook(lambda _: _pull(model, before, proximal_mu))
     bounds, group_of = clipping(model, mechanism, part, modality_norms)
     with _guarded(model, randomness):
         engine = opacus_engine.engine(model, method=method, bounds=bounds, group_of=group_of, together=together)
         _take_steps(engine, outer, inputs, record_loss, mechanism, randomness)
+    return TrainingOutcome(steps=mechanism.steps_per_round, update=_moved(model, before), method=method)
+
+
+def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _moved(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return how far each trainable parameter moved, and free the gradients of the last step."""
     model.zero_grad(set_to_none=True)
-    update = {n: p.detach() - before[n] for n, p in model.named_parameters() if n in before}
-    return TrainingOutcome(steps=mechanism.steps_per_round, update=update, method=method)
+    return {name: parameter.detach() - before[name] for name, parameter in _trainable(model)}
 
 
 def _take_steps(
@@ -246,6 +253,8 @@ def _optimizer(
 
 def _pull(model: nn.Module, before: Mapping[str, Tensor], proximal_mu: float) -> None:
     """Add the gradient of mu / 2 |p - p_start|**2, a function of noised values only."""
+    if proximal_mu == 0:
+        return
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and name in before:
             parameter.grad.add_(parameter.detach() - before[name], alpha=proximal_mu)

@@ -29,11 +29,9 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from datasites.language import speaking, spoken
 from datasites.language.shapes import expected
 from datasites.node.files import is_out_of_room
 from datasites.node.http import PROBLEMS
-from datasites.node.web.languages import asked_language
 from datasites.study.text import visible
 from privacy.errors import TesseraError
 from privacy.sentences import Sentence, say, sentence_of
@@ -128,22 +126,16 @@ def _own_words(error: HTTPException) -> str:
 
 
 def _malformed(error: RequestValidationError) -> Problem:
-    """Return what was expected of the first malformed part of a request; what was sent is not repeated.
-
-    An address that holds something else than it should leads nowhere: 404.
-    """
+    """Return what was expected of the first malformed part of a request; what was sent is not repeated."""
     first = error.errors()[0]
     names = [visible(str(part), besides="")[:_LONGEST_NAME] for part in first.get("loc", ())[1:]]
     where = _FIELDS.get(names[0], names[0]) if len(names) == 1 else ".".join(names)
-    if first.get("loc", ("",))[0] == "path":
-        return new_problem(404, "http", _NOTHING)
     return new_problem(422, "invalid-input", expected(first, where or say("the body")))
 
 
-def readable(problem: Problem) -> str:
-    """Return the detail of a problem for people, in the language of the request."""
-    with speaking(asked_language()):
-        return spoken(problem.said)
+def _leads_nowhere(error: Exception) -> bool:
+    """Return whether an address holds something else than it should; for people there is nothing at such an address."""
+    return isinstance(error, RequestValidationError) and error.errors()[0].get("loc", ("",))[0] == "path"
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -175,7 +167,7 @@ def install_problem_handlers(app: FastAPI, page: Callable[[Request, Problem], Re
         problem = describe(error)
         wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
         if page is not None and wants_page:
-            return page(request, problem)
+            return page(request, new_problem(404, "http", _NOTHING) if _leads_nowhere(error) else problem)
         return answer(problem, dict(error.headers or {}) if isinstance(error, HTTPException) else None)
 
     for kind in (TesseraError, NotSignedIn, HTTPException, RequestValidationError, ClientDisconnect, Exception):

@@ -174,6 +174,19 @@ class PeopleDesk:
         self._context.accounts.sessions.end_others(caller.account.name, keep=caller.key)
         self.records.wrote("password-changed", person=caller.account.name)
 
+    def rename(self, caller: Credential, password: str, *, full_name: str, function: str) -> None:
+        """Change the caller's own full name and function, which stand in what they sign from now on.
+
+        Raises:
+            Refused: a machine token, or the wrong password.
+            InvalidInput: a name that does not read as it is.
+        """
+        self.prove_in_person(caller, password)
+        name = caller.account.name
+        before = self._context.accounts.account(name)
+        after = self._context.accounts.rename(name, full_name=full_name, function=function)
+        self.records.wrote("account-renamed", person=name, before=before.title, titled=after.title)
+
     def end(self, key: str, caller: Credential) -> None:
         """End one of the caller's own sessions or tokens.
 

@@ -87,6 +87,21 @@ class Account:
         """The full name and function where they are known, otherwise the name to sign in with."""
         return ", ".join(part for part in (self.full_name or self.name, self.function) if part)
 
+    @property
+    def title(self) -> str:
+        """As :attr:`titled`, but empty where neither full name nor function is known."""
+        return self.titled if self.full_name or self.function else ""
+
+    @property
+    def signature(self) -> str:
+        """The account's name, with full name and function in brackets where they are known."""
+        return f"{self.name} ({self.title})" if self.title else self.name
+
+    @property
+    def signed(self) -> dict[str, str]:
+        """What a record of an act says of the person beside the account's name; nothing where nothing is known."""
+        return {"titled": self.title} if self.title else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
