@@ -187,9 +187,9 @@ def checked_reason(reason: str) -> str:
     if not 3 <= len(reason) <= LONGEST_REASON:
         raise InvalidInput(
             say(
-                "expected a reason of 3 to {longest_reason} characters, got {reason}",
-                longest_reason=LONGEST_REASON,
-                reason=len(reason),
+                "expected a reason of 3 to {longest} characters, got {count}",
+                longest=LONGEST_REASON,
+                count=len(reason),
             )
         )
     return reason

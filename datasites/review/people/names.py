@@ -35,8 +35,8 @@ def title_of(text: str) -> str:
     if len(found) > LONGEST_TITLE:
         raise InvalidInput(
             say(
-                "expected a full name and a function of at most {longest_title} characters each",
-                longest_title=LONGEST_TITLE,
+                "expected a full name and a function of at most {longest} characters each",
+                longest=LONGEST_TITLE,
             )
         )
     return check_line(found, "a full name or function") if found else ""
