@@ -33,6 +33,7 @@ class _Open:
     def __init__(self, home: Path, stack: ExitStack) -> None:
         from datasites.data.publishing import Datasets
         from datasites.node.home import Home
+        from datasites.node.rollback import Gap
         from datasites.review.accounts import AccountStore
         from datasites.review.approvals import ApprovalStore
         from datasites.review.budget_acts import BudgetActs
@@ -59,7 +60,10 @@ class _Open:
         )
         self.accounts = stack.enter_context(closing(AccountStore(home / "accounts.sqlite")))
         datasets = Datasets(home=found, ledger=self.ledger, journal=journal, policy=self.policies.current)
-        endings = Endings(ledger=self.ledger, journal=journal, approvals=approvals, newest=datasets.newest)
+        gap = Gap(folder=home)
+        endings = Endings(
+            ledger=self.ledger, journal=journal, approvals=approvals, newest=datasets.newest, held=lambda: gap.trouble
+        )
         self.acts: BudgetActs = BudgetActs(ledger=self.ledger, journal=journal, policies=self.policies, endings=endings)
 
     def person(self, by: str, password_stdin: bool) -> Account:

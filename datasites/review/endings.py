@@ -21,7 +21,7 @@ from datasites.review.records import Request
 from datasites.study.messages import Approval
 from datasites.study.parties import parse_time
 from datasites.study.signing import parse
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Entry, Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
 from privacy.sentences import say
@@ -56,9 +56,15 @@ class Endings:
         Args:
             proposal_hash: the study's; one without a reservation changes nothing.
             reason: why, for the ledger, the journal, the budget page, the report and the scientist.
-            by: the person who decides, or ``datasite`` for what follows from a rule.
+            by: the person who decides, or ``datasite`` for what follows from a rule. While nothing may be released,
+                a rule waits for :meth:`settle`.
+
+        Raises:
+            Refused: a person asks while nothing may be released.
         """
-        if self._study(proposal_hash) is None:
+        if self.held() and by != DATASITE:
+            raise Refused(f"nothing is released now: {self.held()}")
+        if self._study(proposal_hash) is None or self.held():
             return ()
         entry = self.ledger.release_reservation(proposal_hash, by=by, reason=reason)
         self._journal(entry)
@@ -159,10 +165,14 @@ class Endings:
                 self._journal(entry)
 
     def _journal(self, entry: Entry | None) -> None:
-        if entry is not None:
-            body = entry.body
-            self.approvals.thread.say_returned(
-                body["proposal_hash"], body["rounds"], by=body["by"], reason=body["reason"], at=entry.at
-            )
-            told = ("study", "proposal_hash", "population", "rounds", "by", "reason")
-            self.journal.append(RETURNED, {"entry": entry.index, **{key: entry.body[key] for key in told}})
+        """Tell the scientist and the journal about a release, each once, however often and by whom this is called."""
+        if entry is None:
+            return
+        body = entry.body
+        self.approvals.thread.say_returned(
+            body["proposal_hash"], body["rounds"], by=body["by"], reason=body["reason"], at=entry.at
+        )
+        told = ("study", "proposal_hash", "population", "rounds", "by", "reason")
+        with self.approvals.undisturbed():  # the same release may be found by a start and by a command beside it
+            if not any(known.body["entry"] == entry.index for known in self.journal.entries(kind=RETURNED)):
+                self.journal.append(RETURNED, {"entry": entry.index, **{key: entry.body[key] for key in told}})

@@ -13,7 +13,8 @@ from typing import Any
 from datasites.review.records import Decision, ReviewRecords
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse, seal
-from datasites.study.thread import WORD, SiteKind, Word, open_word
+from datasites.study.text import shortened, spans
+from datasites.study.thread import LONGEST, WORD, SiteKind, Word, open_word
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 from privacy.sentences import say
@@ -26,7 +27,6 @@ _KINDS: dict[str, SiteKind] = {
     "revoked": "revoked",
     "returned": "returned",
 }
-_LONGEST_TEXT = 3900
 _CLOSED = frozenset({"denied", "revoked", "ended"})
 
 
@@ -79,15 +79,19 @@ class ThreadHere:
         self._records.add_word(hashed, word, seal(self._identity, WORD, word))
 
     def say_returned(self, proposal_hash: str, rounds: Sequence[int], by: str, reason: str, at: str) -> None:
-        """Tell the scientist which rounds of a study went back uncharged here, and why; nothing for an unknown one."""
+        """Tell the scientist once which rounds of a study went back uncharged here at ``at``, and why.
+
+        Nothing is said about an unknown proposal, nor twice about one release.
+        """
         try:
             proposal = self._records.request(proposal_hash).proposal
         except InvalidInput:
             return
-        listed = ", ".join(map(str, rounds))
-        text = f"rounds {listed} were not charged: {reason}"[:_LONGEST_TEXT]
+        text = shortened(f"rounds {spans(rounds)} were not charged: {reason}", LONGEST)
         with self._records.transaction():
-            self.say(proposal, Decision(kind="returned", person=by, reason=text, at=at))
+            said = [w for w in self._records.words(proposal_hash) if w.author == self._site and w.kind == "returned"]
+            if (text, at) not in [(word.text, word.at) for word in said]:
+                self.say(proposal, Decision(kind="returned", person=by, reason=text, at=at))
 
     def unsent(self) -> tuple[tuple[str, Signed], ...]:
         """Return own words that the orchestrator has not taken yet, with their proposal's hash."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from datasites.language import tr
 from datasites.language.formats import decimal, significant
@@ -114,6 +114,31 @@ def delta_text(value: float) -> str:
         return f"{head}10^{exponent}"
     digits = len(f"{value:.{-exponent + 1}f}".rstrip("0").partition(".")[2])
     return decimal(value, digits)
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Return rising numbers with every run of three or more as its ends.
+
+    >>> spans([1, 2, 4, 5, 6, 9])
+    '1, 2, 4-6, 9'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    listed = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(listed)
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return ``text``, or its beginning with a mark that something was left out.
+
+    >>> shortened("not charged", 6)
+    'not c…'
+    """
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _checked(text: str, what: str, *, besides: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from datasites.review.findings import find
-from datasites.study.text import check_name, check_prose, check_study_name, unseen, visible
+from datasites.study.text import check_name, check_prose, check_study_name, shortened, spans, unseen, visible
 from privacy.errors import InvalidInput
 
 TRICKS = {
@@ -63,3 +63,11 @@ def test_a_reviewer_is_told_of_code_that_does_not_run_as_it_reads(tmp_path) -> N
 def test_what_is_not_seen_is_written_out_for_terminals() -> None:
     assert visible("Größe\n\x1b]0;x\x07\u202e") == "Größe\n\\x1b]0;x\\x07\\u202e"
     assert not any("\x1b" in visible(text) or "\u2028" in visible(text) for text in TRICKS.values())
+
+
+def test_long_lists_of_rounds_are_written_as_their_ends_and_what_is_cut_says_so():
+    assert spans(range(2, 401)) == "2-400"
+    assert spans([1, 2, 4, 5, 6, 9]) == "1, 2, 4-6, 9"
+    assert spans([]) == ""
+    assert shortened("ab", 2) == "ab"
+    assert shortened("abc", 2) == "a…"
