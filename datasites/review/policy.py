@@ -236,7 +236,7 @@ def _charge_violations(proposal: Proposal) -> list[Violation]:
             sites=len(proposal.participants),
         )
     except InvalidInput as error:
-        return [Violation(rule="charge", message=sentence_of(error))]
+        return [Violation(rule="what runs is what is charged", message=sentence_of(error))]
     return []
 
 
