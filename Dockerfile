@@ -3,22 +3,30 @@
 #   docker compose build                                                        # torch from the package index
 #   WHEELS_DIR=/path/with/torch-cpu-wheel docker compose build                  # torch from that folder, much smaller
 #   BUILD_CA_FILE=/etc/ssl/certs/ca-certificates.crt docker compose build      # behind a proxy with its own authority
-FROM python:3.11-slim AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_DEFAULT_TIMEOUT=180
+#   BASE_DIGEST=sha256:... docker compose build                                 # the base image with this digest, no other
+#
+# Nothing is installed that has no hash in constraints-hashed.txt; a wheel in WHEELS_DIR needs one as well (make lock).
+ARG BASE_IMAGE=python:3.11-slim
+ARG BASE_DIGEST=
+FROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_DEFAULT_TIMEOUT=180 PIP_ONLY_BINARY=:all:
 RUN python3 -m venv /opt/tessera
+ENV PATH=/opt/tessera/bin:$PATH
 WORKDIR /src
-COPY constraints.txt pyproject.toml ./
-# torch first and exactly pinned: the CPU wheel of the folder `wheels` wins over the index's build with CUDA.
+COPY constraints-hashed.txt pyproject.toml ./
+COPY .ci/locked.py .ci/
+# torch first: the CPU wheel of the folder `wheels` wins over the index's build with CUDA. An older pip than ours takes
+# no hashes from constraints.
 RUN --mount=type=bind,from=wheels,target=/wheels --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
-    if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi; \
-    /opt/tessera/bin/pip install --quiet --find-links /wheels -c constraints.txt torch==2.13.0
+    if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi; export PIP_FIND_LINKS=/wheels; \
+    python .ci/locked.py pinned pip > pip.txt && pip install --quiet --require-hashes -r pip.txt && \
+    python .ci/locked.py torch > torch.txt && \
+    pip install --quiet --require-hashes -c constraints-hashed.txt -r torch.txt
 # The dependencies change rarely, our code often: they get a layer of their own.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi; \
-    python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); \
-      print('\n'.join([*p['project']['dependencies'], *p['project']['optional-dependencies']['postgres'], *p['build-system']['requires']]))" \
-      > requirements.txt && \
-    /opt/tessera/bin/pip install --quiet -c constraints.txt -r requirements.txt
+    python .ci/locked.py requirements postgres > requirements.txt && \
+    pip install --quiet --require-hashes -c constraints-hashed.txt -r requirements.txt
 # Byte code is made here, since no role can write it at run time (some files of others are no Python: templates).
 COPY docker/slim.sh ./
 RUN sh slim.sh /opt/tessera && cd /tmp && \
@@ -29,10 +37,20 @@ COPY models models
 COPY privacy privacy
 COPY datasites datasites
 COPY orchestrator orchestrator
-RUN /opt/tessera/bin/pip install --quiet --no-deps --no-build-isolation . && \
-    /opt/tessera/bin/pip uninstall --quiet --yes hatchling trove-classifiers setuptools pip
+RUN PIP_ONLY_BINARY= pip install --quiet --no-deps --no-build-isolation . && \
+    pip uninstall --quiet --yes hatchling trove-classifiers setuptools pip
 
-FROM python:3.11-slim
+FROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}
+ARG BASE_IMAGE BASE_DIGEST VERSION=0.1.0 REVISION= CREATED=
+LABEL org.opencontainers.image.title="Tessera" \
+      org.opencontainers.image.description="Privacy-hardened, multi-modal federated learning: every role of a consortium" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.vendor="The Tessera authors" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.base.digest="${BASE_DIGEST}"
 # Every role runs under an account of its own; an account that is in no table breaks libraries that ask for its name.
 RUN set -e; for number in $(seq 0 19); do \
       echo "tessera$number:x:$((10000 + number)):10000:Tessera:/tmp:/usr/sbin/nologin" >> /etc/passwd; done; \

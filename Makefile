@@ -4,17 +4,50 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-unit thorough check bench chaos docker audit results
+# Nothing is installed that has no hash in constraints-hashed.txt, and nothing is built from source but ourselves.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+HASHED := $(PIP) --require-hashes --only-binary :all: -c constraints-hashed.txt
+
+.PHONY: setup lock wheel sbom demo test test-unit thorough check bench chaos docker audit results
 
 setup: $(STAMP)
 
-# torch goes first and exactly pinned: an open range would pull gigabytes of CUDA libraries.
-$(STAMP): pyproject.toml constraints.txt
+# An older pip takes no hashes from constraints, so ours comes first.
+$(VENV)/.pip: constraints-hashed.txt .ci/locked.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $(STAMP)
+	$(BIN)/python .ci/locked.py pinned pip > $(VENV)/pip.txt
+	$(PIP) --require-hashes -r $(VENV)/pip.txt
+	touch $@
+
+# torch goes first: only then does pip take a wheel without CUDA that lies in its folder.
+$(STAMP): pyproject.toml $(VENV)/.pip
+	$(BIN)/python .ci/locked.py torch > $(VENV)/torch.txt
+	$(HASHED) -r $(VENV)/torch.txt
+	$(BIN)/python .ci/locked.py requirements dev > $(VENV)/dev.txt
+	$(HASHED) -r $(VENV)/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+# What `make lock`, `make sbom` and `make audit` use beside it.
+$(VENV)/.supply: pyproject.toml $(VENV)/.pip
+	$(BIN)/python .ci/locked.py requirements supply > $(VENV)/supply.txt
+	$(HASHED) -r $(VENV)/supply.txt
+	touch $@
+
+# After a change of constraints.txt: asks the package index for the hashes of every file of every version named there.
+lock: $(VENV)/.pip
+	$(HASHED) uv
+	$(BIN)/python .ci/locked.py write
+
+# The same bytes from the same commit, wherever and whenever it is built.
+wheel: setup
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel -d dist
+	cd dist && sha256sum *.whl
+
+# Software bill of materials (CycloneDX) of what a role runs: build/sbom.cdx.json.
+sbom: setup $(VENV)/.supply
+	$(BIN)/python .ci/sbom.py build/sbom.cdx.json
 
 demo: setup
 	$(BIN)/tessera demo
@@ -46,8 +79,7 @@ check: setup
 	$(BIN)/lint-imports
 
 # Known vulnerabilities in what is installed; without advisories (no index that gives them) it says so and ends well.
-audit: setup
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+audit: setup $(VENV)/.supply
 	$(BIN)/python .ci/audit.py
 
 bench: setup

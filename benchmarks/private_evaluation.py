@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from datasites.training.statistics import scores_of
+from models.batch import modalities_of, restricted
 from models.build import build_model
-from models.config import MODALITIES
 from models.parameters import from_bytes
 from orchestrator.rounds.dp_evaluation import dp_evaluation
 from orchestrator.simulation.engine import Shard, run_study
@@ -76,12 +76,11 @@ def true_areas(study: SimulatedStudy, model_bytes: bytes) -> tuple[float, float]
     """Return the exact areas: of held-out patients as the hospitals would hold them, and of the scored patients."""
     model, config = build_model(study.proposal.model, seed=0), study.proposal.model
     from_bytes(model, model_bytes)
-    known = {*config.features, "presence", "cohort", "label"}
-    test = {name: tensor for name, tensor in study.test.items() if name in known}
+    test = restricted(study.test, config.features)
     held: dict[int, list[Scored]] = {}
     scored: dict[int, list[Scored]] = {}
     for site in study.sites:
-        own = {name: tensor[~site.trains] for name, tensor in site.records.items() if name in known}
+        own = {name: tensor[~site.trains] for name, tensor in restricted(site.records, config.features).items()}
         like = _masked({name: tensor[test["cohort"] == site.cohort] for name, tensor in test.items()}, site.modalities)
         for found, batch, weight in ((held, like, float(site.patients)), (scored, own, 1.0)):
             late = batch["label"].numpy() > 0
@@ -92,9 +91,9 @@ def true_areas(study: SimulatedStudy, model_bytes: bytes) -> tuple[float, float]
 
 def _masked(batch: dict[str, torch.Tensor], modalities: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the patients who have one of the modalities, with these only."""
-    keep = torch.tensor([float(m in modalities) for m in MODALITIES])
+    keep = torch.tensor([float(m in modalities) for m in modalities_of(batch)])
     presence = batch["presence"] * keep
-    left = {n: t * 0 if n in MODALITIES and n not in modalities else t for n, t in batch.items()}
+    left = {n: t * 0 if n in modalities_of(batch) and n not in modalities else t for n, t in batch.items()}
     some = presence.amax(dim=1) > 0
     return {n: t[some] for n, t in {**left, "presence": presence}.items()}
 

@@ -28,7 +28,8 @@ from research.simulate import modality_mask, simulate
 from datasites.data.federations import FEDERATIONS, SPLITS, build
 from datasites.data.synthetic import generate
 from datasites.data.tcga.tables import Images, Tables, read_tables
-from models.config import MODALITIES, ModelConfig
+from models.batch import modalities_of
+from models.config import ModelConfig
 from models.networks import combinations
 from orchestrator.simulation.sites import flip_labels, make_sites, patients, permute_labels, pool, score
 from orchestrator.studies.evaluation import interval
@@ -200,7 +201,7 @@ def combination_scores(model, config, test) -> dict[str, float]:
     found = {}
     for name in combinations(config.modalities):
         wanted = name.split("+")
-        columns = [MODALITIES.index(m) for m in wanted]
+        columns = [modalities_of(test).index(m) for m in wanted]
         rows = (test["presence"][:, columns].amax(dim=1) > 0).nonzero().ravel()
         found[name] = score(model, modality_mask({n: v[rows] for n, v in test.items()}, wanted), config).auroc
     return found

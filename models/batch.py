@@ -3,10 +3,8 @@
 =============  ==========================  ===========================================================
 key            tensor                      meaning
 =============  ==========================  ===========================================================
-mrna           float32 [B, features]       preprocessed expression; zeros where absent
-image          float32 [B, features]       preprocessed slide features; zeros where absent
-clinical       float32 [B, features]       encoded clinical variables; zeros where absent
-presence       float32 [B, 3]              1 where the patient has the modality (order of MODALITIES)
+each modality  float32 [B, features]       the model's inputs of the modality; zeros where absent
+presence       float32 [B, modalities]     1 where the patient has the modality (:func:`modalities_of`)
 cohort         int64 [B]                   index into ``ModelConfig.cohorts``
 label          int64 [B]                   stage class, 0 is the earliest
 =============  ==========================  ===========================================================
@@ -14,14 +12,14 @@ label          int64 [B]                   stage class, 0 is the earliest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.config import MODALITIES
+from models.config import RESERVED, in_order
 
 Batch = Mapping[str, Tensor]
 RecordLoss = Callable[[nn.Module, Batch], Tensor]
@@ -37,9 +35,26 @@ def to_tensors(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
     return tensors
 
 
+def modalities_of(batch: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the modalities of a batch in the order of the columns of ``presence``."""
+    return in_order(set(batch) - RESERVED)
+
+
+def restricted(batch: Batch, modalities: Collection[str]) -> dict[str, Tensor]:
+    """Return a batch with some of its modalities only, as if there were no others.
+
+    Args:
+        batch: as above.
+        modalities: which to keep; those that the batch lacks are ignored.
+    """
+    columns = [place for place, name in enumerate(modalities_of(batch)) if name in modalities]
+    kept = {name: values for name, values in batch.items() if name in modalities or name in RESERVED}
+    return {**kept, "presence": batch["presence"][:, columns]}
+
+
 def has(batch: Batch, modality: str) -> Tensor:
     """Return which records of ``batch`` have ``modality``, as float32 [B, 1]."""
-    column = MODALITIES.index(modality)
+    column = modalities_of(batch).index(modality)
     return batch["presence"][:, column : column + 1]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import Batch
-from models.config import MODALITIES, InvalidModel, ModelConfig
+from models.config import InvalidModel, ModelConfig, check_modality
 from models.losses import batch_loss
 from models.networks import FusionNetwork, LateFusionNetwork, LinearFusion
 
@@ -40,10 +40,11 @@ def record_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def check_config(config: ModelConfig) -> None:
     """Refuse a configuration that describes no model."""
-    unknown = [m for m in config.features if m not in MODALITIES]
-    if unknown or not config.features:
-        raise InvalidModel(f"expected modalities out of {', '.join(MODALITIES)}, got {sorted(config.features)}")
-    if min(config.features.values()) < 1 or not config.cohorts or config.classes < 2:
+    for modality in config.features:
+        check_modality(modality)
+    if not set(config.gains) <= set(config.features) or not all(0 < gain <= 1000 for gain in config.gains.values()):
+        raise InvalidModel("expected gains above 0 of the model's own modalities")
+    if not config.features or min(config.features.values()) < 1 or not config.cohorts or config.classes < 2:
         raise InvalidModel("a model needs a feature per modality, a cohort and at least two classes")
     if not 0.0 <= config.modality_dropout < 1.0:
         raise InvalidModel(f"expected a modality dropout of 0 to below 1, got {config.modality_dropout}")

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 
@@ -20,12 +21,35 @@ class InvalidModel(ValueError):
 Architecture = Literal["linear", "mlp", "mlp-auxiliary", "convolutional"]
 Heads = Literal["shared", "combination"]
 
-MODALITIES: tuple[str, ...] = ("mrna", "image", "clinical")
-"""The order of the columns of ``presence`` and of the blocks of every model."""
+_FIRST: Mapping[str, float] = {"mrna": 1.2, "image": 0.75, "clinical": 2.3}
+"""The modalities of the first studies: their models keep the order and the gains with which they were approved."""
 
-INPUT_GAINS: Mapping[str, float] = {"mrna": 1.2, "image": 0.75, "clinical": 2.3}
-"""The linear model multiplies a modality's inputs by gain / sqrt(features): a record's inputs then have a norm near 1
-in every modality, so that one learning rate suits all and none eats the clipping budget."""
+_MODALITY = re.compile(r"[a-z][a-z0-9-]{0,39}")
+RESERVED = frozenset({"presence", "cohort", "label"})
+"""What a batch holds besides modalities; no modality has such a name."""
+
+
+def in_order(modalities: Iterable[str]) -> tuple[str, ...]:
+    """Return modalities in the order of a model's blocks and of the columns of ``presence``: by name.
+
+    Those of the first studies come first, as they always stood:
+
+    >>> in_order(["mutations", "clinical", "copy-number", "mrna"])
+    ('mrna', 'clinical', 'copy-number', 'mutations')
+    """
+    given = set(modalities)
+    return (*(m for m in _FIRST if m in given), *sorted(given - set(_FIRST)))
+
+
+def check_modality(name: str) -> None:
+    """Check the name of a modality, which becomes the name of a file, a block and a parameter.
+
+    Raises:
+        InvalidModel: anything but small letters, digits and dashes (at most 40), or a reserved name.
+    """
+    if not _MODALITY.fullmatch(name) or name in RESERVED:
+        raise InvalidModel(f"expected a modality's name of small letters, digits and dashes, got {name[:40]!r}")
+
 
 CENTRES = "centres."
 """How the names of a centred model's feature means begin: public constants that travel with the parameters."""
@@ -56,6 +80,9 @@ class ModelConfig:
     ``centred`` (linear only) subtracts feature means from the inputs; the first round of a study releases them in
     place of a gradient (:mod:`models.losses`). ``cohort_gain`` (linear only, above 0) multiplies the cohort
     indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of the clipping norm.
+
+    ``gains`` (above 0) are public factors by modality: the inputs are multiplied by gain / sqrt(features), so that a
+    record's inputs have a norm near 1 in every modality, one learning rate suits all and none eats the clipping norm.
     """
 
     architecture: Architecture
@@ -72,6 +99,7 @@ class ModelConfig:
     side: int = 64
     centred: bool = False
     cohort_gain: float = 1.0
+    gains: Mapping[str, float] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 
     def is_centre(self, parameter: str) -> bool:
@@ -80,5 +108,9 @@ class ModelConfig:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities this model takes, in the order of :data:`MODALITIES`."""
-        return tuple(m for m in MODALITIES if m in self.features)
+        """The modalities this model takes, in their order (:func:`in_order`)."""
+        return in_order(self.features)
+
+    def gain(self, modality: str) -> float:
+        """Return the public factor of a modality's inputs before they are divided by the root of their number."""
+        return self.gains.get(modality, _FIRST.get(modality, 1.0))

@@ -17,8 +17,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, cohort_indicator, drop_modalities, has
-from models.config import INPUT_GAINS, MODALITIES, ModelConfig
+from models.batch import Batch, cohort_indicator, drop_modalities, has, modalities_of
+from models.config import ModelConfig
 
 CHANNELS = 3
 PATCH = 8
@@ -79,7 +79,7 @@ class LinearFusion(nn.Module):
         super().__init__()
         self.cohorts = len(config.cohorts)
         self.branches = nn.ModuleDict({m: nn.Linear(config.features[m], 1, bias=False) for m in config.modalities})
-        self.scales = {m: INPUT_GAINS[m] / math.sqrt(n) for m, n in config.features.items()}
+        self.scales = {m: config.gain(m) / math.sqrt(n) for m, n in config.features.items()}
         self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
         self.cohort_gain = config.cohort_gain
         self.centres = nn.ParameterDict()
@@ -175,7 +175,7 @@ def input_scales(config: ModelConfig) -> dict[str, float]:
     """Return the public factor on each modality's inputs, which brings a record's inputs to a norm near ten."""
     maps = config.architecture == "convolutional"
     return {
-        m: 1.0 if maps and m == "image" else NETWORK_NORM * INPUT_GAINS[m] / math.sqrt(n)
+        m: 1.0 if maps and m == "image" else NETWORK_NORM * config.gain(m) / math.sqrt(n)
         for m, n in config.features.items()
     }
 
@@ -188,5 +188,5 @@ def combinations(modalities: tuple[str, ...]) -> list[str]:
 
 def has_exactly(batch: Batch, wanted: list[str]) -> Tensor:
     """Return 1 for records with exactly the modalities ``wanted``, else 0; float32 [B, 1]."""
-    pattern = torch.tensor([float(m in wanted) for m in MODALITIES])
+    pattern = torch.tensor([float(m in wanted) for m in modalities_of(batch)])
     return (batch["presence"] == pattern).all(dim=1, keepdim=True).to(torch.float32)

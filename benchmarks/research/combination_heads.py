@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from datasites.study.proposal import Block
-from models.config import MODALITIES
+from models.batch import modalities_of
 from orchestrator.simulation.sites import SimulatedSite
 
 _HEADS = "heads."
@@ -31,7 +31,7 @@ def head_blocks(model: nn.Module, sites: Sequence[SimulatedSite]) -> list[tuple[
         if not name.startswith(_HEADS):
             continue
         combination = name.split(".")[1]
-        wanted = torch.tensor([float(m in combination.split("+")) for m in MODALITIES])
+        wanted = torch.tensor([float(m in combination.split("+")) for m in modalities_of(sites[0].records)])
         holders = tuple(s.name for s in sites if bool((s.records["presence"] == wanted).all(dim=1).any()))
         if holders:
             block = Block(name=f"head {combination}", modality=None, length=parameter.numel(), parameters=(name,))

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datasites.strategy.blending import Evaluation
-from models.batch import RecordLoss
-from models.config import MODALITIES
+from models.batch import RecordLoss, modalities_of
 from orchestrator.simulation.sites import Records, SimulatedSite
 from privacy.dp.mechanism import Mechanism
 
@@ -58,8 +57,8 @@ def terms(modalities: Sequence[str]) -> list[tuple[str, ...]]:
 def _losses(
     model: nn.Module, records: Records, combination: Sequence[str], record_loss: RecordLoss, bound: float
 ) -> tuple[Tensor, Tensor]:
-    columns = [MODALITIES.index(m) for m in combination]
-    keep = torch.zeros(len(MODALITIES))
+    columns = [modalities_of(records).index(m) for m in combination]
+    keep = torch.zeros(len(modalities_of(records)))
     keep[columns] = 1.0
     with torch.no_grad():
         losses = record_loss(model, {**records, "presence": records["presence"] * keep}).clamp(0.0, bound)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.batch import cohort_indicator
-from models.config import MODALITIES
+from models.batch import cohort_indicator, modalities_of
 from models.networks import LinearFusion
 from orchestrator.simulation.sites import Records
 
@@ -28,7 +27,8 @@ def descend(
         weight_decay: decoupled, per step times the rate.
         proximal_mu: pull towards where the steps began.
     """
-    held = {m: MODALITIES.index(m) for m in model.branches if bool(records["presence"][:, MODALITIES.index(m)].any())}
+    order = modalities_of(records)
+    held = {m: order.index(m) for m in model.branches if bool(records["presence"][:, order.index(m)].any())}
     indicator = cohort_indicator(records, model.cohorts) * model.cohort_gain  # [B, cohorts]
     outputs = model.cohort.weight.shape[0]
     later = (records["label"][:, None] > torch.arange(outputs)).to(torch.float32)  # [B, classes - 1]

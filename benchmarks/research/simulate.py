@@ -25,9 +25,9 @@ from datasites.study.centring import centre_size, releases_centres
 from datasites.study.next_model import ServerOptimizer, with_centres
 from datasites.study.proposal import Block, Training
 from datasites.training.site import centring_loss_of
-from models.batch import RecordLoss
+from models.batch import RecordLoss, modalities_of
 from models.build import build_model, record_loss
-from models.config import MODALITIES, ModelConfig
+from models.config import ModelConfig
 from models.networks import LinearFusion
 from models.parameters import assign, blocks, flatten
 from orchestrator.simulation.sites import Records, SimulatedSite, score
@@ -352,5 +352,5 @@ def _observe_proximity(
 
 def modality_mask(records: Records, modalities: Sequence[str]) -> Records:
     """Return ``records`` with only ``modalities`` present."""
-    keep = torch.tensor([float(m in modalities) for m in MODALITIES])
+    keep = torch.tensor([float(m in modalities) for m in modalities_of(records)])
     return {**records, "presence": records["presence"] * keep}

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.config import MODALITIES
+from models.config import InvalidModel, check_modality, in_order
 from privacy.canonical import canonical_hash, canonical_json
 from privacy.errors import InvalidInput
 
@@ -70,7 +70,7 @@ class Schema:
 
     def feature_counts(self) -> dict[str, int]:
         """Return the number of features of each modality, as :class:`models.config.ModelConfig` wants it."""
-        return {m: len(self.features[m]) for m in MODALITIES if m in self.features}
+        return {m: len(self.features[m]) for m in in_order(self.features)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +86,22 @@ class Part:
     inputs: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]]
 
 
-def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0) -> None:
+def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0, mock: Part | None = None) -> None:
     """Write a whole dataset version; the folder appears complete or not at all.
+
+    Args:
+        folder: a new one.
+        schema: what anybody may know.
+        private: the patients.
+        mock_seed: of :func:`mock_part`, where no ``mock`` is given.
+        mock: made-up rows of the same shape.
 
     Raises:
         InvalidInput: the folder exists, or the rows do not fit the schema.
     """
     if folder.exists():
         raise InvalidInput(f"expected a new dataset folder, {folder} exists; datasets are never overwritten")
-    mock = mock_part(schema, seed=mock_seed)
+    mock = mock or mock_part(schema, seed=mock_seed)
     check_disjoint(private, mock)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -123,11 +130,17 @@ def read_schema(path: Path) -> Schema:
             value[field] = tuple(value[field])
         schema = Schema(**value)
         # all of these become names of files
-        known = set(schema.features) | set(schema.modalities) <= set(MODALITIES)
-        if not (known and _NAME.fullmatch(schema.name) and type(schema.version) is int and schema.version > 0):
+        for modality in (*schema.features, *schema.modalities):
+            check_modality(modality)
+        if not (
+            set(schema.modalities) <= set(schema.features)
+            and _NAME.fullmatch(schema.name)
+            and type(schema.version) is int
+            and schema.version > 0
+        ):
             raise ValueError
         return schema
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, InvalidModel) as error:
         raise InvalidInput(f"expected a dataset schema at {path.name}, could not read one") from error
 
 
@@ -143,7 +156,8 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
     cases = records["case_id"].tolist()
     check_patients(cases)
     batch: Arrays = {}
-    presence = np.zeros((len(cases), len(MODALITIES)), dtype=np.float32)
+    order = in_order(schema.features)
+    presence = np.zeros((len(cases), len(order)), dtype=np.float32)
     for modality, names in schema.features.items():
         values = np.zeros((len(cases), len(names)), dtype=np.float32)
         if modality in schema.modalities:
@@ -151,7 +165,7 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
             check_rows(modality, table.index.tolist(), table.to_numpy(dtype=np.float32))
             rows = [i for i, case in enumerate(cases) if case in table.index]
             values[rows] = table.loc[[cases[i] for i in rows]].to_numpy(dtype=np.float32)
-            presence[rows, MODALITIES.index(modality)] = 1.0
+            presence[rows, order.index(modality)] = 1.0
         batch[modality] = values
     batch["presence"] = presence
     batch["cohort"] = np.array([schema.cohorts.index(c) for c in records["cohort"]], dtype=np.int64)

@@ -24,7 +24,7 @@ from datasites.data.tcga.preprocessing import clinical_features, clinical_inputs
 from datasites.data.tcga.tables import MAP_FEATURE, Cohort, Images, Tables, class_count, labels, read_tables
 from datasites.data.tcga.variables import VARIABLES
 from datasites.node.consortium import Consortium
-from models.config import MODALITIES
+from models.config import in_order
 from privacy.canonical import canonical_json
 from privacy.errors import InvalidInput
 
@@ -102,7 +102,7 @@ def study_features(plan: Federation, tables: Tables, clinical_variables: Sequenc
         "clinical": tuple(clinical_features(clinical_variables)),
     }
     held = {m for site in plan.sites for m in site.modalities}
-    return {m: every[m] for m in MODALITIES if m in held}
+    return {m: every[m] for m in in_order(held)}
 
 
 def site_schema(plan: Federation, site: Site, features: Mapping[str, tuple[str, ...]]) -> Schema:
@@ -115,7 +115,7 @@ def site_schema(plan: Federation, site: Site, features: Mapping[str, tuple[str, 
         cohorts=plan.cohorts,
         task=plan.task,
         classes=class_count(plan.task),
-        modalities=tuple(m for m in MODALITIES if m in site.modalities),
+        modalities=in_order(site.modalities),
         features=dict(features),
         preprocessing={m: _preprocessing(m, names) for m, names in features.items()},
         source=f"{plan.name} federation of cohort tables",
@@ -223,7 +223,7 @@ def _site(name: str, consortium: Consortium, tables: Tables, hands: dict[str, li
             f"no cases of cohort {hospital.cohort!r} are left for {name}; spread the hospitals evenly over the cohorts"
         )
     hand = hands[hospital.cohort].pop(0)
-    modalities = tuple(m for m in MODALITIES if m in hospital.modalities and m in hand.modalities)
+    modalities = in_order(set(hospital.modalities) & set(hand.modalities))
     if not modalities:
         raise InvalidInput(f"cohort {hospital.cohort} has none of the modalities of {name}; name another cohort")
     cohort = tables.cohorts[hospital.cohort]

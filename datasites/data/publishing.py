@@ -44,6 +44,7 @@ class Card:
     modalities: tuple[str, ...]
     features: dict[str, int]
     data_use: tuple[str, ...] = ()
+    classes: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,7 @@ class Datasets:
             modalities=schema.modalities,
             features=schema.feature_counts(),
             data_use=read_terms(folder).data_use,
+            classes=schema.classes,
         )
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:

@@ -7,20 +7,17 @@ from typing import Annotated
 
 import typer
 
-from datasites.hospital import budget_commands
+from datasites.hospital import budget_commands, ingest_commands
 from datasites.node.commands import (
     Gap,
     HomeOption,
     HostOption,
     InstitutionOption,
-    JsonOption,
     LanguageOption,
     PortOption,
     UrlOption,
     add_import_gap,
     add_run,
-    console,
-    show,
 )
 from datasites.node.commands import init as init_role
 
@@ -38,44 +35,6 @@ def init(
 ) -> None:
     """Make a datasite's folder and identity, and show its public key."""
     init_role(home, "datasite", name=name, institution=institution, url=orchestrator_url, host=host, port=port)
-
-
-@app.command()
-def ingest(
-    source: Annotated[Path, typer.Argument(help="Folder of tables, as described in docs/data.md.")],
-    out: Annotated[Path, typer.Option(help="Folder that gets one dataset per institution.")],
-    federation: Annotated[str, typer.Option(help="Preset that says who holds what.")] = "tri-modal",
-    task: Annotated[str, typer.Option(help="I-II, early-late or ordinal.")] = "early-late",
-    sites: Annotated[
-        int | None, typer.Option(min=3, help="Number of institutions; the preset's own by default.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    images: Annotated[str, typer.Option(help="features, or tissue-maps for the convolutional model.")] = "features",
-    json_output: JsonOption = False,
-) -> None:
-    """Turn tables into per-institution datasets with a private and a mock part."""
-    from rich.progress import Progress
-
-    from datasites.data.ingest import ingest as ingest_tables
-    from datasites.data.tcga.tables import images_of
-
-    with Progress(console=console, transient=True) as bar:
-        job = bar.add_task("Ingesting")
-        plan = ingest_tables(
-            source,
-            out,
-            federation=federation,
-            task=task,
-            sites=sites,
-            seed=seed,
-            images=images_of(images),
-            progress=lambda name, done, total: bar.update(job, description=name, completed=done, total=total),
-        )
-    for site in plan.sites:
-        console.print(f"{site.name}: {len(site.cases)} patients, {', '.join(site.modalities)}", highlight=False)
-    if json_output:
-        sites_made = [{"name": s.name, "modalities": s.modalities, "patients": len(s.cases)} for s in plan.sites]
-        show({"out": str(out), "federation": plan.name, "task": plan.task, "sites": sites_made, "test": len(plan.test)})
 
 
 @app.command()
@@ -121,6 +80,8 @@ def _import_gap(home: Path, by: str, reason: str) -> Gap:
     return [f"{line}; the datasite works again" for line in lines], {"studies": booked}
 
 
+app.command()(ingest_commands.ingest)
+app.command()(ingest_commands.ingest)
 app.add_typer(budget_commands.app, name="budget")
 app.command("reload")(budget_commands.reload)
 add_run(app, "datasite", "Run a datasite: portal, PySyft node and rounds.")

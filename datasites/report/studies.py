@@ -242,9 +242,11 @@ def _code(proposal: Proposal) -> str:
 def software(environment: Environment) -> tuple[Fact, ...]:
     """Return the software of a study or of a report: hashes of code and lock file, and the versions of packages."""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
+    files = (Fact(label=tr("Files of packages"), value=environment.files_hash),) if environment.files_hash else ()
     return (
         Fact(label=tr("Tessera's code"), value=environment.code_hash),
         Fact(label=tr("Lock file"), value=environment.lock_hash),
+        *files,
         Fact(label=tr("Packages"), value=packages),
     )
 

@@ -1,4 +1,4 @@
-"""The software that will run, as three comparable facts: installed versions, their hash, and our own code's hash.
+"""The software that will run, as comparable facts: installed versions, their files, and our own code.
 
 The same installation gives the same :class:`~datasites.study.proposal.Environment`, so the orchestrator writes it into
 a proposal and every datasite compares it with its own before every round. The values are those of the running
@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from datasites.node.installed import Installed, survey
 from datasites.node.plugins import DISTRIBUTION, PACKAGES, plugged_in
 from datasites.study.proposal import Environment
 from privacy.canonical import canonical_hash
@@ -30,7 +31,8 @@ def current_environment() -> Environment:
     """Return the environment of this process.
 
     ``packages`` has the versions of the direct dependencies; ``lock_hash`` covers those of all dependencies of
-    dependencies as well, ``code_hash`` every source file of the four packages.
+    dependencies as well, ``files_hash`` the content of all their files (:mod:`datasites.node.installed`),
+    ``code_hash`` every source file of the four packages.
 
     Raises:
         InvalidInput: the distribution is not installed, so its dependencies cannot be known.
@@ -43,7 +45,23 @@ def current_environment() -> Environment:
         ) from error
     everything = _closure(direct)
     packages = {name: everything[name] for name in sorted(direct) if name in everything}
-    return Environment(lock_hash=canonical_hash(everything), code_hash=code_hash(), packages=packages)
+    return Environment(
+        lock_hash=canonical_hash(everything),
+        code_hash=code_hash(),
+        packages=packages,
+        files_hash=installed_files().files_hash,
+    )
+
+
+@lru_cache(maxsize=1)
+def installed_files() -> Installed:
+    """Return what lies there of all dependencies, compared with what was installed."""
+    return survey(dependencies())
+
+
+def dependencies(distribution: str = DISTRIBUTION) -> set[str]:
+    """Return the normalised names of what is installed for ``distribution``: its needs, and itself if not ours."""
+    return set(_closure(_requirements(DISTRIBUTION) if distribution == DISTRIBUTION else {distribution}))
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +77,10 @@ def code_hash() -> str:
 
 
 def differences(expected: Environment, actual: Environment) -> list[str]:
-    """Return what differs between two environments, one readable line each."""
+    """Return what differs between two environments, one readable line each.
+
+    Proposals from before files were covered have no ``files_hash``; their code is not that of today either.
+    """
     found: list[str] = [
         say(
             "{package}: {expected} was approved, {actual} is here",
@@ -72,6 +93,13 @@ def differences(expected: Environment, actual: Environment) -> list[str]:
     ]
     if expected.lock_hash != actual.lock_hash:
         found.append(say("the installed versions of all dependencies together are not those approved"))
+    elif expected.files_hash != actual.files_hash:
+        found.append(
+            say(
+                "the dependencies have the approved versions, but not the approved files (another platform's packages, "
+                "or a changed file: `tessera doctor` names it)"
+            )
+        )
     if expected.code_hash != actual.code_hash:
         found.append(say("Tessera's own source code is not the version approved"))
     return found

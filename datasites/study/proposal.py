@@ -25,10 +25,6 @@ from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
 
-Modality = Literal["mrna", "image", "clinical"]
-MODALITIES: tuple[Modality, ...] = ("mrna", "image", "clinical")
-Task = Literal["I-II", "early-late", "ordinal"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Party(Message):
@@ -57,7 +53,7 @@ class DatasetReference(Message):
 class Participant(Party):
     """A hospital in a study: which modalities and which dataset it contributes."""
 
-    modalities: tuple[Modality, ...]
+    modalities: tuple[str, ...]
     cohort: str
     dataset: DatasetReference
 
@@ -82,7 +78,7 @@ class Block(Message):
     """
 
     name: str
-    modality: Modality | None
+    modality: str | None
     length: int
     parameters: tuple[str, ...]
 
@@ -130,11 +126,15 @@ class Custody(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Message):
-    """The software that will run: hash of the lock file, of Tessera's own code, and package versions."""
+    """The software that will run: hashes over all versions and over Tessera's own code, and package versions.
+
+    ``files_hash`` covers the content of every file of the installed dependencies; proposals from before that have none.
+    """
 
     lock_hash: str
     code_hash: str
     packages: Mapping[str, str]
+    files_hash: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ class Proposal(Message):
     legal_basis: str
     custody: Custody
     plan: Plan
-    task: Task
+    task: str
     model: ModelConfig
     training: Training
     mechanism: Mechanism
@@ -345,7 +345,7 @@ class Proposal(Message):
         return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
 
 
-_ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0}
+_ADDED: Mapping[str, Any] = {"centred": False, "cohort_gain": 1.0, "gains": {}}
 """Fields of the model that came later: not hashed at their default, so that what was approved keeps its name."""
 
 

@@ -78,7 +78,7 @@ def dump(value: Any) -> dict[str, Any]:
 
 _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
-    | {"full_name", "function", "titled"}
+    | {"full_name", "function", "titled", "files_hash"}
 )
 """Fields that came later; empty, they are left out of a document."""
 

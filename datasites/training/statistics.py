@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datasites.study.released_numbers import named_histograms, terms_of
-from models.batch import Batch, RecordLoss
-from models.config import MODALITIES
+from models.batch import Batch, RecordLoss, modalities_of
 from models.losses import probabilities
 from privacy.dp.fixed_batches import TOGETHER, fixed_batches
 from privacy.dp.mechanism import HistogramRelease, LossRelease
@@ -69,7 +68,7 @@ def _losses(
     for rows, records in fixed_batches(batch, together):
         columns = np.zeros((records, len(terms)))
         for place, term in enumerate(terms):
-            keep = torch.tensor([float(m in term.split("+")) for m in MODALITIES])
+            keep = torch.tensor([float(m in term.split("+")) for m in modalities_of(rows)])
             presence = rows["presence"] * keep
             with torch.no_grad():
                 losses = record_loss(model, {**rows, "presence": presence})

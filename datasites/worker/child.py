@@ -32,8 +32,8 @@ from datasites.study.streams import worker_stream
 from datasites.training.site import own_parameters, split_records, train_round
 from datasites.worker.independence import check_independence
 from datasites.worker.job import RESULT_NAME, WorkerJob
-from models.batch import RecordLoss, to_tensors
-from models.config import MODALITIES, ModelConfig
+from models.batch import RecordLoss, modalities_of, restricted, to_tensors
+from models.config import ModelConfig
 from models.parameters import from_bytes
 from privacy.errors import InvalidInput
 
@@ -118,10 +118,9 @@ def records_of(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     arrays = {name: np.array(array) for name, array in load(part, schema).items()}  # own, writable memory
     contributed = job.proposal.participant(job.site).modalities
     for modality in set(schema.features) - set(contributed):
-        arrays["presence"][:, MODALITIES.index(modality)] = 0
+        arrays["presence"][:, modalities_of(arrays).index(modality)] = 0
         arrays[modality][:] = 0
-    known = {*job.proposal.model.features, "presence", "cohort", "label"}
-    inputs = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
+    inputs = restricted(to_tensors(arrays), job.proposal.model.features)
     secret = bytes.fromhex(job.membership)
     return split_records(
         job.proposal,

@@ -79,7 +79,7 @@ def convert(
     tables: Annotated[Path | None, typer.Option(help="For --from features: tables to join them to.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Turn GDC, cBioPortal or slide-feature files into tables for `tessera datasite ingest`."""
+    """Turn GDC, cBioPortal or slide-feature files into tables for `tessera federation deal`."""
     from datasites.data.convert.conversion import convert as convert_folder
     from datasites.data.convert.conversion import summary
 

@@ -28,6 +28,7 @@ from datasites.node.http import PLAIN
 from datasites.node.plugins import DISTRIBUTION
 from datasites.node.rollback import GAP
 from datasites.node.tls import client_context
+from datasites.review.environment import installed_files
 from datasites.review.policy import Policy
 from datasites.worker.sandbox import available_layers
 from orchestrator.studies.status import orchestrator_url
@@ -38,6 +39,7 @@ from privacy.ledger.verification import FILES, verify_folder
 CLOCK_SECONDS = 10.0
 ENOUGH_DISK_BYTES = 2 * 1024**3
 _ANSWER_SECONDS = 5.0
+_NAMED_FILES = 5
 _SECRETS = ("identity.pem", "keys", "accounts.sqlite", "ledger.sqlite", "metrics.token")
 
 
@@ -73,6 +75,7 @@ def examine(folder: Path, *, lock: Path | None = None) -> tuple[Check, ...]:
         config = home.config()
         checks += [_try(name, look) for name, look in _looks(home, config)]
     checks.append(_try("versions", lambda: _versions(lock)))
+    checks.append(_try("files", _files))
     checks.append(_try("disk", lambda: _disk(folder)))
     return tuple(checks)
 
@@ -193,6 +196,17 @@ def _versions(lock: Path | None) -> str:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise _Failed("; ".join(wrong[:3]) + more, "install the locked versions again")
     return "as the lock file says" if lock is not None else "as the distribution demands; no lock file given"
+
+
+def _files() -> str:
+    found = installed_files()
+    if found.changed:
+        more = f" and {len(found.changed) - _NAMED_FILES} more" if len(found.changed) > _NAMED_FILES else ""
+        raise _Failed(
+            f"not as installed: {', '.join(found.changed[:_NAMED_FILES])}{more}",
+            "make the environment anew (make setup, or the image); no study approved elsewhere runs with these files",
+        )
+    return f"as installed; hash {found.files_hash}"
 
 
 def _demanded() -> Iterator[str]:

@@ -176,7 +176,6 @@ def _settings(name: str, options: StudyOptions) -> Any:
 
     for option, given, allowed in (
         ("noise", options.noise, tuple(NOISE_MODES)),
-        ("task", options.task, ("I-II", "early-late", "ordinal")),
         ("model", options.architecture, ("linear", "mlp", "mlp-auxiliary", "convolutional")),
     ):
         if given not in allowed:

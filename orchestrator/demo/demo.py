@@ -199,7 +199,7 @@ def _study(settings: DemoSettings) -> StudySettings:
         purpose="Train one model that tells early from late cancer stages from what several hospitals hold.",
         legal_basis=LEGAL_BASIS,
         filing=FILING,
-        task=settings.task,  # type: ignore[arg-type]  # checked against the offers
+        task=settings.task,
         rounds=settings.rounds,
         epsilon=settings.epsilon,
         delta=DELTA,

@@ -38,7 +38,6 @@ from datasites.training.site import train_round
 from datasites.worker.child import records_of, run
 from datasites.worker.job import WorkerJob
 from models.build import build_model, record_loss
-from models.config import MODALITIES
 from models.parameters import from_bytes
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import sha256_hex
@@ -348,7 +347,7 @@ def _crowd(count: int, width: int, seed: int) -> dict[str, Tensor]:
     stream = torch.Generator().manual_seed(seed)
     records = _nobody(width, count)
     records["mrna"] = 50 * torch.randn(count, width, generator=stream)
-    records["presence"][:, MODALITIES.index("mrna")] = 1.0
+    records["presence"][:] = 1.0
     records["label"] = torch.randint(0, 2, (count,), generator=stream)
     return records
 
@@ -356,7 +355,7 @@ def _crowd(count: int, width: int, seed: int) -> dict[str, Tensor]:
 def _nobody(width: int, count: int = 0) -> dict[str, Tensor]:
     return {
         "mrna": torch.zeros(count, width),
-        "presence": torch.zeros(count, len(MODALITIES)),
+        "presence": torch.zeros(count, 1),
         "cohort": torch.zeros(count, dtype=torch.int64),
         "label": torch.zeros(count, dtype=torch.int64),
     }

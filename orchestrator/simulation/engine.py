@@ -27,6 +27,7 @@ from datasites.training.encoding import Integers, encode_update
 from datasites.training.local_parameters import PREFIX, with_own
 from datasites.training.proximity import proximity_to_others
 from datasites.training.site import own_parameters, split_records, train_round
+from models.batch import restricted
 from models.build import build_model, record_loss
 from models.parameters import from_bytes
 from orchestrator.simulation.sites import SimulatedSite
@@ -85,8 +86,8 @@ class Shard:
         self._everybody = [p.name for p in proposal.participants]
         self._own: dict[str, dict[str, NDArray[np.float32]]] = {}
         self._last: dict[str, tuple[RoundPlan, bytes, Integers]] = {}
-        known = {*proposal.model.features, "presence", "cohort", "label"}
-        self._records = {s.name: ({n: t for n, t in s.records.items() if n in known}, s.trains) for s in sites}
+        wanted = proposal.model.features
+        self._records = {s.name: (restricted(s.records, wanted), s.trains) for s in sites}
 
     def round(self, plan: RoundPlan, model: bytes) -> Sum:
         """Train every site of this shard and add what they would encrypt."""

@@ -19,7 +19,8 @@ from datasites.data.federations import build
 from datasites.data.synthetic import DEFAULT_SHAPE, generate
 from datasites.data.tcga.tables import Images, Tables, read_tables
 from datasites.strategy.registry import NOISE_MODES, STRATEGIES
-from datasites.study.proposal import Participant, Task
+from datasites.study.proposal import Participant
+from models.batch import restricted
 from models.build import build_model
 from models.config import Architecture
 from models.parameters import from_bytes
@@ -94,7 +95,7 @@ class SimulationRequest:
             study=f"simulated-{seed}",
             purpose="Simulation.",
             legal_basis="Public or synthetic data.",
-            task=cast(Task, self.task),
+            task=self.task,
             rounds=PLAIN_ROUNDS,
             epsilon=None if math.isinf(self.epsilon) else self.epsilon,
             delta=self.delta,
@@ -193,8 +194,7 @@ def scores_of_round(study: SimulatedStudy, done: SimulatedRound) -> Metrics:
     """Return the exact scores of the model after a round, on the held-out patients."""
     model = build_model(study.proposal.model, seed=0)
     from_bytes(model, done.model)
-    known = {*study.proposal.model.features, "presence", "cohort", "label"}
-    return score(model, {n: t for n, t in study.test.items() if n in known}, study.proposal.model)
+    return score(model, restricted(study.test, study.proposal.model.features), study.proposal.model)
 
 
 def _alone(study: SimulatedStudy, make: MakeEngine) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _only(study: SimulatedStudy, site: SimulatedSite) -> SimulatedStudy:
         name=site.name,
         institution=site.name,
         public_key=like.public_key,
-        modalities=site.modalities,  # type: ignore[arg-type]  # from the federation's own sites
+        modalities=site.modalities,
         cohort=like.cohort,
         dataset=replace(like.dataset, name=site.name, patients=site.patients),
     )

@@ -19,10 +19,10 @@ from datasites.data.federations import Federation, Site
 from datasites.data.ingest import CLINICAL_VARIABLES, site_part
 from datasites.data.tcga.preprocessing import clinical_features
 from datasites.data.tcga.tables import Tables, class_count, labels
-from datasites.study.proposal import DatasetReference, Party, Proposal, Task
+from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.streams import membership_secret, public_secret
-from models.batch import to_tensors
-from models.config import MODALITIES, ModelConfig
+from models.batch import modalities_of, to_tensors
+from models.config import ModelConfig, in_order
 from models.losses import probabilities
 from orchestrator.studies.evaluation import Metrics, evaluate
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal
@@ -82,13 +82,14 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
     return Offer(
         party=replace(_party(site.name), institution=site.institution),
         cohort=site.cohort,
-        modalities=tuple(m for m in MODALITIES if m in site.modalities),
+        modalities=in_order(site.modalities),
         dataset=DatasetReference(
             name=_dataset(site.name), version=1, fingerprint=_NOBODY, schema_hash=_NOBODY, patients=len(site.cases)
         ),
         features={m: n for m, n in everyone.features.items() if m in held},
         cohorts=everyone.cohorts,
-        task=_task(everyone),
+        task=everyone.task,
+        classes=everyone.classes,
     )
 
 
@@ -98,10 +99,6 @@ def _dataset(site: str) -> str:
 
 def _party(name: str) -> Party:
     return Party(name=name, institution=name, public_key=sha256_hex(f"simulated {name}".encode()))
-
-
-def _task(everyone: Patients) -> Task:
-    return everyone.task  # type: ignore[return-value]  # checked when the labels were read
 
 
 Records = dict[str, Tensor]
@@ -137,14 +134,14 @@ class Patients:
     @property
     def features(self) -> dict[str, int]:
         """Number of features of each modality."""
-        return {m: self.arrays[m].shape[1] for m in MODALITIES if m in self.arrays}
+        return {m: self.arrays[m].shape[1] for m in modalities_of(self.arrays)}
 
     def take(self, cases: Sequence[str], modalities: Sequence[str]) -> Records:
         """Return the records of ``cases`` with only ``modalities``; the others are zero and absent."""
         chosen = [self.rows[case] for case in cases]
         found = {name: values[chosen] for name, values in self.arrays.items()}
         presence = found["presence"].astype(np.float32)
-        for column, modality in enumerate(MODALITIES):
+        for column, modality in enumerate(modalities_of(self.arrays)):
             if modality not in modalities:
                 presence[:, column] = 0.0
                 if modality in found:
@@ -167,12 +164,13 @@ def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
         "cohort": np.array([cohorts.index(c) for c in part.cohorts]),
         "label": np.array(part.labels),
     }
-    presence = np.zeros((len(rows), len(MODALITIES)), dtype=np.float32)
+    order = in_order(part.inputs)
+    presence = np.zeros((len(rows), len(order)), dtype=np.float32)
     for modality, (held, values) in part.inputs.items():
         filled = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
         places = [rows[case] for case in held]
         filled[places] = values
-        presence[places, MODALITIES.index(modality)] = 1.0
+        presence[places, order.index(modality)] = 1.0
         arrays[modality] = filled
     arrays["presence"] = presence
     return Patients(task=task, cohorts=tuple(cohorts), classes=class_count(task), rows=rows, arrays=arrays)
@@ -192,12 +190,12 @@ def make_sites(
             SimulatedSite(
                 name=site.name,
                 cohort=everyone.cohorts.index(site.cohort),
-                modalities=tuple(m for m in MODALITIES if m in site.modalities),
+                modalities=in_order(site.modalities),
                 records=everyone.take(site.cases, site.modalities),
                 trains=torch.from_numpy(side),
             )
         )
-    return sites, everyone.take(federation.test, MODALITIES)
+    return sites, everyone.take(federation.test, tuple(everyone.features))
 
 
 def flip_labels(sites: Sequence[SimulatedSite], names: Sequence[str], classes: int) -> list[SimulatedSite]:
@@ -223,7 +221,7 @@ def pool(sites: Sequence[SimulatedSite]) -> SimulatedSite:
     return SimulatedSite(
         name="pooled",
         cohort=0,
-        modalities=tuple(m for m in MODALITIES if any(m in s.modalities for s in sites)),
+        modalities=in_order(m for s in sites for m in s.modalities),
         records={n: torch.cat([s.records[n] for s in sites]) for n in names},
         trains=torch.cat([s.trains for s in sites]),
     )

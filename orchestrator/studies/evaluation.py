@@ -191,7 +191,7 @@ def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[s
     """Return the metrics of one model on the held-out dataset in ``test``, all modalities given."""
     import torch
 
-    from models.batch import to_tensors
+    from models.batch import restricted, to_tensors
     from models.build import build_model
     from models.losses import probabilities
     from models.parameters import from_bytes
@@ -200,9 +200,8 @@ def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[s
     model = build_model(proposal.model, seed=0)
     from_bytes(model, model_bytes)
     arrays = {name: np.array(array) for name, array in load(test / "private", read_schema(test)).items()}
-    known = {*proposal.model.features, "presence", "cohort", "label"}
     with torch.no_grad():
-        batch = {name: tensor for name, tensor in to_tensors(arrays).items() if name in known}
+        batch = restricted(to_tensors(arrays), proposal.model.features)
         predicted = probabilities(model(batch)).numpy()
     cohort, label = np.asarray(arrays["cohort"], np.int64), np.asarray(arrays["label"], np.int64)
     metrics = evaluate(predicted, label, cohort, proposal.model.cohorts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from datasites.strategy.blending import last_observed
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.released_numbers import terms_of
-from models.config import MODALITIES, ModelConfig
+from models.config import ModelConfig
 from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from orchestrator.studies.propose import Offer, StudySettings
 
 DEFAULT_STEPS = 20
-CLASSES = {"I-II": 2, "early-late": 2, "ordinal": 3}
 _FEW_ROUNDS = 10
 _LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
 
@@ -61,14 +60,14 @@ def calibrated_mechanism(settings: StudySettings, offers: Sequence[Offer], param
         max_parameters=max_parameters,
     )
     mechanism = replace(
-        mechanism, evaluation=_evaluation(settings, mechanism), losses=_losses(settings, mechanism, offers)
+        mechanism, evaluation=_evaluation(settings, mechanism, offers), losses=_losses(settings, mechanism, offers)
     )
     if without_privacy(settings):
         return mechanism
     return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
 
 
-def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelease | None:
+def _evaluation(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> HistogramRelease | None:
     """Return one evaluation in the last round that takes ``evaluation_share`` of the divergence epsilon allows."""
     share = settings.evaluation_share
     if share == 0:
@@ -80,7 +79,7 @@ def _evaluation(settings: StudySettings, mechanism: Mechanism) -> HistogramRelea
     return HistogramRelease(
         every_rounds=settings.rounds,
         noise_multiplier=_multiplier(settings, mechanism, share),
-        outputs=CLASSES[settings.task] - 1,
+        outputs=offers[0].classes - 1,
         scored_apart=True,
     )
 
@@ -101,9 +100,9 @@ def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offe
     losses = 1 + 2 * ModelConfig.auxiliary if settings.architecture == "mlp-auxiliary" else 1
     return LossRelease(
         every_rounds=every,
-        bound=_LOSS_BOUND * losses * (CLASSES[settings.task] - 1),
+        bound=_LOSS_BOUND * losses * (offers[0].classes - 1),
         noise_multiplier=_multiplier(settings, mechanism, settings.blending_share / times),
-        terms=max(len(terms_of(o.modalities, len(MODALITIES) + 1)) for o in offers),
+        terms=max(len(terms_of(o.modalities, len(o.modalities) + 1)) for o in offers),
         last_round=last,
     )
 

@@ -25,12 +25,11 @@ from datasites.study.proposal import (
     Party,
     Plan,
     Proposal,
-    Task,
     Training,
 )
 from datasites.study.released_numbers import VALIDATION
 from models.config import Architecture, ModelConfig
-from orchestrator.studies.mechanisms import CLASSES, calibrated_mechanism, fewest_sites
+from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters, choose_parameters, default_levels
@@ -55,7 +54,8 @@ class Offer:
     dataset: DatasetReference
     features: dict[str, int]
     cohorts: tuple[str, ...]
-    task: Task
+    task: str
+    classes: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class StudySettings:
     study: str
     purpose: str
     legal_basis: str
-    task: Task
+    task: str
     rounds: int
     filing: Filing | None = None
     replaces: str = ""
@@ -237,7 +237,7 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         architecture=settings.architecture,
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
-        classes=CLASSES[settings.task],
+        classes=offers[0].classes,
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         **_FUSIONS[settings.fusion],
@@ -278,14 +278,18 @@ def local_blocks(proposal: Proposal) -> list[str]:
 
 def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
     if len(offers) < fewest_sites(settings):
-        raise InvalidInput(f"expected at least {settings.min_sites} hospitals, got {len(offers)}; invite more")
+        raise InvalidInput(f"expected at least {fewest_sites(settings)} hospitals, got {len(offers)}; invite more")
     for offer in offers:
         if offer.task != settings.task:
             raise InvalidInput(
                 f"{offer.party.name} holds labels for the task {offer.task}, the study asks for {settings.task}; "
                 "ask for a dataset of that task"
             )
-        if (offer.features, offer.cohorts) != (offers[0].features, offers[0].cohorts):
+        if (offer.features, offer.cohorts, offer.classes) != (
+            offers[0].features,
+            offers[0].cohorts,
+            offers[0].classes,
+        ):
             raise InvalidInput(
                 f"{offer.party.name} and {offers[0].party.name} hold datasets of different schemas; "
                 "ingest them with the same schema"
@@ -297,7 +301,7 @@ def _participant(offer: Offer) -> Participant:
         name=offer.party.name,
         institution=offer.party.institution,
         public_key=offer.party.public_key,
-        modalities=offer.modalities,  # type: ignore[arg-type]  # checked when the proposal is parsed
+        modalities=offer.modalities,
         cohort=offer.cohort,
         dataset=offer.dataset,
     )
@@ -329,7 +333,7 @@ def _blocks_and_model(config: ModelConfig, seed: int) -> tuple[tuple[Block, ...]
 
     model = build_model(config, seed=seed)
     found = tuple(
-        Block(name=name, modality=modality, length=length, parameters=tuple(names))  # type: ignore[arg-type]
+        Block(name=name, modality=modality, length=length, parameters=tuple(names))
         for name, modality, names, length in blocks(model, config)
     )
     return found, to_bytes(model)

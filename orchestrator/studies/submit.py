@@ -192,5 +192,6 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         dataset=card.dataset,
         features=dict(card.features),
         cohorts=card.cohorts,
-        task=card.task,  # type: ignore[arg-type]  # compared with the study's task
+        task=card.task,
+        classes=card.classes,
     )

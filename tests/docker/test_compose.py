@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,30 @@ def test_the_image_is_small_and_has_no_build_tools_and_no_secrets(image: str) ->
     settings = json.loads(docker("image", "inspect", image).stdout)[0]["Config"]
     assert settings["User"] == "10000:10000"
     assert not [e for e in settings["Env"] if re.search(r"(?i)password|secret|key|token", e)]
+
+
+def test_the_image_says_what_it_is_and_its_files_are_those_that_were_installed(image: str) -> None:
+    labels = json.loads(docker("image", "inspect", "-f", "{{json .Config.Labels}}", image).stdout)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "org.opencontainers.image"
+    assert labels[f"{prefix}.title"] == "Tessera" and labels[f"{prefix}.version"] == project["version"]
+    assert labels[f"{prefix}.licenses"] == project["license"]
+    assert labels[f"{prefix}.base.name"] == "python:3.11-slim" and f"{prefix}.revision" in labels
+    look = "from datasites.review.environment import installed_files as f; print(len(f().packages) > 100, f().changed)"
+    found = docker("run", "--rm", "--network=none", "--read-only", "--entrypoint=python", image, "-c", look).stdout
+    assert found.strip() == "True ()"
+
+
+def test_another_base_image_than_the_named_digest_is_not_taken(image: str) -> None:
+    wrong = {"BASE_DIGEST": f"sha256:{'0' * 64}"}
+    done = subprocess.run(
+        ["docker", "compose", "-p", PROJECT, "build"],
+        cwd=ROOT,
+        env=environment() | wrong,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and f"python:3.11-slim@{wrong['BASE_DIGEST']}" in done.stderr
 
 
 # the consortium ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Turn GDC, cBioPortal and slide-feature files into cohort tables that ``tessera datasite ingest`` reads.
+"""Turn GDC, cBioPortal and slide-feature files into cohort tables that ``tessera federation deal`` reads.
 
 ::
 

@@ -30,6 +30,7 @@ _TASKS = {
         "{others}."
     ),
 }
+_ANOTHER_TASK = mark("{who} of {institution} asks to train a model for the task {task}, together with {others}.")
 _MODALITIES = {"mrna": mark("gene expression"), "image": mark("slide features"), "clinical": mark("clinical facts")}
 STUDY_STATES = {
     "waiting": mark("Approved here. Training begins when all hospitals of the study have approved."),
@@ -46,7 +47,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     own = proposal.participant(site)
     sentences = [
         tr(
-            _TASKS[proposal.task],
+            _TASKS.get(proposal.task, _ANOTHER_TASK),
+            task=proposal.task,
             who=proposal.orchestrator.name,
             institution=proposal.orchestrator.institution,
             others=listed([p.institution for p in proposal.participants if p.name != site]),

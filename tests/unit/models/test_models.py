@@ -134,7 +134,18 @@ def test_foreign_bytes_are_refused_before_they_are_parsed(harm):
         from_bytes(model, data)
 
 
-@pytest.mark.parametrize("wrong", [{"features": {}}, {"features": {"xray": 3}}, {"classes": 1}, {"cohorts": ()}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"features": {}},
+        {"features": {"x/ray": 3}},
+        {"features": {"label": 3}},
+        {"gains": {"image": 1.0}},
+        {"gains": {"mrna": 0.0}},
+        {"classes": 1},
+        {"cohorts": ()},
+    ],
+)
 def test_a_configuration_that_describes_no_model_is_refused(wrong):
     good = {"architecture": "linear", "features": {"mrna": 3}, "cohorts": ("A",), "classes": 2}
     with pytest.raises(InvalidModel):

@@ -78,7 +78,7 @@ def test_a_good_home_passes_every_check(home):
     assert [c for c in checks.values() if not c.ok] == []
     assert set(checks) == {
         *("settings", "keys", "roster", "clock", "port", "policy", "sandbox", "chains", "times"),
-        *("standing", "versions", "disk"),
+        *("standing", "versions", "files", "disk"),
     }
     assert "2 entries" in checks["chains"].found
     result = CliRunner().invoke(app, ["doctor", "--home", str(home.folder), "--json"])

@@ -19,8 +19,9 @@ from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, parse
 from datasites.training.site import own_parameters, train_round
 from datasites.worker.trainer import trial_plan
+from models.batch import restricted
 from models.build import build_model, record_loss
-from models.config import CENTRES, CENTRING_NORM, INPUT_GAINS, InvalidModel, ModelConfig, centring_unit
+from models.config import CENTRES, CENTRING_NORM, InvalidModel, ModelConfig, centring_unit
 from models.losses import centring_loss
 from models.parameters import from_bytes
 from orchestrator.simulation.engine import Shard, run_study
@@ -66,12 +67,15 @@ def mechanism(noise="local", **more):
     return Mechanism(noise_multiplier=2.0, noise=noise, max_parameters=700, **{**given, **more})
 
 
+GAINS = {"mrna": 1.2, "image": 0.75, "clinical": 2.3}
+
+
 def scaled_and_clipped(sites):
     """Every site's scaled inputs by modality, each record cut to the norm over all its modalities."""
     found = []
     for site in sites:
         scaled = {
-            m: site.records[m].numpy().astype(np.float64) * INPUT_GAINS[m] / np.sqrt(site.records[m].shape[1])
+            m: site.records[m].numpy().astype(np.float64) * GAINS[m] / np.sqrt(site.records[m].shape[1])
             for m in site.modalities
         }
         norms = np.sqrt(sum((v**2).sum(axis=1) for v in scaled.values()))
@@ -152,7 +156,7 @@ def test_a_centred_model_reads_like_a_plain_one_on_moved_inputs_and_leaves_absen
         for modality in config.modalities:
             centred.centres[modality].copy_(torch.linspace(0, 1, config.features[modality]))
     moved = {
-        m: test[m] - torch.linspace(0, 1, config.features[m]) * config.features[m] ** 0.5 / INPUT_GAINS[m]
+        m: test[m] - torch.linspace(0, 1, config.features[m]) * config.features[m] ** 0.5 / config.gain(m)
         for m in config.modalities
     }
     torch.testing.assert_close(centred(test), plain({**test, **moved}), atol=1e-4, rtol=1e-4)
@@ -168,11 +172,14 @@ def test_what_a_site_keeps_to_itself_is_not_touched_by_the_means(tables):
     plan = replace(trial_plan(proposal), round=1)
     before = own_parameters(proposal, model)
     site = made.sites[0]
-    known = {*proposal.model.features, "presence", "cohort", "label"}
-    records = {n: v for n, v in site.records.items() if n in known}
+    records = restricted(site.records, proposal.model.features)
     none = {n: v[:0] for n, v in records.items()}
     train_round(proposal, plan, site.name, model, record_loss, records, none, STREAM)
-    assert before.keys() == own_parameters(proposal, model).keys() == {f"own/branches.{m}.weight" for m in INPUT_GAINS}
+    assert (
+        before.keys()
+        == own_parameters(proposal, model).keys()
+        == {f"own/branches.{m}.weight" for m in proposal.model.features}
+    )
     assert all((values == before[name]).all() for name, values in own_parameters(proposal, model).items())
 
 
@@ -220,7 +227,7 @@ def test_a_centred_study_with_foreign_code_or_another_optimiser_is_refused(table
 def test_what_came_later_changes_no_older_name_and_is_hashed_once_it_is_used(tables):
     proposal = study(tables, replace(SETTINGS, centred=False, cohort_gain=1.0)).proposal
     older = dump(proposal)
-    del older["model"]["centred"], older["model"]["cohort_gain"]
+    del older["model"]["centred"], older["model"]["cohort_gain"], older["model"]["gains"]
     assert canonical_hash(older) == proposal.proposal_hash == parse(Proposal, older).proposal_hash
     changed = [replace(proposal.model, centred=True), replace(proposal.model, cohort_gain=0.5)]
     assert len({proposal.proposal_hash, *(replace(proposal, model=m).proposal_hash for m in changed)}) == 3

@@ -1,5 +1,6 @@
 """A member signs with the older canonical JSON, whose integers know no bound, to stop what others read.
 
+Played: tags as numbers, released numbers that no list can quote, and messages in an older version than their study's.
 Version 1 carries integers that version 2 refuses. A message in version 1 that is stored, shown or quoted must neither
 stall its readers nor end a study, whoever signed it.
 """

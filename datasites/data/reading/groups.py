@@ -1,0 +1,184 @@
+"""Columns that are read together: the inputs of one modality, or the columns of the records, table by table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasites.data.reading.cells import CategoryColumn, NumberColumn, NumberRule, Reading, unit_factor
+from datasites.data.reading.finding import Place, Sources
+from datasites.data.reading.mapping import ColumnRule
+from datasites.data.reading.patients import Column, Derived, Rows, Wanted, alike, read_rows, shape
+from datasites.data.reading.report import ColumnFacts, Strange, TableFacts
+from datasites.study.schema.document import PatientId, RowRule
+from datasites.study.schema.variables import Category, Number
+from privacy.errors import InvalidInput
+
+Floats = NDArray[np.floating]
+_MAPPED = 12
+_EXAMPLES = 3
+
+
+@dataclass(kw_only=True)
+class Group:
+    """A group's readers and what they counted, by the schema's name of the column."""
+
+    name: str
+    sources: Sources
+    readers: dict[str, Column] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+
+    def add(self, variable: Number | Category, place: Place, *, name: str = "", others: bool = False) -> None:
+        """Add a column; ``name`` is the schema's where it is not the variable's own.
+
+        Raises:
+            InvalidInput: the mapping names a unit or a level that the schema has not.
+        """
+        name, rule = name or variable.name, place.rule
+        reading = Reading(column=place.column, variable=name)
+        if isinstance(variable, Category):
+            reader: Column = CategoryColumn(variable, reading, rule.words, others=others)
+        else:
+            reader = NumberColumn(variable, reading, self._number_rule(variable, place.table, rule))
+        self.readers[name], self.readings[name], self.places[name] = reader, reading, place
+
+    def tables(self) -> list[str]:
+        """The tables that hold a column of this group."""
+        return list(dict.fromkeys(place.table for place in self.places.values()))
+
+    def read(
+        self, table: str, patient: PatientId, *, rows: RowRule = "one", order_by: str = "", wide: bool = False
+    ) -> tuple[list[str], Rows, Wanted]:
+        """Read this group's columns of one table; return their names beside the rows.
+
+        Raises:
+            InvalidInput: the table cannot be read to its end.
+        """
+        names = [name for name, place in self.places.items() if place.table == table]
+        readers: dict[str, list[Column]] = {}
+        derived: dict[str, Derived] = {}
+        ordered: list[str] = []
+        for name in names:
+            place = self.places[name]
+            if place.rule.since:
+                reading = self.readings[name]
+                derived[place.column] = Derived(since=place.rule.since, until=place.rule.until, reading=reading)
+            readers.setdefault(place.column, []).append(self.readers[name])
+        for column in readers:
+            ordered += [name for name in names if self.places[name].column == column]
+        if order_by and order_by not in self.sources.tables[table].columns:
+            raise InvalidInput(
+                f"{self.sources.tables[table].name}: expected the column {order_by!r}, which orders a patient's rows"
+            )
+        wanted = Wanted(
+            group=self.name,
+            table=self.sources.tables[table],
+            patient=self.sources.patients[table],
+            readers=readers,
+            derived=derived,
+            rows=rows,
+            order_by=order_by,
+            wide=wide,
+        )
+        return ordered, read_rows(wanted, patient), wanted
+
+    def column_facts(self) -> list[ColumnFacts]:
+        """Return how each column was read."""
+        return [self._facts(name, reading) for name, reading in self.readings.items()]
+
+    def problems(self, share: float) -> list[str]:
+        """Return the columns of which more than a share of the cells was refused, and why."""
+        found = []
+        for name, reading in self.readings.items():
+            read = reading.cells - reading.missing
+            if reading.refusals > share * max(read, 1):
+                table = self.sources.tables[self.places[name].table].name
+                examples = "; ".join(f"{word!r}: {reason}" for word, reason, _ in reading.strange()[:_EXAMPLES])
+                found.append(
+                    f"{table}, column {reading.column!r}: {reading.refusals} of {read} values were not understood "
+                    f"({examples}); correct them, or say in the mapping what they mean"
+                )
+        return found
+
+    def _facts(self, name: str, reading: Reading) -> ColumnFacts:
+        mapped = [f"{rule}: {cells} cells" for rule, cells in reading.mapped.most_common()]
+        more = [f"and {len(mapped) - _MAPPED} more spellings"] if len(mapped) > _MAPPED else []
+        return ColumnFacts(
+            group=self.name,
+            variable=name,
+            table=self.sources.tables[self.places[name].table].name,
+            column=reading.column,
+            understood=reading.understood,
+            missing=reading.missing,
+            refused=reading.refusals,
+            mapped=tuple(mapped[:_MAPPED] + more),
+            strange=tuple(Strange(spelling=w, reason=r, cells=n) for w, r, n in reading.strange()),
+        )
+
+    def _number_rule(self, variable: Number, table: str, rule: ColumnRule) -> NumberRule:
+        if rule.unit:
+            try:
+                unit_factor(variable, rule.unit)
+            except KeyError:
+                known = ", ".join([variable.unit, *variable.units]) or "none"
+                raise InvalidInput(
+                    f"the mapping gives {variable.name} in {rule.unit[:40]!r}; the schema knows {known}"
+                ) from None
+        own = self.sources.rules.get(table)
+        return NumberRule(unit=rule.unit, decimal=rule.decimal or (own.decimal if own else ""))
+
+
+def table_facts(
+    group: str, table: str, rows: int, without_id: int, patients: list[str], wanted: set[str]
+) -> TableFacts:
+    """Return how many of a table's patients are patients of the study, and how ids look where some are not."""
+    joined = [patient for patient in patients if patient in wanted]
+    others = [patient for patient in patients if patient not in wanted]
+    looks, expected, hint = "", "", ""
+    if others and wanted:
+        looks, expected = _commonest(others), _commonest(sorted(wanted))
+        hint = _hint(patients, wanted, len(joined))
+    return TableFacts(
+        group=group,
+        table=table,
+        rows=rows,
+        without_id=without_id,
+        patients=len(patients),
+        joined=len(joined),
+        looks=looks,
+        wanted=expected,
+        hint=hint,
+    )
+
+
+def _commonest(ids: list[str]) -> str:
+    return Counter(map(shape, ids)).most_common(1)[0][0]
+
+
+def _hint(patients: list[str], wanted: set[str], joined: int) -> str:
+    loose = {alike(patient) for patient in wanted}
+    found = sum(alike(patient) in loose for patient in patients)
+    if found > joined:
+        return (
+            f"{found} instead of {joined} would agree without capitals, signs and leading zeros: write ids alike in "
+            "all tables"
+        )
+    for separator in ("-", ".", "_", "/", " "):
+        for parts in range(1, 6):
+            cut = sum(separator.join(p.split(separator)[:parts]) in wanted for p in patients if separator in p)
+            if cut > joined:
+                return (
+                    f"{cut} instead of {joined} would agree in their first {parts} parts, parted by {separator!r}: "
+                    "let the schema say so in `patient`"
+                )
+    return ""
+
+
+def as_mapping(names: list[str], row: Floats) -> Mapping[str, float]:
+    """Return one row by the names of its columns."""
+    return dict(zip(names, map(float, row), strict=True))

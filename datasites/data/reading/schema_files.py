@@ -1,0 +1,152 @@
+"""Schemas as files: read, compared, drafted from tables, and those that come with Tessera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from datasites.data.reading.tables import Table, open_table
+from datasites.study.schema.document import MOST_BYTES, StudySchema, parse_schema
+from datasites.study.schema.variables import MISSING_WORDS, plain
+from datasites.study.signing import dump
+from privacy.errors import InvalidInput
+
+SHIPPED = "datasites.data.schemas"
+_FREQUENT = 10
+"""A word enters a draft only where so many rows hold it."""
+_MOST_LEVELS = 30
+_ALIKE = 60
+_MISSING = frozenset(map(plain, MISSING_WORDS))
+
+
+def read_schema_document(path: Path) -> StudySchema:
+    """Read a schema from a ``.toml`` or ``.json`` file, or one that comes with Tessera by its name.
+
+    Raises:
+        InvalidInput: it cannot be read, is longer than 16 MiB, or is no schema; the message says where.
+    """
+    if not path.suffix and not path.exists() and str(path) in shipped():
+        return parse_schema(files(SHIPPED).joinpath(f"{path}.toml").read_bytes(), toml=True)
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InvalidInput(f"expected a schema of at most {MOST_BYTES >> 20} MiB at {path.name}")
+        data = path.read_bytes()
+    except OSError as error:
+        known = ", ".join(shipped())
+        raise InvalidInput(
+            f"expected a schema at {path}, or one that comes with Tessera ({known}); could not read one: "
+            f"{error.strerror}"
+        ) from error
+    return parse_schema(data, toml=path.suffix.lower() != ".json")
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the schemas that come with Tessera."""
+    found = files(SHIPPED).iterdir()
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in found if entry.name.endswith(".toml")))
+
+
+def differences(before: StudySchema, after: StudySchema) -> list[str]:
+    """Return what differs, one line a field: its path, what it was, what it is."""
+    return list(_differences("", dump(before), dump(after)))
+
+
+def draft(tables: Sequence[Path], *, name: str, patient: str) -> str:
+    """Return a schema in TOML to be filled in: names and kinds of columns, and words that at least ten rows hold.
+
+    No number of any record enters: ranges are left open (low and high are 0), so that a draft is refused until people
+    have written them.
+
+    Raises:
+        InvalidInput: a table cannot be read.
+    """
+    lines = [
+        "# A draft: people fill in labels, units, ranges and the outcome. `tessera schema check` says what is missing.",
+        f'name = "{name}"',
+        "version = 1",
+        f'title = "{name}"',
+        'cohorts = [{name = "all"}]',
+        f'patient = {{column = "{patient}"}}',
+        "",
+    ]
+    for path in tables:
+        lines += _drafted(open_table(path), patient)
+    lines += [
+        "# [[outcomes]]",
+        '# kind = "binary"                # ordinal, categorical, count, continuous or survival',
+        '# name = "..."',
+        '# label = "..."',
+        '# column = "..."',
+        '# levels = [{name = "...", spellings = []}, {name = "...", spellings = []}]',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _drafted(table: Table, patient: str) -> list[str]:
+    stem = "".join(c if c.isalnum() else "-" for c in table.path.name.split(".")[0].casefold()).strip("-") or "table"
+    columns = [column for column in table.columns if plain(column) != plain(patient)]
+    lines = ["[[modalities]]", f'name = "{stem}"', f'label = "{stem}"']
+    if len(columns) > _ALIKE:
+        names = ", ".join(map(_quoted, columns))
+        return [
+            *lines,
+            'kind = "sequence-counts"',
+            f"columns = [{names}]",
+            'measure = {name = "value", low = 0, high = 0}',
+            "",
+        ]
+    lines += ['kind = "tabular"', "variables = ["]
+    piece = next(iter(table.pieces(columns)), pd.DataFrame(columns=columns))
+    for column in columns:
+        cells = piece[column]
+        if _numbers(cells):
+            lines.append(f'  {{kind = "number", name = {_quoted(column)}, unit = "", low = 0, high = 0}},')
+        else:
+            counts = cells.map(lambda cell: str(cell).strip()).value_counts()
+            words = [str(w) for w, n in counts.items() if n >= _FREQUENT and plain(str(w)) not in _MISSING]
+            words = words[:_MOST_LEVELS]
+            levels = ", ".join(f"{{name = {_quoted(word)}}}" for word in words)
+            lines.append(f'  {{kind = "category", name = {_quoted(column)}, levels = [{levels}]}},')
+    return [*lines, "]", ""]
+
+
+def _numbers(cells: pd.Series) -> bool:
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        return True
+    given = [str(cell).strip().replace(",", ".", 1) for cell in cells if plain(str(cell)) not in _MISSING]
+    readable = pd.to_numeric(pd.Series(given, dtype=object), errors="coerce").notna()
+    return bool(given) and float(readable.mean()) > 0.9 and len(set(given)) > 2
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(f"\\u{ord(c):04X}" if ord(c) < 32 or c in '"\\' else c for c in text) + '"'
+
+
+def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _differences(f"{path}.{key}".lstrip("."), before.get(key), after.get(key))
+    elif _named(before) and _named(after):
+        old, new = ({item["name"]: item for item in items} for items in (before, after))
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(f"{path}[{key}]", old.get(key), new.get(key))
+        if old.keys() == new.keys() and list(old) != list(new):
+            yield f"{path}: another order"
+    elif before != after:
+        yield f"{path}: {_short(before)} -> {_short(after)}"
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(i, dict) and "name" in i for i in value)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "not there"
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,300 @@
+"""Tables as hospitals have them, as text cells in pieces: CSV and TSV in any common spelling, Parquet, Feather, Excel.
+
+A cell that is a number in a typed file stays the number; everything else is text as it stands there. Nothing is guessed
+to be missing here: that is for the schema to say.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import itertools
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet
+
+from datasites.study.text import visible
+from privacy.errors import InvalidInput
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
+MOST_ROWS = 20_000_000
+MOST_COLUMNS = 200_000
+_PIECE_BYTES = 16 << 20
+_PIECE_ROWS = 50_000
+_HEAD_BYTES = 1 << 20
+_EXCEL_BYTES = 256 << 20
+_SEPARATORS = (",", ";", "\t", "|")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a text table is written; empty fields are found out from its first megabyte."""
+
+    encoding: str = ""
+    separator: str = ""
+
+
+@dataclass(kw_only=True)
+class Table:
+    """One table of a hospital: its columns, and its rows in pieces. ``notes`` says what was found out about it."""
+
+    path: Path
+    columns: tuple[str, ...]
+    dialect: Dialect
+    sheet: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The file's name, and the sheet's where it has several."""
+        return self.path.name + (f" [{self.sheet}]" if self.sheet else "")
+
+    def pieces(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """Yield some columns, rows in the file's order: text as ``str``, numbers as float64, empty cells as ``""``.
+
+        Raises:
+            InvalidInput: a row of another length, text that is not in the file's encoding, or a file that ends early.
+        """
+        rows = 0
+        for piece in _pieces(self, columns):
+            rows += len(piece)
+            if rows > MOST_ROWS:
+                raise InvalidInput(f"{self.name}: expected at most {MOST_ROWS} rows; split the table")
+            yield piece
+
+
+def open_table(path: Path, dialect: Dialect | None = None, *, sheet: str = "") -> Table:
+    """Look at a file's head and return it as a table.
+
+    Raises:
+        InvalidInput: it cannot be read, is of no known kind, or its columns are unnamed, repeated or too many.
+    """
+    suffix = _suffix(path)
+    if not path.is_file():
+        raise InvalidInput(f"expected a table at {path}, found no file")
+    try:
+        if suffix in TEXT_SUFFIXES:
+            table = _open_text(path, dialect or Dialect())
+        elif suffix == ".xlsx":
+            table = _open_excel(path, sheet)
+        else:
+            table = Table(path=path, columns=tuple(_schema_of(path, suffix).names), dialect=Dialect())
+    except (OSError, EOFError, pa.ArrowInvalid, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{path.name}: expected a {suffix[1:]} table, could not read it as one") from error
+    _check_columns(table)
+    return table
+
+
+def known(path: Path) -> bool:
+    """Return whether a file's name is one of a table."""
+    return any(path.name.lower().endswith(suffix) for suffix in SUFFIXES)
+
+
+def _suffix(path: Path) -> str:
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if path.name.lower().endswith(suffix):
+            return suffix
+    raise InvalidInput(f"{path.name}: expected a table ({', '.join(SUFFIXES)})")
+
+
+def _check_columns(table: Table) -> None:
+    columns = table.columns
+    if not columns or len(columns) > MOST_COLUMNS:
+        raise InvalidInput(f"{table.name}: expected 1 to {MOST_COLUMNS} columns, got {len(columns)}")
+    empty = [place for place, name in enumerate(columns, start=1) if not str(name).strip()]
+    if empty:
+        raise InvalidInput(f"{table.name}: expected a name over every column, column {empty[0]} has none")
+    repeated = [name for place, name in enumerate(columns) if name in columns[:place]] if len(columns) < 5000 else []
+    if len(set(columns)) < len(columns):
+        which = f", {visible(repeated[0])[:60]!r} stands there twice" if repeated else ""
+        raise InvalidInput(f"{table.name}: expected every column once{which}; rename or drop one of them")
+
+
+def _open_text(path: Path, dialect: Dialect) -> Table:
+    head, whole = _head(path)
+    notes: list[str] = []
+    encoding = dialect.encoding or _encoding(head, whole, path, notes)
+    try:
+        text = head.decode(encoding) if whole else codecs.getincrementaldecoder(encoding)().decode(head)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise InvalidInput(f"{path.name}: expected text in {encoding}, found other bytes; name its encoding") from error
+    if "\0" in text:
+        raise InvalidInput(f"{path.name}: expected a table as text, found bytes that are no text")
+    lines = text.lstrip("\ufeff").splitlines()
+    if not lines or not lines[0].strip():
+        raise InvalidInput(f"{path.name}: expected names of columns in the first line, found nothing")
+    separator = dialect.separator or _separator(lines if whole else lines[:-1] or lines, path)
+    columns = tuple(name.strip() for name in next(csv.reader([lines[0]], delimiter=separator)))
+    return Table(path=path, columns=columns, dialect=Dialect(encoding=encoding, separator=separator), notes=notes)
+
+
+def _head(path: Path) -> tuple[bytes, bool]:
+    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        head = file.read(_HEAD_BYTES + 1)
+    return head[:_HEAD_BYTES], len(head) <= _HEAD_BYTES
+
+
+def _encoding(head: bytes, whole: bool, path: Path, notes: list[str]) -> str:
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=whole)
+        return "utf-8"
+    except UnicodeDecodeError:
+        notes.append(f"{path.name} is not UTF-8; it is read as Windows-1252, as Western European programs write it")
+        return "cp1252"
+
+
+def _separator(lines: Sequence[str], path: Path) -> str:
+    """Return the separator under which the first rows are as long as the header; of several the one that parts most."""
+    widths = {s: [len(row) for row in csv.reader(lines[:200], delimiter=s) if row] for s in _SEPARATORS}
+    parted = {s: found for s, found in widths.items() if found and found[0] > 1}
+    if not parted:
+        return _SEPARATORS[0]  # one column
+    even = {s: found[0] for s, found in parted.items() if len(set(found)) == 1}
+    if even:
+        return max(even, key=lambda s: even[s])
+    likely = max(parted, key=lambda s: parted[s][0])
+    row, width = next((n, w) for n, w in enumerate(parted[likely], start=1) if w != parted[likely][0])
+    raise InvalidInput(
+        f"{path.name}: the header has {parted[likely][0]} columns, row {row} has {width} cells; correct the row, put "
+        "quotes around cells that hold the separator, or name the separator"
+    )
+
+
+def _open_excel(path: Path, sheet: str) -> Table:
+    import openpyxl
+
+    if path.stat().st_size > _EXCEL_BYTES:
+        raise InvalidInput(f"{path.name}: expected at most {_EXCEL_BYTES >> 20} MiB of Excel; save it as CSV")
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    try:
+        names = book.sheetnames
+        if not sheet and len(names) != 1:
+            raise InvalidInput(f"{path.name}: has {len(names)} sheets; name one of {', '.join(names)[:200]}")
+        if sheet and sheet not in names:
+            raise InvalidInput(f"{path.name}: has no sheet {sheet[:60]!r}; it has {', '.join(names)[:200]}")
+        first = next(book[sheet or names[0]].iter_rows(values_only=True), ())
+        columns = tuple(str(cell).strip() if cell is not None else "" for cell in first)
+        while columns and not columns[-1]:
+            columns = columns[:-1]
+        return Table(path=path, columns=columns, dialect=Dialect(), sheet=sheet)
+    finally:
+        book.close()
+
+
+def _schema_of(path: Path, suffix: str) -> pa.Schema:
+    if suffix == ".parquet":
+        return pa.parquet.read_schema(path)
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).schema
+
+
+def _pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    suffix = _suffix(table.path)
+    try:
+        if suffix in TEXT_SUFFIXES:
+            yield from _text_pieces(table, columns)
+        elif suffix == ".xlsx":
+            yield from _excel_pieces(table, columns)
+        elif suffix == ".parquet":
+            with pa.parquet.ParquetFile(table.path) as file:
+                for batch in file.iter_batches(batch_size=_PIECE_ROWS, columns=list(columns)):
+                    yield _plain(batch)
+        else:
+            with pa.memory_map(str(table.path)) as source:
+                file = pa.ipc.open_file(source)
+                for number in range(file.num_record_batches):
+                    yield _plain(file.get_batch(number).select(list(columns)))
+    except (OSError, EOFError, UnicodeError, pa.ArrowException, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{table.name}: could not read every row: {_reason(error)}; correct the file") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong without the row itself, which pyarrow quotes."""
+    text = str(error)
+    expected = re.search(r"Expected (\d+) columns, got (\d+)", text)
+    if expected:
+        row = re.search(r"Row #(\d+)", text)
+        where = f"row {row[1]}" if row else "a row"
+        return f"{where} has {expected[2]} cells where the header has {expected[1]} columns"
+    if "UTF8" in text or "codec" in text or isinstance(error, UnicodeError):
+        return "it is not in the encoding of its first lines; name its encoding"
+    return "it ends early or is damaged"
+
+
+def _text_pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    kinds = {name: pa.string() for name in table.columns}
+    reader = pa.csv.open_csv(
+        pa.input_stream(str(table.path), compression="detect"),
+        read_options=pa.csv.ReadOptions(
+            encoding=table.dialect.encoding.replace("utf-8-sig", "utf-8"),
+            block_size=_PIECE_BYTES,
+            column_names=list(table.columns),
+            skip_rows=1,
+            use_threads=False,
+        ),
+        parse_options=pa.csv.ParseOptions(delimiter=table.dialect.separator, newlines_in_values=True),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=kinds, include_columns=list(columns), strings_can_be_null=False
+        ),
+    )
+    with reader:
+        for batch in reader:
+            yield _plain(batch)
+
+
+def _excel_pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    import openpyxl
+
+    book = openpyxl.load_workbook(table.path, read_only=True, data_only=True)
+    try:
+        sheet = book[table.sheet] if table.sheet else book[book.sheetnames[0]]
+        places = [table.columns.index(name) for name in columns]
+        rows = sheet.iter_rows(min_row=2, max_col=len(table.columns), values_only=True)
+        while piece := list(itertools.islice(rows, _PIECE_ROWS)):
+            filled = [row for row in piece if any(cell is not None for cell in row)]
+            cells = [[_cell(row[p] if p < len(row) else None) for p in places] for row in filled]
+            yield pd.DataFrame(cells, columns=list(columns), dtype=object)
+    finally:
+        book.close()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return str(value)
+
+
+def _plain(batch: pa.RecordBatch) -> pd.DataFrame:
+    found: dict[str, object] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            column = column.dictionary_decode()
+            kind = column.type
+        if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and not pa.types.is_uint64(kind):
+            found[name] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+        else:
+            texts = column.cast(pa.string(), safe=False) if not pa.types.is_string(kind) else column
+            found[name] = texts.fill_null("").to_numpy(zero_copy_only=False)
+    return pd.DataFrame(found)

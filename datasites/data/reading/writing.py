@@ -1,0 +1,145 @@
+"""From what was read to a dataset version and its reading report: both appear whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined, select_autoescape
+
+from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, write_dataset
+from datasites.data.reading.encoding import encode, mock_inputs
+from datasites.data.reading.hospital import HospitalData
+from datasites.data.reading.report import ColumnFacts, ReadingReport
+from datasites.node.files import write_atomically
+from datasites.study.schema.document import Modality, StudySchema
+from datasites.study.schema.outcomes import Classes
+from datasites.study.signing import dump
+from privacy.canonical import canonical_json
+from privacy.errors import InvalidInput
+
+STUDY_SCHEMA = "study-schema.json"
+_MANY = 60
+
+
+def write_hospital(
+    folder: Path,
+    schema: StudySchema,
+    outcome: str,
+    data: HospitalData,
+    *,
+    name: str,
+    version: int,
+    institution: str,
+    cohort: str,
+) -> None:
+    """Write one dataset version: private part, mock part and schema, with the study's schema beside them.
+
+    Args:
+        folder: a new one.
+        schema: the study's.
+        outcome: of the schema; binary or ordinal.
+        data: the hospital's patients.
+        name: of the dataset.
+        version: from 1 on.
+        institution: whose it is.
+        cohort: under which the dataset is listed.
+
+    Raises:
+        InvalidInput: the folder exists, a patient stands there twice, or the outcome is of a kind that no model trains.
+    """
+    asked = schema.outcome(outcome)
+    if not isinstance(asked, Classes) or asked.kind == "categorical":
+        raise InvalidInput(f"models here train binary and ordinal outcomes, {outcome} is {asked.kind}")
+    check_patients(data.patients)
+    cohorts = [level.name for level in schema.cohorts]
+    held = tuple(m.name for m in schema.modalities if m.name in data.modalities)
+    dataset = Schema(
+        name=name,
+        version=version,
+        institution=institution,
+        cohort=cohort,
+        cohorts=tuple(cohorts),
+        task=outcome,
+        classes=len(asked.levels),
+        modalities=held,
+        features={m.name: m.inputs for m in schema.modalities},
+        preprocessing={m.name: _words(m) for m in schema.modalities},
+        source=f"schema {schema.name}, version {schema.version} ({schema.schema_hash})",
+    )
+    known = set(data.patients)
+    inputs = {}
+    for modality in schema.modalities:
+        if modality.name in held:
+            measured = data.modalities[modality.name]
+            rows = [place for place, patient in enumerate(measured.patients) if patient in known]
+            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[rows])
+    private = Part(
+        cases=data.patients,
+        cohorts=data.cohorts,
+        labels=tuple(int(place) for place in data.outcome[:, 0]),
+        inputs=inputs,
+    )
+    write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
+    write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
+
+
+def write_report(folder: Path, report: ReadingReport) -> tuple[Path, Path]:
+    """Write the reading report as a page and as JSON, private to this user; return the paths.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stem = f"reading-{report.schema}-{report.read_at.replace(':', '').replace('+0000', 'Z')}"
+    page, facts = folder / f"{stem}.html", folder / f"{stem}.json"
+    write_atomically(facts, json.dumps(dump(report), indent=2, ensure_ascii=False).encode())
+    write_atomically(page, page_of(report).encode())
+    return page, facts
+
+
+def page_of(report: ReadingReport) -> str:
+    """Return the report as one page without anything to load."""
+    environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
+    template = files("datasites.data.reading").joinpath("reading_report.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(r=report, columns=shown(report), plain=plain_columns(report))
+
+
+def shown(report: ReadingReport) -> list[ColumnFacts]:
+    """Return the columns that a page lists one by one: all of a few, and of many those with something to say."""
+    many = {group for group, count in Counter(c.group for c in report.columns).items() if count > _MANY}
+    return [c for c in report.columns if c.group not in many or c.refused or c.mapped]
+
+
+def plain_columns(report: ReadingReport) -> list[tuple[str, int, int, int]]:
+    """Return (group, columns, understood cells, missing cells) of the columns that a page does not list."""
+    listed = {id(column) for column in shown(report)}
+    rest = [column for column in report.columns if id(column) not in listed]
+    return [
+        (group, len(own), sum(c.understood for c in own), sum(c.missing for c in own))
+        for group in dict.fromkeys(c.group for c in rest)
+        if (own := [c for c in rest if c.group == group])
+    ]
+
+
+def _mock(schema: StudySchema, outcome: Classes, held: tuple[str, ...], cohort: str) -> Part:
+    generator = np.random.default_rng(int(schema.schema_hash[:12], 16))
+    cases = tuple(f"MOCK-{number:04d}" for number in range(MOCK_ROWS))
+    likely = np.array(outcome.prevalence or [1 / len(outcome.levels)] * len(outcome.levels))
+    labels = generator.choice(len(outcome.levels), size=MOCK_ROWS, p=likely / likely.sum())
+    return Part(
+        cases=cases,
+        cohorts=(cohort,) * MOCK_ROWS,
+        labels=tuple(map(int, labels)),
+        inputs={m: (cases, mock_inputs(schema.modality(m), generator, MOCK_ROWS)) for m in held},
+    )
+
+
+def _words(modality: Modality) -> str:
+    if modality.measure is None:
+        return f"{modality.label}: each variable as the schema says"
+    measure, where = modality.measure, f"; {modality.source}" if modality.source else ""
+    return f"{modality.label}: {measure.transform}, centre and scale of the schema, clipped to {measure.clip:g}{where}"

@@ -1,0 +1,152 @@
+"""``tessera schema`` and ``tessera federation``: the study's schema as a document; public tables dealt to hospitals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datasites.data.commands import deal
+from datasites.node.commands import JsonOption, console, show
+
+app = typer.Typer()
+schema_app = typer.Typer(help="The study's schema: modalities, columns, outcome.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+federation_app = typer.Typer(
+    help="Invented hospitals, for demos and simulations on public tables.", no_args_is_help=True
+)
+app.add_typer(federation_app, name="federation")
+federation_app.command("deal")(deal)
+
+SchemaArgument = Annotated[Path, typer.Argument(help="A schema: TOML, JSON, or the name of one that comes along.")]
+
+
+@schema_app.command()
+def check(schema: SchemaArgument, json_output: JsonOption = False) -> None:
+    """Check a schema and say what it holds."""
+    from datasites.data.reading.schema_files import read_schema_document
+
+    found = read_schema_document(schema)
+    console.print(f"{found.title} ({found.name}, version {found.version})", highlight=False)
+    for modality in found.modalities:
+        text = f"  {modality.name}: {modality.label}, {modality.kind}, {len(modality.names)} columns"
+        console.print(f"{text}, {modality.scaling} scaling", highlight=False)
+        if modality.scaling == "self":
+            console.print("    [yellow]scaled on each hospital's own records: no epsilon can be stated[/yellow]")
+    for outcome in found.outcomes:
+        console.print(f"  outcome {outcome.name}: {outcome.label}, {outcome.kind}", highlight=False)
+    console.print(f"  SHA-256 {found.schema_hash}", highlight=False)
+    if json_output:
+        show(
+            {
+                "name": found.name,
+                "version": found.version,
+                "schema_hash": found.schema_hash,
+                "modalities": {m.name: len(m.names) for m in found.modalities},
+                "outcomes": {o.name: o.kind for o in found.outcomes},
+            }
+        )
+
+
+@schema_app.command()
+def diff(before: SchemaArgument, after: SchemaArgument, json_output: JsonOption = False) -> None:
+    """Say what differs between two schemas; exit code 1 if anything does."""
+    from datasites.data.reading.schema_files import differences, read_schema_document
+
+    found = differences(read_schema_document(before), read_schema_document(after))
+    for line in found:
+        console.print(line, highlight=False, markup=False)
+    if json_output:
+        show({"differences": found})
+    if found:
+        raise typer.Exit(1)
+    console.print("the schemas are the same")
+
+
+@schema_app.command()
+def init(
+    tables: Annotated[list[Path], typer.Argument(help="Tables whose columns the draft names.")],
+    out: Annotated[Path, typer.Option(help="A new TOML file.")],
+    name: Annotated[str, typer.Option(help="Name of the schema.")],
+    patient: Annotated[str, typer.Option(help="The column that says whose row it is.")] = "patient_id",
+) -> None:
+    """Draft a schema from tables: names and kinds of columns, frequent words, no number of any record."""
+    from datasites.data.reading.schema_files import draft
+    from datasites.node.files import write_atomically
+    from privacy.errors import InvalidInput
+
+    if out.exists():
+        raise InvalidInput(f"expected a new file, {out} exists; choose another name")
+    write_atomically(out, draft(tables, name=name, patient=patient).encode(), mode=0o644)
+    console.print(f"a draft is in {out}: fill in labels, units, ranges and the outcome, then run", highlight=False)
+    console.print(f"  tessera schema check {out}", highlight=False, soft_wrap=True)
+
+
+@federation_app.callback()
+def _federation() -> None:
+    """Invented hospitals, for demos and simulations on public tables."""
+
+
+@schema_app.command()
+def agree(
+    schema: SchemaArgument,
+    home: Annotated[Path, typer.Option(help="The hospital's folder, whose key signs.")],
+    out: Annotated[Path | None, typer.Option(help="Where the signed agreement goes; beside the schema.")] = None,
+) -> None:
+    """Sign a schema for this hospital: the file to send to the others holds its name, version and hash."""
+    import json
+
+    from datasites.data.reading.schema_files import read_schema_document
+    from datasites.node.files import write_atomically
+    from datasites.node.home import Home
+    from datasites.study.schema.document import Agreement
+    from datasites.study.signing import dump, seal
+
+    found, place = read_schema_document(schema), Home(folder=home)
+    config = place.config()
+    value = Agreement(
+        schema=found.name,
+        version=found.version,
+        schema_hash=found.schema_hash,
+        party=config.name,
+        institution=config.institution,
+    )
+    target = out or Path(f"{found.name}-v{found.version}.{config.name}.signed.json")
+    signed = seal(place.identity(), "study-schema", value)
+    write_atomically(target, json.dumps(dump(signed), indent=2).encode(), mode=0o644)
+    console.print(f"signed: {target}", highlight=False, soft_wrap=True)
+
+
+@schema_app.command("agreed")
+def agreed(
+    schema: SchemaArgument,
+    signatures: Annotated[list[Path], typer.Argument(help="Signed agreements of the hospitals.")],
+    roster: Annotated[Path, typer.Option(help="The consortium's roster, whose keys count.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Check that hospitals of the roster signed this very schema, and say who has not yet."""
+    from datasites.data.reading.schema_files import read_schema_document
+    from datasites.node.roster import Roster
+    from datasites.study.schema.document import check_agreement
+    from datasites.study.signing import Signed, parse
+    from privacy.errors import InvalidInput
+
+    found, known = read_schema_document(schema), Roster.load(roster)
+    keys: dict[str, Any] = {party.name: party.public_key for party in known.sites}
+    done: list[str] = []
+    for path in signatures:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"expected a signed agreement at {path}, could not read one") from error
+        done.append(check_agreement(found, parse(Signed, data), keys))
+    waiting = sorted(set(keys) - set(done))
+    for name in sorted(set(done)):
+        console.print(f"{name} has signed", highlight=False)
+    for name in waiting:
+        console.print(f"{name} has not signed yet", highlight=False)
+    if json_output:
+        show({"schema_hash": found.schema_hash, "signed": sorted(set(done)), "waiting": waiting})
+    if waiting:
+        raise typer.Exit(1)

@@ -1,0 +1,141 @@
+"""Cells: every one is understood, missing or refused, and never another value than the one that stands there."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasites.data.reading.cells import CategoryColumn, NumberColumn, NumberRule, Reading, years_between
+from datasites.study.schema.variables import Category, Level, Number
+from privacy.errors import InvalidInput
+
+PLATELETS = Number(name="platelets", unit="10^9/L", low=1, high=2000, units={"/uL": 0.001, "G/l": 1.0})
+CHILD_PUGH = Category(
+    name="child_pugh",
+    levels=(Level(name="A", spellings=("class a", "child-pugh a")), Level(name="B", spellings=("class b",))),
+    separator="|",
+)
+
+
+def numbers(cells: list[str], variable: Number = PLATELETS, rule: NumberRule | None = None) -> tuple[list, Reading]:
+    reading = Reading(column="c", variable=variable.name)
+    column = NumberColumn(variable, reading, rule)
+    values = list(column.feed(pd.Series(cells, dtype=object)))
+    for row, value in column.finish():
+        values[row] = value
+    return values, reading
+
+
+def same(found: list[float], wanted: list[float | None]) -> bool:
+    return [None if math.isnan(v) else v for v in found] == wanted
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted", "refused"),
+    [
+        (["210", " 7.5 ", "1e2", "+3"], [210, 7.5, 100, 3], 0),
+        (["3,9", "4,25"], [3.9, 4.25], 0),
+        (["1,234", "1,5"], [1.234, 1.5], 0),  # decided by the second cell
+        (["1,234", "2,345"], [None, None], 2),  # thousands or decimals: nobody knows
+        (["1.5", "1,5"], [1.5, None], 1),
+        (["1,5", "1.500"], [None, 1.5], 1),
+        (["210000", "210000 /uL", "210 G/L", "5 apples"], [None, 210, 210, None], 2),
+        (["", "n/a", "[Not Available]", "Unknown", "'--"], [None] * 5, 0),
+        (["inf", "nan", "<3", "3+", "0x10", "1_000", "1e999", "ten", "1 2"], [None] * 9, 8),  # "nan" is missing
+        (["٣", "0", "2001"], [3, None, None], 2),
+    ],
+)
+def test_a_number_is_a_number_in_a_known_unit_or_it_is_refused(cells, wanted, refused) -> None:
+    found, reading = numbers(cells)
+    assert same(found, wanted)
+    assert reading.refusals == refused
+    assert reading.cells == len(cells)
+
+
+def test_a_refusal_says_which_unit_would_fit() -> None:
+    _, reading = numbers(["210000"])
+    assert reading.strange()[0][1] == "outside 1 to 2000 10^9/L; as /uL it would fit"
+
+
+def test_a_column_in_another_unit_is_converted_and_counted() -> None:
+    found, reading = numbers(["210000", "x"], rule=NumberRule(unit="/uL"))
+    assert same(found, [210, None])
+    assert reading.mapped == {"from the unit of the column to 10^9/L": 1}
+    typed = Reading(column="c", variable="platelets")
+    values = NumberColumn(PLATELETS, typed, NumberRule(unit="/uL")).feed(pd.Series([210000.0, np.nan, 5e9]))
+    assert same(list(values), [210, None, None])
+    assert (typed.understood, typed.missing, typed.refusals) == (1, 1, 1)
+
+
+@given(st.lists(st.floats(1, 2000, allow_nan=False).map(lambda v: round(v, 3)), min_size=1), st.sampled_from(".,"))
+def test_what_was_written_is_what_is_read_whichever_sign_parts_decimals(values: list[float], sign: str) -> None:
+    cells = [f"{value:.3f}".replace(".", sign) for value in values]
+    found, reading = numbers(cells, rule=NumberRule(decimal=sign))
+    assert found == values
+    assert reading.understood == len(values)
+
+
+@given(st.lists(st.text(max_size=12), min_size=1))
+def test_no_cell_is_lost_and_none_becomes_a_value_outside_the_range(cells: list[str]) -> None:
+    found, reading = numbers(cells)
+    assert reading.cells == len(cells) == len(found)
+    assert reading.understood == sum(not math.isnan(v) for v in found)
+    assert all(math.isnan(v) or 1 <= v <= 2000 for v in found)
+    codes, counted = levels(cells)
+    assert counted.cells == len(cells) == len(codes)
+
+
+@given(st.lists(st.sampled_from(["1,234", "1,5", "2.5", "7", "", "x", "12,345"]), max_size=30), st.integers(1, 30))
+def test_pieces_of_a_table_read_as_the_whole_of_it(cells: list[str], size: int) -> None:
+    whole, _ = numbers(cells)
+    column = NumberColumn(PLATELETS, Reading(column="c", variable="p"))
+    pieces = [pd.Series(cells[i : i + size], dtype=object) for i in range(0, len(cells), size)]
+    found = [value for piece in pieces for value in column.feed(piece)]
+    for row, value in column.finish():
+        found[row] = value
+    if "1,5" not in cells or "2.5" not in cells:  # with both signs in one column the first decides
+        assert same(found, [None if math.isnan(v) else v for v in whole])
+
+
+def levels(cells: list[str], words: dict[str, str] | None = None) -> tuple[list, Reading]:
+    reading = Reading(column="c", variable="child_pugh")
+    column = CategoryColumn(CHILD_PUGH, reading, words)
+    codes = column.feed(pd.Series(cells, dtype=object))
+    return [None if math.isnan(code) else column.combinations[int(code)] for code in codes], reading
+
+
+def test_a_word_counts_whole_and_an_unknown_one_is_refused_with_its_spelling() -> None:
+    found, reading = levels(["Class A", "a", "Child-Pugh A", "A6", "Class C", "b|a", "", "Not Reported"])
+    assert found == [(0,), (0,), (0,), None, None, (0, 1), None, None]
+    assert (reading.understood, reading.missing, reading.refusals) == (4, 2, 2)
+    assert {spelling for spelling, _, _ in reading.strange()} == {"A6", "Class C"}
+
+
+def test_a_hospitals_own_words_come_first_and_may_say_missing() -> None:
+    found, reading = levels(["eins", "a", "keine Angabe"], {"eins": "B", "keine angabe": ""})
+    assert found == [(1,), (0,), None]
+    assert reading.refusals == 0
+    with pytest.raises(InvalidInput, match="expected words for A, B"):
+        levels([], {"x": "D"})
+
+
+def test_a_level_may_be_spelled_like_a_word_that_says_missing() -> None:
+    site = Category(name="tss", levels=(Level(name="NA"), Level(name="None")))
+    reading = Reading(column="c", variable="tss")
+    column = CategoryColumn(site, reading)
+    assert [column.combinations[int(c)] for c in column.feed(pd.Series(["NA", "none"], dtype=object))] == [(0,), (1,)]
+
+
+def test_years_between_two_dates_and_what_is_no_date() -> None:
+    reading = Reading(column="c", variable="age")
+    born = pd.Series(["1950-01-01", "1950-01-01", "", "05/06/1950"], dtype=object)
+    seen = pd.Series(["2010-01-01", "soon", "2010-01-01", "2010-01-01"], dtype=object)
+    found = years_between(born, seen, reading)
+    assert found[0] == pytest.approx(60, abs=0.01)
+    assert found[1:].isna().all()
+    assert sorted(word for word, _, _ in reading.strange()) == ["05/06/1950", "soon"]
