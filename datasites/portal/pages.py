@@ -48,7 +48,7 @@ MENU = (
 )
 NOTICES = {
     "signed": mark(
-        "Signed with your key; this hospital has approved. Once all hospitals have, the rounds are under Studies."
+        "Signed with your key. This hospital has approved. Once all hospitals have, the rounds are under Studies."
     ),
     "signed-first": mark(
         "Signed with your key. This hospital has not approved yet: another person has to sign as well."
