@@ -32,7 +32,7 @@ def current_environment() -> Environment:
 
     ``packages`` has the versions of the direct dependencies; ``lock_hash`` covers those of all dependencies of
     dependencies as well, ``files_hash`` the content of all their files (:mod:`datasites.node.installed`),
-    ``code_hash`` every source file of the four packages.
+    ``code_hash`` every source file of our own packages.
 
     Raises:
         InvalidInput: the distribution is not installed, so its dependencies cannot be known.
