@@ -16,7 +16,6 @@ from datasites.review.accounts import Account
 from datasites.review.endings import Endings
 from datasites.review.people.asked import Asked, AskedActs
 from datasites.review.policy_file import PolicyFile
-from datasites.study.text import spans
 from privacy.errors import InvalidInput, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
@@ -172,11 +171,15 @@ class BudgetActs:
             return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes) or say("the cap was that already")
         if act.kind == "release":
             rounds = self._endings.study_ended(act.target, reason, by=by)
-            return say("released rounds {rounds}; what was charged stays charged", rounds=spans(rounds) or say("none"))
+            return say(
+                "released rounds {rounds}; what was charged stays charged",
+                rounds=", ".join(map(str, rounds)) or say("none"),
+            )
         if act.kind == "continue":
             rounds = self._endings.let_go_on(act.target, reason, by=by)
             return say(
-                "the study goes on after the failed round {rounds}; a second failure ends it here", rounds=spans(rounds)
+                "the study goes on after the failed round {rounds}; a second failure ends it here",
+                rounds=", ".join(map(str, rounds)),
             )
         if act.kind == "policy":
             changes = self._policies.accept(act.target, by=by, reason=reason)
