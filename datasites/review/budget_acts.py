@@ -1,7 +1,8 @@
-"""What people do to a budget by hand: release a reservation, move the cap, close a population. Each with a reason.
+"""What people do to a budget by hand, each with a reason.
 
-The policy says how many different people have to ask for the same (``budget.required_people``). Until then the act
-waits, for a week at most, and stands in the journal with who asked. The last one of them does it.
+They release a reservation, move the cap, close a population, or let a study go on after a failed round. The policy says
+how many different people have to ask for the same (``budget.required_people``). Until then the act waits, for a week at
+most, and stands in the journal with who asked. The last one of them does it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from privacy.errors import InvalidInput, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
 
-ActKind = Literal["release", "cap", "close", "policy"]
+ActKind = Literal["release", "cap", "close", "policy", "continue"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """One act: ``release`` of a proposal, ``close`` of a population, a new ``cap``, or a changed ``policy`` (by hash).
+    """One act: ``release`` of a proposal, ``continue`` of one after a failed round, ``close`` of a population, a new
+    ``cap``, or a changed ``policy`` (by hash).
 
     ``epsilon`` and ``delta`` are texts, so that equal acts are equal; empty where they do not matter.
     """
@@ -41,6 +43,8 @@ class Act:
             return f"move the cap to epsilon {self.epsilon}" + (f" at delta {self.delta}" if self.delta else "")
         if self.kind == "policy":
             return f"put the changed policy.toml in force ({self.target[:12]})"
+        if self.kind == "continue":
+            return f"let proposal {self.target[:12]} charge again after a failed round"
         what = "release what is reserved for proposal" if self.kind == "release" else "close"
         return f"{what} {self.target[:12] if self.kind == 'release' else self.target}"
 
@@ -133,6 +137,8 @@ class BudgetActs:
     def _check(self, act: Act) -> None:
         if act.kind == "release":
             self.find(act.target)
+        elif act.kind == "continue" and not self._endings.waiting(act.target):
+            raise InvalidInput("expected a study that waits for a person after a failed round, got one that does not")
         elif act.kind == "close" and self._ledger.account(act.target).closed:
             raise InvalidInput(f"{act.target} is closed already")
         elif act.kind == "policy" and act.target != self._policies.held:
@@ -152,6 +158,9 @@ class BudgetActs:
         if act.kind == "release":
             rounds = self._endings.study_ended(act.target, reason, by=by)
             return f"released rounds {_listed(rounds)}; what was charged stays charged"
+        if act.kind == "continue":
+            rounds = self._endings.let_go_on(act.target, reason, by=by)
+            return f"the study goes on after the failed round {_listed(rounds)}; a second failure ends it here"
         if act.kind == "policy":
             changes = self._policies.accept(act.target, by=by, reason=reason)
             return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes)

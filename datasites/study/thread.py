@@ -12,6 +12,8 @@ denied        hospital         it will never run there, so the study cannot star
 asked         hospital         the scientist has to explain or change something
 revoked       hospital         the approval is taken back
 returned      hospital         nothing more can be charged there; what was reserved and not charged went back
+failed        hospital         a round failed there: it waits for its people before the next one is charged
+continued     hospital         its people let the study go on after a failed round
 answered      orchestrator     the scientist's answer to one hospital (``to``)
 accepted      orchestrator     the scientist accepts a hospital's conditions (``answers`` is the hash of that word)
 paused        orchestrator     no further round until it is resumed
@@ -39,7 +41,7 @@ from privacy.canonical import NEWEST, canonical_hash
 from privacy.errors import InvalidInput
 
 WORD = "word"
-SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned"]
+SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"]
 ScientistKind = Literal[
     "answered",
     "accepted",
@@ -52,7 +54,7 @@ ScientistKind = Literal[
     "finished",
     "deleted",
 ]
-SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked", "returned"})
+SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"})
 ADDRESSED = frozenset({"answered", "accepted", "dropped"})
 ENDINGS = frozenset({"withdrawn", "cancelled", "ended"})
 TO_ALL = ENDINGS | {"denied", "revoked", "paused", "resumed", "dropped", "finished", "deleted"}
@@ -65,6 +67,8 @@ SENTENCES = {
     "asked": mark("asks"),
     "revoked": mark("revoked its approval"),
     "returned": mark("gave back the budget that was not charged"),
+    "failed": mark("waits for its people after a failed round"),
+    "continued": mark("goes on after a failed round"),
     "answered": mark("answers"),
     "accepted": mark("accepts the conditions"),
     "paused": mark("paused the study"),
