@@ -12,6 +12,7 @@ from datasites.keyholder.checks import check_study
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.places import hashed_place, is_of_study
 from datasites.study.messages import Commitments, PadCommitment, Refusal, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
@@ -35,7 +36,12 @@ class Served:
             Refused: it cannot be served; says why.
         """
         roster = self.home.roster()
-        path = self.home.folder / "studies" / f"{sha256_hex(study.encode())[:16]}.json"
+        path = hashed_place(
+            self.home.folder / "studies",
+            study,
+            ".json",
+            is_of=lambda old: is_of_study(old, study, "proposal", "payload", "study"),
+        )
         status = json.loads(path.read_bytes()) if path.exists() else self.client.get_json(f"/studies/{study}")
         proposal = check_study(
             parse(Signed, status["proposal"]),
