@@ -17,6 +17,7 @@ from datasites.study.text import shortened, spans
 from datasites.study.thread import LONGEST, WORD, SiteKind, Word, open_word
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
+from privacy.sentences import say
 
 _KINDS: dict[str, SiteKind] = {
     "approved": "approved",
@@ -127,7 +128,7 @@ class ThreadHere:
             InvalidInput, Tampered: not a word of this study, or not its author's.
         """
         if place < 1:
-            raise InvalidInput(f"expected places from 1 in a thread, got {place}")
+            raise InvalidInput(say("expected places from 1 in a thread, got {place}", place=place))
         request = self._records.request(proposal_hash)
         word = open_word(signed, request.proposal)
         with self._records.transaction():
