@@ -236,8 +236,8 @@ def show_inbox(
 @router.get("/studies")
 def studies(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Studies and their rounds."""
-    shown = service.studies()
-    return page(request, "studies.html", studies=shown, seen=place(shown), explained=STUDY_STATES)
+    shown, acts = service.studies(), service.context.budget_acts is not None
+    return page(request, "studies.html", studies=shown, seen=place(shown), explained=STUDY_STATES, acts=acts)
 
 
 @router.get("/studies/events")

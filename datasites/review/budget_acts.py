@@ -1,7 +1,8 @@
-"""What people do to a budget by hand: release a reservation, move the cap, close a population. Each with a reason.
+"""What people do to a budget by hand, each with a reason.
 
-The policy says how many different people have to ask for the same (``budget.required_people``). Until then the act
-waits, for a week at most, and stands in the journal with who asked. The last one of them does it.
+They release a reservation, move the cap, close a population, or let a study go on after a failed round. The policy says
+how many different people have to ask for the same (``budget.required_people``). Until then the act waits, for a week at
+most, and stands in the journal with who asked. The last one of them does it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
 from privacy.sentences import say
 
-ActKind = Literal["release", "cap", "close", "policy"]
+ActKind = Literal["release", "cap", "close", "policy", "continue"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """One act: ``release`` of a proposal, ``close`` of a population, a new ``cap``, or a changed ``policy`` (by hash).
+    """One act: ``release`` of a proposal, ``continue`` of one after a failed round, ``close`` of a population, a new
+    ``cap``, or a changed ``policy`` (by hash).
 
     ``epsilon`` and ``delta`` are texts, so that equal acts are equal; empty where they do not matter.
     """
@@ -44,6 +46,8 @@ class Act:
             return say("move the cap to epsilon {epsilon}", epsilon=self.epsilon)
         if self.kind == "policy":
             return say("put the changed policy.toml in force ({digits})", digits=self.target[:12])
+        if self.kind == "continue":
+            return say("let proposal {proposal} charge again after a failed round", proposal=self.target[:12])
         if self.kind == "release":
             return say("release what is reserved for proposal {proposal}", proposal=self.target[:12])
         return say("close {population}", population=self.target)
@@ -143,6 +147,10 @@ class BudgetActs:
     def _check(self, act: Act) -> None:
         if act.kind == "release":
             self.find(act.target)
+        elif act.kind == "continue" and not self._endings.waiting(act.target):
+            raise InvalidInput(
+                say("expected a study that waits for a person after a failed round, got one that does not")
+            )
         elif act.kind == "close" and self._ledger.account(act.target).closed:
             raise InvalidInput(say("{target} is closed already", target=act.target))
         elif act.kind == "policy" and act.target != self._policies.held:
@@ -160,10 +168,19 @@ class BudgetActs:
         if act.kind == "cap":
             delta = float(act.delta) if act.delta else None
             changes = self._policies.write_cap(epsilon=float(act.epsilon), delta=delta, by=by, reason=reason)
-            return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes) or "the cap was that already"
+            return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes) or say("the cap was that already")
         if act.kind == "release":
             rounds = self._endings.study_ended(act.target, reason, by=by)
-            return f"released rounds {_listed(rounds)}; what was charged stays charged"
+            return say(
+                "released rounds {rounds}; what was charged stays charged",
+                rounds=", ".join(map(str, rounds)) or say("none"),
+            )
+        if act.kind == "continue":
+            rounds = self._endings.let_go_on(act.target, reason, by=by)
+            return say(
+                "the study goes on after the failed round {rounds}; a second failure ends it here",
+                rounds=", ".join(map(str, rounds)),
+            )
         if act.kind == "policy":
             changes = self._policies.accept(act.target, by=by, reason=reason)
             return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes)
@@ -175,7 +192,7 @@ class BudgetActs:
                 str(say("{population} was closed: {reason}", population=act.target, reason=reason)),
                 by=by,
             )
-        return f"{act.target} is closed for ever; what was reserved on it is released"
+        return say("{population} is closed for ever; what was reserved on it is released", population=act.target)
 
 
 def cap_act(epsilon: str, delta: str) -> Act:
@@ -206,7 +223,3 @@ def open_rounds(study: StudyAccount) -> int:
 
 def _act(body: Mapping[str, Any]) -> Act:
     return Act(kind=body["kind"], target=body["target"], epsilon=body["epsilon"], delta=body["delta"])
-
-
-def _listed(rounds: tuple[int, ...]) -> str:
-    return ", ".join(map(str, rounds)) or "none"

@@ -103,7 +103,10 @@ class CostPreview:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyStatus:
-    """A study that runs or ran here, with the rounds that were charged."""
+    """A study that runs or ran here, with the rounds that were charged.
+
+    ``failed`` are rounds whose worker failed and that nobody has looked at: until then no further round is charged.
+    """
 
     study: str
     proposal_hash: str
@@ -112,6 +115,7 @@ class StudyStatus:
     rounds: int
     epsilon_spent: EpsilonValue
     delta: float
+    failed: tuple[int, ...] = ()
 
 
 def budgets(ledger: Ledger) -> tuple[Budget, ...]:

@@ -30,8 +30,23 @@ RETURNED = "budget-returned"
 """Kind of the journal's entries about budgets that came back; ``entry`` is the number of the ledger's entry."""
 FINISHED = "study-finished"
 """Kind of the journal's entries about ends that the orchestrator announced."""
+FAILED = "worker-failed"
+"""Kind of the journal's entries about rounds that were charged and whose worker failed."""
+CONTINUED = "study-continued"
+"""Kind of the journal's entries about people who let a study go on after a failed round; ``rounds`` are those."""
 FAILURES_UNTIL_END = 2
 DATASITE = mark("datasite")
+
+
+def failed_rounds(journal: Journal, study: str) -> tuple[int, ...]:
+    """Return the rounds of a study whose worker failed here, ascending."""
+    return tuple(sorted({e.body["round"] for e in journal.entries(kind=FAILED) if e.body["study"] == study}))
+
+
+def held_rounds(journal: Journal, study: str) -> tuple[int, ...]:
+    """Return the failed rounds after which nobody has let a study go on; until somebody does, nothing is charged."""
+    seen = {n for e in journal.entries(kind=CONTINUED) if e.body["study"] == study for n in e.body["rounds"]}
+    return tuple(n for n in failed_rounds(journal, study) if n not in seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +90,20 @@ class Endings:
         if not any(e.body.get("proposal_hash") == proposal_hash for e in self.journal.entries(kind=FINISHED)):
             self.journal.append(FINISHED, {"study": study, "proposal_hash": proposal_hash})
         self.study_ended(proposal_hash, "the study is finished: its last round was told")
+
+    def waiting(self, proposal_hash: str) -> tuple[int, ...]:
+        """Return the failed rounds that hold up a study until a person lets it go on; none of an unknown proposal."""
+        study = self._study(proposal_hash)
+        return held_rounds(self.journal, study.study) if study is not None else ()
+
+    def let_go_on(self, proposal_hash: str, reason: str, *, by: str) -> tuple[int, ...]:
+        """Let a study charge again after a failed round, in a person's name; return the failed rounds."""
+        study, rounds = self._study(proposal_hash), self.waiting(proposal_hash)
+        if study is not None and rounds:
+            about = {"study": study.study, "proposal_hash": proposal_hash, "rounds": list(rounds)}
+            self.journal.append(CONTINUED, {**about, "by": by, "reason": reason})
+            self.approvals.thread.say_continued(proposal_hash, rounds, by=by, reason=reason, now=self.journal.now())
+        return rounds
 
     def settle(self, *, now: dt.datetime) -> None:
         """Release what no approved study can charge any more.
@@ -125,11 +154,10 @@ class Endings:
         return say("the approval expired at {until}", until=until.isoformat(timespec="seconds")) if now >= until else ""
 
     def _failed(self, request: Request) -> str:
-        study = request.proposal.study
-        failed = {e.body["round"] for e in self.journal.entries(kind="worker-failed") if e.body["study"] == study}
+        failed = failed_rounds(self.journal, request.proposal.study)
         if len(failed) < FAILURES_UNTIL_END:
             return ""
-        rounds = ", ".join(map(str, sorted(failed)))
+        rounds = ", ".join(map(str, failed))
         return say("the worker failed in rounds {rounds}: the study has ended here", rounds=rounds)
 
     def _done(self, request: Request) -> str:

@@ -26,6 +26,8 @@ _KINDS: dict[str, SiteKind] = {
     "changes-requested": "asked",
     "revoked": "revoked",
     "returned": "returned",
+    "failed": "failed",
+    "continued": "continued",
 }
 _CLOSED = frozenset({"denied", "revoked", "ended"})
 
@@ -87,11 +89,38 @@ class ThreadHere:
             proposal = self._records.request(proposal_hash).proposal
         except InvalidInput:
             return
-        text = shortened(f"rounds {spans(rounds)} were not charged: {reason}", LONGEST)
+        text = shortened(
+            say("rounds {rounds} were not charged: {reason}", rounds=spans(rounds), reason=reason), LONGEST
+        )
         with self._records.transaction():
             said = [w for w in self._records.words(proposal_hash) if w.author == self._site and w.kind == "returned"]
             if (text, at) not in [(word.text, word.at) for word in said]:
                 self.say(proposal, Decision(kind="returned", person=by, reason=text, at=at))
+
+    def say_failed(self, proposal_hash: str, round_: int, *, now: dt.datetime) -> None:
+        """Tell the scientist once that a round failed here, and that people look at it; never why it failed."""
+        text = say(
+            "Round {number} failed here. No further round is charged before our people have looked at it.",
+            number=round_,
+        )
+        self._say_once(proposal_hash, Decision(kind="failed", person=self._site, reason=text, at=now.isoformat()))
+
+    def say_continued(
+        self, proposal_hash: str, rounds: Sequence[int], *, by: str, reason: str, now: dt.datetime
+    ) -> None:
+        """Tell the scientist that the study goes on here after failed rounds, with what a person says about it."""
+        text = shortened(say("after round {rounds}: {reason}", rounds=spans(rounds), reason=reason), LONGEST)
+        self._say_once(proposal_hash, Decision(kind="continued", person=by, reason=text, at=now.isoformat()))
+
+    def _say_once(self, proposal_hash: str, decision: Decision) -> None:
+        try:
+            proposal = self._records.request(proposal_hash).proposal
+        except InvalidInput:
+            return
+        with self._records.transaction():
+            own = [(w.kind, w.text) for w in self._records.words(proposal_hash) if w.author == self._site]
+            if (decision.kind, decision.reason) not in own:
+                self.say(proposal, decision)
 
     def decline(self, proposal: Proposal, reason: str, *, now: dt.datetime) -> bool:
         """Tell the scientist that a proposal was not even taken for review, so that the study cannot start.

@@ -12,6 +12,8 @@ denied        hospital         it will never run there, so the study cannot star
 asked         hospital         the scientist has to explain or change something
 revoked       hospital         the approval is taken back
 returned      hospital         nothing more can be charged there; what was reserved and not charged went back
+failed        hospital         a round failed there: it waits for its people before the next one is charged
+continued     hospital         its people let the study go on after a failed round
 answered      orchestrator     the scientist's answer to one hospital (``to``)
 accepted      orchestrator     the scientist accepts a hospital's conditions (``answers`` is the hash of that word)
 paused        orchestrator     no further round until it is resumed
@@ -40,7 +42,7 @@ from privacy.errors import InvalidInput
 from privacy.sentences import say
 
 WORD = "word"
-SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned"]
+SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"]
 ScientistKind = Literal[
     "answered",
     "accepted",
@@ -53,7 +55,7 @@ ScientistKind = Literal[
     "finished",
     "deleted",
 ]
-SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked", "returned"})
+SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"})
 ADDRESSED = frozenset({"answered", "accepted", "dropped"})
 ENDINGS = frozenset({"withdrawn", "cancelled", "ended"})
 TO_ALL = ENDINGS | {"denied", "revoked", "paused", "resumed", "dropped", "finished", "deleted"}
@@ -66,6 +68,8 @@ SENTENCES = {
     "asked": mark("asks"),
     "revoked": mark("revoked its approval"),
     "returned": mark("gave back the budget that was not charged"),
+    "failed": mark("waits for its people after a failed round"),
+    "continued": mark("goes on after a failed round"),
     "answered": mark("answers"),
     "accepted": mark("accepts the conditions"),
     "paused": mark("paused the study"),

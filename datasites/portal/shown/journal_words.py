@@ -68,6 +68,7 @@ HAPPENED = {
     "signed-in": mark("signed in"),
     "signed-out": mark("signed out"),
     "started": mark("started"),
+    "study-continued": mark("study goes on after a failed round"),
     "study-ended": mark("study ended"),
     "study-finished": mark("study finished"),
     "study-paused": mark("study paused"),

@@ -297,6 +297,8 @@ def act_title(act: Act | PersonAct, roles: Mapping[str, str]) -> str:
         return tr("Move the cap to epsilon {epsilon} at {delta}", epsilon=act.epsilon, delta=delta)
     if act.kind == "close":
         return tr("Close the patients {population} for every study", population=act.target)
+    if act.kind == "continue":
+        return tr("Let proposal {digits} go on after a failed round", digits=act.target[:12])
     if act.kind == "policy":
         return tr("Put the changed policy.toml in force ({digits})", digits=act.target[:12])
     return tr("Release what is reserved for proposal {digits}", digits=act.target[:12])
