@@ -15,15 +15,18 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from datasites.language import mark
 from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import check_session
+from datasites.portal.people.drafts import Draft, taken_over
 from datasites.portal.people.proof import Proof, act_of
 from datasites.portal.service import PortalService
 from datasites.review.accounts import LINKED, SESSION_HOURS, Account, Credential, Scope
 from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.sessions import KNOWN_BROWSER_DAYS
 from privacy.errors import Refused
+from privacy.sentences import say
 
 CSRF_HEADER = "x-csrf-token"
 LIVE_HEADER = "x-tessera-live"
@@ -86,7 +89,13 @@ def check_csrf(credential: Credential, given: str) -> None:
         Refused: it is missing or another's.
     """
     if credential.kind == "session" and not hmac.compare_digest(credential.csrf.encode(), given.encode()):
-        raise Refused("this form has expired; reload the page and send it again")
+        raise Refused(say("this form has expired; reload the page and send it again"))
+
+
+_LACKS = {
+    "read": mark("this needs the right to read, which {name} does not have here"),
+    "review": mark("this needs the right to review, which {name} does not have here"),
+}
 
 
 def _require(request: Request, scope: Scope) -> Credential:
@@ -94,7 +103,9 @@ def _require(request: Request, scope: Scope) -> Credential:
     if credential is None:
         raise NotSignedIn
     if scope not in credential.scopes:
-        raise Refused(f"this needs the right to {scope}, which {credential.account.name} does not have here")
+        raise Refused(say(_LACKS[scope], name=credential.account.name))
+    if request.method == "POST":
+        service_of(request).drafts.forget(credential.key)
     return credential
 
 
@@ -200,7 +211,7 @@ def stranger(request: Request) -> None:
         Refused: a machine token.
     """
     if request.headers.get("authorization"):
-        raise Refused("a machine token makes no account: open the one-time link in a browser")
+        raise Refused(say("a machine token makes no account: open the one-time link in a browser"))
 
 
 def _set_cookie(response: Response, context: PortalContext, name: str, secret: str, *, max_age: int) -> None:
@@ -220,8 +231,13 @@ async def sign_in(request: Request, name: str, password: str) -> Account:
     return await service_of(request).people.sign_in(name, password, address=address_of(request), browser=browser)
 
 
-def open_session(request: Request, response: Response, account: Account, *, by: str = "password") -> str:
-    """Open a session, give the browser its cookies, and write it down; return the session's CSRF token."""
+def open_session(
+    request: Request, response: Response, account: Account, *, by: str = "password", draft: Draft | None = None
+) -> str:
+    """Open a session, give the browser its cookies, and write it down; return the session's CSRF token.
+
+    The session begins with ``draft``, or with what the page to sign in took along: words that wait for their form.
+    """
     context, now = context_of(request), context_of(request).clock()
     label = LINKED if by == LINKED else request.headers.get("user-agent", "browser")
     secret, credential = context.accounts.open_session(account, now=now, label=label)
@@ -229,6 +245,7 @@ def open_session(request: Request, response: Response, account: Account, *, by: 
     if by != LINKED:
         remembered = context.accounts.sessions.remember_browser(account.name, now=now)
         _set_cookie(response, context, known_name(context), remembered, max_age=KNOWN_BROWSER_DAYS * 86400)
+    service_of(request).drafts.keep(credential.key, taken_over(request) if draft is None else draft, now=now)
     service_of(request).people.records.signed_in(account.name, address_of(request), by=by)
     return credential.csrf
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -28,11 +28,13 @@ from datasites.portal.access import (
 )
 from datasites.portal.context import PortalContext
 from datasites.portal.forms import inside
-from datasites.portal.pages import page
+from datasites.portal.pages import page, show_login
+from datasites.portal.people.drafts import NOTHING, Draft, taken_over
 from datasites.portal.people.proof import Proof
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
 from datasites.review.accounts import LINKED, Account, Credential
 from privacy.errors import Refused, TesseraError
+from privacy.sentences import say, sentence_of
 
 if TYPE_CHECKING:
     from datasites.review.oidc import Begun, Identified, OidcProvider
@@ -49,9 +51,22 @@ def begin(request: Request, service: ServiceHere, to: Annotated[str, Query(max_l
     try:
         begun = _provider(service.context).begin()
     except TesseraError as error:
-        return _failed(request, service.context, error)
+        return _failed(request, error)
     response = RedirectResponse(begun.address, 303)
     _remember(response, service, begun, to=to, account=None)
+    return response
+
+
+@router.post(_PATH)
+def begin_with_words(request: Request, service: ServiceHere, to: Annotated[str, Form(max_length=256)]) -> Response:
+    """As :func:`begin`, and keep what the person typed before their session ended until they come back."""
+    draft = taken_over(request)
+    try:
+        begun = _provider(service.context).begin()
+    except TesseraError as error:
+        return _failed(request, error, to=to, draft=draft)
+    response: Response = page(request, "continue.html", to=begun.address, what=tr("To the hospital's sign-in"))
+    _remember(response, service, begun, to=to, account=None, draft=draft)
     return response
 
 
@@ -90,11 +105,11 @@ def callback(
         pending = service.sign_ins.take(state, request.cookies.get(_cookie(context), ""), now=now)
         provider.check_sender(iss)
         if error or not code:
-            raise Refused("the hospital's sign-in did not let you in, or you went back")
+            raise Refused(say("the hospital's sign-in did not let you in, or you went back"))
         who = provider.finish(pending.begun, code=code, now=now)
         response = _finished(request, service, provider, pending, who)
     except TesseraError as problem:
-        response = _failed(request, context, problem)
+        response = _failed(request, problem)
     response.delete_cookie(_cookie(context), path=_PATH)
     return response
 
@@ -111,9 +126,11 @@ def _finished(
     if account is None:
         return _onward(request, f"/welcome?token={_invitation(context, provider, who)}")
     if provider.settings.roles and account.role not in who.roles:
-        raise Refused(f"your hospital account does not give you the part that {account.name} has here any more")
+        raise Refused(
+            say("your hospital account does not give you the part that {name} has here any more", name=account.name)
+        )
     response = _onward(request, inside(pending.to))
-    open_session(request, response, account, by=LINKED)
+    open_session(request, response, account, by=LINKED, draft=pending.draft)
     return response
 
 
@@ -122,13 +139,19 @@ def _invitation(context: PortalContext, provider: OidcProvider, who: Identified)
     needed = context.approvals.policy.people.required_people
     if needed > 1:
         raise Refused(
-            f"the policy wants {needed} people for every new account, and a sign-in is none: make your account with a "
-            "one-time link from them, then link it on the People page"
+            say(
+                "the policy wants {needed} people for every new account, and a sign-in is none: make your account with "
+                "a one-time link from them, then link it on the People page",
+                needed=needed,
+            )
         )
     if not provider.settings.create_accounts or not who.roles:
         raise Refused(
-            "nobody here is linked with this hospital account: make your account with a one-time link from a steward, "
-            "then link it on the People page"
+            say(
+                "nobody here is linked with this hospital account: make your account with a "
+                "one-time link from a steward, "
+                "then link it on the People page"
+            )
         )
     role = who.roles[0]
     context.journal.append("account-invited", {"role": role, "person": "hospital sign-in"})
@@ -143,14 +166,20 @@ def _onward(request: Request, to: str) -> Response:
     return response
 
 
-def _failed(request: Request, context: PortalContext, error: TesseraError) -> Response:
-    nobody = not context.accounts.accounts()
-    status = describe(error).status
-    return page(request, "login.html", status=status, problem=str(error), to="/inbox", nobody=nobody)
+def _failed(request: Request, error: TesseraError, *, to: str = "/inbox", draft: Draft = NOTHING) -> Response:
+    return show_login(request, to=to, draft=draft, problem=sentence_of(error), status=describe(error).status)
 
 
-def _remember(response: Response, service: PortalService, begun: Begun, *, to: str, account: Account | None) -> None:
-    secret = service.sign_ins.add(begun, to=to, account=account, now=service.context.clock())
+def _remember(
+    response: Response,
+    service: PortalService,
+    begun: Begun,
+    *,
+    to: str,
+    account: Account | None,
+    draft: Draft = NOTHING,
+) -> None:
+    secret = service.sign_ins.add(begun, to=to, account=account, draft=draft, now=service.context.clock())
     response.set_cookie(
         _cookie(service.context),
         secret,
@@ -168,5 +197,5 @@ def _cookie(context: Context) -> str:
 
 def _provider(context: PortalContext) -> OidcProvider:
     if context.hospital_login is None:
-        raise HTTPException(404, "this hospital has not set up signing in with its own accounts")
+        raise HTTPException(404, say("this hospital has not set up signing in with its own accounts"))
     return context.hospital_login

@@ -35,14 +35,16 @@ from datasites.portal.access import (
 )
 from datasites.portal.context import PortalContext
 from datasites.portal.forms import inside
-from datasites.portal.pages import page
+from datasites.portal.pages import page, show_login
 from datasites.portal.people.desk import check_session
+from datasites.portal.people.drafts import taken_over
 from datasites.portal.people.proof import Proof, act_of
 from datasites.portal.service import PortalService
 from datasites.review.accounts import Account, Credential, Role
 from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.vouching import check_vouches
 from privacy.errors import Refused, TesseraError
+from privacy.sentences import sentence_of
 
 router = APIRouter(include_in_schema=False)
 Secret = Annotated[str, Form(max_length=256)]
@@ -106,13 +108,12 @@ def _may_confirm(person: Account, newcomer: Account) -> bool:
 
 
 @router.post("/login")
-async def login(request: Request, context: Context, name: Secret, password: Secret, to: Secret = "/inbox") -> Response:
+async def login(request: Request, name: Secret, password: Secret, to: Secret = "/inbox") -> Response:
     """Open a session and go where the person wanted to."""
     try:
         account = await sign_in(request, name, password)
     except TesseraError as error:
-        nobody = not context.accounts.accounts()
-        return page(request, "login.html", status=403, problem=str(error), to=to, nobody=nobody)
+        return show_login(request, to=to, draft=taken_over(request), problem=sentence_of(error), status=403)
     response = RedirectResponse(inside(to), 303)
     await run_in_threadpool(open_session, request, response, account)
     return response
@@ -148,7 +149,7 @@ async def welcome(
         except TesseraError as error:
             role = context.accounts.invitation_role(token, now=context.clock())
             values = {"token": token, "for_role": role, "name": name, "full_name": full_name, "function": function}
-            return page(request, "welcome.html", status=400, problem=str(error), **values)
+            return page(request, "welcome.html", status=400, problem=sentence_of(error), **values)
         response = RedirectResponse("/inbox?notice=welcome", 303)
         open_session(request, response, account)
         return response
@@ -287,4 +288,4 @@ async def _changed(
 
 
 def _not_done(request: Request, service: PortalService, caller: Credential, error: TesseraError) -> Response:
-    return show_people(request, service.context, caller, problem=str(error), status=describe(error).status)
+    return show_people(request, service.context, caller, problem=sentence_of(error), status=describe(error).status)

@@ -30,6 +30,7 @@ from datasites.study.released_numbers import checked_header_numbers
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.sentences import say
 
 _HEADER_BYTES = 1 << 16
 _MODEL, _MOMENT, _STATE = "model/", "moment/", "chain"
@@ -41,7 +42,8 @@ class RoundEvidence(Message):
 
     Of a finished round ``plan`` and ``commitments`` (signed by the orchestrator) and ``result`` (by the keyholder); of
     one without a sum only ``lost`` (by the orchestrator). In a study that publishes, also the round's ``key`` and
-    ``opening`` (by the keyholder), the ``helped`` pad sums (by helpers) and the ``attestations`` (by the sites).
+    ``opening`` (by the keyholder), the ``helped`` pad sums (by helpers), the ``attestations`` (by the sites) and the
+    ``pad_commitments`` that these are under (by keyholder and helpers).
     """
 
     plan: Signed | None = None
@@ -52,6 +54,7 @@ class RoundEvidence(Message):
     opening: Signed | None = None
     helped: tuple[Signed, ...] = ()
     attestations: tuple[Signed, ...] = ()
+    pad_commitments: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,13 +305,13 @@ def voids(proposal: Proposal, *, knows: Collection[str] = ()) -> str:
     """
     chain = proposal.chain
     if chain is None or not chain.checked:
-        return (
+        return say(
             "Nobody checks the models of this study: the orchestrator may name any model in any round, and one made "
             "for it turns the sum of all hospitals into the update of a single hospital, so that encryption and sums "
             "no longer hide this hospital's own update from the orchestrator, and only the noise protects patients."
         )
     if chain.origin == "given" or (chain.origin == "study" and chain.study not in knows):
-        return (
+        return say(
             "Nobody here can recompute this study's initial model: whoever made it may have made it so that the first "
             "sums show the update of a single hospital, which then only the noise covers; the later models are checked."
         )
