@@ -14,6 +14,7 @@ from datasites.review.budget_acts import Act
 from datasites.review.budgets import CostPreview
 from datasites.review.people.acts import PersonAct
 from datasites.review.records import Request
+from datasites.study.outcome_words import outcome_text
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
@@ -52,7 +53,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     contributed = listed([_MODALITIES.get(m, m) for m in own.modalities])
     sentences = [
         f"{proposal.orchestrator.name} of {proposal.orchestrator.institution} asks to train a model that "
-        f"{_TASKS.get(proposal.task, 'predicts ' + proposal.task)}, together with {listed(others)}.",
+        f"{_predicts(proposal)}, together with {listed(others)}.",
         f"Here it would read {contributed} of about {own.dataset.patients} patients in {own.dataset.name}, "
         f"version {own.dataset.version}, in up to {proposal.rounds} rounds. No record leaves: each round sends one "
         f"update of the model, with noise, encrypted.",
@@ -78,6 +79,10 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         else "The study brings its own Python code: the guarantee assumes that the reviewed code is honest."
     )
     return (*sentences, code)
+
+
+def _predicts(proposal: Proposal) -> str:
+    return _TASKS.get(proposal.task) or f"predicts {outcome_text(proposal.task, proposal.model)}"
 
 
 def _so_far(cost: CostPreview) -> str:
