@@ -95,10 +95,10 @@ class LinearFusion(nn.Module):
         super().__init__()
         self.cohorts = len(config.cohorts)
         categorical = config.predicts is not None and config.predicts.kind == "categorical"
-        weights = (
-            ClassWeights if categorical else _one
-        )  # thresholds and intervals share a weight vector, classes do not
-        self.branches = nn.ModuleDict({m: weights(config.features[m], config.outputs) for m in config.modalities})
+        self.branches = nn.ModuleDict()  # thresholds and intervals share one weight vector, classes do not
+        for m in config.modalities:
+            n = config.features[m]
+            self.branches[m] = ClassWeights(n, config.classes) if categorical else nn.Linear(n, 1, bias=False)
         self.scales = {m: config.gain(m) / math.sqrt(n) for m, n in config.features.items()}
         self.cohort = nn.Linear(self.cohorts, config.outputs, bias=False)
         self.cohort_gain = config.cohort_gain

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from datasites.node.files import remove_unfinished
 from datasites.node.home import Home
-from datasites.node.process import announce, bind, keep_private, on_end_signal
+from datasites.node.process import alone_in, announce, bind, on_end_signal
 from datasites.node.web.server import WebServer
 from orchestrator.api import metrics
 from orchestrator.api.server import create_app
@@ -35,11 +35,14 @@ def run(folder: Path) -> None:
 
     Raises:
         InvalidInput: the folder is no orchestrator's, or its port is taken.
+        Refused: another process runs on it.
     """
-    keep_private(folder)
-    home = Home(folder=folder)
-    config = home.config()
-    identity = home.identity()
+    with alone_in(folder) as home:
+        _serve(home)
+
+
+def _serve(home: Home) -> None:
+    folder, config, identity = home.folder, home.config(), home.identity()
     listener = bind(config.host, config.port)
     remove_unfinished(folder)
     service = Service(

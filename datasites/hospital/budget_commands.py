@@ -164,6 +164,20 @@ def close(
         _ask(site, Act(kind="close", target=target), by, reason, password_stdin)
 
 
+def go_on(
+    home: HomeOption,
+    study: Annotated[str, typer.Option(help="The study that waits after a failed round, or the start of its hash.")],
+    by: _By,
+    reason: _Reason,
+    password_stdin: _Stdin = False,
+) -> None:
+    """Let a study charge again after a round that failed here, once its cause is found."""
+    from datasites.review.budget_acts import Act
+
+    with _opened(home) as site:
+        _ask(site, Act(kind="continue", target=site.acts.find(study)), by, reason, password_stdin)
+
+
 def reload(
     home: HomeOption,
     by: Annotated[str, typer.Option(help="Your account's name, to ask for a file that takes several people.")] = "",

@@ -59,7 +59,7 @@ def invite(
     role: Annotated[str, typer.Option(help="steward, privacy-officer or auditor.")] = "steward",
 ) -> None:
     """Print a one-time link by which one person makes an account at this hospital's portal."""
-    from datasites.hospital.invitations import invitation_link
+    from datasites.hospital.people.invitations import invitation_link
     from datasites.node.home import Home
 
     typer.echo(invitation_link(Home(folder=home), role))
@@ -68,7 +68,7 @@ def invite(
 @app.command()
 def confirm(home: HomeOption, name: Annotated[str, typer.Argument(help="The new account's name.")]) -> None:
     """Confirm a new account that was invited in the portal, as a second person beside who invited it."""
-    from datasites.hospital.invitations import confirm_account
+    from datasites.hospital.people.invitations import confirm_account
     from datasites.node.home import Home
 
     confirm_account(Home(folder=home), name)
@@ -111,6 +111,7 @@ app.add_typer(people_commands.people, name="people")
 app.add_typer(people_commands.tokens, name="tokens")
 app.add_typer(people_commands.sessions, name="sessions")
 app.command("reload")(budget_commands.reload)
+app.command("continue")(budget_commands.go_on)
 add_run(app, "datasite", "Run a datasite: portal, PySyft node and rounds.")
 add_import_gap(
     app,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasites.hospital import facts
 from datasites.hospital.datasite import Datasite
-from datasites.hospital.invitations import first_link
+from datasites.hospital.people.invitations import first_link
 from datasites.hospital.proposals import Node
 from datasites.hospital.reports import write_reports_apart
 from datasites.hospital.thread import Thread
@@ -24,7 +24,7 @@ from datasites.node.home import Home
 from datasites.node.notices.delivery import Delivery
 from datasites.node.notices.outbox import Outbox
 from datasites.node.notices.settings import NoticeSettings
-from datasites.node.process import Loop, announce, bind, keep_private, on_end_signal, stop_loops
+from datasites.node.process import Loop, alone_in, announce, bind, on_end_signal, stop_loops
 from datasites.node.web.server import WebServer
 from datasites.node.work import Witness, WorkQueue
 from datasites.portal.app import create_portal
@@ -167,10 +167,14 @@ def run(folder: Path) -> None:
 
     Raises:
         InvalidInput: the folder is no datasite's, or the portal's port is taken.
+        Refused: another process runs on it.
     """
-    keep_private(folder)
-    home = Home(folder=folder)
-    config = home.config()
+    with alone_in(folder) as home:
+        _serve(home)
+
+
+def _serve(home: Home) -> None:
+    folder, config = home.folder, home.config()
     listener = bind(config.host, config.port)
     remove_unfinished(folder)
     datasite = Datasite.open(home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,9 +24,12 @@ from datasites.review.policy_file import PolicyFile
 from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
 from datasites.worker.pool import WorkerPool
+from datasites.worker.preflight import Preflight
 from datasites.worker.trainer import SandboxedTrainer
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,8 @@ class Datasite:
             pool.limits, accounts.sessions.idle_minutes = policy.sandbox, policy.people.idle_minutes
 
         policies.changed = changed
-        trainer = _trainer(home, config.name, pool, approvals)
+        trainer = _trainer(home, config.name, pool, approvals, journal, passed := set[str]())
+        preflight = Preflight(trainer=trainer, passed=passed)
         participant = RoundParticipant(
             site=config.name,
             home=home,
@@ -92,6 +97,7 @@ class Datasite:
             train=trainer,
             dataset=datasets.here,
             build=trainer.initial_model,
+            preflight=preflight,
             round_seconds=lambda: policies.current().sandbox.round_seconds,
         )
         journal.append("started", {"policy_hash": policies.current().policy_hash})
@@ -156,18 +162,26 @@ def _endings(standing: Standing, datasets: Datasets, approvals: ApprovalStore) -
     )
 
 
-def _trainer(home: Home, site: str, pool: WorkerPool, approvals: ApprovalStore) -> SandboxedTrainer:
+def _trainer(
+    home: Home, site: str, pool: WorkerPool, approvals: ApprovalStore, journal: Journal, passed: set[str]
+) -> SandboxedTrainer:
+    def failed(outcome: Outcome, log: str) -> None:
+        passed.clear()  # the next round is tried on made-up records again before it is charged
+        _keep_log(home, journal, outcome, log)
+
     return SandboxedTrainer(
         site=site,
         pool=pool,
         folder=home.folder / "scratch",
         code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
-        failed=lambda outcome, log: _keep_log(home, outcome, log),
+        failed=failed,
     )
 
 
-def _keep_log(home: Home, outcome: Outcome, log: str) -> None:
-    """Keep a failed worker's log for the hospital's own staff."""
-    name = dt.datetime.now(dt.UTC).strftime("worker-%Y%m%dT%H%M%S.log")
+def _keep_log(home: Home, journal: Journal, outcome: Outcome, log: str) -> None:
+    """Keep a failed worker's log for the hospital's own staff; journal where it lies and how the worker ended."""
+    name = dt.datetime.now(dt.UTC).strftime("worker-%Y%m%dT%H%M%S.%f.log")
     text = f"{outcome.status}: {outcome.reason} after {outcome.seconds:.1f} s\n\n{log}"
     write_atomically(home.folder / "worker-logs" / name, text.encode())
+    journal.append("worker-stopped", {"status": outcome.status, "reason": outcome.reason, "log": f"worker-logs/{name}"})
+    _log.error("a worker stopped: %s; its log is worker-logs/%s", outcome.reason or "its result is no update", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from datasites.language import LANGUAGES, current, mark, tr
 from datasites.portal.context import PortalContext, ReportFile
 from datasites.review import budgets
 from datasites.review.budgets import CostPreview, StudyStatus
+from datasites.review.endings import held_rounds
 from datasites.review.records import Request
 from datasites.study.chain import voids
 from datasites.study.proposal import Proposal
@@ -96,7 +98,10 @@ def studies(datasite: Datasite) -> tuple[StudyStatus, ...]:
     """Return the studies that have a line in the ledger."""
     accounts = [datasite.ledger.account(population) for population in datasite.ledger.populations()]
     return tuple(
-        budgets.study_status(account, study, datasite.approvals.request(study.proposal_hash).state)
+        replace(
+            budgets.study_status(account, study, datasite.approvals.request(study.proposal_hash).state),
+            failed=held_rounds(datasite.journal, study.study),
+        )
         for account in accounts
         for study in account.studies
     )

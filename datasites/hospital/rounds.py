@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from datasites.hospital import round_pads
+from datasites.hospital.failures import Failures, usable
 from datasites.hospital.models import InitialModel, Models
 from datasites.hospital.round_pads import PadKeys
 from datasites.hospital.thread import Thread
@@ -28,7 +29,6 @@ from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.rollback import was_imported
 from datasites.review.approvals import ApprovalStore
-from datasites.review.endings import FAILURES_UNTIL_END
 from datasites.review.environment import current_environment
 from datasites.study import checks
 from datasites.study.messages import (
@@ -41,7 +41,7 @@ from datasites.study.messages import (
     WorkItem,
 )
 from datasites.study.proposal import DatasetReference, Proposal
-from datasites.study.released_numbers import checked_header_numbers, checked_numbers, empty_numbers
+from datasites.study.released_numbers import checked_header_numbers, empty_numbers
 from datasites.study.signing import Signed, dump, open_sealed, pack_envelope, parse, seal
 from datasites.study.streams import daemon_stream, noise_secret
 from datasites.study.thread import accepted
@@ -70,6 +70,7 @@ class DatasetHere(Protocol):
 class RoundParticipant:
     """Does the work items of one datasite.
 
+    ``preflight`` tries a round before it is charged and raises Refused where it cannot run here.
     ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of the policy): updates leave at whole multiples
     of it only, so that their time does not tell how a worker fared on private data. ``sent_now`` are the rounds whose
     updates were made since this process began, with the keys that their pads were sealed to: only of those it knows
@@ -85,8 +86,14 @@ class RoundParticipant:
     train: Trainer
     dataset: DatasetHere
     build: InitialModel
+    preflight: Callable[[TrainingJob], None] = lambda _: None
     round_seconds: float | Callable[[], float] = 0.0
     sent_now: dict[tuple[str, int], PadKeys] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> Failures:
+        """The rounds that failed here, and what they hold up."""
+        return Failures(journal=self.journal, approvals=self.approvals)
 
     @property
     def models(self) -> Models:
@@ -118,8 +125,8 @@ class RoundParticipant:
         done = (folder / "header.json").exists()
         model = b"" if done else self.models.before(proposal, plan)  # a plan with another model is not kept either
         self._keep_first_plan(folder, plan)
-        self._require_healthy(item.study)
         if not done:
+            self.failures.require_none(plan)
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
@@ -127,13 +134,16 @@ class RoundParticipant:
             keys = self._pad_keys(proposal, plan, item)
             public = self._public_key(keys)
             own = self._own_numbers(proposal, item, model)
-            result = self._trained(proposal, plan, model)
+            job = self._job(proposal, plan, model)
+            self.preflight(job)  # what fails whatever the records are must fail before the charge
+            result = self._trained(job, model)
             local_parameters.keep(folder, result.own)
             integers = self._encoded(proposal, plan, result)
             proximity.keep_sent(proposal, plan, folder, integers, model)
             self._store_update(folder, proposal, plan, keys, public, integers, {**result.releases, **own})
             self._wait_for_usual_time(started)
         self._send(folder, item)
+        self.failures.tell(plan)
 
     def _proposal(self, study: str) -> Proposal:
         """Return the approved proposal of ``study`` after checking everything it covers once more."""
@@ -200,37 +210,30 @@ class RoundParticipant:
         earlier = range(plan.round - 1, 0, -1)
         return local_parameters.newest(self.home.round_folder(plan.study, number) for number in earlier)
 
-    def _trained(self, proposal: Proposal, plan: RoundPlan, model: bytes) -> TrainingResult:
+    def _job(self, proposal: Proposal, plan: RoundPlan, model: bytes) -> TrainingJob:
         _, folder = self.dataset(proposal.participant(self.site).dataset.name)
-        randomness = self._randomness(proposal, plan)
-        self.ledger.charge(plan.proposal_hash, plan.round)
-        self.journal.append("round-charged", {"study": plan.study, "round": plan.round})
-        job = TrainingJob(
+        return TrainingJob(
             proposal=proposal,
             plan=plan,
             model=local_parameters.with_own(proposal, model, self._own_parameters(plan)),
             dataset=folder,
             noise_secret=self._noise_secret(proposal),
         )
-        result = self._usable(proposal, plan, self.train(job))
+
+    def _trained(self, job: TrainingJob, model: bytes) -> TrainingResult:
+        proposal, plan = job.proposal, job.plan
+        randomness = self._randomness(proposal, plan)
+        self.ledger.charge(plan.proposal_hash, plan.round)
+        self.journal.append("round-charged", {"study": plan.study, "round": plan.round})
+        try:
+            result = usable(job, self.site, self.train(job))
+        except TesseraError as error:  # no worker at all: charged or not, the same round is done again as it is
+            raise TesseraError(f"round {plan.round} of {plan.study} waits for a worker: {error}") from error
         if result is None:
-            self.journal.append("worker-failed", {"study": plan.study, "round": plan.round})
+            self.failures.note(plan)
             updates = encoding.noise_only(proposal, plan, self.site, model, randomness.child("failed"))
             numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
             result = TrainingResult(updates=updates, releases=numbers)
-        return result
-
-    def _usable(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult | None) -> TrainingResult | None:
-        """Return the worker's result, or None where this round cannot send it: after the charge nothing refuses."""
-        if result is None:
-            return None
-        try:
-            checked_numbers(proposal, self.site, plan.round, result.releases)
-            for block in proposal.blocks_of(self.site):
-                values = encoding.checked_update(result.updates[block.name], block.length)
-                proposal.noise_mode.check_vector(proposal, values)
-        except (InvalidInput, Refused, KeyError):
-            return None
         return result
 
     def _wait_for_usual_time(self, started: float) -> None:
@@ -238,12 +241,6 @@ class RoundParticipant:
         seconds = self.round_seconds() if callable(self.round_seconds) else self.round_seconds
         if seconds > 0:
             time.sleep(seconds - (time.monotonic() - started) % seconds)
-
-    def _require_healthy(self, study: str) -> None:
-        """Refuse all further rounds of a study whose worker failed twice on private data."""
-        failed = {e.body["round"] for e in self.journal.entries(kind="worker-failed") if e.body["study"] == study}
-        if len(failed) >= FAILURES_UNTIL_END:
-            raise Refused("the study has ended at this site; its people find the reason in their journal")
 
     def _noise_secret(self, proposal: Proposal) -> bytes:
         return noise_secret(proposal, self.site, lambda: self.home.identity().derive_secret("noise"))

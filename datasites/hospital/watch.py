@@ -23,7 +23,10 @@ _WAITING = ("pending", "changes-requested")
 _ENTRIES: dict[str, tuple[Kind, str]] = {
     "round-refused": ("refused-round", "A round was refused here"),
     "refused": ("refused-round", "A round was refused here"),
-    "worker-failed": ("stopped-worker", "The worker stopped while it trained"),
+    "worker-failed": (
+        "stopped-worker",
+        "A charged round failed here: nothing more is charged before one of you lets the study go on",
+    ),
 }
 
 

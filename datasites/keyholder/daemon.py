@@ -17,7 +17,7 @@ from datasites.keyholder.served import Served, served_proposals
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
-from datasites.node.process import keep_private, work_until_asked
+from datasites.node.process import alone_in, work_until_asked
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import Opening, PadSums, SumResult, WorkItem
 from datasites.study.proposal import Proposal
@@ -175,9 +175,14 @@ def run(folder: Path) -> None:
 
     Raises:
         InvalidInput: the folder is no keyholder's.
+        Refused: another process runs on it.
     """
-    keep_private(folder)
-    home = Home(folder=folder)
+    with alone_in(folder) as home:
+        _serve(home)
+
+
+def _serve(home: Home) -> None:
+    folder = home.folder
     config, identity = home.config(), home.identity()
     remove_unfinished(folder)
     client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)

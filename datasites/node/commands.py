@@ -19,7 +19,9 @@ from rich.console import Console
 if TYPE_CHECKING:
     from datasites.node.home import Role
 
-HomeOption = Annotated[Path, typer.Option("--home", envvar="TESSERA_HOME", help="The role's folder.")]
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="TESSERA_HOME", resolve_path=True, help="The role's folder.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of standard output.")]
 LanguageOption = Annotated[
     str | None, typer.Option("--language", help="Language of the report: en, de or fr; every one when left out.")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
+import fcntl
+import json
 import os
 import secrets
 import shutil
+import socket
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from datasites.study.text import visible
+from privacy.errors import InvalidInput, Refused
 
 LEAST_BYTES = 64 * 1024**2
 """With less room than this left nothing new is begun."""
@@ -64,6 +73,60 @@ def remove_unfinished(folder: Path, *, older_than_seconds: float = 60.0) -> None
     for path in folder.rglob(f".*{_UNFINISHED}"):
         if path.is_file() and not path.is_symlink() and path.stat().st_mtime < latest:
             path.unlink(missing_ok=True)
+
+
+HOLDER = "process.lock"
+"""The file by whose lock a process holds a role's folder; it says which process that is."""
+_HOLDER_BYTES = 1000
+
+
+@contextmanager
+def only_holder(folder: Path, who: str) -> Iterator[None]:
+    """Hold a folder so that no second process works in it; the system lets go when this process ends, however it ends.
+
+    Args:
+        folder: an existing one.
+        who: what runs there, for the one that comes second.
+
+    Raises:
+        Refused: another process holds it; the message says which.
+        InvalidInput: the file system cannot lock, or gives no file.
+    """
+    path = folder / HOLDER
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidInput(f"expected to write {path}, but {os.strerror(error.errno or 0).lower()}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        if error.errno == errno.EWOULDBLOCK:
+            raise Refused(f"{who} runs already on {folder}: {holder}; end that process first") from error
+        raise InvalidInput(
+            f"expected a file system that can lock {path}, but {os.strerror(error.errno or 0).lower()}; put the "
+            "folder on a local disk"
+        ) from error
+    try:
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode())
+        except OSError as error:  # a full disk takes the name of the holder, and not the lock
+            if not is_out_of_room(error):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        found = json.loads(os.pread(descriptor, _HOLDER_BYTES, 0))
+        return visible(f"process {found['pid']} on {found['host']}, since {found['since']}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a process that has not written its name"
 
 
 def is_out_of_room(error: BaseException) -> bool:

@@ -56,9 +56,12 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """One role's folder."""
+    """One role's folder, as an absolute path: workers and writers of reports run in other folders than this process."""
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder.resolve())
 
     @classmethod
     def create(cls, folder: Path, config: Config) -> Home:

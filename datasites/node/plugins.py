@@ -23,7 +23,7 @@ from typing import Any
 from privacy.errors import InvalidInput
 
 DISTRIBUTION = "tessera-fl"
-PACKAGES = ("datasites", "models", "orchestrator", "privacy")
+PACKAGES = ("datasites", "models", "orchestrator", "privacy", "tessera")
 GROUPS = ("tessera.commands", "tessera.roles")
 
 

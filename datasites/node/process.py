@@ -14,13 +14,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, TextIO
 
 import structlog
 
-from datasites.node.files import write_atomically
+from datasites.node.files import only_holder, write_atomically
+from datasites.node.home import Home
 from datasites.study.text import visible
 from privacy.errors import InvalidInput, TesseraError
 
@@ -146,6 +148,21 @@ def keep_private(folder: Path) -> None:
         raise InvalidInput(
             f"expected {folder.name} to belong to the user who runs this role; run chown on it"
         ) from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[Home]:
+    """Open a role's folder for the one process that runs the role; nobody else runs it until this context ends.
+
+    Raises:
+        InvalidInput: the folder is no role's, or another user's.
+        Refused: another process runs the role on this folder.
+    """
+    home = Home(folder=folder)
+    config = home.config()
+    keep_private(home.folder)
+    with only_holder(home.folder, f"the {config.role} {config.name}"):
+        yield home
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -17,8 +17,9 @@ from datasites.study.proposal import Proposal
 from datasites.study.second_figures import SecondFigure, second_figures
 from privacy.ledger.ledger import Account, Ledger, StudyAccount
 from privacy.ledger.views import Room
+from privacy.sentences import say
 
-ACCOUNTANT = "Gaussian filter across studies; add or remove one patient"
+ACCOUNTANT = say("Gaussian filter across studies; add or remove one patient")
 StudyState = Literal["waiting", "running", "finished", "unused", "stopped"]
 
 
@@ -102,7 +103,10 @@ class CostPreview:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyStatus:
-    """A study that runs or ran here, with the rounds that were charged."""
+    """A study that runs or ran here, with the rounds that were charged.
+
+    ``failed`` are rounds whose worker failed and that nobody has looked at: until then no further round is charged.
+    """
 
     study: str
     proposal_hash: str
@@ -111,6 +115,7 @@ class StudyStatus:
     rounds: int
     epsilon_spent: EpsilonValue
     delta: float
+    failed: tuple[int, ...] = ()
 
 
 def budgets(ledger: Ledger) -> tuple[Budget, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datasites.language import mark, tr
-from models.config import ModelConfig
+from models.config import Target
 
 STAGING_TASKS = frozenset({"I-II", "early-late", "ordinal", "I-IV"})
 _KINDS = {
@@ -16,13 +16,13 @@ _KINDS = {
 }
 
 
-def outcome_text(task: str, model: ModelConfig) -> str:
+def outcome_text(task: str, predicts: Target | None, classes: int) -> str:
     """Return the outcome's name and its kind, in the language that is spoken.
 
-    >>> outcome_text("length of stay", ModelConfig(architecture="linear", features={"a": 1}, cohorts=("x",), classes=2))
-    'length of stay (yes or no)'
+    >>> outcome_text("relapse", None, 2)
+    'relapse (yes or no)'
     """
-    if model.predicts is None and task in STAGING_TASKS:
+    if predicts is None and task in STAGING_TASKS:
         return task
-    kind = model.predicts.kind if model.predicts else "binary" if model.classes == 2 else "ordered"
+    kind = predicts.kind if predicts else "binary" if classes == 2 else "ordered"
     return tr("{name} ({kind})", name=task, kind=tr(_KINDS[kind]))

@@ -13,7 +13,7 @@ import os
 import runpy
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -43,9 +43,12 @@ METADATA = "tessera"
 def main(source: BinaryIO) -> None:
     """Read one job, run it, and write its result file, whole or not at all."""
     data = source.read()
-    script = json.loads(data).get("script")
-    if script is not None:
-        run_script(**script)
+    given = json.loads(data)
+    if "open" in given:
+        open_files(given["open"])
+        return
+    if given.get("script") is not None:
+        run_script(**given["script"])
         return
     job = read_job(data)
     vectors, facts = run(job)
@@ -70,6 +73,17 @@ def read_job(data: bytes) -> WorkerJob:
         membership=value["membership"],
         checks=value["checks"],
     )
+
+
+def open_files(paths: Sequence[str]) -> None:
+    """Open files, and every file below folders, for reading, and close them unread.
+
+    Raises:
+        OSError: one of them is not there or may not be read.
+    """
+    for path in map(Path, paths):
+        for file in path.iterdir() if path.is_dir() else (path,):
+            os.close(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def run_script(

@@ -75,6 +75,17 @@ class ScriptJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenJob:
+    """Files and folders that a worker opens and does not read, to see whether it could; no code but ours runs.
+
+    ``output`` is an empty folder.
+    """
+
+    files: tuple[Path, ...]
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """What the fork server needs to start a worker; the job itself goes past it, straight to the worker.
 

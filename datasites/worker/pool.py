@@ -30,6 +30,7 @@ from datasites.worker.job import (
     EXIT_REFUSED,
     RESULT_NAME,
     Launch,
+    OpenJob,
     Outcome,
     ScriptJob,
     Status,
@@ -109,7 +110,7 @@ class WorkerPool:
         Returns:
             how it ended; ``result`` is set only with status ``ok``.
         """
-        readable = [p for p in (job.schema, job.part, job.model, job.code) if p is not None]
+        readable = [p.resolve() for p in (job.schema, job.part, job.model, job.code) if p is not None]
         log = log_of(job)
         outcome = self._ran(_encoded(job), readable, job.output, self.limits, [log])
         result = job.output / RESULT_NAME
@@ -135,11 +136,19 @@ class WorkerPool:
         value = {"script": {**vars(job), "code": str(job.code), "data": str(job.data), "output": str(job.output)}}
         return self._ran(json.dumps(value).encode(), [job.code, job.data], job.output, limits, [stdout, stderr])
 
+    def run_open(self, job: OpenJob) -> Outcome:
+        """Open files in the sandbox of a round without reading them; status ``ok`` says that a worker could."""
+        files = [path.resolve() for path in job.files]
+        value = {"open": [str(path) for path in files]}
+        return self._ran(json.dumps(value).encode(), files, job.output, self.limits, [log_of(job)])
+
     def _ran(
         self, job: bytes, readable: Sequence[Path], output: Path, limits: SandboxPolicy, logs: Sequence[Path]
     ) -> Outcome:
         started = time.monotonic()
-        launch = Launch(readable=tuple(map(str, readable)), writable=str(output), hidden=self._hidden, limits=limits)
+        launch = Launch(
+            readable=tuple(map(str, readable)), writable=str(output.resolve()), hidden=self._hidden, limits=limits
+        )
         merged: dict[str, Any] = {}
         for line in self._launched(launch, job, logs):
             merged |= json.loads(line)
@@ -198,7 +207,7 @@ class WorkerPool:
         return ours
 
 
-def log_of(job: WorkerJob) -> Path:
+def log_of(job: WorkerJob | OpenJob) -> Path:
     """Return where a job's standard output and error go, beside its folder of output."""
     return job.output.parent / f"{job.output.name}.log"
 
@@ -234,7 +243,7 @@ def _encoded(job: WorkerJob) -> bytes:
         value[name] = getattr(job, name)
     for name in ("schema", "part", "model", "code", "output"):
         path = getattr(job, name)
-        value[name] = str(path) if path is not None else None
+        value[name] = str(path.resolve()) if path is not None else None  # the worker runs in another folder
     return json.dumps(value).encode()
 
 

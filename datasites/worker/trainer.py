@@ -27,7 +27,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import checked_numbers
 from datasites.study.streams import membership_secret, worker_seed
 from datasites.training.local_parameters import PREFIX, shapes
-from datasites.worker.job import MODEL_NAME, Outcome, TrainingJob, TrainingResult, WorkerJob
+from datasites.worker.job import MODEL_NAME, OpenJob, Outcome, TrainingJob, TrainingResult, WorkerJob
 from datasites.worker.pool import WorkerPool, log_of
 from privacy.errors import InvalidInput, Refused
 
@@ -94,6 +94,41 @@ class SandboxedTrainer:
             except InvalidInput as error:
                 self.failed(outcome, str(error))
                 return None
+
+    def try_files(self, job: TrainingJob) -> str:
+        """Open what a round will read, in the sandbox and without reading a byte; return what is wrong, or nothing."""
+        with _JobFolder(self.folder) as place:
+            (place / "out").mkdir()
+            (place / MODEL_NAME).write_bytes(b"")
+            opened = OpenJob(
+                files=(job.dataset / "schema.json", job.dataset / "private", place / MODEL_NAME), output=place / "out"
+            )
+            outcome = self.pool.run_open(opened)
+            return self._told(outcome, "the worker cannot open the files of the dataset")
+
+    def try_round(self, job: TrainingJob) -> str:
+        """Run a round on the mock part instead of the private one; return what is wrong, or nothing."""
+        with _JobFolder(self.folder) as place:
+            model = place / MODEL_NAME
+            model.write_bytes(job.model)
+            outcome = self.pool.run(
+                self._worker_job(job.proposal, job.plan, job.dataset / "mock", place, model=model, secret=bytes(32))
+            )
+            problem = self._told(outcome, "a round on made-up records fails too")
+            if outcome.result is None:
+                return problem
+            try:
+                read_result(outcome.result, job.proposal, self.site, shapes(job.proposal, job.model))
+            except InvalidInput as error:
+                self.failed(outcome, str(error))
+                return f"a round on made-up records gives no update: {error}"
+            return ""
+
+    def _told(self, outcome: Outcome, what: str) -> str:
+        if outcome.status == "ok":
+            return ""
+        self.failed(outcome, outcome.log.read_text(errors="replace")[-_LOG_CHARACTERS:])
+        return f"{what} ({outcome.reason})"
 
     def try_on_mock(
         self, request: Request, dataset: Path, *, watch: Callable[[Path], object] = lambda _log: None

@@ -6,7 +6,6 @@ need (the party file, the authority's certificate) goes into the exchange folder
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import signal
@@ -14,6 +13,8 @@ import sys
 from dataclasses import replace
 from types import FrameType
 from urllib.parse import urlsplit
+
+import tomlkit
 
 from datasites.node.consortium import AUTHORITY_FILE, Consortium, gather, publish, publish_party, wait_for
 from datasites.node.home import Config, Home
@@ -94,9 +95,13 @@ def partner_lines(roster: Roster, own_key: str) -> list[str]:
     lines = []
     for party in roster.everybody:
         if party.public_key != own_key:
-            lines += ["[[partners]]", f"name = {json.dumps(party.name)}", f'public_key = "{party.public_key}"']
-            lines += [f"institution = {json.dumps(party.institution)}"]
+            lines += ["[[partners]]", f"name = {_toml(party.name)}", f'public_key = "{party.public_key}"']
+            lines += [f"institution = {_toml(party.institution)}"]
     return lines
+
+
+def _toml(text: str) -> str:
+    return tomlkit.item(text).as_string()
 
 
 def _with_certificate(settings: RoleSettings, config: Config) -> Config:

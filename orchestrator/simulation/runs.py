@@ -52,6 +52,7 @@ _FIGURES = (
 _SCHEMA_SITES = 4
 MakeEngine = Callable[[SimulatedStudy], Engine]
 OnRound = Callable[[int, int, float], None]
+OnEnd = Callable[[SimulatedStudy, bytes], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,7 @@ def run_one(
     *,
     make_engine: MakeEngine | None = None,
     on_round: OnRound | None = None,
+    on_end: OnEnd | None = None,
 ) -> dict[str, Any]:
     """Run one method with one seed and return its exact scores on held-out patients, and its model's hash.
 
@@ -176,6 +178,7 @@ def run_one(
         seed: of split, initial model and noise.
         make_engine: what does the sites' part; all in this process by default.
         on_round: called with the round, how many there are, and the AUROC after it.
+        on_end: called with the study and its last model (safetensors); never by ``local``, which makes many.
     """
     torch.set_num_threads(1)
     started = time.monotonic()
@@ -184,7 +187,7 @@ def run_one(
     if method == "local":
         result = _alone(study, make)
     else:
-        result = _together(_pooled(study) if method == "pooled" else study, make, on_round)
+        result = _together(_pooled(study) if method == "pooled" else study, make, on_round, on_end)
     epsilon = study.proposal.mechanism.epsilon() if not math.isinf(request.epsilon) else None
     head = {"method": method, "seed": seed, "sites": len(study.sites), "epsilon": epsilon, "delta": request.delta}
     return {**head, **result, "seconds": round(time.monotonic() - started, 2)}
@@ -201,7 +204,9 @@ def _rounded(values: Sequence[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in interval(values).items()}
 
 
-def _together(study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None) -> dict[str, Any]:
+def _together(
+    study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None, on_end: OnEnd | None = None
+) -> dict[str, Any]:
     curve, last = [], None
     for last in run_study(study.proposal, study.model, make(study)):
         curve.append(round(headline(asdict(scores_of_round(study, last))), 6))
@@ -209,6 +214,8 @@ def _together(study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None)
             on_round(last.plan.round, study.proposal.rounds, curve[-1])
     if last is None:
         raise InvalidInput("expected at least one round")
+    if on_end is not None:
+        on_end(study, last.model)
     return {
         **asdict(scores_of_round(study, last)),
         "curve": curve,

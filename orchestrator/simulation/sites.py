@@ -7,7 +7,7 @@ would write.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,12 +36,17 @@ _MOST_PACKED = 1000  # no ciphertext carries more; larger simulations round as a
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedStudy:
-    """Everything a simulation needs: the proposal, its initial model, the sites' records and the held-out ones."""
+    """Everything a simulation needs: the proposal, its initial model, the sites' records and the held-out ones.
+
+    ``names`` are the model's inputs by modality; ``partly`` those that a cohort's tables have, where it lacks some.
+    """
 
     proposal: Proposal
     model: bytes
     sites: tuple[SimulatedSite, ...]
     test: Records
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    partly: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def simulated_study(everyone: Patients, federation: Federation, settings: StudySettings) -> SimulatedStudy:
@@ -69,7 +74,14 @@ def simulated_study(everyone: Patients, federation: Federation, settings: StudyS
         packed_sites=min(len(offers), _MOST_PACKED),
     )
     sites, test = make_sites(everyone, federation, lambda site: simulated_membership(settings.seed or 0, site))
-    return SimulatedStudy(proposal=proposal, model=model, sites=tuple(sites), test=test)
+    return SimulatedStudy(
+        proposal=proposal,
+        model=model,
+        sites=tuple(sites),
+        test=test,
+        names={m: everyone.names[m] for m in proposal.model.features if m in everyone.names},
+        partly=everyone.partly,
+    )
 
 
 def simulated_membership(seed: int, site: str) -> bytes:
@@ -127,7 +139,8 @@ class SimulatedSite:
 class Patients:
     """Every labelled patient of one task as arrays, preprocessed once; federations take rows out of it.
 
-    ``unscaled`` names the modalities with features that have no public centre and scale.
+    ``unscaled`` names the modalities with features that have no public centre and scale. ``names`` are the inputs of
+    each modality, in order; ``partly`` those that a cohort's tables have, where it lacks some.
     """
 
     task: str
@@ -137,6 +150,8 @@ class Patients:
     arrays: Mapping[str, NDArray[np.generic]]
     unscaled: tuple[str, ...] = ()
     predicts: Target | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    partly: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def features(self) -> dict[str, int]:
@@ -187,7 +202,20 @@ def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
         rows=rows,
         arrays=arrays,
         unscaled=("image",) if unscaled(tables.image_features) else (),
+        names=features,
+        partly=_partly(tables, features),
     )
+
+
+def _partly(tables: Tables, features: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the columns of each cohort's tables that lack some of the study's, by cohort and modality."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name, cohort in tables.cohorts.items():
+        for modality, table in cohort.modalities.items():
+            own = tuple(column for column in features.get(modality, ()) if column in table.columns)
+            if len(own) < len(features.get(modality, ())):
+                found.setdefault(name, {})[modality] = own
+    return found
 
 
 def make_sites(

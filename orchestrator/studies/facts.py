@@ -207,7 +207,7 @@ def _facts(
         legal_basis=proposal.legal_basis,
         filing=tuple(Line(label=label, value=text) for label, text in _filed(proposal)),
         thread=_thread(status),
-        task=outcome_text(proposal.task, proposal.model),
+        task=outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes),
         architecture=proposal.model.architecture,
         aggregation=proposal.training.aggregation,
         noise=proposal.noise,

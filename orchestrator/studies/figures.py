@@ -36,7 +36,7 @@ def _curve(facts: StudyFacts) -> Picture:
     points = tuple(
         (point.round, (point.auroc if point.auroc is not None else point.concordance) or 0.0) for point in facts.curve
     )
-    measure = tr("AUROC") if facts.curve[0].auroc is not None else tr("Concordance")
+    measure = "AUROC" if facts.curve[0].auroc is not None else tr("Concordance")
     (first, before), (last, now) = points[0], points[-1]
     return Picture(
         name="curve",

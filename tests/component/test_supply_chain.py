@@ -100,7 +100,7 @@ def test_two_builds_of_the_wheel_have_the_same_bytes(tmp_path):
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             tree.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tree)
-        for package in ("datasites", "orchestrator", "privacy", "models"):
+        for package in ("datasites", "orchestrator", "privacy", "models", "tessera"):
             shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
         for path in tree.rglob("*"):
             path.chmod(0o755 if path.is_dir() else mode)

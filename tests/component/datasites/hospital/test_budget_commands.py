@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from datasites.hospital.cli import app
 from datasites.node.home import Home
 from datasites.review.accounts import AccountStore
+from datasites.review.endings import held_rounds
 from privacy.ledger.costs import StudyCost, gaussian_cost
+from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, case_hash
 
 PASSWORD = "correct horse battery staple"
@@ -107,3 +109,19 @@ def test_whoever_acts_with_a_security_key_is_sent_to_the_portal(home: Path, want
     found = run(home, "budget", "cap", "--epsilon", "9", "--by", "anna", "--reason", "board", "--password-stdin")
     assert "security key" in str(found.exception)
     assert shown(home)["cap"] == 8.0
+
+
+def test_a_study_goes_on_after_a_failed_round_once_a_person_says_so(home: Path) -> None:
+    who = ("--study", "pilot", "--by", "anna", "--reason", "the disk was remounted", "--password-stdin")
+    assert "waits for a person" in str(run(home, "continue", *who).exception)
+    identity = Home(folder=home).identity()
+    journal = Journal(home / "journal.sqlite", identity)
+    journal.append("worker-failed", {"study": "pilot", "round": 1})
+    assert run(home, "continue", *who, password="wrong").exception is not None
+    assert held_rounds(journal, "pilot") == (1,)
+    done = run(home, "continue", *who)
+    assert done.exit_code == 0 and "goes on after the failed round 1" in done.output
+    assert held_rounds(journal, "pilot") == ()
+    said = list(journal.entries(kind="study-continued"))[-1].body
+    assert said["by"].startswith("anna") and said["reason"] == "the disk was remounted"
+    journal.close()

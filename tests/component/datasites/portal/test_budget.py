@@ -12,7 +12,7 @@ from support.review_desk import NOW, PASSWORD, identity, make_context, make_desk
 from datasites.portal.app import create_portal
 from datasites.review import budgets
 from datasites.review.budget_acts import BudgetActs
-from datasites.review.endings import Endings
+from datasites.review.endings import Endings, held_rounds
 from datasites.review.policy_file import PolicyFile
 from privacy.ledger.costs import StudyCost, gaussian_cost
 from privacy.ledger.ledger import Ledger, case_hash
@@ -41,6 +41,7 @@ class Portal:
             budget_details=lambda: {p: budgets.details(self.ledger, p) for p in self.ledger.populations()},
             budget_acts=BudgetActs(ledger=self.ledger, journal=journal, policies=policies, endings=endings),
             policy_problem=lambda: policies.problem,
+            studies=self.studies,
         )
         self.client = TestClient(create_portal(context), follow_redirects=True)
         self.csrf = ""
@@ -54,6 +55,19 @@ class Portal:
     def post(self, kind: str, **fields: str) -> str:
         given = {"csrf": self.csrf, "password": PASSWORD, "reason": "board decision 14", **fields}
         return self.client.post(f"/budget/{kind}", data=given).text
+
+    def studies(self) -> tuple[budgets.StudyStatus, ...]:
+        account = self.ledger.account(self.population)
+        return tuple(
+            replace(
+                budgets.study_status(account, study, "approved"), failed=held_rounds(self.desk.journal, study.study)
+            )
+            for study in account.studies
+        )
+
+    def expire(self) -> None:
+        """Forget what the pages remember for a second."""
+        self.client.app.state.service.studies._kept = None  # type: ignore[attr-defined]
 
     def reserve(self) -> str:
         self.ledger.reserve(self.population, study="pilot", proposal_hash="a" * 64, plan=STUDY)
@@ -122,3 +136,17 @@ def test_an_auditor_sees_everything_and_changes_nothing(portal: Portal) -> None:
         "/budget/release", data={"csrf": "x", "password": PASSWORD, "reason": "because", "target": hashed}
     )
     assert answer.status_code == 403
+
+
+def test_a_failed_round_is_shown_and_a_person_lets_the_study_go_on(portal: Portal) -> None:
+    hashed = portal.reserve()
+    journal = portal.desk.journal
+    assert "does not" in portal.post("continue", target=hashed)
+    journal.append("worker-failed", {"study": "pilot", "round": 1})
+    page = portal.client.get("/studies").text
+    assert "A charged round failed here: 1." in page and "Let pilot go on" in page
+    assert "Done, with your reason" not in portal.post("continue", target=hashed, password="wrong")
+    assert "Done, with your reason" in portal.post("continue", target=hashed)
+    assert [e.body["rounds"] for e in journal.entries(kind="study-continued")] == [[1]]
+    portal.expire()
+    assert "A charged round failed here" not in portal.client.get("/studies").text

@@ -65,7 +65,7 @@ def test_a_study_that_exchanges_nothing_is_not_approved(desk, new_proposal):
 def test_a_proposal_nobody_approved_may_not_run(desk, new_proposal, now):
     proposal = new_proposal()
     desk.submit(proposal)
-    with pytest.raises(Refused, match="pending"):
+    with pytest.raises(Refused, match="waiting for a decision"):
         check(desk, proposal, now)
 
 
@@ -175,7 +175,7 @@ def test_two_reviewers_have_to_be_two_people(new_desk, new_proposal, now):
     assert not is_approved(desk.store, proposal_hash)
     with pytest.raises(Refused, match="signed already"):
         desk.approve(proposal_hash)
-    with pytest.raises(Refused, match="pending"):
+    with pytest.raises(Refused, match="waiting for a decision"):
         check(desk, proposal, now)
     desk.approve(proposal_hash, "bela")
     check(desk, proposal, now)

@@ -1,0 +1,49 @@
+"""Tessera from Python: a study in a simulation and in a consortium, and a model to use afterwards.
+
+>>> import tessera
+>>> study = tessera.Study("pfs", outcome="stage", model="linear", epsilon=4)
+>>> sim = study.simulate(sites=9, seeds=2)               # doctest: +SKIP
+>>> round(sim.metrics["auroc"], 2)                       # doctest: +SKIP
+0.72
+
+The names below are stable. Everything runs on the same functions as the command line: the four packages ``datasites``,
+``orchestrator``, ``privacy`` and ``models`` are the engine, and this one sits on top. Start with :mod:`tessera.study`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tessera._engine import settle
+
+settle()
+
+if TYPE_CHECKING:
+    from privacy.errors import InvalidInput, Refused, StudyOver, TesseraError
+    from tessera.pictures import Picture
+    from tessera.simulation import Simulation
+    from tessera.study import Study
+
+__all__ = ["InvalidInput", "Picture", "Refused", "Simulation", "Study", "StudyOver", "TesseraError"]
+
+_PLACES = {
+    "InvalidInput": "privacy.errors",
+    "Picture": "tessera.pictures",
+    "Refused": "privacy.errors",
+    "Simulation": "tessera.simulation",
+    "Study": "tessera.study",
+    "StudyOver": "privacy.errors",
+    "TesseraError": "privacy.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `import tessera` alone loads neither torch nor pandas."""
+    if name not in _PLACES:
+        raise AttributeError(f"tessera has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

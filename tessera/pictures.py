@@ -1,0 +1,56 @@
+"""Pictures of results: a matplotlib figure that shows itself in a notebook and saves itself in a script."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+_SIZE_INCHES = (6.4, 3.6)
+_DOTS_PER_INCH = 110
+
+
+class Picture:
+    """One figure; ``figure`` is matplotlib's own, to change titles or colours."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture; the ending (.png, .svg, .pdf) decides how. Return the path."""
+        target = Path(path)
+        self.figure.savefig(target)
+        return target
+
+    def __repr__(self) -> str:
+        axes = self.figure.axes
+        return f"Picture({axes[0].get_title() if axes else ''!r}); .save('picture.png') writes it"
+
+    def _repr_png_(self) -> bytes:
+        target = io.BytesIO()
+        self.figure.savefig(target, format="png")
+        return target.getvalue()
+
+
+def curve(title: str, curves: Sequence[Sequence[float]], *, label: str, rounds: Sequence[int] = ()) -> Picture:
+    """Return a picture of values by round: their mean as a line, and from lowest to highest as a band.
+
+    Args:
+        title: above the axes.
+        curves: one sequence of values a run, all of one length.
+        label: of the values' axis.
+        rounds: the rounds that the values belong to; from 1 on by default.
+    """
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    values = np.array(curves, dtype=float)
+    numbers = list(rounds) or list(range(1, values.shape[1] + 1))
+    if len(values) > 1:
+        axes.fill_between(numbers, values.min(axis=0), values.max(axis=0), alpha=0.2, linewidth=0)
+    axes.plot(numbers, values.mean(axis=0), marker=".")
+    axes.set(title=title, xlabel="round", ylabel=label)
+    axes.grid(alpha=0.3)
+    return Picture(figure)

@@ -1,0 +1,108 @@
+"""A simulated study over some seeds: run in this process or in several, kept, resumed, shown."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.simulation.runs import SimulationRequest
+from orchestrator.studies.evaluation import interval
+from privacy.canonical import sha256_hex
+from tessera.pictures import Picture, curve
+from tessera.running import Job, run_jobs
+from tessera.shown import html_table
+
+if TYPE_CHECKING:
+    from tessera.study import Study
+
+SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Simulation:
+    """What a simulated study gave; all scores are exact, on held-out public or synthetic patients.
+
+    ``runs`` has one entry a seed, as ``tessera simulate --json`` prints it.
+    """
+
+    study: Study
+    runs: tuple[Mapping[str, Any], ...]
+    seconds: float
+    data: str
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The mean of every score over the seeds; ``auroc`` is the mean over cohorts."""
+        return {name: float(np.mean([run[name] for run in self.runs])) for name in SCORES}
+
+    @property
+    def half_widths(self) -> dict[str, float]:
+        """Half of the 95 % interval (Student's t over seeds) of every score; 0 for one seed."""
+        return {name: interval([run[name] for run in self.runs])["half_width"] for name in SCORES}
+
+    @property
+    def curves(self) -> list[list[float]]:
+        """The AUROC after every round, a list for each seed."""
+        return [list(run["curve"]) for run in self.runs]
+
+    def by_cohort(self) -> pd.DataFrame:
+        """Return the mean AUROC and balanced accuracy of every cohort."""
+        columns = {
+            score: pd.DataFrame([run[f"{score}_by_cohort"] for run in self.runs]).mean()
+            for score in ("auroc", "balanced_accuracy")
+        }
+        return pd.DataFrame(columns).rename_axis("cohort")
+
+    def plot(self) -> Picture:
+        """Return a picture of the AUROC after every round: mean over seeds, and their range."""
+        return curve(f"{self.study.name}: {self.study.privacy}", self.curves, label="AUROC")
+
+    def __repr__(self) -> str:
+        auroc, half = self.metrics["auroc"], self.half_widths["auroc"]
+        seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
+        return f"Simulation({self.study.name!r}, {seeds}, AUROC {auroc:.3f} +- {half:.3f}, {self.study.privacy})"
+
+    def _repr_html_(self) -> str:
+        widths = self.half_widths
+        rows = [(name, value, widths[name]) for name, value in self.metrics.items()]
+        title = f"{self.study.name}: {len(self.runs)} seeds on {self.data}, {self.study.privacy}"
+        return html_table(title, rows, ("score", "mean", "95 % interval +-"))
+
+
+def simulate(
+    study: Study, request: SimulationRequest, seeds: Sequence[int], *, jobs: int, keep: Path | None, progress: bool
+) -> Simulation:
+    """Run a request with every seed and return what they gave; see :meth:`tessera.study.Study.simulate`."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = keep or Path(scratch)
+        place.mkdir(parents=True, exist_ok=True)
+        key = _key(request)
+        every = [Job(request=request, seed=seed, key=key, folder=place) for seed in seeds]
+        run_jobs([job for job in every if not job.done], processes=jobs, show=progress)
+        runs = [job.result() for job in every]
+    return Simulation(
+        study=study,
+        runs=tuple(runs),
+        seconds=round(time.monotonic() - started, 2),
+        data="synthetic patients" if request.data is None else f"the tables of {request.data.name}",
+    )
+
+
+def _key(request: SimulationRequest) -> str:
+    """Return a hash of everything that a result depends on: the request, the tables and Tessera's code."""
+    from datasites.review.environment import code_hash
+
+    tables: list[tuple[str, int, int]] = []
+    if request.data is not None and request.data.is_dir():
+        files = sorted(path for path in request.data.rglob("*") if path.is_file())
+        tables = [(str(p.relative_to(request.data)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return sha256_hex(json.dumps([asdict(request), tables, code_hash()], default=str).encode())

@@ -1,0 +1,190 @@
+"""A study as a scientist describes it, before any hospital is asked."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from privacy.errors import InvalidInput
+from tessera.shown import html_table
+
+if TYPE_CHECKING:
+    from orchestrator.simulation.runs import SimulationRequest
+    from tessera.simulation import Simulation
+
+ARCHITECTURES = ("linear", "mlp", "mlp-auxiliary", "convolutional")
+STAGE_TASK = "early-late"
+"""What ``outcome="stage"`` means where nobody says how stages are told apart."""
+_MOST_PRESET_SITES = 9
+_FEWEST_SITES = 3
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked: outcome, model, privacy and rounds. Nothing is sent before :meth:`propose`.
+
+    >>> Study("pfs", epsilon=4).replace(rounds=6).rounds
+    6
+
+    Args:
+        name: of the study; hospitals see it.
+        outcome: ``stage``, or a task or outcome by its name (``I-II``, ``early-late``, ``ordinal``).
+        model: ``linear``, ``mlp``, ``mlp-auxiliary`` or ``convolutional``.
+        epsilon: worst case per patient over the whole study, above 0; ``math.inf`` means no privacy.
+        delta: of that epsilon.
+        noise: ``shared`` (hospitals share one noise) or ``local`` (each adds its own).
+        rounds: of plain training; None takes the schedule that suits model, epsilon and noise.
+        aggregation: ``fedavg``, ``fedprox``, ``fedadam``, ``dgb``, ``pcw`` or ``dgb+pcw``.
+        fusion: of a network: ``shared`` head, or ``tokens`` for what is missing.
+        evaluation: share of epsilon, 0 to 1, for one evaluation on private records in the last round.
+        min_sites: fewest hospitals in a sum that is decrypted, at least 3; None takes what suits the noise.
+        colluders: hospitals that may work with the orchestrator; shared noise is charged for that.
+
+    Raises:
+        InvalidInput: a value that no study can have; the message says what was expected.
+    """
+
+    name: str
+    _: KW_ONLY
+    outcome: str = "stage"
+    model: str = "linear"
+    epsilon: float = 8.0
+    delta: float = 1e-4
+    noise: str = "shared"
+    rounds: int | None = None
+    aggregation: str = "fedavg"
+    fusion: str = "shared"
+    evaluation: float = 0.0
+    min_sites: int | None = None
+    colluders: int = 1
+
+    def __post_init__(self) -> None:
+        from datasites.study.text import check_study_name
+        from orchestrator.studies.propose import check_aggregation, check_fusion
+
+        check_study_name(self.name)
+        if self.model not in ARCHITECTURES:
+            raise InvalidInput(f"expected a model out of {', '.join(ARCHITECTURES)}, got {str(self.model)[:40]!r}")
+        if not self.epsilon > 0:
+            raise InvalidInput(f"expected epsilon above 0, got {self.epsilon:g}; math.inf means no privacy")
+        if not 0.0 <= self.evaluation <= 1.0:
+            raise InvalidInput(f"expected a share of epsilon from 0 to 1 for the evaluation, got {self.evaluation:g}")
+        if self.rounds is not None and not 1 <= self.rounds <= 1000:
+            raise InvalidInput(f"expected 1 to 1000 rounds, got {self.rounds}")
+        check_aggregation(self.aggregation, self.noise)
+        check_fusion(self.fusion, self.model, self.noise)
+
+    def replace(self, **changes: Any) -> Study:
+        """Return this study with some fields changed, ``study.replace(epsilon=2)`` say.
+
+        Raises:
+            InvalidInput: no such field, or a value that no study can have.
+        """
+        unknown = sorted(set(changes) - {field.name for field in fields(self)})
+        if unknown:
+            known = ", ".join(field.name for field in fields(self))
+            raise InvalidInput(f"a study has no field {unknown[0]!r}; it has {known}")
+        return replace(self, **changes)
+
+    def simulate(
+        self,
+        data: str | os.PathLike[str] | None = None,
+        *,
+        sites: int | None = None,
+        seeds: int = 1,
+        first_seed: int = 0,
+        federation: str | None = None,
+        patients: int = 1500,
+        split: str = "stratified",
+        alpha: float = 0.5,
+        jobs: int | None = None,
+        keep: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> Simulation:
+        """Run the study without network and encryption: the code of live rounds, the same model for the same seed.
+
+        Scores are exact, on held-out patients, outside the protocol: use public or synthetic data.
+
+        Args:
+            data: a folder of cohort tables (docs/data.md); synthetic patients without one.
+            sites: number of hospitals, at least 3; the federation's own by default.
+            seeds: how many times; each seed gives a split, a first model and all noise.
+            first_seed: the first of them.
+            federation: ``tri-modal``, ``bi-modal``, ``upper-bound``, ``tissue-source-sites`` or ``dirichlet``; by
+                default ``tri-modal`` up to nine hospitals and ``dirichlet`` beyond.
+            patients: how many synthetic patients, where no data is given.
+            split: of held-out patients: ``stratified`` or ``site-held-out``.
+            alpha: evenness of the ``dirichlet`` federation.
+            jobs: processes; as many as there are processors by default.
+            keep: a folder in which every seed's result and model stay. Called again after an interruption, only the
+                seeds that are missing run.
+            progress: whether to show a bar.
+
+        Raises:
+            InvalidInput: tables that cannot be read, or numbers that make no study.
+        """
+        from tessera.simulation import simulate
+
+        if seeds < 1:
+            raise InvalidInput(f"expected at least one seed, got {seeds}")
+        request = self._request(
+            data=None if data is None else Path(data),
+            sites=sites,
+            federation=federation or _federation(sites),
+            synthetic_patients=patients,
+            split=split,
+            alpha=alpha,
+        )
+        return simulate(
+            self,
+            request,
+            range(first_seed, first_seed + seeds),
+            jobs=jobs or os.cpu_count() or 1,
+            keep=None if keep is None else Path(keep),
+            progress=progress,
+        )
+
+    def _request(self, **where: Any) -> SimulationRequest:
+        from orchestrator.simulation.runs import SimulationRequest
+
+        return SimulationRequest(
+            task=STAGE_TASK if self.outcome == "stage" else self.outcome,
+            methods=(self.aggregation,),
+            architecture=self.model,
+            rounds=self.rounds,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            noise=self.noise,
+            fusion=self.fusion,
+            min_sites=self.min_sites,
+            colluders=self.colluders,
+            evaluation_share=self.evaluation,
+            **where,
+        )
+
+    @property
+    def privacy(self) -> str:
+        """What the study promises, in one line."""
+        if math.isinf(self.epsilon):
+            return "no privacy"
+        return f"epsilon {self.epsilon:g} at delta {self.delta:g}, {self.noise} noise"
+
+    def _chosen(self) -> Mapping[str, object]:
+        usual = {field.name: field.default for field in fields(self)}
+        return {n: v for n, v in vars(self).items() if n == "model" or (n != "name" and v != usual[n])}
+
+    def __repr__(self) -> str:
+        chosen = "".join(f", {name}={value!r}" for name, value in self._chosen().items())
+        return f"Study({self.name!r}{chosen})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, value) for name, value in vars(self).items() if name not in ("name", "epsilon", "delta")]
+        return html_table(f"Study {self.name}", [("privacy", self.privacy), *rows])
+
+
+def _federation(sites: int | None) -> str:
+    return "tri-modal" if sites is None or sites <= _MOST_PRESET_SITES else "dirichlet"

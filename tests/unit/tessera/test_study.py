@@ -1,0 +1,105 @@
+"""A study described in Python: what it refuses, how it shows itself, and the same numbers as `tessera simulate`."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import tessera
+from orchestrator.simulation.runs import SimulationRequest, run_one, summary
+
+SMALL = {"sites": 3, "patients": 120, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def simulation() -> tessera.Simulation:
+    return tessera.Study("pfs", epsilon=4, rounds=2).simulate(**SMALL)
+
+
+def test_a_simulation_gives_the_very_numbers_of_the_command(simulation):
+    request = SimulationRequest(
+        data=None, federation="tri-modal", sites=3, task="early-late", methods=("fedavg",), architecture="linear",
+        rounds=2, epsilon=4.0, delta=1e-4, noise="shared", synthetic_patients=120,
+    )  # fmt: skip
+    expected = run_one(request, "fedavg", 0)
+    run = dict(simulation.runs[0])
+    assert {n: v for n, v in run.items() if n != "seconds"} == {n: v for n, v in expected.items() if n != "seconds"}
+    assert {n: round(v, 4) for n, v in simulation.metrics.items()} == {
+        n: v["mean"] for n, v in summary([expected])["fedavg"].items()
+    }
+    assert simulation.metrics["auroc"] == pytest.approx(sum(run["auroc_by_cohort"].values()) / 3)
+
+
+def test_a_result_shows_itself(simulation):
+    assert repr(simulation).startswith("Simulation('pfs', 1 seed, AUROC 0.")
+    assert "<td>auroc</td>" in simulation._repr_html_() and "epsilon 4 at delta 0.0001" in simulation._repr_html_()
+    assert list(simulation.by_cohort().index) == ["BRCA", "LUSC", "LIHC"]
+    assert simulation.curves == [simulation.runs[0]["curve"]] and len(simulation.curves[0]) == 2
+
+
+def test_a_picture_is_shown_and_saved(simulation, tmp_path):
+    picture = simulation.plot()
+    assert picture.save(tmp_path / "curve.svg").read_text().lstrip().startswith("<?xml")
+    assert picture._repr_png_().startswith(b"\x89PNG")
+
+
+def test_without_rounds_the_schedule_of_live_studies_is_taken(tmp_path):
+    found = tessera.Study("pfs", epsilon=2).simulate(**SMALL, keep=tmp_path)
+    assert len(found.curves[0]) == 6  # orchestrator/studies/schedule.py: the linear model under shared noise
+
+
+def test_a_finished_seed_is_not_run_again(tmp_path, monkeypatch):
+    study = tessera.Study("pfs", rounds=1)
+    first = study.simulate(**SMALL, keep=tmp_path)
+    ran = []
+    monkeypatch.setattr("tessera.running.Job.run", lambda job, _: ran.append(job.seed))
+    assert study.simulate(**SMALL, keep=tmp_path).metrics == first.metrics and ran == []
+    study.replace(epsilon=2).simulate(**SMALL, keep=tmp_path)  # another study: its seed runs
+    assert ran == [0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("model", "cubic", "expected a model out of linear"),
+        ("epsilon", 0, "expected epsilon above 0"),
+        ("epsilon", math.nan, "expected epsilon above 0"),
+        ("noise", "loud", "expected noise out of local, shared"),
+        ("rounds", 0, "expected 1 to 1000 rounds"),
+        ("evaluation", 2.0, "from 0 to 1"),
+        ("aggregation", "best", "expected --aggregation out of"),
+        ("fusion", "tokens", "expected the model mlp"),
+    ],
+)
+def test_a_value_that_no_study_can_have_is_refused(field, value, expected):
+    with pytest.raises(tessera.InvalidInput, match=expected):
+        tessera.Study("pfs", **{field: value})
+
+
+def test_an_unknown_field_is_named():
+    with pytest.raises(tessera.InvalidInput, match="no field 'eps'"):
+        tessera.Study("pfs").replace(eps=1)
+
+
+def test_a_study_shows_what_was_chosen():
+    study = tessera.Study("pfs", epsilon=4, noise="local")
+    assert repr(study) == "Study('pfs', model='linear', epsilon=4, noise='local')"
+    assert "<script>" not in tessera.Study("pfs", outcome="<script>")._repr_html_()
+    assert tessera.Study("pfs", epsilon=math.inf).privacy == "no privacy"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({"sites": 2}, "at least 3 sites"), ({"seeds": 0}, "at least one seed"), ({"data": "nowhere"}, "cohort tables")],
+    ids=["sites", "seeds", "data"],
+)
+def test_a_simulation_that_cannot_be_is_refused_in_one_line(given, expected):
+    with pytest.raises(tessera.InvalidInput, match=expected):
+        tessera.Study("pfs", rounds=1).simulate(**{**SMALL, **given})
+
+
+def test_an_unknown_name_is_answered_with_those_there_are():
+    with pytest.raises(AttributeError, match=r"it has .*Study"):
+        _ = tessera.study_of
+    assert "Study" in dir(tessera)
