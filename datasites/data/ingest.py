@@ -180,10 +180,10 @@ def _inputs(
     own = [name for name in features if name in table.columns]
     if len(own) == len(features):
         return held, inputs(table, features, where=where)
-    return held, _spread_out(inputs(table, own, where=where), own, features)
+    return held, spread_out(inputs(table, own, where=where), own, features)
 
 
-def _spread_out(values: NDArray[np.float32], own: Sequence[str], features: Sequence[str]) -> NDArray[np.float32]:
+def spread_out(values: NDArray[np.float32], own: Sequence[str], features: Sequence[str]) -> NDArray[np.float32]:
     """Return the columns that a cohort has among all of a study's, the others zero.
 
     Models scale a modality by its number of features. A record that has a part of them is scaled up by the same rule,

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from datasites.node.commands import JsonOption, console, show
-from datasites.node.plugins import role_commands
+from datasites.node.plugins import role_commands, top_commands
 from datasites.study.text import visible
 from orchestrator.cli import audit, data, operate, roles, schema, simulate, study
 from orchestrator.cli.options import one_dataclass
@@ -32,6 +32,8 @@ for _name, _commands in role_commands():
     app.add_typer(_commands, name=_name)
 for _module in (operate, roles, study, simulate, audit, data, schema):
     app.add_typer(_module.app)
+for _commands in top_commands():
+    app.add_typer(_commands)
 
 
 @app.command()
