@@ -93,7 +93,7 @@ def _fetch(home: Home, study: str, requests: Sequence[Request], folder: Path, jo
         return
     config = home.config()
     key = home.roster().orchestrator.public_key
-    with SignedClient(home.identity(), config.orchestrator_url, key, ca=config.ca) as client:
+    with SignedClient(home.identity(), config.orchestrator_url, key, ca=config.ca, proxy=config.proxy) as client:
         fetch_study_report(client, approved[-1], folder, journal)
 
 
