@@ -137,6 +137,7 @@ def main() -> int:
             measure(run, arguments)
     command = [sys.executable, str(HERE / "staging_report.py"), *sorted(map(str, arguments.out.glob("*.json")))]
     targets = ["--markdown", str(ROOT / "docs/results-tables.md"), "--html", str(ROOT / "build/results.html")]
+    targets += ["--benefit", str(ROOT / "datasites/portal/shown/benefit.json")]
     return subprocess.run([*command, *targets]).returncode
 
 

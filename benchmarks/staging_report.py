@@ -1,7 +1,7 @@
 """Write docs/results-tables.md and the plots of build/results.html from the JSON of benchmarks/staging.py.
 
     python benchmarks/staging_report.py benchmarks/results/*.json \\
-        --markdown docs/results-tables.md --html build/results.html
+        --markdown docs/results-tables.md --html build/results.html --benefit datasites/portal/shown/benefit.json
 
 The Markdown file keeps its prose: only what stands between its two ``tables`` marks is replaced. Files are known by the
 names that benchmarks/results.py gives them.
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("reports", nargs="+", type=Path)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--html", type=Path)
+    parser.add_argument("--benefit", type=Path, help="JSON for the portal's request page")
     arguments = parser.parse_args()
     reports = {path.stem: json.loads(path.read_text()) for path in arguments.reports}
     found = [(title, tables) for title, make in SECTIONS if (tables := make(reports))]
@@ -39,9 +40,34 @@ def main() -> None:
         replace_tables(arguments.markdown, text)
     else:
         print(text)
+    if arguments.benefit:
+        arguments.benefit.write_text(json.dumps(benefit(reports), indent=1) + "\n")
     if arguments.html:
         arguments.html.parent.mkdir(parents=True, exist_ok=True)
         arguments.html.write_text(page(found, figures(reports)))
+
+
+def benefit(reports: Reports) -> dict[str, dict]:
+    """Return by task what a request page says can be expected: mean AUROC with privacy, without, and alone."""
+    found: dict[str, dict] = {}
+    for task in TASKS:
+        plain = reports.get(f"main-tri-modal-{task}")
+        private: dict[str, dict[str, float]] = {}
+        for report in (r for name, r in reports.items() if name.startswith("privacy-epsilon-")):
+            settings = report["settings"]
+            if settings["task"] == task and "methods" in report and settings["seeds"] >= 20:
+                epsilon = f"{settings['epsilon']:g}"
+                private.setdefault(settings["noise"], {})[epsilon] = _mean(report, "fedavg")
+                seeds, delta = settings["seeds"], settings["delta"]
+        if plain and private:
+            alone = _mean(plain, "local")
+            found[task] = {"seeds": seeds, "delta": delta, "plain": _mean(plain, "fedavg"), "alone": alone}
+            found[task]["private"] = private
+    return found
+
+
+def _mean(report: dict, method: str) -> float:
+    return report["methods"][method]["auroc"]["mean"]
 
 
 def replace_tables(path: Path, text: str) -> None:

@@ -21,20 +21,36 @@ settle()
 
 if TYPE_CHECKING:
     from privacy.errors import InvalidInput, Refused, StudyOver, TesseraError
+    from tessera.explaining import Explanation
+    from tessera.model import Model, load
     from tessera.pictures import Picture
     from tessera.simulation import Simulation
     from tessera.study import Study
 
-__all__ = ["InvalidInput", "Picture", "Refused", "Simulation", "Study", "StudyOver", "TesseraError"]
+__all__ = [
+    "Explanation",
+    "InvalidInput",
+    "Model",
+    "Picture",
+    "Refused",
+    "Simulation",
+    "Study",
+    "StudyOver",
+    "TesseraError",
+    "load",
+]
 
 _PLACES = {
+    "Explanation": "tessera.explaining",
     "InvalidInput": "privacy.errors",
+    "Model": "tessera.model",
     "Picture": "tessera.pictures",
     "Refused": "privacy.errors",
     "Simulation": "tessera.simulation",
     "Study": "tessera.study",
     "StudyOver": "privacy.errors",
     "TesseraError": "privacy.errors",
+    "load": "tessera.model",
 }
 
 

@@ -54,3 +54,14 @@ def curve(title: str, curves: Sequence[Sequence[float]], *, label: str, rounds: 
     axes.set(title=title, xlabel="round", ylabel=label)
     axes.grid(alpha=0.3)
     return Picture(figure)
+
+
+def bars(title: str, names: Sequence[str], values: Sequence[float]) -> Picture:
+    """Return a picture of named values as horizontal bars, the first on top."""
+    figure = Figure(figsize=(_SIZE_INCHES[0], 1.0 + 0.3 * len(names)), dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(names)[::-1], list(values)[::-1])
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.set(title=title)
+    axes.grid(alpha=0.3, axis="x")
+    return Picture(figure)

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from datasites.study.proposal import Proposal
+from datasites.study.signing import parse
 from orchestrator.simulation.runs import SimulationRequest
 from orchestrator.studies.evaluation import interval
 from privacy.canonical import sha256_hex
+from tessera.facts import facts_of
+from tessera.model import Model
 from tessera.pictures import Picture, curve
 from tessera.running import Job, run_jobs
 from tessera.shown import html_table
@@ -30,13 +34,14 @@ SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
 class Simulation:
     """What a simulated study gave; all scores are exact, on held-out public or synthetic patients.
 
-    ``runs`` has one entry a seed, as ``tessera simulate --json`` prints it.
+    ``runs`` has one entry a seed, as ``tessera simulate --json`` prints it; ``model`` is the first seed's.
     """
 
     study: Study
     runs: tuple[Mapping[str, Any], ...]
     seconds: float
     data: str
+    model: Model
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -89,12 +94,31 @@ def simulate(
         every = [Job(request=request, seed=seed, key=key, folder=place) for seed in seeds]
         run_jobs([job for job in every if not job.done], processes=jobs, show=progress)
         runs = [job.result() for job in every]
+        model = _model(every[0])
     return Simulation(
         study=study,
         runs=tuple(runs),
         seconds=round(time.monotonic() - started, 2),
         data="synthetic patients" if request.data is None else f"the tables of {request.data.name}",
+        model=model,
     )
+
+
+def _model(job: Job) -> Model:
+    facts, parameters = job.facts(), job.model_file.read_bytes()
+    proposal = parse(Proposal, facts["proposal"])
+    made = facts_of(
+        proposal,
+        parameters,
+        rounds=proposal.rounds,
+        features=facts["names"],
+        partly={c: {m: tuple(names) for m, names in own.items()} for c, own in facts["partly"].items()},
+        reading="tables",
+        metrics={name: facts["result"][name] for name in SCORES},
+        metrics_label="Exact, on held-out public or synthetic patients of the simulation",
+        simulated=True,
+    )
+    return Model(made, parameters)
 
 
 def _key(request: SimulationRequest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal (publ
 SitesOption = Annotated[int | None, typer.Option(min=3, help="Number of institutions (public tables only).")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the split (public tables only).")]
 ImagesOption = Annotated[str, typer.Option(help="features or tissue-maps (public tables only).")]
+_SHOWN = 20
 
 
 def deal(
@@ -24,12 +26,15 @@ def deal(
     sites: SitesOption = None,
     seed: SeedOption = 0,
     images: ImagesOption = "features",
+    mapping: Annotated[Path | None, typer.Option(help="Your file of words and units of clinical columns.")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Deal public tables to invented hospitals, some patients held out: for demos, simulations and benchmarks."""
     from rich.progress import Progress
 
+    from datasites.data.ingest import READING
     from datasites.data.ingest import ingest as deal_tables
+    from datasites.data.reading.mapping import read_mapping
     from datasites.data.tcga.tables import images_of
 
     with Progress(console=console, transient=True) as bar:
@@ -42,10 +47,18 @@ def deal(
             sites=sites,
             seed=seed,
             images=images_of(images),
+            mapping=read_mapping(mapping) if mapping else None,
             progress=lambda name, done, total: bar.update(job, description=name, completed=done, total=total),
         )
     for site in plan.sites:
         console.print(f"{site.name}: {len(site.cases)} patients, {', '.join(site.modalities)}", highlight=False)
+    read = json.loads((out / READING).read_text(encoding="utf-8"))
+    lines = [*(f"warning: {line}" for line in read["warnings"]), *read["lost"]]
+    for line in lines[:_SHOWN]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > _SHOWN:
+        console.print(f"and {len(lines) - _SHOWN} more lines in {out / READING}", highlight=False, soft_wrap=True)
     if json_output:
         sites_made = [{"name": s.name, "modalities": s.modalities, "patients": len(s.cases)} for s in plan.sites]
-        show({"out": str(out), "federation": plan.name, "task": plan.task, "sites": sites_made, "test": len(plan.test)})
+        dealt = {"federation": plan.name, "task": plan.task, "sites": sites_made, "test": len(plan.test)}
+        show({"out": str(out), **dealt, **read})

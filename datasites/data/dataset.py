@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from datasites.study.text import visible
 from models.config import InvalidModel, check_modality, in_order
 from privacy.canonical import canonical_hash, canonical_json
 from privacy.errors import InvalidInput
@@ -99,6 +100,10 @@ def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int
     Raises:
         InvalidInput: the folder exists, or the rows do not fit the schema.
     """
+    if not _NAME.fullmatch(schema.name):  # it becomes the name of a folder
+        raise InvalidInput(
+            f"expected a dataset's name of letters, digits, blanks, dots and dashes, got {visible(schema.name)[:60]!r}"
+        )
     if folder.exists():
         raise InvalidInput(f"expected a new dataset folder, {folder} exists; datasets are never overwritten")
     by_schema = mock is not None

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from datasites.data.tcga.tables import Cohort, Tables, labels
+from datasites.study.text import folded, unseen, visible
 from privacy.errors import InvalidInput
 
 FEDERATIONS = ("tri-modal", "bi-modal", "one-modality", "upper-bound", "tissue-source-sites", "dirichlet")
@@ -22,6 +23,7 @@ SPLITS = ("stratified", "site-held-out")
 MINIMUM_SITES = 3
 _PRESETS = ("tri-modal", "bi-modal")
 _DIRICHLET_TRIES = 50
+_LONGEST_NAME = 100
 
 MRNA, IMAGE, CLINICAL = "mrna", "image", "clinical"
 Pattern = tuple[str, ...]
@@ -37,13 +39,29 @@ _UPPER: tuple[Pattern, ...] = ((MRNA, IMAGE, CLINICAL),) * 3
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One institution of a federation and the cases it will train on."""
+    """One institution of a federation and the cases it will train on; its name becomes the name of a folder."""
 
     name: str
     institution: str
     cohort: str
     modalities: Pattern
     cases: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not _is_one_name(self.name):
+            raise InvalidInput(
+                "expected a site's name that can be the name of a folder: at most 100 characters, no slash, nothing "
+                f"unseen; got {visible(self.name)[:60]!r}, made of the cohort's folder and the source site (tss)"
+            )
+
+
+def _is_one_name(name: str) -> bool:
+    """Return whether a text is one visible name of a folder, in any script, and never a path."""
+    return (
+        0 < len(name) <= _LONGEST_NAME
+        and not name.startswith(".")
+        and not (set("/\\:") & set(name) or any(True for _ in unseen(name)))
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +121,11 @@ def build(
             held_out, rest = _hold_out_sites(cohort, label, test_fraction, draw)
         else:
             held_out, rest = _hold_out(label, test_fraction, draw)
+        if not held_out and test_fraction * len(label) >= 1:
+            raise InvalidInput(
+                f"cohort {cohort_name}: no case can be held out: every tissue source site has more than "
+                f"{test_fraction:.0%} of its {len(label)} cases; split by stage, or hold out a larger share"
+            )
         test += held_out
         if name == "tissue-source-sites":
             made += _real_sites(cohort, label, rest, minimum_cases)
@@ -182,7 +205,17 @@ def _hold_out_sites(
 def _source_sites(cohort: Cohort) -> pd.Series:
     if "tss" not in cohort.clinical.columns:
         raise InvalidInput(f"{cohort.name}/clinical.csv: expected a column tss (tissue source site), found none")
-    return cohort.clinical["tss"].astype(str)
+    codes = cohort.clinical["tss"].astype(object).where(cohort.clinical["tss"].notna(), "").map(_code)
+    empty = int((codes == "").sum())
+    if empty:
+        raise InvalidInput(
+            f"{cohort.name}/clinical.csv: expected a tissue source site (tss) for every case, {empty} lack it"
+        )
+    return codes
+
+
+def _code(cell: object) -> str:
+    return str(cell).strip()
 
 
 def _patterns(name: str, cohort: str) -> tuple[Pattern, ...]:
@@ -222,17 +255,22 @@ def _dirichlet_hands(
 
 
 def _real_sites(cohort: Cohort, label: Mapping[str, int], rest: Sequence[str], minimum: int) -> list[Site]:
+    """Return one site per institution; source sites that share an institution's name are one."""
     codes = _source_sites(cohort)
-    sizes = Counter(codes.loc[list(label)].tolist())
+    institutions = codes
+    if "site_name" in cohort.clinical.columns:
+        names = cohort.clinical["site_name"]
+        institutions = names.astype(object).where(names.notna(), codes).map(_code)
+        institutions = institutions.where(institutions != "", codes)
+    keys = institutions.map(folded)
+    sizes = Counter(keys.loc[list(label)].tolist())
     made = []
-    for code in sorted(c for c, n in sizes.items() if n >= minimum):
-        members = [case for case in rest if codes.loc[case] == code]
+    for key in sorted((k for k, n in sizes.items() if n >= minimum), key=lambda k: min(codes[keys == k])):
+        members = [case for case in rest if keys.loc[case] == key]
         if not members:  # held out as a whole
             continue
-        institution = code
-        if "site_name" in cohort.clinical.columns:
-            institution = str(cohort.clinical.loc[codes == code, "site_name"].iloc[0])
-        made.append(_site(f"{cohort.name}-{code}".lower(), institution, cohort, (MRNA, IMAGE, CLINICAL), members))
+        name = f"{cohort.name}-{min(codes[keys == key])}".lower()
+        made.append(_site(name, institutions[keys == key].iloc[0], cohort, (MRNA, IMAGE, CLINICAL), members))
     return made
 
 
@@ -252,6 +290,16 @@ def _check(name: str, made: Sequence[Site], sites: int | None) -> None:
     wanted = MINIMUM_SITES if sites is None else sites
     if len(made) < wanted:
         raise InvalidInput(f"federation {name}: these tables give {len(made)} sites, expected at least {wanted}")
+    if len({site.name for site in made}) < len(made):
+        raise InvalidInput(
+            f"federation {name}: two sites have one name (capitals do not count); rename a cohort or a tss"
+        )
+    institutions = {folded(site.institution) for site in made}
+    if len(institutions) < MINIMUM_SITES:
+        raise InvalidInput(
+            f"federation {name}: the {len(made)} sites belong to {len(institutions)} institutions, expected at least "
+            f"{MINIMUM_SITES}: no sum over fewer is ever decrypted, so nothing would be exchanged"
+        )
     empty = [site.name for site in made if not site.cases]
     if empty:
         raise InvalidInput(f"federation {name}: no labelled cases for {', '.join(empty)}; use fewer sites or more data")

@@ -21,6 +21,7 @@ from datasites.data.dataset import read_schema
 from datasites.study.data_use import check_codes
 from datasites.study.text import check_prose
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 TERMS = "terms.toml"
 _ROWS, _COLUMNS, _NAMES = 5, 6, 12
@@ -84,20 +85,31 @@ def read_terms(folder: Path) -> Terms:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"expected the dataset's terms in TOML at {TERMS}, could not read them: {error}") from error
+        raise InvalidInput(
+            say(
+                "expected the dataset's terms in TOML at {terms}, could not read them: {error}",
+                terms=TERMS,
+                error=error,
+            )
+        ) from error
     unknown = sorted(set(values) - {"data_use", *_TEXTS})
     if unknown:
         raise InvalidInput(
-            f"{TERMS} has the unknown field {unknown[0][:40]!r}; known are data_use, {', '.join(_TEXTS)}"
+            say(
+                "{terms} has the unknown field {unknown!r}; known are data_use, {texts}",
+                terms=TERMS,
+                unknown=unknown[0][:40],
+                texts=", ".join(_TEXTS),
+            )
         )
     codes = values.get("data_use", [])
     if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
-        raise InvalidInput(f"expected a list of codes as data_use in {TERMS}")
+        raise InvalidInput(say("expected a list of codes as data_use in {terms}", terms=TERMS))
     if codes:
         check_codes(codes)
     texts = {name: values.get(name, "") for name in _TEXTS}
     if not all(isinstance(text, str) for text in texts.values()):
-        raise InvalidInput(f"expected texts for {', '.join(_TEXTS)} in {TERMS}")
+        raise InvalidInput(say("expected texts for {texts} in {terms}", texts=", ".join(_TEXTS), terms=TERMS))
     return Terms(data_use=tuple(codes), **{name: check_prose(text, name) for name, text in texts.items()})
 
 
@@ -134,7 +146,7 @@ def _preview(path: Path) -> Preview:
     try:
         table = pd.read_parquet(path).iloc[:_ROWS, :_COLUMNS]
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"expected the mock's rows in {path.name}, could not read them") from error
+        raise InvalidInput(say("expected the mock's rows in {name}, could not read them", name=path.name)) from error
     rows = tuple(tuple(_cell(value) for value in row) for row in table.itertuples(index=False))
     return Preview(name=path.stem, columns=tuple(map(str, table.columns)), rows=rows)
 

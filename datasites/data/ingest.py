@@ -7,6 +7,7 @@ folder (``schema.json``, ``private/``, ``mock/``; see docs/data.md) in place ins
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from datasites.data.dataset import Part, Schema, read_schema, write_dataset
 from datasites.data.federations import Federation, Site, build
+from datasites.data.reading.association import flat_share, said, telling
+from datasites.data.reading.mapping import LocalMapping
 from datasites.data.synthetic import generate
 from datasites.data.tcga.preprocessing import (
     clinical_features,
@@ -34,8 +37,9 @@ from models.config import in_order
 from privacy.canonical import canonical_json
 from privacy.errors import InvalidInput
 
+READING = "reading.json"
 Progress = Callable[[str, int, int], None]
-CLINICAL_VARIABLES = tuple(v.column for v in VARIABLES)
+CLINICAL_VARIABLES = tuple(v.name for v in VARIABLES)
 PREPROCESSING: Mapping[str, str] = {
     "mrna": "arcsinh of the z-score",
     "image": "signed log1p, centre and scale by kind of feature (datasites.data.tcga.preprocessing), clipped to 5",
@@ -56,6 +60,7 @@ def ingest(
     test_fraction: float = 0.25,
     clinical_variables: Sequence[str] = CLINICAL_VARIABLES,
     images: Images = "features",
+    mapping: LocalMapping | None = None,
     progress: Progress | None = None,
 ) -> Federation:
     """Write one dataset per institution of ``federation``; ``out`` appears complete or not at all.
@@ -71,6 +76,7 @@ def ingest(
         test_fraction: share of the cases that is held out, 0 to 0.9.
         clinical_variables: which clinical columns become inputs.
         images: computed slide features, or tissue maps; only where ``source`` is a folder.
+        mapping: the owner's words and units of clinical columns, likewise.
         progress: called with what was done, how much of it, out of how much.
 
     Raises:
@@ -78,7 +84,7 @@ def ingest(
     """
     if out.exists():
         raise InvalidInput(f"expected a new output folder, {out} exists; choose another one or remove it")
-    tables = source if isinstance(source, Tables) else read_tables(source, images=images)
+    tables = source if isinstance(source, Tables) else read_tables(source, images=images, mapping=mapping)
     plan = build(
         federation,
         tables,
@@ -93,6 +99,7 @@ def ingest(
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         _write_all(staging, plan, tables, features, progress)
+        _write_reading(staging, plan, tables, features)
         staging.replace(out)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -173,10 +180,10 @@ def _inputs(
     own = [name for name in features if name in table.columns]
     if len(own) == len(features):
         return held, inputs(table, features, where=where)
-    return held, _spread_out(inputs(table, own, where=where), own, features)
+    return held, spread_out(inputs(table, own, where=where), own, features)
 
 
-def _spread_out(values: NDArray[np.float32], own: Sequence[str], features: Sequence[str]) -> NDArray[np.float32]:
+def spread_out(values: NDArray[np.float32], own: Sequence[str], features: Sequence[str]) -> NDArray[np.float32]:
     """Return the columns that a cohort has among all of a study's, the others zero.
 
     Models scale a modality by its number of features. A record that has a part of them is scaled up by the same rule,
@@ -217,6 +224,32 @@ def _write_all(
     (folder / "federation.json").write_bytes(canonical_json(_public(plan)))
     if progress:
         progress("test", len(parts) + 1, len(parts) + 1)
+
+
+def _write_reading(folder: Path, plan: Federation, tables: Tables, features: Mapping[str, tuple[str, ...]]) -> None:
+    """Write ``reading.json``: a line for everything that was lost, and for inputs that look wrong."""
+    warnings = [line for cohort in tables.cohorts.values() for line in _looked_at(cohort, plan.task, features)]
+    lines = json.dumps({"lost": list(tables.notes), "warnings": warnings}, indent=2, ensure_ascii=False)
+    (folder / READING).write_text(lines + "\n", encoding="utf-8")
+
+
+def _looked_at(cohort: Cohort, task: str, features: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return a warning for every variable that nearly tells the stage, and for modalities that hardly vary."""
+    label, lines = labels(cohort.clinical, task), []
+    for modality, names in features.items():
+        cases = [case for case in label if cohort.holds(case, modality)]
+        if not cases:
+            continue
+        _, values = _inputs(cohort, modality, cases, names)
+        table = pd.DataFrame(values, columns=list(names)) if modality == "clinical" else cohort.modalities[modality]
+        rows = table if modality == "clinical" else table.loc[cases]
+        columns = {str(name): rows[name].to_numpy(dtype=np.float64) for name in rows.columns}
+        where, outcome = f"{cohort.name}/{modality}", np.array([float(label[case]) for case in cases])
+        lines += said(telling(columns, outcome, classes=True), where, "the stage")
+        flat = flat_share(values) if modality != "clinical" else 0.0
+        if flat > 0.5:
+            lines.append(f"{where}: {flat:.0%} of the inputs hardly differ between patients: check scale and unit")
+    return lines
 
 
 def _public(plan: Federation) -> dict[str, object]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
 from datasites.data.glance import read_terms
+from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.review.policy import Policy
@@ -133,7 +134,7 @@ class Datasets:
                 epsilon=budget.epsilon_cap,
                 delta=budget.delta,
                 by="policy file",
-                reason="the cap of policy.toml when the dataset was first published",
+                reason=mark("the cap of policy.toml when the dataset was first published"),
             )
         return population
 
@@ -165,7 +166,7 @@ class Datasets:
             name=name,
             cost=gaussian_cost(COUNT_NOISE_MULTIPLIER),
             by="publishing",
-            reason="the number of patients that scientists see; used wherever a study needs n",
+            reason=mark("the number of patients that scientists see; used wherever a study needs n"),
         )
         secret, cases = _secret(self.home.identity(), "cases"), case_ids(folder / "private")
         noise = Randomness(

@@ -37,7 +37,7 @@ def ingest(
 ) -> None:
     """Read your own tables by the study's schema and make this hospital's dataset; nothing leaves this machine."""
     if schema is None and out is not None and len(tables) == 1:
-        deal(tables[0], out, federation, task, sites, seed, images, json_output)
+        deal(tables[0], out, federation, task, sites, seed, images, mapping, json_output)
     elif schema is None or home is None or out is not None:
         raise InvalidInput(
             "expected --schema and --home to read your own tables; public tables are dealt to invented hospitals by "

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import gettext
 import io
+import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from privacy.errors import InvalidInput
+from privacy.sentences import Sentence
+
+if TYPE_CHECKING:
+    from babel.messages.catalog import Catalog
 
 LANGUAGES = {"en": "English", "de": "Deutsch", "fr": "Français"}
 """Every language by its code, with its name in itself; the first is the language of the code."""
+LOCALES = {"en": "en_GB", "de": "de_DE", "fr": "fr_FR"}
+"""How numbers and dates of each language are written."""
 DEFAULT = "en"
 _language: ContextVar[str] = ContextVar("language", default=DEFAULT)
 
@@ -73,7 +81,7 @@ def tr(message: str, /, **values: object) -> str:
     '3 of 4'
     """
     text = _translations(_language.get()).gettext(message) if message else ""
-    return text.format_map(values) if values else text
+    return text.format_map(_spoken(values)) if values else text
 
 
 def tr_plural(one: str, many: str, count: int, /, **values: object) -> str:
@@ -83,7 +91,52 @@ def tr_plural(one: str, many: str, count: int, /, **values: object) -> str:
     '1 round'
     """
     text = _translations(_language.get()).ngettext(one, many, count)
-    return text.format_map({"count": count, **values})
+    return text.format_map({"count": count, **_spoken(values)})
+
+
+def _spoken(values: dict[str, object]) -> dict[str, object]:
+    return {name: spoken(value) if isinstance(value, Sentence) else value for name, value in values.items()}
+
+
+def spoken(text: str) -> str:
+    """Return a text in the language that is spoken: a :class:`~privacy.sentences.Sentence`, or any other as it is.
+
+    What fills a sentence is said in the same language: sentences within it, and its numbers.
+    """
+    if not isinstance(text, Sentence):
+        return text
+    known = _translations(_language.get())
+    found = known.ngettext(text.message, text.many, text.values["count"]) if text.many else known.gettext(text.message)
+    return _Filling().vformat(found, (), text.values) if text.values else found
+
+
+class _Filling(string.Formatter):
+    """Fills the gaps of a sentence in the language that is spoken."""
+
+    def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
+        """Return what fills one gap."""
+        value = super().get_value(key, args, kwargs)
+        return value() if callable(value) else value
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """Return it as text, a number as the language writes it."""
+        if isinstance(value, str):
+            return format(spoken(value), format_spec)
+        text = str(format(value, format_spec))
+        return localised(text) if isinstance(value, (int, float)) and not isinstance(value, bool) else text
+
+
+def localised(text: str) -> str:
+    """Return a number that Python wrote, as the language that is spoken writes it; text that is none as it is."""
+    if _language.get() == DEFAULT:
+        return text
+    from babel.numbers import format_decimal
+
+    whole, _, part = text.replace(",", "").partition(".")
+    if not (whole.lstrip("-").isdigit() and (part.isdigit() or not part)):
+        return text
+    pattern = "#,##0" + ("." + "0" * len(part) if part else "")
+    return format_decimal(float(f"{whole}.{part or 0}"), format=pattern, locale=LOCALES[_language.get()])
 
 
 def mark(message: str) -> str:
@@ -91,15 +144,21 @@ def mark(message: str) -> str:
     return message
 
 
+def read_catalog(language: str) -> Catalog:
+    """Return the translations of a language as they are in the package."""
+    from babel.messages.pofile import read_po
+
+    with (Path(__file__).parent / f"{language}.po").open("rb") as file:
+        return read_po(file, locale=language)
+
+
 @lru_cache(maxsize=len(LANGUAGES))
 def _translations(language: str) -> gettext.NullTranslations:
     if language == DEFAULT:
         return gettext.NullTranslations()
     from babel.messages.mofile import write_mo
-    from babel.messages.pofile import read_po
 
-    with (Path(__file__).parent / f"{language}.po").open("rb") as file:
-        catalog = read_po(file, locale=language)
+    catalog = read_catalog(language)
     compiled = io.BytesIO()
     write_mo(compiled, catalog)
     compiled.seek(0)

@@ -8,9 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
-from datasites.language.catalog import DEFAULT, current
-
-_LOCALES = {"en": "en_GB", "de": "de_DE", "fr": "fr_FR"}
+from datasites.language.catalog import DEFAULT, LOCALES, current
 
 
 def decimal(value: float, digits: int) -> str:
@@ -24,7 +22,7 @@ def decimal(value: float, digits: int) -> str:
     from babel.numbers import format_decimal
 
     pattern = "#,##0" + ("." + "0" * digits if digits else "")
-    return format_decimal(value, format=pattern, locale=_LOCALES[current()])
+    return format_decimal(value, format=pattern, locale=LOCALES[current()])
 
 
 def significant(value: float, digits: int) -> str:
@@ -54,14 +52,14 @@ def percent(share: float) -> str:
         return f"{100 * share:.0f} %"
     from babel.numbers import format_percent
 
-    return format_percent(share, format="#,##0\u202f%", locale=_LOCALES[current()])
+    return format_percent(share, format="#,##0\u202f%", locale=LOCALES[current()])
 
 
 def day(moment: dt.datetime) -> str:
     """Return a date in words, in the time zone of ``moment``."""
     from babel.dates import format_date
 
-    return format_date(moment, format="long", locale=_LOCALES[current()])
+    return format_date(moment, format="long", locale=LOCALES[current()])
 
 
 def moment(text: str) -> str:
@@ -89,7 +87,14 @@ def instant(when: dt.datetime) -> str:
         return utc.strftime("%d %b %Y, %H:%M UTC")
     from babel.dates import format_date
 
-    return f"{format_date(utc, format='medium', locale=_LOCALES[current()])}, {utc:%H:%M} UTC"
+    return f"{format_date(utc, format='medium', locale=LOCALES[current()])}, {utc:%H:%M} UTC"
+
+
+def short(when: dt.datetime) -> str:
+    """Return a date as short as an axis needs it, in UTC."""
+    from babel.dates import format_date
+
+    return format_date(when.astimezone(dt.UTC), format="medium", locale=LOCALES[current()])
 
 
 def listed(items: Iterable[str]) -> str:
@@ -99,4 +104,4 @@ def listed(items: Iterable[str]) -> str:
         return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
     from babel.lists import format_list
 
-    return format_list(names, locale=_LOCALES[current()])
+    return format_list(names, locale=LOCALES[current()])

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract
-from babel.messages.pofile import read_po, write_po
+from babel.messages.pofile import write_po
 
-from datasites.language.catalog import DEFAULT, LANGUAGES
+from datasites.language.catalog import DEFAULT, LANGUAGES, read_catalog
 
 ROOT = Path(__file__).parents[2]
-_PACKAGES = ("datasites", "orchestrator")
-_KEYWORDS = {"tr": None, "mark": None, "tr_plural": (1, 2)}
+_PACKAGES = ("datasites", "orchestrator", "privacy")
+_KEYWORDS = {"tr": None, "mark": None, "tr_plural": (1, 2), "say": None, "say_plural": (1, 2)}
 _TYPST = re.compile(r'\bt\("((?:[^"\\]|\\.)*)"')
 _HEADER = {
     "header_comment": "# Tessera's sentences in another language; written by `python -m datasites.language.messages`.",
@@ -62,8 +62,7 @@ def collected(root: Path = ROOT) -> Catalog:
 
 def read(language: str) -> Catalog:
     """Return the translations of a language as they are in the package."""
-    with (Path(__file__).parent / f"{language}.po").open("rb") as file:
-        return read_po(file, locale=language)
+    return read_catalog(language)
 
 
 def update() -> None:

@@ -1,12 +1,14 @@
 """Where roles plug in, so that no role imports another role's room.
 
-``pyproject.toml`` names two groups of entry points, one line a role in each::
+``pyproject.toml`` names groups of entry points, one line a role in each::
 
     [project.entry-points."tessera.commands"]    # a typer app: what follows `tessera ROLE`
     datasite = "datasites.hospital.cli:app"
 
     [project.entry-points."tessera.roles"]       # a function of the role's folder: runs the role's process
     datasite = "datasites.hospital.daemon:run"
+
+A third group, ``tessera.top``, holds commands that belong to no role and stand beside ``tessera demo``.
 
 A new role is a room with these two, and its two lines. Only the lines of our own distribution count: another installed
 package can put no command into a hospital's command line, a line that names a module of others is refused, and the code
@@ -24,13 +26,19 @@ from privacy.errors import InvalidInput
 
 DISTRIBUTION = "tessera-fl"
 PACKAGES = ("datasites", "models", "orchestrator", "privacy", "tessera")
-GROUPS = ("tessera.commands", "tessera.roles")
+GROUPS = ("tessera.commands", "tessera.roles", "tessera.top")
 
 
 def role_commands() -> Iterator[tuple[str, Any]]:
     """Yield every role's name and its commands, a typer app that imports nothing heavy by itself."""
     for entry in _entries("tessera.commands"):
         yield entry.name, entry.load()
+
+
+def top_commands() -> Iterator[Any]:
+    """Yield the typer apps whose commands stand beside those of the roles."""
+    for entry in _entries("tessera.top"):
+        yield entry.load()
 
 
 def process_of(role: str) -> Callable[[Path], None]:

@@ -15,6 +15,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from datasites.language import mark
 from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import check_session
@@ -24,6 +25,7 @@ from datasites.review.accounts import LINKED, SESSION_HOURS, Account, Credential
 from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.sessions import KNOWN_BROWSER_DAYS
 from privacy.errors import Refused
+from privacy.sentences import say
 
 CSRF_HEADER = "x-csrf-token"
 LIVE_HEADER = "x-tessera-live"
@@ -86,7 +88,13 @@ def check_csrf(credential: Credential, given: str) -> None:
         Refused: it is missing or another's.
     """
     if credential.kind == "session" and not hmac.compare_digest(credential.csrf.encode(), given.encode()):
-        raise Refused("this form has expired; reload the page and send it again")
+        raise Refused(say("this form has expired; reload the page and send it again"))
+
+
+_LACKS = {
+    "read": mark("this needs the right to read, which {name} does not have here"),
+    "review": mark("this needs the right to review, which {name} does not have here"),
+}
 
 
 def _require(request: Request, scope: Scope) -> Credential:
@@ -94,7 +102,7 @@ def _require(request: Request, scope: Scope) -> Credential:
     if credential is None:
         raise NotSignedIn
     if scope not in credential.scopes:
-        raise Refused(f"this needs the right to {scope}, which {credential.account.name} does not have here")
+        raise Refused(say(_LACKS[scope], name=credential.account.name))
     return credential
 
 
@@ -200,7 +208,7 @@ def stranger(request: Request) -> None:
         Refused: a machine token.
     """
     if request.headers.get("authorization"):
-        raise Refused("a machine token makes no account: open the one-time link in a browser")
+        raise Refused(say("a machine token makes no account: open the one-time link in a browser"))
 
 
 def _set_cookie(response: Response, context: PortalContext, name: str, secret: str, *, max_age: int) -> None:

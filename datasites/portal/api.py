@@ -41,6 +41,7 @@ from privacy.errors import InvalidInput, Refused
 from privacy.identity import check_public_key, fingerprint
 from privacy.ledger.chain import Entry
 from privacy.ledger.export import EARLIEST, LATEST, selected, zoned
+from privacy.sentences import sentence_of
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: documented("malformed, or changed after it was signed"),
@@ -265,7 +266,7 @@ async def confirm(
     try:
         check_public_key(public_key)
     except InvalidInput as error:
-        raise Refused(str(error)) from error
+        raise Refused(sentence_of(error)) from error
 
     def work() -> ConfirmedKey | JSONResponse:
         act = PersonAct(kind="fingerprint", target=public_key, name=body.name, institution=body.institution)

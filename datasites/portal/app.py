@@ -23,7 +23,18 @@ from datasites.node.web import problems
 from datasites.node.web.languages import Languages
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
-from datasites.portal import api, away, forms, hospital_login, jobs, owner_pages, pages, people_api, people_forms
+from datasites.portal import (
+    api,
+    away,
+    forms,
+    hospital_login,
+    jobs,
+    owner_pages,
+    pages,
+    people_api,
+    people_forms,
+    request_page,
+)
 from datasites.portal.access import Context, Reader, notice_name
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
@@ -165,6 +176,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(people_api.router)
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(request_page.router)
     app.include_router(people_forms.router)
     app.include_router(forms.router)
     app.include_router(owner_pages.router)
@@ -189,7 +201,7 @@ def _page_of_problem(request: Request, problem: problems.Problem) -> Response:
     headings = {403: mark("Not allowed"), 404: mark("Not found"), 422: mark("Not understood")}
     headings |= {500: mark("Something failed")}
     heading = headings.get(problem.status, mark("Not done"))
-    return page(request, "error.html", status=problem.status, heading=heading, detail=problem.detail)
+    return page(request, "error.html", status=problem.status, heading=heading, detail=problem.said)
 
 
 def _page_of_form(path: str) -> str:

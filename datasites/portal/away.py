@@ -14,6 +14,7 @@ from datasites.portal.context import PortalContext
 from datasites.portal.pages import page
 from datasites.review.accounts import Account
 from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.sentences import say, sentence_of
 
 router = APIRouter(include_in_schema=False)
 _Day = Annotated[str, Form(max_length=10)]
@@ -34,7 +35,7 @@ def show_away(
     try:
         people = absences.settings().people if absences else ()
     except InvalidInput as error:
-        people, problem = (), problem or str(error)
+        people, problem = (), problem or sentence_of(error)
     return page(
         request,
         "away.html",
@@ -53,11 +54,11 @@ def say_away(request: Request, context: Context, caller: FormPerson, until: _Day
     person = caller.account
     try:
         if context.absences is None:
-            raise Refused("notices are not set up here")
+            raise Refused(say("notices are not set up here"))
         today = context.clock().date()
         said = context.absences.say(person.name, until=until, delegate=delegate, today=today)
     except TesseraError as error:
-        return show_away(request, context, person, problem=str(error), status=describe(error).status)
+        return show_away(request, context, person, problem=sentence_of(error), status=describe(error).status)
     context.journal.append("absence-said", {**asdict(said), "until": said.until.isoformat()})
     return RedirectResponse("/away?notice=away", 303)
 

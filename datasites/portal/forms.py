@@ -23,11 +23,13 @@ from datasites.portal.access import (
     address_of,
     public_address,
 )
-from datasites.portal.pages import show_fingerprints, show_inbox, show_request
+from datasites.portal.pages import show_fingerprints, show_inbox
+from datasites.portal.request_page import show_request
 from datasites.portal.service import Decision, PortalService
 from datasites.review.people.acts import PersonAct
 from datasites.review.records import Request as ReviewRequest
 from privacy.errors import Refused, TesseraError
+from privacy.sentences import sentence_of
 
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=4000)]
@@ -60,7 +62,7 @@ def dry_run(request: Request, proposal_hash: Hash, service: ServiceHere, _: Form
     try:
         service.dry_runs.start(found)
     except Refused as error:
-        return show_request(request, service, found, problem=str(error), status=403)
+        return show_request(request, service, found, problem=sentence_of(error), status=403)
     return RedirectResponse(f"/requests/{proposal_hash}#dry-run", 303)
 
 
@@ -89,7 +91,7 @@ async def confirm(
         try:
             done = service.confirm(public_key, caller, proof)
         except TesseraError as error:
-            return show_fingerprints(request, service, problem=str(error), status=describe(error).status)
+            return show_fingerprints(request, service, problem=sentence_of(error), status=describe(error).status)
         return RedirectResponse(f"/fingerprints?notice={'confirmed' if done else 'act-proposed'}", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
@@ -114,7 +116,7 @@ async def answer_act(
                 return RedirectResponse("/inbox?notice=act-declined", 303)
             act, made = service.acts.confirm(key, caller, proof, reason)
         except TesseraError as error:
-            return show_inbox(request, service, caller, problem=str(error), status=describe(error).status)
+            return show_inbox(request, service, caller, problem=sentence_of(error), status=describe(error).status)
         if made and isinstance(act, PersonAct) and act.kind == "invite":
             link = f"{public_address(request, service)}/welcome?token={made}"
             return show_inbox(request, service, caller, link=link, link_role=act.target)
@@ -136,9 +138,11 @@ def _decided(
     """Do it and show the request again, or show it with the reason why it was not done."""
     found = service.find(proposal_hash)
     try:
-        action()
+        done = action()
     except TesseraError as error:
-        return show_request(request, service, found, problem=str(error), status=describe(error).status)
+        return show_request(request, service, found, problem=sentence_of(error), status=describe(error).status)
+    if notice == "signed" and done.state != "approved":
+        notice = "signed-first"
     return RedirectResponse(f"/requests/{proposal_hash}?notice={notice}", 303)
 
 

@@ -33,6 +33,7 @@ from datasites.portal.people.proof import Proof
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
 from datasites.review.accounts import LINKED, Account, Credential
 from privacy.errors import Refused, TesseraError
+from privacy.sentences import say, sentence_of
 
 if TYPE_CHECKING:
     from datasites.review.oidc import Begun, Identified, OidcProvider
@@ -90,7 +91,7 @@ def callback(
         pending = service.sign_ins.take(state, request.cookies.get(_cookie(context), ""), now=now)
         provider.check_sender(iss)
         if error or not code:
-            raise Refused("the hospital's sign-in did not let you in, or you went back")
+            raise Refused(say("the hospital's sign-in did not let you in, or you went back"))
         who = provider.finish(pending.begun, code=code, now=now)
         response = _finished(request, service, provider, pending, who)
     except TesseraError as problem:
@@ -111,7 +112,9 @@ def _finished(
     if account is None:
         return _onward(request, f"/welcome?token={_invitation(context, provider, who)}")
     if provider.settings.roles and account.role not in who.roles:
-        raise Refused(f"your hospital account does not give you the part that {account.name} has here any more")
+        raise Refused(
+            say("your hospital account does not give you the part that {name} has here any more", name=account.name)
+        )
     response = _onward(request, inside(pending.to))
     open_session(request, response, account, by=LINKED)
     return response
@@ -127,8 +130,11 @@ def _invitation(context: PortalContext, provider: OidcProvider, who: Identified)
         )
     if not provider.settings.create_accounts or not who.roles:
         raise Refused(
-            "nobody here is linked with this hospital account: make your account with a one-time link from a steward, "
-            "then link it on the People page"
+            say(
+                "nobody here is linked with this hospital account: make your account with a "
+                "one-time link from a steward, "
+                "then link it on the People page"
+            )
         )
     role = who.roles[0]
     context.journal.append("account-invited", {"role": role, "person": "hospital sign-in"})
@@ -146,7 +152,7 @@ def _onward(request: Request, to: str) -> Response:
 def _failed(request: Request, context: PortalContext, error: TesseraError) -> Response:
     nobody = not context.accounts.accounts()
     status = describe(error).status
-    return page(request, "login.html", status=status, problem=str(error), to="/inbox", nobody=nobody)
+    return page(request, "login.html", status=status, problem=sentence_of(error), to="/inbox", nobody=nobody)
 
 
 def _remember(response: Response, service: PortalService, begun: Begun, *, to: str, account: Account | None) -> None:
@@ -168,5 +174,5 @@ def _cookie(context: Context) -> str:
 
 def _provider(context: PortalContext) -> OidcProvider:
     if context.hospital_login is None:
-        raise HTTPException(404, "this hospital has not set up signing in with its own accounts")
+        raise HTTPException(404, say("this hospital has not set up signing in with its own accounts"))
     return context.hospital_login

@@ -22,17 +22,18 @@ from datasites.portal.access import (
     json_proof,
 )
 from datasites.portal.api import ERRORS
-from datasites.portal.code_view import code_file
 from datasites.portal.context import PortalContext
 from datasites.portal.pages import page
 from datasites.portal.people.proof import Proof
 from datasites.portal.service import PortalService
+from datasites.portal.shown.code_view import code_file
 from datasites.review.accounts import Credential
 from datasites.review.findings import find
 from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.vouching import check_age
 from datasites.review.plain_jobs import PlainJob, PlainJobs
 from privacy.errors import InvalidInput, Refused, TesseraError
+from privacy.sentences import say, sentence_of
 
 Verdict = Literal["approved", "rejected"]
 _Job = Annotated[str, InPath(pattern="^[0-9a-f]{64}$")]
@@ -75,7 +76,7 @@ async def decide(
         try:
             _decided(service, job_id, decision, caller=caller, proof=proof, reason=reason)
         except TesseraError as error:
-            return _page(request, service.context, problem=str(error), status=describe(error).status)
+            return _page(request, service.context, problem=sentence_of(error), status=describe(error).status)
         return RedirectResponse(f"/jobs?notice=job-{decision}", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
@@ -102,7 +103,7 @@ def _decided(
 ) -> PlainJob:
     service.people.prove(caller, proof)
     if not caller.account.decides:
-        raise Refused("an auditor reads and never decides; a steward or privacy officer looks at jobs")
+        raise Refused(say("an auditor reads and never decides; a steward or privacy officer looks at jobs"))
     jobs = _jobs(service.context)
     for job in jobs.jobs():
         if job.job_id == job_id:
@@ -113,7 +114,7 @@ def _decided(
 
 def _jobs(context: PortalContext) -> PlainJobs:
     if context.jobs is None:
-        raise InvalidInput("this datasite takes in no plain jobs")
+        raise InvalidInput(say("this datasite takes in no plain jobs"))
     return context.jobs
 
 

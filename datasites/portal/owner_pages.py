@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from datasites.language import speaking
+from datasites.node.web.languages import asked_language
 from datasites.node.web.problems import describe
 from datasites.portal.access import Context, FormSession, PasswordProof, Reader, ServiceHere, address_of
 from datasites.portal.context import PortalContext
-from datasites.portal.figures import timeline_picture
 from datasites.portal.pages import page
 from datasites.portal.service import PortalService
+from datasites.portal.shown.figures import timeline_picture
+from datasites.portal.shown.policy_words import policy_sections
 from datasites.review.budget_acts import ActKind
 from datasites.review.policy_file import CHANGED
 from privacy.errors import TesseraError
 from privacy.ledger.chain import Entry
+from privacy.sentences import sentence_of
 
 router = APIRouter(include_in_schema=False)
 _Text = Annotated[str, Form(max_length=1000)]
@@ -31,6 +35,11 @@ def budget(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
 
 def show_budgets(request: Request, service: PortalService, *, problem: str = "", status: int = 200) -> HTMLResponse:
     """Return the page of all budgets; ``problem`` is shown on top."""
+    with speaking(asked_language()):
+        return _budgets(request, service, problem=problem, status=status)
+
+
+def _budgets(request: Request, service: PortalService, *, problem: str, status: int) -> HTMLResponse:
     context = service.context
     history = service.history()
     lines = [(b, points := history.get(b.population, ()), timeline_picture(b, points)) for b in service.budgets()]
@@ -60,15 +69,10 @@ def policy_changes(context: PortalContext) -> list[Entry]:
 def policy(request: Request, service: ServiceHere, context: Context, _: Reader) -> HTMLResponse:
     """The owner's rules and the sandbox of this machine."""
     value = context.approvals.policy
-    partners = ", ".join(p.name for p in value.partners) or "none are written down"
-    sections = [("Partners", [("accept only partners", _plain(value.accept_only_partners)), ("partners", partners)])]
-    for name, section in value.model_dump(mode="json").items():
-        if isinstance(section, dict):
-            sections.append((name.capitalize(), _readable(section)))
     return page(
         request,
         "policy.html",
-        sections=sections,
+        sections=policy_sections(value),
         layers=sorted(service.layers().items()),
         policy_hash=value.policy_hash,
         changes=policy_changes(context),
@@ -94,28 +98,7 @@ async def budget_act(
         try:
             done = service.acts.ask_budget(kind, caller, proof, reason, target, epsilon, delta)
         except TesseraError as error:
-            return show_budgets(request, service, problem=str(error), status=describe(error).status)
+            return show_budgets(request, service, problem=sentence_of(error), status=describe(error).status)
         return RedirectResponse(f"/budget?notice={'act-done' if done else 'act-asked'}", 303)
 
     return await service.people.signing.run(address_of(request), caller.account.name, work)
-
-
-def _readable(section: dict[str, Any]) -> list[tuple[str, str]]:
-    return [_with_unit(key, value) for key, value in section.items()]
-
-
-def _with_unit(key: str, value: Any) -> tuple[str, str]:
-    name, _, unit = key.rpartition("_")
-    if unit == "bytes":
-        return name.replace("_", " "), f"{value / 2**20:,.0f} MiB"
-    if unit in ("seconds", "days"):
-        return name.replace("_", " "), f"{_plain(value)} {unit}"
-    return key.replace("_", " "), _plain(value)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(str(v) for v in value) or "none named"
-    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

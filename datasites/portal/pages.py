@@ -18,34 +18,26 @@ from datasites.language import mark, speaking, tr
 from datasites.node.web.events import mark as place
 from datasites.node.web.languages import asked_language
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
-from datasites.portal.access import Context, Hash, Reader, ServiceHere, address_of, context_of, credential_of, notice_of
-from datasites.portal.answers import answers
-from datasites.portal.code_view import code_diff, code_file, facts_diff
-from datasites.portal.figures import cost_picture
+from datasites.portal.access import Context, Reader, ServiceHere, address_of, context_of, credential_of, notice_of
 from datasites.portal.service import PortalService
-from datasites.portal.words import (
+from datasites.portal.shown.journal_words import HAPPENED
+from datasites.portal.shown.policy_words import rule_in_words
+from datasites.portal.shown.words import (
     STUDY_STATES,
     act_title,
     listed,
-    meaning,
     modality,
     needs,
-    parts,
-    released,
     state,
-    summary,
     when,
 )
 from datasites.review.accounts import Credential
-from datasites.review.findings import Finding, find
-from datasites.review.records import Request as ReviewRequest
-from datasites.review.versions import version_before
-from datasites.study.signing import dump
 from datasites.study.text import delta_text, epsilon_text
-from datasites.study.thread import SENTENCES, accepted
-from privacy.errors import InvalidInput, TesseraError
+from datasites.study.thread import SENTENCES
+from privacy.errors import TesseraError
 from privacy.identity import fingerprint
 from privacy.ledger.export import EXPORTED, csv_lines
+from privacy.sentences import say, sentence_of
 
 MENU = (
     ("/inbox", mark("Inbox")),
@@ -59,7 +51,12 @@ MENU = (
     ("/people", mark("People")),
 )
 NOTICES = {
-    "signed": mark("Signed with your key. Once all have signed everywhere, the rounds are under Studies."),
+    "signed": mark(
+        "Signed with your key. This hospital has approved. Once all hospitals have, the rounds are under Studies."
+    ),
+    "signed-first": mark(
+        "Signed with your key. This hospital has not approved yet: another person has to sign as well."
+    ),
     "deny": mark("Denied. The scientist and the other hospitals will read your reason."),
     "ask": mark("Asked. The scientist will read your question."),
     "revoke": mark("Revoked. The study stops here before its next round."),
@@ -89,6 +86,30 @@ _TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn"}
 _TONES |= dict.fromkeys(("denied", "revoked", "ended"), "bad")
 _ROLES = {"steward": mark("data steward"), "privacy-officer": mark("privacy officer"), "auditor": mark("auditor")}
 
+_SEVERITIES = {"high": mark("high"), "medium": mark("medium"), "low": mark("low")}
+_TASKS = {
+    "I-II": mark("stage I or II"),
+    "early-late": mark("early or late stage"),
+    "ordinal": mark("stage I, II, or III and later"),
+}
+_OUTCOMES = {
+    "failed": mark("failed"),
+    "timed-out": mark("took too long"),
+    "disk": mark("wrote too much"),
+    "refused": mark("refused by the sandbox"),
+    "crashed": mark("crashed"),
+}
+_DECISIONS = {
+    "signed": mark("signed"),
+    "approved": mark("approved"),
+    "approved-automatically": mark("approved automatically"),
+    "denied": mark("denied"),
+    "changes-requested": mark("changes asked for"),
+    "revoked": mark("revoked"),
+    "answered": mark("answered"),
+    "ended": mark("ended"),
+}
+
 _environment = new_environment(Path(__file__).parent / "templates", mount="/static")
 _environment.globals.update(
     act_title=lambda act: act_title(act, _ROLES),
@@ -98,6 +119,12 @@ _environment.globals.update(
     number=epsilon_text,
     role=lambda name: tr(str(_ROLES.get(name, name))),
     said=SENTENCES,
+    severity=lambda name: tr(str(_SEVERITIES.get(name, name))),
+    task=lambda name: tr(str(_TASKS.get(name, name))),
+    outcome=lambda name: tr(str(_OUTCOMES.get(name, name))),
+    decided=lambda kind: tr(str(_DECISIONS.get(kind, kind))),
+    happened=lambda kind: tr(str(HAPPENED.get(kind, kind))),
+    rule=rule_in_words,
     small=delta_text,
     state=state,
     tone=lambda name: _TONES.get(name, ""),
@@ -206,18 +233,6 @@ def show_inbox(
     )
 
 
-@router.get("/requests/{proposal_hash}")
-def request_page(request: Request, proposal_hash: Hash, service: ServiceHere, _: Reader) -> HTMLResponse:
-    """Everything about one proposal, and the forms to decide."""
-    return show_request(request, service, service.find(proposal_hash))
-
-
-@router.get("/requests/{proposal_hash}/events")
-def request_events(request: Request, proposal_hash: Hash, service: ServiceHere, _: Reader, seen: Seen = "") -> Response:
-    """Say when the dry run of a request went on."""
-    return service.streams.events(request, lambda: service.dry_runs.state(proposal_hash), seen=seen)
-
-
 @router.get("/studies")
 def studies(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
     """Studies and their rounds."""
@@ -288,7 +303,7 @@ def show_fingerprints(
     confirmed = service.context.approvals.confirmations()
     known = {c.public_key for c in confirmed}
     waiting = [
-        {"name": p.name, "institution": p.institution, "public_key": p.public_key, "part": "named in a study here"}
+        {"name": p.name, "institution": p.institution, "public_key": p.public_key, "part": tr("named in a study here")}
         for p in service.parties()
         if p.public_key not in known
     ]
@@ -313,88 +328,12 @@ def report(request: Request, name: str, service: ServiceHere, caller: Reader) ->
                 content_disposition_type="inline" if name.endswith((".html", ".pdf")) else "attachment",
                 headers={"content-security-policy": REPORT_POLICY},
             )
-    raise HTTPException(404, "there is no report of this name here")
-
-
-def show_request(
-    request: Request, service: PortalService, found: ReviewRequest, *, problem: str = "", status: int = 200
-) -> HTMLResponse:
-    """Return the page of one proposal; ``problem`` is shown on top."""
-    proposal = found.proposal
-    own = proposal.participant(service.context.site)
-    cost = service.cost(found)
-    names = sorted(proposal.plan.code)
-    findings = find(found.folder, names)
-    blocks = proposal.blocks_of(service.context.site)
-    trial = service.dry_runs.state(found.proposal_hash)
-    return page(
-        request,
-        "request.html",
-        status=status,
-        problem=problem,
-        found=found,
-        own=own,
-        own_modalities=[modality(m) for m in own.modalities],
-        sentences=summary(proposal, service.context.site, cost),
-        cost=cost,
-        picture=cost_picture(cost) if cost else "",
-        violations=service.violations(found),
-        unconfirmed=[p.institution for p in service.unconfirmed(found)],
-        confirmed=service.context.approvals.confirmed(),
-        blocked=service.blocked(found),
-        differences=service.differences(found)[:5],
-        unchecked=service.context.unchecked(proposal),
-        findings=findings,
-        flags=_flags(findings),
-        released=_released(service, found),
-        meaning=meaning(cost) if cost else (),
-        **answers(proposal, cost, service.glance(found)),
-        trial=trial,
-        seen=place(trial),
-        blocks=blocks,
-        total_values=f"{sum(b.length for b in blocks):,}",
-        parties=parts(proposal),
-        needed=service.context.approvals.policy.required_reviewers,
-        signed_by=[s.reviewer for s in found.signatures],
-        signed_names=[s.titled for s in found.signatures],
-        open_conditions=not accepted(found.words, service.context.site),
-        files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
-        file_ids={name: i for i, name in enumerate(names)},
-        **_comparison(service, found),
-    )
-
-
-def _comparison(service: PortalService, found: ReviewRequest) -> dict[str, Any]:
-    earlier = version_before(service.context.approvals, found.proposal_hash)
-    if earlier is None:
-        return {"earlier": None, "facts": (), "diffs": ()}
-    before, now = dump(earlier.proposal), dump(found.proposal)
-    for value in (before, now):
-        for field in ("created", "expires", "nonce", "plan", "replaces"):
-            value.pop(field, None)
-        if found.proposal.replaces == earlier.proposal_hash:
-            del value["study"]
-    diffs = code_diff((earlier.folder, earlier.proposal.plan.code), (found.folder, found.proposal.plan.code))
-    return {"earlier": earlier, "facts": facts_diff(before, now), "diffs": diffs}
-
-
-def _released(service: PortalService, found: ReviewRequest) -> tuple[str, ...]:
-    try:
-        return released(found.proposal, service.context.site)
-    except InvalidInput as error:  # an evaluation that is charged for less than it would release
-        return (str(error),)
-
-
-def _flags(findings: tuple[Finding, ...]) -> dict[tuple[str, int], str]:
-    flags: dict[tuple[str, int], str] = {}
-    for finding in findings:  # the gravest come first and win
-        flags.setdefault((finding.file, finding.line), finding.severity)
-    return flags
+    raise HTTPException(404, say("there is no report of this name here"))
 
 
 def _verified(service: PortalService) -> str:
     try:
         service.context.journal.verify()
     except TesseraError as error:
-        return str(error)
+        return sentence_of(error)
     return "ok"

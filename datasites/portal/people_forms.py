@@ -43,6 +43,7 @@ from datasites.review.accounts import Account, Credential, Role
 from datasites.review.people.security_keys import LONGEST_ANSWER
 from datasites.review.people.vouching import check_vouches
 from privacy.errors import Refused, TesseraError
+from privacy.sentences import sentence_of
 
 router = APIRouter(include_in_schema=False)
 Secret = Annotated[str, Form(max_length=256)]
@@ -112,7 +113,7 @@ async def login(request: Request, context: Context, name: Secret, password: Secr
         account = await sign_in(request, name, password)
     except TesseraError as error:
         nobody = not context.accounts.accounts()
-        return page(request, "login.html", status=403, problem=str(error), to=to, nobody=nobody)
+        return page(request, "login.html", status=403, problem=sentence_of(error), to=to, nobody=nobody)
     response = RedirectResponse(inside(to), 303)
     await run_in_threadpool(open_session, request, response, account)
     return response
@@ -148,7 +149,7 @@ async def welcome(
         except TesseraError as error:
             role = context.accounts.invitation_role(token, now=context.clock())
             values = {"token": token, "for_role": role, "name": name, "full_name": full_name, "function": function}
-            return page(request, "welcome.html", status=400, problem=str(error), **values)
+            return page(request, "welcome.html", status=400, problem=sentence_of(error), **values)
         response = RedirectResponse("/inbox?notice=welcome", 303)
         open_session(request, response, account)
         return response
@@ -287,4 +288,4 @@ async def _changed(
 
 
 def _not_done(request: Request, service: PortalService, caller: Credential, error: TesseraError) -> Response:
-    return show_people(request, service.context, caller, problem=str(error), status=describe(error).status)
+    return show_people(request, service.context, caller, problem=sentence_of(error), status=describe(error).status)

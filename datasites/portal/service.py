@@ -20,11 +20,11 @@ from starlette.exceptions import HTTPException
 
 from datasites.data.glance import Glance
 from datasites.node.web.events import Cached, Streams
-from datasites.portal.answers import data_use
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
 from datasites.portal.people.proof import Proof
 from datasites.portal.people.waiting import WaitingActs
+from datasites.portal.shown.answers import data_use
 from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
 from datasites.review.environment import differences
@@ -36,6 +36,7 @@ from datasites.study.proposal import Party
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.ledger.journal import Entry, Journal
 from privacy.ledger.views import Point
+from privacy.sentences import joined, say, sentence_of
 
 if TYPE_CHECKING:
     from datasites.review.oidc import Begun
@@ -87,7 +88,7 @@ class SignIns:
                 del self._pending[state]
                 if now < found.until:
                     return found
-        raise Refused("this sign-in was not begun in this browser, is finished or took too long; begin again")
+        raise Refused(say("this sign-in was not begun in this browser, is finished or took too long; begin again"))
 
 
 _LOG_BYTES = 20_000
@@ -170,7 +171,7 @@ class DryRuns:
     def _begin(self, proposal_hash: str) -> None:
         with self._lock:
             if any(s.state == "running" for s in self._states.values()):
-                raise Refused("another dry run is going on; wait until it has ended")
+                raise Refused(say("another dry run is going on; wait until it has ended"))
             since = self._context.clock().strftime("%H:%M:%S UTC")
             self._states[proposal_hash] = DryRunProgress(state="running", since=since)
 
@@ -180,9 +181,9 @@ class DryRuns:
             watch = partial(self._logs.__setitem__, request.proposal_hash)
             ended = replace(state, state="done", result=self._context.dry_run(request, watch))
         except TesseraError as error:
-            ended = replace(state, state="failed", problem=str(error))
+            ended = replace(state, state="failed", problem=sentence_of(error))
         except BaseException:
-            self._states[request.proposal_hash] = replace(state, state="failed", problem="it could not be run")
+            self._states[request.proposal_hash] = replace(state, state="failed", problem=say("it could not be run"))
             raise
         self._states[request.proposal_hash] = ended
 
@@ -221,7 +222,7 @@ class PortalService:
         try:
             return self.context.approvals.request(proposal_hash)
         except InvalidInput as error:
-            raise HTTPException(404, str(error)) from error
+            raise HTTPException(404, sentence_of(error)) from error
 
     def cost(self, request: Request) -> CostPreview | None:
         """Return what a study would cost, a few seconds old at most, or None where the ledger cannot say."""
@@ -260,22 +261,22 @@ class PortalService:
     def blocked(self, request: Request) -> str:
         """Return why a request cannot be approved now, or an empty text."""
         if self.violations(request):
-            return "it breaks this hospital's policy"
+            return say("it breaks this hospital's policy")
         if any(found.conflict for found in self.data_use(request)):
-            return "its purpose does not fit the terms of the dataset"
+            return say("its purpose does not fit the terms of the dataset")
         if self.unconfirmed(request):
-            return "not everybody's fingerprint was compared"
+            return say("not everybody's fingerprint was compared")
         try:
             self.context.approvals.check_people(request.proposal)
         except Refused as error:
-            return str(error)
+            return sentence_of(error)
         if self.differences(request):
-            return "the software here is not what it names; the study has to be proposed again"
+            return say("the software here is not what it names; the study has to be proposed again")
         cost = self.cost(request)
         if cost is None or not cost.fits:
-            return "the privacy budget does not allow it" if cost else "the ledger cannot say what it costs"
+            return say("the privacy budget does not allow it") if cost else say("the ledger cannot say what it costs")
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(request.proposal_hash).passed:
-            return "a plan with its own Python code has to pass a dry run first"
+            return say("a plan with its own Python code has to pass a dry run first")
         return ""
 
     def sign(self, proposal_hash: str, caller: Credential, proof: Proof, conditions: str = "") -> Request:
@@ -288,12 +289,19 @@ class PortalService:
         account, key = caller.account, self.people.prove(caller, proof)
         self.people.check_reviewer(account, request, signs=True)
         if request.proposal.plan.kind == "python" and not self.dry_runs.state(proposal_hash).passed:
-            raise Refused("a plan with its own Python code has to pass a dry run on mock data first")
+            raise Refused(say("a plan with its own Python code has to pass a dry run on mock data first"))
         conflicts = [found.sentence for found in self.data_use(request) if found.conflict]
         if conflicts:
-            raise Refused(f"the purpose does not fit the terms of the dataset: {'; '.join(conflicts)}")
+            raise Refused(
+                say("the purpose does not fit the terms of the dataset: {conflicts}", conflicts=joined(conflicts))
+            )
         if self.differences(request):
-            raise Refused(f"the software is not what the proposal names: {'; '.join(self.differences(request)[:3])}")
+            raise Refused(
+                say(
+                    "the software is not what the proposal names: {differences}",
+                    differences=joined(self.differences(request)[:3]),
+                )
+            )
         cost = self.context.preview(request.proposal)
         return self.context.approvals.approve(
             proposal_hash, reviewer=account, key=key, now=now, epsilon=cost.after, conditions=conditions
@@ -320,7 +328,7 @@ class PortalService:
             Refused: they are being written.
         """
         if not self._writing.acquire(blocking=False):
-            raise Refused("the reports are being written already; look again in a moment")
+            raise Refused(say("the reports are being written already; look again in a moment"))
         try:
             self.context.write_reports()
         finally:
@@ -338,7 +346,7 @@ class PortalService:
                 act = PersonAct(kind="fingerprint", target=public_key, name=party.name, institution=party.institution)
                 return bool(self.people.act(act, caller, proof))
         self.people.prove_in_person(caller, proof)  # whoever only has a cookie learns nothing here
-        raise InvalidInput("no study here names this key; nothing was confirmed")
+        raise InvalidInput(say("no study here names this key; nothing was confirmed"))
 
     def parties(self) -> list[Party]:
         """Return everybody but this site who is named in a study here, each key once."""

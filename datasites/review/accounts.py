@@ -49,6 +49,7 @@ from datasites.review.people.sessions import SESSION_HOURS, Sessions
 from datasites.review.people.vouching import BY_COMMAND, check_vouches
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
+from privacy.sentences import say
 
 __all__ = [
     "ATTEMPTS_PER_WINDOW",
@@ -70,7 +71,7 @@ LINKED = "linked sign-in"
 """Label of sessions that a sign-in elsewhere has opened (:mod:`datasites.review.oidc`)."""
 _DERIVATIONS_AT_ONCE = 2  # each takes 64 MiB
 _LONGEST_WAIT_SECONDS = 60.0
-_WRONG = "the name and the password do not go together"
+_WRONG = say("the name and the password do not go together")
 
 
 class AccountStore:
@@ -107,7 +108,13 @@ class AccountStore:
             by: who invites; somebody else has to confirm the new account.
         """
         if role not in get_args(Role):
-            raise InvalidInput(f"expected one of the roles {', '.join(get_args(Role))}, got {role[:40]!r}")
+            raise InvalidInput(
+                say(
+                    "expected one of the roles {roles}, got {role!r}",
+                    roles=", ".join(get_args(Role)),
+                    role=role[:40],
+                )
+            )
         token = secrets.token_urlsafe(24)
         expires = (now + dt.timedelta(hours=INVITATION_HOURS)).isoformat()
         self._rows.run("INSERT INTO invitations VALUES (?, ?, ?, ?)", hashed(token), role, expires, by)
@@ -127,7 +134,7 @@ class AccountStore:
         """
         row = self._rows.one("SELECT role, expires FROM invitations WHERE hash = ?", hashed(token))
         if row is None or dt.datetime.fromisoformat(row[1]) <= now:
-            raise Refused("this one-time link is unknown, used or expired; ask for a new one")
+            raise Refused(say("this one-time link is unknown, used or expired; ask for a new one"))
         role: Role = row[0]
         return role
 
@@ -154,7 +161,7 @@ class AccountStore:
         with self._rows.transaction() as database:
             found = database.execute("SELECT invited_by FROM invitations WHERE hash = ?", (hashed(token),)).fetchone()
             if found is None:
-                raise Refused("this one-time link was used a moment ago; ask for a new one")
+                raise Refused(say("this one-time link was used a moment ago; ask for a new one"))
             first = not database.execute("SELECT 1 FROM accounts").fetchone() and role == "steward"
             database.execute("DELETE FROM invitations WHERE hash = ?", (hashed(token),))
             values = (name, role, key, public_key, salt, wrapped, now.isoformat(), full_name, function, found[0])
@@ -163,7 +170,7 @@ class AccountStore:
                     "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, FOUNDER if first else "")
                 )
             except sqlite3.IntegrityError as error:
-                raise InvalidInput(f"the name {name!r} is taken; choose another") from error
+                raise InvalidInput(say("the name {name!r} is taken; choose another", name=name)) from error
             database.execute(
                 "INSERT OR IGNORE INTO links SELECT issuer, subject, ?, ? FROM invited_subjects WHERE hash = ?",
                 (name, now.isoformat(), hashed(token)),
@@ -178,7 +185,7 @@ class AccountStore:
         """
         row = self._rows.one(f"SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE name = ?", name)  # noqa: S608 - ours
         if row is None:
-            raise InvalidInput(f"there is no account {name[:64]!r} here")
+            raise InvalidInput(say("there is no account {name!r} here", name=name[:64]))
         return account_of(row)
 
     def accounts(self) -> tuple[Account, ...]:
@@ -201,7 +208,12 @@ class AccountStore:
         if person is not None:
             check_vouches(person, newcomer)
         elif newcomer.invited_by == BY_COMMAND or not newcomer.fresh:
-            raise Refused(f"{name} was invited from here, or is confirmed; a person confirms the others in the portal")
+            raise Refused(
+                say(
+                    "{name} was invited from here, or is confirmed; a person confirms the others in the portal",
+                    name=name,
+                )
+            )
         by = person.name if person is not None else BY_COMMAND
         self._rows.run("UPDATE accounts SET vouched_by = ? WHERE name = ? AND vouched_by = ''", by, name)
         return self.account(name)
@@ -218,7 +230,7 @@ class AccountStore:
         account = self.account(name)
         stewards = [a.name for a in self.accounts() if a.role == "steward" and a.name not in self.retired()]
         if account.role == "steward" and stewards == [name]:
-            raise Refused(f"{name} is the last steward here; invite another first")
+            raise Refused(say("{name} is the last steward here; invite another first", name=name))
         with self._turn():
             nothing = (self._hasher.hash(secrets.token_hex(16)), b"", b"", name)
         with self._rows.transaction() as database:
@@ -286,7 +298,7 @@ class AccountStore:
         """
         new = prepared(new)
         if new in candidates(old):
-            raise InvalidInput("expected a password other than the present one")
+            raise InvalidInput(say("expected a password other than the present one"))
         seed, wrapped = self._seed(name, old)
         salt = os.urandom(16)
         with self._turn():
@@ -295,7 +307,7 @@ class AccountStore:
             "UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ? AND wrapped = ?", *values
         )
         if not changed:
-            raise Refused("the password was changed a moment ago; sign in with that one")
+            raise Refused(say("the password was changed a moment ago; sign in with that one"))
 
     def rename(self, name: str, *, full_name: str, function: str) -> Account:
         """Change a person's full name and function; what they signed before keeps the ones of that time.
@@ -315,7 +327,7 @@ class AccountStore:
         """
         row = self._rows.one("SELECT account FROM links WHERE issuer = ? AND subject = ?", issuer, subject)
         if row is not None and row[0] != name:
-            raise Refused("this sign-in is linked with another account here")
+            raise Refused(say("this sign-in is linked with another account here"))
         self._rows.run("INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)", issuer, subject, name, now.isoformat())
 
     def unlink(self, name: str) -> None:
@@ -371,7 +383,7 @@ class AccountStore:
     def _turn(self) -> Iterator[None]:
         """Let few derive a key from a password at the same time: memory and processors are for the others too."""
         if not self._turns.acquire(timeout=_LONGEST_WAIT_SECONDS):
-            raise Refused("too many people sign in at this moment; try again in a few seconds")
+            raise Refused(say("too many people sign in at this moment; try again in a few seconds"))
         try:
             yield
         finally:

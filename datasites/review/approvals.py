@@ -25,7 +25,7 @@ from typing import Any
 from datasites.review import checks
 from datasites.review.accounts import Account
 from datasites.review.policy import Policy, check
-from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal
+from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal, word
 from datasites.review.thread import ThreadHere
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
@@ -34,6 +34,7 @@ from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.study.thread import accepted, check_text, conditions_of
 from privacy.errors import BudgetExceeded, Refused, TesseraError
 from privacy.identity import Identity
+from privacy.sentences import joined, say
 
 Record = Callable[[str, dict[str, Any]], object]
 APPROVAL = "approval"
@@ -163,13 +164,15 @@ class ApprovalStore:
         request = self.request(proposal_hash)
         proposal = request.proposal
         if not reviewer.decides or key.public_key != reviewer.public_key:
-            raise Refused(f"{reviewer.name} cannot approve: a steward or privacy officer signs with their own key")
+            raise Refused(
+                say("{name} cannot approve: a steward or privacy officer signs with their own key", name=reviewer.name)
+            )
         if request.state in {"denied", "revoked", "approved", "ended"}:
-            raise Refused(f"this proposal is {request.state} already; a new version has to be proposed")
+            raise Refused(say("this proposal is {state} already; propose a new version", state=word(request.state)))
         checks.check_separation(proposal, reviewer.name, reviewer.public_key)
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
-            raise Refused("the policy forbids it: " + "; ".join(v.message for v in violations))
+            raise Refused(say("the policy forbids it: {why}", why=joined(v.message for v in violations)))
         checks.check_exchange(proposal)
         self.check_people(proposal)
         conditions = check_text(conditions, required=bool(conditions.strip()))
@@ -262,7 +265,7 @@ class ApprovalStore:
             Refused: an auditor cannot confirm.
         """
         if not person.decides:
-            raise Refused("an auditor reads and never decides; a steward or privacy officer confirms fingerprints")
+            raise Refused(say("an auditor reads and never decides; a steward or privacy officer confirms fingerprints"))
         value = Confirmation(
             public_key=public_key, name=name, institution=institution, person=by or person.name, at=now.isoformat()
         )
@@ -301,11 +304,11 @@ class ApprovalStore:
 
     def _check_decision(self, request: Request, now: dt.datetime) -> None:
         if request.state != "approved" or request.approval is None:
-            raise Refused(f"the proposal is not approved here: its state is {request.state}")
+            raise Refused(say("the proposal is not approved here: it is {state}", state=word(request.state)))
         proposal = request.proposal
         approval = open_sealed(request.approval, APPROVAL, self._identity.public_key, Approval)
         if approval.proposal_hash != proposal.proposal_hash or approval.site != self.site:
-            raise Refused("the approval is for another proposal; approve this one")
+            raise Refused(say("the approval is for another proposal; approve this one"))
         parties.check_time(proposal, approval, now)
         if any(d.kind == "approved-automatically" for d in request.decisions):
             self._check_rerun(proposal, now)
@@ -314,14 +317,14 @@ class ApprovalStore:
             checks.check_signatures(approval, required=required, roles=self.policy.review.required_roles)
         violations = check(self.policy, proposal, self.site)
         if violations:
-            raise Refused("the policy forbids it now: " + "; ".join(v.message for v in violations))
+            raise Refused(say("the policy forbids it now: {why}", why=joined(v.message for v in violations)))
         self.check_people(proposal)
         if not accepted(request.words, self.site):
-            raise Refused("the scientist has not accepted the conditions of the approval here yet")
+            raise Refused(say("the scientist has not accepted the conditions of the approval here yet"))
 
     def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:
-            raise Refused("re-runs are not approved automatically any more; approve this one")
+            raise Refused(say("re-runs are not approved automatically any more; approve this one"))
 
     def _earlier(self, proposal: Proposal, now: dt.datetime) -> Request | None:
         """Return an identical plan that people approved here and that holds at ``now``."""
@@ -380,11 +383,12 @@ class ApprovalStore:
     ) -> Request:
         reason = check_text(reason)
         if not reviewer.decides:
-            raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
+            raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
         with self._records.transaction():
             request = self.request(proposal_hash)
             if request.state not in allowed_from:
-                raise Refused(f"this proposal is {request.state}; that cannot become {kind}")
+                state = word(request.state)
+                raise Refused(say("this proposal is {state}; that cannot become {kind}", state=state, kind=word(kind)))
             self._decide(request.proposal, kind, reviewer.name, reason, now, titled=reviewer.title)
         if kind in {"denied", "revoked"}:
             self.thread.release(proposal_hash, f"{kind} by {reviewer.titled}: {reason}")

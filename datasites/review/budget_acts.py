@@ -19,6 +19,7 @@ from datasites.review.policy_file import PolicyFile
 from privacy.errors import InvalidInput, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
+from privacy.sentences import say
 
 ActKind = Literal["release", "cap", "close", "policy", "continue"]
 
@@ -40,13 +41,16 @@ class Act:
     def title(self) -> str:
         """The act in words."""
         if self.kind == "cap":
-            return f"move the cap to epsilon {self.epsilon}" + (f" at delta {self.delta}" if self.delta else "")
+            if self.delta:
+                return say("move the cap to epsilon {epsilon} at delta {delta}", epsilon=self.epsilon, delta=self.delta)
+            return say("move the cap to epsilon {epsilon}", epsilon=self.epsilon)
         if self.kind == "policy":
-            return f"put the changed policy.toml in force ({self.target[:12]})"
+            return say("put the changed policy.toml in force ({digits})", digits=self.target[:12])
         if self.kind == "continue":
-            return f"let proposal {self.target[:12]} charge again after a failed round"
-        what = "release what is reserved for proposal" if self.kind == "release" else "close"
-        return f"{what} {self.target[:12] if self.kind == 'release' else self.target}"
+            return say("let proposal {proposal} charge again after a failed round", proposal=self.target[:12])
+        if self.kind == "release":
+            return say("release what is reserved for proposal {proposal}", proposal=self.target[:12])
+        return say("close {population}", population=self.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,18 +135,28 @@ class BudgetActs:
         fits = [s for s in found if s.study == study or (len(study) >= 8 and s.proposal_hash.startswith(study))]
         if len(fits) != 1:
             names = ", ".join(sorted(f"{s.study} ({s.proposal_hash[:12]})" for s in found)) or "none"
-            raise InvalidInput(f"expected a study with open rounds or its hash, got {study!r}; there are: {names}")
+            raise InvalidInput(
+                say(
+                    "expected a study with open rounds or its hash, got {study!r}; there are: {names}",
+                    study=study,
+                    names=names,
+                )
+            )
         return fits[0].proposal_hash
 
     def _check(self, act: Act) -> None:
         if act.kind == "release":
             self.find(act.target)
         elif act.kind == "continue" and not self._endings.waiting(act.target):
-            raise InvalidInput("expected a study that waits for a person after a failed round, got one that does not")
+            raise InvalidInput(
+                say("expected a study that waits for a person after a failed round, got one that does not")
+            )
         elif act.kind == "close" and self._ledger.account(act.target).closed:
-            raise InvalidInput(f"{act.target} is closed already")
+            raise InvalidInput(say("{target} is closed already", target=act.target))
         elif act.kind == "policy" and act.target != self._policies.held:
-            raise InvalidInput("expected the hash of the policy.toml that waits for people; the file has changed since")
+            raise InvalidInput(
+                say("expected the hash of the policy.toml that waits for people; the file has changed since")
+            )
 
     def _needed(self, act: Act) -> int:
         policy = self._policies.current()
@@ -154,21 +168,31 @@ class BudgetActs:
         if act.kind == "cap":
             delta = float(act.delta) if act.delta else None
             changes = self._policies.write_cap(epsilon=float(act.epsilon), delta=delta, by=by, reason=reason)
-            return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes) or "the cap was that already"
+            return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes) or say("the cap was that already")
         if act.kind == "release":
             rounds = self._endings.study_ended(act.target, reason, by=by)
-            return f"released rounds {_listed(rounds)}; what was charged stays charged"
+            return say(
+                "released rounds {rounds}; what was charged stays charged",
+                rounds=", ".join(map(str, rounds)) or say("none"),
+            )
         if act.kind == "continue":
             rounds = self._endings.let_go_on(act.target, reason, by=by)
-            return f"the study goes on after the failed round {_listed(rounds)}; a second failure ends it here"
+            return say(
+                "the study goes on after the failed round {rounds}; a second failure ends it here",
+                rounds=", ".join(map(str, rounds)),
+            )
         if act.kind == "policy":
             changes = self._policies.accept(act.target, by=by, reason=reason)
             return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes)
         account = self._ledger.account(act.target)
         self._ledger.close_population(act.target, by=by, reason=reason)
         for study in account.studies:
-            self._endings.study_ended(study.proposal_hash, f"{act.target} was closed: {reason}", by=by)
-        return f"{act.target} is closed for ever; what was reserved on it is released"
+            self._endings.study_ended(
+                study.proposal_hash,
+                str(say("{population} was closed: {reason}", population=act.target, reason=reason)),
+                by=by,
+            )
+        return say("{population} is closed for ever; what was reserved on it is released", population=act.target)
 
 
 def cap_act(epsilon: str, delta: str) -> Act:
@@ -181,10 +205,14 @@ def cap_act(epsilon: str, delta: str) -> Act:
         values = [float(text) for text in (epsilon, delta) if text]
     except ValueError as error:
         raise InvalidInput(
-            f"expected numbers for epsilon and delta, got {epsilon[:20]!r} and {delta[:20]!r}"
+            say(
+                "expected numbers for epsilon and delta, got {epsilon!r} and {delta!r}",
+                epsilon=epsilon[:20],
+                delta=delta[:20],
+            )
         ) from error
     if not epsilon or not values[0] > 0 or not all(0 < value < 1 for value in values[1:]):
-        raise InvalidInput("expected an epsilon above 0 (inf for none) and a delta between 0 and 1")
+        raise InvalidInput(say("expected an epsilon above 0 (inf for none) and a delta between 0 and 1"))
     return Act(kind="cap", epsilon=f"{values[0]:.12g}", delta=f"{values[1]:.12g}" if delta else "")
 
 
@@ -195,7 +223,3 @@ def open_rounds(study: StudyAccount) -> int:
 
 def _act(body: Mapping[str, Any]) -> Act:
     return Act(kind=body["kind"], target=body["target"], epsilon=body["epsilon"], delta=body["delta"])
-
-
-def _listed(rounds: tuple[int, ...]) -> str:
-    return ", ".join(map(str, rounds)) or "none"

@@ -17,8 +17,9 @@ from datasites.study.proposal import Proposal
 from datasites.study.second_figures import SecondFigure, second_figures
 from privacy.ledger.ledger import Account, Ledger, StudyAccount
 from privacy.ledger.views import Room
+from privacy.sentences import say
 
-ACCOUNTANT = "Gaussian filter across studies; add or remove one patient"
+ACCOUNTANT = say("Gaussian filter across studies; add or remove one patient")
 StudyState = Literal["waiting", "running", "finished", "unused", "stopped"]
 
 

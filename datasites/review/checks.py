@@ -21,6 +21,7 @@ from datasites.study.proposal import DatasetReference, Environment, Proposal
 from datasites.study.text import folded
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity, verify
+from privacy.sentences import joined, say
 
 REVIEW = "review"
 
@@ -78,7 +79,7 @@ def check_exchange(proposal: Proposal) -> None:
     """Refuse a study in which no hospital can learn from another."""
     reason = exchanges_nothing(proposal)
     if reason:
-        raise Refused(f"the study would spend privacy for nothing: {reason}")
+        raise Refused(say("the study would spend privacy for nothing: {reason}", reason=reason))
 
 
 def with_partners(confirmed: tuple[Confirmation, ...], policy: Policy) -> tuple[Confirmation, ...]:
@@ -100,14 +101,14 @@ def check_signatures(approval: Approval, *, required: int, roles: Collection[str
     people = [r.reviewer for r in approval.reviewers]
     keys = [r.public_key for r in approval.reviewers]
     if len(set(people)) < len(people) or len(set(keys)) < len(keys):
-        raise Refused("the same reviewer stands twice in the approval; another person has to sign")
+        raise Refused(say("the same reviewer stands twice in the approval; another person has to sign"))
     if len(people) < required:
-        raise Refused(f"{required} reviewers are needed, {len(people)} signed")
+        raise Refused(say("{required} reviewers are needed, {people} signed", required=required, people=len(people)))
     for signature in approval.reviewers:
         check_signature(approval.proposal_hash, approval.study, approval.site, signature)
     missing = sorted(set(roles) - {r.role for r in approval.reviewers})
     if missing:
-        raise Refused(f"the signature of a {' and a '.join(missing)} is missing")
+        raise Refused(say("the signature of a {missing} is missing", missing=" and a ".join(missing)))
 
 
 def check_signature(proposal_hash: str, study: str, site: str, signature: ReviewerSignature) -> None:
@@ -121,7 +122,9 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
     try:
         verify(signature.public_key, REVIEW, payload, signature.signature, 1)
     except TesseraError as error:
-        raise Refused(f"the signature of {signature.reviewer} does not hold under this proposal") from error
+        raise Refused(
+            say("the signature of {reviewer} does not hold under this proposal", reviewer=signature.reviewer)
+        ) from error
 
 
 def check_code(proposal: Proposal, folder: Path, *, besides: Collection[str] = ()) -> None:
@@ -138,17 +141,17 @@ def check_code(proposal: Proposal, folder: Path, *, besides: Collection[str] = (
     present = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise Refused("the code tree has a link or a special file, which no approval covers; send it again")
+            raise Refused(say("the code tree has a link or a special file, which no approval covers; send it again"))
         if path.is_file():
             present[path.relative_to(folder).as_posix()] = path
     expected = proposal.plan.code
     for name in sorted(set(expected) - set(present)):
-        raise Refused(f"the file {name} of the approved plan is missing")
+        raise Refused(say("the file {name} of the approved plan is missing", name=name))
     for name in sorted(set(present) - set(expected) - set(besides)):
-        raise Refused(f"the file {name} was added after the approval")
+        raise Refused(say("the file {name} was added after the approval", name=name))
     for name, digest in expected.items():
         if hashlib.sha256(present[name].read_bytes()).hexdigest() != digest:
-            raise Refused(f"the file {name} was changed after the approval")
+            raise Refused(say("the file {name} was changed after the approval", name=name))
 
 
 def check_dataset(proposal: Proposal, site: str, dataset: DatasetReference) -> None:
@@ -162,7 +165,12 @@ def check_dataset(proposal: Proposal, site: str, dataset: DatasetReference) -> N
         wanted, actual = getattr(approved, field), getattr(dataset, field)
         if wanted != actual:
             what = f"{field.replace('_', ' ')} {wanted}" if field in {"name", "version"} else field.replace("_", " ")
-            raise Refused(f"the dataset is not the approved one: another {what} was approved; propose the study again")
+            raise Refused(
+                say(
+                    "the dataset is not the approved one: another {what} was approved; propose the study again",
+                    what=what,
+                )
+            )
 
 
 def check_environment(proposal: Proposal, environment: Environment) -> None:
@@ -173,7 +181,9 @@ def check_environment(proposal: Proposal, environment: Environment) -> None:
     """
     found = differences(proposal.environment, environment)
     if found:
-        raise Refused(f"the software is not the approved one: {'; '.join(found[:3])}; propose the study again")
+        raise Refused(
+            say("the software is not the approved one: {found}; propose the study again", found=joined(found[:3]))
+        )
 
 
 def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirmation]) -> None:
@@ -189,13 +199,23 @@ def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirm
     parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
     missing = [f"{p.name} ({p.institution})" for p in parties if p.public_key not in known]
     if missing:
-        raise Refused(f"fingerprints not confirmed yet: {', '.join(missing)}; compare them on the fingerprints page")
+        raise Refused(
+            say(
+                "fingerprints not confirmed yet: {missing}; compare them on the fingerprints page",
+                missing=", ".join(missing),
+            )
+        )
     for party in parties:
         owner = known[party.public_key]
         if owner.institution and folded(owner.institution) != folded(party.institution):
             raise Refused(
-                f"the key of {party.name} was confirmed as that of {owner.institution}, not of {party.institution}; "
-                "the study has to name everybody as they are"
+                say(
+                    "the key of {name} was confirmed as that of {institution}, not of "
+                    "{other}; the study has to name everybody as they are",
+                    name=party.name,
+                    institution=owner.institution,
+                    other=party.institution,
+                )
             )
 
 
@@ -207,6 +227,6 @@ def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None
     """
     parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants)
     if public_key in {p.public_key for p in parties} or reviewer in {proposal.orchestrator.name}:
-        raise Refused("who proposed a study, or takes part in it as an institution, cannot approve it")
+        raise Refused(say("who proposed a study, or takes part in it as an institution, cannot approve it"))
     if reviewer in proposal.custody.downloaders:
-        raise Refused("who will receive the trained model cannot approve the study; another person has to")
+        raise Refused(say("who will receive the trained model cannot approve the study; another person has to"))

@@ -15,6 +15,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from datasites.language import mark
 from datasites.review.approvals import ApprovalStore
 from datasites.review.records import Request
 from datasites.study.messages import Approval
@@ -23,6 +24,7 @@ from datasites.study.signing import parse
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Entry, Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
+from privacy.sentences import say
 
 RETURNED = "budget-returned"
 """Kind of the journal's entries about budgets that came back; ``entry`` is the number of the ledger's entry."""
@@ -33,7 +35,7 @@ FAILED = "worker-failed"
 CONTINUED = "study-continued"
 """Kind of the journal's entries about people who let a study go on after a failed round; ``rounds`` are those."""
 FAILURES_UNTIL_END = 2
-DATASITE = "datasite"
+DATASITE = mark("datasite")
 
 
 def failed_rounds(journal: Journal, study: str) -> tuple[int, ...]:
@@ -76,7 +78,7 @@ class Endings:
             Refused: a person asks while nothing may be released.
         """
         if self.held() and by != DATASITE:
-            raise Refused(f"nothing is released now: {self.held()}")
+            raise Refused(say("nothing is released now: {why}", why=self.held()))
         if self._study(proposal_hash) is None or self.held():
             return ()
         entry = self.ledger.release_reservation(proposal_hash, by=by, reason=reason)
@@ -127,39 +129,52 @@ class Endings:
         try:
             request = self.approvals.request(study.proposal_hash)
         except InvalidInput:
-            return "no request of this proposal is here: nobody approved it"
-        return self._undecided(request) or self._expired(request, now) or self._failed(request) or self._done(request)
+            return str(say("no request of this proposal is here: nobody approved it"))
+        why = self._undecided(request) or self._expired(request, now) or self._failed(request) or self._done(request)
+        return str(why)  # ledger and journal keep English; pages recognise the sentence
 
     def _undecided(self, request: Request) -> str:
         if request.state == "approved" and request.approval is not None:
             return ""
         last = request.decisions[-1] if request.decisions else None
-        said = f" by {last.who}: {last.reason}" if last is not None and last.reason else ""
-        return f"the request is {request.state} here{said}"
+        if last is None or not last.reason:
+            return say("the request is {state} here", state=request.state)
+        return say(
+            "the request is {state} here by {person}: {reason}",
+            state=request.state,
+            person=last.who,
+            reason=last.reason,
+        )
 
     def _expired(self, request: Request, now: dt.datetime) -> str:
         if request.approval is None:
             return ""
         approval = parse(Approval, dict(request.approval.payload))
         until = min(parse_time(approval.expires), parse_time(request.proposal.expires))
-        return f"the approval expired at {until.isoformat(timespec='seconds')}" if now >= until else ""
+        return say("the approval expired at {until}", until=until.isoformat(timespec="seconds")) if now >= until else ""
 
     def _failed(self, request: Request) -> str:
         failed = failed_rounds(self.journal, request.proposal.study)
         if len(failed) < FAILURES_UNTIL_END:
             return ""
-        return f"the worker failed in rounds {', '.join(map(str, failed))}: the study has ended here"
+        rounds = ", ".join(map(str, failed))
+        return say("the worker failed in rounds {rounds}: the study has ended here", rounds=rounds)
 
     def _done(self, request: Request) -> str:
         if any(e.body.get("proposal_hash") == request.proposal_hash for e in self.journal.entries(kind=FINISHED)):
-            return "the study is finished: its last round was told"
+            return say("the study is finished: its last round was told")
         for word in request.words:
             if (word.kind, word.to) == ("dropped", self.approvals.site):
                 return word.sentence
         dataset = request.proposal.participant(self.approvals.site).dataset
         newest = self.newest(dataset.name)
         if newest is not None and newest > dataset.version:
-            return f"version {newest} of {dataset.name} has replaced version {dataset.version}, which was approved"
+            return say(
+                "version {newest} of {dataset} has replaced version {version}, which was approved",
+                newest=newest,
+                dataset=dataset.name,
+                version=dataset.version,
+            )
         return ""
 
     def _open(self) -> list[StudyAccount]:

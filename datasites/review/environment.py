@@ -21,6 +21,7 @@ from datasites.node.plugins import DISTRIBUTION, PACKAGES, plugged_in
 from datasites.study.proposal import Environment
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 _SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml", ".po"})
 
@@ -39,7 +40,9 @@ def current_environment() -> Environment:
     try:
         direct = _requirements(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError as error:
-        raise InvalidInput(f"expected {DISTRIBUTION} to be installed; install it first") from error
+        raise InvalidInput(
+            say("expected {distribution} to be installed; install it first", distribution=DISTRIBUTION)
+        ) from error
     everything = _closure(direct)
     packages = {name: everything[name] for name in sorted(direct) if name in everything}
     return Environment(
@@ -78,27 +81,40 @@ def differences(expected: Environment, actual: Environment) -> list[str]:
 
     Proposals from before files were covered have no ``files_hash``; their code is not that of today either.
     """
-    found = [
-        f"{name}: {expected.packages.get(name, 'none')} was approved, {actual.packages.get(name, 'none')} is here"
+    found: list[str] = [
+        say(
+            "{package}: {expected} was approved, {actual} is here",
+            package=name,
+            expected=expected.packages.get(name) or say("none"),
+            actual=actual.packages.get(name) or say("none"),
+        )
         for name in sorted(set(expected.packages) | set(actual.packages))
         if expected.packages.get(name) != actual.packages.get(name)
     ]
     if expected.lock_hash != actual.lock_hash:
-        found.append("the installed versions of all dependencies together are not those approved")
+        found.append(say("the installed versions of all dependencies together are not those approved"))
     elif expected.files_hash != actual.files_hash:
         found.append(
-            "the dependencies have the approved versions, but not the approved files (another platform's packages, or "
-            "a changed file: `tessera doctor` names it)"
+            say(
+                "the dependencies have the approved versions, but not the approved files (another platform's packages, "
+                "or a changed file: `tessera doctor` names it)"
+            )
         )
     if expected.code_hash != actual.code_hash:
-        found.append("Tessera's own source code is not the version approved")
+        found.append(say("Tessera's own source code is not the version approved"))
     return found
 
 
 def _folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise InvalidInput(f"expected the package {package} to be installed; install {DISTRIBUTION} again")
+        raise InvalidInput(
+            say(
+                "expected the package {package} to be installed; install {distribution} again",
+                package=package,
+                distribution=DISTRIBUTION,
+            )
+        )
     return Path(spec.origin).parent
 
 

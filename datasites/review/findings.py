@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from datasites.study.text import unseen
+from privacy.sentences import say
 
 Severity = Literal["high", "medium", "low"]
 _ORDER = {"high": 0, "medium": 1, "low": 2}
@@ -26,68 +27,76 @@ _LARGEST_FILE_BYTES = 200_000
 _MODULES: Mapping[str, tuple[Severity, str, frozenset[str]]] = {
     "network": (
         "high",
-        "talks to a network; training needs none",
+        say("talks to a network; training needs none"),
         frozenset({"socket", "ssl", "http", "urllib", "requests", "httpx", "ftplib", "smtplib", "asyncio", "aiohttp"}),
     ),
     "processes": (
         "high",
-        "starts or steers other processes",
+        say("starts or steers other processes"),
         frozenset({"subprocess", "multiprocessing", "pty", "signal", "concurrent", "os"}),
     ),
     "files": (
         "high",
-        "reads or writes files; the records come as tensors",
+        say("reads or writes files; the records come as tensors"),
         frozenset({"io", "shutil", "tempfile", "pathlib", "glob", "mmap", "sqlite3", "zipfile", "tarfile"}),
     ),
-    "native-code": ("high", "calls native code past Python's rules", frozenset({"ctypes", "cffi", "numba", "triton"})),
+    "native-code": (
+        "high",
+        say("calls native code past Python's rules"),
+        frozenset({"ctypes", "cffi", "numba", "triton"}),
+    ),
     "unpickling": (
         "high",
-        "loads or writes pickles, which can run any code",
+        say("loads or writes pickles, which can run any code"),
         frozenset({"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}),
     ),
     "reflection": (
         "high",
-        "looks into the interpreter, where our own code could be changed",
+        say("looks into the interpreter, where our own code could be changed"),
         frozenset({"inspect", "gc", "importlib", "sys", "builtins", "types", "code", "runpy", "unittest"}),
     ),
-    "threads": ("medium", "uses threads or timers", frozenset({"threading", "_thread", "sched"})),
-    "clock": ("medium", "reads the clock, through which values can leak as time", frozenset({"time", "datetime"})),
+    "threads": ("medium", say("uses threads or timers"), frozenset({"threading", "_thread", "sched"})),
+    "clock": ("medium", say("reads the clock, through which values can leak as time"), frozenset({"time", "datetime"})),
 }
 _CALLS: Mapping[str, tuple[Severity, str, str]] = {
-    "open": ("high", "files", "opens a file; the records come as tensors"),
-    "eval": ("high", "dynamic-code", "runs text as code, which nobody can review"),
-    "exec": ("high", "dynamic-code", "runs text as code, which nobody can review"),
-    "compile": ("high", "dynamic-code", "makes code from text, which nobody can review"),
-    "__import__": ("high", "reflection", "imports by a computed name"),
-    "globals": ("high", "reflection", "reaches the module's names"),
-    "setattr": ("high", "monkey-patching", "sets attributes by name, and so could change our own code"),
-    "delattr": ("high", "monkey-patching", "removes attributes by name"),
-    "vars": ("medium", "reflection", "reaches an object's names"),
-    "print": ("medium", "output", "prints; the log stays here, but values do not belong in it"),
-    "torch.save": ("high", "files", "writes tensors to a file"),
-    "torch.load": ("high", "unpickling", "loads a pickle, which can run any code"),
-    "torch.hub.load": ("high", "network", "downloads code"),
-    "numpy.load": ("high", "files", "reads a file"),
-    "numpy.save": ("high", "files", "writes a file"),
-    "torch.manual_seed": ("medium", "randomness", "sets the random generator, on which noise must never depend"),
-    "torch.set_default_dtype": ("medium", "global-state", "changes a setting for all code"),
-    "torch.set_grad_enabled": ("medium", "global-state", "changes a setting for all code"),
+    "open": ("high", "files", say("opens a file; the records come as tensors")),
+    "eval": ("high", "dynamic-code", say("runs text as code, which nobody can review")),
+    "exec": ("high", "dynamic-code", say("runs text as code, which nobody can review")),
+    "compile": ("high", "dynamic-code", say("makes code from text, which nobody can review")),
+    "__import__": ("high", "reflection", say("imports by a computed name")),
+    "globals": ("high", "reflection", say("reaches the module's names")),
+    "setattr": ("high", "monkey-patching", say("sets attributes by name, and so could change our own code")),
+    "delattr": ("high", "monkey-patching", say("removes attributes by name")),
+    "vars": ("medium", "reflection", say("reaches an object's names")),
+    "print": ("medium", "output", say("prints; the log stays here, but values do not belong in it")),
+    "torch.save": ("high", "files", say("writes tensors to a file")),
+    "torch.load": ("high", "unpickling", say("loads a pickle, which can run any code")),
+    "torch.hub.load": ("high", "network", say("downloads code")),
+    "numpy.load": ("high", "files", say("reads a file")),
+    "numpy.save": ("high", "files", say("writes a file")),
+    "torch.manual_seed": ("medium", "randomness", say("sets the random generator, on which noise must never depend")),
+    "torch.set_default_dtype": ("medium", "global-state", say("changes a setting for all code")),
+    "torch.set_grad_enabled": ("medium", "global-state", say("changes a setting for all code")),
 }
 _METHODS: Mapping[str, tuple[Severity, str, str]] = {
-    "register_hook": ("high", "hooks", "hooks into the backward pass, where record gradients are seen"),
-    "register_forward_hook": ("high", "hooks", "hooks into the forward pass, where records are seen"),
-    "register_full_backward_hook": ("high", "hooks", "hooks into the backward pass, where record gradients are seen"),
-    "register_buffer": ("medium", "state", "keeps values in the model between records"),
-    "numpy": ("low", "conversion", "takes values out of the graph; check where they go"),
-    "item": ("low", "conversion", "takes one value out of the graph; check where it goes"),
+    "register_hook": ("high", "hooks", say("hooks into the backward pass, where record gradients are seen")),
+    "register_forward_hook": ("high", "hooks", say("hooks into the forward pass, where records are seen")),
+    "register_full_backward_hook": (
+        "high",
+        "hooks",
+        say("hooks into the backward pass, where record gradients are seen"),
+    ),
+    "register_buffer": ("medium", "state", say("keeps values in the model between records")),
+    "numpy": ("low", "conversion", say("takes values out of the graph; check where they go")),
+    "item": ("low", "conversion", say("takes one value out of the graph; check where it goes")),
 }
 _LAYERS: Mapping[str, tuple[Severity, str]] = {
-    "BatchNorm1d": ("high", "mixes the records of a batch: there is no gradient per record"),
-    "BatchNorm2d": ("high", "mixes the records of a batch: there is no gradient per record"),
-    "SyncBatchNorm": ("high", "mixes the records of a batch: there is no gradient per record"),
-    "InstanceNorm1d": ("medium", "may keep running statistics over records"),
-    "Dropout": ("medium", "draws chance outside the study's randomness: a restart would not repeat"),
-    "MultiheadAttention": ("medium", "may look across records where the batch axis is not first"),
+    "BatchNorm1d": ("high", say("mixes the records of a batch: there is no gradient per record")),
+    "BatchNorm2d": ("high", say("mixes the records of a batch: there is no gradient per record")),
+    "SyncBatchNorm": ("high", say("mixes the records of a batch: there is no gradient per record")),
+    "InstanceNorm1d": ("medium", say("may keep running statistics over records")),
+    "Dropout": ("medium", say("draws chance outside the study's randomness: a restart would not repeat")),
+    "MultiheadAttention": ("medium", say("may look across records where the batch axis is not first")),
 }
 _REDUCTIONS = frozenset({"mean", "sum", "std", "var", "max", "min", "norm", "softmax", "cumsum", "sort", "median"})
 
@@ -117,7 +126,9 @@ def find_in_source(name: str, source: str) -> tuple[Finding, ...]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 0) or 0
-        return (_finding(name, line, "high", "unreadable", "is not valid Python, so nothing can be said about it"),)
+        return (
+            _finding(name, line, "high", "unreadable", say("is not valid Python, so nothing can be said about it")),
+        )
     visitor = _Visitor(name)
     visitor.visit(tree)
     return tuple(sorted(set(visitor.found), key=lambda f: (f.line, f.rule)))
@@ -126,21 +137,25 @@ def find_in_source(name: str, source: str) -> tuple[Finding, ...]:
 def _find_in_file(name: str, path: Path) -> Iterator[Finding]:
     data = path.read_bytes() if path.is_file() else b""
     if len(data) > _LARGEST_FILE_BYTES:
-        yield _finding(name, 0, "high", "size", "is too large to be read by a person")
+        yield _finding(name, 0, "high", "size", say("is too large to be read by a person"))
         return
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        yield _finding(name, 0, "high", "binary", "is not text; nobody can review it")
+        yield _finding(name, 0, "high", "binary", say("is not text; nobody can review it"))
         return
     hidden = next(unseen(text, besides="\n\t\r\f"), None)
     if hidden:
         line = text.count("\n", 0, hidden[0]) + 1
         yield _finding(
-            name, line, "high", "hidden-text", f"has the unseen character {hidden[1]}: it may not run as it reads"
+            name,
+            line,
+            "high",
+            "hidden-text",
+            say("has the unseen character {character}: it may not run as it reads", character=hidden[1]),
         )
     if name.endswith(".sh"):
-        yield _finding(name, 0, "low", "script", "is a shell script; it is never run here")
+        yield _finding(name, 0, "low", "script", say("is a shell script; it is never run here"))
     if name.endswith(".py"):
         yield from find_in_source(name, text)
 
@@ -167,7 +182,7 @@ class _Visitor(ast.NodeVisitor):
         for alias in node.names:
             self._modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
             if alias.name == "*":
-                self._add(node, "low", "star-import", "imports names that the reader cannot see")
+                self._add(node, "low", "star-import", say("imports names that the reader cannot see"))
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self._dotted(node.func)
@@ -180,12 +195,12 @@ class _Visitor(ast.NodeVisitor):
             severity, message = _LAYERS[name.rpartition(".")[2]]
             self._add(node, severity, "layer", message)
         if name == "getattr" and len(node.args) > 1 and not isinstance(node.args[1], ast.Constant):
-            self._add(node, "high", "reflection", "reads an attribute by a computed name")
+            self._add(node, "high", "reflection", say("reads an attribute by a computed name"))
         self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if node.attr.startswith("__") and node.attr.endswith("__") and node.attr not in {"__init__", "__name__"}:
-            self._add(node, "high", "reflection", f"uses {node.attr}, a way around Python's rules")
+            self._add(node, "high", "reflection", say("uses {name}, a way around Python's rules", name=node.attr))
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -198,7 +213,7 @@ class _Visitor(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Global(self, node: ast.Global) -> None:
-        self._add(node, "medium", "state", f"keeps state between calls in {', '.join(node.names)}")
+        self._add(node, "medium", "state", say("keeps state between calls in {names}", names=", ".join(node.names)))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if node.name == "forward" or node.name == "record_loss":
@@ -208,28 +223,43 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, (str, bytes)) and len(node.value) > _LONGEST_STRING and not self._is_prose(node):
-            self._add(node, "medium", "hidden-content", "holds a long text that could be code or data in disguise")
+            self._add(node, "medium", "hidden-content", say("holds a long text that could be code or data in disguise"))
 
     def _imported(self, node: ast.AST, module: str) -> None:
         top = module.split(".")[0]
         for rule, (severity, message, modules) in _MODULES.items():
             if top in modules:
-                self._add(node, severity, rule, f"imports {top}: {message}")
+                self._add(node, severity, rule, say("imports {module}: {why}", module=top, why=message))
         if top in {"privacy", "datasites", "orchestrator", "opacus"}:
-            self._add(node, "high", "own-code", f"imports {top}: a plan has no business with the privacy code")
+            self._add(
+                node,
+                "high",
+                "own-code",
+                say("imports {module}: a plan has no business with the privacy code", module=top),
+            )
 
     def _method(self, node: ast.Call, attribute: str) -> None:
         if attribute in _METHODS:
             severity, rule, message = _METHODS[attribute]
             self._add(node, severity, rule, message)
         if attribute in _REDUCTIONS and _over_first_axis(node):
-            self._add(node, "high", "mixes-records", f"{attribute} over the first axis mixes the records of a batch")
+            self._add(
+                node,
+                "high",
+                "mixes-records",
+                say("{name} over the first axis mixes the records of a batch", name=attribute),
+            )
 
     def _assigned(self, target: ast.expr) -> None:
         if isinstance(target, ast.Attribute) and isinstance(target.value, (ast.Name, ast.Attribute)):
             root = self._dotted(target.value)
             if root.split(".")[0] in {m.split(".")[0] for m in self._modules.values()}:
-                self._add(target, "high", "monkey-patching", f"changes {root}.{target.attr}, which is not its own")
+                self._add(
+                    target,
+                    "high",
+                    "monkey-patching",
+                    say("changes {owner}.{name}, which is not its own", owner=root, name=target.attr),
+                )
 
     def _state_in_forward(self, node: ast.AST) -> None:
         targets = (
@@ -241,7 +271,7 @@ class _Visitor(ast.NodeVisitor):
                 and isinstance(target.value, ast.Name)
                 and target.value.id in {"self", "model"}
             ):
-                self._add(target, "high", "state", f"keeps {target.attr} from one batch to the next")
+                self._add(target, "high", "state", say("keeps {name} from one batch to the next", name=target.attr))
 
     def _dotted(self, node: ast.expr) -> str:
         """Return ``a.b.c`` with the first name replaced by the module it stands for."""

@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from privacy.errors import Refused
+from privacy.sentences import say
 
 _NONCE_BYTES = 12
 
@@ -40,7 +41,7 @@ def unwrap(wrapped: bytes, name: str, password: str, salt: bytes, hardness: Hard
             raise InvalidTag
         return _cipher(password, salt, hardness).decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], name.encode())
     except InvalidTag as error:
-        raise Refused("the name and the password do not go together") from error
+        raise Refused(say("the name and the password do not go together")) from error
 
 
 def _cipher(password: str, salt: bytes, cost: Hardness) -> ChaCha20Poly1305:

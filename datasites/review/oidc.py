@@ -36,10 +36,12 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from datasites.language.shapes import expected
 from datasites.node.http import PLAIN, bound_answer, proxy_of_environment
 from datasites.node.tls import client_context, machine_context
 from datasites.review.accounts import Role
 from privacy.errors import InvalidInput, Refused
+from privacy.sentences import say
 
 CALLBACK = "/login/hospital/callback"
 _Algorithm = Literal[
@@ -84,18 +86,19 @@ class OidcSettings(BaseModel):
         try:
             settings = cls.model_validate(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
-            raise InvalidInput(f"oidc.toml is not valid TOML: {error}") from error
+            raise InvalidInput(say("oidc.toml is not valid TOML: {error}", error=error)) from error
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            raise InvalidInput(
-                f"oidc.toml: {'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}"
-            ) from error
+            where = ".".join(str(part)[:40] for part in first["loc"]) or say("the whole file")
+            raise InvalidInput(say("oidc.toml: {why}", why=expected(first, where))) from error
         for address in (settings.issuer, settings.portal_url):
             _check_address(address)
         if settings.create_accounts and not settings.roles:
-            raise InvalidInput("oidc.toml: create_accounts needs [roles], or everybody at the provider gets an account")
+            raise InvalidInput(
+                say("oidc.toml: create_accounts needs [roles], or everybody at the provider gets an account")
+            )
         if "openid" not in settings.scopes:
-            raise InvalidInput("oidc.toml: scopes must contain openid")
+            raise InvalidInput(say("oidc.toml: scopes must contain openid"))
         return settings
 
     @classmethod
@@ -163,7 +166,7 @@ class OidcProvider:
         """
         promised = self._described().get("authorization_response_iss_parameter_supported") is True
         if (issuer or promised) and not hmac.compare_digest(issuer.encode(), self.settings.issuer.encode()):
-            raise Refused("the answer does not come from this hospital's sign-in; nothing was done")
+            raise Refused(say("the answer does not come from this hospital's sign-in; nothing was done"))
 
     def finish(self, begun: Begun, *, code: str, now: dt.datetime) -> Identified:
         """Exchange the code for an ID token and return whom it names.
@@ -180,7 +183,7 @@ class OidcProvider:
                     code_verifier=begun.verifier,
                 )
         except (AuthlibBaseError, httpx.HTTPError, ValueError) as error:
-            raise Refused("the hospital's sign-in did not accept the answer; sign in again") from error
+            raise Refused(say("the hospital's sign-in did not accept the answer; sign in again")) from error
         claims = self._claims(token, begun, now)
         return Identified(issuer=self.settings.issuer, subject=str(claims["sub"]), roles=self._roles(claims))
 
@@ -203,9 +206,11 @@ class OidcProvider:
             claims.validate(now=int(now.timestamp()), leeway=_LEEWAY_SECONDS)
         except (JoseError, AuthlibBaseError, ValueError, TypeError) as error:
             reason = str(error) if isinstance(error, (JoseError, AuthlibBaseError)) else "malformed"
-            raise Refused(f"the identity that the hospital's sign-in sent does not hold: {reason[:120]}") from error
+            raise Refused(
+                say("the identity that the hospital's sign-in sent does not hold: {reason}", reason=reason[:120])
+            ) from error
         if not isinstance(claims["sub"], str) or not 0 < len(claims["sub"]) <= 255:
-            raise Refused("the identity that the hospital's sign-in sent has no subject")
+            raise Refused(say("the identity that the hospital's sign-in sent has no subject"))
         return cast("Mapping[str, Any]", claims)
 
     def _decode(self, id_token: str) -> jwt.Token:
@@ -230,20 +235,20 @@ class OidcProvider:
             if self._metadata is None or time.monotonic() > self._metadata[1]:
                 found = self._get(self.settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
                 if found.get("issuer") != self.settings.issuer:
-                    raise Refused("the hospital's sign-in describes itself as another issuer; see oidc.toml")
+                    raise Refused(say("the hospital's sign-in describes itself as another issuer; see oidc.toml"))
                 self._metadata = (found, time.monotonic() + _METADATA_SECONDS)
             return self._metadata[0]
 
     def _endpoint(self, name: str) -> str:
         address = self._described().get(name)
         if not isinstance(address, str):
-            raise Refused(f"the hospital's sign-in names no {name}; see oidc.toml")
+            raise Refused(say("the hospital's sign-in names no {name}; see oidc.toml", name=name))
         try:
             _check_address(address)
         except InvalidInput as error:
-            raise Refused(f"the hospital's sign-in names an unsafe {name}") from error
+            raise Refused(say("the hospital's sign-in names an unsafe {name}", name=name)) from error
         if _is_local(address) and not _is_local(self.settings.issuer):  # else it has us speak to what listens here
-            raise Refused(f"the hospital's sign-in names a {name} on this machine")
+            raise Refused(say("the hospital's sign-in names a {name} on this machine", name=name))
         return address
 
     def _key_set(self) -> KeySet:
@@ -253,7 +258,7 @@ class OidcProvider:
                 try:
                     keys = KeySet.import_key_set(cast("Any", self._get(address)))
                 except (JoseError, ValueError, KeyError, TypeError) as error:
-                    raise Refused("the keys of the hospital's sign-in cannot be read") from error
+                    raise Refused(say("the keys of the hospital's sign-in cannot be read")) from error
                 self._keys = (keys, time.monotonic())
             return self._keys[0]
 
@@ -272,7 +277,7 @@ class OidcProvider:
             answer.raise_for_status()
             return dict(answer.json())
         except (httpx.HTTPError, ValueError, TypeError) as error:
-            raise Refused("the hospital's sign-in cannot be reached now; sign in with your password") from error
+            raise Refused(say("the hospital's sign-in cannot be reached now; sign in with your password")) from error
 
     def _client(self) -> OAuth2Client:
         settings = self.settings
@@ -307,6 +312,6 @@ def _is_local(address: str) -> bool:
 def _check_address(address: str) -> None:
     parts = urlsplit(address)
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(address)):
-        raise InvalidInput("oidc.toml: expected https:// addresses (http:// only on this machine)")
+        raise InvalidInput(say("oidc.toml: expected https:// addresses (http:// only on this machine)"))
     if not parts.hostname or parts.username or parts.fragment:
-        raise InvalidInput("oidc.toml: expected addresses without user name and fragment")
+        raise InvalidInput(say("oidc.toml: expected addresses without user name and fragment"))

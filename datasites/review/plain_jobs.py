@@ -24,8 +24,10 @@ from datasites.node.files import write_atomically
 from datasites.study.signing import Message, dump, parse
 from privacy.canonical import canonical_hash, sha256_hex
 from privacy.errors import InvalidInput, Refused
+from privacy.sentences import say
 
 Decided = Literal["waiting", "approved", "rejected"]
+_DECIDED = {"waiting": say("waiting"), "approved": say("approved"), "rejected": say("rejected")}
 _MOST_WAITING = 200
 _JOB = re.compile("[0-9a-f]{64}")
 
@@ -77,7 +79,12 @@ class PlainJobs:
             if known is not None:
                 return known
             if len(self.waiting()) >= _MOST_WAITING:
-                raise Refused(f"{_MOST_WAITING} plain jobs wait for a decision here; send yours again later")
+                raise Refused(
+                    say(
+                        "{most} plain jobs wait for a decision here; send yours again later",
+                        most=_MOST_WAITING,
+                    )
+                )
             self._keep_code(job_id, code, files)
             job = PlainJob(job_id=job_id, name=name, submitter=submitter, files=dict(files), received=now.isoformat())
             self._write(job)
@@ -96,7 +103,9 @@ class PlainJobs:
         with self._lock:
             job = self.job(job_id)
             if job.decision != "waiting":
-                raise Refused(f"this job is {job.decision} already; a changed one is another job")
+                raise Refused(
+                    say("this job is {decision} already; a changed one is another job", decision=_DECIDED[job.decision])
+                )
             decided = replace(job, decision=decision, person=person, reason=reason, at=now.isoformat())
             self._write(decided)
             self._record(f"plain-job-{decision}", {"job": job_id, "name": job.name, "person": person, "reason": reason})
@@ -110,7 +119,7 @@ class PlainJobs:
         """
         found = self._read(job_id) if _JOB.fullmatch(job_id) else None
         if found is None:
-            raise InvalidInput("no such plain job was received here")
+            raise InvalidInput(say("no such plain job was received here"))
         return found
 
     def jobs(self) -> tuple[PlainJob, ...]:
@@ -133,7 +142,7 @@ class PlainJobs:
         for name, digest in files.items():
             content = (code / name).read_bytes()
             if sha256_hex(content) != digest:
-                raise Refused("the job's files changed while they were received; send it again")
+                raise Refused(say("the job's files changed while they were received; send it again"))
             write_atomically(target / name, content)
 
     def _read(self, job_id: str) -> PlainJob | None:

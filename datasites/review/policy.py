@@ -18,10 +18,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from datasites.language.shapes import expected
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
+from privacy.sentences import Sentence, joined, say, say_plural, sentence_of
 
 Layer = Literal[
     "rlimits", "no-new-privileges", "not-dumpable", "capabilities", "namespaces", "disk", "landlock", "seccomp"
@@ -138,7 +140,7 @@ class Policy(_Section):
     def _no_cap_needs_a_second_word(self) -> Policy:
         if math.isinf(self.budget.epsilon_cap) and not self.noise.allow_infinite_epsilon:
             raise ValueError(
-                "epsilon_cap = inf is no cap: set noise.allow_infinite_epsilon = true as well, or a number"
+                say("epsilon_cap = inf is no cap: set noise.allow_infinite_epsilon = true as well, or a number")
             )
         return self
 
@@ -152,11 +154,11 @@ class Policy(_Section):
         try:
             return cls.model_validate(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
-            raise InvalidInput(f"the policy is not valid TOML: {error}") from error
+            raise InvalidInput(say("the policy is not valid TOML: {error}", error=error)) from error
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InvalidInput(f"the policy is not valid: {where or 'as a whole'}: {first['msg']}") from error
+            where = ".".join(str(part)[:40] for part in first["loc"]) or say("the policy as a whole")
+            raise InvalidInput(say("the policy is not valid: {why}", why=expected(first, where))) from error
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -168,7 +170,9 @@ class Policy(_Section):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"expected a policy in TOML at {path.name}, and could not read it") from error
+            raise InvalidInput(
+                say("expected a policy in TOML at {name}, and could not read it", name=path.name)
+            ) from error
         return cls.parse(text)
 
     @property
@@ -216,8 +220,12 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
         found.append(
             Violation(
                 rule="budget.epsilon_cap",
-                message=f"epsilon would reach {epsilon:.3g} at delta {policy.budget.delta:g}, "
-                f"the cap is {policy.budget.epsilon_cap:g}",
+                message=say(
+                    "epsilon would reach {epsilon:.3g} at delta {delta:g}, the cap is {epsilon_cap:g}",
+                    epsilon=epsilon,
+                    delta=policy.budget.delta,
+                    epsilon_cap=policy.budget.epsilon_cap,
+                ),
             )
         )
     unprotected = not proposal.mechanism.private or (epsilon is not None and not math.isfinite(epsilon))
@@ -225,7 +233,7 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
         found.append(
             Violation(
                 rule="noise.allow_infinite_epsilon",
-                message="something leaves without noise: epsilon is infinite, which is no privacy",
+                message=say("something leaves without noise: epsilon is infinite, which is no privacy"),
             )
         )
     return found
@@ -242,31 +250,41 @@ def _charge_violations(proposal: Proposal) -> list[Violation]:
             sites=len(proposal.participants),
         )
     except InvalidInput as error:
-        return [Violation(rule="what runs is what is charged", message=str(error))]
+        return [Violation(rule="what runs is what is charged", message=sentence_of(error))]
     return []
 
 
 def _noise_violations(policy: Policy, proposal: Proposal) -> list[Violation]:
     found = []
     if proposal.noise not in policy.noise.modes:
-        allowed = " or ".join(policy.noise.modes) or "none"
+        allowed = joined((Sentence(mode) for mode in policy.noise.modes), ", ") if policy.noise.modes else say("none")
         found.append(
-            Violation(rule="noise.modes", message=f"{proposal.noise} noise is asked for, {allowed} is accepted here")
+            Violation(
+                rule="noise.modes",
+                message=say(
+                    "{noise} noise is asked for, {allowed} is accepted here",
+                    noise=Sentence(proposal.noise),
+                    allowed=allowed,
+                ),
+            )
         )
     multiplier = proposal.mechanism.noise_multiplier
     if 0 < multiplier < policy.noise.minimum_multiplier:
         found.append(
             Violation(
                 rule="noise.minimum_multiplier",
-                message=f"the noise multiplier is {multiplier:g}, "
-                f"at least {policy.noise.minimum_multiplier:g} is wanted",
+                message=say(
+                    "the noise multiplier is {multiplier:g}, at least {minimum_multiplier:g} is wanted",
+                    multiplier=multiplier,
+                    minimum_multiplier=policy.noise.minimum_multiplier,
+                ),
             )
         )
     if proposal.seed is not None and not policy.noise.allow_public_seed:
         found.append(
             Violation(
                 rule="noise.allow_public_seed",
-                message="the noise comes from a public seed: anybody can take it off again, which is no privacy",
+                message=say("the noise comes from a public seed: anybody can take it off again, which is no privacy"),
             )
         )
     return found
@@ -278,18 +296,33 @@ def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Vio
     author = proposal.orchestrator
     broken = {
         "study.maximum_rounds": proposal.rounds > rules.maximum_rounds
-        and f"{proposal.rounds} rounds are asked for, {rules.maximum_rounds} are accepted",
+        and say_plural(
+            "{count} round is asked for, {most} are accepted",
+            "{count} rounds are asked for, {most} are accepted",
+            proposal.rounds,
+            most=rules.maximum_rounds,
+        ),
         "study.minimum_sites": proposal.min_sites < rules.minimum_sites
-        and f"sums over {proposal.min_sites} sites are asked for, at least {rules.minimum_sites} are wanted",
+        and say_plural(
+            "sums over {count} site are asked for, at least {least} are wanted",
+            "sums over {count} sites are asked for, at least {least} are wanted",
+            proposal.min_sites,
+            least=rules.minimum_sites,
+        ),
         "study.minimum_patients": patients < rules.minimum_patients
-        and f"the dataset has about {patients} patients, at least {rules.minimum_patients} are wanted",
+        and say_plural(
+            "the dataset has about {count} patient, at least {least} are wanted",
+            "the dataset has about {count} patients, at least {least} are wanted",
+            patients,
+            least=rules.minimum_patients,
+        ),
         "study.allow_free_python": proposal.plan.kind == "python"
         and not rules.allow_free_python
-        and "the plan brings its own Python code, which is not accepted here",
+        and say("the plan brings its own Python code, which is not accepted here"),
         "study.plan_authors": bool(rules.plan_authors)
         and author.name not in rules.plan_authors
         and author.public_key not in rules.plan_authors
-        and f"{author.name} is not among the accepted plan authors",
+        and say("{author} is not among the accepted plan authors", author=author.name),
     }
     return [Violation(rule=rule, message=message) for rule, message in broken.items() if message]
 
@@ -301,7 +334,10 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
     hospitals = [p for p in proposal.participants if p.name != site]
     others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
     return [
-        Violation(rule="accept_only_partners", message=f"{party.name} ({party.institution}) is not a partner")
+        Violation(
+            rule="accept_only_partners",
+            message=say("{name} ({institution}) is not a partner", name=party.name, institution=party.institution),
+        )
         for party in others
         if party.public_key not in known
     ]

@@ -20,15 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.review.policy import Policy
 from privacy.errors import InvalidInput
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
+from privacy.sentences import joined, say
 
 CHANGED = "policy-changed"
 REFUSED = "policy-refused"
-FILE = "policy file"
+FILE = mark("policy file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class PolicyFile:
             return self._policy
 
     def reload(
-        self, *, by: str = FILE, reason: str = "policy.toml was changed", accepted: str = ""
+        self, *, by: str = FILE, reason: str = mark("policy.toml was changed"), accepted: str = ""
     ) -> tuple[Change, ...]:
         """Read the file, put it in force, and return what differs from before.
 
@@ -103,7 +105,7 @@ class PolicyFile:
                 policy = Policy.load(self.path)
             except (InvalidInput, UnicodeDecodeError, OSError) as error:
                 self._refuse(str(error))
-                raise InvalidInput(f"{error}; the policy before it stays in force") from error
+                raise InvalidInput(say("{error}; the policy before it stays in force", error=error)) from error
             before = self._before(policy)
             changes = differences(before, policy)
             loosened = loosenings(before, policy)
@@ -120,7 +122,7 @@ class PolicyFile:
         self.changed(policy)
         return changes
 
-    def set_caps(self, *, by: str = FILE, reason: str = "the cap of policy.toml") -> None:
+    def set_caps(self, *, by: str = FILE, reason: str = mark("the cap of policy.toml")) -> None:
         """Give every population of the ledger that has a cap the one of the policy in force."""
         budget = self._policy.budget
         for population in self._ledger.populations():
@@ -217,10 +219,11 @@ def loosenings(before: Policy, after: Policy) -> tuple[Change, ...]:
 
 
 def _waits(changes: tuple[Change, ...]) -> str:
-    said = ", ".join(f"{change.key} from {change.before} to {change.after}" for change in changes)
-    return (
-        f"policy.toml changes {said}, which takes several people by the policy in force: each asks for it on the page "
-        "Budget, or with `tessera datasite reload --by`; until then the policy before it stays in force"
+    said = [say("{key} from {before} to {after}", key=c.key, before=c.before, after=c.after) for c in changes]
+    return say(
+        "policy.toml changes {changes}, which takes several people by the policy in force: each asks for it on the "
+        "page Budget, or with `tessera datasite reload --by`; until then the policy before it stays in force",
+        changes=joined(said, ", "),
     )
 
 

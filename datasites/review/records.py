@@ -17,9 +17,18 @@ from datasites.study.signing import Signed, dump, open_sealed, parse
 from datasites.study.thread import Word
 from privacy.canonical import plain_json
 from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.sentences import say
 from privacy.storage import Schema, open_sqlite, read_sqlite, sql
 
 State = Literal["pending", "changes-requested", "approved", "denied", "revoked", "ended"]
+_WORDS = {
+    "pending": say("waiting for a decision"),
+    "changes-requested": say("changes asked for"),
+    "approved": say("approved"),
+    "denied": say("denied"),
+    "revoked": say("revoked"),
+    "ended": say("ended"),
+}
 PROPOSAL = "proposal"
 
 _SCHEMA = Schema(
@@ -50,6 +59,11 @@ CREATE TABLE words (
     ),
 )
 """``words.place`` is a word's place in the orchestrator's thread of the study; NULL while it has not taken it."""
+
+
+def word(state: str) -> str:
+    """Return the state of a request as people read it."""
+    return _WORDS.get(state, state)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +122,7 @@ class ReviewRecords:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.RLock()
+        self._kept: tuple[tuple[int, int], tuple[Request, ...]] | None = None
         if read_only:
             self._database = read_sqlite(path, _SCHEMA)
         else:
@@ -144,7 +159,7 @@ class ReviewRecords:
         """
         values = (proposal_hash, signature.reviewer, _text(signature))
         if self._write("INSERT OR IGNORE INTO signatures VALUES (?, ?, ?)", *values) != 1:
-            raise Refused(f"{signature.reviewer} signed already; another person has to sign")
+            raise Refused(say("{reviewer} signed already; another person has to sign", reviewer=signature.reviewer))
 
     def add_decision(self, proposal_hash: str, decision: Decision) -> None:
         """Append one decision."""
@@ -192,7 +207,9 @@ class ReviewRecords:
         """
         rows = self._read("SELECT hash, sealed, folder, received FROM requests WHERE hash = ?", proposal_hash)
         if not rows:
-            raise InvalidInput(f"no proposal with the hash {proposal_hash[:16]!r} was received here")
+            raise InvalidInput(
+                say("no proposal with the hash {proposal_hash!r} was received here", proposal_hash=proposal_hash[:16])
+            )
         return self._request(rows[0])
 
     def has(self, proposal_hash: str) -> bool:
@@ -200,9 +217,14 @@ class ReviewRecords:
         return bool(self._read("SELECT 1 FROM requests WHERE hash = ?", proposal_hash))
 
     def requests(self) -> tuple[Request, ...]:
-        """Return all requests, the newest first."""
-        rows = self._read("SELECT hash, sealed, folder, received FROM requests ORDER BY received DESC, rowid DESC")
-        return tuple(self._request(row) for row in rows)
+        """Return all requests, the newest first; read anew only when the file has changed."""
+        with self._lock:
+            if self._database.in_transaction:  # what is read here may be rolled back
+                return self._requests()
+            stamp = int(self._read("PRAGMA data_version")[0][0]), self._database.total_changes
+            if self._kept is None or self._kept[0] != stamp:
+                self._kept = stamp, self._requests()
+            return self._kept[1]
 
     def sealed_proposals(self) -> tuple[Signed, ...]:
         """Return all proposals as they were signed, the oldest first."""
@@ -232,7 +254,7 @@ class ReviewRecords:
         proposal_hash, sealed, folder, received = row
         proposal, actual_hash = _opened(sealed)
         if actual_hash != proposal_hash:
-            raise Tampered("the stored proposal does not have the hash it is stored under; restore the file")
+            raise Tampered(say("the stored proposal does not have the hash it is stored under; restore the file"))
         decided = self._read(
             "SELECT kind, person, reason, at, titled FROM decisions WHERE hash = ? ORDER BY number", proposal_hash
         )
@@ -250,6 +272,10 @@ class ReviewRecords:
             approval=_signed(approval[0][0]) if approval else None,
             words=self.words(proposal_hash),
         )
+
+    def _requests(self) -> tuple[Request, ...]:
+        rows = self._read("SELECT hash, sealed, folder, received FROM requests ORDER BY received DESC, rowid DESC")
+        return tuple(self._request(row) for row in rows)
 
     def _write(self, statement: str, *values: object) -> int:
         with self._lock:

@@ -17,6 +17,7 @@ from datasites.study.text import shortened, spans
 from datasites.study.thread import LONGEST, WORD, SiteKind, Word, open_word
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
+from privacy.sentences import say
 
 _KINDS: dict[str, SiteKind] = {
     "approved": "approved",
@@ -88,7 +89,9 @@ class ThreadHere:
             proposal = self._records.request(proposal_hash).proposal
         except InvalidInput:
             return
-        text = shortened(f"rounds {spans(rounds)} were not charged: {reason}", LONGEST)
+        text = shortened(
+            say("rounds {rounds} were not charged: {reason}", rounds=spans(rounds), reason=reason), LONGEST
+        )
         with self._records.transaction():
             said = [w for w in self._records.words(proposal_hash) if w.author == self._site and w.kind == "returned"]
             if (text, at) not in [(word.text, word.at) for word in said]:
@@ -96,14 +99,17 @@ class ThreadHere:
 
     def say_failed(self, proposal_hash: str, round_: int, *, now: dt.datetime) -> None:
         """Tell the scientist once that a round failed here, and that people look at it; never why it failed."""
-        text = f"Round {round_} failed here. No further round is charged before our people have looked at it."
+        text = say(
+            "Round {number} failed here. No further round is charged before our people have looked at it.",
+            number=round_,
+        )
         self._say_once(proposal_hash, Decision(kind="failed", person=self._site, reason=text, at=now.isoformat()))
 
     def say_continued(
         self, proposal_hash: str, rounds: Sequence[int], *, by: str, reason: str, now: dt.datetime
     ) -> None:
         """Tell the scientist that the study goes on here after failed rounds, with what a person says about it."""
-        text = shortened(f"after round {spans(rounds)}: {reason}", LONGEST)
+        text = shortened(say("after round {rounds}: {reason}", rounds=spans(rounds), reason=reason), LONGEST)
         self._say_once(proposal_hash, Decision(kind="continued", person=by, reason=text, at=now.isoformat()))
 
     def _say_once(self, proposal_hash: str, decision: Decision) -> None:
@@ -151,7 +157,7 @@ class ThreadHere:
             InvalidInput, Tampered: not a word of this study, or not its author's.
         """
         if place < 1:
-            raise InvalidInput(f"expected places from 1 in a thread, got {place}")
+            raise InvalidInput(say("expected places from 1 in a thread, got {place}", place=place))
         request = self._records.request(proposal_hash)
         word = open_word(signed, request.proposal)
         with self._records.transaction():

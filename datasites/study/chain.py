@@ -30,6 +30,7 @@ from datasites.study.released_numbers import checked_header_numbers
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
+from privacy.sentences import say
 
 _HEADER_BYTES = 1 << 16
 _MODEL, _MOMENT, _STATE = "model/", "moment/", "chain"
@@ -302,13 +303,13 @@ def voids(proposal: Proposal, *, knows: Collection[str] = ()) -> str:
     """
     chain = proposal.chain
     if chain is None or not chain.checked:
-        return (
+        return say(
             "Nobody checks the models of this study: the orchestrator may name any model in any round, and one made "
             "for it turns the sum of all hospitals into the update of a single hospital, so that encryption and sums "
             "no longer hide this hospital's own update from the orchestrator, and only the noise protects patients."
         )
     if chain.origin == "given" or (chain.origin == "study" and chain.study not in knows):
-        return (
+        return say(
             "Nobody here can recompute this study's initial model: whoever made it may have made it so that the first "
             "sums show the update of a single hospital, which then only the noise covers; the later models are checked."
         )

@@ -21,6 +21,7 @@ from privacy.encryption.parameters import check_security
 from privacy.encryption.shares import PARTS
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
+from privacy.sentences import joined, say
 
 
 def check_scales(proposal: Proposal, plan: RoundPlan) -> None:
@@ -117,12 +118,14 @@ def exchanges_nothing(proposal: Proposal) -> str:
     reads = [b for b in proposal.blocks if b.modality is not None]
     if not reads or any(b.modality is not None for b in proposal.exchanged_blocks()):
         return ""
-    held = {str(b.modality): len(proposal.institutions(proposal.contributors(b))) for b in reads}
-    return (
-        f"expected a modality that at least {proposal.min_sites} institutions hold, got "
-        f"{', '.join(f'{modality} at {count}' for modality, count in sorted(held.items()))}: nothing that reads a "
-        "patient's data would be exchanged; ask more hospitals, lower min_sites (3 is the least), or use shared noise, "
-        "under which every hospital sends every part"
+    counts = {str(b.modality): len(proposal.institutions(proposal.contributors(b))) for b in reads}
+    held = [say("{modality} at {count}", modality=name, count=count) for name, count in sorted(counts.items())]
+    return say(
+        "expected a modality that at least {least} institutions hold, got {held}: nothing that reads a patient's data "
+        "would be exchanged; ask more hospitals, lower min_sites (3 is the least), or use shared noise, under which "
+        "every hospital sends every part",
+        least=proposal.min_sites,
+        held=joined(held, ", "),
     )
 
 

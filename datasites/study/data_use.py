@@ -16,33 +16,34 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from privacy.errors import InvalidInput
+from privacy.sentences import say, say_plural
 
 PERMISSIONS = {
-    "DUO:0000004": "anything (no restriction)",
-    "DUO:0000042": "general research",
-    "DUO:0000006": "health, medical or biomedical research",
-    "DUO:0000007": "research on one disease",
-    "DUO:0000011": "ancestry research",
+    "DUO:0000004": say("anything (no restriction)"),
+    "DUO:0000042": say("general research"),
+    "DUO:0000006": say("health, medical or biomedical research"),
+    "DUO:0000007": say("research on one disease"),
+    "DUO:0000011": say("ancestry research"),
 }
 MODIFIERS = {
-    "DUO:0000012": "research-specific restrictions",
-    "DUO:0000015": "no general methods research",
-    "DUO:0000016": "genetic studies only",
-    "DUO:0000018": "not-for-profit organisations and non-commercial use only",
-    "DUO:0000019": "publication required",
-    "DUO:0000020": "collaboration required",
-    "DUO:0000021": "ethics approval required",
-    "DUO:0000022": "geographical restriction",
-    "DUO:0000024": "publication moratorium",
-    "DUO:0000025": "time limit on use",
-    "DUO:0000026": "user-specific restriction",
-    "DUO:0000027": "project-specific restriction",
-    "DUO:0000028": "institution-specific restriction",
-    "DUO:0000029": "return to database or resource",
-    "DUO:0000043": "clinical care use",
-    "DUO:0000044": "population origins or ancestry research prohibited",
-    "DUO:0000045": "not-for-profit organisations only",
-    "DUO:0000046": "non-commercial use only",
+    "DUO:0000012": say("research-specific restrictions"),
+    "DUO:0000015": say("no general methods research"),
+    "DUO:0000016": say("genetic studies only"),
+    "DUO:0000018": say("not-for-profit organisations and non-commercial use only"),
+    "DUO:0000019": say("publication required"),
+    "DUO:0000020": say("collaboration required"),
+    "DUO:0000021": say("ethics approval required"),
+    "DUO:0000022": say("geographical restriction"),
+    "DUO:0000024": say("publication moratorium"),
+    "DUO:0000025": say("time limit on use"),
+    "DUO:0000026": say("user-specific restriction"),
+    "DUO:0000027": say("project-specific restriction"),
+    "DUO:0000028": say("institution-specific restriction"),
+    "DUO:0000029": say("return to database or resource"),
+    "DUO:0000043": say("clinical care use"),
+    "DUO:0000044": say("population origins or ancestry research prohibited"),
+    "DUO:0000045": say("not-for-profit organisations only"),
+    "DUO:0000046": say("non-commercial use only"),
 }
 _ALLOWED = {
     "DUO:0000004": frozenset(PERMISSIONS),
@@ -73,22 +74,38 @@ def check_codes(codes: Sequence[str]) -> None:
     for code in codes:
         name, _, value = code.partition(" ")
         if name not in PERMISSIONS and name not in MODIFIERS:
-            raise InvalidInput(f"expected codes of the GA4GH Data Use Ontology such as DUO:0000006, got {code[:40]!r}")
+            raise InvalidInput(
+                say("expected codes of the GA4GH Data Use Ontology such as DUO:0000006, got {code!r}", code=code[:40])
+            )
         if name in (_DISEASE, _PLACE, _TIME) and not value.strip():
-            raise InvalidInput(f"expected a value behind {name} ({words(name)}), such as 'DUO:0000007 MONDO:0004992'")
+            raise InvalidInput(
+                say(
+                    "expected a value behind {name} ({words}), such as 'DUO:0000007 MONDO:0004992'",
+                    name=name,
+                    words=words(name),
+                )
+            )
         if name == _TIME and not value.strip().isdecimal():
-            raise InvalidInput(f"expected a number of months behind {_TIME}, got {value[:20]!r}")
+            raise InvalidInput(
+                say("expected a number of months behind {code}, got {value!r}", code=_TIME, value=value[:20])
+            )
     permissions = [code for code in codes if code.partition(" ")[0] in PERMISSIONS]
     if len(permissions) != 1:
         known = ", ".join(f"{code} ({text})" for code, text in PERMISSIONS.items())
-        raise InvalidInput(f"expected exactly one data-use permission, got {len(permissions)}; one out of {known}")
+        raise InvalidInput(
+            say(
+                "expected exactly one data-use permission, got {count}; one out of {known}",
+                count=len(permissions),
+                known=known,
+            )
+        )
 
 
 def words(code: str) -> str:
     """Return a code in words, with its value if it has one."""
     name, _, value = code.partition(" ")
-    text = PERMISSIONS.get(name) or MODIFIERS.get(name, name)
-    return f"{text}: {value}" if value else text
+    text: str = PERMISSIONS.get(name) or MODIFIERS.get(name) or name
+    return say("{term}: {value}", term=text, value=value) if value else text
 
 
 def compare(
@@ -116,30 +133,49 @@ def _found(
             yield from _permitted(code, asked)
         elif name == _ETHICS:
             if not ethics_vote:
-                yield _conflict("the data require an ethics approval; the study names none")
+                yield _conflict(say("the data require an ethics approval; the study names none"))
         elif name == _PLACE:
             outside = sorted(set(countries) - {c.strip() for c in value.split(",")})
             if outside:
-                yield _conflict(f"the data may be used in {value}; recipients are in {', '.join(outside)}")
+                others = ", ".join(outside)
+                yield _conflict(
+                    say("the data may be used in {places}; recipients are in {others}", places=value, others=others)
+                )
         elif name == _TIME:
             if months > float(value):
-                yield _conflict(f"the data may be used for {value} months; the model is kept for {months:.0f}")
+                yield _conflict(
+                    say_plural(
+                        "the data may be used for {count} month; the model is kept for {months:.0f}",
+                        "the data may be used for {count} months; the model is kept for {months:.0f}",
+                        int(value),
+                        months=months,
+                    )
+                )
         elif name == _NO_ANCESTRY:
             if asked.startswith(_ANCESTRY):
-                yield _conflict("ancestry research is prohibited with these data")
+                yield _conflict(say("ancestry research is prohibited with these data"))
         elif name != _CARE and not kept & _KEPT_BY.get(name, {name}):
-            yield _judge(f"the data carry the term “{words(code)}”; the study does not undertake to keep it")
+            yield _judge(
+                say("the data carry the term “{term}”; the study does not undertake to keep it", term=words(code))
+            )
         elif name != _CARE and value:
-            yield _judge(f"the data carry the term “{words(code)}”; people have to judge whether the study keeps it")
+            yield _judge(
+                say(
+                    "the data carry the term “{term}”; people have to judge whether the study keeps it",
+                    term=words(code),
+                )
+            )
 
 
 def _permitted(code: str, asked: str) -> Iterable[Comparison]:
     name, _, disease = code.partition(" ")
     asked_name, _, asked_disease = asked.partition(" ")
     if not asked_name:
-        yield _judge("the study states no data-use purpose; the data carry one")
+        yield _judge(say("the study states no data-use purpose; the data carry one"))
     elif asked_name not in _ALLOWED[name] or (name == _DISEASE and disease.strip() != asked_disease.strip()):
-        yield _conflict(f"the data may be used for {words(code)}; the study asks for {words(asked)}")
+        yield _conflict(
+            say("the data may be used for {terms}; the study asks for {asked}", terms=words(code), asked=words(asked))
+        )
 
 
 def _permission(codes: Sequence[str]) -> str:

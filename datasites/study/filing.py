@@ -14,6 +14,7 @@ from datasites.study.data_use import check_codes
 from datasites.study.signing import Message
 from datasites.study.text import check_name, check_prose
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 LABELS = {
     "principal_investigator": mark("Principal investigator"),
@@ -67,16 +68,21 @@ class Filing(Message):
             if isinstance(value, str) and field.name not in ("ethics_vote", "no_ethics_vote"):
                 _check(value, LABELS[field.name])
         if bool(self.ethics_vote.strip()) == bool(self.no_ethics_vote.strip()):
-            raise InvalidInput("expected the ethics vote's number, or why there is none; exactly one of the two")
+            raise InvalidInput(say("expected the ethics vote's number, or why there is none; exactly one of the two"))
         _check(self.ethics_vote or self.no_ethics_vote, LABELS["ethics_vote"])
         if not _ADDRESS.fullmatch(self.contact):
-            raise InvalidInput("expected an e-mail address as contact, such as name@institution.example")
+            raise InvalidInput(say("expected an e-mail address as contact, such as name@institution.example"))
         if not self.recipients:
-            raise InvalidInput("expected at least one recipient of the model with its country")
+            raise InvalidInput(say("expected at least one recipient of the model with its country"))
         for recipient in self.recipients:
             check_name(recipient.name, "a recipient")
             if not _COUNTRY.fullmatch(recipient.country):
-                raise InvalidInput(f"expected a country in two capital letters (DE), got {recipient.country[:20]!r}")
+                raise InvalidInput(
+                    say(
+                        "expected a country in two capital letters (DE), got {country!r}",
+                        country=recipient.country[:20],
+                    )
+                )
         check_codes(self.data_use)
 
     def lines(self) -> tuple[tuple[str, str], ...]:
@@ -92,7 +98,14 @@ class Filing(Message):
 
 def _check(text: str, what: str) -> None:
     if len(text) > _LONGEST:
-        raise InvalidInput(f"expected at most {_LONGEST} characters for {what!r}, got {len(text)}")
+        raise InvalidInput(
+            say(
+                "expected at most {longest} characters for {what!r}, got {text}",
+                longest=_LONGEST,
+                what=what,
+                text=len(text),
+            )
+        )
     if not text.strip():
-        raise InvalidInput(f"expected a text for {what!r}, got nothing")
+        raise InvalidInput(say("expected a text for {what!r}, got nothing", what=what))
     check_prose(text, what)

@@ -9,6 +9,7 @@ from datasites.study.messages import Approval
 from datasites.study.proposal import Party, Proposal
 from datasites.study.text import folded
 from privacy.errors import Refused
+from privacy.sentences import say
 
 _CLOCK_APART = dt.timedelta(minutes=5)
 
@@ -23,11 +24,11 @@ def check_parties(proposal: Proposal) -> None:
     orchestrator, keyholder, participants = proposal.orchestrator, proposal.keyholder, proposal.participants
     for what, values in (("name", [p.name for p in participants]), ("key", [p.public_key for p in participants])):
         if len(set(values)) < len(values):
-            raise Refused(f"a participant's {what} stands twice in the proposal")
+            raise Refused(say("a participant's {what} stands twice in the proposal", what=what))
     if keyholder.public_key in {orchestrator.public_key, *(p.public_key for p in participants)}:
-        raise Refused("the keyholder may neither orchestrate the study nor take part in it")
+        raise Refused(say("the keyholder may neither orchestrate the study nor take part in it"))
     if folded(keyholder.institution) in {folded(p.institution) for p in (orchestrator, *participants)}:
-        raise Refused("the keyholder's institution may neither orchestrate the study nor take part in it")
+        raise Refused(say("the keyholder's institution may neither orchestrate the study nor take part in it"))
     _check_helpers(proposal)
 
 
@@ -37,11 +38,13 @@ def _check_helpers(proposal: Proposal) -> None:
         return
     apart = (proposal.orchestrator, proposal.keyholder, *proposal.helpers)
     if len({folded(party.institution) for party in apart}) < len(apart):
-        raise Refused("expected two helpers of different institutions, neither the orchestrator's nor the keyholder's")
+        raise Refused(
+            say("expected two helpers of different institutions, neither the orchestrator's nor the keyholder's")
+        )
     everybody = (*apart, *proposal.participants)
     for values in ([p.name for p in everybody], [p.public_key for p in everybody]):
         if len(set(values)) < len(values):
-            raise Refused("a helper has a name or a key that somebody else in the study has, too")
+            raise Refused(say("a helper has a name or a key that somebody else in the study has, too"))
 
 
 def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Collection[Party] = ()) -> None:
@@ -60,16 +63,23 @@ def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Coll
     if strangers:
         named = ", ".join(f"{p.name} ({p.institution})" for p in strangers[:5])
         raise Refused(
-            f"{len(strangers)} of the study's hospitals are not in the roster that was confirmed here: {named}; "
-            "compare fingerprints and build the roster again, or refuse the study"
+            say(
+                "{count} of the study's hospitals are not in the roster that was "
+                "confirmed here: {named}; compare fingerprints and build the roster again, or refuse the study",
+                count=len(strangers),
+                named=named,
+            )
         )
     known = {(p.name, p.public_key, folded(p.institution)) for p in helpers}
     unknown = [p for p in proposal.helpers if (p.name, p.public_key, folded(p.institution)) not in known]
     if unknown:
         named = ", ".join(f"{p.name} ({p.institution})" for p in unknown)
         raise Refused(
-            f"not in the roster that was confirmed here: the study's helpers {named}; compare fingerprints and build "
-            "the roster again, or refuse the study"
+            say(
+                "not in the roster that was confirmed here: the study's helpers {named}; compare fingerprints and "
+                "build the roster again, or refuse the study",
+                named=named,
+            )
         )
 
 
@@ -80,9 +90,9 @@ def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None
         Refused: one has.
     """
     if now >= parse_time(proposal.expires):
-        raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
+        raise Refused(say("the proposal expired at {expires}; propose the study again", expires=proposal.expires))
     if now >= parse_time(approval.expires):
-        raise Refused(f"the approval expired at {approval.expires}; approve the study again")
+        raise Refused(say("the approval expired at {expires}; approve the study again", expires=approval.expires))
 
 
 def clock_note(now: dt.datetime, high_water: dt.datetime | None) -> str:
@@ -102,5 +112,5 @@ def parse_time(text: str) -> dt.datetime:
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError as error:
-        raise Refused("expected a time in ISO 8601, for example 2026-01-31T12:00:00+00:00") from error
+        raise Refused(say("expected a time in ISO 8601, for example 2026-01-31T12:00:00+00:00")) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

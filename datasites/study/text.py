@@ -16,6 +16,7 @@ from datasites.language import tr
 from datasites.language.formats import decimal, significant
 from models.config import InvalidModel, check_modality
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # some scripts cannot be written without
@@ -105,7 +106,9 @@ def check_study_name(name: str) -> str:
         InvalidInput: anything but 1 to 80 letters, digits, spaces, dots, dashes and underscores of ASCII.
     """
     if not _STUDY.fullmatch(name):
-        raise InvalidInput(f"expected a study's name of 1 to 80 letters, digits, dots and dashes, got {name[:80]!r}")
+        raise InvalidInput(
+            say("expected a study's name of 1 to 80 letters, digits, dots and dashes, got {name!r}", name=name[:80])
+        )
     return name
 
 
@@ -171,6 +174,8 @@ def _checked(text: str, what: str, *, besides: str) -> str:
             f"expected {what} in letters that this terminal's language can carry, got others; set LANG=C.UTF-8"
         )
     if hidden or not text.strip():
-        which = f"the unseen character {hidden[1]}" if hidden else "nothing"
-        raise InvalidInput(f"expected {what} that reads as it is, got {which}; write it in plain letters")
+        which = say("the unseen character {character}", character=hidden[1]) if hidden else say("nothing")
+        raise InvalidInput(
+            say("expected {what} that reads as it is, got {which}; write it in plain letters", what=what, which=which)
+        )
     return text

@@ -39,6 +39,7 @@ from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from datasites.study.text import check_line, check_prose
 from privacy.canonical import NEWEST, canonical_hash
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 WORD = "word"
 SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"]
@@ -141,19 +142,21 @@ def open_word(signed: Signed, proposal: Proposal) -> Word:
     owner = proposal.orchestrator if word.author == proposal.orchestrator.name else proposal.participant(word.author)
     word = open_sealed(signed, WORD, owner.public_key, Word)
     if (word.study, word.proposal_hash) != (proposal.study, proposal.proposal_hash):
-        raise InvalidInput("the word is about another study or another version of it")
+        raise InvalidInput(say("the word is about another study or another version of it"))
     if (word.kind in SITE_KINDS) == (owner is proposal.orchestrator):
-        raise InvalidInput(f"{word.author} cannot say {word.kind!r}")
+        raise InvalidInput(say("{author} cannot say {kind!r}", author=word.author, kind=word.kind))
     if word.kind in ADDRESSED:
         proposal.participant(word.to)
     elif word.to:
-        raise InvalidInput(f"a word of the kind {word.kind!r} is for everybody, not for {word.to[:40]!r}")
+        raise InvalidInput(
+            say("a word of the kind {kind!r} is for everybody, not for {to!r}", kind=word.kind, to=word.to[:40])
+        )
     check_line(word.person, "a person's name")
     if word.titled:
         check_line(word.titled, "a person's name and function")
     check_text(word.text, required=word.kind not in {"approved", "accepted", "resumed", "finished"})
     if word.number < 1:
-        raise InvalidInput(f"expected words to be counted from 1, got {word.number}")
+        raise InvalidInput(say("expected words to be counted from 1, got {number}", number=word.number))
     return word
 
 
@@ -165,7 +168,9 @@ def check_text(text: str, *, required: bool = True) -> str:
     """
     stripped = text.replace("\r\n", "\n").strip()  # browsers send both
     if len(stripped) > LONGEST or (required and len(stripped) < 3):
-        raise InvalidInput(f"expected a reason of 3 to {LONGEST} characters; the other side will read it")
+        raise InvalidInput(
+            say("expected a reason of 3 to {longest} characters; the other side will read it", longest=LONGEST)
+        )
     return check_prose(stripped, "a reason")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from datasites.language import mark
 from models.batch import Batch, RecordLoss
 from privacy.dp.clipping import check_coverage, check_model
 from privacy.errors import TesseraError
@@ -26,11 +27,11 @@ def check_independence(model: nn.Module, record_loss: RecordLoss, inputs: Batch)
         inputs: tensors with a common first dimension, at least two records.
     """
     batch = {name: tensor[:_RECORDS] for name, tensor in inputs.items()}
-    found = [("every trainable parameter sits in one layer that is clipped per record", _is_kept(model))]
+    found = [(mark("every trainable parameter sits in one layer that is clipped per record"), _is_kept(model))]
     first = record_loss(model, batch)
     records = next(iter(batch.values())).shape[0]
     shape_holds = first.shape == (records,)
-    found.append(("the loss gives one number per record", shape_holds))
+    found.append((mark("the loss gives one number per record"), shape_holds))
     if not shape_holds:
         return found
     buffers = [buffer.clone() for buffer in model.buffers()]
@@ -38,11 +39,13 @@ def check_independence(model: nn.Module, record_loss: RecordLoss, inputs: Batch)
     again = record_loss(model, batch)
     unchanged = all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
     same = torch.equal(first.detach(), again.detach())
-    found.append(("the same records give the same loss again: no state, no chance", unchanged and same))
-    found.append(("every record's loss and gradient are the same alone and among others", _agree(model, first, alone)))
+    found.append((mark("the same records give the same loss again: no state, no chance"), unchanged and same))
+    found.append(
+        (mark("every record's loss and gradient are the same alone and among others"), _agree(model, first, alone))
+    )
     if all(held for _, held in found):
         covered = _is_covered(model, record_loss, batch)
-        found.append(("every use of a parameter goes through its layer's own call", covered))
+        found.append((mark("every use of a parameter goes through its layer's own call"), covered))
     return found
 
 

@@ -57,10 +57,15 @@ def fetch(
             )
             text = f"{name}: {done.cases} cases, {done.files} expression files, {done.bytes_moved} bytes moved"
             bar.console.print(text, highlight=False)
-            results.append({"project": name, "cases": done.cases, "files": done.files, "bytes_moved": done.bytes_moved})
+            for file in done.refused:
+                bar.console.print(f"{name}: the server does not give {file}", highlight=False, soft_wrap=True)
+            counts = {"cases": done.cases, "files": done.files, "bytes_moved": done.bytes_moved}
+            results.append({"project": name, **counts, "refused": list(done.refused)})
     console.print(f"next: tessera convert {out} TABLES --from gdc", highlight=False, soft_wrap=True)
     if json_output:
         show({"out": str(out), "projects": results})
+    if any(project["refused"] for project in results):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -77,6 +82,9 @@ def convert(
     features: Annotated[Path | None, typer.Option(help="Folder of slide features (*.h5) to join by case.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Which network made the slide features, such as uni_v1.")] = None,
     tables: Annotated[Path | None, typer.Option(help="For --from features: tables to join them to.")] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Go on without files that are missing, broken or of nobody known.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Turn GDC, cBioPortal or slide-feature files into tables for `tessera federation deal`."""
@@ -94,14 +102,18 @@ def convert(
         features=features,
         encoder=encoder,
         tables=tables,
+        partial=partial,
     )
     if scale == "cohort":
         console.print("[yellow]scaled on these very records: for public data only[/yellow]")
     for part in made:
         counts = ", ".join(f"{m}: {len(t)} cases" for m, t in part.modalities.items())
         console.print(f"{part.name}: {len(part.clinical)} cases; {counts or 'clinical only'}", highlight=False)
+        for line in part.notes.get("lost", []):
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     if json_output:
-        show({"out": str(out), "cohorts": {part.name: summary(part) for part in made}})
+        lost = {part.name: list(part.notes.get("lost", [])) for part in made}
+        show({"out": str(out), "cohorts": {part.name: summary(part) for part in made}, "lost": lost})
 
 
 def _show_progress(bar: Any, job: Any, _: str, done: int, total: int) -> None:

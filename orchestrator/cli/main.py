@@ -20,7 +20,7 @@ import typer
 from rich.markup import escape
 
 from datasites.node.commands import JsonOption, console, show
-from datasites.node.plugins import role_commands
+from datasites.node.plugins import role_commands, top_commands
 from datasites.study.text import visible
 from orchestrator.cli import audit, data, operate, roles, schema, simulate, study
 from orchestrator.cli.options import one_dataclass
@@ -38,6 +38,8 @@ for _name, _commands in role_commands():
     app.add_typer(_commands, name=_name)
 for _module in (operate, roles, study, simulate, audit, data, schema):
     app.add_typer(_module.app)
+for _commands in top_commands():
+    app.add_typer(_commands)
 
 
 @app.command()
@@ -62,6 +64,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without the letters of a name shows their codes
+    try:
+        Path.home()
+    except RuntimeError:  # a container's user without an account: libraries look for their settings there
+        os.environ["HOME"] = "/nonexistent"
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()  # a full disk fails here, where it is said, and not while Python ends

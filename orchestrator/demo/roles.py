@@ -6,7 +6,6 @@ need (the party file, the authority's certificate) goes into the exchange folder
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import signal
@@ -15,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
+
+import tomlkit
 
 from datasites.node.consortium import (
     AUTHORITY_FILE,
@@ -110,9 +111,13 @@ def partner_lines(roster: Roster, own_key: str) -> list[str]:
     lines = []
     for party in roster.everybody:
         if party.public_key != own_key:
-            lines += ["[[partners]]", f"name = {json.dumps(party.name)}", f'public_key = "{party.public_key}"']
-            lines += [f"institution = {json.dumps(party.institution)}"]
+            lines += ["[[partners]]", f"name = {_toml(party.name)}", f'public_key = "{party.public_key}"']
+            lines += [f"institution = {_toml(party.institution)}"]
     return lines
+
+
+def _toml(text: str) -> str:
+    return tomlkit.item(text).as_string()
 
 
 def _with_certificate(settings: RoleSettings, config: Config) -> Config:

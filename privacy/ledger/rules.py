@@ -9,6 +9,7 @@ from privacy.errors import BudgetExceeded, InvalidInput, Refused
 from privacy.ledger.costs import ZERO, Cost, StudyCost, study_cost
 from privacy.ledger.filter import FAILURE_SHARE, TOLERANCE, Cap
 from privacy.ledger.state import Population, Reservation, State
+from privacy.sentences import say
 
 
 def cost_of(plan: Mechanism | StudyCost) -> StudyCost:
@@ -30,14 +31,14 @@ def check_fits(population: Population, cost: Cost, what: str) -> None:
 def cap_of(population: Population) -> Cap:
     """Return the cap of a population; Refused when none is set."""
     if population.cap is None:
-        raise Refused(f"no privacy cap is set for {population.name}: its owner has to set one first")
+        raise Refused(say("no privacy cap is set for {name}: its owner has to set one first", name=population.name))
     return population.cap
 
 
 def check_open(population: Population) -> None:
     """Raise Refused when the population is closed."""
     if population.closed:
-        raise Refused(f"{population.name} is closed: nothing is computed on it any more")
+        raise Refused(say("{name} is closed: nothing is computed on it any more", name=population.name))
 
 
 def check_share(population: Population, total: Cost, what: str, *, adaptive: bool) -> None:
@@ -45,7 +46,12 @@ def check_share(population: Population, total: Cost, what: str, *, adaptive: boo
     cap = cap_of(population)
     if population.share(total, adaptive=adaptive) > 1 + TOLERANCE:
         raise BudgetExceeded(
-            f"{what} does not fit under the cap of {population.name}: {why(cap, total, adaptive, population.fixed)}"
+            say(
+                "{what} does not fit under the cap of {name}: {why}",
+                what=what,
+                name=population.name,
+                why=why(cap, total, adaptive, population.fixed),
+            )
         )
 
 
@@ -83,21 +89,26 @@ def reserved(state: State, proposal_hash: str) -> tuple[Population, Reservation]
     """Return the reservation of a proposal and its population; Refused when there is none."""
     found = state.reservation(proposal_hash)
     if found is None:
-        raise Refused(f"no budget is reserved for the proposal {proposal_hash[:12]}: it has to be approved first")
+        raise Refused(
+            say(
+                "no budget is reserved for the proposal {proposal_hash}: it has to be approved first",
+                proposal_hash=proposal_hash[:12],
+            )
+        )
     return found
 
 
 def person(by: str) -> str:
     """Return who acts; InvalidInput when nobody is named."""
     if not by.strip():
-        raise InvalidInput("expected the name of the person or part that acts, got nothing")
+        raise InvalidInput(say("expected the name of the person or part that acts, got nothing"))
     return by
 
 
 def reason_given(reason: str) -> str:
     """Return why; InvalidInput when no reason is given."""
     if not reason.strip():
-        raise InvalidInput("expected a reason, got nothing: it is part of the record")
+        raise InvalidInput(say("expected a reason, got nothing: it is part of the record"))
     return reason
 
 
@@ -105,8 +116,11 @@ def chainable(cost: Cost, what: str) -> Cost:
     """Return a cost that the filter can add up whatever was seen before; InvalidInput for a bare Rényi curve."""
     if any(cost.others):
         raise InvalidInput(
-            f"expected {what} with a Gaussian bound (gaussian_cost, or a mechanism), got a Rényi curve alone: a spend "
-            "from elsewhere is imported"
+            say(
+                "expected {what} with a Gaussian bound (gaussian_cost, or a mechanism), got "
+                "a Rényi curve alone: a spend from elsewhere is imported",
+                what=what,
+            )
         )
     return cost
 

@@ -12,6 +12,7 @@ from privacy.ledger.chain import Entry
 from privacy.ledger.costs import Cost, gaussian_cost
 from privacy.ledger.filter import TOLERANCE, Cap
 from privacy.ledger.state import Population, Posting, Reservation, State
+from privacy.sentences import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,9 @@ def timeline(entries: Iterable[Entry], population: str) -> tuple[Point, ...]:
     for entry in entries:
         state.fold(entry)
         if entry.kind == "charge":
-            event = f"round {entry.body['round']}"
+            event: str = say("round {number}", number=entry.body["round"])
         else:
-            event = str(entry.body.get("name") or _EVENTS.get(entry.kind, entry.kind))
+            event = str(entry.body.get("name") or "") or _EVENTS.get(entry.kind, entry.kind)
         found = state.population(entry.body["population"])
         if found.name == population:
             points.append(
@@ -115,7 +116,12 @@ def timeline(entries: Iterable[Entry], population: str) -> tuple[Point, ...]:
     return tuple(points)
 
 
-_EVENTS = {"cap": "cap set", "reserve": "study approved", "free": "rounds freed", "close": "population closed"}
+_EVENTS = {
+    "cap": say("cap set"),
+    "reserve": say("study approved"),
+    "free": say("rounds freed"),
+    "close": say("population closed"),
+}
 
 
 def spend_of(population: Population, cost: Cost, *, adaptive: bool | None = None) -> Spend:

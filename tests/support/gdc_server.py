@@ -39,7 +39,7 @@ def case(number: int, stage: str | None = "Stage IIA") -> dict[str, Any]:
         "submitter_id": f"TCGA-BH-A{number:03d}",
         "project": {"project_id": "TCGA-BRCA"},
         "demographic": {
-            "age_at_index": 50 + number,
+            "age_at_index": 50 + number % 40,
             "gender": "female",
             "race": "white",
             "ethnicity": "not hispanic or latino",
@@ -87,6 +87,8 @@ def listing(number: int, body: bytes, *, sample: str = "01A", **changes: Any) ->
 class GdcServer:
     """The server; ``troubles`` is a list of what the next answers of ``/data`` or the search do instead.
 
+    ``withheld`` maps ids of files that are never given to the status of that answer.
+
     A trouble is ``("status", 503, {"Retry-After": "0"})``, ``("cut", bytes_sent)`` or ``("ignore-range",)``.
     """
 
@@ -95,6 +97,7 @@ class GdcServer:
         self.files: list[dict[str, Any]] = []
         self.bodies: dict[str, bytes] = {}
         self.troubles: list[tuple[Any, ...]] = []
+        self.withheld: dict[str, int] = {}
         self.requests: list[tuple[str, str, str | None]] = []
         self.page = page
         server = self
@@ -125,7 +128,11 @@ class GdcServer:
             def do_GET(self) -> None:
                 wanted = self.headers.get("Range")
                 server.requests.append(("GET", self.path, wanted))
-                body = server.bodies[self.path.rsplit("/", 1)[1]]
+                file_id = self.path.rsplit("/", 1)[1]
+                if file_id in server.withheld:
+                    server._send(self, server.withheld[file_id], b"", {})
+                    return
+                body = server.bodies[file_id]
                 if server._in_trouble(self, body):
                     return
                 if wanted is None:

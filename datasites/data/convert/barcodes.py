@@ -5,12 +5,17 @@ GDC and cBioPortal tables are tab-separated and begin with lines of explanation,
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
+from typing import TextIO
 
 from privacy.errors import InvalidInput
 
 PRIMARY_TUMOUR = "01"
+PRIMARY_TUMOURS = ("01", "03", "09")
+"""Sample types of TCGA that are primary: solid tumour, and blood cancers from blood and from marrow."""
+
 _CASE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}")
 _SAMPLE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}-(\d{2})")
 
@@ -46,6 +51,12 @@ def tissue_source_site(case: str) -> str:
 _MOST_LINES = 1000
 
 
+def _opened(path: Path) -> TextIO:
+    if path.name.endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
 def comment_lines(path: Path) -> int:
     """Return how many lines at the beginning of a file start with ``#``.
 
@@ -55,10 +66,10 @@ def comment_lines(path: Path) -> int:
         InvalidInput: the file cannot be read as text.
     """
     try:
-        with path.open(encoding="utf-8") as lines:
+        with _opened(path) as lines:
             for number, line in enumerate(lines):
                 if not line.startswith("#") or number == _MOST_LINES:
                     return number
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InvalidInput(f"expected a readable text file {path.name}") from error
     return 0

@@ -8,17 +8,18 @@ is left out. Names are compared in lower case and without a group: ``diagnoses.a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from datasites.data.convert.barcodes import tissue_source_site
+from datasites.data.tcga.leakage import LEAKING, STAGE_NAMES
+from datasites.data.tcga.stages import read_stages
+from datasites.data.tcga.variables import DAYS_PER_YEAR, VARIABLES
+from datasites.study.schema.variables import Category, plain
 from privacy.errors import InvalidInput
-
-DAYS_PER_YEAR = 365.25
 
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "age": ("age_at_index", "age"),
@@ -45,62 +46,50 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
 }
 """Our column, and the names of it in the sources, the first that has a value counting."""
 
-STAGE = ("ajcc_pathologic_stage", "ajcc_pathologic_tumor_stage", "pathologic_stage", "tumor_stage")
-
-LEAKING = frozenset(
-    {
-        *("ajcc_pathologic_t", "ajcc_pathologic_n", "ajcc_pathologic_m", "path_t_stage", "path_n_stage"),
-        *("path_m_stage", "ajcc_tumor_pathologic_pt", "ajcc_nodes_pathologic_pn", "ajcc_metastasis_pathologic_pm"),
-        *("ajcc_clinical_t", "ajcc_clinical_n", "ajcc_clinical_m", "ajcc_clinical_stage", "figo_stage"),
-        *("metastasis_at_diagnosis", "lymph_nodes_positive", "lymph_nodes_tested", "lymph_node_examined_number"),
-        *("residual_disease", "margin_status", "lymphatic_invasion_present", "vascular_invasion_present"),
-        *("perineural_invasion_present", "tumor_status", "vital_status", "days_to_death", "days_to_last_follow_up"),
-        *("last_known_disease_status", "days_to_recurrence", "progression_or_recurrence", "os_status", "os_months"),
-        *("dfs_status", "dfs_months", "dss_status", "dss_months", "pfs_status", "pfs_months"),
-        *("new_tumor_event_after_initial_treatment", "largest_extrapelvic_peritoneal_focus", "synchronous_malignancy"),
-    }
-)
-"""T, N, M, what else the resection report says of spread, and what becomes known only later."""
+STAGE = STAGE_NAMES
+"""What a source may call the pathologic stage; the first that has a value counts."""
 
 _MISSING = frozenset(
     {
-        *("", "'--", "--", "na", "nan", "none", "null", "unknown", "not reported", "not allowed to collect"),
+        *("", "'--", "--", "na", "nan", "null", "unknown", "not reported", "not allowed to collect"),
         *("[not available]", "[not applicable]", "[not evaluated]", "[unknown]", "[discrepancy]", "[completed]"),
     }
 )
-_STAGE = re.compile(r"stage\s+(iv|iii|ii|i)[abcd]?\d?", re.IGNORECASE)
-_TOBACCO = (
-    ("lifelong non", "1"),
-    ("current smoker", "2"),
-    ("current reformed smoker for > 15", "3"),
-    ("current reformed smoker for < or = 15", "4"),
-    ("current reformed smoker, duration", "5"),
-    ("smoker at diagnosis", "2"),
-)
-_HISTOLOGY = (
-    ("infiltrating duct and lobular", "Mixed Histology"),
-    ("infiltrating duct mixed", "Mixed Histology"),
-    ("infiltrating duct carcinoma", "Infiltrating Ductal Carcinoma"),
-    ("lobular carcinoma", "Infiltrating Lobular Carcinoma"),
-    ("mucinous", "Mucinous Carcinoma"),
-    ("metaplastic", "Metaplastic Carcinoma"),
-    ("medullary", "Medullary Carcinoma"),
-    ("combined hepatocellular", "Hepatocholangiocarcinoma"),
-    ("hepatocellular carcinoma, fibrolamellar", "Fibrolamellar Carcinoma"),
-)
-_WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {"x_tobacco_history": _TOBACCO, "histology": _HISTOLOGY}
+_CANONICAL: Mapping[str, Mapping[str, str]] = {
+    "x_tobacco_history": {"never": "1", "current": "2", "reformed-long": "3", "reformed": "4", "unknown": "5"},
+    "histology": {
+        "ductal": "Infiltrating Ductal Carcinoma",
+        "lobular": "Infiltrating Lobular Carcinoma",
+        "mixed": "Mixed Histology",
+        "mucinous": "Mucinous Carcinoma",
+        "metaplastic": "Metaplastic Carcinoma",
+        "medullary": "Medullary Carcinoma",
+        "fibrolamellar": "Fibrolamellar Carcinoma",
+    },
+}
+"""What our tables call the levels of a vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clinical:
-    """One cohort's clinical table in our layout, and the source columns that were kept as leaks or left out."""
+    """One cohort's clinical table in our layout, and the source columns that were kept as leaks or left out.
+
+    ``notes`` has a line for every value that was lost.
+    """
 
     table: pd.DataFrame
     leaking: tuple[str, ...]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def with_note(self, line: str) -> Clinical:
+        """Return the same with another line."""
+        return replace(self, notes=(*self.notes, line))
 
 
-def clinical_table(rows: pd.DataFrame, cases: pd.Series, *, project: str, where: str) -> Clinical:
+def clinical_table(
+    rows: pd.DataFrame, cases: pd.Series, *, project: str, where: str, notes: Sequence[str] = ()
+) -> Clinical:
     """Return one row per case in the layout of ``clinical.csv``.
 
     Args:
@@ -108,9 +97,10 @@ def clinical_table(rows: pd.DataFrame, cases: pd.Series, *, project: str, where:
         cases: the case id of each row.
         project: what becomes the column ``project``.
         where: what is being read, for messages.
+        notes: what is to be said already.
 
     Raises:
-        InvalidInput: a case stands there twice, or no column says the stage.
+        InvalidInput: a case stands there twice, no column says the stage, or too many stages are not understood.
     """
     if cases.duplicated().any():
         raise InvalidInput(f"{where}: expected one row per case, {int(cases.duplicated().sum())} rows repeat a case")
@@ -123,32 +113,30 @@ def clinical_table(rows: pd.DataFrame, cases: pd.Series, *, project: str, where:
         "tss": cases.map(tissue_source_site),
     }
     made |= {target: _first(source, names, rows.index) for target, names in INPUTS.items()}
+    told = list(notes)
     if "age_at_diagnosis" in source:
         days = pd.to_numeric(source["age_at_diagnosis"], errors="coerce")
+        strange = int((days.isna() & source["age_at_diagnosis"].notna() & made["age"].isna()).sum())
+        told += [f"{where}: {strange} ages in age_at_diagnosis are no numbers of days"] if strange else []
         made["age"] = made["age"].where(made["age"].notna(), (days / DAYS_PER_YEAR).round(1))
-    for target, words in _WORDS.items():
-        made[target] = made[target].map(lambda value, words=words: _word(value, words))
+    for target, words in _CANONICAL.items():
+        made[target] = made[target].map(_canonical(target, words))
     made["stage_raw"] = _first(source, STAGE, rows.index)
-    made["stage"] = made["stage_raw"].map(stage_of)
-    leaking = sorted(LEAKING & set(source))
+    made["stage"], unread = read_stages(made["stage_raw"], where=where)
+    leaking = sorted(name for name in source if name in LEAKING)
     made |= {f"leak_{name}": source[name] for name in leaking}
     known = {name for names in INPUTS.values() for name in names} | set(STAGE) | LEAKING | {"age_at_diagnosis"}
     return Clinical(
         table=pd.DataFrame(made).dropna(axis="columns", how="all").assign(stage=made["stage"]),
         leaking=tuple(leaking),
         left_out=tuple(sorted(set(source) - known)),
+        notes=(*told, *unread),
     )
 
 
 def short_name(column: str) -> str:
     """Return a source column's name without its group, in lower case: ``demographic.gender`` gives ``gender``."""
     return column.rsplit(".", 1)[-1].strip().lower()
-
-
-def stage_of(text: object) -> str | None:
-    """Return I, II, III or IV of ``Stage IIA`` and the like, None for anything else (``Stage X``, ``Stage 0``)."""
-    found = _STAGE.fullmatch(str(text).strip())
-    return None if found is None else found.group(1).upper()
 
 
 def _first(source: Mapping[str, pd.Series], names: tuple[str, ...], index: pd.Index) -> pd.Series:
@@ -163,7 +151,8 @@ def _value(text: object) -> object:
     return None if text is None or str(text).strip().lower() in _MISSING else str(text).strip()
 
 
-def _word(value: object, words: tuple[tuple[str, str], ...]) -> object:
-    if not isinstance(value, str):
-        return None
-    return next((ours for theirs, ours in words if value.lower().startswith(theirs)), value)
+def _canonical(target: str, words: Mapping[str, str]) -> Callable[[object], object]:
+    """Return what turns a whole word of a vocabulary into what our tables call it; other words stay as they are."""
+    levels = next(v.levels for v in VARIABLES if v.name == target and isinstance(v, Category))
+    known = {word: words[level.name] for level in levels if level.name in words for word in level.words()}
+    return lambda value: known.get(plain(value), value) if isinstance(value, str) else None

@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,9 @@ import pandas as pd
 from datasites.data.convert.cbioportal import read_study
 from datasites.data.convert.gdc import read_gdc
 from datasites.data.convert.slide_features import read_features
-from datasites.data.tcga.tables import FILES, STAGES, read_tables, refuse_leakage
+from datasites.data.tcga.leakage import refuse_leakage
+from datasites.data.tcga.stages import STAGES
+from datasites.data.tcga.tables import CONVERSION, FILES, read_symbols, read_tables
 from privacy.errors import InvalidInput
 
 Scaling = Literal["constants", "reference", "cohort"]
@@ -106,6 +108,7 @@ def convert(
     features: Path | None = None,
     encoder: str | None = None,
     tables: Path | None = None,
+    partial: bool = False,
 ) -> tuple[ConvertedCohort, ...]:
     """Read ``source`` and write ``out``, which appears complete or not at all.
 
@@ -119,6 +122,7 @@ def convert(
         features: a folder of slide features to join by case, for ``gdc`` and ``cbioportal``.
         encoder: which network made them.
         tables: for ``features``: a folder of cohort tables that the features are joined to.
+        partial: go on without files that are missing, broken or of nobody; ``conversion.json`` says how many.
 
     Raises:
         InvalidInput: bad files, names or numbers; nothing was written.
@@ -127,11 +131,13 @@ def convert(
         raise InvalidInput(f"expected a new output folder, {out} exists; choose another one or remove it")
     if not source.is_dir():
         raise InvalidInput(f"expected a folder to convert, found none at {source}")
-    wanted = genes.read_text(encoding="utf-8").split() if genes is not None else None
+    wanted = read_symbols(genes) if genes is not None else None
     if kind == "gdc":
-        cohorts = [_from_gdc(f, cohort, wanted, scaling, reference) for f in _projects(source)]
+        cohorts = [
+            made for f in _projects(source) for made in _from_gdc(f, cohort, wanted, scaling, reference, partial)
+        ]
     elif kind == "cbioportal":
-        cohorts = [_from_study(source, cohort, wanted, scaling, reference)]
+        cohorts = [_from_study(source, cohort, wanted, scaling, reference, partial)]
     elif kind == "features":
         if tables is None:
             raise InvalidInput("slide features alone have no stage; give --tables, a folder of cohort tables to join")
@@ -139,9 +145,9 @@ def convert(
     else:
         raise InvalidInput(f"unknown source {kind!r}: expected one of {', '.join(KINDS)}")
     if features is not None:
-        cohorts = _joined(cohorts, read_features(features, encoder=encoder))
-    _write(out, cohorts, wanted)
-    return tuple(cohorts)
+        lost: list[str] = []
+        cohorts = _joined(cohorts, read_features(features, encoder=encoder, partial=partial, notes=lost), lost)
+    return tuple(_write(out, cohorts, wanted))
 
 
 def _projects(source: Path) -> list[Path]:
@@ -154,27 +160,40 @@ def _projects(source: Path) -> list[Path]:
 
 
 def _from_gdc(
-    folder: Path, cohort: str | None, genes: Sequence[str] | None, scaling: Scaling, reference: Path | None
-) -> ConvertedCohort:
-    read = read_gdc(folder, genes=genes)
-    mrna = {} if read.abundance is None else {"mrna": scaled(read.abundance, scaling, reference)}
-    return _cohort(
-        cohort or read.project.rsplit("-", 1)[-1],
-        read.clinical.table,
-        mrna,
-        {
+    folder: Path,
+    cohort: str | None,
+    genes: Sequence[str] | None,
+    scaling: Scaling,
+    reference: Path | None,
+    partial: bool,
+) -> list[ConvertedCohort]:
+    projects = read_gdc(folder, genes=genes, partial=partial)
+    if cohort is not None and len(projects) > 1:
+        names = ", ".join(read.project for read in projects)
+        raise InvalidInput(f"{folder.name} holds several projects ({names}); --cohort names one cohort only")
+    made = []
+    for read in projects:
+        mrna = {} if read.abundance is None else {"mrna": scaled(read.abundance, scaling, reference)}
+        notes = {
             "source": "gdc",
             "mrna": f"log2(TPM + 1), {scaling}" if mrna else "none",
             "leaking": read.clinical.leaking,
             "left_out": read.clinical.left_out,
-        },
-    )
+            "lost": list(read.notes),
+        }
+        made.append(_cohort(cohort or read.project.rsplit("-", 1)[-1], read.clinical.table, mrna, notes))
+    return made
 
 
 def _from_study(
-    folder: Path, cohort: str | None, genes: Sequence[str] | None, scaling: Scaling, reference: Path | None
+    folder: Path,
+    cohort: str | None,
+    genes: Sequence[str] | None,
+    scaling: Scaling,
+    reference: Path | None,
+    partial: bool,
 ) -> ConvertedCohort:
-    read = read_study(folder, genes=genes)
+    read = read_study(folder, genes=genes, partial=partial)
     mrna = read.expression
     if mrna is not None and not read.z_scores:
         mrna = scaled(mrna, scaling, reference)
@@ -188,6 +207,7 @@ def _from_study(
             "mrna": f"{read.expression_file}: {scale}" if mrna is not None else "none",
             "leaking": read.clinical.leaking,
             "left_out": read.clinical.left_out,
+            "lost": list(read.notes),
         },
     )
 
@@ -199,7 +219,7 @@ def _from_tables(folder: Path) -> list[ConvertedCohort]:
             name,
             c.clinical.reset_index(),
             {m: t for m, t in c.modalities.items() if m != "image"},
-            {"source": "tables"},
+            {"source": "tables", "lost": list(c.notes)},
         )
         for name, c in sorted(read.cohorts.items())
     ]
@@ -211,24 +231,29 @@ def _cohort(
     if not _COHORT.fullmatch(name):
         raise InvalidInput("expected a cohort name of capital letters, digits, _ and -; give --cohort")
     for modality, table in modalities.items():
-        refuse_leakage(table.columns, where=f"{name}/{modality}")
+        refuse_leakage(table.columns, where=f"{name}/{modality}", genes=modality == "mrna")
     return ConvertedCohort(name=name, clinical=clinical, modalities=modalities, notes=notes)
 
 
-def _joined(cohorts: Sequence[ConvertedCohort], features: pd.DataFrame) -> list[ConvertedCohort]:
-    """Return the cohorts with the slide features of their cases; slides of other cases are left out."""
+def _joined(cohorts: Sequence[ConvertedCohort], features: pd.DataFrame, lost: Sequence[str]) -> list[ConvertedCohort]:
+    """Return the cohorts with the slide features of their cases; slides of other cases are counted and left out."""
     made = []
+    every = {case for c in cohorts for case in c.clinical["case_id"]}
+    strangers = sum(case not in every for case in features.index)
+    told = [*lost, *([f"{strangers} cases with slides are in no clinical table"] if strangers else [])]
     for c in cohorts:
         own = features[features.index.isin(set(c.clinical["case_id"]))]
         images = {"image": own} if len(own) else {}
-        notes = {**c.notes, "image": f"{own.shape[1]} features, mean over patches and slides" if images else "none"}
+        text = f"{own.shape[1]} features, mean over patches and slides" if images else "none"
+        notes = {**c.notes, "image": text, "lost": [*c.notes.get("lost", []), *told]}
         made.append(_cohort(c.name, c.clinical, {**c.modalities, **images}, notes))
     if not any("image" in c.modalities for c in made):
         raise InvalidInput("the slide features and the clinical tables have no case in common; check the barcodes")
     return made
 
 
-def _write(out: Path, cohorts: Sequence[ConvertedCohort], genes: Sequence[str] | None) -> None:
+def _write(out: Path, cohorts: Sequence[ConvertedCohort], genes: Sequence[str] | None) -> list[ConvertedCohort]:
+    """Write the tables and read them again; return the cohorts with what the reader of tables had to say."""
     names = [c.name for c in cohorts]
     if len(set(names)) < len(names):
         raise InvalidInput("two of the folders are of the same cohort; convert them one by one")
@@ -240,13 +265,20 @@ def _write(out: Path, cohorts: Sequence[ConvertedCohort], genes: Sequence[str] |
         if genes is not None:
             (staging / "genes_common.txt").write_text("\n".join(genes) + "\n", encoding="utf-8")
         notes = {c.name: {**c.notes, **summary(c)} for c in cohorts}
-        (staging / "conversion.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
-        read_tables(staging)  # what cannot be read again is not handed over
+        _write_notes(staging, notes)
+        read = read_tables(staging, columns="all")  # what cannot be read again is not handed over
+        told = {name: [*notes[name].get("lost", []), *cohort.notes] for name, cohort in read.cohorts.items()}
+        _write_notes(staging, {name: {**own, "lost": told[name]} for name, own in notes.items()})
         staging.chmod(0o700)
         staging.replace(out)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    return [replace(c, notes={**c.notes, "lost": told[c.name]}) for c in cohorts]
+
+
+def _write_notes(folder: Path, notes: Mapping[str, Any]) -> None:
+    (folder / CONVERSION).write_text(json.dumps(notes, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_cohort(folder: Path, cohort: ConvertedCohort) -> None:

@@ -33,6 +33,7 @@ _MAX_HITS = 50_000
 _PAGE = 500
 _LONGEST_WAIT_SECONDS = 300.0
 _AGAIN = frozenset({429, 500, 502, 503, 504})
+_NOT_GIVEN = frozenset({401, 403, 404, 410, 451})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _PROJECT = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9_]+)+")
@@ -82,6 +83,10 @@ class TryAgain(Exception):
     def __init__(self, why: str, after_seconds: float | None = None) -> None:
         super().__init__(why)
         self.after_seconds = after_seconds
+
+
+class NotGiven(TesseraError):
+    """The server has a file and does not give it: it was withdrawn, or its access is controlled."""
 
 
 class GdcClient:
@@ -192,6 +197,7 @@ class GdcClient:
 
         Raises:
             TryAgain: the server is busy or the connection broke, also while the answer is read.
+            NotGiven: a file that is withdrawn or not open.
             TesseraError: any other answer than success.
         """
         self._wait_for_turn()
@@ -199,6 +205,8 @@ class GdcClient:
             with self._client.stream(method, path, **arguments) as response:
                 if response.status_code in _AGAIN:
                     raise TryAgain(f"status {response.status_code}", _retry_after(response))
+                if response.status_code in _NOT_GIVEN and path.startswith("/data/"):
+                    raise NotGiven(f"the GDC server does not give {path} (status {response.status_code})")
                 if not response.is_success and response.status_code != 416:
                     raise TesseraError(f"the GDC server answered {method} {path} with status {response.status_code}")
                 yield response

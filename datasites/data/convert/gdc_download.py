@@ -24,7 +24,7 @@ from pathlib import Path
 
 import httpx
 
-from datasites.data.convert.gdc_client import GdcClient, RemoteFile, TryAgain, checked_project
+from datasites.data.convert.gdc_client import GdcClient, NotGiven, RemoteFile, TryAgain, checked_project
 from datasites.node.files import write_atomically
 from privacy.errors import InvalidInput, Tampered, TesseraError
 
@@ -38,12 +38,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What a project's folder holds now; ``bytes_moved`` went over the network this time."""
+    """What a project's folder holds now; ``bytes_moved`` went over the network this time.
+
+    ``refused`` names the files that the server does not give, or gives with other bytes than it announces; all others
+    are there.
+    """
 
     folder: Path
     cases: int
     files: int
     bytes_moved: int
+    refused: tuple[str, ...] = ()
 
 
 def fetch_project(
@@ -69,7 +74,6 @@ def fetch_project(
 
     Raises:
         InvalidInput: too much for ``max_bytes`` or the disk, or answers of another form than documented.
-        Tampered: a file has another MD5 than announced; it was removed.
         TesseraError: the server does not answer.
     """
     folder = out / checked_project(project)
@@ -81,12 +85,23 @@ def fetch_project(
     _check_room(folder, files, max_bytes)
     _write_lists(folder, files)
     total, done, moved = sum(f.size_bytes for f in files), 0, 0
+    refused: list[RemoteFile] = []
     for file in files:
         shown = _Shifted(progress, project, done, total)
-        moved += download(client, file, folder, progress=shown)
+        try:
+            moved += download(client, file, folder, progress=shown)
+        except (NotGiven, Tampered):  # one file stands in nobody's way
+            refused.append(file)
+            _write_lists(folder, files, refused)
         done += file.size_bytes
         shown(file.size_bytes)
-    return Fetched(folder=folder, cases=len(cases), files=len(files), bytes_moved=moved)
+    return Fetched(
+        folder=folder,
+        cases=len(cases),
+        files=len(files) - len(refused),
+        bytes_moved=moved,
+        refused=tuple(file.name for file in refused),
+    )
 
 
 @dataclass(frozen=True)
@@ -196,9 +211,14 @@ def _check_room(folder: Path, files: Sequence[RemoteFile], max_bytes: int) -> No
         raise TesseraError(f"the disk has no room for another {missing} bytes; free some or choose another folder")
 
 
-def _write_lists(folder: Path, files: Sequence[RemoteFile]) -> None:
+def _write_lists(folder: Path, files: Sequence[RemoteFile], refused: Sequence[RemoteFile] = ()) -> None:
     lines = ["id\tfilename\tmd5\tsize\tstate"]
     lines += [f"{f.file_id}\t{f.name}\t{f.md5}\t{f.size_bytes}\treleased" for f in files]
     write_atomically(folder / "manifest.txt", ("\n".join(lines) + "\n").encode(), mode=0o644)
-    listed = [{"file_id": f.file_id, "file_name": f.name, "sample": f.sample} for f in files]
+    withheld = {f.file_id for f in refused}
+    listed = [
+        {"file_id": f.file_id, "file_name": f.name, "sample": f.sample}
+        | ({"refused": True} if f.file_id in withheld else {})
+        for f in files
+    ]
     write_atomically(folder / "files.json", json.dumps(listed, indent=1).encode(), mode=0o644)

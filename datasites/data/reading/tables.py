@@ -23,6 +23,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
+from datasites.data.reading.sniffing import told
 from datasites.study.text import visible
 from privacy.errors import InvalidInput
 
@@ -128,6 +129,9 @@ def _check_columns(table: Table) -> None:
 
 def _open_text(path: Path, dialect: Dialect) -> Table:
     head, whole = _head(path)
+    other = told(head)
+    if other:
+        raise InvalidInput(f"{path.name}: expected a table as text, found {other}")
     notes: list[str] = []
     encoding = dialect.encoding or _encoding(head, whole, path, notes)
     try:

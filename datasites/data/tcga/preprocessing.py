@@ -18,19 +18,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datasites.data.tcga.tables import MAP_FEATURE, refuse_leakage
-from datasites.data.tcga.variables import VARIABLES, Categorical, Numeric
+from datasites.data.tcga.clinical import read_cells
+from datasites.data.tcga.leakage import refuse_leakage
+from datasites.data.tcga.tables import MAP_FEATURE
+from datasites.data.tcga.variables import VARIABLES
+from datasites.study.schema.variables import Category, Number
 from privacy.errors import InvalidInput
 
 IMAGE_CLIP = 5.0
-NUMERIC_CLIP = 4.0
 
 Matrix = NDArray[np.float32]
 
 
 def mrna_inputs(table: pd.DataFrame, genes: Sequence[str], *, where: str) -> Matrix:
     """Return arcsinh of the expression z-scores, float32 [cases, genes]; a missing value is 0 (the average)."""
-    return np.arcsinh(numbers(table, genes, where=where))
+    return np.arcsinh(numbers(table, genes, where=where, genes=True))
 
 
 def image_inputs(table: pd.DataFrame, features: Sequence[str], *, where: str) -> Matrix:
@@ -71,34 +73,30 @@ def clinical_inputs(table: pd.DataFrame, columns: Iterable[str]) -> Matrix:
 
 def clinical_features(columns: Iterable[str]) -> list[str]:
     """Return the names of the encoded clinical features."""
-    names: list[str] = []
-    for variable in chosen(columns):
-        levels = list(variable.levels) if isinstance(variable, Categorical) else ["value"]
-        names += [f"{variable.column}:{level}" for level in [*levels, "missing"]]
-    return names
+    return [name for variable in chosen(columns) for name in variable.inputs()]
 
 
-def chosen(columns: Iterable[str]) -> list[Numeric | Categorical]:
+def chosen(columns: Iterable[str]) -> list[Number | Category]:
     """Return the variables called ``columns``, in the public order; leaking and unknown ones are refused."""
     wanted = list(columns)
     refuse_leakage(wanted, where="clinical inputs")
-    known = {v.column for v in VARIABLES}
+    known = {v.name for v in VARIABLES}
     for column in wanted:
         if column not in known:
             raise InvalidInput(
                 f"clinical inputs: column {column!r} has no public encoding; "
                 f"expected some of {', '.join(sorted(known))}"
             )
-    return [v for v in VARIABLES if v.column in wanted]
+    return [v for v in VARIABLES if v.name in wanted]
 
 
-def numbers(table: pd.DataFrame, columns: Sequence[str], *, where: str) -> Matrix:
+def numbers(table: pd.DataFrame, columns: Sequence[str], *, where: str, genes: bool = False) -> Matrix:
     """Return ``columns`` of ``table`` as float32; missing is 0.
 
     Raises:
         InvalidInput: a column is missing, holds something that is not a number, or leaks the stage.
     """
-    refuse_leakage(columns, where=where)
+    refuse_leakage(columns, where=where, genes=genes)
     absent = [c for c in columns if c not in table.columns]
     if absent:
         raise InvalidInput(f"{where}: expected column {absent[0]!r} ({len(absent)} columns missing in all)")
@@ -116,35 +114,17 @@ def numbers(table: pd.DataFrame, columns: Sequence[str], *, where: str) -> Matri
     return filled
 
 
-def _encode(table: pd.DataFrame, variable: Numeric | Categorical) -> NDArray[np.float64]:
-    width = (len(variable.levels) if isinstance(variable, Categorical) else 1) + 1
-    if variable.column not in table.columns:
-        return np.zeros((len(table), width))
-    column = table[variable.column]
-    return _encode_number(column, variable) if isinstance(variable, Numeric) else _encode_code(column, variable)
-
-
-def _encode_number(column: pd.Series, variable: Numeric) -> NDArray[np.float64]:
-    raw = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    low, high = variable.accepted
-    missing = ~((raw >= low) & (raw <= high))
-    value = np.where(missing, 0.0, raw)
-    value = np.log1p(value) if variable.logarithmic else value
-    scaled = np.clip((value - variable.centre) / variable.scale, -NUMERIC_CLIP, NUMERIC_CLIP)
-    return np.stack([np.where(missing, 0.0, scaled), missing.astype(float)], axis=1)
-
-
-def _encode_code(column: pd.Series, variable: Categorical) -> NDArray[np.float64]:
-    texts = ["" if pd.isna(value) else str(value).strip().lower() for value in column]
-    rows = np.zeros((len(texts), len(variable.levels) + 1))
-    for row, text in zip(rows, texts, strict=True):
-        for position, fragments in enumerate(variable.levels.values()):
-            fits = any(f in text for f in fragments) if variable.anywhere else text.startswith(fragments)
-            if fits:
-                row[position] = 1.0
-                if not variable.anywhere:
-                    break
-        row[-1] = float(not row[:-1].any())
+def _encode(table: pd.DataFrame, variable: Number | Category) -> NDArray[np.float64]:
+    if variable.name not in table.columns:
+        return np.zeros((len(table), len(variable.inputs())))
+    read = read_cells(variable, table[variable.name])
+    if isinstance(variable, Number):
+        missing = np.isnan(read.values)
+        scaled = np.where(missing, 0.0, variable.encoded(np.where(missing, variable.low, read.values)))
+        return np.stack([scaled, missing.astype(np.float64)], axis=1)
+    rows = np.zeros((len(table), len(variable.levels) + 1))
+    for row, places in zip(rows, read.levels, strict=True):
+        row[list(places) or [-1]] = 1.0  # a word that is none of the levels is the last one, as a missing one is
     return rows
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from datasites.node.notices.settings import NoticeSettings
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 from privacy.storage import Schema, open_sqlite, sql
 
 FILE = "absences.sqlite"
@@ -84,16 +85,27 @@ class Absences:
         """
         names = [person.name for person in NoticeSettings.load(self._folder).people]
         if name not in names:
-            raise InvalidInput(f"expected {name} among the people of notices.toml, who get mail; ask your operator")
+            raise InvalidInput(
+                say("expected {name} among the people of notices.toml, who get mail; ask your operator", name=name)
+            )
         if delegate not in names or delegate == name:
-            others = ", ".join(n for n in names if n != name) or "nobody"
-            raise InvalidInput(f"expected a delegate out of {others}, got {delegate[:40]!r}")
+            others = ", ".join(n for n in names if n != name) or say("nobody")
+            raise InvalidInput(
+                say("expected a delegate out of {others}, got {delegate!r}", others=others, delegate=delegate[:40])
+            )
         try:
             day = dt.date.fromisoformat(until)
         except ValueError as error:
-            raise InvalidInput(f"expected a day such as 2026-08-21, got {until[:20]!r}") from error
+            raise InvalidInput(say("expected a day such as 2026-08-21, got {day!r}", day=until[:20])) from error
         if not today <= day <= today + dt.timedelta(days=LONGEST_DAYS):
-            raise InvalidInput(f"expected a day from {today} on, at most {LONGEST_DAYS} days away, got {day}")
+            raise InvalidInput(
+                say(
+                    "expected a day from {today} on, at most {longest} days away, got {day}",
+                    today=today,
+                    longest=LONGEST_DAYS,
+                    day=day,
+                )
+            )
         with self._lock:
             self._database.execute(
                 "INSERT OR REPLACE INTO absences (name, until, delegate) VALUES (?, ?, ?)",

@@ -20,7 +20,7 @@ from typing import Any
 from markupsafe import Markup
 
 from datasites.language import current, tr
-from datasites.language.formats import significant
+from datasites.language.formats import short, significant
 from datasites.node.web.fonts import charted, printable
 
 _WIDTH, _HEIGHT = 640, 224
@@ -76,27 +76,61 @@ def lines(series: Sequence[Series], *, title: str, unit: str, note: str = "", to
         low=min(0.0, *values),
         high=_nice(max(*values, 1e-9)) if top is None else top,
     )
-    newest = "; ".join(f"{one.name} {one.last:.3g}" for one in series)
-    label = f"{title}, {unit}, round {frame.first} to {frame.last}. Newest: {newest}"
+    newest = "; ".join(f"{one.name} {significant(one.last, 3)}" for one in series)
+    label = tr(
+        "{title}, {unit}, round {first} to {last}. Newest: {newest}",
+        title=title,
+        unit=unit,
+        first=frame.first,
+        last=frame.last,
+        newest=newest,
+    )
     parts = [*frame.grid(), *frame.rounds(), *(frame.line(index, one) for index, one in enumerate(series))]
     return Chart(title=title, note=note, unit=unit, picture=_svg(label, parts), series=tuple(series))
 
 
-def steps(values: Sequence[float], *, label: str, limit: float, limit_text: str) -> Markup:
-    """Draw a value after each of several events, oldest left, under a dashed limit; infinite values are left out."""
-    finite = [value for value in values if math.isfinite(value)]
+def steps(points: Sequence[tuple[dt.datetime, float]], *, label: str, limit: float, limit_text: str) -> Markup:
+    """Draw a value over time, after each of several events, under a dashed limit; infinite values are left out.
+
+    Args:
+        points: the moment of each event, oldest first, and the value after it.
+        label: what screen readers read.
+        limit: where the dashed line is.
+        limit_text: stands at the line.
+    """
+    drawn_points = [(when, value) for when, value in points if math.isfinite(value)]
+    finite = [value for _, value in drawn_points]
     high = _nice(max([*finite, limit if math.isfinite(limit) else 0.0, 1e-9]))
-    frame = _Frame(first=0, last=max(len(finite), 1), low=0.0, high=high)
+    frame = _Frame(first=0, last=1000, low=0.0, high=high)
     y = frame.y(min(limit, high))
+    places = _places([when for when, _ in drawn_points])
     path = f"M{_LEFT:.1f} {_BOTTOM:.1f}" + "".join(
-        f"V{frame.y(value):.1f}H{frame.x(number):.1f}" for number, value in enumerate(finite, start=1)
+        f"H{frame.x(place):.1f}V{frame.y(value):.1f}" for place, value in zip(places, finite, strict=True)
     )
+    path += f"H{_RIGHT:.1f}" if finite else ""
     drawn = [f'<path class="area" d="{path}V{_BOTTOM:.1f}Z"/>', f'<path class="curve" d="{path}"/>'] if finite else []
     mark = [
         f'<line class="cap dashed" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
         _text(_RIGHT, y + 16, limit_text, "end"),
     ]
-    return _svg(label, [*frame.grid(), *drawn, *mark])
+    return _svg(label, [*frame.grid(), *drawn, *mark, *_dates([when for when, _ in drawn_points])])
+
+
+def _places(times: Sequence[dt.datetime]) -> list[int]:
+    """Return where each moment lies, from 0 to 900: the last value goes on to the right edge."""
+    if not times or times[-1] <= times[0]:
+        return [900 * number // max(len(times), 1) for number in range(len(times))]
+    return [round(900 * ((when - times[0]) / (times[-1] - times[0]))) for when in times]
+
+
+def _dates(times: Sequence[dt.datetime]) -> list[str]:
+    """Return the time axis: the first moment, and the last where it is another one."""
+    if not times:
+        return []
+    first, last = short(times[0]), short(times[-1])
+    shown = [_text(_LEFT, _BOTTOM + 18, first, "start")]
+    end = _LEFT + 0.9 * (_RIGHT - _LEFT)
+    return shown if first == last else [*shown, _text(end, _BOTTOM + 18, last, "middle")]
 
 
 def bar(
@@ -154,7 +188,7 @@ class _Frame:
             value = self.low + (self.high - self.low) * step / 4
             y = self.y(value)
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(_text(_LEFT - 6, y + 4, f"{value:.3g}", "end"))
+            parts.append(_text(_LEFT - 6, y + 4, significant(value, 3), "end"))
         return parts
 
     def rounds(self) -> list[str]:

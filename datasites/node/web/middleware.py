@@ -11,17 +11,20 @@ from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from markupsafe import escape
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datasites.language import current, tr, tr_plural
+from datasites.language import current, speaking, spoken, tr, tr_plural
 from datasites.language.formats import decimal, significant
-from datasites.node.web.languages import language_links
+from datasites.language.remembered import told
+from datasites.node.web.languages import language_links, language_of
 from datasites.node.web.problems import Problem, answer, new_problem
 from datasites.study.text import delta_text
 from privacy.canonical import sha256_hex
+from privacy.sentences import Sentence, say
 
 MOST_BODY_BYTES = 64 * 1024
 _MOST_HEADERS = 64
@@ -41,7 +44,7 @@ class ShortBodies:
             return
         body = await self._read(scope, receive)
         if body is None:
-            await self._too_long()(scope, receive, send)
+            await refusal(scope, self._too_long(), {"connection": "close"})(scope, receive, send)
             return
         messages = [body]
 
@@ -66,9 +69,9 @@ class ShortBodies:
                 return None
         return {"type": "http.request", "body": bytes(body), "more_body": False}
 
-    def _too_long(self) -> JSONResponse:
-        detail = f"expected a body of at most {self._limit_bytes} bytes; send less"
-        return answer(new_problem(413, "too-long", detail), {"connection": "close"})
+    def _too_long(self) -> Problem:
+        detail = say("expected a body of at most {most} bytes; send less", most=self._limit_bytes)
+        return new_problem(413, "too-long", detail)
 
 
 _CROOKED = re.compile(rb"//|\\|/\.{1,2}(?:/|$)|%(?:2[ef]|5c|00|0[ad9])|[^\x21-\x7e]", re.IGNORECASE)
@@ -93,7 +96,7 @@ class PlainRequests:
             return
         problem = _crooked(scope)
         if problem is not None:
-            await answer(problem, {"connection": "close"})(scope, receive, send)
+            await refusal(scope, problem, {"connection": "close"})(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name not in _UNUSED]
         await self._app({**scope, "headers": headers}, receive, send)
@@ -102,13 +105,27 @@ class PlainRequests:
 def _crooked(scope: Scope) -> Problem | None:
     names = [name for name, _ in scope["headers"]]
     if _CROOKED.search(scope.get("raw_path") or scope["path"].encode()):
-        return new_problem(400, "crooked-address", "expected an address in its plain spelling")
+        return new_problem(400, "crooked-address", say("expected an address in its plain spelling"))
     if len(names) > _MOST_HEADERS or any(names.count(name) > 1 for name in _ONCE):
-        return new_problem(400, "crooked-head", f"expected at most {_MOST_HEADERS} headers, and each once")
+        said = say("expected at most {most} headers, and each once", most=_MOST_HEADERS)
+        return new_problem(400, "crooked-head", said)
     encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
     if encoding.strip().lower() != b"identity":
-        return new_problem(415, "encoded", "expected a body without content encoding")
+        return new_problem(415, "encoded", say("expected a body without content encoding"))
     return None
+
+
+def refusal(scope: Scope, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """Return a refusal that comes before any application: a small page for people, or a problem document."""
+    asked = Headers(scope=scope)
+    if "text/html" not in asked.get("accept", "") or "/api/" in scope["path"]:
+        return answer(problem, headers)
+    language = language_of(asked)
+    with speaking(language):
+        text, title = escape(spoken(problem.said)), escape(tr("Not done"))
+    head = f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><title>{title}</title></head>'
+    body = f"{head}<body><main><h1>{title}</h1><p>{text}</p></main></body></html>"
+    return HTMLResponse(body, problem.status, headers)
 
 
 FOLDER = Path(__file__).parent
@@ -164,8 +181,10 @@ def new_environment(*folders: Path, mount: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        finalize=lambda value: spoken(value) if isinstance(value, Sentence) else value,
     )
     environment.globals |= {"tr": tr, "tr_plural": tr_plural, "language": current, "small": delta_text}
+    environment.filters["told"] = told
     environment.globals |= {"decimal": decimal, "significant": significant}
     home = mount.rpartition("/")[0]
     environment.globals["language_links"] = lambda: language_links(home)
@@ -195,7 +214,8 @@ class SecurityHeaders:
             await send(message)
 
         if scope["type"] == "http" and _foreign(scope):
-            await PlainTextResponse("another site sent this form; nothing was done", 403)(scope, receive, with_headers)
+            problem = new_problem(403, "foreign", say("another site sent this form; nothing was done"))
+            await refusal(scope, problem)(scope, receive, with_headers)
             return
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 

@@ -19,21 +19,24 @@ An unexpected exception is logged here and answered without its text: no traceba
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from datasites.language.shapes import expected
 from datasites.node.files import is_out_of_room
 from datasites.node.http import PROBLEMS
+from datasites.study.text import visible
 from privacy.errors import TesseraError
+from privacy.sentences import Sentence, say, sentence_of
 
+_LONGEST_NAME = 40
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +48,12 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+    _said: str = PrivateAttr(default="")
+
+    @property
+    def said(self) -> str:
+        """The detail, able to be said in another language."""
+        return self._said or self.detail
 
 
 class NotSignedIn(Exception):
@@ -53,62 +62,80 @@ class NotSignedIn(Exception):
 
 def new_problem(status: int, name: str, detail: str) -> Problem:
     """Return the problem document of type ``urn:tessera:NAME``."""
-    return Problem(type=f"urn:tessera:{name}", title=name.replace("-", " "), status=status, detail=detail)
+    problem = Problem(type=f"urn:tessera:{name}", title=name.replace("-", " "), status=status, detail=str(detail))
+    problem._said = detail
+    return problem
 
 
 def describe(error: Exception) -> Problem:
     """Return the problem document of any exception; unexpected ones are logged and keep their text to themselves."""
     for kind, status, name in PROBLEMS:
         if isinstance(error, kind):
-            return new_problem(status, name, str(error))
+            return new_problem(status, name, sentence_of(error))
     if isinstance(error, TesseraError):
         _log.error("a request failed: %s", error)
-        return new_problem(500, "failed", str(error))
+        return new_problem(500, "failed", sentence_of(error))
     if isinstance(error, NotSignedIn):
-        return new_problem(401, "not-signed-in", "sign in, or send a token as Authorization: Bearer ...")
+        return new_problem(401, "not-signed-in", say("sign in, or send a token as Authorization: Bearer ..."))
     if isinstance(error, HTTPException):
         return new_problem(error.status_code, "http", _own_words(error))
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return new_problem(422, "invalid-input", _expected(first))
+        return _malformed(error)
     if isinstance(error, ClientDisconnect):
-        return new_problem(400, "invalid-input", "the connection ended before the whole request was here")
+        return new_problem(400, "invalid-input", say("the connection ended before the whole request was here"))
     if is_out_of_room(error):
         _log.error("the disk is full: %s", error)
         return new_problem(
-            507, "no-room", "the server's disk is full; nothing was kept of this request, ask again later"
+            507, "no-room", say("the server's disk is full; nothing was kept of this request, ask again later")
         )
     _log.error("a request failed unexpectedly", exc_info=error)
-    return new_problem(500, "internal", "the server failed on this request; its operator finds the reason in the log")
+    said = say("the server failed on this request; its operator finds the reason in the log")
+    return new_problem(500, "internal", said)
 
 
+_NOTHING = say("there is nothing at this address; check it, or begin at the first page")
 _WORDS = {
-    404: "there is nothing at this address; check it, or begin at the first page",
-    405: "this address is only for forms or programs; go to the page that leads here",
+    400: say("the request cannot be read; send it again, as forms or JSON are written"),
+    404: _NOTHING,
+    405: say("this address is only for forms or programs; go to the page that leads here"),
 }
 
 
+_FIELDS = {
+    "conditions": say("the text of the conditions"),
+    "decision": say("the decision"),
+    "full_name": say("the full name"),
+    "function": say("the function"),
+    "kind": say("the kind"),
+    "name": say("the name"),
+    "page": say("the page's number"),
+    "password": say("the password"),
+    "q": say("the text to search for"),
+    "reason": say("the reason"),
+    "role": say("the role"),
+    "token": say("the one-time link"),
+}
+"""What people call the fields of forms; any other name is the field's own."""
+
+
 def _own_words(error: HTTPException) -> str:
-    """Return what an error says, in our own words where the framework would say its own."""
-    said = str(error.detail or "")
-    phrase = HTTPStatus(error.status_code).phrase if error.status_code in set(HTTPStatus) else ""
-    if said and said != phrase:
-        return said
-    return _WORDS.get(error.status_code, said.lower() or f"status {error.status_code}")
+    """Return what an error says: our own sentence, never the framework's."""
+    if isinstance(error.detail, Sentence):
+        return error.detail
+    return _WORDS.get(error.status_code) or say("the request was not done (status {status})", status=error.status_code)
 
 
-def _expected(first: Mapping[str, Any]) -> str:
+def _malformed(error: RequestValidationError) -> Problem:
     """Return what was expected of the first malformed part of a request; what was sent is not repeated."""
-    where = ".".join(str(part) for part in first.get("loc", ()))
-    limits = first.get("ctx") or {}
-    kinds = {
-        "missing": "is missing",
-        "string_pattern_mismatch": "has another form than expected here",
-        "string_too_long": f"is longer than {limits.get('max_length')} characters",
-        "string_too_short": f"is shorter than {limits.get('min_length')} characters",
-    }
-    kind = str(first.get("type", ""))
-    return f"{where} {kinds[kind]}" if kind in kinds else f"{where}: {first.get('msg', 'malformed request')}"
+    first = error.errors()[0]
+    names = [visible(str(part), besides="")[:_LONGEST_NAME] for part in first.get("loc", ())[1:]]
+    where = _FIELDS.get(names[0], names[0]) if len(names) == 1 else ".".join(names)
+    return new_problem(422, "invalid-input", expected(first, where or say("the body")))
+
+
+def _leads_nowhere(error: Exception) -> bool:
+    """Return whether an address holds something else than it should; for people there is nothing at such an address."""
+    return isinstance(error, RequestValidationError) and error.errors()[0].get("loc", ("",))[0] == "path"
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -141,7 +168,7 @@ def install_problem_handlers(app: FastAPI, page: Callable[[Request, Problem], Re
         wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         if page is not None and wants_page:
-            response = page(request, problem)
+            response = page(request, new_problem(404, "http", _NOTHING) if _leads_nowhere(error) else problem)
             response.headers.update(headers)
             return response
         return answer(problem, headers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import resource
 import socket
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from datasites.node.home import Config
 from datasites.node.web.middleware import PlainRequests
+from datasites.node.web.problems import new_problem
+from privacy.sentences import say
 
 _DESCRIPTORS = 4096
 HEAD_BYTES = 32 * 1024
@@ -91,6 +94,18 @@ class PatientProtocol(H11Protocol):
         """Count what arrives."""
         self._received += len(data)
         super().data_received(data)
+
+    def send_400_response(self, _: str) -> None:
+        """Answer what is no HTTP at all with a problem document of our own, and close."""
+        body = json.dumps(new_problem(400, "no-http", say("the request is not HTTP as it is written")).model_dump())
+        reason = h11.Response(
+            status_code=400,
+            headers=[(b"content-type", b"application/problem+json"), (b"connection", b"close")],
+            reason=b"Bad Request",
+        )
+        for event in (reason, h11.Data(data=body.encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _make_room(self, found: list[PatientProtocol]) -> None:
         waiting = [c for c in found if c.awaited_since is not None and c is not self]

@@ -8,14 +8,18 @@ signed in before goes first. What an IPv6 provider gives one customer (the first
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import ipaddress
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
+
+from privacy.sentences import say
 
 T = TypeVar("T")
 _RETRY_SECONDS = 5
@@ -83,17 +87,18 @@ class Admission:
         """Queue ``work``; as :meth:`run`, for callers that wait themselves."""
         future: Future[T] = Future()
         place = one_of(address)
+        context = contextvars.copy_context()  # the language of who asks, among other things
         with self._lock:
             waiting = self._of.total()
             full = waiting >= self._waiting if self._of[place] else waiting >= 2 * self._waiting
             if full or self._of[place] >= self._waiting_of_one:
                 raise HTTPException(
                     429,
-                    "too many people sign in at this moment; try again in a few seconds",
+                    say("too many people sign in at this moment; try again in a few seconds"),
                     headers={"retry-after": str(_RETRY_SECONDS)},
                 )
             self._of[place] += 1
-            self._lanes[0 if known else 1].add(name[:64], (place, work, future))
+            self._lanes[0 if known else 1].add(name[:64], (place, partial(context.run, work), future))
             if self._running < self._threads:
                 self._running += 1
                 threading.Thread(target=self._work, name="passwords", daemon=True).start()

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from datasites.language import mark
 from datasites.portal.context import PortalContext
 from datasites.portal.people.admission import Admission
 from datasites.portal.people.proof import Challenges, Proof, relying_party
@@ -29,8 +30,10 @@ from datasites.review.people.vouching import INVITERS, check_age, check_fresh
 from datasites.review.records import Request
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity
+from privacy.sentences import say, sentence_of
 
 _NEW_KEY = "a new security key"
+PROPOSED = mark("proposed in the portal")
 
 
 def check_session(credential: Credential) -> Credential:
@@ -40,7 +43,7 @@ def check_session(credential: Credential) -> Credential:
         Refused: a machine token.
     """
     if credential.kind != "session":
-        raise Refused("a machine token cannot do this: a person signs in and gives their password")
+        raise Refused(say("a machine token cannot do this: a person signs in and gives their password"))
     return credential
 
 
@@ -123,11 +126,13 @@ class PeopleDesk:
         if not keys.of(account.name):
             if account.decides and self._context.approvals.policy.people.security_key == "required":
                 raise Refused(
-                    "the policy wants a security key of everybody who decides: register yours on People first"
+                    say("the policy wants a security key of everybody who decides: register yours on People first")
                 )
             return
         if not proof.answer:
-            raise Refused(f"{account.name} acts with a security key: this needs its answer, which needs JavaScript")
+            raise Refused(
+                say("{name} acts with a security key: this needs its answer, which needs JavaScript", name=account.name)
+            )
         try:
             challenge = self.challenges.take(caller.key, proof.act, now=now)
             party = self.relying_party(proof.host)
@@ -243,7 +248,7 @@ class PeopleDesk:
         """
         return self.act(PersonAct(kind="close-account", target=name), caller, proof)
 
-    def act(self, act: PersonAct, caller: Credential, proof: Proof, reason: str = "proposed in the portal") -> str:
+    def act(self, act: PersonAct, caller: Credential, proof: Proof, reason: str = PROPOSED) -> str:
         """Propose an act or confirm it, and do it once enough people want it; return what it made, or an empty text.
 
         Raises:
@@ -269,7 +274,9 @@ class PeopleDesk:
             try:
                 made = self._do(act, person, asked.people)
             except TesseraError as error:
-                self.acts.drop(act, by="datasite", reason=f"it could not be done: {error}")
+                self.acts.drop(
+                    act, by="datasite", reason=say("it could not be done: {error}", error=sentence_of(error))
+                )
                 raise
             self.acts.done(asked, act.kind)
         return made

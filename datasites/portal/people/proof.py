@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from datasites.review.people.security_keys import RelyingParty
 from privacy.canonical import canonical_hash
 from privacy.errors import Refused
+from privacy.sentences import say
 
 CHALLENGE_SECONDS = 120
 SECRETS = frozenset({"csrf", "password", "new", "security_key", "token"})
@@ -59,11 +60,13 @@ def relying_party(public_url: str, host: str, title: str) -> RelyingParty:
     name = address.hostname or ""
     if _is_number(name) or (not public_url and name != "localhost"):
         raise Refused(
-            "security keys belong to a name: set the portal's public_url to an address with a name, or open it as "
-            "http://localhost"
+            say(
+                "security keys belong to a name: set the portal's public_url to an address with a name, or open it as "
+                "http://localhost"
+            )
         )
     if address.scheme != "https" and name != "localhost":
-        raise Refused("browsers use security keys over HTTPS only; serve the portal over HTTPS (docs/deploy.md)")
+        raise Refused(say("browsers use security keys over HTTPS only; serve the portal over HTTPS (docs/deploy.md)"))
     port = f":{address.port}" if address.port and address.port != {"https": 443, "http": 80}[address.scheme] else ""
     return RelyingParty(name=name, origin=f"{address.scheme}://{name}{port}", title=title)
 
@@ -94,7 +97,7 @@ class Challenges:
         with self._lock:
             challenge, until = self._waiting.pop((session, act), (b"", now))
         if not challenge or now >= until:
-            raise Refused("the security key was asked for something else, or too long ago; send the form again")
+            raise Refused(say("the security key was asked for something else, or too long ago; send the form again"))
         return challenge
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datasites.language import mark
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
 from datasites.portal.people.proof import Proof
@@ -10,6 +11,7 @@ from datasites.review.budget_acts import Act, ActKind, cap_act
 from datasites.review.people.acts import PersonAct
 from datasites.review.people.asked import Asked
 from privacy.errors import InvalidInput, Refused
+from privacy.sentences import say
 
 
 class WaitingActs:
@@ -33,7 +35,7 @@ class WaitingActs:
     def _ask(self, act: Act, caller: Credential, proof: Proof, reason: str) -> bool:
         acts, now = self._context.budget_acts, self._context.clock()
         if acts is None:
-            raise Refused("budgets are not changed here")
+            raise Refused(say("budgets are not changed here"))
         self._desk.prove_in_person(caller, proof)
         for asked in acts.waiting(now=now):
             if asked.act == act:
@@ -60,11 +62,11 @@ class WaitingActs:
         now, acts = self._context.clock(), self._context.budget_acts
         if any(asked.key == key for asked in self._desk.acts.waiting(now=now)):
             act = self._desk.acts.named(key, now=now).act
-            return act, self._desk.act(act, caller, proof, reason=reason or "confirmed")
+            return act, self._desk.act(act, caller, proof, reason=reason or mark("confirmed"))
         if acts is None:
-            raise InvalidInput("this waits no more: it was done, somebody said no, or its week is over")
+            raise InvalidInput(say("this waits no more: it was done, somebody said no, or its week is over"))
         budget_act = acts.named(key, now=now).act
-        return budget_act, "done" if self._ask(budget_act, caller, proof, reason or "confirmed") else ""
+        return budget_act, "done" if self._ask(budget_act, caller, proof, reason or mark("confirmed")) else ""
 
     def decline(self, key: str, caller: Credential, proof: Proof, reason: str) -> None:
         """Say no to an act that waits, or take one's own back.

@@ -14,6 +14,7 @@ from datasites.review.people.asked import AskedActs
 from datasites.review.people.rows import Account
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
+from privacy.sentences import say
 
 PersonActKind = Literal["invite", "fingerprint", "close-account"]
 
@@ -48,9 +49,9 @@ def check_takes_part(act: PersonAct, person: Account) -> None:
         Refused: an auditor, or somebody whose own account is to be closed.
     """
     if not person.decides:
-        raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
+        raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
     if act.kind == "close-account" and act.target == person.name:
-        raise Refused("others decide about closing your account")
+        raise Refused(say("others decide about closing your account"))
 
 
 def check_proposes(act: PersonAct, person: Account) -> None:
@@ -60,9 +61,9 @@ def check_proposes(act: PersonAct, person: Account) -> None:
         Refused: another role.
     """
     if act.kind == "invite" and person.role != "steward":
-        raise Refused("only a steward invites people")
+        raise Refused(say("only a steward invites people"))
     if act.kind == "close-account" and (person.role != "steward" or person.name == act.target):
-        raise Refused("only a steward closes accounts, and another steward closes theirs")
+        raise Refused(say("only a steward closes accounts, and another steward closes theirs"))
 
 
 def check_enough(needed: int, person: Account, everybody: Iterable[Account]) -> None:
@@ -74,10 +75,16 @@ def check_enough(needed: int, person: Account, everybody: Iterable[Account]) -> 
     if needed < 2:
         return
     if person.fresh:
-        raise Refused("the policy wants several people for this, and a new account counts once somebody confirmed it")
+        raise Refused(
+            say("the policy wants several people for this, and a new account counts once somebody confirmed it")
+        )
     counting = [one for one in everybody if one.decides and not one.fresh]
     if len(counting) < needed:
         raise Refused(
-            f"the policy wants {needed} people for this, and {len(counting)} count here: confirm new accounts on the "
-            "People page, or invite with `tessera datasite invite` on the datasite's machine"
+            say(
+                "the policy wants {needed} people for this, and {counting} count here: confirm new accounts on the "
+                "People page, or invite with `tessera datasite invite` on the datasite's machine",
+                needed=needed,
+                counting=len(counting),
+            )
         )

@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from datasites.language import mark
 from datasites.review.people.rows import Account
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
+from privacy.sentences import say
 
 WAITS = dt.timedelta(days=7)
 LONGEST_REASON = 1000
@@ -90,11 +92,11 @@ class AskedActs(Generic[A]):
         """
         reason = checked_reason(reason)
         if not person.decides:
-            raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
+            raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
         with self._lock:
             before = self.find(act, now=now)
             if before is not None and person.name in before.people:
-                raise Refused(f"{person.name} asked for this already; another person has to")
+                raise Refused(say("{name} asked for this already; another person has to", name=person.name))
             body = {**asdict(act), "by": person.name, "reason": reason, **person.signed}
             at = self._journal.append(self._asked, body).at
             return Asked(
@@ -124,7 +126,7 @@ class AskedActs(Generic[A]):
         """
         reason = checked_reason(reason)
         if not person.decides:
-            raise Refused("an auditor reads and never decides; a steward or privacy officer has to")
+            raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
         with self._lock:
             found = self.named(key, now=now)
             self.drop(found.act, by=person.name, reason=reason, titled=person.title)
@@ -139,7 +141,7 @@ class AskedActs(Generic[A]):
         for asked in self.waiting(now=now):
             if asked.key == key:
                 return asked
-        raise InvalidInput("this waits no more: it was done, somebody said no, or its week is over")
+        raise InvalidInput(say("this waits no more: it was done, somebody said no, or its week is over"))
 
     def find(self, act: A, *, now: dt.datetime) -> Asked[A] | None:
         """Return an act if it waits."""
@@ -159,7 +161,7 @@ class AskedActs(Generic[A]):
         with self._lock:
             old = [act for act, entries in self._open().items() if all(now - _time(b["at"]) > WAITS for b in entries)]
             for act in old:
-                self.drop(act, by="datasite", reason="nobody confirmed it within a week")
+                self.drop(act, by="datasite", reason=mark("nobody confirmed it within a week"))
         return len(old)
 
     def _open(self) -> dict[A, list[dict[str, Any]]]:
@@ -183,7 +185,13 @@ def checked_reason(reason: str) -> str:
     """
     reason = reason.strip()
     if not 3 <= len(reason) <= LONGEST_REASON:
-        raise InvalidInput(f"expected a reason of 3 to {LONGEST_REASON} characters, got {len(reason)}")
+        raise InvalidInput(
+            say(
+                "expected a reason of 3 to {longest} characters, got {count}",
+                longest=LONGEST_REASON,
+                count=len(reason),
+            )
+        )
     return reason
 
 

@@ -10,6 +10,7 @@ import datetime as dt
 
 from datasites.review.people.rows import Rows
 from privacy.errors import Refused
+from privacy.sentences import say
 
 ATTEMPTS_PER_WINDOW = 6
 ATTEMPTS_FROM_ANYWHERE = 60
@@ -37,7 +38,9 @@ def count_attempt(rows: Rows, name: str, place: str, *, now: dt.datetime, known:
         for key, most in keys.items():
             made = database.execute("SELECT count(*) FROM attempts WHERE account = ?", (key,)).fetchone()
             if made[0] >= most:
-                raise Refused(f"too many attempts: wait {WINDOW_SECONDS // 60} minutes and try again")
+                raise Refused(
+                    say("too many attempts: wait {minutes} minutes and try again", minutes=WINDOW_SECONDS // 60)
+                )
         for key in keys:
             database.execute("INSERT INTO attempts VALUES (?, ?)", (key, now.timestamp()))
 

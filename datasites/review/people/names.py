@@ -7,6 +7,7 @@ import unicodedata
 
 from datasites.study.text import check_line
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 LONGEST_TITLE = 120
 
@@ -18,7 +19,7 @@ def check_account_name(name: str) -> None:
         InvalidInput: not a plain name.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
-        raise InvalidInput("expected a name of 1 to 63 lower-case letters, digits, dots, dashes or underscores")
+        raise InvalidInput(say("expected a name of 1 to 63 lower-case letters, digits, dots, dashes or underscores"))
 
 
 def title_of(text: str) -> str:
@@ -32,5 +33,10 @@ def title_of(text: str) -> str:
     """
     found = unicodedata.normalize("NFC", " ".join(text.split()))
     if len(found) > LONGEST_TITLE:
-        raise InvalidInput(f"expected a full name and a function of at most {LONGEST_TITLE} characters each")
+        raise InvalidInput(
+            say(
+                "expected a full name and a function of at most {longest} characters each",
+                longest=LONGEST_TITLE,
+            )
+        )
     return check_line(found, "a full name or function") if found else ""

@@ -7,6 +7,7 @@ import unicodedata
 import precis_i18n
 
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 MINIMUM_PASSWORD = 12
 LONGEST_PASSWORD = 256
@@ -25,10 +26,14 @@ def prepared(password: str) -> str:
     try:
         found: str = _profile.enforce(password)
     except UnicodeError as error:
-        raise InvalidInput("expected letters, digits, signs and spaces in a password") from error
+        raise InvalidInput(say("expected letters, digits, signs and spaces in a password")) from error
     if not MINIMUM_PASSWORD <= len(found) <= LONGEST_PASSWORD:
         raise InvalidInput(
-            f"expected a password of {MINIMUM_PASSWORD} to {LONGEST_PASSWORD} characters; a sentence is good"
+            say(
+                "expected a password of {least} to {most} characters; a sentence is good",
+                least=MINIMUM_PASSWORD,
+                most=LONGEST_PASSWORD,
+            )
         )
     return found
 

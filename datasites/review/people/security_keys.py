@@ -16,6 +16,7 @@ from typing import Any
 from datasites.review.people.rows import Account, Rows, hashed
 from datasites.study.text import check_line
 from privacy.errors import InvalidInput, Refused
+from privacy.sentences import say
 
 KEYS_OF_ONE = 8
 LONGEST_ANSWER = 16_384
@@ -90,7 +91,9 @@ class SecurityKeys:
 
         label = check_line(" ".join(label.split())[:_LONGEST_LABEL], "a name for the security key")
         if len(self.of(account.name)) >= KEYS_OF_ONE:
-            raise InvalidInput(f"expected at most {KEYS_OF_ONE} security keys for one account; remove one first")
+            raise InvalidInput(
+                say("expected at most {most} security keys for one account; remove one first", most=KEYS_OF_ONE)
+            )
         try:
             made = webauthn.verify_registration_response(
                 credential=_plain(answer),
@@ -100,11 +103,11 @@ class SecurityKeys:
                 require_user_verification=True,
             )
         except Exception as error:  # whatever the library makes of malformed input
-            raise Refused(f"the security key was not registered: {_reason(error)}") from error
+            raise Refused(say("the security key was not registered: {reason}", reason=_reason(error))) from error
         key_id, at = made.credential_id.hex(), now.isoformat()
         values = (key_id, account.name, made.credential_public_key, made.sign_count, label, party.name, at, "")
         if not self._rows.run("INSERT OR IGNORE INTO security_keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values):
-            raise Refused("this security key is registered here already")
+            raise Refused(say("this security key is registered here already"))
         return next(found for found in self.of(account.name) if found.key == hashed(key_id)[:_KEY_LENGTH])
 
     def question(self, account: Account, party: RelyingParty, challenge: bytes) -> dict[str, Any]:
@@ -118,8 +121,14 @@ class SecurityKeys:
 
         allowed = self._allowed(account.name, party)
         if not allowed:
-            names = ", ".join(sorted({key.party for key in self.of(account.name)})) or "no address"
-            raise Refused(f"your security key was registered for {names}; open the portal there, not as {party.name}")
+            names = ", ".join(sorted({key.party for key in self.of(account.name)})) or say("no address")
+            raise Refused(
+                say(
+                    "your security key was registered for {names}; open the portal there, not as {name}",
+                    names=names,
+                    name=party.name,
+                )
+            )
         options = webauthn.generate_authentication_options(
             rp_id=party.name,
             challenge=challenge,
@@ -144,7 +153,7 @@ class SecurityKeys:
             credential = parse_authentication_credential_json(_plain(answer))
             row = next((row for row in self._of(account.name) if row[0] == credential.raw_id.hex()), None)
             if row is None:
-                raise Refused("this security key is not one of yours here")
+                raise Refused(say("this security key is not one of yours here"))
             made = webauthn.verify_authentication_response(
                 credential=credential,
                 expected_challenge=challenge,
@@ -157,10 +166,12 @@ class SecurityKeys:
         except Refused:
             raise
         except Exception as error:  # whatever the library makes of malformed input
-            raise Refused(f"the answer of the security key does not count: {_reason(error)}") from error
+            raise Refused(
+                say("the answer of the security key does not count: {reason}", reason=_reason(error))
+            ) from error
         values = (made.new_sign_count, now.isoformat(), row[0], row[6])
         if not self._rows.run("UPDATE security_keys SET counter = ?, used = ? WHERE id = ? AND counter = ?", *values):
-            raise Refused("the security key was used at the same moment; try again")
+            raise Refused(say("the security key was used at the same moment; try again"))
         return next(found for found in self.of(account.name) if found.key == hashed(row[0])[:_KEY_LENGTH])
 
     def remove(self, name: str, key: str) -> None:
@@ -173,7 +184,7 @@ class SecurityKeys:
             if hashed(row[0])[:_KEY_LENGTH] == key:
                 self._rows.run("DELETE FROM security_keys WHERE id = ?", row[0])
                 return
-        raise InvalidInput("there is no such security key of yours; it may be removed already")
+        raise InvalidInput(say("there is no such security key of yours; it may be removed already"))
 
     def remove_all(self, name: str) -> int:
         """Forget every key of an account, such as after its loss; return how many there were."""
@@ -191,7 +202,7 @@ class SecurityKeys:
 
 def _plain(answer: str) -> str:
     if not answer or len(answer) > LONGEST_ANSWER:
-        raise Refused("expected the answer of a security key as the browser gives it")
+        raise Refused(say("expected the answer of a security key as the browser gives it"))
     return answer
 
 
@@ -201,4 +212,4 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, (WebAuthnException, Refused)):
         return str(error)[:200]
-    return "it is malformed"
+    return say("it is malformed")

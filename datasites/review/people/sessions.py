@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from datasites.review.people.rows import ACCOUNT_COLUMNS, Account, Credential, Rows, Scope, account_of, hashed
 from privacy.errors import InvalidInput, Refused
+from privacy.sentences import say
 
 SESSION_HOURS = 8
 KNOWN_BROWSER_DAYS = 180
@@ -47,9 +48,9 @@ class Sessions:
             Refused: a scope that the account itself does not have.
         """
         if not scopes or set(scopes) - set(get_args(Scope)) or not 0 < days <= 366:
-            raise InvalidInput("expected scopes among read and review, and a life between 0 and 366 days")
+            raise InvalidInput(say("expected scopes among read and review, and a life between 0 and 366 days"))
         if "review" in scopes and not account.decides:
-            raise Refused("an auditor reads and never decides: ask for the scope read only")
+            raise Refused(say("an auditor reads and never decides: ask for the scope read only"))
         return self._issue(account, "token", tuple(sorted(set(scopes))), label, now, now + dt.timedelta(days=days))
 
     def find(self, secret: str, *, now: dt.datetime) -> Credential | None:
@@ -85,7 +86,7 @@ class Sessions:
             InvalidInput: the account has none of this name.
         """
         if not self._rows.run("DELETE FROM credentials WHERE account = ? AND substr(hash, 1, 16) = ?", name, key):
-            raise InvalidInput("there is no such session or token of yours; it may have ended by itself")
+            raise InvalidInput(say("there is no such session or token of yours; it may have ended by itself"))
 
     def end_others(self, name: str, keep: str = "") -> None:
         """Forget every session and token of an account but the one called ``keep``, and the browsers it is known in."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
+from datasites.language import mark
 from datasites.review.people.rows import Account
 from privacy.errors import Refused
+from privacy.sentences import say
 
-BY_COMMAND = "command line"
+BY_COMMAND = mark("command line")
 """Who invited or confirmed an account: whoever runs commands on the datasite's own machine."""
 
 
@@ -32,8 +34,11 @@ def check_age(reviewer: Account, received: str) -> None:
     """
     if reviewer.fresh and dt.datetime.fromisoformat(reviewer.created) > dt.datetime.fromisoformat(received):
         raise Refused(
-            f"the account {reviewer.name} is newer than this request: a second person has to confirm it on the "
-            "People page first"
+            say(
+                "the account {name} is newer than this request: a second person has to "
+                "confirm it on the People page first",
+                name=reviewer.name,
+            )
         )
 
 
@@ -46,8 +51,12 @@ def check_fresh(reviewer: Account, signed: Iterable[Account]) -> None:
     others = [person.name for person in signed if person.fresh and person.name != reviewer.name]
     if reviewer.fresh and others:
         raise Refused(
-            f"{reviewer.name} and {others[0]} are both new accounts, which count as one reviewer: a second person has "
-            "to confirm one of them on the People page first"
+            say(
+                "{name} and {other} are both new accounts, which count as one reviewer: a second person has to confirm "
+                "one of them on the People page first",
+                name=reviewer.name,
+                other=others[0],
+            )
         )
 
 
@@ -58,8 +67,10 @@ def check_vouches(person: Account, newcomer: Account) -> None:
         Refused: themselves, one whom they invited, a fresh account, or an auditor.
     """
     if not person.decides or person.fresh:
-        raise Refused("a steward or privacy officer confirms accounts, and not with a new account of their own")
+        raise Refused(say("a steward or privacy officer confirms accounts, and not with a new account of their own"))
     if person.name in (newcomer.name, *newcomer.invited_by.split(INVITERS)):
-        raise Refused(f"a second person has to confirm {newcomer.name}: neither they nor who invited them")
+        raise Refused(
+            say("a second person has to confirm {name}: neither they nor who invited them", name=newcomer.name)
+        )
     if not newcomer.fresh:
-        raise Refused(f"the account of {newcomer.name} was confirmed already")
+        raise Refused(say("the account of {name} was confirmed already", name=newcomer.name))

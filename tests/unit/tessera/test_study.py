@@ -103,3 +103,8 @@ def test_an_unknown_name_is_answered_with_those_there_are():
     with pytest.raises(AttributeError, match=r"it has .*Study"):
         _ = tessera.study_of
     assert "Study" in dir(tessera)
+
+
+def test_the_first_seeds_model_comes_along(simulation):
+    assert simulation.model.facts.origin.model_hash == simulation.runs[0]["model_hash"]
+    assert simulation.model.facts.metrics["auroc"] == simulation.metrics["auroc"]

@@ -13,8 +13,8 @@ from support.review_desk import PASSWORD
 
 from datasites.data.dataset import Part, Schema, write_dataset
 from datasites.data.glance import TERMS, glance, read_terms
-from datasites.portal.answers import benefit, epsilons, left_over
 from datasites.portal.app import create_portal
+from datasites.portal.shown.answers import benefit, epsilons, left_over
 from datasites.report.words import certainty
 from datasites.study.filing import Filing, Recipient
 from privacy.dp.two_hospitals import epsilon_at_two_hospitals
@@ -129,13 +129,13 @@ def test_the_page_says_who_learns_what_alone_and_together_and_what_is_left(page_
     assert "(Notary office) alone" in page
     cost = new_context(desk).preview(proposal)
     assert left_over(cost) in page
-    assert "60% of epsilon is left" in left_over(cost)
+    assert "60 % of epsilon is left" in left_over(cost)
     assert "no cap" in left_over(replace(cost, cap=float("inf")))
     assert certainty(cost.after) in page
 
 
 def test_the_benefit_is_what_was_measured_with_its_caveat(new_proposal):
-    first, caveat = benefit(new_proposal())
+    first, _, caveat = benefit(new_proposal())
     assert re.search(r"local noise at epsilon \d+ .* The mean AUROC was \.?0\.\d{3}", first)
     assert "a simulation" in caveat
     assert benefit(new_proposal(task="ordinal")) == ()

@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from datasites.hospital.facts import preview
 from datasites.portal.app import create_portal
-from datasites.portal.code_view import facts_diff, side_by_side
-from datasites.portal.figures import cost_picture, timeline_picture
-from datasites.portal.words import meaning, summary
+from datasites.portal.shown.code_view import facts_diff, side_by_side
+from datasites.portal.shown.figures import cost_picture, timeline_picture
+from datasites.portal.shown.words import meaning, summary
 from datasites.report.words import certainty
 from datasites.review.budgets import Budget, CostPreview
 from datasites.study.proposal import Chain
@@ -197,7 +197,7 @@ def test_the_request_says_what_its_epsilon_means_and_who_gets_the_model(portal, 
     sign_in(portal)
     page = portal.get(f"/requests/{proposal_hash}").text
     assert "at most 73 % sure, after it at most 98 %; at the cap it is almost certainty" in page
-    assert "goes to dr-weber, who may keep it for 365 days (research only). Legal basis: DPIA 2026-017" in page
+    assert "goes to dr-weber, who may keep it for 365 days (research only).</p><p>Legal basis: DPIA 2026-017" in page
     assert "noised sums of the model&#39;s losses over the patients, in rounds 2 and 4" in page
     assert "64 noised counts of validation patients by score, in round 5" in page
 
@@ -217,7 +217,7 @@ def test_a_study_that_is_approved_already_is_not_counted_twice(desk, new_proposa
         ledger.charge(proposal.proposal_hash, 1)
         now = preview(datasite, proposal)
         assert now.fits and now.reserved and 0 < now.before <= now.after == pytest.approx(first.after)
-        assert "when every approved study has run, this one included" in summary(proposal, "alba", now)[4]
+        assert "when every approved study has run, this one included" in " ".join(summary(proposal, "alba", now))
         other = preview(datasite, new_proposal(nonce="1" * 32))
         assert not other.fits and other.after > now.after
 
@@ -272,7 +272,7 @@ def test_the_journal_is_searched_filtered_and_a_broken_chain_is_said(portal, des
     page = portal.get("/journal?kind=sample").text
     assert "60 entries" in page
     assert "page=1" in page
-    assert "number: 0<br>" in portal.get("/journal?kind=sample&page=1").text
+    assert "<code>number</code>: 0<br>" in portal.get("/journal?kind=sample&page=1").text
     assert "Verified" in portal.get("/journal?verify=1").text
 
 
@@ -357,9 +357,14 @@ def test_pictures_say_their_numbers_and_an_infinite_cost_is_a_word():
     )
     assert "unbounded after it" in cost_picture(cost)
     assert "the cap is unbounded" in cost_picture(replace(cost, cap=float("inf"), before=float("inf")))
-    points = [SimpleNamespace(spent=SimpleNamespace(epsilon=float(i))) for i in range(5)]
+    points = [
+        SimpleNamespace(spent=SimpleNamespace(epsilon=float(i)), at=f"2026-03-0{i + 1}T12:00:00+00:00")
+        for i in range(5)
+    ]
     budget = Budget(population="p", datasets=(), cap=8, delta=1e-5, spent=4, reserved=5)
-    assert "5 entries: now 4.00 of 8.00" in timeline_picture(budget, points)
+    picture = timeline_picture(budget, points)
+    assert "5 entries: now 4.00 of 8.00" in picture
+    assert "1 Mar 2026" in picture and "5 Mar 2026" in picture
 
 
 def test_a_public_seed_reads_as_no_privacy(new_proposal):

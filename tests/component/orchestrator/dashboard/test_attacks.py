@@ -116,7 +116,7 @@ def test_a_body_that_no_form_needs_is_not_read(client: TestClient, chunked: bool
     kind = {"content-type": "application/x-www-form-urlencoded"}
     answer = client.post("/dashboard/enter", content=iter([body]) if chunked else body, headers=kind)
     assert answer.status_code == 413
-    assert answer.headers["content-type"] == "application/problem+json"
+    assert "send less" in answer.text
 
 
 def test_what_another_site_sends_does_nothing(client: TestClient) -> None:

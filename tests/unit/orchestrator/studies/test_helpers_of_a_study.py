@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.portal.words import summary
+from datasites.portal.shown.words import summary
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.signing import dump, parse
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal

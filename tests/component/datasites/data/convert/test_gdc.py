@@ -11,6 +11,7 @@ import pytest
 from support.gdc_server import GdcServer, listing, star_counts
 from typer.testing import CliRunner
 
+from datasites.data.convert.gdc import read_gdc
 from datasites.data.convert.gdc_client import GdcClient, remote_file
 from datasites.data.convert.gdc_download import download, fetch_project
 from privacy.errors import InvalidInput, Tampered, TesseraError
@@ -206,6 +207,34 @@ def test_a_project_that_is_no_project_id_is_refused(client, project):
 def test_only_https_or_this_machine_is_asked(url):
     with pytest.raises(InvalidInput, match="https"):
         GdcClient(url)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 451])
+def test_one_file_that_the_server_does_not_give_stands_in_nobodys_way(server, client, tmp_path, status):
+    for number in range(3):
+        server.publish(number)
+    server.withheld = {server.files[1]["file_id"]: status}
+    for _ in range(2):
+        done = fetch_project(client, PROJECT, tmp_path)
+        assert (done.files, done.refused) == (2, (server.files[1]["file_name"],))
+    [read] = read_gdc(tmp_path / PROJECT)
+    assert len(read.abundance) == 2
+    assert "1 files were refused by the server and are not there" in read.notes
+    server.withheld = {}
+    assert fetch_project(client, PROJECT, tmp_path).files == 3
+    assert len(read_gdc(tmp_path / PROJECT)[0].abundance) == 3
+
+
+def test_a_project_with_a_file_that_differs_from_its_md5_brings_the_others_and_says_so(server, tmp_path):
+    from orchestrator.cli.data import app
+
+    for number in range(2):
+        server.publish(number)
+    file_id = server.files[0]["file_id"]
+    server.bodies[file_id] = server.bodies[file_id].replace(b"TP53", b"TP35", 1)
+    result = CliRunner().invoke(app, ["fetch", str(tmp_path), "--project", PROJECT, "--url", server.url, "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["projects"][0]["refused"] == [server.files[0]["file_name"]]
 
 
 def test_the_command_downloads_and_names_the_next_step(server, tmp_path):

@@ -52,12 +52,13 @@ def test_a_typed_table_keeps_its_numbers_and_its_texts(tmp_path: Path, kind: str
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "names of columns"),
+        ("", "found nothing"),
         ("a,b\n1,2\n3\n", "row 3 has 1 cells"),
         ("a,b\n1,2\n3,4,5\n", "row 3 has 3 cells"),
         ("a,a\n1,2\n", "'a' stands there twice"),
         ("a,,c\n1,2,3\n", "column 2 has none"),
-        ("<html>\0", "no text"),
+        ("a,b\n\0", "no text"),
+        ("<html>\0", "HTML page"),
     ],
 )
 def test_a_table_that_is_none_is_refused_with_the_place(tmp_path: Path, text: str, words: str) -> None:

@@ -16,8 +16,12 @@ from pygments.lexers import get_lexer_for_filename
 from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
 
+from datasites.language import mark, tr
+from datasites.language.formats import listed, significant, whole
+
 _LONGEST_TEXT = 200_000
 _CONTEXT_LINES = 3
+STATES = (mark("unchanged"), mark("changed"), mark("added"), mark("removed"))
 Kind = Literal["same", "changed", "added", "removed", "gap"]
 
 
@@ -95,13 +99,32 @@ def side_by_side(before: str, after: str) -> tuple[DiffRow, ...]:
 
 
 def facts_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
-    """Return every field of two proposals that differs, as (dotted name, before, now)."""
+    """Return every field of two proposals that differs, as (dotted name, before, now), each value as people read it.
+
+    >>> facts_diff({"rounds": 5, "seed": None}, {"rounds": 8, "seed": None})
+    (('rounds', '5', '8'),)
+    """
     before, after = dict(_flat(old)), dict(_flat(new))
     return tuple(
-        (name, before.get(name, "none"), after.get(name, "none"))
+        (name, _readable(before.get(name)), _readable(after.get(name)))
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     )
+
+
+def _readable(value: Any) -> str:
+    """Return a value of a proposal as people read it: no code, no more digits than anybody compares."""
+    if value is None or value in ("", [], ()):
+        return tr("none")
+    if isinstance(value, bool):
+        return tr("yes") if value else tr("no")
+    if isinstance(value, float):
+        return significant(value, 6)
+    if isinstance(value, int):
+        return whole(value)
+    if isinstance(value, (list, tuple)):
+        return listed([_readable(item) for item in value])
+    return str(value)
 
 
 def _rows(tag: str, old: list[str], new: list[str], i: tuple[int, int], j: tuple[int, int]) -> Iterator[DiffRow]:
@@ -121,15 +144,15 @@ def _rows(tag: str, old: list[str], new: list[str], i: tuple[int, int], j: tuple
         )
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
         for index, item in enumerate(value):
             yield from _flat(item, f"{prefix}.{item.get('name', index)}")
     else:
-        yield prefix, str(value)
+        yield prefix, None if value in ({}, None) else value
 
 
 @lru_cache(maxsize=128)

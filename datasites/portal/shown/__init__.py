@@ -1,0 +1,1 @@
+"""What the portal's pages say: a proposal in plain words, answers, figures, code, and names of policy and journal."""

@@ -1,0 +1,38 @@
+"""``tessera predict``: a saved model on a table, without Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from datasites.node.commands import JsonOption, console, show
+
+app = typer.Typer()
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    tables: Annotated[
+        list[str],
+        typer.Argument(help="CSV or Parquet: one table with all columns, or MODALITY=FILE for each modality."),
+    ],
+    out: Annotated[Path, typer.Option(help="Where the probabilities go: .csv or .parquet.")],
+    cohort: Annotated[str | None, typer.Option(help="Of every patient, where no column `cohort` says it.")] = None,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Run the code of a model that is an own network.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Predict every patient of a table with a saved model; ids are kept, unknown columns are refused."""
+    from tessera.model import load
+    from tessera.tables import read_frames, write_frame
+
+    made = load(model, run_code=run_code)
+    found = made.predict_proba(read_frames(tables), cohort=cohort)
+    write_frame(found, out)
+    console.print(f"{len(found)} patients written to {out}", highlight=False)
+    if json_output:
+        show({"patients": len(found), "classes": list(found.columns), "out": str(out)})
