@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Literal
 
 from datasites.node.files import write_atomically
+from datasites.node.places import hashed_place, is_of_study
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
 from datasites.study.signing import parse
-from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 
@@ -131,7 +131,12 @@ class Home:
 
     def round_folder(self, study: str, round_: int) -> Path:
         """Return where a round's files lie."""
-        return self.folder / "rounds" / sha256_hex(study.encode())[:16] / str(round_)
+
+        def is_of(old: Path) -> bool:
+            plans = sorted(old.glob("*/plan.json"))
+            return bool(plans) and all(is_of_study(path, study, "study") for path in plans)
+
+        return hashed_place(self.folder / "rounds", study, is_of=is_of) / str(round_)
 
     def datasets(self) -> list[Path]:
         """Return the newest version's folder of every dataset, by name."""

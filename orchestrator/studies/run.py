@@ -181,4 +181,4 @@ def keep_result(
 def result_folder(home: Home, study: str) -> Path:
     """Return where a study's results lie by default; a name that is no plain file name is hashed."""
     plain = study.replace("-", "").replace("_", "").isalnum() and study.isascii()
-    return home.folder / "results" / (study if plain else sha256_hex(study.encode())[:16])
+    return home.folder / "results" / (study if plain else sha256_hex(study.encode()))
