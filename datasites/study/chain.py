@@ -42,7 +42,8 @@ class RoundEvidence(Message):
 
     Of a finished round ``plan`` and ``commitments`` (signed by the orchestrator) and ``result`` (by the keyholder); of
     one without a sum only ``lost`` (by the orchestrator). In a study that publishes, also the round's ``key`` and
-    ``opening`` (by the keyholder), the ``helped`` pad sums (by helpers) and the ``attestations`` (by the sites).
+    ``opening`` (by the keyholder), the ``helped`` pad sums (by helpers), the ``attestations`` (by the sites) and the
+    ``pad_commitments`` that these are under (by keyholder and helpers).
     """
 
     plan: Signed | None = None
@@ -53,6 +54,7 @@ class RoundEvidence(Message):
     opening: Signed | None = None
     helped: tuple[Signed, ...] = ()
     attestations: tuple[Signed, ...] = ()
+    pad_commitments: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

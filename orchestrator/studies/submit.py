@@ -14,6 +14,7 @@ from datasites.data.publishing import CARD, Card
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.places import hashed_place, is_of_study
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
@@ -169,7 +170,9 @@ def submit(
 
 
 def _draft_path(home: Home, study: str) -> Path:
-    return home.folder / "drafts" / f"{sha256_hex(study.encode())[:16]}.json"
+    return hashed_place(
+        home.folder / "drafts", study, ".json", is_of=lambda old: is_of_study(old, study, "settings", "study")
+    )
 
 
 def _plain(settings: StudySettings) -> dict[str, str]:

@@ -152,6 +152,12 @@ TABLE: tuple[Row, ...] = (
         covered_by="a linear function of ciphertexts that the site has sent already",
     ),
     Row(
+        request="POST /studies/*/rounds/*/attestation",
+        fields=("signed.payload.pad_tags.*", "signed.payload.pad_commitments"),
+        covered_by="linear functions of random pads, each masked by a number of the same seed, and a hash of what "
+        "keyholder and helpers committed to",
+    ),
+    Row(
         request="POST /studies/*/rounds/*/refusal",
         fields=(*_SIGNED, *(f"signed.payload.{n}" for n in ("study", "round", "party", "reason"))),
         covered_by="a sentence from Tessera's own code on plans, approvals and budgets; never the output of a worker",
