@@ -29,7 +29,7 @@ from datasites.study.proposal import (
     Training,
 )
 from datasites.study.released_numbers import VALIDATION
-from models.config import Architecture, ModelConfig
+from models.config import Architecture, ModelConfig, Target
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
@@ -37,6 +37,7 @@ from privacy.encryption.parameters import EncryptionParameters, choose_parameter
 from privacy.errors import InvalidInput
 
 Fusion = Literal["shared", "tokens", "combination"]
+_SURVIVAL_RATE = 4.0
 FUSIONS = ("shared", "tokens", "combination")
 _FUSIONS: Mapping[str, Mapping[str, Any]] = {
     "shared": {},
@@ -57,6 +58,12 @@ class Offer:
     cohorts: tuple[str, ...]
     task: str
     classes: int = 2
+    predicts: Target | None = None
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What has to be the same at every hospital of a study."""
+        return (self.features, self.cohorts, self.classes, self.predicts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,7 @@ class StudySettings:
     may be missing are charged and not there (docs/shared-noise.md, section 7).
     ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
     or one head per modality ``combination``, which every hospital keeps to itself.
+    ``learning_rate`` is shortened for a linear model of numbers or survival (:func:`with_steady_steps`).
     ``steps_per_round`` None spreads the usual number of full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
@@ -143,7 +151,7 @@ def build_proposal(
     settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
-    mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
+    mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
         study=settings.study,
@@ -187,7 +195,20 @@ def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
-    return settings
+    return with_steady_steps(settings, offers[0])
+
+
+def with_steady_steps(settings: StudySettings, offer: Offer) -> StudySettings:
+    """Return ``settings`` with a learning rate at which a linear model of numbers or survival does not overshoot.
+
+    A cross-entropy's gradient is at most 1 per unit of input, however far a step went. That of a number grows with the
+    error: steps that are long against the inverse of a record's squared norm, near 1 for every modality, diverge. Of
+    survival every interval adds to the gradient; long steps rank patients right and make their chances extreme.
+    """
+    if offer.predicts is None or offer.predicts.kind == "categorical" or settings.architecture != "linear":
+        return settings
+    most = 4.0 / (4.0 + len(offer.features)) if offer.predicts.is_quantity else _SURVIVAL_RATE
+    return replace(settings, learning_rate=min(settings.learning_rate, most))
 
 
 def _custody(settings: StudySettings, orchestrator: Party) -> Custody:
@@ -244,6 +265,7 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
         classes=offers[0].classes,
+        predicts=offers[0].predicts,
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
@@ -292,11 +314,7 @@ def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
                 f"{offer.party.name} holds labels for the task {offer.task}, the study asks for {settings.task}; "
                 "ask for a dataset of that task"
             )
-        if (offer.features, offer.cohorts, offer.classes) != (
-            offers[0].features,
-            offers[0].cohorts,
-            offers[0].classes,
-        ):
+        if offer.shape != offers[0].shape:
             raise InvalidInput(
                 f"{offer.party.name} and {offers[0].party.name} hold datasets of different schemas; "
                 "ingest them with the same schema"

@@ -197,4 +197,5 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         cohorts=card.cohorts,
         task=card.task,
         classes=card.classes,
+        predicts=card.predicts,
     )
