@@ -25,6 +25,8 @@ from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from privacy.errors import InvalidInput
 
+__all__ = ["HospitalData", "Measured", "read_hospital"]
+
 
 def read_hospital(
     paths: Sequence[Path], schema: StudySchema, outcome: str, *, mapping: LocalMapping | None = None, cohort: str = ""
