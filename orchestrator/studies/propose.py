@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
+from datasites.study.chain import check_layout
 from datasites.study.checks import exchanges_nothing
 from datasites.study.filing import Filing
 from datasites.study.proposal import (
@@ -34,7 +35,7 @@ from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters, choose_parameters, default_levels
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 Fusion = Literal["shared", "tokens", "combination"]
 FUSIONS = ("shared", "tokens", "combination")
@@ -79,6 +80,7 @@ class StudySettings:
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
     and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
+    ``begin_with`` names a finished study whose last model this one begins with.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
@@ -89,6 +91,7 @@ class StudySettings:
     rounds: int
     filing: Filing | None = None
     replaces: str = ""
+    begin_with: str = ""
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: str = "local"
@@ -117,6 +120,14 @@ class StudySettings:
     retention_days: int = 3650
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """The earlier study with whose last model a new one begins: its proposal hash, and the model as safetensors."""
+
+    study: str
+    model: bytes
+
+
 def build_proposal(
     settings: StudySettings,
     offers: Sequence[Offer],
@@ -126,6 +137,7 @@ def build_proposal(
     code: dict[str, str],
     helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
+    beginning: Beginning | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -136,13 +148,18 @@ def build_proposal(
         helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
+        beginning: the earlier study that this one continues; None begins with the model of a public seed.
 
     Raises:
-        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
+        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
+            study to begin with whose model has another layout.
     """
     settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
+    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
     mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
@@ -174,12 +191,33 @@ def build_proposal(
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
-        chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
+        chain=chain,
     )
     reason = exchanges_nothing(proposal)
     if reason:
         raise InvalidInput(reason)
     return replace(proposal, published=published(settings, proposal)), model
+
+
+def continued(chain: Chain, beginning: Beginning, model: bytes) -> Chain:
+    """Return the chain of a study that begins with the last model of an earlier one.
+
+    Args:
+        chain: as it would be with a model of its own.
+        beginning: the earlier study.
+        model: a model of the new study's configuration.
+
+    Raises:
+        InvalidInput: the two models have other parameters.
+    """
+    try:
+        check_layout(beginning.model, model)
+    except Refused as error:
+        raise InvalidInput(
+            "the study to begin with has a model of other parameters than this one asks for; choose the same --model, "
+            "--fusion and hospitals' schema"
+        ) from error
+    return replace(chain, model_hash=sha256_hex(beginning.model), origin="study", study=beginning.study, seed=0)
 
 
 def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:
