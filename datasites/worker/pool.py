@@ -13,7 +13,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from datasites.node.process import own_module
 from datasites.review.environment import code_hash
 from datasites.review.policy import Layer, SandboxPolicy
 from datasites.study.signing import dump
@@ -190,7 +190,7 @@ class WorkerPool:
             return self._control
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
-            [sys.executable, "-I", "-m", "datasites.worker.server", str(theirs.fileno())],
+            own_module("datasites.worker.server", str(theirs.fileno())),
             pass_fds=[theirs.fileno()],
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
-from datasites.study.chain import check_layout
 from datasites.study.checks import exchanges_nothing
 from datasites.study.filing import Filing
 from datasites.study.proposal import (
@@ -30,14 +29,16 @@ from datasites.study.proposal import (
     Training,
 )
 from datasites.study.released_numbers import VALIDATION
-from models.config import Architecture, ModelConfig
+from models.config import Architecture, ModelConfig, Target
+from orchestrator.studies.beginning import Beginning, continued
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters, choose_parameters, default_levels
-from privacy.errors import InvalidInput, Refused
+from privacy.errors import InvalidInput
 
 Fusion = Literal["shared", "tokens", "combination"]
+_SURVIVAL_RATE = 4.0
 FUSIONS = ("shared", "tokens", "combination")
 _FUSIONS: Mapping[str, Mapping[str, Any]] = {
     "shared": {},
@@ -58,6 +59,12 @@ class Offer:
     cohorts: tuple[str, ...]
     task: str
     classes: int = 2
+    predicts: Target | None = None
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What has to be the same at every hospital of a study."""
+        return (self.features, self.cohorts, self.classes, self.predicts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,7 @@ class StudySettings:
     may be missing are charged and not there (docs/shared-noise.md, section 7).
     ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
     or one head per modality ``combination``, which every hospital keeps to itself.
+    ``learning_rate`` is shortened for a linear model of numbers or survival (:func:`with_steady_steps`).
     ``steps_per_round`` None spreads the usual number of full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
@@ -120,14 +128,6 @@ class StudySettings:
     retention_days: int = 3650
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """The earlier study with whose last model a new one begins: its proposal hash, and the model as safetensors."""
-
-    study: str
-    model: bytes
-
-
 def build_proposal(
     settings: StudySettings,
     offers: Sequence[Offer],
@@ -160,7 +160,7 @@ def build_proposal(
     chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
     if beginning is not None:
         chain, model = continued(chain, beginning, model), beginning.model
-    mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
+    mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
         study=settings.study,
@@ -199,33 +199,25 @@ def build_proposal(
     return replace(proposal, published=published(settings, proposal)), model
 
 
-def continued(chain: Chain, beginning: Beginning, model: bytes) -> Chain:
-    """Return the chain of a study that begins with the last model of an earlier one.
-
-    Args:
-        chain: as it would be with a model of its own.
-        beginning: the earlier study.
-        model: a model of the new study's configuration.
-
-    Raises:
-        InvalidInput: the two models have other parameters.
-    """
-    try:
-        check_layout(beginning.model, model)
-    except Refused as error:
-        raise InvalidInput(
-            "the study to begin with has a model of other parameters than this one asks for; choose the same --model, "
-            "--fusion and hospitals' schema"
-        ) from error
-    return replace(chain, model_hash=sha256_hex(beginning.model), origin="study", study=beginning.study, seed=0)
-
-
 def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:
     settings = with_min_sites(settings, len(offers))
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
-    return settings
+    return with_steady_steps(settings, offers[0])
+
+
+def with_steady_steps(settings: StudySettings, offer: Offer) -> StudySettings:
+    """Return ``settings`` with a learning rate at which a linear model of numbers or survival does not overshoot.
+
+    A cross-entropy's gradient is at most 1 per unit of input, however far a step went. That of a number grows with the
+    error: steps that are long against the inverse of a record's squared norm, near 1 for every modality, diverge. Of
+    survival every interval adds to the gradient; long steps rank patients right and make their chances extreme.
+    """
+    if offer.predicts is None or offer.predicts.kind == "categorical" or settings.architecture != "linear":
+        return settings
+    most = 4.0 / (4.0 + len(offer.features)) if offer.predicts.is_quantity else _SURVIVAL_RATE
+    return replace(settings, learning_rate=min(settings.learning_rate, most))
 
 
 def _custody(settings: StudySettings, orchestrator: Party) -> Custody:
@@ -282,6 +274,7 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
         classes=offers[0].classes,
+        predicts=offers[0].predicts,
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
@@ -330,11 +323,7 @@ def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
                 f"{offer.party.name} holds labels for the task {offer.task}, the study asks for {settings.task}; "
                 "ask for a dataset of that task"
             )
-        if (offer.features, offer.cohorts, offer.classes) != (
-            offers[0].features,
-            offers[0].cohorts,
-            offers[0].classes,
-        ):
+        if offer.shape != offers[0].shape:
             raise InvalidInput(
                 f"{offer.party.name} and {offers[0].party.name} hold datasets of different schemas; "
                 "ingest them with the same schema"

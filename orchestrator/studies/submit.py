@@ -20,7 +20,8 @@ from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
-from orchestrator.studies.propose import Beginning, Offer, StudySettings, build_proposal
+from orchestrator.studies.beginning import Beginning, beginning_of
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused, TesseraError
 
@@ -116,27 +117,6 @@ class Draft:
         return open_sealed(self.proposal, "proposal", home.roster().orchestrator.public_key, Proposal)
 
 
-def beginning_of(client: SignedClient, settings: StudySettings) -> Beginning | None:
-    """Return the finished study that a new one continues, with its last model; None where it continues none.
-
-    Raises:
-        Refused: there is no such study here, it is not finished, or its model is deleted.
-        InvalidInput: the new study releases feature means first, through weights that have to be zero.
-    """
-    if not settings.begin_with:
-        return None
-    if settings.centred:
-        raise InvalidInput("expected --rounds with --from: the usual schedule begins with a release of feature means")
-    status = client.get_json(f"/studies/{settings.begin_with}")
-    if status["state"] != "finished" or not status["checkpoints"]:
-        raise Refused(f"the study {settings.begin_with!r} is {status['state']}; only a finished one can be continued")
-    earlier, digest = parse(Proposal, status["proposal"]["payload"]), str(status["checkpoints"][-1]["model_hash"])
-    model = client.get_bytes(f"/blobs/{digest}")
-    if sha256_hex(model) != digest:
-        raise Refused("the orchestrator sent another model than the last one of the study")
-    return Beginning(study=earlier.proposal_hash, model=model)
-
-
 def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer], beginning: Beginning | None = None) -> Draft:
     """Build and sign the proposal and write it down.
 
@@ -173,7 +153,9 @@ def submit(
     """
     draft = Draft.find(home, settings)
     again = draft is not None
-    draft = draft or draft_of(home, settings, offers, beginning_of(client, settings))
+    draft = draft or draft_of(
+        home, settings, offers, beginning_of(client, settings.begin_with, centred=settings.centred)
+    )
     proposal, model = draft.opened(home), base64.b64decode(draft.model)
     model_hash = sha256_hex(model)
     client.put_bytes(f"/blobs/{model_hash}", model)
@@ -219,4 +201,5 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         cohorts=card.cohorts,
         task=card.task,
         classes=card.classes,
+        predicts=card.predicts,
     )

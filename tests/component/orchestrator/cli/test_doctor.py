@@ -77,7 +77,8 @@ def test_a_good_home_passes_every_check(home):
     checks = found(home)
     assert [c for c in checks.values() if not c.ok] == []
     assert set(checks) == {
-        *("settings", "keys", "roster", "clock", "port", "policy", "sandbox", "plain-jobs", "chains", "times"),
+        *("settings", "keys", "roster", "clock", "port", "datasets", "policy", "sandbox", "plain-jobs"),
+        *("chains", "times"),
         *("standing", "versions", "files", "disk"),
     }
     assert "2 entries" in checks["chains"].found

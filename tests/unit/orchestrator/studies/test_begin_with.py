@@ -9,8 +9,8 @@ import pytest
 
 from datasites.study.proposal import Chain, DatasetReference, Party, Proposal
 from datasites.study.signing import dump
-from orchestrator.studies.propose import Beginning, Offer, StudySettings, build_proposal
-from orchestrator.studies.submit import beginning_of
+from orchestrator.studies.beginning import Beginning, beginning_of
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
@@ -66,7 +66,7 @@ class Served:
 def test_a_study_binds_the_last_model_of_the_one_it_continues() -> None:
     earlier, _ = built()
     _, model = built(seed=5)  # any other model of the same layout
-    found = beginning_of(Served("finished", earlier, model), replace(SETTINGS, begin_with="first"))  # type: ignore[arg-type]
+    found = beginning_of(Served("finished", earlier, model), "first", centred=False)  # type: ignore[arg-type]
     assert found == Beginning(study=earlier.proposal_hash, model=model)
     made, initial = built(found)
     assert initial == model
@@ -76,21 +76,21 @@ def test_a_study_binds_the_last_model_of_the_one_it_continues() -> None:
 def test_a_study_that_continues_none_begins_with_its_seed() -> None:
     made, initial = built()
     assert made.chain == Chain(model_hash=sha256_hex(initial))
-    assert beginning_of(Served("running", made, initial), SETTINGS) is None  # type: ignore[arg-type]
+    assert beginning_of(Served("running", made, initial), "", centred=False) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("state", ["running", "paused", "cancelled", "waiting"])
 def test_only_a_finished_study_is_continued(state: str) -> None:
     served = Served(state, *built())
     with pytest.raises(Refused, match=f"is {state}; only a finished one"):
-        beginning_of(served, replace(SETTINGS, begin_with="first"))  # type: ignore[arg-type]
+        beginning_of(served, "first", centred=False)  # type: ignore[arg-type]
 
 
 def test_another_model_than_the_studys_last_one_is_noticed() -> None:
     served = Served("finished", *built())
     served.model = served.model[:-1] + bytes([served.model[-1] ^ 1])
     with pytest.raises(Refused, match="another model"):
-        beginning_of(served, replace(SETTINGS, begin_with="first"))  # type: ignore[arg-type]
+        beginning_of(served, "first", centred=False)  # type: ignore[arg-type]
 
 
 def test_a_model_of_another_layout_is_refused_with_what_to_do() -> None:
@@ -104,7 +104,7 @@ def test_a_model_of_another_layout_is_refused_with_what_to_do() -> None:
 def test_a_centred_study_begins_with_weights_at_zero() -> None:
     served = Served("finished", *built())
     with pytest.raises(InvalidInput, match="expected --rounds with --from"):
-        beginning_of(served, replace(SETTINGS, begin_with="first", centred=True))  # type: ignore[arg-type]
+        beginning_of(served, "first", centred=True)  # type: ignore[arg-type]
     made, model = built(centred=True)
     with pytest.raises(InvalidInput, match="cannot begin with the model of another study"):
         replace(made, chain=Chain(model_hash=sha256_hex(model), origin="study", study="a" * 64))
