@@ -30,6 +30,7 @@ from datasites.study.proposal import (
 )
 from datasites.study.released_numbers import VALIDATION
 from models.config import Architecture, ModelConfig, Target
+from orchestrator.studies.beginning import Beginning, continued
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
@@ -89,6 +90,7 @@ class StudySettings:
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
     and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
+    ``begin_with`` names a finished study whose last model this one begins with.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
@@ -99,6 +101,7 @@ class StudySettings:
     rounds: int
     filing: Filing | None = None
     replaces: str = ""
+    begin_with: str = ""
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: str = "local"
@@ -136,6 +139,7 @@ def build_proposal(
     code: dict[str, str],
     helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
+    beginning: Beginning | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -146,13 +150,18 @@ def build_proposal(
         helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
+        beginning: the earlier study that this one continues; None begins with the model of a public seed.
 
     Raises:
-        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
+        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
+            study to begin with whose model has another layout.
     """
     settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
+    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
@@ -184,7 +193,7 @@ def build_proposal(
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
-        chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
+        chain=chain,
     )
     reason = exchanges_nothing(proposal)
     if reason:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
 from datasites.data.reading.encoding import encode, mock_inputs
-from datasites.data.reading.hospital import HospitalData
+from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
 from datasites.node.files import write_atomically
 from datasites.study.schema.document import Modality, StudySchema
