@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datasites.review.environment import current_environment
@@ -30,6 +30,7 @@ from datasites.study.proposal import (
 )
 from datasites.study.released_numbers import VALIDATION
 from models.config import Architecture, ModelConfig, Target
+from orchestrator.studies.beginning import Beginning, continued
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
@@ -59,11 +60,13 @@ class Offer:
     task: str
     classes: int = 2
     predicts: Target | None = None
+    gains: dict[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What has to be the same at every hospital of a study."""
-        return (self.features, self.cohorts, self.classes, self.predicts)
+        return (self.features, self.cohorts, self.classes, self.predicts, self.gains, self.self_scaled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ class StudySettings:
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
     and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
+    ``begin_with`` names a finished study whose last model this one begins with.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
@@ -97,6 +101,7 @@ class StudySettings:
     rounds: int
     filing: Filing | None = None
     replaces: str = ""
+    begin_with: str = ""
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: str = "local"
@@ -134,6 +139,7 @@ def build_proposal(
     code: dict[str, str],
     helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
+    beginning: Beginning | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -144,13 +150,18 @@ def build_proposal(
         helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
+        beginning: the earlier study that this one continues; None begins with the model of a public seed.
 
     Raises:
-        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
+        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
+            study to begin with whose model has another layout.
     """
     settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
+    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
@@ -182,7 +193,7 @@ def build_proposal(
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
-        chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
+        chain=chain,
     )
     reason = exchanges_nothing(proposal)
     if reason:
@@ -266,6 +277,8 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         cohorts=offers[0].cohorts,
         classes=offers[0].classes,
         predicts=offers[0].predicts,
+        gains={m: gain for m, gain in offers[0].gains.items() if any(m in o.modalities for o in offers)},
+        self_scaled=tuple(m for m in offers[0].self_scaled if any(m in o.modalities for o in offers)),
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
