@@ -335,8 +335,7 @@ def _mock_values(features: Sequence[str], generator: np.random.Generator, rows: 
                 [np.where(missing, 0.0, np.clip(values[:, places[0]], -3, 3)), missing], axis=1
             )
         else:
-            chosen = np.where(missing, len(places) - 1, generator.integers(0, len(places) - 1, size=rows))
-            values[:, places] = np.eye(len(places))[chosen]
+            values[:, places] = np.eye(len(places))[generator.integers(0, len(places) - 1, size=rows)]
     return values
 
 

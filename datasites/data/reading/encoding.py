@@ -64,7 +64,7 @@ def mock_inputs(modality: Modality, generator: np.random.Generator, rows: int) -
     """Return made-up inputs, float32 [rows, inputs]: numbers of the schema's ranges, one level of each category.
 
     A number lies around the schema's centre, or around the middle of its range where the centre says nothing; a whole
-    number is whole. Now and then a variable is missing. Nothing is known of anybody: only ``modality``, which is
+    number is whole. Now and then a number is missing. Nothing is known of anybody: only ``modality``, which is
     public, and the generator's seed decide.
     """
     if modality.measure is not None:
@@ -73,13 +73,13 @@ def mock_inputs(modality: Modality, generator: np.random.Generator, rows: int) -
         return np.stack(columns, axis=1).astype(np.float32)
     parts: list[Floats] = []
     for variable in modality.variables:
-        missing = generator.uniform(size=rows) < MOCK_MISSING
         if isinstance(variable, Number):
+            missing = generator.uniform(size=rows) < MOCK_MISSING
             drawn = _drawn(variable, variable.centre, variable.scale, generator, rows)
             parts.append(np.stack([np.where(missing, 0.0, drawn), missing], axis=1))
         else:
             chosen = generator.integers(0, len(variable.levels), size=rows)
-            parts.append(np.eye(len(variable.levels) + 1)[np.where(missing, len(variable.levels), chosen)])
+            parts.append(np.eye(len(variable.levels) + 1)[chosen])
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
