@@ -22,34 +22,46 @@ settle()
 if TYPE_CHECKING:
     from privacy.errors import InvalidInput, Refused, StudyOver, TesseraError
     from tessera.explaining import Explanation
+    from tessera.hub import Dataset, Hub, connect
+    from tessera.live import Callback, Run
     from tessera.model import Model, load
     from tessera.pictures import Picture
     from tessera.simulation import Simulation
     from tessera.study import Study
 
 __all__ = [
+    "Callback",
+    "Dataset",
     "Explanation",
+    "Hub",
     "InvalidInput",
     "Model",
     "Picture",
     "Refused",
+    "Run",
     "Simulation",
     "Study",
     "StudyOver",
     "TesseraError",
+    "connect",
     "load",
 ]
 
 _PLACES = {
+    "Callback": "tessera.live",
+    "Dataset": "tessera.hub",
     "Explanation": "tessera.explaining",
+    "Hub": "tessera.hub",
     "InvalidInput": "privacy.errors",
     "Model": "tessera.model",
     "Picture": "tessera.pictures",
     "Refused": "privacy.errors",
+    "Run": "tessera.live",
     "Simulation": "tessera.simulation",
     "Study": "tessera.study",
     "StudyOver": "privacy.errors",
     "TesseraError": "privacy.errors",
+    "connect": "tessera.hub",
     "load": "tessera.model",
 }
 

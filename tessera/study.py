@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ from tessera.shown import html_table
 
 if TYPE_CHECKING:
     from orchestrator.simulation.runs import SimulationRequest
+    from tessera.hub import Hub
+    from tessera.live import Run
     from tessera.simulation import Simulation
 
 ARCHITECTURES = ("linear", "mlp", "mlp-auxiliary", "convolutional")
-STAGE_TASK = "early-late"
-"""What ``outcome="stage"`` means where nobody says how stages are told apart."""
 _MOST_PRESET_SITES = 9
 _FEWEST_SITES = 3
 
@@ -148,8 +148,73 @@ class Study:
             progress=progress,
         )
 
+    def propose(
+        self,
+        hub: Hub,
+        *,
+        sites: Sequence[str] = (),
+        purpose: str = "",
+        investigator: str = "",
+        filing: str | os.PathLike[str] | None = None,
+        replaces: str = "",
+        options: Mapping[str, Any] | None = None,
+        progress: bool = True,
+        **answers: Any,
+    ) -> Run:
+        """Send the study to hospitals for review; it starts by itself once all have approved.
+
+        Args:
+            hub: the consortium.
+            sites: names of hospitals; all of the roster when empty.
+            purpose: what it is for; every hospital reads it.
+            investigator: who answers for it, with name and title.
+            filing: TOML file with everything else that hospitals read before they decide (docs/deploy.md).
+            replaces: name of an earlier study that this is a new version of.
+            options: further fields of :class:`orchestrator.studies.propose.StudySettings`, such as ``seed``.
+            progress: whether to show steps.
+            answers: what the file lacks, or another text than it has: ``legal_basis``, ``contact``, ``recipients``, ...
+
+        Raises:
+            InvalidInput: an answer is missing (all are named), or hospitals' datasets do not fit the study.
+            Refused: a study of this name exists.
+        """
+        from tessera.proposing import propose
+
+        given = {"purpose": purpose, "principal_investigator": investigator, **answers}
+        return propose(
+            self,
+            hub,
+            sites=tuple(sites),
+            filing=None if filing is None else Path(filing),
+            answers=given,
+            replaces=replaces,
+            options=options or {},
+            progress=progress,
+        )
+
+    def extend(
+        self, run: Run, *, epsilon: float | None = None, name: str = "", rounds: int | None = None, **changes: Any
+    ) -> Run:
+        """Propose another study that begins with a run's last model; hospitals approve and charge it by itself.
+
+        Args:
+            run: a finished study of the same model, modalities, cohorts and classes.
+            epsilon: of the new study alone; this study's by default.
+            name: of the new study; by default the earlier one's with a number.
+            rounds: of the new study.
+            changes: as for :meth:`propose`: other hospitals, another purpose, other answers.
+
+        Raises:
+            InvalidInput: the run has no finished round, or its model does not fit.
+        """
+        from tessera.proposing import extend
+
+        study = self.replace(name=name or f"{run.name}-more", rounds=self.rounds if rounds is None else rounds)
+        return extend(study if epsilon is None else study.replace(epsilon=epsilon), run, changes)
+
     def _request(self, **where: Any) -> SimulationRequest:
         from orchestrator.simulation.runs import SimulationRequest
+        from tessera.facts import STAGE_TASK
 
         return SimulationRequest(
             task=STAGE_TASK if self.outcome == "stage" else self.outcome,

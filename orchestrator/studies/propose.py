@@ -17,9 +17,9 @@ from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.checks import exchanges_nothing
 from datasites.study.filing import Filing
+from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import (
     Block,
-    Chain,
     Custody,
     DatasetReference,
     Participant,
@@ -30,11 +30,12 @@ from datasites.study.proposal import (
 )
 from datasites.study.released_numbers import VALIDATION
 from models.config import Architecture, ModelConfig
+from orchestrator.studies.brought import NOTHING, Brought
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
-from privacy.canonical import NEWEST, sha256_hex
+from privacy.canonical import NEWEST
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters, choose_parameters, default_levels
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 Fusion = Literal["shared", "tokens", "combination"]
 FUSIONS = ("shared", "tokens", "combination")
@@ -126,6 +127,8 @@ def build_proposal(
     code: dict[str, str],
     helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
+    brought: Brought = NOTHING,
+    built: bytes | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -136,13 +139,18 @@ def build_proposal(
         helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
+        brought: an earlier study's last model, own code.
+        built: the initial model (safetensors) that own code makes of the public seed.
 
     Raises:
         InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
     """
     settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
-    blocks, model = _blocks_and_model(model_config, settings.seed or 0)
+    blocks, model = _blocks_and_model(model_config, settings.seed or 0, built)
+    if brought.model is not None:
+        check_begins(brought.model, model)
+        model = brought.model
     mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
@@ -152,7 +160,7 @@ def build_proposal(
         filing=settings.filing,
         replaces=settings.replaces,
         custody=_custody(settings, orchestrator),
-        plan=Plan(kind="declarative", code=code),
+        plan=Plan(kind="python" if brought.tree else "declarative", code=code),
         task=settings.task,
         model=model_config,
         training=_training(settings, mechanism, offers),
@@ -174,7 +182,7 @@ def build_proposal(
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
-        chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
+        chain=brought.chain(model, settings.seed or 0, checked=settings.check_chain),
     )
     reason = exchanges_nothing(proposal)
     if reason:
@@ -334,10 +342,30 @@ def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Of
     )
 
 
-def _blocks_and_model(config: ModelConfig, seed: int) -> tuple[tuple[Block, ...], bytes]:
+def check_begins(model: bytes, expected: bytes) -> None:
+    """Check that an earlier study's model can begin this one.
+
+    Raises:
+        InvalidInput: it has other parameters than this study's model.
+    """
+    from datasites.study.chain import check_layout
+
+    try:
+        check_layout(model, expected)
+    except Refused as error:
+        raise InvalidInput(
+            "the earlier study's model has other parameters than this study's: expected the same architecture, "
+            "modalities, cohorts and classes"
+        ) from error
+
+
+def _blocks_and_model(config: ModelConfig, seed: int, built: bytes | None) -> tuple[tuple[Block, ...], bytes]:
     from models.build import build_model
     from models.parameters import blocks, to_bytes
 
+    if built is not None:
+        sizes = {name: values.size for name, values in model_from_bytes(built).items()}
+        return (Block(name="shared", modality=None, length=sum(sizes.values()), parameters=tuple(sizes)),), built
     model = build_model(config, seed=seed)
     found = tuple(
         Block(name=name, modality=modality, length=length, parameters=tuple(names))

@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, select_autoescape
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, write_dataset
+from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.hospital import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
@@ -21,7 +22,6 @@ from datasites.study.signing import dump
 from privacy.canonical import canonical_json
 from privacy.errors import InvalidInput
 
-STUDY_SCHEMA = "study-schema.json"
 _MANY = 60
 
 
