@@ -20,6 +20,7 @@ from tessera._engine import settle
 settle()
 
 if TYPE_CHECKING:
+    from datasites.strategy.server_steps import ServerStep
     from privacy.errors import InvalidInput, Refused, StudyOver, TesseraError
     from tessera.explaining import Explanation
     from tessera.hub import Dataset, Hub, connect
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tessera.pictures import Picture
     from tessera.simulation import Simulation
     from tessera.study import Study
+    from tessera.tracking import MLflow, TensorBoard, WandB
 
 __all__ = [
     "Callback",
@@ -35,19 +37,27 @@ __all__ = [
     "Explanation",
     "Hub",
     "InvalidInput",
+    "MLflow",
     "Model",
     "Picture",
     "Refused",
     "Run",
+    "ServerStep",
     "Simulation",
     "Study",
     "StudyOver",
+    "TensorBoard",
     "TesseraError",
+    "WandB",
     "connect",
     "load",
 ]
 
 _PLACES = {
+    "ServerStep": "datasites.strategy.server_steps",
+    "WandB": "tessera.tracking",
+    "TensorBoard": "tessera.tracking",
+    "MLflow": "tessera.tracking",
     "Callback": "tessera.live",
     "Dataset": "tessera.hub",
     "Explanation": "tessera.explaining",

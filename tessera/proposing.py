@@ -17,6 +17,7 @@ from models.config import Architecture
 from orchestrator.demo.view import DemoView
 from orchestrator.studies.brought import NOTHING, Brought
 from orchestrator.studies.filings import Filed, filed
+from orchestrator.studies.own_code import build_with
 from orchestrator.studies.propose import Fusion, StudySettings
 from orchestrator.studies.run import propose as send
 from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
@@ -49,9 +50,11 @@ def propose(
     answered = _filed(filing, answers)
     names = sites or tuple(party.name for party in hub.roster.sites)
     settings = settings_of(study, answered, options, task_of(study, hub, names))
+    code = study.code()
+    brought, built = (replace(brought, tree=code), build_with(code)) if code else (brought, None)
     view = DemoView(Console(stderr=True, quiet=not progress))
     with view:
-        send(hub.home, settings, view, sites=names, replaces=replaces, brought=brought)
+        send(hub.home, settings, view, sites=names, replaces=replaces, brought=brought, built=built)
     return Run(hub, study.name)
 
 
@@ -109,7 +112,7 @@ def settings_of(study: Study, answered: Filed, options: Mapping[str, Any], task:
         epsilon=study.epsilon,
         delta=study.delta,
         noise=study.noise,
-        architecture=cast(Architecture, study.model),
+        architecture=cast(Architecture, study.architecture),
         fusion=cast(Fusion, study.fusion),
         aggregation=study.aggregation,
         min_sites=study.min_sites,

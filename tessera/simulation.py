@@ -6,13 +6,14 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from datasites.node.files import write_atomically
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from orchestrator.simulation.runs import SimulationRequest
@@ -90,11 +91,15 @@ def simulate(
     with tempfile.TemporaryDirectory() as scratch:
         place = keep or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
-        key = _key(request)
+        code = study.code()
+        for name, data in code.items():
+            write_atomically(place / "code" / name, data)
+        key = _key(request, code)
+        request = replace(request, plan=place / "code" if code else None)
         every = [Job(request=request, seed=seed, key=key, folder=place) for seed in seeds]
         run_jobs([job for job in every if not job.done], processes=jobs, show=progress)
         runs = [job.result() for job in every]
-        model = _model(every[0])
+        model = _model(every[0], code)
     return Simulation(
         study=study,
         runs=tuple(runs),
@@ -104,7 +109,7 @@ def simulate(
     )
 
 
-def _model(job: Job) -> Model:
+def _model(job: Job, code: Mapping[str, bytes]) -> Model:
     facts, parameters = job.facts(), job.model_file.read_bytes()
     proposal = parse(Proposal, facts["proposal"])
     made = facts_of(
@@ -118,15 +123,16 @@ def _model(job: Job) -> Model:
         metrics_label="Exact, on held-out public or synthetic patients of the simulation",
         simulated=True,
     )
-    return Model(made, parameters)
+    return Model(made, parameters, code)
 
 
-def _key(request: SimulationRequest) -> str:
-    """Return a hash of everything that a result depends on: the request, the tables and Tessera's code."""
+def _key(request: SimulationRequest, own: Mapping[str, bytes]) -> str:
+    """Return a hash of everything that a result depends on: the request, the tables, own code and Tessera's."""
     from datasites.review.environment import code_hash
 
+    hashes = {name: sha256_hex(data) for name, data in own.items()}
     tables: list[tuple[str, int, int]] = []
     if request.data is not None and request.data.is_dir():
         files = sorted(path for path in request.data.rglob("*") if path.is_file())
         tables = [(str(p.relative_to(request.data)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return sha256_hex(json.dumps([asdict(request), tables, code_hash()], default=str).encode())
+    return sha256_hex(json.dumps([asdict(request), tables, hashes, code_hash()], default=str).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +33,15 @@ class Study:
     Args:
         name: of the study; hospitals see it.
         outcome: ``stage``, or a task or outcome by its name (``I-II``, ``early-late``, ``ordinal``).
-        model: ``linear``, ``mlp``, ``mlp-auxiliary`` or ``convolutional``.
+        model: ``linear``, ``mlp``, ``mlp-auxiliary`` or ``convolutional``; or a network of your own: a
+            ``torch.nn.Module`` class whose source can be read (:mod:`tessera.own_code`), or a folder with ``plan.py``.
+        loss: of an own network: ``loss(logits, label)``, float32 [B]; the ordinal cross-entropy by default.
         epsilon: worst case per patient over the whole study, above 0; ``math.inf`` means no privacy.
         delta: of that epsilon.
         noise: ``shared`` (hospitals share one noise) or ``local`` (each adds its own).
         rounds: of plain training; None takes the schedule that suits model, epsilon and noise.
-        aggregation: ``fedavg``, ``fedprox``, ``fedadam``, ``dgb``, ``pcw`` or ``dgb+pcw``.
+        aggregation: ``fedavg``, ``fedprox``, ``fedadam``, ``fedyogi``, ``fedadagrad``, ``fedavgm`` (server momentum),
+            ``dgb``, ``pcw`` or ``dgb+pcw``.
         fusion: of a network: ``shared`` head, or ``tokens`` for what is missing.
         evaluation: share of epsilon, 0 to 1, for one evaluation on private records in the last round.
         min_sites: fewest hospitals in a sum that is decrypted, at least 3; None takes what suits the noise.
@@ -51,7 +54,8 @@ class Study:
     name: str
     _: KW_ONLY
     outcome: str = "stage"
-    model: str = "linear"
+    model: str | Path | Callable[..., Any] = "linear"
+    loss: Callable[..., Any] | None = None
     epsilon: float = 8.0
     delta: float = 1e-4
     noise: str = "shared"
@@ -67,8 +71,12 @@ class Study:
         from orchestrator.studies.propose import check_aggregation, check_fusion
 
         check_study_name(self.name)
-        if self.model not in ARCHITECTURES:
-            raise InvalidInput(f"expected a model out of {', '.join(ARCHITECTURES)}, got {str(self.model)[:40]!r}")
+        if self.loss is not None and not callable(self.model):
+            raise InvalidInput("expected a network of your own beside a loss of your own: model=Net, loss=focal")
+        if isinstance(self.model, str) and self.model not in ARCHITECTURES:
+            raise InvalidInput(
+                f"expected a model out of {', '.join(ARCHITECTURES)}, a class or a Path, got {self.model[:40]!r}"
+            )
         if not self.epsilon > 0:
             raise InvalidInput(f"expected epsilon above 0, got {self.epsilon:g}; math.inf means no privacy")
         if not 0.0 <= self.evaluation <= 1.0:
@@ -76,7 +84,7 @@ class Study:
         if self.rounds is not None and not 1 <= self.rounds <= 1000:
             raise InvalidInput(f"expected 1 to 1000 rounds, got {self.rounds}")
         check_aggregation(self.aggregation, self.noise)
-        check_fusion(self.fusion, self.model, self.noise)
+        check_fusion(self.fusion, self.architecture, self.noise)
 
     def replace(self, **changes: Any) -> Study:
         """Return this study with some fields changed, ``study.replace(epsilon=2)`` say.
@@ -219,7 +227,7 @@ class Study:
         return SimulationRequest(
             task=STAGE_TASK if self.outcome == "stage" else self.outcome,
             methods=(self.aggregation,),
-            architecture=self.model,
+            architecture=self.architecture,
             rounds=self.rounds,
             epsilon=self.epsilon,
             delta=self.delta,
@@ -230,6 +238,27 @@ class Study:
             evaluation_share=self.evaluation,
             **where,
         )
+
+    @property
+    def architecture(self) -> str:
+        """The architecture that a proposal names; for a network of one's own it is ``mlp``, and the code decides."""
+        return self.model if isinstance(self.model, str) else "mlp"
+
+    def code(self) -> dict[str, bytes]:
+        """Return the files that hospitals review: a network and a loss of your own; none for Tessera's models.
+
+        Raises:
+            InvalidInput: the source cannot be read, or names something that hospitals' workers have not.
+        """
+        if isinstance(self.model, str):
+            return {}
+        if isinstance(self.model, Path):
+            from orchestrator.studies.own_code import read_plan
+
+            return read_plan(self.model)
+        from tessera.own_code import tree_of
+
+        return tree_of(self.model, self.loss)
 
     @property
     def privacy(self) -> str:
@@ -243,12 +272,16 @@ class Study:
         return {n: v for n, v in vars(self).items() if n == "model" or (n != "name" and v != usual[n])}
 
     def __repr__(self) -> str:
-        chosen = "".join(f", {name}={value!r}" for name, value in self._chosen().items())
+        chosen = "".join(f", {name}={_shown(value)}" for name, value in self._chosen().items())
         return f"Study({self.name!r}{chosen})"
 
     def _repr_html_(self) -> str:
-        rows = [(name, value) for name, value in vars(self).items() if name not in ("name", "epsilon", "delta")]
+        rows = [(name, _shown(value)) for name, value in vars(self).items() if name not in ("name", "epsilon", "delta")]
         return html_table(f"Study {self.name}", [("privacy", self.privacy), *rows])
+
+
+def _shown(value: object) -> str:
+    return str(getattr(value, "__name__", value)) if callable(value) else repr(value)
 
 
 def _federation(sites: int | None) -> str:

@@ -146,7 +146,7 @@ def build_proposal(
         InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
     """
     settings = _checked(settings, offers)
-    model_config = _model_config(settings, offers)
+    model_config = model_config_of(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0, built)
     if brought.model is not None:
         check_begins(brought.model, model)
@@ -246,7 +246,8 @@ def price_of_min_sites(proposal: Proposal) -> str:
     return f"{waits} A sum of all carries {ratio:.2f} times the noise that is charged."
 
 
-def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
+def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
+    """Return the model that a study trains over what hospitals offer."""
     return ModelConfig(
         architecture=settings.architecture,
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
@@ -364,7 +365,7 @@ def _blocks_and_model(config: ModelConfig, seed: int, built: bytes | None) -> tu
     from models.parameters import blocks, to_bytes
 
     if built is not None:
-        sizes = {name: values.size for name, values in model_from_bytes(built).items()}
+        sizes = {name: values.size for name, values in sorted(model_from_bytes(built).items())}
         return (Block(name="shared", modality=None, length=sum(sizes.values()), parameters=tuple(sizes)),), built
     model = build_model(config, seed=seed)
     found = tuple(

@@ -51,7 +51,12 @@ class LiveHospital:
 
     def __init__(self, home: Home, index: int, model: Callable[[str], bytes], *, trains: bool = False) -> None:
         made = Datasite.open(home)
-        part = replace(made.participant, train=playing(index), build=lambda p: model(p.chain.model_hash))
+        part = replace(
+            made.participant,
+            train=playing(index),
+            build=lambda p: model(p.chain.model_hash),
+            preflight=lambda _: None,
+        )
         if trains:
             trainer = replace(made.trainer, pool=WorkersHere())
             tried = Preflight(trainer=trainer)
