@@ -16,7 +16,7 @@ from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import Proposal
 from orchestrator.demo.roles import TEST_FOLDER
 from orchestrator.demo.view import DemoView
-from orchestrator.studies.evaluation import evaluate_model
+from orchestrator.studies.evaluation import evaluate_model, headline
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.run import wait as follow
 from orchestrator.studies.status import client_of, proposal_of, said, study_line
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tessera.hub import Dataset, Hub
 
 _ANSWER_SECONDS = 30.0
-_SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+_SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error", "concordance", "mean_absolute_error")
 _CHARGED = ("auroc", "auroc_low", "auroc_high", "cross_entropy")
 Test = str | Path | None
 
@@ -151,7 +151,7 @@ class Run:
             found |= {f"private_{name}": float(released[-1][name]) for name in _CHARGED if name in released[-1]}
         if self.test is not None and status["checkpoints"]:
             exact = self._exact(status, len(status["checkpoints"]))
-            found |= {name: float(exact[name]) for name in _SCORES}
+            found |= {name: float(exact[name]) for name in _SCORES if exact.get(name) is not None}
         return found
 
     def by_site(self) -> pd.DataFrame:
@@ -177,12 +177,12 @@ class Run:
         """
         status = self.status()
         proposal = proposal_of(status)
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for modality in proposal.model.modalities:
             holders = [p for p in proposal.participants if modality in p.modalities]
             rows[modality] = {"hospitals": len(holders), "patients": sum(p.dataset.patients for p in holders)}
             if self.test is not None and status["checkpoints"]:
-                rows[modality]["auroc"] = self._exact(status, len(status["checkpoints"]), only=modality)["auroc"]
+                rows[modality]["auroc"] = self._exact(status, len(status["checkpoints"]), only=modality).get("auroc")
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("modality")
 
     def plot(self) -> Picture:
@@ -198,8 +198,8 @@ class Run:
         if self.test is None:
             steps = [self.values(number)["step_norm"] for number in range(1, rounds + 1)]
             return curve(self.name, [steps], label="norm of the step")
-        scores = [float(self._exact(status, number)["auroc"]) for number in range(1, rounds + 1)]
-        return curve(self.name, [scores], label="AUROC")
+        scores = [headline(self._exact(status, number)) for number in range(1, rounds + 1)]
+        return curve(self.name, [scores], label="AUROC, or concordance")
 
     @property
     def model(self) -> Model:

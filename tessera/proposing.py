@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from datasites.data.tcga.tables import TASKS
-from datasites.study.proposal import Proposal
 from models.config import Architecture
 from orchestrator.demo.view import DemoView
 from orchestrator.studies.brought import NOTHING, Brought
@@ -21,8 +20,7 @@ from orchestrator.studies.own_code import build_with
 from orchestrator.studies.propose import Fusion, StudySettings
 from orchestrator.studies.run import propose as send
 from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
-from orchestrator.studies.status import client_of, proposal_of
-from privacy.errors import InvalidInput, TesseraError
+from privacy.errors import InvalidInput
 from tessera.facts import STAGE_TASK
 from tessera.live import Run
 
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from tessera.study import Study
 
 FILING = "TESSERA_FILING"
-_ANSWER_SECONDS = 30.0
 
 
 def propose(
@@ -44,14 +41,13 @@ def propose(
     replaces: str,
     options: Mapping[str, Any],
     progress: bool,
-    brought: Brought = NOTHING,
 ) -> Run:
     """Send a study to hospitals; see :meth:`tessera.study.Study.propose`."""
     answered = _filed(filing, answers)
     names = sites or tuple(party.name for party in hub.roster.sites)
     settings = settings_of(study, answered, options, task_of(study, hub, names))
     code = study.code()
-    brought, built = (replace(brought, tree=code), build_with(code)) if code else (brought, None)
+    brought, built = (Brought(tree=code), build_with(code)) if code else (NOTHING, None)
     view = DemoView(Console(stderr=True, quiet=not progress))
     with view:
         send(hub.home, settings, view, sites=names, replaces=replaces, brought=brought, built=built)
@@ -60,12 +56,14 @@ def propose(
 
 def extend(study: Study, run: Run, changes: Mapping[str, Any]) -> Run:
     """Propose a study that begins with a run's last model; see :meth:`tessera.study.Study.extend`."""
-    status = run.status()
-    if not status["checkpoints"]:
-        raise TesseraError(f"{run.name} has no finished round whose model another study could begin with")
-    earlier, hub, given = proposal_of(status), run.hub, dict(changes)
-    with client_of(hub.home, answer_seconds=_ANSWER_SECONDS) as client:
-        model = client.get_bytes(f"/blobs/{status['checkpoints'][-1]['model_hash']}")
+    earlier, hub, given = run.proposal, run.hub, dict(changes)
+    if earlier.model.centred:
+        raise InvalidInput(
+            f"{run.name} released feature means first, as the usual schedule does; such a model cannot be continued: "
+            "propose the first study with rounds=, and extend that one"
+        )
+    if study.rounds is None:
+        study = study.replace(rounds=earlier.rounds)
     answers = (
         {} if earlier.filing is None else {f.name: getattr(earlier.filing, f.name) for f in fields(earlier.filing)}
     )
@@ -84,16 +82,9 @@ def extend(study: Study, run: Run, changes: Mapping[str, Any]) -> Run:
         filing=None if path is None else Path(path),
         answers={**answers, **given},
         replaces=known.get("replaces", ""),
-        options=_same_inputs(earlier) | dict(known.get("options", {})),
+        options={"begin_with": run.name, **dict(known.get("options", {}))},
         progress=known.get("progress", True),
-        brought=Brought(begins=earlier.proposal_hash, model=model),
     )
-
-
-def _same_inputs(earlier: Proposal) -> dict[str, Any]:
-    """Return the settings that give a model the same parameters as an earlier study's."""
-    config = earlier.model
-    return {"centred": config.centred, "cohort_gain": config.cohort_gain, "standardised": config.standardised}
 
 
 def settings_of(study: Study, answered: Filed, options: Mapping[str, Any], task: str) -> StudySettings:

@@ -28,7 +28,9 @@ from tessera.shown import html_table
 if TYPE_CHECKING:
     from tessera.study import Study
 
-SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+_CLASSES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+_NAMES = {"auroc": "AUROC", "concordance": "concordance"}
+_OTHERS = ("concordance", "mean_absolute_error", "deviance")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,12 +49,12 @@ class Simulation:
     @property
     def metrics(self) -> dict[str, float]:
         """The mean of every score over the seeds; ``auroc`` is the mean over cohorts."""
-        return {name: float(np.mean([run[name] for run in self.runs])) for name in SCORES}
+        return {name: float(np.mean([run[name] for run in self.runs])) for name in _scores(self.runs[0])}
 
     @property
     def half_widths(self) -> dict[str, float]:
         """Half of the 95 % interval (Student's t over seeds) of every score; 0 for one seed."""
-        return {name: interval([run[name] for run in self.runs])["half_width"] for name in SCORES}
+        return {name: interval([run[name] for run in self.runs])["half_width"] for name in _scores(self.runs[0])}
 
     @property
     def curves(self) -> list[list[float]]:
@@ -63,24 +65,34 @@ class Simulation:
         """Return the mean AUROC and balanced accuracy of every cohort."""
         columns = {
             score: pd.DataFrame([run[f"{score}_by_cohort"] for run in self.runs]).mean()
-            for score in ("auroc", "balanced_accuracy")
+            for score in ("auroc", "balanced_accuracy", "concordance")
+            if f"{score}_by_cohort" in self.runs[0]
         }
         return pd.DataFrame(columns).rename_axis("cohort")
 
     def plot(self) -> Picture:
         """Return a picture of the AUROC after every round: mean over seeds, and their range."""
-        return curve(f"{self.study.name}: {self.study.privacy}", self.curves, label="AUROC")
+        return curve(
+            f"{self.study.name}: {self.study.privacy}", self.curves, label=_NAMES.get(next(iter(self.metrics)), "score")
+        )
 
     def __repr__(self) -> str:
-        auroc, half = self.metrics["auroc"], self.half_widths["auroc"]
+        first = next(iter(self.metrics))
+        score, half = self.metrics[first], self.half_widths[first]
         seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
-        return f"Simulation({self.study.name!r}, {seeds}, AUROC {auroc:.3f} +- {half:.3f}, {self.study.privacy})"
+        shown = f"{_NAMES.get(first, first)} {score:.3f} +- {half:.3f}"
+        return f"Simulation({self.study.name!r}, {seeds}, {shown}, {self.study.privacy})"
 
     def _repr_html_(self) -> str:
         widths = self.half_widths
         rows = [(name, value, widths[name]) for name, value in self.metrics.items()]
         title = f"{self.study.name}: {len(self.runs)} seeds on {self.data}, {self.study.privacy}"
         return html_table(title, rows, ("score", "mean", "95 % interval +-"))
+
+
+def _scores(run: Mapping[str, Any]) -> list[str]:
+    """Return the scores that the study's outcome has."""
+    return [name for name in (*_CLASSES, *_OTHERS) if run.get(name) is not None]
 
 
 def simulate(
@@ -119,7 +131,7 @@ def _model(job: Job, code: Mapping[str, bytes]) -> Model:
         features=facts["names"],
         partly={c: {m: tuple(names) for m, names in own.items()} for c, own in facts["partly"].items()},
         reading="tables",
-        metrics={name: facts["result"][name] for name in SCORES},
+        metrics={name: facts["result"][name] for name in _scores(facts["result"])},
         metrics_label="Exact, on held-out public or synthetic patients of the simulation",
         simulated=True,
     )

@@ -209,11 +209,12 @@ class Study:
             run: a finished study of the same model, modalities, cohorts and classes.
             epsilon: of the new study alone; this study's by default.
             name: of the new study; by default the earlier one's with a number.
-            rounds: of the new study.
+            rounds: of the new study; those of the earlier one by default.
             changes: as for :meth:`propose`: other hospitals, another purpose, other answers.
 
         Raises:
-            InvalidInput: the run has no finished round, or its model does not fit.
+            InvalidInput: its model does not fit, or released feature means first, as the usual schedule does.
+            Refused: the run is not finished.
         """
         from tessera.proposing import extend
 

@@ -20,6 +20,7 @@ from datasites.node.home import Home
 from datasites.review.policy import Policy
 from datasites.study.proposal import DatasetReference
 from datasites.study.signing import dump, parse
+from models.config import Target
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput, TesseraError
@@ -46,6 +47,7 @@ class Card:
     features: dict[str, int]
     data_use: tuple[str, ...] = ()
     classes: int = 2
+    predicts: Target | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,7 @@ class Datasets:
             features=schema.feature_counts(),
             data_use=read_terms(folder).data_use,
             classes=schema.classes,
+            predicts=schema.predicts,
         )
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:

@@ -19,8 +19,9 @@ import threading
 from dataclasses import dataclass, field
 
 from datasites.keyholder.checks import CheckedList
-from datasites.keyholder.opened import counts_of, open_parts, parts_of
-from datasites.study.messages import HelperKey, PadSums
+from datasites.keyholder.opened import open_parts, own_parts, parts_of, require_vouched
+from datasites.keyholder.vouched import OwnParts, commit_to
+from datasites.study.messages import HelperKey, PadCommitment, PadSums
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import pads, shares
@@ -34,6 +35,7 @@ class _Round:
     key: HelperKey
     private: bytes = field(repr=False)
     voided: set[str] = field(default_factory=set)
+    opened: tuple[str, OwnParts] | None = field(default=None, repr=False)
     answer: tuple[PadSums, bytes] | None = None
 
 
@@ -105,7 +107,7 @@ class PadCustody:
             The hashes of this helper's two pad sums, and the bytes of the sum that the keyholder lacks.
 
         Raises:
-            BadPads: a listed site's seeds do not open, or are not those it signed for; nothing is bound.
+            BadPads: a listed site's seeds do not open, or are not those it signed for or tagged; nothing is bound.
             Refused: another list was answered, this one is void, or nothing is held of the round.
         """
         proposal, plan, list_hash = listed.proposal, listed.plan, listed.commitments.list_hash
@@ -115,29 +117,47 @@ class PadCustody:
                 raise Refused(f"round {plan.round}: this list was declared void and is never answered")
             if found.answer is None:
                 found.answer = self._sums(listed, name, found)
-                found.private = b""
+                found.private, found.opened = b"", None
             if found.answer[0].list_hash != list_hash:
                 raise Refused(f"round {plan.round} was answered with another list; one list per round")
             return found.answer
 
+    def commit(self, listed: CheckedList, name: str) -> PadCommitment:
+        """Return what this helper will say about the pads of a list that nobody has signed; it binds no round.
+
+        Raises:
+            BadPads: a listed site's seeds do not open, or are not those it signed for.
+            Refused: nothing is held of the round, or a list of it was answered.
+        """
+        with self._lock:
+            held = self._held(listed.proposal.study, listed.round)
+            if held.answer is not None:
+                raise Refused(f"round {listed.round} was answered here; nothing more is said about its pads")
+            own = self._own(listed, name, held)
+            return commit_to(listed.proposal, listed.commitments, name, own, listed.proposal.encryption)
+
+    def _own(self, listed: CheckedList, name: str, held: _Round) -> OwnParts:
+        """Return this helper's parts of a list: its seeds and their sums, kept until the round is answered."""
+        list_hash, proposal = listed.list_hash, listed.proposal
+        if held.opened is None or held.opened[0] != list_hash:
+            label = pads.PadLabel(
+                study=proposal.study,
+                round=listed.plan.round,
+                plan_hash=listed.plan.plan_hash,
+                site="",
+                holder=self._holder,
+            )
+            sealed = {site: header.helper_pads.get(name, "") for site, header in listed.headers.items()}
+            seeds = open_parts(listed.headers, sealed, parts_of(proposal, name), held.private, label)
+            held.opened = list_hash, own_parts(proposal, listed.contributors, seeds)
+        return held.opened[1]
+
     def _sums(self, listed: CheckedList, name: str, held: _Round) -> tuple[PadSums, bytes]:
-        proposal, parts = listed.proposal, parts_of(listed.proposal, name)
-        label = pads.PadLabel(
-            study=proposal.study,
-            round=listed.plan.round,
-            plan_hash=listed.plan.plan_hash,
-            site="",
-            holder=self._holder,
-        )
-        sealed = {site: header.helper_pads.get(name, "") for site, header in listed.headers.items()}
-        seeds = open_parts(listed.headers, sealed, parts, held.private, label)
-        counts = counts_of(proposal)
-        sums = {
-            part: shares.to_bytes(shares.part_sum(seeds[part], listed.contributors, counts, proposal.encryption))
-            for part in parts
-        }
+        own = self._own(listed, name, held)
+        require_vouched(listed.proposal, listed.vouched, listed.headers, own)
+        sums = {part: shares.to_bytes(total) for part, total in own.sums.items()}
         answer = PadSums(
-            study=proposal.study,
+            study=listed.proposal.study,
             round=listed.plan.round,
             list_hash=listed.commitments.list_hash,
             helper=name,

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasites.helper.custody import PadCustody
-from datasites.keyholder.checks import ListRequest, check_list, void_list
+from datasites.keyholder.checks import ListRequest, check_list, check_unsigned_list
 from datasites.keyholder.opened import BadPads
-from datasites.keyholder.served import Served, served_proposals
+from datasites.keyholder.served import Served, served_proposals, void_list
+from datasites.keyholder.vouched import shown_commitments
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import PadSums, RoundKey, WorkItem
+from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, open_sealed, pack_envelope, parse, seal
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.ledger.journal import Journal
@@ -80,6 +82,8 @@ class Helper:
         try:
             if item.kind == "key":
                 self._offer_key(item)
+            elif item.kind == "commit":
+                self._commit(item)
             elif item.kind == "pads":
                 self._answer(item)
             elif item.kind == "void":
@@ -100,19 +104,31 @@ class Helper:
         self.served.journal_once(f"key-{key.pad_key}", "helper-key", {"study": key.study, "round": key.round})
         self.served.send(item, "helper-key", key)
 
+    def _commit(self, item: WorkItem) -> None:
+        """Say, before a site signs a list, what its pads add up to."""
+        listed = check_unsigned_list(*self._listed(item))
+        self.served.commit(item, self.custody.commit(listed, self._name))
+
     def _answer(self, item: WorkItem) -> None:
+        sums, body = self.custody.answer(check_list(*self._listed(item)), self._name)
+        entry = {"study": sums.study, "round": sums.round, "list_hash": sums.list_hash}
+        self.served.journal_once(f"pads-{sums.list_hash}", "pads-summed", entry)
+        signed = seal(self.home.identity(), "pads", sums)
+        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/pads", pack_envelope(signed, body))
+
+    def _listed(self, item: WorkItem) -> tuple[Proposal, RoundKey, ListRequest]:
+        """Return the study, the keyholder's key of the round, and the list of a work item."""
         proposal = self.served.study(item.study)
         key = open_sealed(
             item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
         )
         request = ListRequest(
-            plan=item.documents["plan"], commitments=item.documents["commitments"], attestations=item.attestations
+            plan=item.documents["plan"],
+            commitments=item.documents["commitments"],
+            attestations=item.attestations,
+            pad_commitments=shown_commitments(item.documents),
         )
-        sums, body = self.custody.answer(check_list(proposal, key, request), self._name)
-        entry = {"study": sums.study, "round": sums.round, "list_hash": sums.list_hash}
-        self.served.journal_once(f"pads-{sums.list_hash}", "pads-summed", entry)
-        signed = seal(self.home.identity(), "pads", sums)
-        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/pads", pack_envelope(signed, body))
+        return proposal, key, request
 
     def _void(self, item: WorkItem) -> None:
         listed = void_list(self.served.study(item.study), item)
@@ -139,7 +155,9 @@ def _serve(home: Home) -> None:
     folder = home.folder
     config, identity = home.config(), home.identity()
     remove_unfinished(folder)
-    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
+    client = SignedClient(
+        identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca, proxy=config.proxy
+    )
     journal = Journal(folder / "journal.sqlite", identity)
     witness = Witness(
         home=home, client=client, proposals=lambda: served_proposals(home), trouble=lambda: lack_of_room(folder)

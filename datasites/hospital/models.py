@@ -73,7 +73,9 @@ class Models:
 
     def forget(self, proposal: Proposal) -> None:
         """Delete every model of a study that lies here, once its retention is over; what was signed stays."""
-        paths = [path for what in ("chain", "initial") if (path := self._path(proposal, what)).exists()]
+        own = [self._path(proposal, what) for what in ("chain", "initial")]
+        short = [path.with_name(path.name.replace(proposal.proposal_hash, proposal.proposal_hash[:16])) for path in own]
+        paths = [path for path in (*own, *short) if path.exists()]  # the short names are of homes from before
         for path in paths:
             path.unlink()
         body = {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
@@ -175,7 +177,7 @@ class Models:
 
     def _path(self, proposal: Proposal, what: str) -> Path:
         folder = self.home.round_folder(proposal.study, 0).parent
-        return folder / f"{what}-{proposal.proposal_hash[:16]}.safetensors"
+        return folder / f"{what}-{proposal.proposal_hash}.safetensors"
 
 
 def _check_end(chain: ModelChain, number: int, plan: RoundPlan | None) -> None:

@@ -1,8 +1,8 @@
 """A published round: this hospital recomputes its integers from the sum, the round's key and the pad sums.
 
 Nothing here trusts the keyholder alone. The list and the tags are checked as the keyholder checks them. The key has to
-decrypt what is encrypted here to the round's public key. Each pad sum has to be the one that the other party who knows
-it signed. Where a helper was gone, one pad sum rests on the keyholder's word, which is journaled.
+decrypt what is encrypted here to the round's public key. Each pad sum has to be the one that its holders committed to
+before the list was signed, and that all sites of the list vouch for. So it does not matter which helper was gone.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class PublishedRounds:
             plan=evidence.plan,
             commitments=evidence.commitments,
             attestations=evidence.attestations,
+            pad_commitments=evidence.pad_commitments,
             body=self._fetched(proposal, number, "sum", size),
         )
         checked = check_sum_request(proposal, key, request)
@@ -81,7 +82,17 @@ class PublishedRounds:
     def _check_sums(
         self, proposal: Proposal, checked: CheckedSum, evidence: RoundEvidence, sums: dict[int, bytes]
     ) -> None:
-        """Check every pad sum against what the helpers signed; journal whose word is missing."""
+        """Check every pad sum: all listed sites vouch for it.
+
+        In rounds from before sites did, a pad sum has to be the one that a helper signed; whose word is missing is
+        journaled.
+        """
+        if checked.vouched is not None:
+            for part, data in sums.items():
+                total = shares.from_bytes(data, counts_of(proposal), proposal.encryption)
+                if not checked.vouched.fits(part, total, proposal.encryption):
+                    raise Refused(f"pad sum {part} is not the one that the hospitals of the list vouch for")
+            return
         hashes = {part: sha256_hex(data) for part, data in sums.items()}
         seen = set()
         for helper in proposal.helpers:

@@ -15,8 +15,9 @@ from datasites.study.messages import HelperKey, Refusal, RoundKey, RoundPlan, Vo
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
 from privacy.canonical import sha256_hex
-from privacy.encryption import pads, shares
+from privacy.encryption import pad_tags, pads, shares, tags
 from privacy.encryption.ciphertexts import pack
+from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
@@ -61,19 +62,49 @@ class PadKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnPads:
+    """A hospital's three seeds of a round and their pads by part; in memory only, until it signs the round's list."""
+
+    seeds: tuple[bytes, ...] = field(default=(), repr=False)
+    rows: Mapping[int, shares.PartSum] = field(default_factory=dict, repr=False)
+
+    def tags(
+        self, list_hash: str, challenge: tags.Challenge, parameters: EncryptionParameters
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the masked tags of the three pads under a list, as they are signed."""
+        pads_ = zip(self.rows.items(), self.seeds, strict=True)
+        found = {
+            part: pad_tags.pad_tag(rows, seed, part, list_hash, challenge, parameters) for (part, rows), seed in pads_
+        }
+        return {str(part): tuple(map(str, tag)) for part, tag in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Padded:
-    """What a hospital sends: the padded body, and for the header the sealed seeds and their hashes."""
+    """What a hospital sends: the padded body, and for the header the sealed seeds and their hashes.
+
+    ``own`` stays here, with helpers.
+    """
 
     body: bytes
     pad: str
     helper_pads: Mapping[str, str] = field(default_factory=dict)
     seed_hashes: tuple[str, ...] = ()
+    own: OwnPads = OwnPads()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What this process knows of an update that it made: to which keys its pads were sealed, and the pads."""
+
+    keys: PadKeys
+    own: OwnPads = OwnPads()
 
 
 def padded(
     proposal: Proposal, plan: RoundPlan, site: str, keys: PadKeys, blocks: Mapping[str, Sequence[bytes]]
 ) -> Padded:
-    """Pad a hospital's ciphertexts with fresh seeds, which are kept nowhere, and seal the seeds."""
+    """Pad a hospital's ciphertexts with fresh seeds, which no file keeps, and seal the seeds."""
 
     def label(holder: str = "") -> pads.PadLabel:
         return pads.PadLabel(study=plan.study, round=plan.round, plan_hash=plan.plan_hash, site=site, holder=holder)
@@ -89,11 +120,13 @@ def padded(
             offered = keys.helpers[helper.name].pad_key
             sealed[helper.name] = pads.seal_seed(shares.joined(seeds, parts), offered, label(helper.public_key))
     own = shares.joined(seeds, shares.KEYHOLDER_PARTS)
+    rows = shares.pad_rows(seeds, {name: len(chunks) for name, chunks in blocks.items()}, proposal.encryption)
     return Padded(
-        body=pack(shares.pad_all(blocks, seeds, proposal.encryption)),
+        body=pack(shares.pad_all(blocks, rows, proposal.encryption)),
         pad=pads.seal_seed(own, keys.round_key.pad_key, label(proposal.keyholder.public_key)),
         helper_pads=sealed,
         seed_hashes=tuple(shares.seed_hash(seed, part, site) for part, seed in zip(shares.PARTS, seeds, strict=True)),
+        own=OwnPads(seeds=seeds, rows=rows),
     )
 
 
@@ -144,6 +177,11 @@ def require_may_sign(
         raise Refused(
             f"round {item.round}: another list was signed here; expected {', '.join(missing)} to declare it void first"
         )
+
+
+def signed_before(journal: Journal, item: WorkItem, list_hash: str) -> bool:
+    """Return whether this hospital has signed a list of a round."""
+    return list_hash in _lists(journal, item, "attested")
 
 
 def asked_for_good(proposal: Proposal, item: WorkItem) -> str:

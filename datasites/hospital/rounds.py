@@ -20,9 +20,10 @@ from typing import Protocol
 import numpy as np
 
 from datasites.hospital import round_pads
+from datasites.hospital.attesting import Attesting
 from datasites.hospital.failures import Failures, usable
 from datasites.hospital.models import InitialModel, Models
-from datasites.hospital.round_pads import PadKeys
+from datasites.hospital.round_pads import PadKeys, Sent
 from datasites.hospital.thread import Thread
 from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
@@ -32,9 +33,7 @@ from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.study import checks
 from datasites.study.messages import (
-    Attestation,
     BlockShape,
-    Commitments,
     Refusal,
     RoundPlan,
     UpdateHeader,
@@ -50,8 +49,7 @@ from datasites.training.encoding import Integers, encode_update
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
-from privacy.encryption import ckks, tags
-from privacy.encryption.ciphertexts import unpack
+from privacy.encryption import ckks
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
@@ -74,7 +72,7 @@ class RoundParticipant:
     ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of the policy): updates leave at whole multiples
     of it only, so that their time does not tell how a worker fared on private data. ``sent_now`` are the rounds whose
     updates were made since this process began, with the keys that their pads were sealed to: only of those it knows
-    every list that it signed, and whose voids count.
+    every list that it signed, whose voids count, and the pads that it has to tag.
     """
 
     site: str
@@ -88,7 +86,7 @@ class RoundParticipant:
     build: InitialModel
     preflight: Callable[[TrainingJob], None] = lambda _: None
     round_seconds: float | Callable[[], float] = 0.0
-    sent_now: dict[tuple[str, int], PadKeys] = field(default_factory=dict)
+    sent_now: dict[tuple[str, int], Sent] = field(default_factory=dict)
 
     @property
     def failures(self) -> Failures:
@@ -284,7 +282,9 @@ class RoundParticipant:
             helper_pads=padded.helper_pads,
             seed_hashes=padded.seed_hashes,
         )
-        self.sent_now[(plan.study, plan.round)] = keys
+        for earlier in [place for place in self.sent_now if place[0] == plan.study]:
+            del self.sent_now[earlier]
+        self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, own=padded.own)
         write_atomically(folder / "update.bin", padded.body)
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
@@ -312,62 +312,10 @@ class RoundParticipant:
             proposal.proposal_hash, now=dt.datetime.now(dt.UTC), clock_high_water=self.journal.now()
         )
         checks.require_newest_round(self.journal, item.study, item.round)
-        folder = self.home.round_folder(item.study, item.round)
-        if not (folder / "header.json").exists():
-            raise Refused(f"round {item.round} was not trained here: there is nothing to attest")
-        plan = parse(RoundPlan, (folder / "plan.json").read_bytes())
-        sealed = item.documents["commitments"]
-        commitments = open_sealed(
-            sealed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical
+        attesting = Attesting(
+            site=self.site, home=self.home, client=self.client, journal=self.journal, ledger=self.ledger
         )
-        own = parse(Signed, (folder / "header.json").read_bytes())
-        checks.check_commitments(proposal, plan, commitments, self.site, own)
-        header, fresh = parse(UpdateHeader, dict(own.payload)), round_pads.asked_for_good(proposal, item)
-        sealed_to = self.sent_now.get((item.study, item.round))
-        round_pads.require_may_sign(proposal, self.journal, item, commitments.list_hash, sealed_to)
-        self.journal.check_not_rolled_back([header.journal_head])
-        self.ledger.check_not_rolled_back([header.ledger_head])
-        counts = {b.name: b.ciphertexts for b in header.blocks}
-        blocks = unpack((folder / "update.bin").read_bytes(), counts, proposal.encryption)
-        challenge = tags.challenges(commitments.list_hash, commitments.sum_hash)
-        attestation = Attestation(
-            study=item.study,
-            round=item.round,
-            plan_hash=plan.plan_hash,
-            list_hash=commitments.list_hash,
-            sum_hash=commitments.sum_hash,
-            site=self.site,
-            tags=tuple(map(str, tags.tag(blocks, challenge, proposal.encryption))),
-            earlier=checks.earlier_lists(self.journal, item.study, item.round, commitments.list_hash),
-            fresh=fresh,
-        )
-        if fresh:
-            about = {"study": item.study, "round": item.round, "list_hash": commitments.list_hash}
-            self.journal.append("confirmed", about)
-        self._remember_peers(commitments, sealed)
-        present = [str(u.payload["site"]) for u in commitments.updates]
-        proximity.keep_sites(proposal, plan, folder, present)
-        signed = seal(self.home.identity(), "attestation", attestation)
-        self.client.post_json(f"/studies/{item.study}/rounds/{item.round}/attestation", dump(signed))
-
-    def _remember_peers(self, commitments: Commitments, sealed: Signed) -> None:
-        """Keep everybody's chain heads of this round, so that nobody can rewrite its own past unnoticed."""
-        heads = {}
-        for update in commitments.updates:
-            header = parse(UpdateHeader, dict(update.payload))
-            heads[header.site] = {"journal": header.journal_head, "ledger": header.ledger_head}
-        self.journal.append(
-            "attested",
-            {
-                "study": commitments.study,
-                "round": commitments.round,
-                "closing": commitments.closing,
-                "list_hash": commitments.list_hash,
-                "sum_hash": commitments.sum_hash,
-                "heads": heads,
-                "orchestrator_signature": sealed.signature,
-            },
-        )
+        attesting.attest(proposal, item, self.sent_now.get((item.study, item.round)))
 
     def _finish(self, item: WorkItem) -> None:
         """Recompute the last model too; that it does not follow is for this hospital's people to read."""

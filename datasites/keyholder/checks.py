@@ -14,7 +14,7 @@ orchestrator, list     every update signed by a participant under this very plan
 orchestrator, sum      every contributor attested this list, plan and sum; their tags add up to the tag of the sum
 both together          what is decrypted is the sum less the pads of the listed sites, each once (see ``pads``)
 one hospital           its header announces exactly its blocks; what it encrypted is checked slot by slot when decrypted
-helpers                they are those of the roster here; their pad sums are those that the other holder finds, too
+helpers                they are those of the roster here; their pad sums fit the tags that all listed sites signed
 =====================  ================================================================================================
 """
 
@@ -24,6 +24,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from datasites.keyholder.vouched import Vouched, vouched_of
 from datasites.study.checks import check_header_pads, check_weights, too_few_effective
 from datasites.study.messages import (
     Approval,
@@ -33,7 +34,6 @@ from datasites.study.messages import (
     RoundKey,
     RoundPlan,
     UpdateHeader,
-    WorkItem,
 )
 from datasites.study.parties import check_parties, check_roster, check_time
 from datasites.study.proposal import Party, Proposal
@@ -50,11 +50,15 @@ FEWEST_SITES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ListRequest:
-    """A closed list of a round as signed messages: the plan, the list, and its sites' signatures under it."""
+    """A closed list of a round as signed messages: the plan, the list, and its sites' signatures under it.
+
+    With helpers, ``pad_commitments`` are what keyholder and helpers committed to before the sites signed.
+    """
 
     plan: Signed
     commitments: Signed
     attestations: tuple[Signed, ...]
+    pad_commitments: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +70,33 @@ class SumRequest(ListRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedList:
-    """A list that all its sites signed, which sites are in each block, and their headers by site."""
+    """A list that all its sites signed, which sites are in each block, and their headers by site.
+
+    ``vouched`` is what its sites signed about its pads, with helpers.
+    """
 
     proposal: Proposal
     plan: RoundPlan
     commitments: Commitments
     headers: Mapping[str, UpdateHeader]
     contributors: Mapping[str, tuple[str, ...]]
-    tags: tuple[tuple[int, ...], ...]
+    tags: tuple[tuple[int, ...], ...] = ()
+    vouched: Vouched | None = None
+
+    @property
+    def round(self) -> int:
+        """The number of the round."""
+        return self.plan.round
+
+    @property
+    def plan_hash(self) -> str:
+        """The hash of the round's plan."""
+        return self.plan.plan_hash
+
+    @property
+    def list_hash(self) -> str:
+        """The hash of the list."""
+        return self.commitments.list_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +116,7 @@ class CheckedSum:
     pads: Mapping[str, str]
     fresh: str = ""
     headers: Mapping[str, UpdateHeader] = field(default_factory=dict)
+    vouched: Vouched | None = None
 
 
 def check_study(
@@ -168,6 +192,7 @@ def check_sum_request(
         pads={site: header.pad for site, header in listed.headers.items()},
         fresh=_common_word(request.attestations),
         headers=listed.headers,
+        vouched=listed.vouched,
     )
 
 
@@ -185,43 +210,44 @@ def check_list(
     Raises:
         Refused: says what does not hold.
     """
+    listed = check_unsigned_list(proposal, round_key, request)
+    commitments = listed.commitments
+    if answered_sum not in (None, commitments.sum_hash):
+        raise Refused(f"round {listed.plan.round} was answered with another sum; one sum per round")
+    try:
+        tags_ = _checked_attestations(proposal, listed.plan, commitments, set(listed.headers), request.attestations)
+        vouched = vouched_of(proposal, commitments, request.pad_commitments, request.attestations)
+    except (InvalidInput, Tampered) as error:
+        raise Refused(f"the sum is not decrypted: {error}") from error
+    return replace(listed, tags=tuple(tags_), vouched=vouched)
+
+
+def check_unsigned_list(proposal: Proposal, round_key: RoundKey, request: ListRequest) -> CheckedList:
+    """Decide whether a list is whole but for the signatures of its sites: this is what is committed to.
+
+    Args:
+        proposal: as :func:`check_study` returned it.
+        round_key: the key that the keyholder made for the round, as it signed it.
+        request: what the orchestrator sent; its signatures are not looked at.
+
+    Raises:
+        Refused: says what does not hold.
+    """
     try:
         plan = _checked_plan(proposal, round_key, request.plan)
         commitments = _checked_list(proposal, plan, request.commitments)
-        if answered_sum not in (None, commitments.sum_hash):
-            raise Refused(f"round {plan.round} was answered with another sum; one sum per round")
         headers = _checked_headers(proposal, plan, commitments)
         contributors = _checked_contributors(proposal, plan, headers)
-        site_tags = _checked_attestations(proposal, plan, commitments, set(headers), request.attestations)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the sum is not decrypted: {error}") from error
     return CheckedList(
-        proposal=proposal,
-        plan=plan,
-        commitments=commitments,
-        headers=headers,
-        contributors=contributors,
-        tags=tuple(site_tags),
+        proposal=proposal, plan=plan, commitments=commitments, headers=headers, contributors=contributors
     )
 
 
 def _common_word(attestations: Sequence[Signed]) -> str:
     words = {str(signed.payload.get("fresh", "")) for signed in attestations}
     return words.pop() if len(words) == 1 else ""
-
-
-def void_list(proposal: Proposal, item: WorkItem) -> Commitments:
-    """Return the list that a work item asks to declare void.
-
-    Raises:
-        Refused: the list is of another study or round.
-        InvalidInput, Tampered: the orchestrator did not sign it.
-    """
-    signed = item.documents["commitments"]
-    listed = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical)
-    if (listed.study, listed.round) != (item.study, item.round):
-        raise Refused("only a list of this round can be declared void")
-    return listed
 
 
 def _check_parties(proposal: Proposal, orchestrator: Party, keyholder: Party) -> None:

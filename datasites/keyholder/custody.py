@@ -23,66 +23,26 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasites.keyholder import opened
-from datasites.keyholder.checks import CheckedSum
+from datasites.keyholder.checks import CheckedList, CheckedSum
 from datasites.keyholder.key_files import KeyFiles
 from datasites.keyholder.opened import BadPads, HelperAnswer, integers_to_bytes
-from datasites.study.messages import RoundKey
+from datasites.keyholder.record import CLOSED_ROUND, NEW_ROUND, SCHEMA, Answer, answer_of, round_key_of
+from datasites.keyholder.vouched import OwnParts, commit_to
+from datasites.study.messages import PadCommitment, RoundKey
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pads, shares
 from privacy.errors import Refused, UnsafeSum
 from privacy.identity import Identity
-from privacy.storage import Schema, open_sqlite, sql
+from privacy.storage import open_sqlite
 
 __all__ = ["BadPads", "HelperAnswer", "KeyCustody", "integers_to_bytes"]
 
 UNSAFE_SUMS_UNTIL_PAUSE = 2
 """So many sums with unsafe slots pause a study: each such refusal tells an attacker at most one bit."""
-
-_SCHEMA = Schema(
-    "answers",
-    table="rounds",
-    migrations=(
-        sql("""
-CREATE TABLE IF NOT EXISTS rounds (
-    study TEXT NOT NULL, round INTEGER NOT NULL, proposal_hash TEXT NOT NULL,
-    key_hash TEXT NOT NULL, public BLOB NOT NULL, pad_key TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('open', 'deciding', 'answered', 'unsafe', 'forgotten')),
-    sum_hash TEXT, integers BLOB,
-    PRIMARY KEY (study, round));
-CREATE TABLE IF NOT EXISTS resumed (study TEXT PRIMARY KEY, unsafe INTEGER NOT NULL);
-"""),
-        sql("""
-ALTER TABLE rounds ADD COLUMN list_hash TEXT;
-ALTER TABLE rounds ADD COLUMN opening BLOB;
-CREATE TABLE IF NOT EXISTS voids (
-    study TEXT NOT NULL, round INTEGER NOT NULL, list_hash TEXT NOT NULL, PRIMARY KEY (study, round, list_hash));
-"""),
-    ),
-)
-_NEW_ROUND = """
-INSERT INTO rounds (study, round, proposal_hash, key_hash, public, pad_key, state) VALUES (?, ?, ?, ?, ?, ?, 'open')
-RETURNING *"""
-_CLOSED_ROUND = """
-INSERT OR REPLACE INTO rounds (study, round, proposal_hash, key_hash, public, pad_key, state, sum_hash)
-VALUES (?, ?, ?, ?, ?, ?, 'forgotten', ?)"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The integers of one sum: safetensors with one signed-integer vector per block, and their SHA-256.
-
-    ``opening`` is what is published of the round (:mod:`datasites.keyholder.opened`), where the study publishes.
-    """
-
-    sum_hash: str
-    integers: bytes
-    integers_hash: str
-    opening: bytes | None = None
 
 
 class KeyCustody:
@@ -97,8 +57,9 @@ class KeyCustody:
         self._keys = KeyFiles(folder, identity)
         self._lock = threading.RLock()
         self._made_now: set[tuple[str, int]] = set()
+        self._opened: dict[str, tuple[str, OwnParts]] = {}
         self._start = secrets.token_hex(16)
-        self._record = open_sqlite(folder / "answers.sqlite", _SCHEMA, pragmas={"synchronous": "FULL"})
+        self._record = open_sqlite(folder / "answers.sqlite", SCHEMA, pragmas={"synchronous": "FULL"})
         self._record.row_factory = sqlite3.Row
         self._sweep()
 
@@ -125,7 +86,7 @@ class KeyCustody:
                 raise Refused(f"round {number} has a key for another proposal of the same name")
             if row["state"] not in ("open", "deciding"):
                 raise Refused(f"round {number} is over and its key destroyed")
-            return _round_key(row), bytes(row["public"])
+            return round_key_of(row), bytes(row["public"])
 
     def round_key(self, study: str, number: int) -> RoundKey:
         """Return the key record of a round, also after its key was destroyed.
@@ -136,7 +97,7 @@ class KeyCustody:
         row = self._row(study, number)
         if row is None:
             raise Refused(f"no key was made here for round {number} of this study")
-        return _round_key(row)
+        return round_key_of(row)
 
     def answered_sum(self, study: str, number: int) -> str | None:
         """Return the hash of the one sum this round is bound to, or None while it is open."""
@@ -164,9 +125,9 @@ class KeyCustody:
             parts = self._parts(checked, helped)
             row = self._claim(checked)
             if row["state"] == "answered":
-                return _answer(row)
+                return answer_of(row)
             try:
-                integers, opening = self._decrypt(checked, _round_key(row), parts)
+                integers, opening = self._decrypt(checked, round_key_of(row), parts)
             except UnsafeSum:
                 self._finish(study, number, "unsafe", None)
                 raise
@@ -187,13 +148,13 @@ class KeyCustody:
             if row is None:
                 raise Refused(f"no key was made here for round {number} of this study")
             if self._voided(*place):
-                return _round_key(row)
+                return round_key_of(row)
             if (study, number) not in self._made_now:
                 raise Refused(f"round {number}: started anew since the key was made; no list of it is declared void")
             if row["sum_hash"] is not None and row["list_hash"] in (None, list_hash):
                 raise Refused(f"round {number}: this list was answered; it cannot be void")
             self._record.execute("INSERT INTO voids VALUES (?, ?, ?)", place)
-            return _round_key(row)
+            return round_key_of(row)
 
     def _voided(self, study: str, number: int, list_hash: str) -> bool:
         query = "SELECT 1 FROM voids WHERE study = ? AND round = ? AND list_hash = ?"
@@ -219,6 +180,7 @@ class KeyCustody:
         with self._lock:
             if self._record.execute(f"SELECT 1 FROM rounds WHERE {left}", (study,)).fetchone():  # noqa: S608 - a constant
                 self._record.execute(f"UPDATE rounds SET state = 'forgotten' WHERE {left}", (study,))  # noqa: S608
+            self._opened.pop(study, None)
             self._sweep()
 
     def answered(self) -> list[tuple[str, int]]:
@@ -237,7 +199,7 @@ class KeyCustody:
         """Write a round down as over whose key or answer this record has forgotten; its key is destroyed."""
         with self._transaction():
             self._record.execute(
-                _CLOSED_ROUND,
+                CLOSED_ROUND,
                 (key.study, key.round, key.proposal_hash, key.key_hash, b"", key.pad_key, sum_hash),
             )
         self._sweep()
@@ -246,10 +208,10 @@ class KeyCustody:
         pair = ckks.generate_round_key(proposal.encryption)
         pad = pads.generate_pad_key(hybrid=True) if proposal.helpers else pads.generate_pad_key()
         row: sqlite3.Row = self._record.execute(
-            _NEW_ROUND,
+            NEW_ROUND,
             (proposal.study, number, proposal.proposal_hash, sha256_hex(pair.public), pair.public, pad.public),
         ).fetchone()
-        self._keys.store(_round_key(row), pad.private + pair.secret)
+        self._keys.store(round_key_of(row), pad.private + pair.secret)
         self._made_now.add((proposal.study, number))
         return row
 
@@ -262,20 +224,42 @@ class KeyCustody:
         row = self._row(proposal.study, checked.round)
         if row is None or row["state"] not in ("open", "deciding"):
             return {}
-        private = self._keys.load(_round_key(row))[: pads.private_bytes(row["pad_key"])]
-        label = pads.PadLabel(study=row["study"], round=row["round"], plan_hash=checked.plan_hash, site="")
         if not proposal.helpers:
-            return opened.open_seeds(checked.pads, private, label)
-        sites = replace(label, holder=proposal.keyholder.public_key)
-        seeds = opened.open_parts(checked.headers, checked.pads, shares.KEYHOLDER_PARTS, private, sites)
-        counts = opened.counts_of(proposal)
-        own = {
-            part: shares.part_sum(seeds[part], checked.contributors, counts, proposal.encryption)
-            for part in shares.KEYHOLDER_PARTS
-        }
+            return opened.open_seeds(checked.pads, *self._private(row, checked.plan_hash))
+        own = self._own(checked)
+        vouched = opened.require_vouched(proposal, checked.vouched, checked.headers, own)
         everybody = (proposal.study, checked.round) not in self._made_now  # a restored record knows of no other answer
-        missing = opened.missing_part(proposal, checked.list_hash, helped, own, everybody=everybody)
-        return [*own.values(), missing]
+        missing = opened.missing_part(proposal, checked.list_hash, helped, own.sums, vouched, everybody=everybody)
+        return [*own.sums.values(), missing]
+
+    def commit(self, listed: CheckedList, name: str) -> PadCommitment:
+        """Return what this keyholder will say about the pads of a list that nobody has signed; it binds no round.
+
+        Raises:
+            BadPads: a listed site's seeds do not open, or are not those it signed for.
+            Refused: there is no key of the round any more.
+        """
+        with self._lock:
+            return commit_to(listed.proposal, listed.commitments, name, self._own(listed), listed.proposal.encryption)
+
+    def _own(self, listed: CheckedList | CheckedSum) -> OwnParts:
+        """Return this keyholder's parts of a list: its seeds and their sums, kept until the round is answered."""
+        proposal = listed.proposal
+        if self._opened.get(proposal.study, ("", None))[0] != listed.list_hash:
+            row = self._row(proposal.study, listed.round)
+            if row is None or row["state"] not in ("open", "deciding"):
+                raise Refused(f"round {listed.round} has no key here any more")
+            private, label = self._private(row, listed.plan_hash, proposal.keyholder.public_key)
+            sealed = {site: header.pad for site, header in listed.headers.items()}
+            seeds = opened.open_parts(listed.headers, sealed, shares.KEYHOLDER_PARTS, private, label)
+            parts = opened.own_parts(proposal, listed.contributors, seeds)
+            self._opened[proposal.study] = listed.list_hash, parts
+        return self._opened[proposal.study][1]
+
+    def _private(self, row: sqlite3.Row, plan_hash: str, holder: str = "") -> tuple[bytes, pads.PadLabel]:
+        private = self._keys.load(round_key_of(row))[: pads.private_bytes(row["pad_key"])]
+        label = pads.PadLabel(study=row["study"], round=row["round"], plan_hash=plan_hash, site="", holder=holder)
+        return private, label
 
     def _claim(self, checked: CheckedSum) -> sqlite3.Row:
         """Bind the round to this sum, durably and before any decryption; another sum is refused for ever."""
@@ -337,6 +321,7 @@ class KeyCustody:
             "UPDATE rounds SET state = ?, integers = ?, opening = ? WHERE study = ? AND round = ?",
             (state, integers, opening, study, number),
         )
+        self._opened.pop(study, None)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -365,20 +350,3 @@ class KeyCustody:
                 if self._record.in_transaction:  # SQLite itself ends some that fail, on a full disk for one
                     self._record.execute("ROLLBACK")
                 raise
-
-
-def _round_key(row: sqlite3.Row) -> RoundKey:
-    return RoundKey(
-        study=row["study"],
-        proposal_hash=row["proposal_hash"],
-        round=row["round"],
-        key_hash=row["key_hash"],
-        key_bytes=len(row["public"]),
-        pad_key=row["pad_key"],
-    )
-
-
-def _answer(row: sqlite3.Row) -> Answer:
-    integers = bytes(row["integers"])
-    opening = None if row["opening"] is None else bytes(row["opening"])
-    return Answer(sum_hash=row["sum_hash"], integers=integers, integers_hash=sha256_hex(integers), opening=opening)

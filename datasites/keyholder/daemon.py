@@ -9,11 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasites.keyholder.checks import CheckedSum, SumRequest, check_sum_request, void_list
-from datasites.keyholder.custody import Answer, KeyCustody
+from datasites.keyholder.checks import (
+    CheckedSum,
+    ListRequest,
+    SumRequest,
+    check_sum_request,
+    check_unsigned_list,
+)
+from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.opened import BadPads, FreshWanted, HelperAnswer, HelpersWanted, counts_of, split_opening
+from datasites.keyholder.record import Answer
 from datasites.keyholder.rollback import KeyholderStanding
-from datasites.keyholder.served import Served, served_proposals
+from datasites.keyholder.served import Served, served_proposals, void_list
+from datasites.keyholder.vouched import shown_commitments
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
@@ -59,6 +67,8 @@ class Keyholder:
                 self._offer_key(item)
             elif item.kind == "decrypt":
                 self._answer(item)
+            elif item.kind == "commit":
+                self._commit(item)
             elif item.kind == "void":
                 self._void(item)
             elif item.kind in ("finished", "forget"):
@@ -83,13 +93,24 @@ class Keyholder:
         self.served.journal_once(f"key-{item.study}-{item.round}", "round-key", dump(key))
         self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/key", pack_envelope(signed, public))
 
+    def _commit(self, item: WorkItem) -> None:
+        """Say, before a site signs a list, what its pads add up to."""
+        proposal = self.served.study(item.study)
+        request = ListRequest(plan=item.documents["plan"], commitments=item.documents["commitments"], attestations=())
+        listed = check_unsigned_list(proposal, self.custody.round_key(item.study, item.round), request)
+        self.served.commit(item, self.custody.commit(listed, proposal.keyholder.name))
+
     def _answer(self, item: WorkItem) -> None:
         proposal = self.served.study(item.study)
         commitments = item.documents["commitments"]
         sum_hash = str(commitments.payload.get("sum_hash"))
         body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_sum_bytes(proposal))
         request = SumRequest(
-            plan=item.documents["plan"], commitments=commitments, attestations=item.attestations, body=body
+            plan=item.documents["plan"],
+            commitments=commitments,
+            attestations=item.attestations,
+            pad_commitments=shown_commitments(item.documents),
+            body=body,
         )
         checked = check_sum_request(
             proposal,
@@ -185,7 +206,9 @@ def _serve(home: Home) -> None:
     folder = home.folder
     config, identity = home.config(), home.identity()
     remove_unfinished(folder)
-    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
+    client = SignedClient(
+        identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca, proxy=config.proxy
+    )
     custody = KeyCustody(folder / "keys", identity)
     journal = Journal(folder / "journal.sqlite", identity)
     standing = KeyholderStanding(home=home, client=client, custody=custody, journal=journal)

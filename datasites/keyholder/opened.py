@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from safetensors.numpy import save
 
+from datasites.keyholder.vouched import OwnParts, Vouched
 from datasites.study.messages import PadSums, UpdateHeader
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
@@ -24,10 +25,10 @@ from privacy.errors import InvalidInput, Refused
 
 
 class BadPads(Refused):
-    """The pads of ``sites`` do not open; the round may be closed again without them."""
+    """The pads of ``sites`` do not open, or are not those that they tagged; their updates cannot be used."""
 
-    def __init__(self, sites: Sequence[str]) -> None:
-        super().__init__(f"the pads of {', '.join(sites)} do not open; close the round without these sites")
+    def __init__(self, sites: Sequence[str], what: str = "do not open; close the round without these sites") -> None:
+        super().__init__(f"the pads of {', '.join(sites)} {what}")
         self.sites = tuple(sites)
 
 
@@ -110,23 +111,58 @@ def open_parts(
 
     Raises:
         BadPads: some do not open, or hold other seeds than their sites signed for.
+        Refused: none opens, which is no hospital's fault: the holder was started anew, and has another key.
     """
     found: dict[int, dict[str, bytes]] = {part: {} for part in parts}
-    bad = []
+    bad: list[str] = []
+    closed = 0
     for site, header in headers.items():
         try:
             opened = pads.open_seed(sealed.get(site, ""), private, replace(label, site=site), seeds=len(parts))
         except Refused:
             bad.append(site)
+            closed += 1
             continue
         for part, seed in shares.split(opened, parts).items():
             said = header.seed_hashes[part - 1].encode()
             if not hmac.compare_digest(shares.seed_hash(seed, part, site).encode(), said):
                 bad.append(site)
             found[part][site] = seed
+    if closed > 1 and closed == len(headers):
+        raise Refused("no seed opens with the key that is held here; it was made after the hospitals sealed theirs")
     if bad:
         raise BadPads(sorted(set(bad)))
     return found
+
+
+def own_parts(
+    proposal: Proposal,
+    contributors: Mapping[str, Sequence[str]],
+    opened: Mapping[int, Mapping[str, bytes]],
+) -> OwnParts:
+    """Return a holder's seeds of a list, as :func:`open_parts` opened them, with the sums of their pads."""
+    counts, encryption = counts_of(proposal), proposal.encryption
+    sums = {part: shares.part_sum(seeds, contributors, counts, encryption) for part, seeds in opened.items()}
+    return OwnParts(seeds=opened, sums=sums)
+
+
+def require_vouched(
+    proposal: Proposal, vouched: Vouched | None, headers: Mapping[str, UpdateHeader], own: OwnParts
+) -> Vouched:
+    """Check that the sites of a list vouch for the pads that a holder knows, and return what they vouch for.
+
+    Raises:
+        BadPads: a site tagged another pad than the one it sealed.
+        Refused: the sites signed under another commitment than this holder's, or tagged no pads.
+    """
+    if vouched is None:
+        raise Refused("expected every hospital of the list to tag its pads when it signs; none did")
+    for part, total in own.sums.items():
+        if not vouched.fits(part, total, proposal.encryption):
+            if wrong := vouched.wrong(part, own.seeds[part], headers, proposal.encryption):
+                raise BadPads(wrong, "are not those that they tagged when they signed the list")
+            raise Refused("the hospitals signed the list under a commitment to other pad sums than those known here")
+    return vouched
 
 
 def missing_part(
@@ -134,6 +170,7 @@ def missing_part(
     list_hash: str,
     answers: Sequence[HelperAnswer],
     own: Mapping[int, shares.PartSum],
+    vouched: Vouched,
     *,
     everybody: bool,
 ) -> shares.PartSum:
@@ -144,32 +181,40 @@ def missing_part(
         list_hash: the list that is answered.
         answers: the helpers'.
         own: the keyholder's part sums, by part.
+        vouched: what the sites vouch for.
         everybody: whether both helpers have to have answered.
 
     Raises:
         HelpersWanted: not enough helpers answered rightly.
     """
     hashes = {part: sha256_hex(shares.to_bytes(values)) for part, values in own.items()}
-    good = [a for a in answers if _is_right(proposal, list_hash, a, hashes)]
+    good = [a for a in answers if _is_right(proposal, list_hash, a, hashes, vouched)]
     came = {answer.sums.helper for answer in good}
     wanted = [h.name for h in proposal.helpers if h.name not in came]
     if not good or (everybody and wanted):
         wrong = sorted({answer.sums.helper for answer in answers} - came)
         reason = f"expected the pad sums of {', '.join(wanted)}"
         raise HelpersWanted(wanted, f"{reason}; those of {', '.join(wrong)} are not right" if wrong else reason)
-    if len({answer.sums.parts[str(shares.MISSING_PART)] for answer in good}) > 1:
-        raise HelpersWanted([], "the two helpers answered with different pad sums of one part: one of them lies")
     return shares.from_bytes(good[0].body, counts_of(proposal), proposal.encryption)
 
 
-def _is_right(proposal: Proposal, list_hash: str, answer: HelperAnswer, own: Mapping[int, str]) -> bool:
-    """Say whether an answer is of this list, with its parts, its bytes, and the keyholder's sum of the shared part."""
+def _is_right(
+    proposal: Proposal, list_hash: str, answer: HelperAnswer, own: Mapping[int, str], vouched: Vouched
+) -> bool:
+    """Say whether an answer is of this list, with its parts, its bytes, the keyholder's sum of the shared part, and a
+    sum of the other one that the sites vouch for."""
     sums = answer.sums
     parts = parts_of(proposal, sums.helper)
     if sums.list_hash != list_hash or set(sums.parts) != {str(part) for part in parts}:
         return False
     shared = all(sums.parts[str(part)] == own[part] for part in parts if part in own)
-    return shared and sha256_hex(answer.body) == sums.parts[str(shares.MISSING_PART)]
+    if not shared or sha256_hex(answer.body) != sums.parts[str(shares.MISSING_PART)]:
+        return False
+    try:
+        total = shares.from_bytes(answer.body, counts_of(proposal), proposal.encryption)
+    except InvalidInput:
+        return False
+    return vouched.fits(shares.MISSING_PART, total, proposal.encryption)
 
 
 def integers_of(

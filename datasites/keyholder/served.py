@@ -12,10 +12,12 @@ from datasites.keyholder.checks import check_study
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.study.messages import Refusal, Void, WorkItem
+from datasites.node.places import hashed_place, is_of_study
+from datasites.study.messages import Commitments, PadCommitment, Refusal, Void, WorkItem
 from datasites.study.proposal import Proposal
-from datasites.study.signing import Signed, dump, parse, seal
+from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from privacy.canonical import sha256_hex
+from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
 
@@ -34,7 +36,12 @@ class Served:
             Refused: it cannot be served; says why.
         """
         roster = self.home.roster()
-        path = self.home.folder / "studies" / f"{sha256_hex(study.encode())[:16]}.json"
+        path = hashed_place(
+            self.home.folder / "studies",
+            study,
+            ".json",
+            is_of=lambda old: is_of_study(old, study, "proposal", "payload", "study"),
+        )
         status = json.loads(path.read_bytes()) if path.exists() else self.client.get_json(f"/studies/{study}")
         proposal = check_study(
             parse(Signed, status["proposal"]),
@@ -75,6 +82,12 @@ class Served:
         self.journal_once(f"void-{list_hash}-{void.pad_key_hash}", "list-voided", dump(void))
         self.send(item, "void", void)
 
+    def commit(self, item: WorkItem, commitment: PadCommitment) -> None:
+        """Journal, and say under signature, what the pads of a list add up to."""
+        about = {"study": item.study, "round": item.round, "list_hash": commitment.list_hash}
+        self.journal_once(f"commit-{commitment.list_hash}", "pads-committed", about)
+        self.send(item, "pad-commitment", commitment)
+
     def journal_once(self, what: str, kind: str, body: Mapping[str, Any]) -> None:
         """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""
         mark = journaled_mark(self.home, what)
@@ -82,6 +95,20 @@ class Served:
             self.journal.append(kind, dict(body))
             mark.parent.mkdir(exist_ok=True)
             mark.touch(mode=0o600)
+
+
+def void_list(proposal: Proposal, item: WorkItem) -> Commitments:
+    """Return the list that a work item asks to declare void.
+
+    Raises:
+        Refused: the list is of another study or round.
+        InvalidInput, Tampered: the orchestrator did not sign it.
+    """
+    signed = item.documents["commitments"]
+    listed = open_sealed(signed, "commitments", proposal.orchestrator.public_key, Commitments, since=proposal.canonical)
+    if (listed.study, listed.round) != (item.study, item.round):
+        raise Refused("only a list of this round can be declared void")
+    return listed
 
 
 def journaled_mark(home: Home, what: str) -> Path:

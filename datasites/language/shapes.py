@@ -73,7 +73,7 @@ def expected(error: Mapping[str, Any], where: str) -> str:
         where: the place, as its reader knows it.
     """
     own = (error.get("ctx") or {}).get("error")  # a rule of ours, raised inside a validator
-    if isinstance(own, Exception) and own.args and isinstance(own.args[0], Sentence):
-        return say("{where}: {why}", where=where, why=own.args[0])
+    if isinstance(own, Exception) and own.args:
+        return say("{where}: {why}", where=where, why=own.args[0] if isinstance(own.args[0], Sentence) else str(own))
     what = _WHAT.get(str(error.get("type", "")))
     return what(where, error.get("ctx") or {}) if what else say("{where} is not as expected here", where=where)

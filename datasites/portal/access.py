@@ -19,6 +19,7 @@ from datasites.language import mark
 from datasites.node.web.problems import NotSignedIn
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import check_session
+from datasites.portal.people.drafts import Draft, taken_over
 from datasites.portal.people.proof import Proof, act_of
 from datasites.portal.service import PortalService
 from datasites.review.accounts import LINKED, SESSION_HOURS, Account, Credential, Scope
@@ -103,6 +104,8 @@ def _require(request: Request, scope: Scope) -> Credential:
         raise NotSignedIn
     if scope not in credential.scopes:
         raise Refused(say(_LACKS[scope], name=credential.account.name))
+    if request.method == "POST":
+        service_of(request).drafts.forget(credential.key)
     return credential
 
 
@@ -228,8 +231,13 @@ async def sign_in(request: Request, name: str, password: str) -> Account:
     return await service_of(request).people.sign_in(name, password, address=address_of(request), browser=browser)
 
 
-def open_session(request: Request, response: Response, account: Account, *, by: str = "password") -> str:
-    """Open a session, give the browser its cookies, and write it down; return the session's CSRF token."""
+def open_session(
+    request: Request, response: Response, account: Account, *, by: str = "password", draft: Draft | None = None
+) -> str:
+    """Open a session, give the browser its cookies, and write it down; return the session's CSRF token.
+
+    The session begins with ``draft``, or with what the page to sign in took along: words that wait for their form.
+    """
     context, now = context_of(request), context_of(request).clock()
     label = LINKED if by == LINKED else request.headers.get("user-agent", "browser")
     secret, credential = context.accounts.open_session(account, now=now, label=label)
@@ -237,6 +245,7 @@ def open_session(request: Request, response: Response, account: Account, *, by: 
     if by != LINKED:
         remembered = context.accounts.sessions.remember_browser(account.name, now=now)
         _set_cookie(response, context, known_name(context), remembered, max_age=KNOWN_BROWSER_DAYS * 86400)
+    service_of(request).drafts.keep(credential.key, taken_over(request) if draft is None else draft, now=now)
     service_of(request).people.records.signed_in(account.name, address_of(request), by=by)
     return credential.csrf
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -35,10 +35,11 @@ from datasites.portal import (
     people_forms,
     request_page,
 )
-from datasites.portal.access import Context, Reader, notice_name
+from datasites.portal.access import Context, Reader, credential_of, notice_name
 from datasites.portal.api import ERRORS
 from datasites.portal.context import PortalContext
-from datasites.portal.pages import compile_templates, page
+from datasites.portal.pages import compile_templates, page, show_login
+from datasites.portal.people.drafts import NOTHING, note_form, page_of, typed_here
 from datasites.portal.service import PortalService
 from privacy.ledger.journal import Entry
 
@@ -167,6 +168,7 @@ def create_portal(context: PortalContext) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(note_form)],
     )
     app.state.context = context
     app.state.service = PortalService(context)
@@ -196,15 +198,14 @@ def create_portal(context: PortalContext) -> FastAPI:
 
 def _page_of_problem(request: Request, problem: problems.Problem) -> Response:
     if problem.status == 401:
-        path = request.url.path if request.method == "GET" else _page_of_form(request.url.path)
+        draft = typed_here(request)
+        path = request.url.path if request.method == "GET" else page_of(request.url.path)
+        if draft.typed:
+            return show_login(request, to=path, draft=draft, status=401)
         return RedirectResponse(f"/login?{urlencode({'to': path})}", 303)
     headings = {403: mark("Not allowed"), 404: mark("Not found"), 422: mark("Not understood")}
     headings |= {500: mark("Something failed")}
     heading = headings.get(problem.status, mark("Not done"))
-    return page(request, "error.html", status=problem.status, heading=heading, detail=problem.said)
-
-
-def _page_of_form(path: str) -> str:
-    """Return the page that a form was on, whose own address only takes forms."""
-    parts = path.split("/")
-    return "/".join(parts[: 3 if parts[1:2] == ["requests"] else 2])
+    draft = typed_here(request) if credential_of(request) is not None else NOTHING
+    back = draft.page if draft.typed else ""
+    return page(request, "error.html", status=problem.status, heading=heading, detail=problem.said, back=back)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -28,7 +28,8 @@ from datasites.portal.access import (
 )
 from datasites.portal.context import PortalContext
 from datasites.portal.forms import inside
-from datasites.portal.pages import page
+from datasites.portal.pages import page, show_login
+from datasites.portal.people.drafts import NOTHING, Draft, taken_over
 from datasites.portal.people.proof import Proof
 from datasites.portal.service import SIGN_IN_SECONDS, Pending, PortalService
 from datasites.review.accounts import LINKED, Account, Credential
@@ -50,9 +51,22 @@ def begin(request: Request, service: ServiceHere, to: Annotated[str, Query(max_l
     try:
         begun = _provider(service.context).begin()
     except TesseraError as error:
-        return _failed(request, service.context, error)
+        return _failed(request, error)
     response = RedirectResponse(begun.address, 303)
     _remember(response, service, begun, to=to, account=None)
+    return response
+
+
+@router.post(_PATH)
+def begin_with_words(request: Request, service: ServiceHere, to: Annotated[str, Form(max_length=256)]) -> Response:
+    """As :func:`begin`, and keep what the person typed before their session ended until they come back."""
+    draft = taken_over(request)
+    try:
+        begun = _provider(service.context).begin()
+    except TesseraError as error:
+        return _failed(request, error, to=to, draft=draft)
+    response: Response = page(request, "continue.html", to=begun.address, what=tr("To the hospital's sign-in"))
+    _remember(response, service, begun, to=to, account=None, draft=draft)
     return response
 
 
@@ -95,7 +109,7 @@ def callback(
         who = provider.finish(pending.begun, code=code, now=now)
         response = _finished(request, service, provider, pending, who)
     except TesseraError as problem:
-        response = _failed(request, context, problem)
+        response = _failed(request, problem)
     response.delete_cookie(_cookie(context), path=_PATH)
     return response
 
@@ -116,7 +130,7 @@ def _finished(
             say("your hospital account does not give you the part that {name} has here any more", name=account.name)
         )
     response = _onward(request, inside(pending.to))
-    open_session(request, response, account, by=LINKED)
+    open_session(request, response, account, by=LINKED, draft=pending.draft)
     return response
 
 
@@ -125,8 +139,11 @@ def _invitation(context: PortalContext, provider: OidcProvider, who: Identified)
     needed = context.approvals.policy.people.required_people
     if needed > 1:
         raise Refused(
-            f"the policy wants {needed} people for every new account, and a sign-in is none: make your account with a "
-            "one-time link from them, then link it on the People page"
+            say(
+                "the policy wants {needed} people for every new account, and a sign-in is none: make your account with "
+                "a one-time link from them, then link it on the People page",
+                needed=needed,
+            )
         )
     if not provider.settings.create_accounts or not who.roles:
         raise Refused(
@@ -149,14 +166,20 @@ def _onward(request: Request, to: str) -> Response:
     return response
 
 
-def _failed(request: Request, context: PortalContext, error: TesseraError) -> Response:
-    nobody = not context.accounts.accounts()
-    status = describe(error).status
-    return page(request, "login.html", status=status, problem=sentence_of(error), to="/inbox", nobody=nobody)
+def _failed(request: Request, error: TesseraError, *, to: str = "/inbox", draft: Draft = NOTHING) -> Response:
+    return show_login(request, to=to, draft=draft, problem=sentence_of(error), status=describe(error).status)
 
 
-def _remember(response: Response, service: PortalService, begun: Begun, *, to: str, account: Account | None) -> None:
-    secret = service.sign_ins.add(begun, to=to, account=account, now=service.context.clock())
+def _remember(
+    response: Response,
+    service: PortalService,
+    begun: Begun,
+    *,
+    to: str,
+    account: Account | None,
+    draft: Draft = NOTHING,
+) -> None:
+    secret = service.sign_ins.add(begun, to=to, account=account, draft=draft, now=service.context.clock())
     response.set_cookie(
         _cookie(service.context),
         secret,

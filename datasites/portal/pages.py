@@ -19,6 +19,7 @@ from datasites.node.web.events import mark as place
 from datasites.node.web.languages import asked_language
 from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Reader, ServiceHere, address_of, context_of, credential_of, notice_of
+from datasites.portal.people.drafts import NOTHING, Draft, typed_here
 from datasites.portal.service import PortalService
 from datasites.portal.shown.journal_words import HAPPENED
 from datasites.portal.shown.policy_words import rule_in_words
@@ -143,6 +144,7 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
     context = context_of(request)
     credential = credential_of(request)
     path = request.url.path
+    draft = _draft(request, credential, refused=bool(problem) or status >= 400, problem=problem)
     has_key = credential is not None and bool(context.accounts.security_keys.of(credential.account.name))
     shared = {
         "institution": context.institution,
@@ -158,10 +160,25 @@ def page(request: Request, template: str, *, status: int = 200, problem: str = "
         "active": "/inbox" if path.startswith("/requests/") else path,
         "notice": NOTICES.get(notice_of(request), ""),
         "problem": problem,
+        "typed": draft.form,
+        "kept": request.method == "GET" and draft.typed,
         "error": context.error() if credential else "",
     }
     with speaking(asked_language()):
         return HTMLResponse(_environment.get_template(template).render({**shared, **values}), status)
+
+
+def _draft(request: Request, credential: Credential | None, *, refused: bool, problem: str) -> Draft:
+    """Return the words that a page puts into its form again, and keep those of a form that was not done."""
+    if credential is None or credential.kind != "session":
+        return NOTHING
+    drafts, now = request.app.state.service.drafts, context_of(request).clock()
+    if request.method == "GET":
+        kept: Draft = drafts.on(credential.key, request.url.path, now=now)
+        return kept
+    typed = (getattr(request.state, "typed", NOTHING) if problem else typed_here(request)) if refused else NOTHING
+    drafts.keep(credential.key, typed, now=now)
+    return typed
 
 
 router = APIRouter(include_in_schema=False)
@@ -181,9 +198,17 @@ def start() -> Response:
 
 
 @router.get("/login")
-def login(request: Request, context: Context, to: str = "/inbox") -> HTMLResponse:
+def login(request: Request, to: str = "/inbox") -> HTMLResponse:
     """The login form."""
-    return page(request, "login.html", to=to, nobody=not context.accounts.accounts())
+    return show_login(request, to=to)
+
+
+def show_login(
+    request: Request, *, to: str, draft: Draft = NOTHING, problem: str = "", status: int = 200
+) -> HTMLResponse:
+    """Return the page to sign in, which takes along what somebody typed before; ``problem`` is shown on top."""
+    nobody = not context_of(request).accounts.accounts()
+    return page(request, "login.html", status=status, problem=problem, to=to, words=draft.hidden, nobody=nobody)
 
 
 @router.get("/welcome")

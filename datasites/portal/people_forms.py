@@ -35,8 +35,9 @@ from datasites.portal.access import (
 )
 from datasites.portal.context import PortalContext
 from datasites.portal.forms import inside
-from datasites.portal.pages import page
+from datasites.portal.pages import page, show_login
 from datasites.portal.people.desk import check_session
+from datasites.portal.people.drafts import taken_over
 from datasites.portal.people.proof import Proof, act_of
 from datasites.portal.service import PortalService
 from datasites.review.accounts import Account, Credential, Role
@@ -107,13 +108,12 @@ def _may_confirm(person: Account, newcomer: Account) -> bool:
 
 
 @router.post("/login")
-async def login(request: Request, context: Context, name: Secret, password: Secret, to: Secret = "/inbox") -> Response:
+async def login(request: Request, name: Secret, password: Secret, to: Secret = "/inbox") -> Response:
     """Open a session and go where the person wanted to."""
     try:
         account = await sign_in(request, name, password)
     except TesseraError as error:
-        nobody = not context.accounts.accounts()
-        return page(request, "login.html", status=403, problem=sentence_of(error), to=to, nobody=nobody)
+        return show_login(request, to=to, draft=taken_over(request), problem=sentence_of(error), status=403)
     response = RedirectResponse(inside(to), 303)
     await run_in_threadpool(open_session, request, response, account)
     return response

@@ -22,6 +22,7 @@ from datasites.data.glance import Glance
 from datasites.node.web.events import Cached, Streams
 from datasites.portal.context import PortalContext
 from datasites.portal.people.desk import PeopleDesk
+from datasites.portal.people.drafts import NOTHING, Draft, Drafts
 from datasites.portal.people.proof import Proof
 from datasites.portal.people.waiting import WaitingActs
 from datasites.portal.shown.answers import data_use
@@ -57,6 +58,7 @@ class Pending:
     to: str
     account: Account | None
     until: dt.datetime
+    draft: Draft = NOTHING
 
 
 class SignIns:
@@ -66,14 +68,16 @@ class SignIns:
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
 
-    def add(self, begun: Begun, *, to: str, account: Account | None, now: dt.datetime) -> str:
+    def add(self, begun: Begun, *, to: str, account: Account | None, now: dt.datetime, draft: Draft = NOTHING) -> str:
         """Remember one and return the secret that its browser keeps in a cookie."""
         browser = secrets.token_urlsafe(32)
         until = now + dt.timedelta(seconds=SIGN_IN_SECONDS)
         with self._lock:
             while len(self._pending) >= _MOST:
                 del self._pending[next(iter(self._pending))]
-            self._pending[begun.state] = Pending(begun=begun, browser=browser, to=to, account=account, until=until)
+            self._pending[begun.state] = Pending(
+                begun=begun, browser=browser, to=to, account=account, until=until, draft=draft
+            )
         return browser
 
     def take(self, state: str, browser: str, *, now: dt.datetime) -> Pending:
@@ -214,6 +218,7 @@ class PortalService:
         self.sign_ins = SignIns()
         self.people = PeopleDesk(context)
         self.acts = WaitingActs(context, self.people)
+        self.drafts = Drafts()
         self._writing = threading.Lock()
         self._costs: dict[str, Cached[CostPreview | None]] = {}
 

@@ -122,6 +122,7 @@ class ReviewRecords:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.RLock()
+        self._kept: tuple[tuple[int, int], tuple[Request, ...]] | None = None
         if read_only:
             self._database = read_sqlite(path, _SCHEMA)
         else:
@@ -216,9 +217,14 @@ class ReviewRecords:
         return bool(self._read("SELECT 1 FROM requests WHERE hash = ?", proposal_hash))
 
     def requests(self) -> tuple[Request, ...]:
-        """Return all requests, the newest first."""
-        rows = self._read("SELECT hash, sealed, folder, received FROM requests ORDER BY received DESC, rowid DESC")
-        return tuple(self._request(row) for row in rows)
+        """Return all requests, the newest first; read anew only when the file has changed."""
+        with self._lock:
+            if self._database.in_transaction:  # what is read here may be rolled back
+                return self._requests()
+            stamp = int(self._read("PRAGMA data_version")[0][0]), self._database.total_changes
+            if self._kept is None or self._kept[0] != stamp:
+                self._kept = stamp, self._requests()
+            return self._kept[1]
 
     def sealed_proposals(self) -> tuple[Signed, ...]:
         """Return all proposals as they were signed, the oldest first."""
@@ -266,6 +272,10 @@ class ReviewRecords:
             approval=_signed(approval[0][0]) if approval else None,
             words=self.words(proposal_hash),
         )
+
+    def _requests(self) -> tuple[Request, ...]:
+        rows = self._read("SELECT hash, sealed, folder, received FROM requests ORDER BY received DESC, rowid DESC")
+        return tuple(self._request(row) for row in rows)
 
     def _write(self, statement: str, *values: object) -> int:
         with self._lock:

@@ -15,6 +15,7 @@ message                 signed by               says
 :class:`Refusal`        keyholder or datasite   why a round was not answered
 :class:`HelperKey`      helper                  the key that sites seal its seeds of one round to
 :class:`Void`           keyholder and helpers   I have answered no such list of this round and never will
+:class:`PadCommitment`  keyholder and helpers   hashes of my pad sums of a list that nobody has signed yet
 :class:`PadSums`        helper                  hashes of the pad sums of one list; one of them comes along
 :class:`Opening`        keyholder               hashes of the round's secret key and its two pad sums
 ======================  ======================  ======================================================
@@ -183,7 +184,8 @@ class Attestation(Message):
     Tags are below 2**60, beyond what a JSON number carries in RFC 8785, and travel as decimal digits.
     ``earlier`` are the hashes of the other lists of this round that it attested before. ``fresh`` repeats what a
     keyholder that was started anew drew for this start: the site says now, and for good, that it signs no other list
-    after this one in this round.
+    after this one in this round. With helpers, ``pad_tags`` are the masked tags of the site's three pads by part
+    (:mod:`privacy.encryption.pad_tags`), and ``pad_commitments`` is the hash of the commitments that they are under.
     """
 
     study: str
@@ -195,6 +197,8 @@ class Attestation(Message):
     tags: tuple[Tag, ...]
     earlier: tuple[str, ...] = ()
     fresh: str = ""
+    pad_tags: Mapping[str, tuple[Tag, ...]] = field(default_factory=dict)
+    pad_commitments: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,13 +233,14 @@ class WorkItem(Message):
 
     ``documents`` are the signed messages the task is about: ``train`` carries ``plan`` and ``key``, ``attest`` the
     ``commitments``, ``decrypt`` all of these, ``key`` none, ``finished`` and ``forget`` none. With helpers, ``train``
-    carries their keys (``key/NAME``), ``pads`` what ``decrypt`` carries, and ``decrypt`` also the helpers' answers
-    (``pads/NAME``). When a list was redone, ``attest`` carries the voids of earlier ones (``void/CLOSING/NAME``), and
-    ``void`` the ``commitments`` of the list that is to be void. ``confirm`` asks to attest once more: it carries the
-    ``commitments`` and the keyholder's ``refusal``.
+    carries their keys (``key/NAME``), and ``commit`` asks keyholder and helpers for their commitments to a list that
+    nobody has signed; ``attest``, ``pads`` and ``decrypt`` carry these (``commitment/NAME``). ``pads`` carries what
+    ``decrypt`` carries, and ``decrypt`` also the helpers' answers (``pads/NAME``). When a list was redone, ``attest``
+    carries the voids of earlier ones (``void/CLOSING/NAME``), and ``void`` the ``commitments`` of the list that is to
+    be void. ``confirm`` asks to attest once more: it carries the ``commitments`` and the keyholder's ``refusal``.
     """
 
-    kind: Literal["key", "train", "attest", "confirm", "decrypt", "forget", "finished", "pads", "void"]
+    kind: Literal["key", "train", "attest", "confirm", "decrypt", "forget", "finished", "commit", "pads", "void"]
     study: str
     round: RoundNumber
     closing: RoundNumber
@@ -285,6 +290,21 @@ class Void(Message):
     list_hash: str
     party: str
     pad_key_hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadCommitment(Message):
+    """What a party will say about the pads of a list, fixed before a site signs the list.
+
+    ``parts`` maps the number of each of its parts to a hash over the part's sum and its masks
+    (:func:`privacy.encryption.pad_tags.commitment`).
+    """
+
+    study: str
+    round: int
+    list_hash: str
+    party: str
+    parts: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import FileResponse
 
 from datasites.keyholder.opened import counts_of, opening_bytes, parts_of
-from datasites.study.messages import HelperKey, Opening, PadSums, Void
+from datasites.study.messages import HelperKey, Opening, PadCommitment, PadSums, Void
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, BINARY_BODY, SIGNED_BODY, RoundNumber, StudyName
 from orchestrator.rounds.decryption import closing_of, opened_blob, require_participant, require_round, served
-from orchestrator.rounds.helping import KEY, OPENING, PADS, VOID
+from orchestrator.rounds.helping import COMMITMENT, KEY, OPENING, PADS, VOID, require_true_pads
 from orchestrator.rounds.service import Service
 from privacy.canonical import sha256_hex
 from privacy.encryption.shares import MISSING_PART, sum_bytes
@@ -62,6 +62,20 @@ def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authentica
         runner.wake()
         return {"helper": party.name}
 
+    @app.post("/studies/{study}/rounds/{number}/pad-commitment", openapi_extra=SIGNED_BODY)
+    async def commit(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        if party.public_key != runner.proposal.keyholder.public_key:
+            _helper(runner.proposal, party)
+        signed = parse(Signed, await request.body())
+        said = open_sealed(signed, COMMITMENT, party.public_key, PadCommitment, since=runner.proposal.canonical)
+        if (said.study, said.round, said.party) != (study, number, party.name):
+            raise InvalidInput("the commitment names another study, round or party than its address")
+        closing = closing_of(service.store, study, number, said.list_hash)
+        service.store.put_document(study, number, COMMITMENT, signed, closing=closing, author=party.name)
+        runner.wake()
+        return {"list_hash": said.list_hash}
+
     @app.post("/studies/{study}/rounds/{number}/void", openapi_extra=SIGNED_BODY)
     async def declare_void(
         study: StudyName, number: RoundNumber, request: Request, party: Party = caller
@@ -100,7 +114,13 @@ def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> No
             raise InvalidInput("the pad sums are of other parts than this helper's")
         if sums.parts[str(MISSING_PART)] != sha256_hex(body):
             raise InvalidInput("the pad sums do not have the signed hash")
-        closing_of(service.store, study, number, sums.list_hash)  # else a helper could fill the disk, round by round
+        closing = closing_of(service.store, study, number, sums.list_hash)  # else a helper could fill the disk
+        try:
+            await asyncio.to_thread(require_true_pads, service.store, runner.proposal, number, closing, body)
+        except Refused as error:
+            service.journal.append("pads-refused", {"study": study, "round": number, "helper": party.name})
+            runner.refused(party.name, number, str(error))
+            raise
         service.store.require_place(study, number, PADS, signed, author=party.name)
         await asyncio.to_thread(service.store.put_blob, body)
         service.store.put_document(study, number, PADS, signed, author=party.name)

@@ -46,7 +46,7 @@ from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
-from orchestrator.rounds.helping import CONFIRMATION
+from orchestrator.rounds.helping import CONFIRMATION, check_vouching
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.studies.status import study_status, takes_part
@@ -346,6 +346,8 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
             raise Refused(f"round {number} was signed once more too often; is the keyholder started again and again?")
         try:
             await asyncio.to_thread(runner.intake.check_tags, attestation)
+            if runner.proposal.helpers:
+                check_vouching(service.store, runner.proposal, attestation, closing)
         except InvalidInput as error:
             service.journal.append("tags-refused", {"study": study, "round": number, "site": attestation.site})
             runner.refused(party.name, number, str(error))

@@ -42,7 +42,7 @@ class Reports:
 
     def write(self, facts: StudyFacts) -> Path:
         """Return the web page of a study's report, written now unless it says the same already."""
-        folder, key = self._folder / sha256_hex(facts.study.encode())[:16], (facts.study, facts.language)
+        folder, key = self._folder / sha256_hex(facts.study.encode()), (facts.study, facts.language)
         with self._lock:
             if key not in self._written or self._written[key][0] != facts:
                 self._written[key] = (facts, write_study_report(facts, folder)[0])

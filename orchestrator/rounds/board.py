@@ -70,6 +70,10 @@ def names(parties: Collection[str]) -> str:
     return ", ".join(sorted(parties)) or "nobody"
 
 
+_ONCE = frozenset({"finished", "forget"})
+"""What a party does once, after its study: no runner is left to withdraw it when it is done."""
+
+
 class Board:
     """Work items by party, with a long poll.
 
@@ -104,13 +108,15 @@ class Board:
     async def wait(self, party: str, seconds: float, known: str = "") -> list[dict[str, Any]]:
         """Return the party's open items as plain JSON, waiting up to ``seconds`` for any that are new.
 
-        An item that was withdrawn and published again is new, although it looks like the one before.
+        An item that was withdrawn and published again is new, although it looks like the one before. Items that are
+        done once, such as the end of a study, are gone when the party says that it has dealt with them.
 
         Args:
             party: who asks.
             seconds: the longest wait.
             known: SHA-256 of the plain JSON of the answer that the party has dealt with already, or nothing.
         """
+        known = self._dealt_with(party, known)
         deadline, told = asyncio.get_running_loop().time() + seconds, self._told.get(party, 0)
         while not self._closed and not self._has_news(party, told, known):
             remaining = deadline - asyncio.get_running_loop().time()
@@ -123,6 +129,16 @@ class Board:
                 break
         self._told[party] = self._published.get(party, 0)
         return self._show(party)[0]
+
+    def _dealt_with(self, party: str, known: str) -> str:
+        """Forget what ``party`` has done once and for all; return the hash of what it knows of the rest."""
+        items = self._items.get(party, [])
+        left = [item for item in items if item.kind not in _ONCE]
+        if len(left) == len(items) or self._show(party)[1] != known:
+            return known
+        self._items[party] = left
+        self._shown.pop(party, None)
+        return self._show(party)[1]
 
     def _has_news(self, party: str, told: int, known: str) -> bool:
         """Say whether ``party`` has open items that differ from what it knows, or were published since it was told."""

@@ -13,7 +13,7 @@ from datasites.study.chain import RoundEvidence, checked_totals
 from datasites.study.messages import Commitments, LostRound, SumResult
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse, seal
-from orchestrator.rounds.helping import OPENING, PADS
+from orchestrator.rounds.helping import OPENING, PADS, chosen_commitments
 from orchestrator.rounds.store import Store
 from privacy.encryption.shares import MISSING_PART
 from privacy.errors import InvalidInput, Refused
@@ -122,6 +122,7 @@ def _opened(store: Store, proposal: Proposal, number: int, closing: int) -> dict
         "opening": signed(OPENING).get(keyholder),
         "helped": tuple(signed(PADS).values()),
         "attestations": tuple(signed("attestation", closing).values()),
+        "pad_commitments": tuple(chosen_commitments(store, study, number, closing).values()),
     }
 
 

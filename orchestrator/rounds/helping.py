@@ -1,4 +1,4 @@
-"""What a round asks of a study's two helpers: keys for the sites, pad sums for the keyholder, voids of lists.
+"""What a round asks of a study's two helpers: keys, commitments to pad sums, the sums themselves, voids of lists.
 
 One helper may be gone: nobody waits for it again until it offers a key for a later round. With both gone a round cannot
 be answered.
@@ -7,13 +7,20 @@ be answered.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from datasites.study.messages import WorkItem
+from datasites.keyholder.opened import counts_of
+from datasites.keyholder.vouched import PREFIX, commitments_hash, disagreeing, opened_commitments, vouched_of
+from datasites.study.messages import Attestation, Commitments, PadCommitment, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse
 from orchestrator.rounds.board import Board, Waiting, names
+from orchestrator.rounds.refusals import Refusals
 from orchestrator.rounds.store import Store
+from privacy.encryption import shares
+from privacy.encryption.tags import REPETITIONS
+from privacy.errors import InvalidInput, Refused
 
 HELPER_SECONDS = 10.0
 """For how long a round waits for a helper that is gone, once."""
@@ -22,7 +29,21 @@ CONFIRM_SECONDS = 60.0
 """For how long a round waits for hospitals to sign a list once more."""
 
 KEY, PADS, VOID, OPENING, CONFIRMATION = "helper-key", "pads", "void", "opening", "confirmation"
+COMMITMENT, CHOSEN = "pad-commitment", "pad-commitments-chosen"
 """Kinds of the stored documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vouching:
+    """What came of asking for commitments: nothing more to do, sites to leave out of the list, or why it cannot be.
+
+    ``accused`` are the sites that somebody could not open the seeds of, by who says so. A helper alone may lie about
+    that, so its word counts only where no other helper can answer, and for this round.
+    """
+
+    accused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    problem: str = ""
 
 
 class Helping:
@@ -33,14 +54,12 @@ class Helping:
         store: where their documents are kept.
         board: where they are asked.
         waits: the study's waiting.
-        refusing: says who refused a round.
+        refusals: who refused a round.
     """
 
-    def __init__(
-        self, proposal: Proposal, store: Store, board: Board, waits: Waiting, refusing: Callable[[int], set[str]]
-    ) -> None:
+    def __init__(self, proposal: Proposal, store: Store, board: Board, waits: Waiting, refusals: Refusals) -> None:
         self._proposal, self._store, self._board, self._waits = proposal, store, board, waits
-        self._refusing = refusing
+        self._refusals, self._refusing = refusals, refusals.parties
         self._names = tuple(helper.name for helper in proposal.helpers)
         self._gone: set[str] = set()
 
@@ -79,9 +98,67 @@ class Helping:
         for name in self._names:
             self._withdraw(name, lambda i: i.kind == "pads")
 
-    async def confirmed(self, number: int) -> None:
-        """Wait until both helpers have confirmed a round that is published: sites check all its pad sums."""
-        await self.all_answers(number, self._names if self._proposal.published else ())
+    async def vouching(self, number: int, documents: Mapping[str, Signed]) -> Vouching:
+        """Have keyholder and helpers commit to the pad sums of a list that nobody has signed.
+
+        Args:
+            number: the round.
+            documents: the ``plan``, ``key`` and ``commitments``.
+        """
+        closing = _closing(documents)
+        if not self._names or self._store.document(self._proposal.study, number, CHOSEN, closing=closing) is not None:
+            return Vouching()
+        keyholder = self._proposal.keyholder.name
+        holders = (keyholder, *self._names)
+        self._refusals.forget(number, *holders)
+        for name in self._names:  # a helper that was not waited for had until now to sum, and to destroy its key
+            self._withdraw(name, lambda i: i.kind == "pads" and i.round < number)
+        for name in holders:
+            self._board.publish(name, self._item("commit", number, documents, closing=closing))
+
+        def there() -> set[str]:
+            found = self._store.documents(self._proposal.study, number, COMMITMENT, closing=closing)
+            return set(found) | self._refusing(number)
+
+        await self._waits.until(
+            lambda: keyholder in there(), None, lambda: f"round {number}: {keyholder} (keyholder), a list's pad sums"
+        )
+        await self._until(number, lambda: there() | self._gone >= set(self._names), "a list's pad sums")
+        self._gone |= set(self._names) - there()
+        for name in holders:
+            self._withdraw(name, lambda i: i.kind == "commit")
+        vouching = self._chosen_from(number, closing)
+        self._refusals.forget(number, *holders)
+        return vouching
+
+    def _chosen_from(self, number: int, closing: int) -> Vouching:
+        """Choose the commitments that the sites sign under, or say whom to leave out, or why there are none."""
+        study, keyholder = self._proposal.study, self._proposal.keyholder.name
+        documents = self._store.documents(study, number, COMMITMENT, closing=closing)
+        found = {name: parse(PadCommitment, document["payload"]) for name, document in documents.items()}
+        accused = {
+            name: refused.without
+            for name in (keyholder, *self._names)
+            if name not in found and (refused := self._refusals.of(number, name)) is not None
+        }
+        lying = disagreeing(self._proposal, found)
+        good = [name for name in self._names if name in found and name not in lying]
+        if keyholder in found and good:
+            chosen = {"parties": sorted([keyholder, *good])}
+            self._store.put_document(study, number, CHOSEN, chosen, closing=closing)
+            return Vouching(accused={name: sites for name, sites in accused.items() if sites})
+        named = accused.get(keyholder, ()) if keyholder not in found else [s for n in accused for s in accused[n]]
+        reasons = [f"{n}: {r.reason}" for n in accused if (r := self._refusals.of(number, n)) is not None]
+        reasons += [f"{name} and {keyholder} say different pad sums" for name in sorted(lying)]
+        return Vouching(
+            accused={name: sites for name, sites in accused.items() if sites},
+            left_out=frozenset(named),
+            problem="; ".join(reasons) or f"no commitment of {names(self._names)} to the pad sums came",
+        )
+
+    def chosen(self, number: int, closing: int) -> dict[str, Signed]:
+        """Return the commitments that the sites of a list sign under, as documents of a work item."""
+        return chosen_commitments(self._store, self._proposal.study, number, closing)
 
     def answered(self, number: int) -> dict[str, Signed]:
         """Return the helpers' signed pad sums of a round by name."""
@@ -194,6 +271,51 @@ class Helping:
             documents=documents,
             attestations=attestations,
         )
+
+
+def chosen_commitments(store: Store, study: str, number: int, closing: int) -> dict[str, Signed]:
+    """Return the commitments that the sites of a list sign under, as documents of a work item."""
+    parties = (store.document(study, number, CHOSEN, closing=closing) or {"parties": ()})["parties"]
+    found = store.documents(study, number, COMMITMENT, closing=closing)
+    return {f"{PREFIX}{name}": parse(Signed, found[name]) for name in parties}
+
+
+def _list_of(store: Store, study: str, number: int, closing: int) -> Commitments:
+    document = store.document(study, number, "commitments", closing=closing)
+    if document is None:
+        raise InvalidInput(f"round {number} has no list {closing}")
+    return parse(Commitments, document["payload"])
+
+
+def require_true_pads(store: Store, proposal: Proposal, number: int, closing: int, body: bytes) -> None:
+    """Check a helper's sum of the part that the keyholder lacks against what the sites of the list vouch for.
+
+    Raises:
+        Refused: it is another sum, or the list is not signed by all its sites.
+    """
+    listed = _list_of(store, proposal.study, number, closing)
+    attested = store.documents(proposal.study, number, "attestation", closing=closing)
+    shown = chosen_commitments(store, proposal.study, number, closing)
+    signed = [parse(Signed, document) for document in attested.values()]
+    vouched = vouched_of(proposal, listed, tuple(shown.values()), signed)
+    total = shares.from_bytes(body, counts_of(proposal), proposal.encryption)
+    whole = set(attested) >= {str(update.payload["site"]) for update in listed.updates}
+    if vouched is None or not whole or not vouched.fits(shares.MISSING_PART, total, proposal.encryption):
+        raise Refused("these pad sums are not those that the hospitals of the list vouch for")
+
+
+def check_vouching(store: Store, proposal: Proposal, attestation: Attestation, closing: int) -> None:
+    """Check that a site signs under the commitments that everybody was shown, and tags its three pads.
+
+    Raises:
+        InvalidInput: it does not; nothing is said about the tags, which only the holders of its seeds can check.
+    """
+    shown = chosen_commitments(store, proposal.study, attestation.round, closing)
+    listed = _list_of(store, proposal.study, attestation.round, closing)
+    digest = commitments_hash(proposal, opened_commitments(proposal, listed, shown.values()))
+    lengths = {part: len(tag) for part, tag in attestation.pad_tags.items()}
+    if attestation.pad_commitments != digest or lengths != {str(part): REPETITIONS for part in shares.PARTS}:
+        raise InvalidInput("the signature is not under the commitments to the list's pad sums, or lacks the pads' tags")
 
 
 def _closing(documents: Mapping[str, Signed]) -> int:

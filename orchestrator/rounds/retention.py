@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from datasites.node.places import SHORT_DIGITS
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
@@ -83,7 +84,8 @@ def _delete(store: Store, study: str) -> Deletion:
         store.drop_blob(digest)
     for number in range(1, store.last_round(study, "plan") + 1):
         shutil.rmtree(store.update_folder(study, number), ignore_errors=True)
-    for name in (study, sha256_hex(study.encode())[:16]):  # where `tessera study wait` puts results by default
+    digest = sha256_hex(study.encode())
+    for name in (study, digest, digest[:SHORT_DIGITS]):  # where `tessera study wait` puts results by default
         for path in (store.folder.parent / "results" / name).glob("*.safetensors"):
             path.unlink()
     return Deletion(study=study, deleted=tuple(sorted(own - needed)), kept=tuple(sorted(own & needed)))

@@ -29,6 +29,8 @@ from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.helping import Helping
 from orchestrator.rounds.intake import Intake, Upload
+from orchestrator.rounds.lists import Records, fixed_list
+from orchestrator.rounds.refusals import Refusals
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import withdrawn_sites
 from privacy.errors import InvalidInput
@@ -45,12 +47,12 @@ class StudyRunner:
         signed, _, _ = store.study(study)
         self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
+        self._records = Records(store=store, identity=identity, journal=journal)
         self.waits = Waiting()
         self.intake = Intake(self.proposal, store)
-        self._refusals: dict[tuple[int, str], str] = {}
-        self._unusable: set[tuple[int, str]] = set()
-        self._wanted: dict[int, tuple[str, ...]] = {}
-        self.helping = Helping(self.proposal, store, board, self.waits, self._refusing)
+        self._refusals = Refusals()
+        self._refusing = self._refusals.parties
+        self.helping = Helping(self.proposal, store, board, self.waits, self._refusals)
         self.intake.excluded = self._excluded()
         self._optimizer = ServerOptimizer(self.proposal.training)
         self._planner = Planner(self.proposal)
@@ -104,7 +106,7 @@ class StudyRunner:
         if not self._closings(number):  # else it was closed before a restart: what comes now would be in no list
             await self._collect(number, {"plan": plan, "key": key, **helper_keys})
         closing = max(0, self._closings(number) - 1)  # after a restart only the newest list counts
-        commitments, attestations = await self._close(number, plan, set(self.intake.headers(number)), closing)
+        commitments, attestations = await self._close(number, plan, key, set(self.intake.headers(number)), closing)
         totals = await self._decrypt(number, plan, key, commitments, attestations)
         if totals is None:
             return  # lost; who cost it is in none of the later rounds
@@ -124,15 +126,19 @@ class StudyRunner:
         """Wait for the keyholder's document or refusal; return whether the document came."""
         keyholder = self.proposal.keyholder.name
         await self.waits.until(
-            lambda: keyholder in self._documents(number, kind) or (number, keyholder) in self._refusals,
+            lambda: keyholder in self._documents(number, kind) or keyholder in self._refusing(number),
             None,
             lambda: f"round {number}: {keyholder} (keyholder), {'its key' if kind == 'key' else 'to decrypt the sum'}",
         )
         return keyholder in self._documents(number, kind)
 
     def _refusal(self, number: int) -> StudyPaused:
-        reason = self._refusals[(number, self.proposal.keyholder.name)]
+        reason = self._reason(number)
         return StudyPaused(f"round {number}: the keyholder refused: {reason}")
+
+    def _reason(self, number: int) -> str:
+        refused = self._refusals.of(number, self.proposal.keyholder.name)
+        return refused.reason if refused else ""
 
     def _lose(self, number: int, reason: str, without: Collection[str] = ()) -> None:
         """Write a round off whose sum the keyholder will never decrypt; the model stays as it was.
@@ -191,7 +197,7 @@ class StudyRunner:
         await self.intake.open(number)
         for attempt in (1, 2):
             for site in sites - set(self.intake.headers(number)):
-                self._refusals.pop((number, site), None)
+                self._refusals.forget(number, site)
                 self._board.publish(site, self._item("train", number, documents=documents))
             await self.waits.until(
                 lambda: set(self.intake.headers(number)) | self._refusing(number) >= sites,
@@ -205,16 +211,26 @@ class StudyRunner:
         self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
         self._require_enough(number, set(self.intake.headers(number)))
 
-    async def _close(self, number: int, plan: Signed, present: set[str], closing: int) -> tuple[Signed, list[Signed]]:
+    async def _close(
+        self, number: int, plan: Signed, key: Signed, present: set[str], closing: int
+    ) -> tuple[Signed, list[Signed]]:
         """Fix the list and the sum; who vanishes before tagging, or tags wrongly, is taken out, the list redone."""
         updates = self.intake.headers(number)
         while True:
             closing += 1
-            commitments = await self._commit(number, plan, {s: updates[s] for s in sorted(present)}, closing)
+            chosen = {s: updates[s] for s in sorted(present)}
+            commitments = await fixed_list(self.proposal, self._records, self.intake, plan, chosen, closing)
             present = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
-            documents = {"commitments": commitments, **self.helping.voids(number, closing)}
+            if left_out := await self._unusable(number, plan, key, commitments):
+                present -= left_out  # nobody has signed this list
+                continue
+            documents = {
+                "commitments": commitments,
+                **self.helping.chosen(number, closing),
+                **self.helping.voids(number, closing),
+            }
             for site in present:
-                self._refusals.pop((number, site), None)
+                self._refusals.forget(number, site)
                 self._board.publish(site, self._item("attest", number, closing, documents))
             await self._attested(number, closing, present)
             self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "attest")
@@ -227,6 +243,19 @@ class StudyRunner:
             if reason := await self.helping.void(number, commitments):
                 self._lose(number, reason)
                 raise StudyPaused(f"round {number}: {reason}")
+
+    async def _unusable(self, number: int, plan: Signed, key: Signed, commitments: Signed) -> frozenset[str]:
+        """Have keyholder and helpers commit to a list's pad sums; return the sites whose pads cannot be used."""
+        documents = {"plan": plan, "key": key, "commitments": commitments}
+        vouching = await self.helping.vouching(number, documents)
+        for party, sites in vouching.accused.items():
+            about = {"round": number, "by": party, "sites": sorted(sites), "left_out": sorted(vouching.left_out)}
+            self._journal.append("pads-unreadable", {"study": self.proposal.study, **about})
+        listed = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
+        if vouching.problem and not (vouching.left_out and self._enough(number, listed - vouching.left_out)):
+            self._lose(number, vouching.problem)
+            raise StudyPaused(f"round {number}: {vouching.problem}")
+        return vouching.left_out
 
     def _lose_unless_signable(self, number: int, listed: set[str], attested: set[str]) -> None:
         """Write a round off that too few hospitals will ever sign: with helpers, who was started anew never does."""
@@ -246,45 +275,26 @@ class StudyRunner:
             lambda: f"round {number}: signatures under the list of {names(missing())}",
         )
 
-    async def _commit(self, number: int, plan: Signed, updates: Mapping[str, Any], closing: int) -> Signed:
-        found = self._store.document(self.proposal.study, number, "commitments", closing=closing)
-        if found is not None:
-            return parse(Signed, found)
-        sum_hash = await self.intake.sum_of(number, set(updates))
-        commitments = Commitments(
-            study=self.proposal.study,
-            round=number,
-            plan_hash=parse(RoundPlan, dict(plan.payload)).plan_hash,
-            closing=closing,
-            updates=tuple(parse(Signed, u) for u in updates.values()),
-            sum_hash=sum_hash,
-            canonical=self.proposal.canonical,
-        )
-        signed = seal(self._identity, "commitments", commitments)
-        self._store.put_document(self.proposal.study, number, "commitments", signed, closing=closing)
-        about = {"closing": closing, "list_hash": commitments.list_hash, "sum_hash": sum_hash, "sites": sorted(updates)}
-        self._journal.append("round-closed", {"study": self.proposal.study, "round": number, **about})
-        return signed
-
     async def _decrypt(
         self, number: int, plan: Signed, key: Signed, commitments: Signed, attestations: list[Signed]
     ) -> dict[str, np.ndarray] | None:
         """Return the integers, or None where the keyholder cannot use what some sites sent."""
         keyholder = self.proposal.keyholder.name
-        documents = {"plan": plan, "key": key, "commitments": commitments}
-        item = self._item("decrypt", number, int(commitments.payload["closing"]), documents)
+        closing = int(commitments.payload["closing"])
+        documents = {"plan": plan, "key": key, "commitments": commitments, **self.helping.chosen(number, closing)}
+        item = self._item("decrypt", number, closing, documents)
         item = replace(item, attestations=tuple(attestations))
         serve(self._store, parse(Commitments, dict(commitments.payload)))
         await self.helping.answers(number, documents, attestations)
         if not await self._answered_with(number, item):
-            listed = {(number, str(u["payload"]["site"])) for u in commitments.payload["updates"]}
-            unusable = {site for _, site in self._unusable & listed}
-            self._lose(number, self._refusals[(number, keyholder)], unusable)
+            refused = self._refusals.of(number, keyholder)
+            listed = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
+            unusable = listed & set(refused.without if refused else ())
+            self._lose(number, self._reason(number), unusable)
             if unusable:
                 return None
             raise self._refusal(number)
         self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "decrypt")
-        await self.helping.confirmed(number)
         result = self._documents(number, "result")[keyholder]
         return model_from_bytes(self._store.blob(result["payload"]["integers_hash"]))
 
@@ -296,12 +306,13 @@ class StudyRunner:
             if await self._answered(number, "result"):
                 return True
             again = await self.helping.confirmations(number, item) or item.attestations
-            await self.helping.all_answers(number, self._wanted.pop(number, ()))
+            refused = self._refusals.of(number, keyholder)
+            await self.helping.all_answers(number, refused.wants if refused else ())
             newer = self.helping.documents(number)
             if newer.keys() == known.keys() and again == item.attestations:
                 return False
             known, item = newer, replace(item, attestations=again)
-            del self._refusals[(number, keyholder)]
+            self._refusals.forget(number, keyholder)
 
     def _step(
         self, number: int, plan: Signed, commitments: Signed, totals: Mapping[str, np.ndarray], seconds: float
@@ -332,12 +343,9 @@ class StudyRunner:
     ) -> None:
         """Take note that ``party`` will not do its part of a round, and why; what it was asked is withdrawn.
 
-        From the keyholder ``without`` are the sites whose updates it cannot use, ``wants`` the helpers it needs first.
+        ``without`` are the sites whose updates it cannot use, ``wants`` the helpers that the keyholder needs first.
         """
-        self._refusals[(number, party)] = reason
-        if party == self.proposal.keyholder.name:
-            self._unusable |= {(number, site) for site in without}
-            self._wanted[number] = tuple(wants)
+        self._refusals.note(party, number, reason, without, wants)
         self._board.withdraw(self.proposal.study, party=party, when=lambda i: i.round == number)
         self.wake()
 
@@ -370,9 +378,6 @@ class StudyRunner:
     def _documents(self, number: int, kind: str, closing: int | None = None) -> dict[str, dict[str, Any]]:
         return self._store.documents(self.proposal.study, number, kind, closing=closing)
 
-    def _refusing(self, number: int) -> set[str]:
-        return {party for round_, party in self._refusals if round_ == number}
-
     def _enough(self, number: int, sites: set[str]) -> bool:
         plan = self._store.document(self.proposal.study, number, "plan") or {"payload": {"weights": {}}}
         return enough(self.proposal, plan["payload"]["weights"], sites)
@@ -391,7 +396,5 @@ class StudyRunner:
         return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
 
     def _tell_everybody(self, kind: str, number: int) -> None:
-        for participant in self.proposal.participants:
-            self._board.publish(participant.name, self._item(kind, number))
-        for party in (self.proposal.keyholder, *self.proposal.helpers):
+        for party in (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers):
             self._board.publish(party.name, self._item(kind, number))

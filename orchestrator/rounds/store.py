@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from datasites.node.files import sync_folder, write_atomically
+from datasites.node.places import hashed_place
 from datasites.study.signing import Signed, dump, parse
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
@@ -269,7 +270,12 @@ class Store:
 
     def update_folder(self, study: str, round_: int) -> Path:
         """Return where the ciphertexts of a round lie."""
-        return self._folder / "updates" / sha256_hex(study.encode())[:16] / str(round_)
+
+        def is_of(old: Path) -> bool:
+            known = [name for name, *_ in self.studies() if sha256_hex(name.encode()).startswith(old.name)]
+            return known == [study]
+
+        return hashed_place(self._folder / "updates", study, is_of=is_of) / str(round_)
 
     def update_path(self, study: str, round_: int, digest: str) -> Path:
         """Return where the ciphertexts with this hash lie."""

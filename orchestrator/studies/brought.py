@@ -1,4 +1,4 @@
-"""What a scientist brings to a study besides settings: an earlier study's last model, or code of an own network."""
+"""What a scientist brings to a study besides settings: the code of an own network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
-from datasites.study.proposal import Chain, Proposal
+from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
@@ -24,15 +24,9 @@ Tessera code (see `environment.code_hash` in the proposal). No code of this job 
 
 @dataclass(frozen=True, kw_only=True)
 class Brought:
-    """``begins`` is the proposal hash of the study whose last model is ``model``; ``tree`` has own code, by file."""
+    """``tree`` has the files of own code; without any the study is made of settings alone."""
 
-    begins: str = ""
-    model: bytes | None = None
     tree: Mapping[str, bytes] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if bool(self.begins) != (self.model is not None):
-            raise InvalidInput("expected an earlier study and its last model, or neither")
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -47,15 +41,7 @@ class Brought:
     @property
     def key(self) -> str:
         """A hash of everything that is brought; empty where nothing is."""
-        if not self.begins and not self.tree:
-            return ""
-        return sha256_hex(json.dumps([self.begins, self.code]).encode())
-
-    def chain(self, model: bytes, seed: int, *, checked: bool) -> Chain:
-        """Return with which model the study begins, and who can recompute it."""
-        if self.begins:
-            return Chain(model_hash=sha256_hex(model), origin="study", study=self.begins, checked=checked)
-        return Chain(model_hash=sha256_hex(model), seed=seed, checked=checked)
+        return sha256_hex(json.dumps(self.code).encode()) if self.tree else ""
 
 
 NOTHING = Brought()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -99,7 +100,8 @@ def propose(
 
 def _check_new(client: SignedClient, study: str) -> None:
     if any(known["study"] == study for known in client.get_json("/studies")):
-        raise Refused(f"a study called {study!r} exists; `tessera study wait {study}` follows it, or use another name")
+        follow = f"tessera study wait {shlex.quote(study)}"
+        raise Refused(f"a study called {study!r} exists; `{follow}` follows it, or use another name")
 
 
 def wait(
@@ -191,4 +193,4 @@ def keep_result(
 def result_folder(home: Home, study: str) -> Path:
     """Return where a study's results lie by default; a name that is no plain file name is hashed."""
     plain = study.replace("-", "").replace("_", "").isalnum() and study.isascii()
-    return home.folder / "results" / (study if plain else sha256_hex(study.encode())[:16])
+    return home.folder / "results" / (study if plain else sha256_hex(study.encode()))

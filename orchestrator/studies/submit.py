@@ -14,11 +14,13 @@ from datasites.data.publishing import CARD, Card
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.places import hashed_place, is_of_study
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
+from orchestrator.studies.beginning import Beginning, beginning_of
 from orchestrator.studies.brought import NOTHING, Brought, files_of, keep_tree
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import plain_json, sha256_hex
@@ -113,6 +115,7 @@ def draft_of(
     home: Home,
     settings: StudySettings,
     offers: Sequence[Offer],
+    beginning: Beginning | None = None,
     brought: Brought = NOTHING,
     built: bytes | None = None,
 ) -> Draft:
@@ -129,6 +132,7 @@ def draft_of(
         keyholder=roster.keyholder,
         helpers=roster.helpers,
         code=brought.code,
+        beginning=beginning,
         brought=brought,
         built=built,
     )
@@ -158,7 +162,9 @@ def submit(
     """
     draft = Draft.find(home, settings, brought)
     again = draft is not None
-    draft = draft or draft_of(home, settings, offers, brought, built)
+    if draft is None:
+        beginning = beginning_of(client, settings.begin_with, centred=settings.centred)
+        draft = draft_of(home, settings, offers, beginning, brought, built)
     proposal, model = draft.opened(home), base64.b64decode(draft.model)
     model_hash = sha256_hex(model)
     client.put_bytes(f"/blobs/{model_hash}", model)
@@ -178,7 +184,9 @@ def submit(
 
 
 def _draft_path(home: Home, study: str) -> Path:
-    return home.folder / "drafts" / f"{sha256_hex(study.encode())[:16]}.json"
+    return hashed_place(
+        home.folder / "drafts", study, ".json", is_of=lambda old: is_of_study(old, study, "settings", "study")
+    )
 
 
 def _plain(settings: StudySettings, brought: Brought) -> dict[str, str]:
@@ -204,4 +212,5 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         cohorts=card.cohorts,
         task=card.task,
         classes=card.classes,
+        predicts=card.predicts,
     )

@@ -4,12 +4,13 @@ A site draws three seeds and adds a pad of each. The keyholder knows parts 1 and
 helper 3 and 1. So the keyholder lacks part 3, which either helper gives it for one list, as a sum over its sites:
 
     >>> seeds = new_seeds()
-    >>> sent = pad_all(ciphertexts, seeds, parameters)
+    >>> sent = pad_all(ciphertexts, pad_rows(seeds, counts, parameters), parameters)
     >>> sums = part_sum({"north": seeds[2], ...}, contributors, counts, parameters)   # part 3, at a helper
     >>> subtract(total, [one, two, three], parameters)                                # at the keyholder
 
-Whoever knows a part's sum signs its hash. Since two parties know each, nobody can invent one alone. A proof and a table
-of who reads what together: docs/decisions/0018-pads-among-helpers.md.
+Whoever knows a part's sum commits to it before the sites sign the list, and the sites vouch for it with tags
+(:mod:`privacy.encryption.pad_tags`). A proof and a table of who reads what together:
+docs/decisions/0018-pads-among-helpers.md.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.encryption.ciphertexts import Buffer, coefficients
-from privacy.encryption.pads import SEED_BYTES, below, new_seed, reduce_once, stream, summed
+from privacy.encryption.pads import SEED_BYTES, new_seed, reduce_once, summed
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
 
@@ -58,10 +59,23 @@ def split(opened: bytes, parts: Sequence[int]) -> dict[int, bytes]:
     return {part: opened[i * SEED_BYTES : (i + 1) * SEED_BYTES] for i, part in enumerate(parts)}
 
 
+def pad_rows(seeds: Sequence[bytes], counts: Mapping[str, int], parameters: EncryptionParameters) -> dict[int, PartSum]:
+    """Return the three pads of one site by part, over its blocks."""
+    return {
+        part: {name: summed([seed], name, chunks, parameters) for name, chunks in counts.items()}
+        for part, seed in zip(PARTS, seeds, strict=True)
+    }
+
+
 def pad_all(
-    blocks: Mapping[str, Sequence[Buffer]], seeds: Sequence[bytes], parameters: EncryptionParameters
+    blocks: Mapping[str, Sequence[Buffer]], rows: Mapping[int, PartSum], parameters: EncryptionParameters
 ) -> dict[str, list[bytes]]:
-    """Return one site's ciphertexts with a pad of every seed added.
+    """Return one site's ciphertexts with its three pads added.
+
+    Args:
+        blocks: ciphertexts by block name.
+        rows: of :func:`pad_rows`.
+        parameters: the study's parameters.
 
     Raises:
         InvalidInput: a ciphertext is malformed.
@@ -69,11 +83,10 @@ def pad_all(
     prime = np.uint64(parameters.data_prime)
     padded = {}
     for name, ciphertexts in blocks.items():
-        drawn = [stream(seed, name) for seed in seeds]
         arrays = [coefficients(ciphertext, parameters).copy() for ciphertext in ciphertexts]
-        for array in arrays:
-            for source in drawn:
-                array[0] += below(source, parameters)  # four numbers below 2**60: no wrap
+        for index, array in enumerate(arrays):
+            for part in PARTS:
+                array[0] += rows[part][name][index]  # four numbers below 2**60: no wrap
             reduce_once(array[0], np.uint64(2) * prime)
             reduce_once(array[0], prime)
         padded[name] = [array.tobytes() for array in arrays]

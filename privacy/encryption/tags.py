@@ -80,18 +80,37 @@ def tag(
     Raises:
         InvalidInput: a ciphertext is malformed.
     """
-    prime = parameters.data_prime
-    inner = challenge.words("coefficient", 2 * parameters.poly_modulus_degree).astype(np.float64)
+    width = 2 * parameters.poly_modulus_degree
     result = [0] * REPETITIONS
+    inner = challenge.words("coefficient", width).astype(np.float64)
     for name, ciphertexts in blocks.items():
-        outer = challenge.words("block/" + name, len(ciphertexts)).view("<u4")
         for start in range(0, len(ciphertexts), _CHUNKS_AT_ONCE):
             some = ciphertexts[start : start + _CHUNKS_AT_ONCE]
             array = np.stack([coefficients(ciphertext, parameters).reshape(-1) for ciphertext in some])
-            for products, words in zip(_products(array, inner), outer[start:], strict=False):
-                for index in range(REPETITIONS):
-                    result[index] += int(words[index]) * products[index]
-    return tuple(total % prime for total in result)
+            _add(result, array, inner, _outer(challenge, name, len(ciphertexts))[start:])
+    return tuple(total % parameters.data_prime for total in result)
+
+
+def tag_rows(
+    blocks: Mapping[str, NDArray[np.uint64]], challenge: Challenge, parameters: EncryptionParameters
+) -> tuple[int, ...]:
+    """Return <r, p> mod q for each repetition, over single polynomials by block name, uint64[count, N]."""
+    result = [0] * REPETITIONS
+    inner = challenge.words("coefficient", parameters.poly_modulus_degree).astype(np.float64)
+    for name, rows in blocks.items():
+        for start in range(0, len(rows), _CHUNKS_AT_ONCE):
+            _add(result, rows[start : start + _CHUNKS_AT_ONCE], inner, _outer(challenge, name, len(rows))[start:])
+    return tuple(total % parameters.data_prime for total in result)
+
+
+def _outer(challenge: Challenge, name: str, count: int) -> NDArray[np.uint32]:
+    return challenge.words("block/" + name, count).view("<u4")
+
+
+def _add(result: list[int], array: NDArray[np.uint64], inner: NDArray[np.float64], outer: NDArray[np.uint32]) -> None:
+    for products, words in zip(_products(array, inner), outer, strict=False):
+        for index in range(REPETITIONS):
+            result[index] += int(words[index]) * products[index]
 
 
 def combine(tags: Sequence[Sequence[int]], parameters: EncryptionParameters) -> tuple[int, ...]:

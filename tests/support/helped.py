@@ -19,16 +19,18 @@ from datasites.hospital.published import PublishedRounds
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
 from datasites.keyholder.opened import counts_of
+from datasites.keyholder.vouched import commitments_hash, opened_commitments
 from datasites.study.chain import RoundEvidence
 from datasites.study.messages import Attestation, Commitments, Opening, PadSums, Refusal, RoundKey, UpdateHeader, Void
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
-from privacy.encryption import ciphertexts, pads, shares, tags
+from privacy.encryption import ciphertexts, pad_tags, pads, shares, tags
 from privacy.ledger.journal import Journal
 
 List = tuple[Signed, list[Signed]]
 """A list that was fixed, and its sites' signatures under it."""
 H, J = "helper-0", "helper-1"
+ALL = (0, 1, 2, 3)
 
 
 class HelpedStage(Stage):
@@ -37,6 +39,7 @@ class HelpedStage(Stage):
     def __init__(self, consortium: Consortium, liar: Liar, keyholder: Keyholder, folder: Path, number: int = 1) -> None:
         super().__init__(consortium, liar, keyholder, number)
         self.folder = folder
+        self.commitments: dict[str, dict[str, Signed]] = {}
         self.helpers = {name: self.opened_helper(name) for name in consortium.helpers}
         for name in consortium.helpers:
             self.offer_key(name)
@@ -71,8 +74,42 @@ class HelpedStage(Stage):
             home=hospital.home, url="", participant=again, approvals=hospital.approvals
         )
 
-    def close(self, *arguments: Any, **named: Any) -> List:  # type: ignore[override]
-        return super().close(*arguments, **named)
+    def close(
+        self,
+        *,
+        body: bytes | None = None,
+        updates: list[Signed] | None = None,
+        attest: tuple[int, ...] = ALL,
+        closing: int = 1,
+        documents: Mapping[str, Signed] | None = None,
+        committing: tuple[str, ...] = ("keyholder", H, J),
+    ) -> List:
+        """Fix a list, have ``committing`` commit to its pad sums, and ask for attestations."""
+        sealed, _ = super().close(body=body, updates=updates, attest=(), closing=closing)
+        self.commitments[sealed.signature] = shown = self.committed(sealed, *committing)
+        return sealed, self.attested(sealed, attest, {**shown, **(documents or {})})
+
+    def committed(self, sealed: Signed, *names: str) -> dict[str, Signed]:
+        """Return what parties commit to about a list, as documents of a work item; who refuses is missing."""
+        documents = {"plan": self.plan, "key": self.key, "commitments": sealed}
+        for name in names:
+            before = len(self.liar.sent["pad-commitment"])
+            role = self.keyholder if name == "keyholder" else self.helpers[name]
+            role.handle(self.item("commit", documents))
+            for signed in self.liar.sent["pad-commitment"][before:]:
+                documents[f"commitment/{name}"] = signed
+        return {place: signed for place, signed in documents.items() if place.startswith("commitment/")}
+
+    def attested(self, sealed: Signed, sites: tuple[int, ...], documents: Mapping[str, Signed]) -> list[Signed]:
+        """Return the signatures of sites that are asked to sign a list."""
+        before = len(self.liar.sent["attestation"])
+        for i in sites:
+            self.consortium.hospitals[i].participant.handle(self.item("attest", {"commitments": sealed, **documents}))
+        return self.liar.sent["attestation"][before:]
+
+    def shown(self, closed: List) -> dict[str, Signed]:
+        """Return the commitments that the sites of a list were shown."""
+        return dict(self.commitments.get(closed[0].signature, {}))
 
     # lists -----------------------------------------------------------------------------------------------------
 
@@ -86,7 +123,7 @@ class HelpedStage(Stage):
     def ask_pads(self, name: str, closed: List) -> Signed | None:
         """Return a helper's answer to a list, or None where it refused."""
         before = len(self.liar.sent["pads"])
-        documents = {"plan": self.plan, "key": self.key, "commitments": closed[0]}
+        documents = {"plan": self.plan, "key": self.key, "commitments": closed[0], **self.shown(closed)}
         self.helpers[name].handle(self.item("pads", documents, closed[1]))
         if len(self.liar.sent["pads"]) == before:
             return None
@@ -96,7 +133,7 @@ class HelpedStage(Stage):
 
     def answers(self, closed: List, *names: str) -> dict[str, Signed]:
         found = {f"pads/{name}": self.ask_pads(name, closed) for name in names or (H, J)}
-        return {place: signed for place, signed in found.items() if signed is not None}
+        return self.shown(closed) | {place: signed for place, signed in found.items() if signed is not None}
 
     def ask_void(self, name: str, closed: List) -> Signed | None:
         """Return a party's void of a list, or None where it refused."""
@@ -127,6 +164,10 @@ class HelpedStage(Stage):
         listed, name = parse(Commitments, dict(closed[0].payload)), f"site-{index}"
         blocks = ciphertexts.unpack(self.bodies[name], counts_of(self.proposal), self.proposal.encryption)
         challenge = tags.challenges(listed.list_hash, listed.sum_hash)
+        shown = opened_commitments(self.proposal, listed, self.shown(closed).values()) if self.shown(closed) else {}
+        digest = commitments_hash(self.proposal, shown)
+        own = self.consortium.hospitals[index].participant.sent_now[(listed.study, listed.round)].own
+        masked = pad_tags.pad_challenge(listed.list_hash, listed.sum_hash, digest)
         attestation = Attestation(
             study=listed.study,
             round=listed.round,
@@ -135,6 +176,8 @@ class HelpedStage(Stage):
             sum_hash=listed.sum_hash,
             site=name,
             tags=tuple(map(str, tags.tag(blocks, challenge, self.proposal.encryption))),
+            pad_tags=own.tags(listed.list_hash, masked, self.proposal.encryption),
+            pad_commitments=digest,
         )
         return seal(self.consortium.homes[name].identity(), "attestation", attestation)
 
@@ -146,8 +189,9 @@ class HelpedStage(Stage):
 
     def published(self, closed: List, *helping: str) -> RoundEvidence:
         """Answer a list, and show what everybody is shown of it; the bytes lie in ``liar.opened``."""
-        helped = self.answers(closed, *helping)
-        assert self.decrypt(*closed, documents=helped) is not None
+        documents = self.answers(closed, *helping)
+        assert self.decrypt(*closed, documents=documents) is not None
+        helped = {place: signed for place, signed in documents.items() if place.startswith("pads/")}
         opening, body = self.liar.sent["opening"][-1]
         result, _ = self.liar.sent["result"][-1]
         listed = parse(Commitments, dict(closed[0].payload))
@@ -165,6 +209,7 @@ class HelpedStage(Stage):
             opening=opening,
             helped=tuple(helped.values()),
             attestations=tuple(closed[1]),
+            pad_commitments=tuple(self.shown(closed).values()),
         )
 
     def recompute(self, evidence: RoundEvidence) -> bytes:

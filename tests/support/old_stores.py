@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasites.keyholder import custody
+from datasites.keyholder import record
 from datasites.keyholder.custody import KeyCustody
 from datasites.node.home import Home
 from datasites.review import records
@@ -37,7 +37,7 @@ SCHEMAS: dict[str, Schema] = {
     "ledger.sqlite": chain.SCHEMA,
     "accounts.sqlite": rows._SCHEMA,
     "approvals.sqlite": records._SCHEMA,
-    "answers.sqlite": custody._SCHEMA,
+    "answers.sqlite": record.SCHEMA,
     "orchestrator.sqlite": store._SCHEMA,
     "mailbox.sqlite": mailbox_store._SCHEMA,
     "dashboard.sqlite": access._SCHEMA,

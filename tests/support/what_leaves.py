@@ -152,6 +152,12 @@ TABLE: tuple[Row, ...] = (
         covered_by="a linear function of ciphertexts that the site has sent already",
     ),
     Row(
+        request="POST /studies/*/rounds/*/attestation",
+        fields=("signed.payload.pad_tags.*", "signed.payload.pad_commitments"),
+        covered_by="linear functions of random pads, each masked by a number of the same seed, and a hash of what "
+        "keyholder and helpers committed to",
+    ),
+    Row(
         request="POST /studies/*/rounds/*/refusal",
         fields=(*_SIGNED, *(f"signed.payload.{n}" for n in ("study", "round", "party", "reason"))),
         covered_by="a sentence from Tessera's own code on plans, approvals and budgets; never the output of a worker",
@@ -233,7 +239,16 @@ TABLE: tuple[Row, ...] = (
             "letter.collection.card.json.dataset.schema_hash",
             *(
                 f"letter.collection.card.json.{n}"
-                for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task", "classes", "data_use[]")
+                for n in (
+                    "cohort",
+                    "cohorts[]",
+                    "modalities[]",
+                    "features.*",
+                    "task",
+                    "classes",
+                    "predicts.*",
+                    "data_use[]",
+                )
             ),
         ),
         covered_by="public facts about the dataset version, written by its owner",
@@ -243,7 +258,17 @@ TABLE: tuple[Row, ...] = (
         fields=(
             *(
                 f"letter.collection.schema.json.{n}"
-                for n in ("name", "version", "institution", "cohort", "cohorts[]", "task", "classes", "modalities[]")
+                for n in (
+                    "name",
+                    "version",
+                    "institution",
+                    "cohort",
+                    "cohorts[]",
+                    "task",
+                    "classes",
+                    "modalities[]",
+                    "predicts.*",
+                )
             ),
             *(f"letter.collection.schema.json.{n}" for n in ("features.*", "preprocessing.*", "source")),
         ),

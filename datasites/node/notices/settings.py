@@ -36,7 +36,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from datasites.language.shapes import expected
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 FILE = "notices.toml"
 Kind = Literal[
@@ -65,7 +67,7 @@ class Smtp(_Section):
     @model_validator(mode="after")
     def _password_needs_tls(self) -> Smtp:
         if self.user and self.security == "none":
-            raise ValueError("a password is never sent without TLS: set security to starttls or tls")
+            raise ValueError(say("a password is never sent without TLS: set security to starttls or tls"))
         return self
 
 
@@ -105,9 +107,9 @@ class NoticeSettings(_Section):
         names = {person.name for person in self.people}
         for person in self.people:
             if person.delegate and (person.delegate not in names or person.delegate == person.name):
-                raise ValueError(f"the delegate of {person.name!r} has to be another of the people")
+                raise ValueError(say("the delegate of {name!r} has to be another of the people", name=person.name))
         if self.people and self.smtp is None:
-            raise ValueError("people get mail: set [smtp]")
+            raise ValueError(say("people get mail: set [smtp]"))
         return self
 
     @classmethod
@@ -123,8 +125,10 @@ class NoticeSettings(_Section):
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidInput(f"expected notices in TOML at {FILE}, could not read them: {error}") from error
+            raise InvalidInput(
+                say("expected notices in TOML at {name}, could not read them: {error}", name=FILE, error=error)
+            ) from error
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-            raise InvalidInput(f"{FILE} is not valid: {where}: {first['msg']}") from error
+            where = ".".join(str(part) for part in first["loc"]) or say("the whole file")
+            raise InvalidInput(say("{name} is not valid: {why}", name=FILE, why=expected(first, where))) from error

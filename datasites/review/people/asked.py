@@ -90,9 +90,7 @@ class AskedActs(Generic[A]):
             InvalidInput: no reason.
             Refused: an auditor, or somebody who asked already.
         """
-        reason = checked_reason(reason)
-        if not person.decides:
-            raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
+        reason = _wanted(person, reason)
         with self._lock:
             before = self.find(act, now=now)
             if before is not None and person.name in before.people:
@@ -124,9 +122,7 @@ class AskedActs(Generic[A]):
             InvalidInput: no such act waits, or no reason.
             Refused: an auditor.
         """
-        reason = checked_reason(reason)
-        if not person.decides:
-            raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
+        reason = _wanted(person, reason)
         with self._lock:
             found = self.named(key, now=now)
             self.drop(found.act, by=person.name, reason=reason, titled=person.title)
@@ -192,6 +188,14 @@ def checked_reason(reason: str) -> str:
                 count=len(reason),
             )
         )
+    return reason
+
+
+def _wanted(person: Account, reason: str) -> str:
+    """Return the reason of somebody who may want an act, or say no to one."""
+    reason = checked_reason(reason)
+    if not person.decides:
+        raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
     return reason
 
 

@@ -1,9 +1,10 @@
 """The keyholder answers with integers that are not the sum, so that hospitals compute a model of its choice.
 
-Played: invented integers; pad sums and keys made to fit them; an opening of another list or sum; helpers that lie to
-the keyholder or to the hospitals; an orchestrator that swaps bytes or hides a helper. In a study that publishes, every
-hospital recomputes the integers and refuses them before the next round is charged. On the code before, a hospital took
-whatever the keyholder signed.
+Played: invented integers; pad sums and keys made to fit them, also by keyholder and helpers together; an opening of
+another list or sum; helpers that lie to the keyholder or to the hospitals; an orchestrator that swaps bytes or hides a
+helper. In a study that publishes, every hospital recomputes the integers and refuses them before the next round is
+charged. On the code before, a hospital took whatever the keyholder signed. `test_hidden_helper.py` plays the same with
+commitments that lie, too.
 """
 
 from __future__ import annotations
@@ -81,12 +82,10 @@ def test_invented_integers_alone_are_noticed(helped: HelpedStage, shown: RoundEv
         helped.recompute(lied)
 
 
-@pytest.mark.parametrize(("part", "witness"), [(1, J), (2, H)])
-def test_pad_sums_made_to_fit_are_noticed_by_the_helper_who_knows_them(
-    helped: HelpedStage, shown: RoundEvidence, part: int, witness: str
-) -> None:
+@pytest.mark.parametrize("part", [1, 2])
+def test_pad_sums_made_to_fit_are_noticed(helped: HelpedStage, shown: RoundEvidence, part: int) -> None:
     lied = with_sums(helped, shown, part, fitting(helped, part))
-    with pytest.raises(Refused, match=f"keyholder and {witness} know different pad sums of part {part}"):
+    with pytest.raises(Refused, match=f"pad sum {part} is not the one that the hospitals of the list vouch for"):
         helped.recompute(lied)
 
 
@@ -96,14 +95,14 @@ def test_a_third_pad_sum_made_to_fit_is_noticed(helped: HelpedStage, shown: Roun
     changed = third["shared"].copy()
     changed[0, 0] = (int(changed[0, 0]) + 1) % helped.proposal.encryption.data_prime
     helped.liar.opened["pads"] = shares.to_bytes({"shared": changed})
-    with pytest.raises(Refused, match="different pad sums of part 3"):
+    with pytest.raises(Refused, match="pad sum 3 is not the one that the hospitals"):
         helped.recompute(shown)
 
 
-def test_the_fitted_pad_sum_would_decrypt_so_that_only_its_witness_stands_against_it(
+def test_the_fitted_pad_sum_would_decrypt_and_no_word_of_a_helper_makes_it_right(
     helped: HelpedStage, shown: RoundEvidence
 ) -> None:
-    """With a helper that lies as well the keyholder does invent a sum: two of three, as the decision says."""
+    """Played: keyholder and a helper sign the same false pad sum; before hospitals tagged their pads, this passed."""
     changed = fitting(helped, 1)
     sums = {**kept(helped)[1], 1: changed}
     third = shares.from_bytes(helped.liar.opened["pads"], counts_of(helped.proposal), helped.proposal.encryption)
@@ -116,7 +115,8 @@ def test_the_fitted_pad_sum_would_decrypt_so_that_only_its_witness_stands_agains
     assert (found - true).tolist() == [3] * 700
     lied = with_sums(helped, shown, 1, changed, integers_hash=sha256_hex(integers))
     lied = helped.pads_said(J, lied, **{"1": sha256_hex(shares.to_bytes(changed))})
-    assert helped.recompute(lied) == integers
+    with pytest.raises(Refused, match="pad sum 1 is not the one that the hospitals"):
+        helped.recompute(lied)
 
 
 def _chunks(body: bytes) -> list[bytes]:
@@ -161,25 +161,17 @@ def test_swapped_bytes_are_noticed(helped: HelpedStage, shown: RoundEvidence, wh
         helped.recompute(shown)
 
 
-def test_a_helper_that_lies_to_the_hospitals_is_named_with_the_keyholder(
-    helped: HelpedStage, shown: RoundEvidence
-) -> None:
+def test_a_helper_that_lies_to_the_hospitals_changes_nothing(helped: HelpedStage, shown: RoundEvidence) -> None:
     lied = helped.pads_said(H, shown, **{"2": "0" * 64})
-    with pytest.raises(Refused, match=f"keyholder and {H} know different pad sums of part 2"):
-        helped.recompute(lied)
+    assert sha256_hex(helped.recompute(lied)) == shown.result.payload["integers_hash"]  # type: ignore[union-attr]
 
 
-def test_a_hidden_helper_is_journaled_and_two_hidden_ones_are_refused(
-    helped: HelpedStage, shown: RoundEvidence
-) -> None:
+@pytest.mark.parametrize("there", [1, 0], ids=["one is hidden", "both are hidden"])
+def test_a_hidden_helper_makes_no_difference(helped: HelpedStage, shown: RoundEvidence, there: int) -> None:
     journal = helped.consortium.hospitals[0].participant.journal
     before = len(list(journal.entries(kind=UNCONFIRMED)))
-    assert helped.recompute(replace(shown, helped=shown.helped[:1]))
-    entries = list(journal.entries(kind=UNCONFIRMED))
-    assert len(entries) == before + 1
-    assert entries[-1].body["helpers"] == [J]
-    with pytest.raises(Refused, match="no helper confirmed"):
-        helped.recompute(replace(shown, helped=()))
+    assert helped.recompute(replace(shown, helped=shown.helped[:there]))
+    assert len(list(journal.entries(kind=UNCONFIRMED))) == before
 
 
 def test_a_missing_opening_is_no_way_out(helped: HelpedStage, shown: RoundEvidence) -> None:
@@ -195,21 +187,25 @@ def test_a_helper_that_lies_to_the_keyholder_is_left_out(helped: HelpedStage) ->
     said = parse(PadSums, dict(documents[f"pads/{H}"].payload))
     key = helped.consortium.homes[H].identity()
     lie = replace(said, parts={**said.parts, "2": "0" * 64})
-    assert helped.decrypt(*closed, documents={f"pads/{H}": seal(key, "pads", lie)}) is None
+    false = {**helped.shown(closed), f"pads/{H}": seal(key, "pads", lie)}
+    assert helped.decrypt(*closed, documents=false) is None
     assert helped.wanted() == (H, J)
     assert f"those of {H} are not right" in helped.refusal("keyholder")
     both = {**documents, f"pads/{H}": seal(key, "pads", lie)}
     assert helped.decrypt(*closed, documents=both) is not None  # the other helper's are
 
 
-def test_two_helpers_that_differ_about_one_part_are_not_answered(helped: HelpedStage) -> None:
+@pytest.mark.parametrize("liar", [H, J])
+def test_of_two_helpers_that_differ_about_one_part_the_keyholder_knows_who_lies(helped: HelpedStage, liar: str) -> None:
     helped.train_all()
     closed = helped.listed(*ALL)
     documents = helped.answers(closed)
-    said = parse(PadSums, dict(documents[f"pads/{H}"].payload))
+    said = parse(PadSums, dict(documents[f"pads/{liar}"].payload))
     body = bytearray(helped.liar.blobs[said.parts["3"]])
     body[16:24] = (5).to_bytes(8, "little")
     lie = replace(said, parts={**said.parts, "3": helped.liar.blob(bytes(body))})
-    documents[f"pads/{H}"] = seal(helped.consortium.homes[H].identity(), "pads", lie)
-    assert helped.decrypt(*closed, documents=documents) is None
-    assert "one of them lies" in helped.refusal("keyholder")
+    documents[f"pads/{liar}"] = seal(helped.consortium.homes[liar].identity(), "pads", lie)
+    alone = {**helped.shown(closed), f"pads/{liar}": documents[f"pads/{liar}"]}
+    assert helped.decrypt(*closed, documents=alone) is None
+    assert f"those of {liar} are not right" in helped.refusal("keyholder")
+    assert helped.decrypt(*closed, documents=documents) is not None

@@ -16,6 +16,7 @@ from harness.consortium import playing
 from harness.proposals import make_mechanism
 from support.played import Played
 
+from datasites.hospital import attesting
 from datasites.hospital import rounds as hospital_rounds
 from datasites.study.messages import Refusal
 from datasites.study.released_numbers import expected_names
@@ -58,7 +59,7 @@ def test_tags_as_numbers_stall_no_other_study(played: Played, canonical: int, mo
 
     played.propose("victim", length=LENGTH, canonical=canonical)
     played.propose("bystander", length=LENGTH)
-    monkeypatch.setattr(hospital_rounds, "seal", forged)
+    monkeypatch.setattr(attesting, "seal", forged)
     assert played.play("bystander", seconds=60.0)["state"] == "finished"
     if canonical == 1:  # a study of that time: its attestations had numbers
         assert played.play("victim", seconds=60.0)["state"] == "finished"

@@ -47,11 +47,15 @@ def test_a_hospital_that_seals_other_seeds_to_one_holder_is_named(
     monkeypatch.setattr(round_pads, "padded", lying)
     helped.train_all()
     closed = helped.listed(*ALL)
-    if victim == "keyholder":
-        assert helped.read(closed) is None
-    else:
-        assert helped.ask_pads(victim, closed) is None
     assert "the pads of site-1 do not open" in helped.refusal(victim)
+    if victim == "keyholder":
+        assert closed[1] == []  # nobody has signed; the list is made once more, without site-1
+        others = helped.listed(0, 2, 3, closing=2)
+        assert helped.read(others) is not None
+    else:
+        assert len(closed[1]) == 4
+        assert helped.ask_pads(victim, closed) is None
+        assert helped.read(closed, J if victim == H else H) is not None  # the other helper can read all
 
 
 def test_a_seed_copied_from_another_header_opens_nowhere(helped: HelpedStage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,9 +69,9 @@ def test_a_seed_copied_from_another_header_opens_nowhere(helped: HelpedStage, mo
 
     monkeypatch.setattr(round_pads, "padded", copying)
     helped.train_all()
-    closed = helped.listed(*ALL)
-    assert helped.ask_pads(H, closed) is None
-    assert "the pads of site-3 do not open" in helped.refusal(H)
+    assert helped.listed(*ALL)[1] == []
+    for name in ("keyholder", H, J):
+        assert "the pads of site-3 do not open" in helped.refusal(name)
 
 
 def _small_order(sealed: str) -> str:

@@ -148,12 +148,14 @@ def test_the_keyholder_answers_one_list_whatever_a_helper_and_hospitals_lie(help
 def test_the_same_sum_under_a_shorter_list_is_another_list(helped: HelpedStage) -> None:
     helped.train_all()
     first = helped.listed(*ALL)
-    documents = helped.answers(first)
     listed = parse(Commitments, dict(first[0].payload))
     shorter = replace(listed, updates=listed.updates[1:], closing=2)
     sealed = seal(helped.liar.identity, "commitments", shorter)
+    helped.commitments[sealed.signature] = helped.committed(sealed, "keyholder", H)
     lied = (sealed, [helped.forged(i, (sealed, [])) for i in FEWER])
-    assert is_total(helped.decrypt(*first, documents=documents), *ALL)
+    pads_of_first = {place: signed for place, signed in helped.answers(first).items() if place.startswith("pads/")}
+    documents = {**pads_of_first, **helped.shown(lied)}
+    assert is_total(helped.read(first), *ALL)
     assert helped.decrypt(*lied, documents=documents) is None
     assert "tags do not add up" in helped.refusal("keyholder")
     assert helped.ask_pads(H, lied) is None
@@ -196,7 +198,7 @@ def test_a_helper_that_offers_another_key_after_a_start_opens_no_old_seed(helped
     helped.restart_helper(H)
     helped.offer_key(H)
     assert helped.ask_pads(H, first) is None
-    assert "the pads of site-0, site-1, site-2, site-3 do not open" in helped.refusal(H)
+    assert "no seed opens with the key that is held here" in helped.refusal(H)
 
 
 def ask_every_round_after(helped: HelpedStage, name: str) -> None:
@@ -256,7 +258,9 @@ def test_a_restored_keyholder_answers_nothing_on_the_word_of_one_helper(helped: 
     helped.restart_keyholder()  # it knows neither of its void nor of its answer
     held.private, held.answer, held.voided = private, None, set()  # helper H lies
     false = helped.answers(first)
-    assert set(false) == {f"pads/{H}"}  # the honest one has declared the list void
+    assert {place for place in false if place.startswith("pads/")} == {
+        f"pads/{H}"
+    }  # the honest one has declared the list void
     assert helped.decrypt(*first, documents=false) is None
     assert helped.wanted() == (J,)
 

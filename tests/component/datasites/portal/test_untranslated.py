@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -11,12 +12,15 @@ from support.pseudo_language import made_up, texts_in, unmarked
 from support.review_desk import NOW, PASSWORD, identity, make_proposal
 
 from datasites.data.glance import Glance, Preview, Terms, Variables
+from datasites.node.notices.absences import Absences
+from datasites.node.notices.settings import FILE
 from datasites.node.web.languages import COOKIE
 from datasites.portal import request_page
 from datasites.portal.app import create_portal
 from datasites.portal.shown import answers
 from datasites.portal.shown.journal_words import HAPPENED
 from datasites.review.budgets import Budget, BudgetDetails, Reserved, Returned, StudyStatus
+from datasites.review.people.acts import PersonAct, people_acts
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy_file import CHANGED
 from datasites.study.filing import Filing, Recipient
@@ -24,6 +28,7 @@ from datasites.study.signing import dump, seal
 from datasites.study.thread import WORD, Word
 from privacy.canonical import sha256_hex
 from privacy.dp.mechanism import Mechanism
+from privacy.identity import fingerprint
 from privacy.ledger.costs import ZERO
 from privacy.ledger.views import Point, Room, Spend
 from privacy.sentences import say
@@ -173,6 +178,48 @@ def test_requests_that_were_talked_about_and_decided(made_up, new_desk, new_cont
     reader.look(f"/requests/{hashes[1]}/deny", post={"reason": "Zq Zq"})
     for path in ("/inbox", "/journal?verify=1", "/journal?q=Zq", "/fingerprints"):
         reader.look(path)
+    reader.check()
+
+
+def test_two_people_security_keys_and_absences(made_up, tmp_path, new_desk, new_context) -> None:
+    (tmp_path / FILE).write_text(
+        '[smtp]\nhost = "127.0.0.1"\nsender = "Zq@Zq.Zq"\n[[people]]\nname = "anna"\nemail = "Zq@Zq.Zq"\n'
+        '[[people]]\nname = "bela"\nemail = "Zq@Zq.Zq"\n'
+    )
+    desk = new_desk('[people]\nrequired_people = 2\nsecurity_key = "required"')
+    people = people_acts(desk.journal)
+    desk.accounts.vouch("bela", desk.accounts.account("anna"))
+    for person in ("anna", "bela"):
+        target = {"target": "1" * 64, "name": "Zq", "institution": "Zq"}
+        for act in (PersonAct(kind="close-account", target="otto"), PersonAct(kind="fingerprint", **target)):
+            people.add(act, person=desk.accounts.account(person), reason="Zq Zq", now=NOW)
+    people.add(
+        PersonAct(kind="invite", target="steward"), person=desk.accounts.account("bela"), reason="Zq Zq", now=NOW
+    )
+    absences = Absences(tmp_path)
+    reader = Reader(replace(new_context(desk), absences=absences), made_up)
+    reader.data |= {fingerprint("1" * 64), "notices.toml", "smtp.host"}
+    reader.sign_in()
+    with closing(absences):
+        for path, form in (
+            ("/away", {"until": "2026-03-20", "delegate": "bela"}),
+            ("/away", {"until": "Zq", "delegate": "bela"}),
+            ("/away", {"until": "2020-03-20", "delegate": "bela"}),
+            ("/away", {"until": "2026-03-20", "delegate": "Zq"}),
+            ("/people", {"role": "auditor", "password": PASSWORD}),
+            ("/people/close", {"name": "bela", "password": PASSWORD}),
+            ("/people/keys", {"label": "Zq", "password": PASSWORD, "made": "Zq"}),
+            ("/people/keys/remove", {"key": "Zq", "password": PASSWORD}),
+            (f"/acts/{'0' * 16}/confirm", {"reason": "Zq Zq", "password": PASSWORD}),
+            (f"/acts/{'0' * 16}/decline", {"reason": "Zq Zq", "password": PASSWORD}),
+        ):
+            reader.look(path, post=form)
+        for path in ("/away", "/inbox", "/people", "/policy", "/journal"):
+            reader.look(path, status=200)
+        (tmp_path / FILE).write_text("[smtp]\nport = 0\n")
+        reader.look("/away", status=200)
+    for act in people.waiting(now=NOW):
+        reader.look(f"/acts/{act.key}/decline", post={"reason": "Zq Zq", "password": PASSWORD})
     reader.check()
 
 

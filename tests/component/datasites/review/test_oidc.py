@@ -16,12 +16,15 @@ from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from support.approvals import is_approved
+from support.forms import forms_of
 from support.oidc_server import CLIENT, SECRET, OidcServer
+from support.review_desk import NOW
 
 from datasites.portal.app import create_portal
 from datasites.portal.service import SIGN_IN_SECONDS, SignIns
 from datasites.review.accounts import LINKED
 from datasites.review.oidc import Begun, OidcProvider, OidcSettings
+from datasites.review.policy import Policy
 from privacy.errors import InvalidInput, Refused
 
 PASSWORD = "correct horse battery staple"
@@ -122,6 +125,35 @@ def test_where_the_owner_allows_it_a_stranger_with_a_role_makes_an_account_of_th
     client.cookies.clear()
     through(client)
     assert "carla, data steward" in client.get("/inbox").text
+
+
+def test_a_sign_in_makes_no_account_and_no_link_for_one_where_two_people_have_to_want_it(open_portal, desk):
+    desk.store.policy = lambda: Policy.parse("[people]\nrequired_people = 2")
+    client = open_portal(f"create_accounts = true\n{ROLES}")
+    answer = through(client)
+    assert answer.status_code == 403 and "2 people for every new account" in answer.text
+    assert not signed_in(client) and not desk.accounts.invited(now=NOW) and "account-invited" not in desk.kinds()
+    link(client)  # who has an account may still come in with it, and is one person like everybody
+    through(client)
+    csrf = re.search(r'name="csrf" value="([^"]+)"', client.get("/people").text).group(1)
+    desk.accounts.vouch("bela", desk.accounts.account("anna"))
+    client.post("/people", data={"csrf": csrf, "role": "auditor", "password": PASSWORD})
+    assert not desk.accounts.invited(now=NOW) and desk.kinds()[-1] == "people-act-asked"
+
+
+def test_what_was_typed_before_the_session_ended_comes_back_through_the_hospitals_sign_in(
+    open_portal, desk, new_proposal
+):
+    client = open_portal()
+    link(client)
+    path = f"/requests/{desk.submit(new_proposal())}"
+    ours = {"sec-fetch-site": "same-origin"}
+    page = client.post(f"{path}/deny", data={"csrf": "x", "reason": "no vote «12»"}, headers=ours)
+    (form,) = (one for one in forms_of(page.text) if one.action == "/login/hospital")
+    begun = client.post(form.action, data=form.hidden, headers=ours).text
+    address = re.search(r'<a class="button" href="([^"]+)"', begun).group(1).replace("&amp;", "&")
+    assert f'url={path}"' in client.get(at_provider(address)).text
+    assert "no vote «12»" in client.get(path).text
 
 
 def test_who_lost_the_group_at_the_provider_comes_in_no_more(open_portal, idp):

@@ -62,6 +62,7 @@ OPERATIONS = [
     ("POST", "/studies/{study}/rounds/{number}/refusal"),
     ("PUT", "/mailbox/letter"),
     ("POST", "/studies/{study}/rounds/{number}/helper-key"),
+    ("POST", "/studies/{study}/rounds/{number}/pad-commitment"),
     ("PUT", "/studies/{study}/rounds/{number}/pads"),
     ("POST", "/studies/{study}/rounds/{number}/void"),
     ("PUT", "/studies/{study}/rounds/{number}/opening"),

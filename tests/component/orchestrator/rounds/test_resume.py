@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def register(service: Service, *, lost: bool) -> str:
     """Register a study that everybody approved, and whose round 1, which it cannot do without, was lost or not."""
     centred = ModelConfig(architecture="linear", features={"mrna": 6}, cohorts=("LUSC",), classes=2, centred=True)
     parties = {"orchestrator": service.roster.orchestrator, "keyholder": service.roster.keyholder}
-    study = proposal(model=centred, **parties)
+    until_then = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).isoformat()
+    study = proposal(model=centred, expires=until_then, **parties)
     store = service.store
     store.add_study(study.study, seal(service.identity, "proposal", study))
     for name in NAMES:

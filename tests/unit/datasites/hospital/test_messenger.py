@@ -32,7 +32,8 @@ def test_an_approval_that_was_declined_is_journaled_once_and_told_again_until_it
     site = SimpleNamespace(
         approvals=SimpleNamespace(requests=lambda: [REQUEST], thread=SimpleNamespace(unsent=tuple)),
         client=SimpleNamespace(post_json=post, get_json=lambda _: {}),
-        journal=SimpleNamespace(append=lambda kind, body: journal.append((kind, body))),
+        journal=SimpleNamespace(append=lambda kind, body: journal.append((kind, body)), entries=lambda **_: ()),
+        acts=SimpleNamespace(expire=lambda **_: None),
         policies=SimpleNamespace(current=lambda: None),
         endings=SimpleNamespace(settle=lambda **_: None),
         pool=SimpleNamespace(start=lambda: started.append(True)),

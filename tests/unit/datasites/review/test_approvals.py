@@ -8,6 +8,7 @@ import pytest
 from support.approvals import is_approved
 
 from datasites.review.checks import check_signatures
+from datasites.review.records import Decision
 from datasites.review.versions import version_before
 from datasites.study.messages import Approval
 from datasites.study.proposal import Block, Environment
@@ -337,3 +338,23 @@ def test_the_diff_is_against_the_last_approved_version_of_the_study(approved, ne
     desk, proposal = approved
     second = desk.submit(new_proposal(rounds=4))
     assert version_before(desk.store, second).proposal_hash == proposal.proposal_hash
+
+
+def test_requests_are_read_anew_only_when_something_changed(desk, new_proposal):
+    desk.submit(new_proposal())
+    before = desk.store.requests()
+    assert desk.store.requests() is before
+    desk.approve(before[0].proposal_hash)
+    assert [r.state for r in desk.store.requests()] == ["approved"]
+
+
+def test_requests_seen_inside_a_change_that_is_undone_are_forgotten(desk, new_proposal):
+    records = desk.store._records
+    proposal = new_proposal()
+    desk.approve(desk.submit(proposal))
+    assert [r.state for r in records.requests()] == ["approved"]
+    with pytest.raises(ZeroDivisionError), records.transaction():
+        records.add_decision(proposal.proposal_hash, Decision(kind="revoked", person="x", reason="x", at="x"))
+        assert [r.state for r in records.requests()] == ["revoked"]
+        raise ZeroDivisionError
+    assert [r.state for r in records.requests()] == ["approved"]

@@ -35,13 +35,31 @@ def test_new_work_ends_the_wait_at_once() -> None:
 
 def test_work_that_was_dealt_with_is_not_told_again_until_there_is_more() -> None:
     async def scene(board: Board) -> None:
-        board.publish("alba", item("finished"))
+        board.publish("alba", item())
         first = await board.wait("alba", 20)
         asking = asyncio.create_task(board.wait("alba", 20, canonical_hash(first)))
         await asyncio.sleep(0.02)
         assert not asking.done()
         board.publish("alba", item("train", "another"))
         assert [i["study"] for i in await asyncio.wait_for(asking, 30)] == ["pilot", "another"]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("kind", ["finished", "forget"])
+def test_what_is_done_once_is_told_until_it_was_dealt_with_and_never_again(kind: str) -> None:
+    async def scene(board: Board) -> None:
+        board.publish("alba", item(kind, "over"))
+        board.publish("alba", item())
+        first = await board.wait("alba", 20)
+        assert await board.wait("alba", 20) == first  # it was told, but failed or was lost
+        rest = await board.wait("alba", 0.01, canonical_hash(first))
+        assert [i["kind"] for i in rest] == ["train"]
+        asking = asyncio.create_task(board.wait("alba", 20, canonical_hash(rest)))
+        await asyncio.sleep(0.02)
+        assert not asking.done()
+        board.publish("alba", item(kind, "over, too"))
+        assert [i["study"] for i in await asyncio.wait_for(asking, 30)] == ["pilot", "over, too"]
 
     play(scene)
 

@@ -165,7 +165,7 @@ def test_a_centred_model_reads_like_a_plain_one_on_moved_inputs_and_leaves_absen
 
 
 def test_what_a_site_keeps_to_itself_is_not_touched_by_the_means(tables):
-    with pytest.raises(InvalidInput, match="they would exchange nothing to learn from"):
+    with pytest.raises(InvalidInput, match="nothing that reads a patient's data would be exchanged"):
         study(tables, replace(SETTINGS, min_sites=9, epsilon=8.0))
     made = study(tables, replace(SETTINGS, epsilon=8.0))
     proposal = replace(made.proposal, min_sites=9)

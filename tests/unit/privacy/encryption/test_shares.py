@@ -21,7 +21,9 @@ SEEDS = {site: shares.new_seeds() for site in SITES}
 COUNTS = {"shared": PARAMETERS.ciphertexts_for(LENGTH)}
 LISTED = {"shared": SITES}
 BARE = {site: {"shared": ckks.encrypt(PAIR.public, PARAMETERS, UPDATES[site])} for site in SITES}
-SENT = {site: shares.pad_all(BARE[site], SEEDS[site], PARAMETERS) for site in SITES}
+SENT = {
+    site: shares.pad_all(BARE[site], shares.pad_rows(SEEDS[site], COUNTS, PARAMETERS), PARAMETERS) for site in SITES
+}
 
 
 def total(*sites: str) -> dict[str, list[bytes]]:
