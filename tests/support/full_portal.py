@@ -18,6 +18,7 @@ from datasites.review.people.acts import PersonAct, people_acts
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
 from datasites.review.policy_file import PolicyFile
+from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.ledger.costs import StudyCost, gaussian_cost
 from privacy.ledger.ledger import Ledger, case_hash
@@ -40,7 +41,7 @@ class FullPortal:
         self.folder, self._letters = folder, letters
         folder.mkdir(exist_ok=True)
         (folder / "policy.toml").write_text(_POLICY)
-        self.desk = make_desk(folder, Policy.parse(_POLICY))
+        self.desk = make_desk(folder, Policy.parse(_POLICY), self._study())
         self.newcomer = self.name("newcomer", most=63)
         link = self.desk.accounts.invite("steward", now=NOW, by="bela")
         self.desk.accounts.register(link, self.newcomer, PASSWORD, now=NOW)
@@ -48,7 +49,7 @@ class FullPortal:
         self._mail()
         self.absences = Absences(folder)
         self.ledger = Ledger(folder / "ledger.sqlite", identity("alba"), clock=lambda: NOW)
-        self.proposal, self.approved = (self._submit(nonce=digit * 32) for digit in "67")
+        self.proposal, self.approved = (self.desk.submit(self._study(nonce=digit * 32)) for digit in "67")
         self.desk.approve(self.approved)
         self.desk.store.ask(
             self.proposal, reviewer=self.desk.accounts.account("bela"), reason=self.name("reason"), now=NOW
@@ -81,28 +82,26 @@ class FullPortal:
         text += "".join(f'[[people]]\nname = "{name}"\nemail = "a@b.example"\n' for name in people)
         (self.folder / FILE).write_text(text)
 
-    def _submit(self, **changes: str) -> str:
+    def _study(self, **changes: str) -> Proposal:
         if not self._letters:
-            proposal = make_proposal(**changes)
-        else:
-            sites = [participant(name) for name in ("alba", "bruna", "corva")]
-            sites = [
-                replace(
-                    site,
-                    institution=self.name(f"klinikum{site.name}"),
-                    dataset=replace(site.dataset, name=self.name("dataset", most=64)),
-                )
-                for site in sites
-            ]
-            proposal = make_proposal(
-                study=self.name("study", most=64),
-                participants=tuple(sites),
-                orchestrator=party("dr-lang", self.name("universität"), "orchestrator"),
-                keyholder=party("notary", self.name("notariat"), "keyholder"),
-                legal_basis=self.name("basis"),
-                **changes,
+            return make_proposal(**changes)
+        sites = [participant(name) for name in ("alba", "bruna", "corva")]
+        sites = [
+            replace(
+                site,
+                institution=self.name(f"klinikum{site.name}"),
+                dataset=replace(site.dataset, name=self.name("dataset", most=64)),
             )
-        return self.desk.submit(proposal)
+            for site in sites
+        ]
+        return make_proposal(
+            study=self.name("study", most=64),
+            participants=tuple(sites),
+            orchestrator=party("dr-lang", self.name("universität"), "orchestrator"),
+            keyholder=party("notary", self.name("notariat"), "keyholder"),
+            legal_basis=self.name("basis"),
+            **changes,
+        )
 
     def _propose(self) -> None:
         bela, acts = self.desk.accounts.account("bela"), people_acts(self.desk.journal)
