@@ -1,5 +1,6 @@
 """``tessera propose`` and ``tessera study``: what the study's scientists run, with the orchestrator's identity."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,9 @@ class StudyOptions:
         bool,
         typer.Option("--publish/--keep-keys", help="With helpers: publish each round's key, so that all check sums."),
     ] = True
+    begin_with: Annotated[
+        str, typer.Option("--from", help="A finished study whose last model this one begins with; needs --rounds.")
+    ] = ""
     replaces: Annotated[
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
     ] = ""
@@ -128,7 +132,8 @@ def propose(name: StudyArgument, home: HomeOption, options: StudyOptions, json_o
     settings = _settings(name, options)
     with _view() as view:
         made = _propose(home, settings, view, options)
-    console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: tessera study wait {name}")
+    follow = f"tessera study wait {shlex.quote(name)}"
+    console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: {follow}", highlight=False)
     if json_output:
         show(made)
 
@@ -173,6 +178,7 @@ add_words(study_app)
 
 def _settings(name: str, options: StudyOptions) -> Any:
     from datasites.strategy.registry import NOISE_MODES
+    from datasites.study.text import check_study_name
     from orchestrator.studies.filings import filed
     from orchestrator.studies.propose import StudySettings, check_aggregation, check_fusion
     from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
@@ -183,6 +189,7 @@ def _settings(name: str, options: StudyOptions) -> Any:
     ):
         if given not in allowed:
             raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {given[:40]!r}")
+    check_study_name(name)
     if not options.epsilon > 0:
         raise InvalidInput(f"expected --epsilon above 0, got {options.epsilon:g}; inf means no privacy")
     check_aggregation(options.aggregation, options.noise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -89,7 +90,8 @@ def propose(
 
 def _check_new(client: SignedClient, study: str) -> None:
     if any(known["study"] == study for known in client.get_json("/studies")):
-        raise Refused(f"a study called {study!r} exists; `tessera study wait {study}` follows it, or use another name")
+        follow = f"tessera study wait {shlex.quote(study)}"
+        raise Refused(f"a study called {study!r} exists; `{follow}` follows it, or use another name")
 
 
 def wait(
