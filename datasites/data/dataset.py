@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ MOCK_ROWS = 48
 _WIDE = 8000
 _TELLING = 16
 _ROW = "values"
+_ADDED = frozenset({"predicts", "gains", "self_scaled"})
 PARTS = ("private", "mock")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 Arrays = dict[str, NDArray[np.generic]]
@@ -51,7 +52,9 @@ class Schema:
     """What anybody may know of a dataset.
 
     ``features`` maps every modality of the *study* to its feature names, in order: all sites of a federation have
-    the same ones, so that their updates line up. ``modalities`` are those that this site holds.
+    the same ones, so that their updates line up. ``modalities`` are those that this site holds. ``predicts`` says what
+    the labels are where they are no classes in order, ``gains`` are public factors by modality, ``self_scaled`` names
+    the modalities of which each hospital scales its own records by their own statistics.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Schema:
     preprocessing: Mapping[str, str]
     source: str
     predicts: Target | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
 
     @property
     def schema_hash(self) -> str:
@@ -74,7 +79,7 @@ class Schema:
 
     def plain(self) -> dict[str, Any]:
         """Return the schema as it is written: without what came later and says nothing."""
-        return {name: value for name, value in asdict(self).items() if name != "predicts" or value is not None}
+        return {name: value for name, value in asdict(self).items() if name not in _ADDED or value}
 
     def feature_counts(self) -> dict[str, int]:
         """Return the number of features of each modality, as :class:`models.config.ModelConfig` wants it."""
@@ -142,6 +147,7 @@ def read_schema(path: Path) -> Schema:
         value["features"] = {m: tuple(names) for m, names in value["features"].items()}
         for field in ("cohorts", "modalities"):
             value[field] = tuple(value[field])
+        value["self_scaled"] = tuple(value.get("self_scaled", ()))
         if value.get("predicts") is not None:
             value["predicts"] = parse(Target, value["predicts"])
         schema = Schema(**value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
@@ -48,6 +48,8 @@ class Card:
     data_use: tuple[str, ...] = ()
     classes: int = 2
     predicts: Target | None = None
+    gains: dict[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,8 @@ class Datasets:
             data_use=read_terms(folder).data_use,
             classes=schema.classes,
             predicts=schema.predicts,
+            gains=dict(schema.gains),
+            self_scaled=schema.self_scaled,
         )
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:

@@ -128,6 +128,7 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
         task=everyone.task,
         classes=everyone.classes,
         predicts=everyone.predicts,
+        gains=dict(everyone.gains),
     )
 
 
@@ -174,6 +175,7 @@ class Patients:
     arrays: Mapping[str, NDArray[np.generic]]
     unscaled: tuple[str, ...] = ()
     predicts: Target | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     partly: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 

@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datasites.review.environment import current_environment
@@ -62,11 +62,13 @@ class Offer:
     task: str
     classes: int = 2
     predicts: Target | None = None
+    gains: dict[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What has to be the same at every hospital of a study."""
-        return (self.features, self.cohorts, self.classes, self.predicts)
+        return (self.features, self.cohorts, self.classes, self.predicts, self.gains, self.self_scaled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +284,8 @@ def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelCo
         cohorts=offers[0].cohorts,
         classes=offers[0].classes,
         predicts=offers[0].predicts,
+        gains={m: gain for m, gain in offers[0].gains.items() if any(m in o.modalities for o in offers)},
+        self_scaled=tuple(m for m in offers[0].self_scaled if any(m in o.modalities for o in offers)),
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),

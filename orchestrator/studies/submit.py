@@ -213,4 +213,6 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         task=card.task,
         classes=card.classes,
         predicts=card.predicts,
+        gains=dict(card.gains),
+        self_scaled=card.self_scaled,
     )

@@ -68,6 +68,8 @@ def write_hospital(
         preprocessing={m.name: _words(m) for m in schema.modalities},
         source=f"schema {schema.name}, version {schema.version} ({schema.schema_hash})",
         predicts=asked.target,
+        gains={m.name: float(m.gain) for m in schema.modalities if m.gain is not None},
+        self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
     )
     known = set(data.patients)
     inputs = {}
