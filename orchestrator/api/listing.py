@@ -16,7 +16,7 @@ from privacy.canonical import plain_json, sha256_hex
 
 def add_listing(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
     """Add the list of studies."""
-    summaries = Summaries(service.store)
+    summaries = app.state.summaries = Summaries(service.store)
 
     @app.get("/studies")
     async def studies(

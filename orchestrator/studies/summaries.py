@@ -6,11 +6,14 @@ over finished rounds are kept, and each look reads what is new. Called from thre
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from datasites.study.signing import parse
 from datasites.study.thread import WORD, Word
@@ -18,6 +21,7 @@ from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import sealed_words
 from orchestrator.studies.status import takes_part
 
+_log = logging.getLogger(__name__)
 LAST_WORDS = 12
 MOST = 1000
 
@@ -56,6 +60,16 @@ class Summaries:
         self._lock = threading.Lock()
         self._sums: dict[str, _Sums] = {}
 
+    def read_ahead(self) -> None:
+        """Add up what is in the store, study by study, so that the first to ask does not wait for all of it."""
+        try:
+            numbers = self._numbers()
+            for study, *_ in self._store.states():
+                with self._lock:
+                    self._read_on(study, self._known(study), numbers)
+        except SQLAlchemyError as error:  # the database fails, or is closed meanwhile: whoever asks reads on
+            _log.info("studies are not read ahead: %s", error)
+
     def page(self, caller: str, *, after: str = "", limit: int = MOST) -> list[dict[str, Any]]:
         """Return summaries of the studies that ``caller`` takes part in, by name.
 
@@ -66,12 +80,7 @@ class Summaries:
         """
         found: list[dict[str, Any]] = []
         with self._lock:
-            numbers = _Numbers(
-                checkpoints=self._store.last_rounds("checkpoint"),
-                refusals=self._store.counts("refusal"),
-                approvals=self._store.counts("approval"),
-                words=self._store.counts(WORD),
-            )
+            numbers = self._numbers()
             for study, state, reason in self._store.states(after=after):
                 sums = self._known(study)
                 if takes_part(sums.proposal, caller):
@@ -80,6 +89,14 @@ class Summaries:
                 if len(found) >= limit:
                     break
         return found
+
+    def _numbers(self) -> _Numbers:
+        return _Numbers(
+            checkpoints=self._store.last_rounds("checkpoint"),
+            refusals=self._store.counts("refusal"),
+            approvals=self._store.counts("approval"),
+            words=self._store.counts(WORD),
+        )
 
     def _known(self, study: str) -> _Sums:
         if study not in self._sums:
