@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,7 @@ def _read_own(
     check: bool,
     json_output: bool,
 ) -> None:
+    from datasites.data.guard.judging import warnings_of
     from datasites.data.reading.hospital import read_hospital
     from datasites.data.reading.mapping import read_mapping
     from datasites.data.reading.schema_files import read_schema_document
@@ -71,6 +73,7 @@ def _read_own(
         data, report = read_hospital(
             tables, document, asked, mapping=read_mapping(mapping) if mapping else None, cohort=cohort or ""
         )
+    report = replace(report, warnings=tuple(warnings_of(document, document.outcome(asked), data)))
     page, facts = write_report(home / "reading", report)
     _say(report)
     console.print(f"reading report: {page}", highlight=False, soft_wrap=True)
@@ -128,6 +131,8 @@ def _say(report: ReadingReport) -> None:
         console.print(f"  left out, {step.reason}: {step.patients}", highlight=False)
     for modality in report.modalities:
         console.print(f"  with {modality.name}: {modality.patients}", highlight=False)
+    for warning in report.warnings[:_SHOWN_PROBLEMS]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     refused = [column for column in report.columns if column.refused]
     for column in refused[:_SHOWN_PROBLEMS]:
         console.print(f"  [yellow]{column.variable}: {column.refused} of {column.cells} cells refused[/yellow]")

@@ -41,6 +41,12 @@ from privacy.errors import Refused
 FOR_SCRIPTS: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "landlock", "seccomp")
 """Without these no file of somebody else's is run: what it prints and writes leaves."""
 
+
+def script_layers(limits: SandboxPolicy) -> tuple[Layer, ...]:
+    """Return the layers that somebody else's file needs; ``disk`` hides sizes, and an owner may waive it."""
+    return FOR_SCRIPTS if limits.jobs_may_measure else (*FOR_SCRIPTS, "disk")
+
+
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
 _ENVIRONMENT = {
@@ -130,7 +136,7 @@ class WorkerPool:
         limits = limits.model_copy(
             update={
                 "time_seconds": min(job.seconds, limits.time_seconds),
-                "minimum_layers": tuple(dict.fromkeys((*limits.minimum_layers, *FOR_SCRIPTS))),
+                "minimum_layers": tuple(dict.fromkeys((*limits.minimum_layers, *script_layers(limits)))),
             }
         )
         value = {"script": {**vars(job), "code": str(job.code), "data": str(job.data), "output": str(job.output)}}

@@ -31,6 +31,7 @@ from datasites.node.rollback import GAP
 from datasites.node.tls import client_context, machine_context
 from datasites.review.environment import installed_files
 from datasites.review.policy import Policy
+from datasites.worker.pool import script_layers
 from datasites.worker.sandbox import available_layers
 from orchestrator.studies.status import orchestrator_url, trust_of
 from privacy.errors import TesseraError
@@ -91,6 +92,7 @@ def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]
         yield "datasets", lambda: _datasets(home)
         yield "policy", lambda: _policy(home.folder)
         yield "sandbox", lambda: _sandbox(home.folder)
+        yield "plain-jobs", lambda: _plain_jobs(home.folder)
     yield "chains", lambda: _chains(home, config)
     yield "times", lambda: _times(home.folder)
     yield "standing", lambda: _standing(home.folder)
@@ -314,6 +316,19 @@ def _policy(folder: Path) -> str:
     if policy.noise.allow_public_seed or policy.noise.allow_infinite_epsilon:
         return f"readable, but ALLOWS NO PRIVACY (public seed or infinite epsilon); {policy.policy_hash[:16]}"
     return f"epsilon at most {policy.budget.epsilon_cap:g} at delta {policy.budget.delta:g}; {policy.policy_hash[:16]}"
+
+
+def _plain_jobs(folder: Path) -> str:
+    layers, limits = available_layers(), Policy.load(folder / "policy.toml").sandbox
+    missing = [layer for layer in script_layers(limits) if not layers[layer]]
+    if missing:
+        return (
+            f"plain PySyft jobs do NOT run here: this machine lacks {', '.join(missing)} (studies do run); allow "
+            "unprivileged user namespaces, or accept with sandbox.jobs_may_measure that jobs see sizes of files"
+        )
+    if not layers["disk"]:
+        return "plain PySyft jobs run, and CAN MEASURE the private part (sandbox.jobs_may_measure)"
+    return "plain PySyft jobs run on mock data, and see nothing of the home"
 
 
 def _sandbox(folder: Path) -> str:

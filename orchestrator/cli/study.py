@@ -116,6 +116,9 @@ class StudyOptions:
         bool,
         typer.Option("--publish/--keep-keys", help="With helpers: publish each round's key, so that all check sums."),
     ] = True
+    begin_with: Annotated[
+        str, typer.Option("--from", help="A finished study whose last model this one begins with; needs --rounds.")
+    ] = ""
     replaces: Annotated[
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
     ] = ""

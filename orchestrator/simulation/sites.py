@@ -22,9 +22,10 @@ from datasites.data.tcga.tables import Tables, class_count, labels
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.streams import membership_secret, public_secret
 from models.batch import modalities_of, to_tensors
-from models.config import ModelConfig, in_order
-from models.losses import probabilities
-from orchestrator.studies.evaluation import Metrics, evaluate
+from models.config import ModelConfig, Target, in_order
+from models.outcomes import predicted
+from orchestrator.rounds.outcome_figures import OutcomeMetrics
+from orchestrator.studies.evaluation import Metrics, scored
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
@@ -102,6 +103,8 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
         cohorts=everyone.cohorts,
         task=everyone.task,
         classes=everyone.classes,
+        predicts=everyone.predicts,
+        gains=dict(everyone.gains),
     )
 
 
@@ -147,6 +150,8 @@ class Patients:
     rows: Mapping[str, int]
     arrays: Mapping[str, NDArray[np.generic]]
     unscaled: tuple[str, ...] = ()
+    predicts: Target | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     partly: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
@@ -266,12 +271,13 @@ def pool(sites: Sequence[SimulatedSite]) -> SimulatedSite:
     )
 
 
-def predict(model: nn.Module, records: Records) -> np.ndarray:
-    """Return class probabilities of ``records``, float64 [B, classes]."""
+def predict(model: nn.Module, records: Records, config: ModelConfig) -> np.ndarray:
+    """Return what a model predicts of ``records``, float64 (:func:`models.outcomes.predicted`)."""
     with torch.no_grad():
-        return np.asarray(probabilities(model(records)).numpy(), dtype=np.float64)
+        return np.asarray(predicted(model(records), config).numpy(), dtype=np.float64)
 
 
-def score(model: nn.Module, records: Records, config: ModelConfig) -> Metrics:
+def score(model: nn.Module, records: Records, config: ModelConfig) -> Metrics | OutcomeMetrics:
     """Score a model on records with known labels."""
-    return evaluate(predict(model, records), records["label"].numpy(), records["cohort"].numpy(), config.cohorts)
+    found = predict(model, records, config)
+    return scored(found, records["label"].numpy(), records["cohort"].numpy(), config)

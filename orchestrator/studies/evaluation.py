@@ -7,7 +7,7 @@ Every score but the last two is taken cohort by cohort and averaged, so that tel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from datasites.language import mark
 from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
+from models.config import ModelConfig
+from orchestrator.rounds.outcome_figures import OutcomeMetrics, outcome_metrics
 from privacy.errors import InvalidInput
 
 Floats = NDArray[np.floating]
@@ -56,10 +58,13 @@ class Metrics:
     calibration_error: float
 
 
-def evaluate(probability: Floats, label: Integers, cohort: Integers, cohorts: Sequence[str]) -> Metrics:
+def evaluate(
+    probability: Floats, label: Integers, cohort: Integers, cohorts: Sequence[str], *, ordered: bool = True
+) -> Metrics:
     """Score class probabilities [n, classes] against labels [n], cohort by cohort.
 
-    A cohort without two classes among its cases is left out of the means.
+    ``ordered`` classes are told apart at every threshold, others each from the rest. A cohort without two classes
+    among its cases is left out of the means.
 
     Raises:
         InvalidInput: shapes disagree, nothing to score, or probabilities are not finite.
@@ -72,7 +77,7 @@ def evaluate(probability: Floats, label: Integers, cohort: Integers, cohorts: Se
     for index, name in enumerate(cohorts):
         rows = cohort == index
         if len(set(label[rows].tolist())) > 1:
-            areas[name] = auroc(probability[rows], label[rows])
+            areas[name] = auroc(probability[rows], label[rows], ordered=ordered)
             accuracies[name] = balanced_accuracy(probability[rows], label[rows])
     return Metrics(
         cases=len(label),
@@ -85,17 +90,20 @@ def evaluate(probability: Floats, label: Integers, cohort: Integers, cohorts: Se
     )
 
 
-def auroc(probability: Floats, label: Integers) -> float:
+def auroc(probability: Floats, label: Integers, *, ordered: bool = True) -> float:
     """Return the area under the ROC curve of "later than class k", averaged over the thresholds k with both sides.
+
+    Of classes without an order it is that of "class k", averaged over the classes that occur beside others.
 
     Ties count half: a constant score gives 0.5.
     """
-    areas = []
-    for threshold in range(probability.shape[1] - 1):
-        later = label > threshold
-        if 0 < later.sum() < len(later):
-            areas.append(binary_auroc(probability[:, threshold + 1 :].sum(axis=1), later))
-    return _mean(areas)
+    count = probability.shape[1]
+    sides = (
+        [(probability[:, k + 1 :].sum(axis=1), label > k) for k in range(count - 1)]
+        if ordered
+        else [(probability[:, k], label == k) for k in range(count)]
+    )
+    return _mean([binary_auroc(score, side) for score, side in sides if 0 < side.sum() < len(side)])
 
 
 def binary_auroc(score: Floats, positive: NDArray[np.bool_]) -> float:
@@ -158,14 +166,14 @@ def final_metrics(client: SignedClient, status: dict[str, Any], test: Path) -> d
 def learning_curve(
     client: SignedClient, status: dict[str, Any], test: Path, *, points: int = 40
 ) -> list[tuple[int, float]]:
-    """Return (round, AUROC) on the held-out dataset, for at most ``points`` rounds evenly spread and the last one."""
+    """Return (round, AUROC or concordance) on the held-out dataset, for at most ``points`` rounds and the last one."""
     proposal = parse(Proposal, status["proposal"]["payload"])
     rounds = len(status["checkpoints"])
     chosen = sorted({round(1 + i * (rounds - 1) / max(1, points - 1)) for i in range(points)}) if rounds else []
     curve = []
     for number in chosen:
         model = client.get_bytes(f"/blobs/{status['checkpoints'][number - 1]['model_hash']}")
-        curve.append((number, float(evaluate_model(proposal, model, test)["auroc"])))
+        curve.append((number, headline(evaluate_model(proposal, model, test))))
     return curve
 
 
@@ -183,7 +191,7 @@ def last_evaluation(client: SignedClient, status: dict[str, Any], test: Path) ->
     )  # the model that went into the round
     proposal = parse(Proposal, status["proposal"]["payload"])
     exact = evaluate_model(proposal, client.get_bytes(f"/blobs/{scored['model_hash']}"), test)
-    kept = ("auroc", "cross_entropy", "test_patients", "label")
+    kept = ("auroc", "cross_entropy", "test_patients", "label") if "auroc" in exact else tuple(exact)
     return {**released[-1], "exact": {name: exact[name] for name in kept}}
 
 
@@ -193,7 +201,7 @@ def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[s
 
     from models.batch import restricted, to_tensors
     from models.build import build_model
-    from models.losses import probabilities
+    from models.outcomes import predicted
     from models.parameters import from_bytes
 
     torch.set_num_threads(1)
@@ -202,7 +210,23 @@ def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[s
     arrays = {name: np.array(array) for name, array in load(test / "private", read_schema(test)).items()}
     with torch.no_grad():
         batch = restricted(to_tensors(arrays), proposal.model.features)
-        predicted = probabilities(model(batch)).numpy()
-    cohort, label = np.asarray(arrays["cohort"], np.int64), np.asarray(arrays["label"], np.int64)
-    metrics = evaluate(predicted, label, cohort, proposal.model.cohorts)
+        found = predicted(model(batch), proposal.model).numpy()
+    metrics = scored(found, arrays["label"], np.asarray(arrays["cohort"], np.int64), proposal.model)
     return {**asdict(metrics), "test_patients": metrics.cases, "label": PUBLIC_LABEL}
+
+
+def scored(predicted: Floats, label: NDArray[Any], cohort: Integers, config: ModelConfig) -> Metrics | OutcomeMetrics:
+    """Score what a model predicts (:func:`models.outcomes.predicted`), by its outcome.
+
+    Raises:
+        InvalidInput: shapes disagree, nothing to score, or predictions are not finite.
+    """
+    target = config.predicts
+    if target is None or target.kind == "categorical":
+        return evaluate(predicted, label.astype(np.int64), cohort, config.cohorts, ordered=target is None)
+    return outcome_metrics(predicted.astype(np.float64), label.astype(np.float64), cohort, target, config.cohorts)
+
+
+def headline(metrics: Mapping[str, Any]) -> float:
+    """Return the one figure by which models of an outcome are compared: AUROC, or concordance."""
+    return float(metrics["auroc"] if "auroc" in metrics else metrics["concordance"])

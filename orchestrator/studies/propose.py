@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datasites.review.environment import current_environment
@@ -29,7 +29,8 @@ from datasites.study.proposal import (
     Training,
 )
 from datasites.study.released_numbers import VALIDATION
-from models.config import Architecture, ModelConfig
+from models.config import Architecture, ModelConfig, Target
+from orchestrator.studies.beginning import Beginning, continued
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
@@ -37,6 +38,7 @@ from privacy.encryption.parameters import EncryptionParameters, choose_parameter
 from privacy.errors import InvalidInput
 
 Fusion = Literal["shared", "tokens", "combination"]
+_SURVIVAL_RATE = 4.0
 FUSIONS = ("shared", "tokens", "combination")
 _FUSIONS: Mapping[str, Mapping[str, Any]] = {
     "shared": {},
@@ -57,6 +59,14 @@ class Offer:
     cohorts: tuple[str, ...]
     task: str
     classes: int = 2
+    predicts: Target | None = None
+    gains: dict[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What has to be the same at every hospital of a study."""
+        return (self.features, self.cohorts, self.classes, self.predicts, self.gains, self.self_scaled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,7 @@ class StudySettings:
     may be missing are charged and not there (docs/shared-noise.md, section 7).
     ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
     or one head per modality ``combination``, which every hospital keeps to itself.
+    ``learning_rate`` is shortened for a linear model of numbers or survival (:func:`with_steady_steps`).
     ``steps_per_round`` None spreads the usual number of full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
@@ -79,6 +90,7 @@ class StudySettings:
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
     and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
+    ``begin_with`` names a finished study whose last model this one begins with.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
@@ -89,6 +101,7 @@ class StudySettings:
     rounds: int
     filing: Filing | None = None
     replaces: str = ""
+    begin_with: str = ""
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: str = "local"
@@ -126,6 +139,7 @@ def build_proposal(
     code: dict[str, str],
     helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
+    beginning: Beginning | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -136,14 +150,19 @@ def build_proposal(
         helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
+        beginning: the earlier study that this one continues; None begins with the model of a public seed.
 
     Raises:
-        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
+        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
+            study to begin with whose model has another layout.
     """
     settings = _checked(settings, offers)
     model_config = _model_config(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0)
-    mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
+    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
+    mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
         study=settings.study,
@@ -174,7 +193,7 @@ def build_proposal(
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
-        chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
+        chain=chain,
     )
     reason = exchanges_nothing(proposal)
     if reason:
@@ -187,7 +206,20 @@ def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
-    return settings
+    return with_steady_steps(settings, offers[0])
+
+
+def with_steady_steps(settings: StudySettings, offer: Offer) -> StudySettings:
+    """Return ``settings`` with a learning rate at which a linear model of numbers or survival does not overshoot.
+
+    A cross-entropy's gradient is at most 1 per unit of input, however far a step went. That of a number grows with the
+    error: steps that are long against the inverse of a record's squared norm, near 1 for every modality, diverge. Of
+    survival every interval adds to the gradient; long steps rank patients right and make their chances extreme.
+    """
+    if offer.predicts is None or offer.predicts.kind == "categorical" or settings.architecture != "linear":
+        return settings
+    most = 4.0 / (4.0 + len(offer.features)) if offer.predicts.is_quantity else _SURVIVAL_RATE
+    return replace(settings, learning_rate=min(settings.learning_rate, most))
 
 
 def _custody(settings: StudySettings, orchestrator: Party) -> Custody:
@@ -244,6 +276,9 @@ def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConf
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
         classes=offers[0].classes,
+        predicts=offers[0].predicts,
+        gains={m: gain for m, gain in offers[0].gains.items() if any(m in o.modalities for o in offers)},
+        self_scaled=tuple(m for m in offers[0].self_scaled if any(m in o.modalities for o in offers)),
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
@@ -292,11 +327,7 @@ def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
                 f"{offer.party.name} holds labels for the task {offer.task}, the study asks for {settings.task}; "
                 "ask for a dataset of that task"
             )
-        if (offer.features, offer.cohorts, offer.classes) != (
-            offers[0].features,
-            offers[0].cohorts,
-            offers[0].classes,
-        ):
+        if offer.shape != offers[0].shape:
             raise InvalidInput(
                 f"{offer.party.name} and {offers[0].party.name} hold datasets of different schemas; "
                 "ingest them with the same schema"

@@ -20,6 +20,7 @@ from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
+from orchestrator.studies.beginning import Beginning, beginning_of
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused, TesseraError
@@ -116,7 +117,7 @@ class Draft:
         return open_sealed(self.proposal, "proposal", home.roster().orchestrator.public_key, Proposal)
 
 
-def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer]) -> Draft:
+def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer], beginning: Beginning | None = None) -> Draft:
     """Build and sign the proposal and write it down.
 
     Raises:
@@ -131,6 +132,7 @@ def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer]) -> Dr
         keyholder=roster.keyholder,
         helpers=roster.helpers,
         code=code,
+        beginning=beginning,
     )
     signed = seal(home.identity(), "proposal", proposal)
     draft = Draft(settings=_plain(settings), proposal=signed, model=base64.b64encode(model).decode())
@@ -151,7 +153,9 @@ def submit(
     """
     draft = Draft.find(home, settings)
     again = draft is not None
-    draft = draft or draft_of(home, settings, offers)
+    draft = draft or draft_of(
+        home, settings, offers, beginning_of(client, settings.begin_with, centred=settings.centred)
+    )
     proposal, model = draft.opened(home), base64.b64decode(draft.model)
     model_hash = sha256_hex(model)
     client.put_bytes(f"/blobs/{model_hash}", model)
@@ -197,4 +201,7 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         cohorts=card.cohorts,
         task=card.task,
         classes=card.classes,
+        predicts=card.predicts,
+        gains=dict(card.gains),
+        self_scaled=card.self_scaled,
     )

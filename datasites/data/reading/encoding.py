@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from datasites.data.reading.hospital import Measured
+from datasites.data.reading.measured import Measured
 from datasites.study.schema.document import Modality
 from datasites.study.schema.variables import Number
 

@@ -79,7 +79,8 @@ class Step(Message):
 class ReadingReport(Message):
     """Everything that was read. ``seen`` patients less those of ``left_out`` are ``patients``, those of the dataset.
 
-    ``problems`` are reasons to refuse the tables; nothing is written while there is one.
+    ``problems`` are reasons to refuse the tables; nothing is written while there is one. ``warnings`` are for the
+    steward to judge: a variable that nearly tells the outcome, inputs that hardly differ.
     """
 
     schema: str
@@ -97,3 +98,4 @@ class ReadingReport(Message):
     columns: tuple[ColumnFacts, ...]
     notes: tuple[str, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
