@@ -156,7 +156,7 @@ class Store:
         with self._engine.connect() as connection:
             return {r.study: r.last for r in connection.execute(query.group_by(_DOCUMENTS.c.study))}
 
-    def counts(self, kind: str) -> dict[str, int]:
+    def totals(self, kind: str) -> dict[str, int]:
         """Return, by study, how many documents of a kind there are, over all rounds, authors and closings."""
         query = sa.select(_DOCUMENTS.c.study, sa.func.count().label("number")).filter_by(kind=kind)
         with self._engine.connect() as connection:

@@ -93,9 +93,9 @@ class Summaries:
     def _numbers(self) -> _Numbers:
         return _Numbers(
             checkpoints=self._store.last_rounds("checkpoint"),
-            refusals=self._store.counts("refusal"),
-            approvals=self._store.counts("approval"),
-            words=self._store.counts(WORD),
+            refusals=self._store.totals("refusal"),
+            approvals=self._store.totals("approval"),
+            words=self._store.totals(WORD),
         )
 
     def _known(self, study: str) -> _Sums:
