@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from support.full_portal import FullPortal
+from support.own_words import BAD, check
 from support.review_desk import PASSWORD
 
 from datasites.portal.app import create_portal
 
-THEIRS = re.compile(
-    r"Not Found|Method Not Allowed|String should|Field required|Input should|Extra inputs|valid (?:string|integer)"
-    r"|pydantic|Unprocessable|JSON decode|Expecting|Internal Server|There was an error|validation error|Value error"
-    r"|at most \d+ character|Too many fields|boundary|Invalid HTTP|Traceback"
-)
-BAD = ("x" * 300, "%0d", "zz", "%00", "-1", "é")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -41,12 +36,6 @@ def addresses(portal: TestClient) -> list[tuple[str, str]]:
     found = [(method, route.path) for route in routes for method in route.methods]
     api = portal.get("/api/openapi.json").json()["paths"]
     return found + [(method.upper(), path) for path, methods in api.items() for method in methods]
-
-
-def check(answer, what: object, found: list[str]) -> None:
-    words = THEIRS.search(answer.text)
-    if words or answer.status_code >= 500:
-        found.append(f"{what}: {answer.status_code} {words and words.group()}")
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
