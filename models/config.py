@@ -94,6 +94,9 @@ class ModelConfig:
     inputs are then divided. ``cohort_gain`` (linear only, above 0) multiplies the cohort
     indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of the clipping norm.
 
+    ``self_scaled`` names the modalities of which hospitals scaled their values by statistics of their own patients: one
+    patient then moves everybody's inputs, and no epsilon can be stated.
+
     ``gains`` (above 0) are public factors by modality: the inputs are multiplied by gain / sqrt(features), so that a
     record's inputs have a norm near 1 in every modality, one learning rate suits all and none eats the clipping norm.
     """
@@ -115,6 +118,7 @@ class ModelConfig:
     standardised: tuple[str, ...] = ()
     gains: Mapping[str, float] = field(default_factory=dict)
     predicts: Target | None = None
+    self_scaled: tuple[str, ...] = ()
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 
     def is_centre(self, parameter: str) -> bool:

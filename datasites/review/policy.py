@@ -233,6 +233,17 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
                 ),
             )
         )
+    if proposal.model.self_scaled and not policy.noise.allow_infinite_epsilon:
+        found.append(
+            Violation(
+                rule="noise.allow_infinite_epsilon",
+                message=say(
+                    "{modalities}: each hospital scales its values by statistics of its own patients, so no epsilon "
+                    "can be stated",
+                    modalities=", ".join(proposal.model.self_scaled),
+                ),
+            )
+        )
     unprotected = not proposal.mechanism.private or (epsilon is not None and not math.isfinite(epsilon))
     if unprotected and not policy.noise.allow_infinite_epsilon:
         found.append(

@@ -78,7 +78,7 @@ def dump(value: Any) -> dict[str, Any]:
 
 _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
-    | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh"}
+    | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh", "self_scaled"}
     | {"pad_tags", "pad_commitments"}
 )
 """Fields that came later; empty, they are left out of a document."""

@@ -108,4 +108,5 @@ def _patients(document: StudySchema, outcome: str, read: list[HospitalData]) -> 
         rows=rows,
         arrays={**arrays, "presence": presence},
         predicts=asked.target,
+        gains={m.name: float(m.gain) for m in document.modalities if m.gain is not None},
     )

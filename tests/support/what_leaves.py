@@ -247,6 +247,8 @@ TABLE: tuple[Row, ...] = (
                     "task",
                     "classes",
                     "predicts.*",
+                    "gains.*",
+                    "self_scaled[]",
                     "data_use[]",
                 )
             ),
@@ -268,6 +270,8 @@ TABLE: tuple[Row, ...] = (
                     "classes",
                     "modalities[]",
                     "predicts.*",
+                    "gains.*",
+                    "self_scaled[]",
                 )
             ),
             *(f"letter.collection.schema.json.{n}" for n in ("features.*", "preprocessing.*", "source")),

@@ -53,6 +53,8 @@ def write_tables(
     draw = np.random.default_rng([seed, site])
     severity = draw.normal(size=patients)
     ids = [f"{schema.name}-{site}-{number:05d}" for number in range(patients)]
+    if schema.patient.parts:  # whose first parts alone would name everybody
+        ids = [name.replace(schema.patient.separator, "x") for name in ids]
     records = _outcome(asked, severity, draw)
     if schema.cohort_column:
         records[schema.cohort_column] = [schema.cohorts[site % len(schema.cohorts)].name] * patients

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
+from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
@@ -21,7 +22,6 @@ from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.signing import dump
 from privacy.canonical import canonical_json
 
-STUDY_SCHEMA = "study-schema.json"
 _MANY = 60
 
 
@@ -68,6 +68,8 @@ def write_hospital(
         preprocessing={m.name: _words(m) for m in schema.modalities},
         source=f"schema {schema.name}, version {schema.version} ({schema.schema_hash})",
         predicts=asked.target,
+        gains={m.name: float(m.gain) for m in schema.modalities if m.gain is not None},
+        self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
     )
     known = set(data.patients)
     inputs = {}
