@@ -19,6 +19,8 @@ from privacy.canonical import sha256_hex
 Reading = Literal["tables", "schema", "inputs"]
 """How raw values become inputs: as cohort tables, by the study's schema, or not at all: they are inputs already."""
 
+STAGE_TASK = "early-late"
+"""What ``outcome="stage"`` means where nobody says how stages are told apart."""
 _STAGES = ("I", "II", "III", "IV")
 
 

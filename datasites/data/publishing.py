@@ -32,6 +32,7 @@ from privacy.ledger.ledger import Ledger, case_hash
 COUNT_NOISE_MULTIPLIER = 10.0
 """Standard deviation, in patients, of the released count of a dataset version."""
 CARD = "card.json"
+STUDY_SCHEMA = "study-schema.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,9 @@ class Datasets:
         staging = published.with_name(f".{published.name}.new")
         shutil.rmtree(staging, ignore_errors=True)
         shutil.copytree(folder / "mock", staging)
-        shutil.copy2(folder / "schema.json", staging / "schema.json")
+        for public in ("schema.json", STUDY_SCHEMA):
+            if (folder / public).exists():
+                shutil.copy2(folder / public, staging / public)
         write_atomically(staging / CARD, json.dumps(dump(card), indent=2).encode(), mode=0o644)
         if published.exists() and _content(staging) == _content(published):
             shutil.rmtree(staging)  # a restart takes nothing away that a round may be looking at

@@ -44,7 +44,7 @@ class SimulationOptions:
     task: TaskOption = "early-late"
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="fedavg, fedprox, fedadam, dgb, pcw, dgb+pcw, upper-bound, pooled, local."),
+        typer.Option("--method", help="An aggregation of tessera propose, or upper-bound, pooled, local."),
     ] = None
     architecture: ModelOption = "linear"
     fusion: Annotated[str, typer.Option(help="Of an MLP: shared head, or tokens for what is missing.")] = "shared"

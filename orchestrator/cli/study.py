@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +63,7 @@ _FILED = (
     "retention_days",
     "licence",
 )
-_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", *_FILED})
+_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", *_FILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,10 @@ class StudyOptions:
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
     ] = ""
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Folder with plan.py: a network and a loss of your own; try it with tessera plan check."),
+    ] = None
 
 
 @app.command()
@@ -192,6 +196,8 @@ def _settings(name: str, options: StudyOptions) -> Any:
     check_study_name(name)
     if not options.epsilon > 0:
         raise InvalidInput(f"expected --epsilon above 0, got {options.epsilon:g}; inf means no privacy")
+    if options.plan is not None and options.architecture == "linear":
+        options = replace(options, architecture="mlp")  # centring and its schedule are of our own linear model
     check_aggregation(options.aggregation, options.noise)
     check_fusion(options.fusion, options.architecture, options.noise)
     chosen = {option: value for option, value in vars(options).items() if option not in _NOT_SETTINGS}
@@ -212,9 +218,17 @@ def _view() -> Iterator[Any]:
 
 def _propose(home: Path, settings: Any, view: Any, options: StudyOptions) -> dict[str, Any]:
     from datasites.node.home import Home
+    from orchestrator.studies.brought import NOTHING, Brought
     from orchestrator.studies.run import propose as send
 
-    return send(Home(folder=home), settings, view, sites=tuple(options.site or ()), replaces=options.replaces)
+    brought, built = NOTHING, None
+    if options.plan is not None:
+        from orchestrator.studies.own_code import build_with, read_plan
+
+        brought = Brought(tree=read_plan(options.plan))
+        built = build_with(brought.tree)
+    sites = tuple(options.site or ())
+    return send(Home(folder=home), settings, view, sites=sites, replaces=options.replaces, brought=brought, built=built)
 
 
 def _followed(

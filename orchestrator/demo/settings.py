@@ -33,7 +33,8 @@ class DemoSettings:
     noise: Annotated[str, Option(help="local or shared.")] = "local"
     architecture: Annotated[str, Option("--model", help="linear, mlp or mlp-auxiliary.")] = "linear"
     aggregation: Annotated[
-        str, Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
+        str,
+        Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad, fedavgm, dgb, pcw or dgb+pcw."),
     ] = "fedavg"
     public_noise: Annotated[bool, Option("--public-noise", help="Derive all noise from the seed: NO PRIVACY.")] = False
     start_seconds: Annotated[

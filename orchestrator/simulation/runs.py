@@ -21,9 +21,7 @@ from datasites.data.tcga.tables import Images, Tables, read_tables
 from datasites.strategy.registry import NOISE_MODES, STRATEGIES
 from datasites.study.proposal import Participant
 from models.batch import restricted
-from models.build import build_model
 from models.config import Architecture
-from models.parameters import from_bytes
 from orchestrator.rounds.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
 from orchestrator.simulation.schema_patients import schema_patients
@@ -37,7 +35,7 @@ from orchestrator.simulation.sites import (
     score,
     simulated_study,
 )
-from orchestrator.studies.evaluation import Metrics, headline, interval
+from orchestrator.studies.evaluation import Metrics, headline, interval, network_of
 from orchestrator.studies.propose import Fusion, StudySettings, check_fusion
 from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 from privacy.canonical import sha256_hex
@@ -79,6 +77,7 @@ class SimulationRequest:
     evaluation_share: float = 0.0
     schema: Path | None = None
     outcome: str | None = None
+    plan: Path | None = None
 
     def __post_init__(self) -> None:
         methods = (*STRATEGIES, *_BASELINES)
@@ -183,7 +182,7 @@ def run_one(
     torch.set_num_threads(1)
     started = time.monotonic()
     study = study_of(request, method, seed)
-    make = make_engine or (lambda s: Shard(s.proposal, s.sites))
+    make = make_engine or (lambda s: Shard(s.proposal, s.sites, s.code))
     if method == "local":
         result = _alone(study, make)
     else:
@@ -227,8 +226,8 @@ def _together(
 
 def scores_of_round(study: SimulatedStudy, done: SimulatedRound) -> Metrics | OutcomeMetrics:
     """Return the exact scores of the model after a round, on the held-out patients."""
-    model = build_model(study.proposal.model, seed=0)
-    from_bytes(model, done.model)
+    code = {name: (study.code / name).read_bytes() for name in study.proposal.plan.code} if study.code else None
+    model = network_of(study.proposal, done.model, code)
     return score(model, restricted(study.test, study.proposal.model.features), study.proposal.model)
 
 
@@ -279,7 +278,7 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
         everyone, plan = schema_patients(
             request.schema, request.outcome, request.sites or _SCHEMA_SITES, request.synthetic_patients, seed
         )
-        return simulated_study(everyone, plan, request.settings(method, seed, task=everyone.task))
+        return simulated_study(everyone, plan, request.settings(method, seed, task=everyone.task), request.plan)
     images: Images = "tissue-maps" if request.architecture == "convolutional" else "features"
     tables = _tables(request.data, request.synthetic_patients, images)
     federation = build(
@@ -292,7 +291,7 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
         split=request.split,
     )
     everyone = _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts)
-    made = simulated_study(everyone, federation, request.settings(method, seed, everyone.unscaled))
+    made = simulated_study(everyone, federation, request.settings(method, seed, everyone.unscaled), request.plan)
     return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
 
 

@@ -7,10 +7,11 @@ Every score but the last two is taken cohort by cohort and averaged, so that tel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,19 @@ from scipy.stats import t as student
 
 from datasites.data.dataset import load, read_schema
 from datasites.language import mark
+from datasites.node.files import write_atomically
 from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
-from models.config import ModelConfig
+from models.config import ModelConfig, in_order
 from orchestrator.rounds.outcome_figures import OutcomeMetrics, outcome_metrics
+from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from torch import nn
+
+Files = Mapping[str, bytes]
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 CALIBRATION_BINS = 10
@@ -150,21 +157,24 @@ def _mean(values: Iterable[float]) -> float:
 PUBLIC_LABEL = mark("exact, on public or synthetic data, outside the protocol")
 
 
-def final_metrics(client: SignedClient, status: dict[str, Any], test: Path) -> dict[str, Any]:
+def final_metrics(
+    client: SignedClient, status: dict[str, Any], test: Path, code: Files | None = None
+) -> dict[str, Any]:
     """Return the metrics of the last global model on the held-out dataset in ``test``.
 
     Args:
         client: of the orchestrator.
         status: as ``GET /studies/STUDY`` gives it.
         test: a dataset folder whose private part holds the held-out patients.
+        code: the files of an own network.
     """
     proposal = parse(Proposal, status["proposal"]["payload"])
     last = status["checkpoints"][-1] if status["checkpoints"] else status["initial"]
-    return evaluate_model(proposal, client.get_bytes(f"/blobs/{last['model_hash']}"), test)
+    return evaluate_model(proposal, client.get_bytes(f"/blobs/{last['model_hash']}"), test, code=code)
 
 
 def learning_curve(
-    client: SignedClient, status: dict[str, Any], test: Path, *, points: int = 40
+    client: SignedClient, status: dict[str, Any], test: Path, *, points: int = 40, code: Files | None = None
 ) -> list[tuple[int, float]]:
     """Return (round, AUROC or concordance) on the held-out dataset, for at most ``points`` rounds and the last one."""
     proposal = parse(Proposal, status["proposal"]["payload"])
@@ -173,7 +183,7 @@ def learning_curve(
     curve = []
     for number in chosen:
         model = client.get_bytes(f"/blobs/{status['checkpoints'][number - 1]['model_hash']}")
-        curve.append((number, headline(evaluate_model(proposal, model, test))))
+        curve.append((number, headline(evaluate_model(proposal, model, test, code=code))))
     return curve
 
 
@@ -195,24 +205,64 @@ def last_evaluation(client: SignedClient, status: dict[str, Any], test: Path) ->
     return {**released[-1], "exact": {name: exact[name] for name in kept}}
 
 
-def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[str, Any]:
-    """Return the metrics of one model on the held-out dataset in ``test``, all modalities given."""
+def evaluate_model(
+    proposal: Proposal, model_bytes: bytes, test: Path, *, only: Collection[str] = (), code: Files | None = None
+) -> dict[str, Any]:
+    """Return the metrics of one model on the held-out dataset in ``test``.
+
+    Args:
+        proposal: the study's.
+        model_bytes: parameters, safetensors.
+        test: a dataset folder.
+        only: the modalities that the model is given; all when empty. Patients without any of them are left out.
+        code: the files of an own network, which run here.
+
+    Raises:
+        InvalidInput: no patient is left, or the study has a network of its own and ``code`` was not given.
+    """
     import torch
 
     from models.batch import restricted, to_tensors
-    from models.build import build_model
     from models.outcomes import predicted
-    from models.parameters import from_bytes
 
     torch.set_num_threads(1)
-    model = build_model(proposal.model, seed=0)
-    from_bytes(model, model_bytes)
+    model = network_of(proposal, model_bytes, code)
     arrays = {name: np.array(array) for name, array in load(test / "private", read_schema(test)).items()}
+    batch = restricted(to_tensors(arrays), proposal.model.features)
+    kept = np.ones(len(batch["label"]), dtype=bool)
+    if only:
+        place = torch.tensor([float(name in only) for name in in_order(proposal.model.features)])
+        batch["presence"] = batch["presence"] * place
+        kept = batch["presence"].amax(dim=1).numpy() > 0
     with torch.no_grad():
-        batch = restricted(to_tensors(arrays), proposal.model.features)
-        found = predicted(model(batch), proposal.model).numpy()
-    metrics = scored(found, arrays["label"], np.asarray(arrays["cohort"], np.int64), proposal.model)
+        found = predicted(model(batch), proposal.model).numpy()[kept]
+    cohort = np.asarray(arrays["cohort"], np.int64)[kept]
+    metrics = scored(found, arrays["label"][kept], cohort, proposal.model)
     return {**asdict(metrics), "test_patients": metrics.cases, "label": PUBLIC_LABEL}
+
+
+def network_of(proposal: Proposal, model_bytes: bytes, code: Files | None = None) -> nn.Module:
+    """Return a study's network with these parameters; code of its own runs here, with the rights of this process.
+
+    Raises:
+        InvalidInput: ``code`` is missing, or is not what hospitals approved.
+    """
+    from models.build import build_model
+    from models.parameters import from_bytes
+
+    if proposal.plan.kind == "declarative":
+        model = build_model(proposal.model, seed=0)
+    else:
+        if {name: sha256_hex(data) for name, data in (code or {}).items()} != dict(proposal.plan.code):
+            raise InvalidInput("this study has a network of its own: expected its code as it was approved")
+        from datasites.worker.child import load_plan
+
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in (code or {}).items():
+                write_atomically(Path(folder) / name, data)
+            model = load_plan(Path(folder), proposal.model, seed=0)[0].eval()
+    from_bytes(model, model_bytes)
+    return model
 
 
 def scored(predicted: Floats, label: NDArray[Any], cohort: Integers, config: ModelConfig) -> Metrics | OutcomeMetrics:

@@ -17,6 +17,7 @@ from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.checks import exchanges_nothing
 from datasites.study.filing import Filing
+from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import (
     Block,
     Chain,
@@ -31,6 +32,7 @@ from datasites.study.proposal import (
 from datasites.study.released_numbers import VALIDATION
 from models.config import Architecture, ModelConfig, Target
 from orchestrator.studies.beginning import Beginning, continued
+from orchestrator.studies.brought import NOTHING, Brought
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
@@ -140,6 +142,8 @@ def build_proposal(
     helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
     beginning: Beginning | None = None,
+    brought: Brought = NOTHING,
+    built: bytes | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -151,14 +155,16 @@ def build_proposal(
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
         beginning: the earlier study that this one continues; None begins with the model of a public seed.
+        brought: own code.
+        built: the initial model (safetensors) that own code makes of the public seed.
 
     Raises:
         InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
             study to begin with whose model has another layout.
     """
     settings = _checked(settings, offers)
-    model_config = _model_config(settings, offers)
-    blocks, model = _blocks_and_model(model_config, settings.seed or 0)
+    model_config = model_config_of(settings, offers)
+    blocks, model = _blocks_and_model(model_config, settings.seed or 0, built)
     chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
     if beginning is not None:
         chain, model = continued(chain, beginning, model), beginning.model
@@ -171,7 +177,7 @@ def build_proposal(
         filing=settings.filing,
         replaces=settings.replaces,
         custody=_custody(settings, orchestrator),
-        plan=Plan(kind="declarative", code=code),
+        plan=Plan(kind="python" if brought.tree else "declarative", code=code),
         task=settings.task,
         model=model_config,
         training=_training(settings, mechanism, offers),
@@ -270,7 +276,8 @@ def price_of_min_sites(proposal: Proposal) -> str:
     return f"{waits} A sum of all carries {ratio:.2f} times the noise that is charged."
 
 
-def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
+def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
+    """Return the model that a study trains over what hospitals offer."""
     return ModelConfig(
         architecture=settings.architecture,
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
@@ -365,10 +372,13 @@ def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Of
     )
 
 
-def _blocks_and_model(config: ModelConfig, seed: int) -> tuple[tuple[Block, ...], bytes]:
+def _blocks_and_model(config: ModelConfig, seed: int, built: bytes | None) -> tuple[tuple[Block, ...], bytes]:
     from models.build import build_model
     from models.parameters import blocks, to_bytes
 
+    if built is not None:
+        sizes = {name: values.size for name, values in sorted(model_from_bytes(built).items())}
+        return (Block(name="shared", modality=None, length=sum(sizes.values()), parameters=tuple(sizes)),), built
     model = build_model(config, seed=seed)
     found = tuple(
         Block(name=name, modality=modality, length=length, parameters=tuple(names))

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
+from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
@@ -21,7 +22,6 @@ from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.signing import dump
 from privacy.canonical import canonical_json
 
-STUDY_SCHEMA = "study-schema.json"
 _MANY = 60
 
 
