@@ -38,6 +38,9 @@ from privacy.canonical import canonical_hash, canonical_json
 from privacy.errors import InvalidInput
 
 MOCK_ROWS = 48
+MOCK_MISSING = 0.05
+"""Share of a mock variable's values that are missing."""
+
 _WIDE = 8000
 _TELLING = 16
 _ROW = "values"
@@ -299,20 +302,41 @@ def fingerprint(folder: Path, secret: bytes) -> str:
 def mock_part(schema: Schema, *, seed: int, rows: int = MOCK_ROWS) -> Part:
     """Return synthetic rows of the schema's shape, from public constants and ``seed`` only.
 
-    Case ids start with ``MOCK-``; features are standard normal; labels are :func:`mock_labels`.
+    Case ids start with ``MOCK-``; labels are :func:`mock_labels`. Of a variable of words, one level holds; a number is
+    about normal and now and then missing; a tissue map's values lie in 0..1; any other feature is standard normal.
     """
     generator = np.random.default_rng([seed, int(schema.schema_hash[:8], 16)])
     cases = tuple(f"MOCK-{i:04d}" for i in range(rows))
     inputs = {}
     for modality in schema.modalities:
-        values = generator.normal(size=(rows, len(schema.features[modality]))).astype(np.float32)
-        inputs[modality] = (cases, values)
+        values = _mock_values(schema.features[modality], generator, rows)
+        inputs[modality] = (cases, values.astype(np.float32))
     return Part(
         cases=cases,
         cohorts=(schema.cohort,) * rows,
         labels=mock_labels(schema.predicts, schema.classes, generator, rows),
         inputs=inputs,
     )
+
+
+def _mock_values(features: Sequence[str], generator: np.random.Generator, rows: int) -> NDArray[np.float64]:
+    values = generator.normal(size=(rows, len(features)))
+    if features and features[0].startswith("map:"):
+        return generator.uniform(size=values.shape)
+    groups: dict[str, list[int]] = {}
+    for place, feature in enumerate(features):
+        groups.setdefault(feature.rpartition(":")[0], []).append(place)
+    for name, places in groups.items():
+        if not name or features[places[-1]] != f"{name}:missing":
+            continue
+        missing = generator.uniform(size=rows) < MOCK_MISSING
+        if features[places[0]] == f"{name}:value":
+            values[:, places] = np.stack(
+                [np.where(missing, 0.0, np.clip(values[:, places[0]], -3, 3)), missing], axis=1
+            )
+        else:
+            values[:, places] = np.eye(len(places))[generator.integers(0, len(places) - 1, size=rows)]
+    return values
 
 
 def mock_labels(
@@ -349,9 +373,14 @@ def check_disjoint(private: Part, mock: Part, *, by_schema: bool = False) -> Non
     if set(private.cases) & set(mock.cases):
         raise InvalidInput("the mock part shares a case id with the private part; use another mock seed")
     for modality, (_, values) in mock.inputs.items():
-        rows = _telling if by_schema else _all_rows
+        rows = _telling if by_schema or _has_words(values) else _all_rows
         if not set(rows(private.inputs[modality][1])).isdisjoint(rows(values)):
             raise InvalidInput(f"the mock part shares a {modality} row with the private part; use another mock seed")
+
+
+def _has_words(values: NDArray[np.float32]) -> bool:
+    """Return whether some inputs of a mock are 0 or 1 only, as those of words are."""
+    return bool(np.isin(values, (0.0, 1.0)).all(axis=0).any()) if len(values) else False
 
 
 def _keyed(secret: bytes, purpose: str, case: str) -> bytes:

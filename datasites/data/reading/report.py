@@ -76,6 +76,17 @@ class Step(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Changes(Message):
+    """How many patients a new version adds, changes, withdraws and keeps, compared with version ``since``."""
+
+    since: int
+    added: int
+    changed: int
+    withdrawn: int
+    same: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadingReport(Message):
     """Everything that was read. ``seen`` patients less those of ``left_out`` are ``patients``, those of the dataset.
 
@@ -99,3 +110,4 @@ class ReadingReport(Message):
     notes: tuple[str, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    changes: Changes | None = None

@@ -10,8 +10,12 @@ import pytest
 from support.hospital_tables import heart_rows, write_table
 from typer.testing import CliRunner
 
+from datasites.data.publishing import Datasets
 from datasites.node.home import Config, Home
+from datasites.review.policy import Policy
 from orchestrator.cli.main import app
+from privacy.ledger.journal import Journal
+from privacy.ledger.ledger import Ledger
 
 RUN = CliRunner()
 
@@ -94,3 +98,45 @@ def test_a_datasets_name_is_no_path(tmp_path, home, name):
     done = ingest(home, write_table(tmp_path / "all.csv", heart_rows(30)), "--name", name or " ")
     assert done.exit_code != 0
     assert not list(tmp_path.rglob("records.parquet"))
+
+
+def test_a_new_version_shows_who_came_changed_and_went_and_budgets_stay_with_patients(tmp_path, home):
+    rows = heart_rows(40)
+    assert ingest(home, write_table(tmp_path / "one.csv", rows)).exit_code == 0
+    later = [row | {"age": "77"} if row["patient_id"].endswith("0004") else row for row in rows[3:]]
+    later += [row | {"patient_id": row["patient_id"].replace("H-0", "H-9")} for row in rows[:2]]
+    done = ingest(home, write_table(tmp_path / "two.csv", later))
+    assert done.exit_code == 0, done.exception
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["changes"] == {"since": 1, "added": 2, "changed": 1, "withdrawn": 3, "same": 36}
+    assert "Compared with version 1" in Path(facts["report"]).read_text()
+    place = Home(folder=home)
+    journal, ledger = (
+        kind(tmp_path / name, place.identity()) for kind, name in ((Journal, "j.sqlite"), (Ledger, "l.sqlite"))
+    )
+    datasets = Datasets(home=place, ledger=ledger, journal=journal, policy=Policy())
+    lines = set()
+    for version in ("v1", "v2"):
+        folder = home / "datasets" / "heart-1-heart" / version
+        datasets.publish(folder)
+        lines.add(ledger.population_of("heart-1-heart", int(version[1:])))
+    assert len(lines) == 1
+    ledger.close()
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "spelled", [str.lower, lambda p: f"{p}-01", lambda p: p.replace("-", "")], ids=["small", "suffix", "bare"]
+)
+@pytest.mark.parametrize(("name", "turned"), [("heart-1-heart", False), ("renamed", False), ("x", True)])
+def test_patients_under_another_spelling_get_no_fresh_budget(tmp_path, home, spelled, name, turned):
+    rows = heart_rows(40)
+    again = [
+        row | {"patient_id": spelled(row["patient_id"]) if i < 5 else row["patient_id"]} for i, row in enumerate(rows)
+    ]
+    first, second = (again, rows) if turned else (rows, again)
+    assert ingest(home, write_table(tmp_path / "one.csv", first)).exit_code == 0
+    done = ingest(home, write_table(tmp_path / "two.csv", second), "--name", name)
+    assert done.exit_code != 0
+    assert "privacy budget follows the id" in str(done.exception)
+    assert len(list((home / "datasets").rglob("schema.json"))) == 1
