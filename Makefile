@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 HASHED := $(PIP) --require-hashes --only-binary :all: -c constraints-hashed.txt
 
-.PHONY: setup lock wheel sbom demo test test-unit thorough check bench chaos docker audit results
+.PHONY: setup lock wheel sbom demo test test-unit thorough check bench chaos tables docker audit results
 
 setup: $(STAMP)
 
@@ -88,6 +88,10 @@ bench: setup
 	$(BIN)/python benchmarks/round.py --parameters 700000 --sites 9 --no-training --json
 	$(BIN)/python benchmarks/dp_sgd.py --json
 	$(BIN)/python benchmarks/uploads.py --sites 50 --json
+
+# Ten thousand made-up hospital tables are read: no value, label or patient may be lost in silence (ten minutes).
+tables: setup
+	$(BIN)/python benchmarks/hospital_tables.py --tables 10000 --json
 
 # Two hundred processes of a consortium are killed; about half an hour on two quiet cores.
 chaos: setup

@@ -84,7 +84,7 @@ def true_areas(study: SimulatedStudy, model_bytes: bytes) -> tuple[float, float]
         like = _masked({name: tensor[test["cohort"] == site.cohort] for name, tensor in test.items()}, site.modalities)
         for found, batch, weight in ((held, like, float(site.patients)), (scored, own, 1.0)):
             late = batch["label"].numpy() > 0
-            scores = scores_of(model, batch, config.classes)[:, 0]
+            scores = scores_of(model, batch, config)[:, 0]
             found.setdefault(site.cohort, []).append((scores, late, np.full(len(late), weight)))
     return _mean_area(held), _mean_area(scored)
 

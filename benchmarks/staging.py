@@ -170,7 +170,7 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         return alone(config, sites, test, settings, draw)
     together = [pool(sites)] if chosen.arrangement == "pooled" else sites
     outcome = simulate(config, together, test, settings, seed=draw)
-    return everything(partial(predict, outcome.model), config, sites, test) | {
+    return everything(partial(predict, outcome.model, config=config), config, sites, test) | {
         "curve": outcome.curve,
         "weights": outcome.weights,
         "scales": outcome.scales,

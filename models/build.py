@@ -44,8 +44,11 @@ def check_config(config: ModelConfig) -> None:
         check_modality(modality)
     if not set(config.gains) <= set(config.features) or not all(0 < gain <= 1000 for gain in config.gains.values()):
         raise InvalidModel("expected gains above 0 of the model's own modalities")
-    if not config.features or min(config.features.values()) < 1 or not config.cohorts or config.classes < 2:
-        raise InvalidModel("a model needs a feature per modality, a cohort and at least two classes")
+    told_apart = config.predicts is None or config.predicts.kind == "categorical"
+    if not config.features or min(config.features.values()) < 1 or not config.cohorts:
+        raise InvalidModel("a model needs a feature per modality and a cohort")
+    if config.classes < 2 if told_apart else config.classes != 0:
+        raise InvalidModel("a model needs at least two classes, or none where it predicts a number or survival")
     if not 0.0 <= config.modality_dropout < 1.0:
         raise InvalidModel(f"expected a modality dropout of 0 to below 1, got {config.modality_dropout}")
     if config.class_weights and len(config.class_weights) != config.classes:

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from models.targets import QUANTITY_CELLS, InvalidModel, Target
 
-class InvalidModel(ValueError):
-    """A configuration describes no model, or bytes and values do not fit the model they are meant for."""
-
+__all__ = ["InvalidModel", "ModelConfig", "Target"]
 
 Architecture = Literal["linear", "mlp", "mlp-auxiliary", "convolutional"]
 Heads = Literal["shared", "combination"]
@@ -79,7 +78,8 @@ class ModelConfig:
     """One staging model.
 
     ``features`` maps each modality to its number of input features, ``cohorts`` names the cancers in the order of
-    the cohort indicator, ``classes`` is the number of stages told apart (2, or 3 for the ordinal task).
+    the cohort indicator, ``classes`` is the number of classes told apart (2, or 3 for the ordinal task); it is 0 where
+    ``predicts`` says that the outcome is a number or survival. Without ``predicts`` the classes have an order.
 
     ``class_weights`` (one per class, public; empty means all 1) multiply a record's loss by its class;
     ``heads`` says how the MLP fuses: one shared additive head over masked embeddings, or one head per modality
@@ -93,6 +93,9 @@ class ModelConfig:
     have no public scale: the second round releases their means more finely and the third their spreads, by which the
     inputs are then divided. ``cohort_gain`` (linear only, above 0) multiplies the cohort
     indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of the clipping norm.
+
+    ``self_scaled`` names the modalities of which hospitals scaled their values by statistics of their own patients: one
+    patient then moves everybody's inputs, and no epsilon can be stated.
 
     ``gains`` (above 0) are public factors by modality: the inputs are multiplied by gain / sqrt(features), so that a
     record's inputs have a norm near 1 in every modality, one learning rate suits all and none eats the clipping norm.
@@ -114,6 +117,8 @@ class ModelConfig:
     cohort_gain: float = 1.0
     standardised: tuple[str, ...] = ()
     gains: Mapping[str, float] = field(default_factory=dict)
+    predicts: Target | None = None
+    self_scaled: tuple[str, ...] = ()
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 
     def is_centre(self, parameter: str) -> bool:
@@ -124,6 +129,29 @@ class ModelConfig:
     def modalities(self) -> tuple[str, ...]:
         """The modalities this model takes, in their order (:func:`in_order`)."""
         return in_order(self.features)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model gives for one record."""
+        if self.predicts is None:
+            return self.classes - 1
+        if self.predicts.kind == "categorical":
+            return self.classes
+        return len(self.predicts.edges) or 1
+
+    @property
+    def scores(self) -> int:
+        """How many scores of one record the private evaluation counts (:func:`models.losses.scores`)."""
+        if self.predicts is None or self.predicts.kind == "categorical":
+            return self.outputs
+        return 2 if self.predicts.is_quantity else 1 + len(self.predicts.horizons)
+
+    @property
+    def cells(self) -> int:
+        """How many groups of outcomes the private evaluation keeps apart (:func:`models.losses.cells`)."""
+        if self.predicts is None or self.predicts.kind == "categorical":
+            return self.classes
+        return QUANTITY_CELLS if self.predicts.is_quantity else 2 * len(self.predicts.horizons) + 1
 
     def gain(self, modality: str) -> float:
         """Return the public factor of a modality's inputs before they are divided by the root of their number."""

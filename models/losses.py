@@ -1,6 +1,6 @@
-"""The loss of each record: the ordinal cross-entropy of a study, and the loss whose gradient releases feature means.
+"""The loss of each record: that of a study's outcome, and the loss whose gradient releases feature means.
 
-A model returns cumulative logits [B, classes - 1]; :func:`batch_loss` compares them with labels [B].
+:func:`batch_loss` compares what a model returns with labels [B] (:mod:`models.outcomes`).
 
 A centred study trains its first round on :func:`centring_loss` instead. Under DP-SGD a record's gradient is clipped as
 a whole, and a linear model's gradient is a residual times the inputs. Most of the norm of the TCGA slide features is
@@ -17,52 +17,30 @@ from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.batch import Batch, has
 from models.config import USUAL_SPREAD, InvalidModel, ModelConfig
 from models.networks import LateFusionNetwork, LinearFusion
-
-
-def ordinal_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the sum of the binary cross-entropies "later than class k", float32 [B].
-
-    Two classes give logistic loss: ``ordinal_loss(tensor([[0.]]), tensor([1]))`` is ``log 2``. For more classes
-    see CORAL (Cao, Mirjalili and Raschka 2020, section 3).
-
-    Args:
-        logits: float32 [B, classes - 1]; entry k is the log-odds of a stage later than k.
-        label: int64 [B] in 0..classes-1.
-    """
-    steps = torch.arange(logits.shape[1])
-    later = (label[:, None] > steps).to(logits.dtype)  # [B, classes - 1]
-    return functional.binary_cross_entropy_with_logits(logits, later, reduction="none").sum(dim=1)
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Return class probabilities [B, classes] from cumulative logits, monotone by a running minimum."""
-    later = torch.cummin(torch.sigmoid(logits), dim=1).values
-    edge = torch.ones_like(later[:, :1])
-    return torch.cat([edge, later], dim=1) - torch.cat([later, 0 * edge], dim=1)
+from models.outcomes import outcome_loss
 
 
 def batch_loss(model: torch.nn.Module, batch: Batch, config: ModelConfig) -> Tensor:
     """Return the training loss of every record, float32 [B]; no record's loss depends on another's."""
     if isinstance(model, LateFusionNetwork):
-        loss = _with_auxiliary(model, batch, config.auxiliary)
+        loss = _with_auxiliary(model, batch, config)
     else:
-        loss = ordinal_loss(model(batch), batch["label"])
+        loss = outcome_loss(model(batch), batch["label"], config)
     if config.class_weights:
         loss = loss * torch.tensor(config.class_weights)[batch["label"]]
     return loss
 
 
-def _with_auxiliary(model: LateFusionNetwork, batch: Batch, weight: float) -> Tensor:
+def _with_auxiliary(model: LateFusionNetwork, batch: Batch, config: ModelConfig) -> Tensor:
     bias, unimodal = model.parts(batch)
-    loss = ordinal_loss(bias + torch.stack(list(unimodal.values())).sum(dim=0), batch["label"])
+    loss = outcome_loss(bias + torch.stack(list(unimodal.values())).sum(dim=0), batch["label"], config)
     for modality, logits in unimodal.items():
         present = has(batch, modality)[:, 0]
-        loss = loss + weight * present * ordinal_loss(bias.detach() + logits, batch["label"])
+        loss = loss + config.auxiliary * present * outcome_loss(bias.detach() + logits, batch["label"], config)
     return loss
 
 
@@ -80,7 +58,7 @@ def centring_loss(unit: float, modalities: Collection[str]) -> Callable[[nn.Modu
         total = 0.0 * model.bias(batch).sum(dim=1, keepdim=True)  # every parameter needs a gradient per record
         for modality, branch in model.branches.items():
             wanted = float(modality in modalities)
-            total = total - unit * wanted * branch(model.scaled(batch, modality)) * has(batch, modality)
+            total = total - unit * wanted * branch(model.scaled(batch, modality))[:, :1] * has(batch, modality)
         return total[:, 0]
 
     return loss
@@ -104,7 +82,7 @@ def refining_loss(unit: float, modalities: Collection[str], *, spreads: bool) ->
             left = model.centred(batch, modality)
             if spreads:
                 left = left.abs() / (model.scales[modality] * USUAL_SPREAD * math.sqrt(left.shape[1]))
-            total = total - unit * float(modality in modalities) * branch(left) * has(batch, modality)
+            total = total - unit * float(modality in modalities) * branch(left)[:, :1] * has(batch, modality)
         return total[:, 0]
 
     return loss

@@ -6,7 +6,8 @@ one head per combination of modalities, of which a record uses its own. A head t
 institutions train must not be exchanged, and in the tri-modal federation most combinations have fewer. The shared head
 is the additive fusion that replaces them.
 
-Inputs are float32 [B, features] by modality (:mod:`models.batch`), outputs cumulative logits [B, classes - 1].
+Inputs are float32 [B, features] by modality (:mod:`models.batch`), outputs float32 [B, outputs]; what they mean
+depends on the outcome (:mod:`models.losses`).
 """
 
 from __future__ import annotations
@@ -67,11 +68,25 @@ def encoder(config: ModelConfig, modality: str) -> nn.Module:
     return dense_encoder(config.features[modality], config.hidden, config.embedding)
 
 
+class ClassWeights(nn.Module):
+    """A weight vector for every class. Each is a layer of its own: a product with a vector gives a record the same bits
+    wherever it stands in a batch, one with a narrow matrix does not."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.rows = nn.ModuleList(nn.Linear(features, 1, bias=False) for _ in range(classes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map float32 [B, features] to float32 [B, classes]."""
+        return torch.cat([row(inputs) for row in self.rows], dim=1)
+
+
 class LinearFusion(nn.Module):
-    """Proportional-odds regression over the modalities that are present.
+    """Proportional-odds regression over the modalities that are present, or its like for another outcome.
 
     For two classes this is logistic regression. For K classes all K - 1 thresholds share the weight vectors and
-    differ in the bias, which depends on the cohort (CORAL; Cao, Mirjalili and Raschka 2020). A centred model subtracts
+    differ in the bias, which depends on the cohort (CORAL; Cao, Mirjalili and Raschka 2020). So do the intervals of a
+    survival model; classes without an order have a weight vector each. A centred model subtracts
     its ``centres`` from the scaled inputs and divides those of standardised modalities by their ``spreads``. They start
     at zero and one and have no gradient.
     """
@@ -79,9 +94,13 @@ class LinearFusion(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.cohorts = len(config.cohorts)
-        self.branches = nn.ModuleDict({m: nn.Linear(config.features[m], 1, bias=False) for m in config.modalities})
+        categorical = config.predicts is not None and config.predicts.kind == "categorical"
+        self.branches = nn.ModuleDict()  # thresholds and intervals share one weight vector, classes do not
+        for m in config.modalities:
+            n = config.features[m]
+            self.branches[m] = ClassWeights(n, config.classes) if categorical else nn.Linear(n, 1, bias=False)
         self.scales = {m: config.gain(m) / math.sqrt(n) for m, n in config.features.items()}
-        self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
+        self.cohort = nn.Linear(self.cohorts, config.outputs, bias=False)
         self.cohort_gain = config.cohort_gain
         self.centres = nn.ParameterDict()
         if config.centred:
@@ -91,17 +110,17 @@ class LinearFusion(nn.Module):
         self.spreads = nn.ParameterDict({m: nn.Parameter(o, requires_grad=False) for m, o in ones.items()})
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the cumulative logits, float32 [B, classes - 1]."""
+        """Return what the model says of every record, float32 [B, outputs]."""
         logits: Tensor = self.bias(batch)
         for modality, branch in self.branches.items():
             inputs = self.centred(batch, modality)
             if modality in self.spreads:
                 inputs = inputs / self.spreads[modality]
-            logits = logits + branch(inputs) * has(batch, modality)  # [B, 1]
+            logits = logits + branch(inputs) * has(batch, modality)  # [B, 1], of classes without an order [B, outputs]
         return logits
 
     def bias(self, batch: Batch) -> Tensor:
-        """Return the cohort's logits, float32 [B, classes - 1]."""
+        """Return the cohort's part, float32 [B, outputs]."""
         logits: Tensor = self.cohort(cohort_indicator(batch, self.cohorts) * self.cohort_gain)
         return logits
 
@@ -121,7 +140,7 @@ class FusionNetwork(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.cohorts = len(config.cohorts)
-        self.outputs = config.classes - 1
+        self.outputs = config.outputs
         self.dropout = config.modality_dropout
         self.encoders = nn.ModuleDict({m: encoder(config, m) for m in config.modalities})
         self.tokens = nn.ModuleDict()
@@ -134,7 +153,7 @@ class FusionNetwork(nn.Module):
         self.scales = input_scales(config)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the cumulative logits, float32 [B, classes - 1]."""
+        """Return what the model says of every record, float32 [B, outputs]."""
         if self.training and self.dropout > 0:
             batch = drop_modalities(batch, self.dropout)
         fused = torch.cat([self._embed(batch, m) for m in self.encoders], dim=1)
@@ -160,18 +179,18 @@ class LateFusionNetwork(nn.Module):
         self.cohorts = len(config.cohorts)
         self.encoders = nn.ModuleDict({m: encoder(config, m) for m in config.modalities})
         self.heads = nn.ModuleDict(
-            {m: nn.Linear(config.embedding, config.classes - 1, bias=False) for m in config.modalities}
+            {m: nn.Linear(config.embedding, config.outputs, bias=False) for m in config.modalities}
         )
-        self.cohort = nn.Linear(self.cohorts, config.classes - 1, bias=False)
+        self.cohort = nn.Linear(self.cohorts, config.outputs, bias=False)
         self.scales = input_scales(config)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the cumulative logits, float32 [B, classes - 1]."""
+        """Return what the model says of every record, float32 [B, outputs]."""
         bias, unimodal = self.parts(batch)
         return bias + torch.stack(list(unimodal.values())).sum(dim=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cohort's logits and those of every modality (zero where absent), [B, classes - 1] each."""
+        """Return the cohort's logits and those of every modality (zero where absent), [B, outputs] each."""
         bias: Tensor = self.cohort(cohort_indicator(batch, self.cohorts))
         unimodal = {
             m: self.heads[m](self.encoders[m](batch[m] * self.scales[m])) * has(batch, m) for m in self.encoders

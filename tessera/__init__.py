@@ -20,36 +20,58 @@ from tessera._engine import settle
 settle()
 
 if TYPE_CHECKING:
+    from datasites.strategy.server_steps import ServerStep
     from privacy.errors import InvalidInput, Refused, StudyOver, TesseraError
     from tessera.explaining import Explanation
+    from tessera.hub import Dataset, Hub, connect
+    from tessera.live import Callback, Run
     from tessera.model import Model, load
     from tessera.pictures import Picture
     from tessera.simulation import Simulation
     from tessera.study import Study
+    from tessera.tracking import MLflow, TensorBoard, WandB
 
 __all__ = [
+    "Callback",
+    "Dataset",
     "Explanation",
+    "Hub",
     "InvalidInput",
+    "MLflow",
     "Model",
     "Picture",
     "Refused",
+    "Run",
+    "ServerStep",
     "Simulation",
     "Study",
     "StudyOver",
+    "TensorBoard",
     "TesseraError",
+    "WandB",
+    "connect",
     "load",
 ]
 
 _PLACES = {
+    "ServerStep": "datasites.strategy.server_steps",
+    "WandB": "tessera.tracking",
+    "TensorBoard": "tessera.tracking",
+    "MLflow": "tessera.tracking",
+    "Callback": "tessera.live",
+    "Dataset": "tessera.hub",
     "Explanation": "tessera.explaining",
+    "Hub": "tessera.hub",
     "InvalidInput": "privacy.errors",
     "Model": "tessera.model",
     "Picture": "tessera.pictures",
     "Refused": "privacy.errors",
+    "Run": "tessera.live",
     "Simulation": "tessera.simulation",
     "Study": "tessera.study",
     "StudyOver": "privacy.errors",
     "TesseraError": "privacy.errors",
+    "connect": "tessera.hub",
     "load": "tessera.model",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datasites.study.outcome_words import outcome_text
 from tessera.facts import ModelFacts
 
 
@@ -27,12 +28,16 @@ def _does(facts: ModelFacts) -> list[str]:
     kind = "an own network (its code is in `code/`)" if facts.code else f"Tessera's {facts.config.architecture} model"
     inputs = ", ".join(f"{modality} ({len(facts.features[modality])} inputs)" for modality in facts.config.modalities)
     return [
-        f"* Predicts {_plain(facts.task)}: {', '.join(map(_plain, facts.classes))}.",
+        f"* Predicts {_plain(_outcome(facts))}: {', '.join(map(_plain, facts.classes))}.",
         f"* Reads {inputs}. A patient may lack some of them.",
         f"* Knows the cohorts {', '.join(map(_plain, facts.cohorts))}.",
         f"* Is {kind}.",
-        '* Use: `tessera.load("FOLDER").predict_proba(frames)`, or `tessera predict FOLDER TABLE --out FILE`.',
+        '* Use: `tessera.load("FOLDER").predict(frames)`, or `tessera predict FOLDER TABLE --out FILE`.',
     ]
+
+
+def _outcome(facts: ModelFacts) -> str:
+    return outcome_text(facts.task, facts.config.predicts, facts.config.classes)
 
 
 def _trained(facts: ModelFacts) -> list[str]:

@@ -19,7 +19,7 @@ def predict(
         list[str],
         typer.Argument(help="CSV or Parquet: one table with all columns, or MODALITY=FILE for each modality."),
     ],
-    out: Annotated[Path, typer.Option(help="Where the probabilities go: .csv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Where the predictions go: .csv or .parquet.")],
     cohort: Annotated[str | None, typer.Option(help="Of every patient, where no column `cohort` says it.")] = None,
     run_code: Annotated[
         bool, typer.Option("--run-code", help="Run the code of a model that is an own network.")
@@ -31,7 +31,7 @@ def predict(
     from tessera.tables import read_frames, write_frame
 
     made = load(model, run_code=run_code)
-    found = made.predict_proba(read_frames(tables), cohort=cohort)
+    found = made.predict(read_frames(tables), cohort=cohort)
     write_frame(found, out)
     console.print(f"{len(found)} patients written to {out}", highlight=False)
     if json_output:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.batch import has, restricted, to_tensors
-from models.networks import LinearFusion
+from models.networks import ClassWeights, LinearFusion
 from privacy.errors import InvalidInput
 from tessera.pictures import Picture, bars
 from tessera.shown import html_table
@@ -80,12 +80,12 @@ def _names(values: pd.Series) -> list[tuple[str, str]]:
 
 
 def explain(model: Model, ids: pd.Index, batch: dict[str, NDArray[Any]], threshold: int) -> Explanation:
-    """Return the contributions to the log-odds of a class later than ``threshold``; see :meth:`Model.explain`.
+    """Return the contributions to output ``threshold`` (log-odds of a later class); see :meth:`Model.explain`.
 
     Raises:
         InvalidInput: no such threshold, or captum is not installed.
     """
-    outputs = model.facts.config.classes - 1
+    outputs = model.facts.config.outputs
     if not 0 <= threshold < outputs:
         raise InvalidInput(f"expected a threshold from 0 to {outputs - 1}, got {threshold}")
     inputs = restricted(to_tensors(batch), model.facts.config.features)
@@ -96,7 +96,7 @@ def explain(model: Model, ids: pd.Index, batch: dict[str, NDArray[Any]], thresho
         bias = _at_centre(network, inputs, order, threshold)
     if isinstance(network, LinearFusion):
         with torch.no_grad():
-            parts = [_linear(network, inputs, modality) for modality in order]
+            parts = [_linear(network, inputs, modality, threshold) for modality in order]
     else:
         parts = _integrated(network, inputs, order, threshold)
     names = [(modality, name) for modality in order for name in model.facts.features[modality]]
@@ -119,11 +119,12 @@ def _at_centre(network: nn.Module, inputs: dict[str, Tensor], order: Sequence[st
     return found
 
 
-def _linear(network: LinearFusion, inputs: dict[str, Tensor], modality: str) -> Tensor:
+def _linear(network: LinearFusion, inputs: dict[str, Tensor], modality: str, threshold: int) -> Tensor:
     values = network.centred(inputs, modality)
     if modality in network.spreads:
         values = values / network.spreads[modality]
-    weights = network.get_parameter(f"branches.{modality}.weight")
+    own = f"rows.{threshold}." if isinstance(network.branches[modality], ClassWeights) else ""
+    weights = network.get_parameter(f"branches.{modality}.{own}weight")
     return values * weights * has(inputs, modality)
 
 

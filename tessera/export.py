@@ -1,7 +1,8 @@
 """A model as ONNX, checked against the model itself: the file runs where there is no Tessera and no torch.
 
 Its inputs are those after the transforms: each modality float32 [patients, features], ``presence`` float32 [patients,
-modalities] and ``cohort`` int64 [patients]; its output is ``probabilities`` float32 [patients, classes].
+modalities] and ``cohort`` int64 [patients]; its output is ``probabilities`` float32 [patients, classes] (of another
+outcome than classes: what :func:`models.outcomes.predicted` gives).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.losses import probabilities
+from models.config import ModelConfig
+from models.outcomes import predicted
 from privacy.errors import InvalidInput, TesseraError
 
 if TYPE_CHECKING:
@@ -30,13 +32,16 @@ _ROWS = 16
 class _Exported(nn.Module):
     """The network behind named tensors, with class probabilities as its output."""
 
-    def __init__(self, network: nn.Module, order: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, config: ModelConfig) -> None:
         super().__init__()
-        self.network, self.order = network, tuple(order)
+        self.network, self.config, self.order = network, config, config.modalities
 
     def forward(self, *inputs: Tensor) -> Tensor:
         batch = {**dict(zip(self.order, inputs[:-2], strict=True)), "presence": inputs[-2], "cohort": inputs[-1]}
-        rising = torch.sigmoid(self.network(batch))
+        outputs = self.network(batch)
+        if self.config.predicts is not None:
+            return predicted(outputs, self.config)
+        rising = torch.sigmoid(outputs)
         later = [rising[:, :1]]
         for place in range(1, rising.shape[1]):  # ONNX has no running minimum
             later.append(torch.minimum(later[-1], rising[:, place : place + 1]))
@@ -58,13 +63,13 @@ def to_onnx(model: Model) -> bytes:
         raise InvalidInput("ONNX needs more packages: install them with `pip install 'tessera-fl[model]'`") from error
     order = model.facts.config.modalities
     names = [*order, "presence", "cohort"]
-    data = _exported(_Exported(model.network, order).eval(), _random(model, 3), names)
+    data = _exported(_Exported(model.network, model.facts.config).eval(), _random(model, 3), names)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     given = _random(model, _ROWS)
     found = session.run(["probabilities"], {n: v.numpy() for n, v in zip(names, given, strict=True)})[0]
     with torch.no_grad():
-        expected = probabilities(model.network(dict(zip(names, given, strict=True)))).numpy()
-    difference = float(np.abs(found - expected).max())
+        expected = predicted(model.network(dict(zip(names, given, strict=True))), model.facts.config).numpy()
+    difference = float((np.abs(found - expected) / np.maximum(1.0, np.abs(expected))).max())
     if not difference <= TOLERANCE:
         raise TesseraError(f"the ONNX file differs from the model by {difference:.1e}, above {TOLERANCE:g}")
     return data

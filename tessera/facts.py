@@ -19,6 +19,8 @@ from privacy.canonical import sha256_hex
 Reading = Literal["tables", "schema", "inputs"]
 """How raw values become inputs: as cohort tables, by the study's schema, or not at all: they are inputs already."""
 
+STAGE_TASK = "early-late"
+"""What ``outcome="stage"`` means where nobody says how stages are told apart."""
 _STAGES = ("I", "II", "III", "IV")
 
 
@@ -109,7 +111,7 @@ def facts_of(
     """
     return ModelFacts(
         task=proposal.task,
-        classes=class_names(proposal.task, proposal.model.classes, schema),
+        classes=output_names(proposal, schema),
         config=proposal.model,
         features={m: tuple(features[m]) for m in proposal.model.features},
         partly=partly or {},
@@ -135,6 +137,16 @@ def facts_of(
         metrics_label=metrics_label,
         made=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
+
+
+def output_names(proposal: Proposal, schema: StudySchema | None = None) -> tuple[str, ...]:
+    """Return what the columns of a model's predictions are called: its classes, a number, or times."""
+    target = proposal.model.predicts
+    if target is None or target.kind == "categorical":
+        return class_names(proposal.task, proposal.model.classes, schema)
+    if target.is_quantity:
+        return (f"{proposal.task}, {target.unit}".rstrip(", "),)
+    return tuple(f"no event until {edge:g} {target.unit}".rstrip() for edge in target.edges)
 
 
 def class_names(task: str, classes: int, schema: StudySchema | None = None) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from datasites.data.ingest import spread_out
 from datasites.data.reading.cells import CategoryColumn, NumberColumn, Reading
 from datasites.data.reading.encoding import encode
-from datasites.data.reading.hospital import Measured
+from datasites.data.reading.measured import Measured
 from datasites.data.tcga.preprocessing import clinical_inputs, image_inputs, mrna_inputs
 from datasites.study.schema.document import Modality
 from datasites.study.schema.variables import MISSING, Number, plain

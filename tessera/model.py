@@ -20,7 +20,7 @@ from datasites.study.signing import dump, parse
 from models.batch import restricted, to_tensors
 from models.build import build_model
 from models.config import InvalidModel
-from models.losses import probabilities
+from models.outcomes import predicted
 from models.parameters import from_bytes
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
@@ -70,7 +70,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What the classes are called, the mildest first."""
+        """What the classes are called, the mildest first; or what the columns of another prediction are called."""
         return self.facts.classes
 
     @cached_property
@@ -88,7 +88,18 @@ class Model:
         return network.eval()
 
     def predict_proba(self, frames: Frames, *, cohort: Cohort = None) -> pd.DataFrame:
-        """Return the probability of every class, a row for each patient.
+        """Return the probability of every class, or of no event until each time, a row for each patient.
+
+        Raises:
+            InvalidInput: as :meth:`predict`; or the model predicts a number, which :meth:`predict` gives.
+        """
+        target = self.facts.config.predicts
+        if target is not None and target.is_quantity:
+            raise InvalidInput(f"expected a model of classes or survival, this one predicts {self.classes[0]}: predict")
+        return self.predict(frames, cohort=cohort)
+
+    def predict(self, frames: Frames, *, cohort: Cohort = None) -> pd.DataFrame:
+        """Return probabilities of classes, an expected number, or chances of no event until each time, by patient.
 
         Values are in raw units: the transforms of training are applied. A patient may lack modalities.
 
@@ -101,8 +112,8 @@ class Model:
         """
         ids, batch = read_frames(frames, self.facts, cohort)
         with torch.no_grad():
-            logits = self.network(restricted(to_tensors(batch), self.facts.config.features))
-            found = np.asarray(probabilities(logits).numpy(), dtype=np.float64)
+            outputs = self.network(restricted(to_tensors(batch), self.facts.config.features))
+            found = np.asarray(predicted(outputs, self.facts.config).numpy(), dtype=np.float64)
         return pd.DataFrame(found, index=ids, columns=list(self.classes))
 
     def explain(self, frames: Frames, *, cohort: Cohort = None, threshold: int = 0) -> Explanation:

@@ -94,6 +94,7 @@ class Job:
         value: dict[str, Any] = json.loads(line)
         request = value["request"]
         request |= {"data": request["data"] and Path(request["data"]), "methods": tuple(request["methods"])}
+        request["plan"] = request["plan"] and Path(request["plan"])
         return cls(
             request=SimulationRequest(**request), seed=value["seed"], key=value["key"], folder=Path(value["folder"])
         )

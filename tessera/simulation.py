@@ -6,13 +6,14 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from datasites.node.files import write_atomically
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from orchestrator.simulation.runs import SimulationRequest
@@ -27,7 +28,9 @@ from tessera.shown import html_table
 if TYPE_CHECKING:
     from tessera.study import Study
 
-SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+_CLASSES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+_NAMES = {"auroc": "AUROC", "concordance": "concordance"}
+_OTHERS = ("concordance", "mean_absolute_error", "deviance")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,12 +49,12 @@ class Simulation:
     @property
     def metrics(self) -> dict[str, float]:
         """The mean of every score over the seeds; ``auroc`` is the mean over cohorts."""
-        return {name: float(np.mean([run[name] for run in self.runs])) for name in SCORES}
+        return {name: float(np.mean([run[name] for run in self.runs])) for name in _scores(self.runs[0])}
 
     @property
     def half_widths(self) -> dict[str, float]:
         """Half of the 95 % interval (Student's t over seeds) of every score; 0 for one seed."""
-        return {name: interval([run[name] for run in self.runs])["half_width"] for name in SCORES}
+        return {name: interval([run[name] for run in self.runs])["half_width"] for name in _scores(self.runs[0])}
 
     @property
     def curves(self) -> list[list[float]]:
@@ -62,24 +65,34 @@ class Simulation:
         """Return the mean AUROC and balanced accuracy of every cohort."""
         columns = {
             score: pd.DataFrame([run[f"{score}_by_cohort"] for run in self.runs]).mean()
-            for score in ("auroc", "balanced_accuracy")
+            for score in ("auroc", "balanced_accuracy", "concordance")
+            if f"{score}_by_cohort" in self.runs[0]
         }
         return pd.DataFrame(columns).rename_axis("cohort")
 
     def plot(self) -> Picture:
         """Return a picture of the AUROC after every round: mean over seeds, and their range."""
-        return curve(f"{self.study.name}: {self.study.privacy}", self.curves, label="AUROC")
+        return curve(
+            f"{self.study.name}: {self.study.privacy}", self.curves, label=_NAMES.get(next(iter(self.metrics)), "score")
+        )
 
     def __repr__(self) -> str:
-        auroc, half = self.metrics["auroc"], self.half_widths["auroc"]
+        first = next(iter(self.metrics))
+        score, half = self.metrics[first], self.half_widths[first]
         seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
-        return f"Simulation({self.study.name!r}, {seeds}, AUROC {auroc:.3f} +- {half:.3f}, {self.study.privacy})"
+        shown = f"{_NAMES.get(first, first)} {score:.3f} +- {half:.3f}"
+        return f"Simulation({self.study.name!r}, {seeds}, {shown}, {self.study.privacy})"
 
     def _repr_html_(self) -> str:
         widths = self.half_widths
         rows = [(name, value, widths[name]) for name, value in self.metrics.items()]
         title = f"{self.study.name}: {len(self.runs)} seeds on {self.data}, {self.study.privacy}"
         return html_table(title, rows, ("score", "mean", "95 % interval +-"))
+
+
+def _scores(run: Mapping[str, Any]) -> list[str]:
+    """Return the scores that the study's outcome has."""
+    return [name for name in (*_CLASSES, *_OTHERS) if run.get(name) is not None]
 
 
 def simulate(
@@ -90,11 +103,15 @@ def simulate(
     with tempfile.TemporaryDirectory() as scratch:
         place = keep or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
-        key = _key(request)
+        code = study.code()
+        for name, data in code.items():
+            write_atomically(place / "code" / name, data)
+        key = _key(request, code)
+        request = replace(request, plan=place / "code" if code else None)
         every = [Job(request=request, seed=seed, key=key, folder=place) for seed in seeds]
         run_jobs([job for job in every if not job.done], processes=jobs, show=progress)
         runs = [job.result() for job in every]
-        model = _model(every[0])
+        model = _model(every[0], code)
     return Simulation(
         study=study,
         runs=tuple(runs),
@@ -104,7 +121,7 @@ def simulate(
     )
 
 
-def _model(job: Job) -> Model:
+def _model(job: Job, code: Mapping[str, bytes]) -> Model:
     facts, parameters = job.facts(), job.model_file.read_bytes()
     proposal = parse(Proposal, facts["proposal"])
     made = facts_of(
@@ -114,19 +131,20 @@ def _model(job: Job) -> Model:
         features=facts["names"],
         partly={c: {m: tuple(names) for m, names in own.items()} for c, own in facts["partly"].items()},
         reading="tables",
-        metrics={name: facts["result"][name] for name in SCORES},
+        metrics={name: facts["result"][name] for name in _scores(facts["result"])},
         metrics_label="Exact, on held-out public or synthetic patients of the simulation",
         simulated=True,
     )
-    return Model(made, parameters)
+    return Model(made, parameters, code)
 
 
-def _key(request: SimulationRequest) -> str:
-    """Return a hash of everything that a result depends on: the request, the tables and Tessera's code."""
+def _key(request: SimulationRequest, own: Mapping[str, bytes]) -> str:
+    """Return a hash of everything that a result depends on: the request, the tables, own code and Tessera's."""
     from datasites.review.environment import code_hash
 
+    hashes = {name: sha256_hex(data) for name, data in own.items()}
     tables: list[tuple[str, int, int]] = []
     if request.data is not None and request.data.is_dir():
         files = sorted(path for path in request.data.rglob("*") if path.is_file())
         tables = [(str(p.relative_to(request.data)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return sha256_hex(json.dumps([asdict(request), tables, code_hash()], default=str).encode())
+    return sha256_hex(json.dumps([asdict(request), tables, hashes, code_hash()], default=str).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ from tessera.shown import html_table
 
 if TYPE_CHECKING:
     from orchestrator.simulation.runs import SimulationRequest
+    from tessera.hub import Hub
+    from tessera.live import Run
     from tessera.simulation import Simulation
 
 ARCHITECTURES = ("linear", "mlp", "mlp-auxiliary", "convolutional")
-STAGE_TASK = "early-late"
-"""What ``outcome="stage"`` means where nobody says how stages are told apart."""
 _MOST_PRESET_SITES = 9
 _FEWEST_SITES = 3
 
@@ -33,12 +33,15 @@ class Study:
     Args:
         name: of the study; hospitals see it.
         outcome: ``stage``, or a task or outcome by its name (``I-II``, ``early-late``, ``ordinal``).
-        model: ``linear``, ``mlp``, ``mlp-auxiliary`` or ``convolutional``.
+        model: ``linear``, ``mlp``, ``mlp-auxiliary`` or ``convolutional``; or a network of your own: a
+            ``torch.nn.Module`` class whose source can be read (:mod:`tessera.own_code`), or a folder with ``plan.py``.
+        loss: of an own network: ``loss(logits, label)``, float32 [B]; the ordinal cross-entropy by default.
         epsilon: worst case per patient over the whole study, above 0; ``math.inf`` means no privacy.
         delta: of that epsilon.
         noise: ``shared`` (hospitals share one noise) or ``local`` (each adds its own).
         rounds: of plain training; None takes the schedule that suits model, epsilon and noise.
-        aggregation: ``fedavg``, ``fedprox``, ``fedadam``, ``dgb``, ``pcw`` or ``dgb+pcw``.
+        aggregation: ``fedavg``, ``fedprox``, ``fedadam``, ``fedyogi``, ``fedadagrad``, ``fedavgm`` (server momentum),
+            ``dgb``, ``pcw`` or ``dgb+pcw``.
         fusion: of a network: ``shared`` head, or ``tokens`` for what is missing.
         evaluation: share of epsilon, 0 to 1, for one evaluation on private records in the last round.
         min_sites: fewest hospitals in a sum that is decrypted, at least 3; None takes what suits the noise.
@@ -51,7 +54,8 @@ class Study:
     name: str
     _: KW_ONLY
     outcome: str = "stage"
-    model: str = "linear"
+    model: str | Path | Callable[..., Any] = "linear"
+    loss: Callable[..., Any] | None = None
     epsilon: float = 8.0
     delta: float = 1e-4
     noise: str = "shared"
@@ -67,8 +71,12 @@ class Study:
         from orchestrator.studies.propose import check_aggregation, check_fusion
 
         check_study_name(self.name)
-        if self.model not in ARCHITECTURES:
-            raise InvalidInput(f"expected a model out of {', '.join(ARCHITECTURES)}, got {str(self.model)[:40]!r}")
+        if self.loss is not None and not callable(self.model):
+            raise InvalidInput("expected a network of your own beside a loss of your own: model=Net, loss=focal")
+        if isinstance(self.model, str) and self.model not in ARCHITECTURES:
+            raise InvalidInput(
+                f"expected a model out of {', '.join(ARCHITECTURES)}, a class or a Path, got {self.model[:40]!r}"
+            )
         if not self.epsilon > 0:
             raise InvalidInput(f"expected epsilon above 0, got {self.epsilon:g}; math.inf means no privacy")
         if not 0.0 <= self.evaluation <= 1.0:
@@ -76,7 +84,7 @@ class Study:
         if self.rounds is not None and not 1 <= self.rounds <= 1000:
             raise InvalidInput(f"expected 1 to 1000 rounds, got {self.rounds}")
         check_aggregation(self.aggregation, self.noise)
-        check_fusion(self.fusion, self.model, self.noise)
+        check_fusion(self.fusion, self.architecture, self.noise)
 
     def replace(self, **changes: Any) -> Study:
         """Return this study with some fields changed, ``study.replace(epsilon=2)`` say.
@@ -148,13 +156,79 @@ class Study:
             progress=progress,
         )
 
+    def propose(
+        self,
+        hub: Hub,
+        *,
+        sites: Sequence[str] = (),
+        purpose: str = "",
+        investigator: str = "",
+        filing: str | os.PathLike[str] | None = None,
+        replaces: str = "",
+        options: Mapping[str, Any] | None = None,
+        progress: bool = True,
+        **answers: Any,
+    ) -> Run:
+        """Send the study to hospitals for review; it starts by itself once all have approved.
+
+        Args:
+            hub: the consortium.
+            sites: names of hospitals; all of the roster when empty.
+            purpose: what it is for; every hospital reads it.
+            investigator: who answers for it, with name and title.
+            filing: TOML file with everything else that hospitals read before they decide (docs/deploy.md).
+            replaces: name of an earlier study that this is a new version of.
+            options: further fields of :class:`orchestrator.studies.propose.StudySettings`, such as ``seed``.
+            progress: whether to show steps.
+            answers: what the file lacks, or another text than it has: ``legal_basis``, ``contact``, ``recipients``, ...
+
+        Raises:
+            InvalidInput: an answer is missing (all are named), or hospitals' datasets do not fit the study.
+            Refused: a study of this name exists.
+        """
+        from tessera.proposing import propose
+
+        given = {"purpose": purpose, "principal_investigator": investigator, **answers}
+        return propose(
+            self,
+            hub,
+            sites=tuple(sites),
+            filing=None if filing is None else Path(filing),
+            answers=given,
+            replaces=replaces,
+            options=options or {},
+            progress=progress,
+        )
+
+    def extend(
+        self, run: Run, *, epsilon: float | None = None, name: str = "", rounds: int | None = None, **changes: Any
+    ) -> Run:
+        """Propose another study that begins with a run's last model; hospitals approve and charge it by itself.
+
+        Args:
+            run: a finished study of the same model, modalities, cohorts and classes.
+            epsilon: of the new study alone; this study's by default.
+            name: of the new study; by default the earlier one's with a number.
+            rounds: of the new study; those of the earlier one by default.
+            changes: as for :meth:`propose`: other hospitals, another purpose, other answers.
+
+        Raises:
+            InvalidInput: its model does not fit, or released feature means first, as the usual schedule does.
+            Refused: the run is not finished.
+        """
+        from tessera.proposing import extend
+
+        study = self.replace(name=name or f"{run.name}-more", rounds=self.rounds if rounds is None else rounds)
+        return extend(study if epsilon is None else study.replace(epsilon=epsilon), run, changes)
+
     def _request(self, **where: Any) -> SimulationRequest:
         from orchestrator.simulation.runs import SimulationRequest
+        from tessera.facts import STAGE_TASK
 
         return SimulationRequest(
             task=STAGE_TASK if self.outcome == "stage" else self.outcome,
             methods=(self.aggregation,),
-            architecture=self.model,
+            architecture=self.architecture,
             rounds=self.rounds,
             epsilon=self.epsilon,
             delta=self.delta,
@@ -165,6 +239,27 @@ class Study:
             evaluation_share=self.evaluation,
             **where,
         )
+
+    @property
+    def architecture(self) -> str:
+        """The architecture that a proposal names; for a network of one's own it is ``mlp``, and the code decides."""
+        return self.model if isinstance(self.model, str) else "mlp"
+
+    def code(self) -> dict[str, bytes]:
+        """Return the files that hospitals review: a network and a loss of your own; none for Tessera's models.
+
+        Raises:
+            InvalidInput: the source cannot be read, or names something that hospitals' workers have not.
+        """
+        if isinstance(self.model, str):
+            return {}
+        if isinstance(self.model, Path):
+            from orchestrator.studies.own_code import read_plan
+
+            return read_plan(self.model)
+        from tessera.own_code import tree_of
+
+        return tree_of(self.model, self.loss)
 
     @property
     def privacy(self) -> str:
@@ -178,12 +273,16 @@ class Study:
         return {n: v for n, v in vars(self).items() if n == "model" or (n != "name" and v != usual[n])}
 
     def __repr__(self) -> str:
-        chosen = "".join(f", {name}={value!r}" for name, value in self._chosen().items())
+        chosen = "".join(f", {name}={_shown(value)}" for name, value in self._chosen().items())
         return f"Study({self.name!r}{chosen})"
 
     def _repr_html_(self) -> str:
-        rows = [(name, value) for name, value in vars(self).items() if name not in ("name", "epsilon", "delta")]
+        rows = [(name, _shown(value)) for name, value in vars(self).items() if name not in ("name", "epsilon", "delta")]
         return html_table(f"Study {self.name}", [("privacy", self.privacy), *rows])
+
+
+def _shown(value: object) -> str:
+    return str(getattr(value, "__name__", value)) if callable(value) else repr(value)
 
 
 def _federation(sites: int | None) -> str:

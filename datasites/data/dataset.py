@@ -17,12 +17,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import re
 import shutil
 import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from datasites.study.signing import parse
 from datasites.study.text import visible
-from models.config import InvalidModel, check_modality, in_order
+from models.config import InvalidModel, Target, check_modality, in_order
 from privacy.canonical import canonical_hash, canonical_json
 from privacy.errors import InvalidInput
 
 MOCK_ROWS = 48
+MOCK_MISSING = 0.05
+"""Share of a mock variable's values that are missing."""
+
 _WIDE = 8000
 _TELLING = 16
 _ROW = "values"
+_ADDED = frozenset({"predicts", "gains", "self_scaled"})
 PARTS = ("private", "mock")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 Arrays = dict[str, NDArray[np.generic]]
@@ -49,7 +55,9 @@ class Schema:
     """What anybody may know of a dataset.
 
     ``features`` maps every modality of the *study* to its feature names, in order: all sites of a federation have
-    the same ones, so that their updates line up. ``modalities`` are those that this site holds.
+    the same ones, so that their updates line up. ``modalities`` are those that this site holds. ``predicts`` says what
+    the labels are where they are no classes in order, ``gains`` are public factors by modality, ``self_scaled`` names
+    the modalities of which each hospital scales its own records by their own statistics.
     """
 
     name: str
@@ -63,11 +71,18 @@ class Schema:
     features: Mapping[str, tuple[str, ...]]
     preprocessing: Mapping[str, str]
     source: str
+    predicts: Target | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
 
     @property
     def schema_hash(self) -> str:
         """SHA-256 of the canonical schema."""
-        return canonical_hash(asdict(self))
+        return canonical_hash(self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """Return the schema as it is written: without what came later and says nothing."""
+        return {name: value for name, value in asdict(self).items() if name not in _ADDED or value}
 
     def feature_counts(self) -> dict[str, int]:
         """Return the number of features of each modality, as :class:`models.config.ModelConfig` wants it."""
@@ -78,12 +93,13 @@ class Schema:
 class Part:
     """The rows of one part: one entry per case, and per modality the cases that have it.
 
+    ``labels`` are places of classes, counts, numbers in their unit, or survival (:class:`models.targets.Target`).
     ``inputs`` maps a modality to (cases, float32 [cases, features]); the rows are joined by case id.
     """
 
     cases: tuple[str, ...]
     cohorts: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: tuple[float, ...]
     inputs: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]]
 
 
@@ -112,7 +128,7 @@ def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        (staging / "schema.json").write_bytes(canonical_json(asdict(schema)))
+        (staging / "schema.json").write_bytes(canonical_json(schema.plain()))
         _write_part(staging / "private", schema, private)
         _write_part(staging / "mock", schema, mock)
         staging.chmod(0o700)
@@ -134,6 +150,9 @@ def read_schema(path: Path) -> Schema:
         value["features"] = {m: tuple(names) for m, names in value["features"].items()}
         for field in ("cohorts", "modalities"):
             value[field] = tuple(value[field])
+        value["self_scaled"] = tuple(value.get("self_scaled", ()))
+        if value.get("predicts") is not None:
+            value["predicts"] = parse(Target, value["predicts"])
         schema = Schema(**value)
         # all of these become names of files
         for modality in (*schema.features, *schema.modalities):
@@ -175,8 +194,25 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
         batch[modality] = values
     batch["presence"] = presence
     batch["cohort"] = np.array([schema.cohorts.index(c) for c in records["cohort"]], dtype=np.int64)
-    batch["label"] = records["label"].to_numpy(dtype=np.int64)
+    batch["label"] = _labels(schema, records["label"].to_numpy())
     return batch
+
+
+def _labels(schema: Schema, values: NDArray[Any]) -> NDArray[np.generic]:
+    """Return labels as models read them; one that the outcome cannot have is refused, and none is shown."""
+    target = schema.predicts
+    continuous = target is not None and target.kind == "continuous"
+    try:
+        found = values.astype(np.float64)
+        if target is None or target.kind == "categorical":
+            known = (found >= 0) & (found < schema.classes) & (found == np.floor(found))
+        else:
+            known = np.array([target.holds(label) for label in found.tolist()], dtype=bool)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"expected numbers as labels of {schema.task}") from error
+    if not known.all():
+        raise InvalidInput(f"{int((~known).sum())} labels are none that the outcome {schema.task} can have")
+    return found.astype(np.float32 if continuous else np.int64)
 
 
 def case_ids(part_folder: Path) -> list[str]:
@@ -266,20 +302,66 @@ def fingerprint(folder: Path, secret: bytes) -> str:
 def mock_part(schema: Schema, *, seed: int, rows: int = MOCK_ROWS) -> Part:
     """Return synthetic rows of the schema's shape, from public constants and ``seed`` only.
 
-    Case ids start with ``MOCK-``; features are standard normal; labels are uniform over the classes.
+    Case ids start with ``MOCK-``; labels are :func:`mock_labels`. Of a variable of words, one level holds; a number is
+    about normal and now and then missing; a tissue map's values lie in 0..1; any other feature is standard normal.
     """
     generator = np.random.default_rng([seed, int(schema.schema_hash[:8], 16)])
     cases = tuple(f"MOCK-{i:04d}" for i in range(rows))
     inputs = {}
     for modality in schema.modalities:
-        values = generator.normal(size=(rows, len(schema.features[modality]))).astype(np.float32)
-        inputs[modality] = (cases, values)
+        values = _mock_values(schema.features[modality], generator, rows)
+        inputs[modality] = (cases, values.astype(np.float32))
     return Part(
         cases=cases,
         cohorts=(schema.cohort,) * rows,
-        labels=tuple(int(v) for v in generator.integers(0, schema.classes, size=rows)),
+        labels=mock_labels(schema.predicts, schema.classes, generator, rows),
         inputs=inputs,
     )
+
+
+def _mock_values(features: Sequence[str], generator: np.random.Generator, rows: int) -> NDArray[np.float64]:
+    values = generator.normal(size=(rows, len(features)))
+    if features and features[0].startswith("map:"):
+        return generator.uniform(size=values.shape)
+    groups: dict[str, list[int]] = {}
+    for place, feature in enumerate(features):
+        groups.setdefault(feature.rpartition(":")[0], []).append(place)
+    for name, places in groups.items():
+        if not name or features[places[-1]] != f"{name}:missing":
+            continue
+        missing = generator.uniform(size=rows) < MOCK_MISSING
+        if features[places[0]] == f"{name}:value":
+            values[:, places] = np.stack(
+                [np.where(missing, 0.0, np.clip(values[:, places[0]], -3, 3)), missing], axis=1
+            )
+        else:
+            values[:, places] = np.eye(len(places))[generator.integers(0, len(places) - 1, size=rows)]
+    return values
+
+
+def mock_labels(
+    target: Target | None, classes: int, generator: np.random.Generator, rows: int, prevalence: Sequence[float] = ()
+) -> tuple[float, ...]:
+    """Return made-up outcomes from public constants: classes as declared or alike, numbers around the typical one.
+
+    Args:
+        target: of the dataset.
+        classes: how many, where the outcome is a class.
+        generator: public randomness.
+        rows: how many.
+        prevalence: of the classes, as declared; alike without.
+    """
+    if target is None or target.kind == "categorical":
+        likely = np.array(prevalence or [1.0] * classes)
+        return tuple(map(int, generator.choice(classes, size=rows, p=likely / likely.sum())))
+    if target.kind == "count":
+        drawn = np.rint(target.typical * generator.exponential(size=rows))
+        return tuple(map(int, np.clip(drawn, math.ceil(target.low), math.floor(target.high))))
+    if target.kind == "continuous":
+        drawn = np.clip(target.typical + target.spread * generator.normal(size=rows), target.low, target.high)
+        return tuple(map(float, drawn))
+    times, stays = generator.exponential(1.44 * target.edges[-1], size=(2, rows))  # half outlive the last edge
+    return tuple(target.interval_label(min(t, s), happened=bool(t <= s)) for t, s in zip(times, stays, strict=True))
 
 
 def check_disjoint(private: Part, mock: Part, *, by_schema: bool = False) -> None:
@@ -291,9 +373,14 @@ def check_disjoint(private: Part, mock: Part, *, by_schema: bool = False) -> Non
     if set(private.cases) & set(mock.cases):
         raise InvalidInput("the mock part shares a case id with the private part; use another mock seed")
     for modality, (_, values) in mock.inputs.items():
-        rows = _telling if by_schema else _all_rows
+        rows = _telling if by_schema or _has_words(values) else _all_rows
         if not set(rows(private.inputs[modality][1])).isdisjoint(rows(values)):
             raise InvalidInput(f"the mock part shares a {modality} row with the private part; use another mock seed")
+
+
+def _has_words(values: NDArray[np.float32]) -> bool:
+    """Return whether some inputs of a mock are 0 or 1 only, as those of words are."""
+    return bool(np.isin(values, (0.0, 1.0)).all(axis=0).any()) if len(values) else False
 
 
 def _keyed(secret: bytes, purpose: str, case: str) -> bytes:
@@ -305,7 +392,10 @@ def _write_part(folder: Path, schema: Schema, part: Part) -> None:
     if set(part.inputs) != set(schema.modalities):
         raise InvalidInput(f"expected inputs for {schema.modalities}, got {tuple(part.inputs)}")
     check_patients(part.cases)
-    records = pd.DataFrame({"case_id": part.cases, "cohort": part.cohorts, "label": part.labels})
+    labels = _labels(schema, np.array(part.labels, dtype=np.float64))
+    if np.issubdtype(labels.dtype, np.floating):
+        labels = np.array(part.labels, dtype=np.float64)
+    records = pd.DataFrame({"case_id": part.cases, "cohort": part.cohorts, "label": labels})
     records.to_parquet(folder / "records.parquet", index=False)
     for modality, (cases, values) in part.inputs.items():
         names = list(schema.features[modality])

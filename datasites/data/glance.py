@@ -19,7 +19,9 @@ import pandas as pd
 
 from datasites.data.dataset import read_schema
 from datasites.study.data_use import check_codes
+from datasites.study.outcome_words import outcome_text
 from datasites.study.text import check_prose
+from models.config import Target
 from privacy.errors import InvalidInput
 from privacy.sentences import say
 
@@ -71,6 +73,12 @@ class Glance:
     preprocessing: Mapping[str, str]
     terms: Terms
     previews: tuple[Preview, ...]
+    predicts: Target | None = None
+
+    @property
+    def outcome(self) -> str:
+        """What the dataset's labels say, in words."""
+        return outcome_text(self.task, self.predicts, self.classes)
 
 
 def read_terms(folder: Path) -> Terms:
@@ -138,6 +146,7 @@ def glance(folder: Path, patients: int) -> Glance:
         ),
         preprocessing=dict(schema.preprocessing),
         terms=read_terms(folder),
+        predicts=schema.predicts,
         previews=tuple(_preview(folder / "mock" / f"{name}.parquet") for name in ("records", *schema.modalities)),
     )
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from datasites.data.dataset import Part, Schema, read_schema, write_dataset
 from datasites.data.federations import Federation, Site, build
-from datasites.data.reading.association import flat_share, said, telling
+from datasites.data.guard.association import flat_share, said, telling
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.synthetic import generate
 from datasites.data.tcga.preprocessing import (

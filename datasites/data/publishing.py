@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
@@ -20,6 +20,7 @@ from datasites.node.home import Home
 from datasites.review.policy import Policy
 from datasites.study.proposal import DatasetReference
 from datasites.study.signing import dump, parse
+from models.config import Target
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput, TesseraError
@@ -31,6 +32,7 @@ from privacy.ledger.ledger import Ledger, case_hash
 COUNT_NOISE_MULTIPLIER = 10.0
 """Standard deviation, in patients, of the released count of a dataset version."""
 CARD = "card.json"
+STUDY_SCHEMA = "study-schema.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,9 @@ class Card:
     features: dict[str, int]
     data_use: tuple[str, ...] = ()
     classes: int = 2
+    predicts: Target | None = None
+    gains: dict[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +76,9 @@ class Datasets:
         staging = published.with_name(f".{published.name}.new")
         shutil.rmtree(staging, ignore_errors=True)
         shutil.copytree(folder / "mock", staging)
-        shutil.copy2(folder / "schema.json", staging / "schema.json")
+        for public in ("schema.json", STUDY_SCHEMA):
+            if (folder / public).exists():
+                shutil.copy2(folder / public, staging / public)
         write_atomically(staging / CARD, json.dumps(dump(card), indent=2).encode(), mode=0o644)
         if published.exists() and _content(staging) == _content(published):
             shutil.rmtree(staging)  # a restart takes nothing away that a round may be looking at
@@ -148,6 +155,9 @@ class Datasets:
             features=schema.feature_counts(),
             data_use=read_terms(folder).data_use,
             classes=schema.classes,
+            predicts=schema.predicts,
+            gains=dict(schema.gains),
+            self_scaled=schema.self_scaled,
         )
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:

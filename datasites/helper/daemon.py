@@ -155,7 +155,9 @@ def _serve(home: Home) -> None:
     folder = home.folder
     config, identity = home.config(), home.identity()
     remove_unfinished(folder)
-    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
+    client = SignedClient(
+        identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca, proxy=config.proxy
+    )
     journal = Journal(folder / "journal.sqlite", identity)
     witness = Witness(
         home=home, client=client, proposals=lambda: served_proposals(home), trouble=lambda: lack_of_room(folder)

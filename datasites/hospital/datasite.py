@@ -64,7 +64,9 @@ class Datasite:
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
         policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
-        client = SignedClient(identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca)
+        client = SignedClient(
+            identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca, proxy=config.proxy
+        )
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
 
         approvals = ApprovalStore(

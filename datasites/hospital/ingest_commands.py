@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,10 +59,12 @@ def _read_own(
     check: bool,
     json_output: bool,
 ) -> None:
+    from datasites.data.guard.judging import warnings_of
     from datasites.data.reading.hospital import read_hospital
     from datasites.data.reading.mapping import read_mapping
     from datasites.data.reading.schema_files import read_schema_document
     from datasites.data.reading.writing import write_hospital, write_report
+    from datasites.data.versions import changes_between, check_spelling, versions_of
     from datasites.node.home import Home
 
     config = Home(folder=home).config()
@@ -71,6 +74,8 @@ def _read_own(
         data, report = read_hospital(
             tables, document, asked, mapping=read_mapping(mapping) if mapping else None, cohort=cohort or ""
         )
+    report = replace(report, warnings=tuple(warnings_of(document, document.outcome(asked), data)))
+    report = replace(report, problems=(*report.problems, *check_spelling(home / "datasets", data.patients)))
     page, facts = write_report(home / "reading", report)
     _say(report)
     console.print(f"reading report: {page}", highlight=False, soft_wrap=True)
@@ -79,8 +84,8 @@ def _read_own(
         more = f" (and {rest} more, in the reading report)" if rest > 0 else ""
         raise InvalidInput(f"no dataset was written: {'; '.join(report.problems[:_SHOWN_PROBLEMS])}{more}")
     called = name or f"{config.name}-{document.name}"
-    versions = [_version(path) for path in (home / "datasets" / called).glob("v*")]
-    version = 1 + max(versions, default=0)
+    earlier = versions_of(home / "datasets", called)
+    version = 1 + (int(earlier[-1].name[1:]) if earlier else 0)
     folder = home / "datasets" / called / f"v{version}"
     if not check:
         write_hospital(
@@ -93,6 +98,10 @@ def _read_own(
             institution=config.institution,
             cohort=cohort or document.cohorts[0].name,
         )
+        if earlier:
+            report = replace(report, changes=changes_between(earlier[-1], folder))
+            page, facts = write_report(home / "reading", report)
+            _say_changes(report)
         console.print(f"{called}, version {version}: {report.patients} patients; `tessera datasite run` publishes it")
     if json_output:
         made = {"dataset": None if check else called, "version": None if check else version}
@@ -106,6 +115,7 @@ def _counts(report: ReadingReport) -> dict[str, Any]:
         "left_out": {step.reason: step.patients for step in report.left_out},
         "modalities": {m.name: m.patients for m in report.modalities},
         "refused": sum(column.refused for column in report.columns),
+        "changes": None if report.changes is None else asdict(report.changes),
     }
 
 
@@ -118,16 +128,21 @@ def _only(document: StudySchema, outcome: str | None) -> str:
     return document.outcomes[0].name
 
 
-def _version(path: Path) -> int:
-    return int(path.name[1:]) if path.name[1:].isdecimal() else 0
-
-
 def _say(report: ReadingReport) -> None:
     console.print(f"{report.seen} patients in your tables, {report.patients} in the dataset", highlight=False)
     for step in report.left_out:
         console.print(f"  left out, {step.reason}: {step.patients}", highlight=False)
     for modality in report.modalities:
         console.print(f"  with {modality.name}: {modality.patients}", highlight=False)
+    for warning in report.warnings[:_SHOWN_PROBLEMS]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     refused = [column for column in report.columns if column.refused]
     for column in refused[:_SHOWN_PROBLEMS]:
         console.print(f"  [yellow]{column.variable}: {column.refused} of {column.cells} cells refused[/yellow]")
+
+
+def _say_changes(report: ReadingReport) -> None:
+    found = report.changes
+    if found is not None:
+        text = f"  {found.added} added, {found.changed} changed, {found.withdrawn} withdrawn, {found.same} as before"
+        console.print(f"compared with version {found.since}:{text}", highlight=False)

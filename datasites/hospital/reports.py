@@ -18,7 +18,7 @@ from datasites.language import LANGUAGES, speaking, tr
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.node.process import end_with_parent
+from datasites.node.process import end_with_parent, own_module
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Policy
@@ -93,7 +93,7 @@ def _fetch(home: Home, study: str, requests: Sequence[Request], folder: Path, jo
         return
     config = home.config()
     key = home.roster().orchestrator.public_key
-    with SignedClient(home.identity(), config.orchestrator_url, key, ca=config.ca) as client:
+    with SignedClient(home.identity(), config.orchestrator_url, key, ca=config.ca, proxy=config.proxy) as client:
         fetch_study_report(client, approved[-1], folder, journal)
 
 
@@ -158,7 +158,7 @@ def write_reports_apart(home: Home, *, finished: str = "") -> None:
     Raises:
         TesseraError: it failed, or took more than five minutes; its message is in this process's log.
     """
-    command = [sys.executable, "-m", "datasites.hospital.reports", str(home.folder), finished]
+    command = own_module("datasites.hospital.reports", str(home.folder), finished)
     with subprocess.Popen(command, stdin=subprocess.PIPE) as writer:  # noqa: S603  our own module; the pipe ends it with us
         try:
             code = writer.wait(_LONGEST_SECONDS)

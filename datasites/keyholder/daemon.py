@@ -206,7 +206,9 @@ def _serve(home: Home) -> None:
     folder = home.folder
     config, identity = home.config(), home.identity()
     remove_unfinished(folder)
-    client = SignedClient(identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca)
+    client = SignedClient(
+        identity, config.orchestrator_url, home.roster().orchestrator.public_key, ca=config.ca, proxy=config.proxy
+    )
     custody = KeyCustody(folder / "keys", identity)
     journal = Journal(folder / "journal.sqlite", identity)
     standing = KeyholderStanding(home=home, client=client, custody=custody, journal=journal)

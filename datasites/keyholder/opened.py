@@ -111,20 +111,25 @@ def open_parts(
 
     Raises:
         BadPads: some do not open, or hold other seeds than their sites signed for.
+        Refused: none opens, which is no hospital's fault: the holder was started anew, and has another key.
     """
     found: dict[int, dict[str, bytes]] = {part: {} for part in parts}
-    bad = []
+    bad: list[str] = []
+    closed = 0
     for site, header in headers.items():
         try:
             opened = pads.open_seed(sealed.get(site, ""), private, replace(label, site=site), seeds=len(parts))
         except Refused:
             bad.append(site)
+            closed += 1
             continue
         for part, seed in shares.split(opened, parts).items():
             said = header.seed_hashes[part - 1].encode()
             if not hmac.compare_digest(shares.seed_hash(seed, part, site).encode(), said):
                 bad.append(site)
             found[part][site] = seed
+    if closed > 1 and closed == len(headers):
+        raise Refused("no seed opens with the key that is held here; it was made after the hospitals sealed theirs")
     if bad:
         raise BadPads(sorted(set(bad)))
     return found

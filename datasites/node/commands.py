@@ -48,11 +48,33 @@ def show(value: Any) -> None:
 def init(
     home: Path, role: Role, *, name: str, institution: str, url: str = "", host: str = "127.0.0.1", port: int = 0
 ) -> None:
-    """Make a role's folder and identity, and print its party file."""
+    """Make a role's folder and identity, and print its party file; in an existing one only what is given changes.
+
+    Raises:
+        InvalidInput: a name or an address that others would refuse, or a folder of another party.
+    """
+    from dataclasses import replace
+
+    from datasites.node.consortium import check_address, check_member
     from datasites.node.home import Config, Home
     from privacy.identity import fingerprint
 
+    check_member(role, name, institution)
+    if url:
+        check_address(url)
     config = Config(name=name, institution=institution, role=role, orchestrator_url=url, host=host, port=port)
+    if (home / "config.json").exists():
+        there = Home(folder=home).config()
+        config = replace(
+            there,
+            name=name,
+            institution=institution,
+            role=role,
+            orchestrator_url=url or there.orchestrator_url,
+            host=host if host != "127.0.0.1" else there.host,
+            port=port or there.port,
+        )
+        console.print(f"{home} was made before; its key and the settings that you did not give are as they were")
     party = Home.create(home, config).party()
     show({"role": role, **asdict(party), "fingerprint": fingerprint(party.public_key)})
 

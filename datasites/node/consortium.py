@@ -34,14 +34,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasites.node.home import Role
 from datasites.node.letters import check_participant
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
-from datasites.study.text import check_name
+from datasites.study.text import check_name, folded
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.identity import check_public_key
 
@@ -70,17 +72,50 @@ def read_party(path: Path) -> Enrolled:
         raise InvalidInput(f"expected what `tessera ROLE init` printed in {path.name}, could not read it") from error
     if role not in get_args(Role) or not all(isinstance(v, str) for v in fields.values()):
         raise InvalidInput(f"expected a role out of {', '.join(get_args(Role))} and three texts in {path.name}")
-    check_participant(fields["name"])
+    check_member(role, fields["name"], fields["institution"])  # they stand beside the fingerprint that people compare
     check_public_key(fields["public_key"])
-    check_name(fields["institution"], "an institution")  # it stands beside the fingerprint that people compare
     return Enrolled(role=role, party=Party(**fields))
+
+
+_OWN_NAMES: Mapping[str, Role] = {"orchestrator": "orchestrator", "keyholder": "keyholder"}
+
+
+def check_member(role: Role, name: str, institution: str) -> None:
+    """Check what a party wants to be called: it stands in rosters, addresses and proposals of everybody.
+
+    Raises:
+        InvalidInput: a name that no roster takes, another role's usual name, or an institution that people cannot read.
+    """
+    check_participant(name)
+    if _OWN_NAMES.get(name.lower(), role) != role:
+        raise InvalidInput(f"expected another name than {name!r} for a {role}: it is the {name.lower()}'s own")
+    check_name(institution, "an institution")
+
+
+def check_address(url: str) -> str:
+    """Return the address of an orchestrator or a portal, which roles dial.
+
+    Raises:
+        InvalidInput: not http or https, no host, or with a user, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        sound = parts.scheme in ("http", "https") and bool(host) and not (parts.username or parts.query)
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        sound = False
+    if not sound or parts.fragment or any(letter.isspace() for letter in url):
+        raise InvalidInput(f"expected an address such as https://study.example:8443, got {url[:80]!r}")
+    return url
 
 
 def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
     """Return the roster of these parties, hospitals and helpers in the order given.
 
     Raises:
-        InvalidInput: not exactly one orchestrator and one keyholder, or fewer than three hospitals.
+        InvalidInput: not exactly one orchestrator and one keyholder, fewer than three hospitals, a name or a key that
+            stands twice, or a keyholder of an institution that orchestrates or takes part.
     """
     by_role: dict[str, list[Party]] = {role: [] for role in get_args(Role)}
     for one in enrolled:
@@ -88,12 +123,20 @@ def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
     counts = {role: len(parties) for role, parties in by_role.items()}
     if (counts["orchestrator"], counts["keyholder"]) != (1, 1) or counts["datasite"] < 3:
         raise InvalidInput(f"expected one orchestrator, one keyholder and at least three hospitals, got {counts}")
-    return Roster(
+    roster = Roster(
         orchestrator=by_role["orchestrator"][0],
         keyholder=by_role["keyholder"][0],
         sites=tuple(by_role["datasite"]),
         helpers=tuple(by_role["helper"]),
     )
+    roster.check()
+    neutral = folded(roster.keyholder.institution)
+    if neutral in {folded(party.institution) for party in (roster.orchestrator, *roster.sites)}:
+        raise InvalidInput(
+            f"expected a keyholder of an institution of its own, got {roster.keyholder.institution!r}, which "
+            "orchestrates or is a hospital here: no study could be approved"
+        )
+    return roster
 
 
 def publish_party(exchange: Path, role: Role, party: Party) -> None:

@@ -1,6 +1,6 @@
 """Is this role alive? For container health checks: standard library only, so that asking costs next to nothing.
 
-    python -I -m datasites.node.health FOLDER      # exit code 0: ready
+    python -P -m datasites.node.health FOLDER      # exit code 0: ready
 
 A role that serves is asked for ``/healthz`` where it listens; the keyholder, which listens nowhere, must have
 announced itself and its process must run.

@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +38,10 @@ class Config:
     """The settings of one role. ``port`` is where it listens (0: a free one); a keyholder does not listen.
 
     ``public_url`` is where others reach it, if that is not where it listens (a published port, a proxy). ``ca`` is the
-    certificate file an HTTPS orchestrator must be vouched for by (empty: the system's); ``tls_certificate`` and
+    certificate file an HTTPS orchestrator must be vouched for by (empty: whom this machine
+    trusts); ``tls_certificate`` and
     ``tls_key`` make this role's own server speak HTTPS (one file may hold both; empty: plain HTTP).
+    ``proxy`` is the forward proxy by which the orchestrator is dialled (``http://user:password@host:port``).
     """
 
     name: str
@@ -52,6 +55,7 @@ class Config:
     ca: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
+    proxy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +69,24 @@ class Home:
 
     @classmethod
     def create(cls, folder: Path, config: Config) -> Home:
-        """Make the folder with a new identity; an existing home keeps its identity and gets the new settings."""
+        """Make the folder with a new identity; an existing home keeps its identity and gets the new settings.
+
+        Raises:
+            InvalidInput: the folder is another role's, or another party's: its key stands in rosters under that name.
+        """
         home = cls(folder=folder)
+        if (folder / "config.json").exists():
+            there = home.config()
+            for what, now, new in (
+                ("the role", there.role, config.role),
+                ("the name", there.name, config.name),
+                ("the institution", there.institution, config.institution),
+            ):
+                if now != new:
+                    raise InvalidInput(
+                        f"expected a folder of {what} {new!r}, but {home.folder} is the home of {what} {now!r}, whose "
+                        "key others know; nothing was changed; take another folder"
+                    )
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
         write_atomically(folder / "config.json", json.dumps(asdict(config), indent=2).encode())
@@ -82,7 +102,19 @@ class Home:
         path = self.folder / "config.json"
         if not path.exists():
             raise InvalidInput(f"expected a Tessera home at {self.folder}, got no config.json; make one with `init`")
-        return parse(Config, path.read_bytes())
+        config = parse(Config, path.read_bytes())
+        return replace(
+            config,
+            ca=self._absolute(config.ca),
+            tls_certificate=self._absolute(config.tls_certificate),
+            tls_key=self._absolute(config.tls_key),
+        )
+
+    def _absolute(self, path: str) -> str:
+        """Return where a file of the settings is; a relative path is looked for in this folder first."""
+        if not path:
+            return ""
+        return str(self.folder / path if (self.folder / path).exists() else Path(path).resolve())
 
     def identity(self) -> Identity:
         """Read the identity, or make it at first use."""
@@ -108,12 +140,33 @@ class Home:
 
     def datasets(self) -> list[Path]:
         """Return the newest version's folder of every dataset, by name."""
-        found = []
-        for dataset in sorted((self.folder / "datasets").glob("*")):
-            versions = sorted(dataset.glob("v*"), key=lambda p: int(p.name[1:]))
-            if versions:
-                found.append(versions[-1])
-        return found
+        return [max(found, key=_version) for found in self._versions().values() if found]
+
+    def odd_datasets(self) -> list[Path]:
+        """Return what lies among the datasets and is none: files, and folders that are not called v1, v2 and so on."""
+        among = [path for dataset in self._dataset_folders() for path in sorted(dataset.iterdir())]
+        files = [path for path in sorted((self.folder / "datasets").glob("*")) if not path.is_dir()]
+        return [*files, *(path for path in among if not _is_version(path) and not path.name.startswith("."))]
+
+    def _versions(self) -> dict[str, list[Path]]:
+        return {
+            dataset.name: [path for path in dataset.iterdir() if _is_version(path)]
+            for dataset in self._dataset_folders()
+        }
+
+    def _dataset_folders(self) -> list[Path]:
+        return [path for path in sorted((self.folder / "datasets").glob("*")) if path.is_dir() and path.name[0] != "."]
+
+
+_VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+
+
+def _is_version(path: Path) -> bool:
+    return _VERSION.fullmatch(path.name) is not None and path.is_dir()
+
+
+def _version(path: Path) -> int:
+    return int(path.name[1:])
 
 
 def address(home: Path) -> str:

@@ -7,16 +7,20 @@ server refuses comes back as the same error of :mod:`privacy.errors` that it rai
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
+from urllib.request import getproxies_environment
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from datasites.node.tls import client_context
+from datasites.node.tls import client_context, machine_context
 from datasites.node.tokens import make_token
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
@@ -69,7 +73,12 @@ class SignedClient:
         transport: in place of the network, such as ``httpx.MockTransport``.
         timeout_seconds: for connecting and for each read; a long poll adds its own waiting time.
         retry_seconds: for how long a server that cannot be reached is tried again; 0 tries once.
-        ca: file of the certificate that must vouch for an HTTPS server; empty: the system's authorities.
+        ca: file of the certificate that must vouch for an HTTPS server; empty: whom this machine trusts.
+        proxy: address of a forward proxy, such as ``http://user:password@proxy.example:3128``; empty: none.
+        trust: TLS settings in the place of ``ca``.
+
+    Raises:
+        InvalidInput: no certificate can be read, or the proxy's address is none.
     """
 
     def __init__(
@@ -82,6 +91,8 @@ class SignedClient:
         timeout_seconds: float = 30.0,
         retry_seconds: float = 60.0,
         ca: str = "",
+        proxy: str = "",
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self.identity = identity
         self.base_url = base_url
@@ -89,8 +100,16 @@ class SignedClient:
         self._timeout_seconds = timeout_seconds
         self._retry_seconds = retry_seconds
         # trust_env is off: no proxy or netrc of the environment may see or change signed requests
-        verify = client_context(Path(ca)) if ca else True
-        self._client = httpx.Client(base_url=base_url, transport=transport, trust_env=False, verify=verify)
+        verify: ssl.SSLContext | bool = False
+        if base_url.startswith("https:"):
+            verify = trust or (client_context(Path(ca)) if ca else machine_context())
+        self._client = httpx.Client(
+            base_url=base_url,
+            transport=transport,
+            trust_env=False,
+            verify=verify,
+            proxy=checked_proxy(proxy) if proxy else None,
+        )
 
     def __enter__(self) -> SignedClient:
         return self
@@ -207,6 +226,51 @@ class SignedClient:
             raise _problem(response.status_code, read_plain(response, _MAX_PROBLEM_BYTES))
         finally:
             response.close()
+
+
+def checked_proxy(address: str) -> str:
+    """Return the address of a forward proxy (HTTP CONNECT).
+
+    Raises:
+        InvalidInput: not ``http://`` or ``https://`` with a host; the message leaves user and password out.
+    """
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host or " " in address:
+        shown = f"{url.scheme or 'an address'}://..." if url.scheme else "something else"
+        raise InvalidInput(f"expected a proxy as http://HOST:PORT, got {shown}; SOCKS proxies are not supported")
+    return address
+
+
+def proxy_of_environment(url: str) -> str | None:
+    """Return the proxy that the environment names for ``url``, or None where it says to go without.
+
+    Read are ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` with host names, suffixes, addresses and
+    networks (CIDR), in small letters as well. Roles do not use it: theirs is in their settings.
+
+    Raises:
+        InvalidInput: the proxy is none that can be used.
+    """
+    named = getproxies_environment()
+    asked = httpx.URL(url)
+    proxy = named.get(asked.scheme) or named.get("all")
+    if not proxy or any(_matches(entry.strip(), asked) for entry in named.get("no", "").split(",")):
+        return None
+    return checked_proxy(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _matches(entry: str, url: httpx.URL) -> bool:
+    """Return whether an entry of NO_PROXY covers the host of ``url``."""
+    host, port = url.host.lower(), url.port or {"https": 443, "http": 80}.get(url.scheme)
+    if entry in ("", "*"):
+        return entry == "*"
+    with contextlib.suppress(ValueError):  # the entry or the host is a name
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    name, _, only = entry.lower().partition(":")
+    name = name.lstrip("*").lstrip(".")
+    return (not only or only == str(port)) and (host == name or host.endswith(f".{name}"))
 
 
 def read_plain(response: httpx.Response, max_bytes: int) -> bytes:

@@ -165,6 +165,28 @@ def alone_in(folder: Path) -> Iterator[Home]:
         yield home
 
 
+_START = (
+    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[1]); sys.argv[:] = sys.argv[2:]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
+
+def own_module(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs one of our modules in a process of its own, with the packages of this process.
+
+    Neither the folder it is started in nor the environment can put another ``models`` or ``privacy`` in the place of
+    ours, and packages are found where this process finds them: also those of ``pip install --user`` and ``PYTHONPATH``.
+    """
+    return [sys.executable, "-I", "-c", _START, json.dumps(package_folders()), module, *arguments]
+
+
+def package_folders() -> list[str]:
+    """Return where this process finds packages: our own folder first, and never the one it was started in."""
+    found = sys.path if sys.flags.safe_path else sys.path[1:]  # the first one is a script's folder, or the present one
+    own = os.fspath(Path(__file__).resolve().parents[2])
+    return list(dict.fromkeys([own, *(path for path in found if path.startswith("/"))]))
+
+
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one.
 

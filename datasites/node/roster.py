@@ -46,6 +46,18 @@ class Roster:
                 return party
         raise InvalidInput(f"nobody called {name!r} is in the roster; enrol them first")
 
+    def check(self) -> None:
+        """Check that every party has a key, and a name and key of its own.
+
+        Raises:
+            InvalidInput: not so.
+        """
+        names, keys = [p.name for p in self.everybody], [p.public_key for p in self.everybody]
+        for key in keys:
+            check_public_key(key)
+        if len(set(names)) < len(names) or len(set(keys)) < len(keys):
+            raise InvalidInput("a name or a key stands twice in the roster; one institution, one name, one key")
+
     def save(self, path: Path) -> None:
         """Write the roster as JSON, whole or not at all."""
         write_atomically(path, json.dumps(dump(self), indent=2).encode())
@@ -61,10 +73,5 @@ class Roster:
             roster = parse(cls, path.read_bytes())
         except FileNotFoundError as error:
             raise InvalidInput(f"expected the consortium's roster at {path.name}; copy it there") from error
-        names = [p.name for p in roster.everybody]
-        keys = [p.public_key for p in roster.everybody]
-        for key in keys:
-            check_public_key(key)
-        if len(set(names)) < len(names) or len(set(keys)) < len(keys):
-            raise InvalidInput("a name or a key stands twice in the roster; one institution, one name, one key")
+        roster.check()
         return roster

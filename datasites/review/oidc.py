@@ -18,7 +18,6 @@ from __future__ import annotations
 import datetime as dt
 import hmac
 import secrets
-import ssl
 import threading
 import time
 import tomllib
@@ -38,7 +37,8 @@ from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasites.language.shapes import expected
-from datasites.node.http import PLAIN, bound_answer
+from datasites.node.http import PLAIN, bound_answer, proxy_of_environment
+from datasites.node.tls import client_context, machine_context
 from datasites.review.accounts import Role
 from privacy.errors import InvalidInput, Refused
 from privacy.sentences import say
@@ -281,7 +281,11 @@ class OidcProvider:
 
     def _client(self) -> OAuth2Client:
         settings = self.settings
-        secret = Path(settings.client_secret_file).read_text().strip() if settings.client_secret_file else None
+        secret = (
+            Path(settings.client_secret_file).read_text(encoding="utf-8").strip()
+            if settings.client_secret_file
+            else None
+        )
         return OAuth2Client(
             client_id=settings.client_id,
             client_secret=secret,
@@ -294,10 +298,11 @@ class OidcProvider:
 
     def _transport(self) -> dict[str, Any]:
         local = _is_local(self.settings.issuer)
-        verify = ssl.create_default_context(cafile=self.settings.ca) if self.settings.ca else True
+        verify = client_context(Path(self.settings.ca)) if self.settings.ca else machine_context()
+        proxy = None if local else proxy_of_environment(self.settings.issuer)
         hooks = {"response": [lambda answer: bound_answer(answer, _LONGEST_ANSWER_BYTES)]}
         bounds = {"headers": PLAIN, "event_hooks": hooks, "follow_redirects": False}
-        return {"verify": verify, "trust_env": not local, **bounds}
+        return {"verify": verify, "trust_env": False, "proxy": proxy, **bounds}
 
 
 def _is_local(address: str) -> bool:

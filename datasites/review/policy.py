@@ -107,6 +107,8 @@ class SandboxPolicy(_Section):
     and all that a job writes together. An update leaves at a whole
     multiple of ``round_seconds`` after its work began: a worker that crashes early looks like one that trained. With
     ``round_seconds`` above ``time_seconds`` (plus some for the encryption) a hanging one does as well.
+    ``jobs_may_measure`` runs plain PySyft jobs also where the layer ``disk`` is missing: such a job can see names,
+    sizes and times of files in this role's home, so how large the private part is, and what it prints leaves.
     """
 
     time_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
@@ -114,6 +116,7 @@ class SandboxPolicy(_Section):
     memory_bytes: int = Field(default=4 * 2**30, ge=2**26)
     output_bytes: int = Field(default=2**28, ge=2**16)
     minimum_layers: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "landlock", "seccomp")
+    jobs_may_measure: bool = False
 
 
 class Partner(_Section):
@@ -177,8 +180,10 @@ class Policy(_Section):
 
     @property
     def policy_hash(self) -> str:
-        """SHA-256 of the canonical policy; a policy that says nothing of people has the hash it always had."""
+        """SHA-256 of the canonical policy; what came later counts only where it is said, so that old hashes hold."""
         value = self.model_dump(mode="json", exclude={"people"} if self.people == PeoplePolicy() else None)
+        if not self.sandbox.jobs_may_measure:
+            del value["sandbox"]["jobs_may_measure"]
         if math.isinf(self.budget.epsilon_cap):
             value["budget"]["epsilon_cap"] = "inf"  # canonical JSON has no such number
         return canonical_hash(value)
@@ -225,6 +230,17 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
                     epsilon=epsilon,
                     delta=policy.budget.delta,
                     epsilon_cap=policy.budget.epsilon_cap,
+                ),
+            )
+        )
+    if proposal.model.self_scaled and not policy.noise.allow_infinite_epsilon:
+        found.append(
+            Violation(
+                rule="noise.allow_infinite_epsilon",
+                message=say(
+                    "{modalities}: each hospital scales its values by statistics of its own patients, so no epsilon "
+                    "can be stated",
+                    modalities=", ".join(proposal.model.self_scaled),
                 ),
             )
         )

@@ -21,7 +21,7 @@ from datasites.strategy.blending import Blending, GradientBlending, NoBlending
 from datasites.strategy.local_noise import LocalNoise
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.proximity import ProximityWeights
-from datasites.strategy.server_steps import AdamStep, MeanStep, MomentumStep, ServerStep
+from datasites.strategy.server_steps import AdagradStep, AdamStep, MeanStep, MomentumStep, ServerStep, YogiStep
 from datasites.strategy.shared_noise import SharedNoise
 from datasites.strategy.weights import PatientCounts, WeightRule
 from privacy.errors import InvalidInput, Refused
@@ -77,9 +77,14 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(name="dgb", blending=GradientBlending()),
         Strategy(name="pcw", weights=ProximityWeights()),
         Strategy(name="dgb+pcw", blending=GradientBlending(), weights=ProximityWeights()),
+        Strategy(name="fedyogi", server_step=YogiStep(rate=0.05)),
+        Strategy(name="fedadagrad", server_step=AdagradStep(rate=0.05)),
+        Strategy(name="fedavgm", server_step=MomentumStep()),
     )
 }
-SERVER_STEPS: dict[str, type[ServerStep]] = {s.name: s for s in (MeanStep, AdamStep, MomentumStep)}
+SERVER_STEPS: dict[str, type[ServerStep]] = {
+    s.name: s for s in (MeanStep, AdamStep, MomentumStep, YogiStep, AdagradStep)
+}
 NOISE_MODES: dict[str, NoiseMode] = {n.name: n for n in (LocalNoise(), SharedNoise())}
 
 

@@ -1,7 +1,8 @@
 """The server's step: from the mean update of a round to the next model, block by block.
 
 The mean update serves as a pseudo-gradient (Reddi et al. 2021, "Adaptive federated optimization", Algorithm 2):
-:class:`MeanStep` with rate 1 is FedAvg, :class:`AdamStep` is FedAdam.
+:class:`MeanStep` with rate 1 is FedAvg, :class:`AdamStep` is FedAdam,
+:class:`YogiStep` FedYogi and :class:`AdagradStep` FedAdagrad.
 
     >>> MeanStep(rate=0.5).step(np.ones(2, np.float32), np.full(2, 4, np.float32), {})
     array([3., 3.], dtype=float32)
@@ -83,6 +84,34 @@ class AdamStep(ServerStep):
         first = _running(state, "first", _BETA_1, mean_update)
         second = _running(state, "second", _BETA_2, mean_update**2)
         return model + self.rate * np.asarray(first / (np.sqrt(second) + _TAU), np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class YogiStep(ServerStep):
+    """FedYogi: the running square moves by the sign of its error, so that one large update does not swell it."""
+
+    name: ClassVar[str] = "yogi-server"
+
+    def step(self, model: Vector, mean_update: Vector, state: State) -> Vector:
+        """Add ``rate`` times the running mean over the root of the running square, which starts at tau squared."""
+        first = _running(state, "first", _BETA_1, mean_update)
+        square = mean_update**2
+        past = state.get("second", np.full_like(mean_update, _TAU**2))
+        state["second"] = (past - (1 - _BETA_2) * square * np.sign(past - square)).astype(np.float32)
+        return model + self.rate * np.asarray(first / (np.sqrt(state["second"]) + _TAU), np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdagradStep(ServerStep):
+    """FedAdagrad: coordinates that have moved much move less; without a running mean, as published."""
+
+    name: ClassVar[str] = "adagrad"
+
+    def step(self, model: Vector, mean_update: Vector, state: State) -> Vector:
+        """Add ``rate`` times the mean update over the root of the sum of squares, which starts at tau squared."""
+        past = state.get("second", np.full_like(mean_update, _TAU**2))
+        state["second"] = (past + mean_update**2).astype(np.float32)
+        return model + self.rate * np.asarray(mean_update / (np.sqrt(state["second"]) + _TAU), np.float32)
 
 
 def _running(state: State, name: str, keep: float, new: Vector) -> Vector:

@@ -296,13 +296,14 @@ def check_layout(model: bytes, expected: bytes) -> None:
         raise Refused("the model has values that are not finite; no record is read for it")
 
 
-def voids(proposal: Proposal, *, knows: Collection[str] = ()) -> str:
+def voids(proposal: Proposal, *, knows: Mapping[str, str] | None = None) -> str:
     """Return in one sentence what an unchecked chain takes from a study's protection; empty where all is checked.
 
     Args:
         proposal: the study's.
-        knows: proposal hashes of the studies whose last model this site has recomputed itself.
+        knows: the last model's hash of each study that this site has recomputed itself, by proposal hash.
     """
+    known = knows or {}
     chain = proposal.chain
     if chain is None or not chain.checked:
         return say(
@@ -310,7 +311,12 @@ def voids(proposal: Proposal, *, knows: Collection[str] = ()) -> str:
             "for it turns the sum of all hospitals into the update of a single hospital, so that encryption and sums "
             "no longer hide this hospital's own update from the orchestrator, and only the noise protects patients."
         )
-    if chain.origin == "given" or (chain.origin == "study" and chain.study not in knows):
+    if chain.origin == "study" and known.get(chain.study, chain.model_hash) != chain.model_hash:
+        return say(
+            "This study says that it begins with the last model of a study that was recomputed here, and names another "
+            "one: no round of it is trained here; deny it and ask the scientist."
+        )
+    if chain.origin == "given" or (chain.origin == "study" and chain.study not in known):
         return say(
             "Nobody here can recompute this study's initial model: whoever made it may have made it so that the first "
             "sums show the update of a single hospital, which then only the noise covers; the later models are checked."

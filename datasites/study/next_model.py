@@ -127,7 +127,7 @@ def with_centres(
         model: parameter name to float32 array, with one ``centres.MODALITY`` for each modality, and one
             ``spreads.MODALITY`` for each that is standardised.
         blocks: the exchanged blocks; those of a modality hold its weights and nothing else.
-        updates: block name to mean update, float32 [features].
+        updates: block name to mean update, float32 of the block's length.
         size: the update per unit of a mean: the step's length times the loss's unit.
         moment: what the round released.
     """
@@ -135,7 +135,10 @@ def with_centres(
     for block in blocks:
         if block.modality is None or (moment != "means" and SPREADS + block.modality not in result):
             continue
-        found = (updates[block.name] / np.float32(size)).astype(np.float32)
+        features = result[
+            CENTRES + block.modality
+        ].size  # of classes without an order the first weight vector holds them
+        found = (updates[block.name][:features] / np.float32(size)).astype(np.float32)
         if moment == "spreads":
             result[SPREADS + block.modality] = spreads_from(found)
         else:

@@ -251,6 +251,11 @@ class Proposal(Message):
     def _check_centring(self) -> None:
         if not self.model.centred:
             return
+        if self.chain is not None and self.chain.origin == "study":
+            raise InvalidInput(
+                "a centred study releases feature means through weights that are zero, so it cannot begin with the "
+                "model of another study; propose it without centring"
+            )
         linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
         plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
         least = 4 if self.model.standardised else 2

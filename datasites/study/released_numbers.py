@@ -5,7 +5,7 @@ orchestrator what a site sent. A number that no mechanism covers has no name her
 a number it should carry is refused as well, since a gap would say that training failed.
 
     loss.SIDE.TERM                  SIDE training or validation, TERM as in terms_of       mechanism.losses
-    score.OUTPUT.CLASS.BIN          32 bins of "later than OUTPUT", by class               mechanism.evaluation
+    score.OUTPUT.CLASS.BIN          32 bins of a score by class or group of outcomes       mechanism.evaluation
     proximity.cosine                from the daemon: post-processing of its noised update  training/proximity.py
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from datasites.study.proposal import Proposal
+from models.config import ModelConfig
 from privacy.dp.randomness import Floats, Randomness
 from privacy.dp.releases import BINS, loss_sums, score_histograms
 from privacy.errors import InvalidInput
@@ -57,12 +58,12 @@ def expected_names(proposal: Proposal, site: str, number: int) -> frozenset[str]
         terms = terms_of(proposal.participant(site).modalities, mechanism.losses.terms)
         names |= {f"loss.{side}.{term}" for side in ("training", "validation") for term in terms}
     if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
-        outputs, classes = proposal.model.classes - 1, proposal.model.classes
+        outputs, cells = proposal.model.scores, proposal.model.cells
         if outputs > mechanism.evaluation.outputs:
             raise InvalidInput(
                 f"expected an evaluation that is charged for {outputs} outputs, got {mechanism.evaluation.outputs}"
             )
-        names |= {score_name(o, c, b) for o in range(outputs) for c in range(classes) for b in range(BINS)}
+        names |= {score_name(o, c, b) for o in range(outputs) for c in range(cells) for b in range(BINS)}
     return frozenset(names)
 
 
@@ -110,9 +111,9 @@ def empty_numbers(proposal: Proposal, site: str, number: int, randomness: Random
     if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
         found |= named_histograms(
             score_histograms(
-                np.zeros((0, proposal.model.classes - 1)),
+                np.zeros((0, proposal.model.scores)),
                 np.zeros(0, np.int64),
-                classes=proposal.model.classes,
+                classes=proposal.model.cells,
                 release=mechanism.evaluation,
                 randomness=randomness,
             )
@@ -121,27 +122,27 @@ def empty_numbers(proposal: Proposal, site: str, number: int, randomness: Random
 
 
 def score_name(output: int, label: int, place: int) -> str:
-    """Return the name of one bin: scores of "later than ``output``" among the records of class ``label``."""
+    """Return the name of one bin: score ``output`` among the records of class (or group of outcomes) ``label``."""
     return f"score.{output}.{label}.{place}"
 
 
 def named_histograms(histograms: Floats) -> dict[str, float]:
-    """Return histograms [outputs, classes, 32] as named numbers."""
+    """Return histograms [scores, cells, 32] as named numbers."""
     return {score_name(*place): float(value) for place, value in np.ndenumerate(histograms)}
 
 
-def histograms_of(releases: Mapping[str, float], classes: int) -> Floats:
-    """Read :func:`named_histograms` back: float64 [classes - 1, classes, 32].
+def histograms_of(releases: Mapping[str, float], model: ModelConfig) -> Floats:
+    """Read :func:`named_histograms` back: float64 [model.scores, model.cells, 32].
 
     Raises:
         InvalidInput: a bin is missing.
     """
-    found = np.zeros((classes - 1, classes, BINS))
+    found = np.zeros((model.scores, model.cells, BINS))
     try:
         for place in np.ndindex(found.shape):
             found[place] = releases[score_name(*place)]
     except KeyError as error:
-        raise InvalidInput(f"expected score histograms of {classes} classes, a bin is missing") from error
+        raise InvalidInput(f"expected score histograms of {model.cells} groups, a bin is missing") from error
     return found
 
 

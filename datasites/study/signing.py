@@ -78,14 +78,16 @@ def dump(value: Any) -> dict[str, Any]:
 
 _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
-    | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh"}
+    | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh", "self_scaled"}
     | {"pad_tags", "pad_commitments"}
 )
 """Fields that came later; empty, they are left out of a document."""
+_UNSAID = frozenset({"predicts", "typical", "spread", "gain"})
+"""Fields that came later and may be 0; null, they are left out of a document."""
 
 
 def _says_nothing(name: str, value: Any) -> bool:
-    return (name, value) == ("canonical", 1) or (name in _ADDED and not value)
+    return (name, value) == ("canonical", 1) or (name in _ADDED and not value) or (name in _UNSAID and value is None)
 
 
 def _plain(value: Any) -> Any:

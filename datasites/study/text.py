@@ -169,6 +169,10 @@ def shortened(text: str, longest: int) -> str:
 
 def _checked(text: str, what: str, *, besides: str) -> str:
     hidden = next(unseen(text, besides=besides), None)
+    if hidden and hidden[1].startswith("U+DC"):  # a byte that the terminal's encoding could not read
+        raise InvalidInput(
+            f"expected {what} in letters that this terminal's language can carry, got others; set LANG=C.UTF-8"
+        )
     if hidden or not text.strip():
         which = say("the unseen character {character}", character=hidden[1]) if hidden else say("nothing")
         raise InvalidInput(

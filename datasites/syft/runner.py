@@ -28,7 +28,7 @@ from syft_job.models import JobStatus
 
 from datasites.syft.guards import check_relative
 from datasites.worker.job import ScriptJob
-from datasites.worker.pool import FOR_SCRIPTS, WorkerPool
+from datasites.worker.pool import WorkerPool, script_layers
 from privacy.errors import TesseraError
 
 PROPOSAL_FILE = "proposal.json"
@@ -100,7 +100,7 @@ def in_workers(pool: WorkerPool) -> Sandbox:
                 exit_status=outcome.exit_status,
                 stdout=_beginning(out),
                 stderr=_beginning(err) + note,
-                isolated=set(FOR_SCRIPTS) <= set(outcome.layers),
+                isolated=set(script_layers(pool.limits)) <= set(outcome.layers),
             )
 
     return run_in_worker
@@ -160,7 +160,8 @@ class MockJobRunner(SyftJobRunner):  # type: ignore[misc]  # syft ships no types
         review = self.manager.review_dir(ref)
         if not outcome.isolated:
             (review / "stderr.txt").write_text(
-                "This datasite has no sandbox that can vouch for a run, so nothing of it leaves.\n"
+                "This datasite has no sandbox that can vouch for a run, so nothing of it leaves. Its people see in "
+                "tessera doctor which layer is missing.\n"
             )
             return
         (review / "stdout.txt").write_bytes(outcome.stdout[:MAX_LOG_BYTES])

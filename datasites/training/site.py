@@ -131,7 +131,7 @@ def _releases(
         found |= released_scores(
             model,
             validation,
-            classes=proposal.model.classes,
+            config=proposal.model,
             release=mechanism.evaluation,
             randomness=stream,
             together=rows_together(proposal),

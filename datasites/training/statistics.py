@@ -4,8 +4,8 @@ Both are taken of the global model as it came, before training, and are released
 
 * Loss sums are over training and over validation records. Terms are every modality alone and the site's own
   combination; a record that lacks a term's modalities adds nothing.
-* Score histograms are of the validation records alone, which never train. The score of output k is the model's
-  probability of a stage later than class k.
+* Score histograms are of the validation records alone, which never train. What is counted depends on the outcome
+  (:func:`models.outcomes.scores`): of ordered classes the model's probability of a stage later than class k.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from datasites.study.released_numbers import named_histograms, terms_of
 from models.batch import Batch, RecordLoss, modalities_of
-from models.losses import probabilities
+from models.config import ModelConfig
+from models.outcomes import cells, scores
 from privacy.dp.fixed_batches import TOGETHER, fixed_batches
 from privacy.dp.mechanism import HistogramRelease, LossRelease
 from privacy.dp.randomness import Randomness
@@ -81,7 +82,7 @@ def released_scores(
     model: nn.Module,
     validation: Mapping[str, Tensor],
     *,
-    classes: int,
+    config: ModelConfig,
     release: HistogramRelease,
     randomness: Randomness,
     together: int = TOGETHER,
@@ -89,9 +90,9 @@ def released_scores(
     """Return the noised score histograms of one site as named numbers (:mod:`datasites.study.released_numbers`).
 
     Args:
-        model: the global model of this round; gives cumulative logits float32 [B, classes - 1].
+        model: the global model of this round; gives float32 [B, config.outputs].
         validation: the records that validate; there may be none.
-        classes: number of classes, public.
+        config: of the model; it says what the outcome is.
         release: noise and number of outputs that are charged.
         randomness: the round's keyed stream.
         together: rows per pass (:mod:`privacy.dp.fixed_batches`).
@@ -100,9 +101,9 @@ def released_scores(
         InvalidInput: the model's output has another shape.
     """
     histograms = score_histograms(
-        scores_of(model, validation, classes, together),
-        validation["label"].numpy(),
-        classes=classes,
+        scores_of(model, validation, config, together),
+        cells(validation["label"], config).numpy(),
+        classes=config.cells,
         release=release,
         randomness=randomness,
     )
@@ -110,15 +111,14 @@ def released_scores(
 
 
 def scores_of(
-    model: nn.Module, batch: Mapping[str, Tensor], classes: int, together: int = TOGETHER
+    model: nn.Module, batch: Mapping[str, Tensor], config: ModelConfig, together: int = TOGETHER
 ) -> NDArray[np.float64]:
-    """Return the probability of a stage later than each class but the last, float64 [records, classes - 1]."""
-    pieces = [np.zeros((0, classes - 1))]
+    """Return what is counted of every record, float64 [records, config.scores] in 0..1."""
+    pieces = [np.zeros((0, config.scores))]
     for rows, records in fixed_batches(batch, together):
         with torch.no_grad():
-            logits = model(rows)
-        if tuple(logits.shape) != (together, classes - 1):
-            raise InvalidInput(f"expected cumulative logits [{together}, {classes - 1}], got {tuple(logits.shape)}")
-        later = probabilities(logits).flip(1).cumsum(1).flip(1)[:records, 1:]
-        pieces.append(np.asarray(later.numpy(), np.float64))
+            outputs = model(rows)
+        if tuple(outputs.shape) != (together, config.outputs):
+            raise InvalidInput(f"expected outputs [{together}, {config.outputs}], got {tuple(outputs.shape)}")
+        pieces.append(np.asarray(scores(outputs, rows["label"], config)[:records].numpy(), np.float64))
     return np.concatenate(pieces)

@@ -23,7 +23,7 @@ import safetensors.numpy
 from torch import Tensor, nn
 
 import models.build
-from datasites.data.dataset import case_ids, load, membership, read_schema
+from datasites.data.dataset import Schema, case_ids, load, membership, read_schema
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import VALIDATION
@@ -124,6 +124,14 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return vectors, {"releases": releases, "checks": checks}
 
 
+def _check_fits(schema: Schema, model: ModelConfig, contributed: Sequence[str]) -> None:
+    """Refuse a study that takes the dataset's outcome for another, or is silent about how its inputs were scaled."""
+    if (schema.predicts, schema.classes) != (model.predicts, model.classes):
+        raise InvalidInput(f"the dataset's outcome {schema.task} is of another kind than the study's")
+    if (set(schema.self_scaled) & set(contributed)) - set(model.self_scaled):
+        raise InvalidInput("the dataset is scaled by its own patients, and the study does not say so")
+
+
 def records_of(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the records that train and those that validate, with only the modalities this site contributes."""
     if job.part is None or job.schema is None:
@@ -131,6 +139,7 @@ def records_of(job: WorkerJob) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     part, schema = job.part, read_schema(job.schema)
     arrays = {name: np.array(array) for name, array in load(part, schema).items()}  # own, writable memory
     contributed = job.proposal.participant(job.site).modalities
+    _check_fits(schema, job.proposal.model, contributed)
     for modality in set(schema.features) - set(contributed):
         arrays["presence"][:, modalities_of(arrays).index(modality)] = 0
         arrays[modality][:] = 0

@@ -13,7 +13,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from datasites.node.process import own_module
 from datasites.review.environment import code_hash
 from datasites.review.policy import Layer, SandboxPolicy
 from datasites.study.signing import dump
@@ -40,6 +40,12 @@ from privacy.errors import Refused
 
 FOR_SCRIPTS: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "landlock", "seccomp")
 """Without these no file of somebody else's is run: what it prints and writes leaves."""
+
+
+def script_layers(limits: SandboxPolicy) -> tuple[Layer, ...]:
+    """Return the layers that somebody else's file needs; ``disk`` hides sizes, and an owner may waive it."""
+    return FOR_SCRIPTS if limits.jobs_may_measure else (*FOR_SCRIPTS, "disk")
+
 
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
@@ -130,7 +136,7 @@ class WorkerPool:
         limits = limits.model_copy(
             update={
                 "time_seconds": min(job.seconds, limits.time_seconds),
-                "minimum_layers": tuple(dict.fromkeys((*limits.minimum_layers, *FOR_SCRIPTS))),
+                "minimum_layers": tuple(dict.fromkeys((*limits.minimum_layers, *script_layers(limits)))),
             }
         )
         value = {"script": {**vars(job), "code": str(job.code), "data": str(job.data), "output": str(job.output)}}
@@ -184,7 +190,7 @@ class WorkerPool:
             return self._control
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
-            [sys.executable, "-I", "-m", "datasites.worker.server", str(theirs.fileno())],
+            own_module("datasites.worker.server", str(theirs.fileno())),
             pass_fds=[theirs.fileno()],
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,

@@ -36,6 +36,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from datasites.node.process import own_module
 from datasites.review.policy import Layer, SandboxPolicy
 from datasites.worker import syscalls
 from privacy.errors import Refused
@@ -117,7 +118,7 @@ def check_layers(active: Iterable[Layer], minimum: Sequence[Layer]) -> None:
 def available_layers() -> dict[Layer, bool]:
     """Try all layers in a process of their own and return which of them this machine offers."""
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # else no namespace can be left
-    command = [sys.executable, "-I", "-m", "datasites.worker.sandbox"]
+    command = own_module("datasites.worker.sandbox")
     done = subprocess.run(command, capture_output=True, check=False, cwd="/", env=one_thread)  # noqa: S603  our own
     found = set(done.stdout.decode().split())
     return {layer: layer in found for layer in LAYERS}
@@ -153,6 +154,7 @@ def software_folders(hidden: Iterable[Path] = ()) -> tuple[Path, ...]:
         spec = find_spec(package)
         if spec is not None and spec.origin is not None:
             paths.add(Path(spec.origin).parent)
+    paths |= {Path(path) for path in sys.path if any(Path(path).glob("*.dist-info"))}  # also pip's --user and --target
     paths |= {Path(p) for p in ("/dev/null", "/dev/urandom", "/proc/cpuinfo", "/sys/devices/system/cpu")}
     secret = frozenset(path.resolve() for path in hidden)
     return tuple(sorted({part for p in paths if p.exists() for part in _without(p.resolve(), secret)}))

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,14 +25,15 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from datasites.node.home import Config, Home
-from datasites.node.http import PLAIN
+from datasites.node.http import PLAIN, checked_proxy
 from datasites.node.plugins import DISTRIBUTION
 from datasites.node.rollback import GAP
-from datasites.node.tls import client_context
+from datasites.node.tls import client_context, machine_context
 from datasites.review.environment import installed_files
 from datasites.review.policy import Policy
+from datasites.worker.pool import script_layers
 from datasites.worker.sandbox import available_layers
-from orchestrator.studies.status import orchestrator_url
+from orchestrator.studies.status import orchestrator_url, trust_of
 from privacy.errors import TesseraError
 from privacy.identity import Identity, fingerprint
 from privacy.ledger.verification import FILES, verify_folder
@@ -83,12 +85,14 @@ def examine(folder: Path, *, lock: Path | None = None) -> tuple[Check, ...]:
 def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "keys", lambda: _keys(home.folder)
     yield "roster", lambda: _roster(home, config)
-    yield "clock", lambda: _clock(orchestrator_url(home), config.ca)
+    yield "clock", lambda: _clock(home, config)
     if config.role not in ("keyholder", "helper"):
         yield "port", lambda: _port(home.folder, config)
     if config.role == "datasite":
+        yield "datasets", lambda: _datasets(home)
         yield "policy", lambda: _policy(home.folder)
         yield "sandbox", lambda: _sandbox(home.folder)
+        yield "plain-jobs", lambda: _plain_jobs(home.folder)
     yield "chains", lambda: _chains(home, config)
     yield "times", lambda: _times(home.folder)
     yield "standing", lambda: _standing(home.folder)
@@ -144,14 +148,37 @@ def _roster(home: Home, config: Config) -> str:
     return f"{len(roster.sites)} hospitals, orchestrator {roster.orchestrator.name}, keyholder {roster.keyholder.name}"
 
 
-def _clock(url: str, ca: str) -> str:
+def _datasets(home: Home) -> str:
+    """Open every file of the newest versions, and say what lies among them and is no dataset."""
+    found = home.datasets()
+    for folder in found:
+        name = f"{folder.parent.name}/{folder.name}"
+        for part in ("schema.json", "private", "mock"):
+            if not (folder / part).exists():
+                raise _Failed(f"{name} has no {part}", "put it back from the backup, or ingest the tables again")
+        for file in (folder / "schema.json", *(folder / "private").iterdir(), *(folder / "mock").iterdir()):
+            with file.open("rb"):
+                pass
+    odd = [str(path.relative_to(home.folder)) for path in home.odd_datasets()]
+    beside = f"; not read, since versions are called v1, v2 and so on: {', '.join(odd[:5])}" if odd else ""
+    names = ", ".join(f"{folder.parent.name} {folder.name}" for folder in found)
+    return f"{names or 'none yet: tessera datasite ingest'}{beside}"
+
+
+def _clock(home: Home, config: Config) -> str:
+    url = orchestrator_url(home)
     try:
-        verify = client_context(Path(ca)) if ca else True
+        verify = trust_of(home) or (client_context(Path(config.ca)) if config.ca else machine_context())
         options: dict[str, Any] = {"timeout": _ANSWER_SECONDS, "trust_env": False, "verify": verify, "headers": PLAIN}
+        if config.proxy and config.role != "orchestrator":
+            options["proxy"] = checked_proxy(config.proxy)
         with httpx.stream("GET", f"{url}/healthz", **options) as answer:  # its head is enough
             pass
         there = parsedate_to_datetime(answer.headers["date"])
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        fault = certificate_fault(error)
+        if fault:
+            raise _Failed(f"the certificate of {url} does not hold: {fault}", _CERTIFICATES) from error
         raise _Failed(
             f"{url} does not answer ({type(error).__name__})", "start the orchestrator or correct its address"
         ) from error
@@ -161,6 +188,22 @@ def _clock(url: str, ca: str) -> str:
     if apart > CLOCK_SECONDS:
         raise _Failed(f"{apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s")
     return f"within {max(apart, 1.0):.0f} s of the orchestrator's"
+
+
+_CERTIFICATES = (
+    "renew the orchestrator's certificate, or correct its names or this role's ca in config.json (docs/deploy.md); "
+    "only where it is not valid yet, compare this machine's clock"
+)
+
+
+def certificate_fault(error: BaseException) -> str:
+    """Return what is wrong with a server's certificate if that is why a connection failed, else nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def _times(folder: Path) -> str:
@@ -273,6 +316,19 @@ def _policy(folder: Path) -> str:
     if policy.noise.allow_public_seed or policy.noise.allow_infinite_epsilon:
         return f"readable, but ALLOWS NO PRIVACY (public seed or infinite epsilon); {policy.policy_hash[:16]}"
     return f"epsilon at most {policy.budget.epsilon_cap:g} at delta {policy.budget.delta:g}; {policy.policy_hash[:16]}"
+
+
+def _plain_jobs(folder: Path) -> str:
+    layers, limits = available_layers(), Policy.load(folder / "policy.toml").sandbox
+    missing = [layer for layer in script_layers(limits) if not layers[layer]]
+    if missing:
+        return (
+            f"plain PySyft jobs do NOT run here: this machine lacks {', '.join(missing)} (studies do run); allow "
+            "unprivileged user namespaces, or accept with sandbox.jobs_may_measure that jobs see sizes of files"
+        )
+    if not layers["disk"]:
+        return "plain PySyft jobs run, and CAN MEASURE the private part (sandbox.jobs_may_measure)"
+    return "plain PySyft jobs run on mock data, and see nothing of the home"
 
 
 def _sandbox(folder: Path) -> str:

@@ -8,7 +8,13 @@ standard error; ``--json`` puts one JSON object on standard output. ``tessera da
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import traceback
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
@@ -16,7 +22,7 @@ from rich.markup import escape
 from datasites.node.commands import JsonOption, console, show
 from datasites.node.plugins import role_commands, top_commands
 from datasites.study.text import visible
-from orchestrator.cli import audit, data, operate, roles, schema, simulate, study
+from orchestrator.cli import audit, data, operate, plan, roles, schema, simulate, study
 from orchestrator.cli.options import one_dataclass
 from orchestrator.demo.settings import DemoSettings
 from privacy.errors import InvalidInput, Refused, StudyOver, Tampered, TesseraError
@@ -30,7 +36,7 @@ app = typer.Typer(
 )
 for _name, _commands in role_commands():
     app.add_typer(_commands, name=_name)
-for _module in (operate, roles, study, simulate, audit, data, schema):
+for _module in (operate, roles, study, simulate, audit, data, schema, plan):
     app.add_typer(_module.app)
 for _commands in top_commands():
     app.add_typer(_commands)
@@ -54,19 +60,60 @@ def demo(settings: DemoSettings, json_output: JsonOption = False) -> None:
 
 
 def main() -> None:
-    """Run the command line; every error of ours is one line and an exit code."""
+    """Run the command line; every error is one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without the letters of a name shows their codes
+    try:
+        Path.home()
+    except RuntimeError:  # a container's user without an account: libraries look for their settings there
+        os.environ["HOME"] = "/nonexistent"
     try:
         code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        sys.stdout.flush()  # a full disk fails here, where it is said, and not while Python ends
+        _end(code if isinstance(code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
-        console.print("ended; nothing is left running")
-        sys.exit(130)
+        _say("ended; nothing is left running")
+        _end(130)
     except TesseraError as error:
-        console.print(f"[red]error:[/red] {escape(visible(str(error)))}", highlight=False, soft_wrap=True)
-        sys.exit(_code(error))
+        _complain(str(error))
+        _end(_code(error))
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]  # a usage error: typer raises only those of its errors that have it
-        sys.exit(error.exit_code)
+        _end(error.exit_code)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        what = (error.strerror or type(error).__name__).lower()
+        _complain(f"{what}{where}; check room, owner and path, and try again")
+        _end(1)
+    except Exception as error:
+        if os.environ.get("TESSERA_LOG_LEVEL", "").lower() == "debug":
+            raise
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
+        _complain(
+            f"a mistake of Tessera's own ({what}); please report it; with TESSERA_LOG_LEVEL=debug the command says more"
+        )
+        _end(1)
+
+
+def _complain(text: str) -> None:
+    _say(f"[red]error:[/red] {escape(visible(text))}")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # standard error may be what is full
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def _end(code: int) -> NoReturn:
+    """End with ``code``; what standard output could not take is given up, so that Python does not complain again."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _code(error: TesseraError) -> int:

@@ -44,7 +44,8 @@ EvaluationShareOption = Annotated[
     ),
 ]
 AggregationOption = Annotated[
-    str, typer.Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
+    str,
+    typer.Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad, fedavgm, dgb, pcw or dgb+pcw."),
 ]
 
 

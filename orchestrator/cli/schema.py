@@ -26,14 +26,23 @@ SchemaArgument = Annotated[Path, typer.Argument(help="A schema: TOML, JSON, or t
 def check(schema: SchemaArgument, json_output: JsonOption = False) -> None:
     """Check a schema and say what it holds."""
     from datasites.data.reading.schema_files import read_schema_document
+    from datasites.study.schema.scales import flat_columns
 
     found = read_schema_document(schema)
+    flat = {modality.name: list(columns) for modality in found.modalities if (columns := flat_columns(modality))}
     console.print(f"{found.title} ({found.name}, version {found.version})", highlight=False)
     for modality in found.modalities:
         text = f"  {modality.name}: {modality.label}, {modality.kind}, {len(modality.names)} columns"
         console.print(f"{text}, {modality.scaling} scaling", highlight=False)
         if modality.scaling == "self":
             console.print("    [yellow]scaled on each hospital's own records: no epsilon can be stated[/yellow]")
+        if modality.name in flat:
+            console.print(
+                f"    {len(flat[modality.name])} columns, such as {flat[modality.name][0]}, become nearly one number "
+                "over their whole range: give each a centre and a scale in its own unit",
+                highlight=False,
+                markup=False,
+            )
     for outcome in found.outcomes:
         console.print(f"  outcome {outcome.name}: {outcome.label}, {outcome.kind}", highlight=False)
     console.print(f"  SHA-256 {found.schema_hash}", highlight=False)
@@ -45,6 +54,8 @@ def check(schema: SchemaArgument, json_output: JsonOption = False) -> None:
                 "schema_hash": found.schema_hash,
                 "modalities": {m.name: len(m.names) for m in found.modalities},
                 "outcomes": {o.name: o.kind for o in found.outcomes},
+                "self_scaled": [m.name for m in found.modalities if m.scaling == "self"],
+                "nearly_constant": flat,
             }
         )
 

@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,10 @@ class SimulationOptions:
     """The studies to run; names are those of :class:`orchestrator.simulation.runs.SimulationRequest`."""
 
     data: DataOption = None
+    schema: Annotated[
+        Path | None, typer.Option(help="Made-up patients of a study's schema: a file, or one that comes along.")
+    ] = None
+    outcome: Annotated[str | None, typer.Option(help="Which outcome of --schema; its first by default.")] = None
     federation: Annotated[
         str, typer.Option(help="tri-modal, bi-modal, upper-bound, tissue-source-sites or dirichlet.")
     ] = "tri-modal"
@@ -39,7 +44,7 @@ class SimulationOptions:
     task: TaskOption = "early-late"
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="fedavg, fedprox, fedadam, dgb, pcw, dgb+pcw, upper-bound, pooled, local."),
+        typer.Option("--method", help="An aggregation of tessera propose, or upper-bound, pooled, local."),
     ] = None
     architecture: ModelOption = "linear"
     fusion: Annotated[str, typer.Option(help="Of an MLP: shared head, or tokens for what is missing.")] = "shared"
@@ -124,8 +129,8 @@ def _progress() -> Any:
 def _round_bar(bar: Any, method: str, seed: int) -> Any:
     task = bar.add_task(f"{method}, seed {seed}", total=None)
 
-    def moved(number: int, rounds: int, auroc: float) -> None:
-        bar.update(task, total=rounds, completed=number, description=f"{method}, seed {seed}: AUROC {auroc:.3f}")
+    def moved(number: int, rounds: int, figure: float) -> None:
+        bar.update(task, total=rounds, completed=number, description=f"{method}, seed {seed}: {figure:.3f}")
 
     return moved
 
@@ -134,7 +139,8 @@ def _print_table(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{report['metrics']}; {report['seconds']} s")
-    for column in ("method", "AUROC", "balanced accuracy", "cross-entropy", "calibration error"):
+    figures = next(iter(report["methods"].values()))
+    for column in ("method", *(name.replace("_", " ").replace("auroc", "AUROC") for name in figures)):
         table.add_column(column)
     for name, entry in report["methods"].items():
         table.add_row(name, *(f"{v['mean']:.3f} ± {v['half_width']:.3f}" for v in entry.values()))

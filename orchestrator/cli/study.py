@@ -1,8 +1,9 @@
 """``tessera propose`` and ``tessera study``: what the study's scientists run, with the orchestrator's identity."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,7 @@ _FILED = (
     "retention_days",
     "licence",
 )
-_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", *_FILED})
+_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", *_FILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +116,17 @@ class StudyOptions:
         bool,
         typer.Option("--publish/--keep-keys", help="With helpers: publish each round's key, so that all check sums."),
     ] = True
+    begin_with: Annotated[
+        str, typer.Option("--from", help="A finished study whose last model this one begins with; needs --rounds.")
+    ] = ""
     replaces: Annotated[
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
     ] = ""
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Folder with plan.py: a network and a loss of your own; try it with tessera plan check."),
+    ] = None
 
 
 @app.command()
@@ -128,7 +136,8 @@ def propose(name: StudyArgument, home: HomeOption, options: StudyOptions, json_o
     settings = _settings(name, options)
     with _view() as view:
         made = _propose(home, settings, view, options)
-    console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: tessera study wait {name}")
+    follow = f"tessera study wait {shlex.quote(name)}"
+    console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: {follow}", highlight=False)
     if json_output:
         show(made)
 
@@ -173,6 +182,7 @@ add_words(study_app)
 
 def _settings(name: str, options: StudyOptions) -> Any:
     from datasites.strategy.registry import NOISE_MODES
+    from datasites.study.text import check_study_name
     from orchestrator.studies.filings import filed
     from orchestrator.studies.propose import StudySettings, check_aggregation, check_fusion
     from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
@@ -183,8 +193,11 @@ def _settings(name: str, options: StudyOptions) -> Any:
     ):
         if given not in allowed:
             raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {given[:40]!r}")
+    check_study_name(name)
     if not options.epsilon > 0:
         raise InvalidInput(f"expected --epsilon above 0, got {options.epsilon:g}; inf means no privacy")
+    if options.plan is not None and options.architecture == "linear":
+        options = replace(options, architecture="mlp")  # centring and its schedule are of our own linear model
     check_aggregation(options.aggregation, options.noise)
     check_fusion(options.fusion, options.architecture, options.noise)
     chosen = {option: value for option, value in vars(options).items() if option not in _NOT_SETTINGS}
@@ -205,9 +218,17 @@ def _view() -> Iterator[Any]:
 
 def _propose(home: Path, settings: Any, view: Any, options: StudyOptions) -> dict[str, Any]:
     from datasites.node.home import Home
+    from orchestrator.studies.brought import NOTHING, Brought
     from orchestrator.studies.run import propose as send
 
-    return send(Home(folder=home), settings, view, sites=tuple(options.site or ()), replaces=options.replaces)
+    brought, built = NOTHING, None
+    if options.plan is not None:
+        from orchestrator.studies.own_code import build_with, read_plan
+
+        brought = Brought(tree=read_plan(options.plan))
+        built = build_with(brought.tree)
+    sites = tuple(options.site or ())
+    return send(Home(folder=home), settings, view, sites=sites, replaces=options.replaces, brought=brought, built=built)
 
 
 def _followed(

@@ -30,7 +30,7 @@ from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import DELTA, Homes, Prepared, Steward, prepare
 from orchestrator.demo.filing import FILING, LEGAL_BASIS
 from orchestrator.demo.processes import Processes
-from orchestrator.demo.schema_data import prepare_schema
+from orchestrator.demo.schema_data import prepare_schema, prepare_tables
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide
 from orchestrator.rounds.thread import OVER_FOR_GOOD
@@ -100,6 +100,16 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
 
 def _prepared(settings: DemoSettings, out: Path) -> Prepared:
     sites, seed = settings.sites, settings.seed
+    if settings.schema is not None and settings.data is not None:
+        return prepare_tables(
+            settings.schema,
+            settings.data,
+            out,
+            outcome=settings.outcome,
+            federation=settings.federation,
+            sites=sites,
+            seed=seed,
+        )
     if settings.schema is not None:
         return prepare_schema(settings.schema, out, outcome=settings.outcome, sites=sites, seed=seed)
     return prepare(
@@ -108,8 +118,6 @@ def _prepared(settings: DemoSettings, out: Path) -> Prepared:
 
 
 def _check(settings: DemoSettings) -> None:
-    if settings.schema is not None and settings.data is not None:
-        raise InvalidInput("expected --schema (made-up patients) or --data (TCGA tables), got both")
     if settings.schema is None and settings.outcome is not None:
         raise InvalidInput("expected --outcome with --schema, got it alone; TCGA tables have a --task")
     noise = noise_named(settings.noise)

@@ -6,13 +6,13 @@ import contextlib
 import datetime as dt
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from datasites.node.process import own_module
 from datasites.study.text import visible
 from privacy.errors import TesseraError
 
@@ -41,7 +41,7 @@ class Processes:
     def start(self, name: str, arguments: Sequence[str]) -> None:
         """Start ``tessera ARGUMENTS`` with its log in ``logs/NAME.log``."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "orchestrator.cli.main", *arguments, "--end-with-parent"]
+        command = own_module("orchestrator.cli.main", *arguments, "--end-with-parent")
         with (self.logs / f"{name}.log").open("ab") as log:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             log.write(f"{now} starting: tessera {' '.join(arguments)}\n".encode())

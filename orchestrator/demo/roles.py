@@ -11,12 +11,21 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
 import tomlkit
 
-from datasites.node.consortium import AUTHORITY_FILE, Consortium, gather, publish, publish_party, wait_for
+from datasites.node.consortium import (
+    AUTHORITY_FILE,
+    Consortium,
+    check_address,
+    gather,
+    publish,
+    publish_party,
+    wait_for,
+)
 from datasites.node.home import Config, Home
 from datasites.node.plugins import process_of
 from datasites.node.roster import Roster
@@ -35,6 +44,7 @@ def serve(settings: RoleSettings) -> None:
         InvalidInput: settings that do not fit together; the message says which.
         TesseraError: the others did not come.
     """
+    settings = replace(settings, home=settings.home.resolve())
     role, _ = Consortium.load(settings.consortium).member(settings.name)
     signal.signal(signal.SIGTERM, _end)  # the first process of a container has no default for it
     prepare(settings)
@@ -49,7 +59,9 @@ def prepare(settings: RoleSettings) -> Home:
         InvalidInput: as :func:`serve`.
         TesseraError: the others did not come.
     """
+    settings = replace(settings, home=settings.home.resolve())
     consortium = Consortium.load(settings.consortium)
+    check_address(settings.orchestrator_url)
     role, member = consortium.member(settings.name)
     config = Config(
         name=member.name,
@@ -59,9 +71,9 @@ def prepare(settings: RoleSettings) -> Home:
         host=settings.host,
         port=settings.port,
         public_url=settings.orchestrator_url if role == "orchestrator" else settings.public_url,
-        ca=settings.ca or (str(settings.home / AUTHORITY_FILE) if settings.own_authority else ""),
-        tls_certificate=settings.tls_certificate,
-        tls_key=settings.tls_key,
+        ca=_absolute(settings.ca) or (str(settings.home / AUTHORITY_FILE) if settings.own_authority else ""),
+        tls_certificate=_absolute(settings.tls_certificate),
+        tls_key=_absolute(settings.tls_key),
     )
     if role == "orchestrator" and settings.own_authority:
         config = _with_certificate(settings, config)
@@ -72,6 +84,10 @@ def prepare(settings: RoleSettings) -> Home:
     if role == "datasite":
         _policy(settings, home)
     return home
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if path else ""
 
 
 def starting_policy(roster: Roster, own_key: str) -> str:

@@ -17,7 +17,8 @@ class DemoSettings:
 
     data: Annotated[Path | None, Option(help="Folder of TCGA tables; synthetic patients when left out.")] = None
     schema: Annotated[
-        Path | None, Option(help="Made-up patients of a study's schema: a file, or one that comes along (heart).")
+        Path | None,
+        Option(help="A study's schema: a file, or one that comes along; patients are made up without --data."),
     ] = None
     outcome: Annotated[str | None, Option(help="Which outcome of --schema; its first by default.")] = None
     federation: Annotated[str, Option(help="tri-modal, bi-modal, upper-bound, tissue-source-sites.")] = "tri-modal"
@@ -32,7 +33,8 @@ class DemoSettings:
     noise: Annotated[str, Option(help="local or shared.")] = "local"
     architecture: Annotated[str, Option("--model", help="linear, mlp or mlp-auxiliary.")] = "linear"
     aggregation: Annotated[
-        str, Option(help="fedavg, fedprox, fedadam, dgb (blending), pcw (proximity) or dgb+pcw.")
+        str,
+        Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad, fedavgm, dgb, pcw or dgb+pcw."),
     ] = "fedavg"
     public_noise: Annotated[bool, Option("--public-noise", help="Derive all noise from the seed: NO PRIVACY.")] = False
     start_seconds: Annotated[

@@ -77,9 +77,7 @@ class DemoView:
             f"\n[bold]{result['rounds_completed']} rounds in {result['seconds']} s.[/bold] "
             f"On {metrics['test_patients']} held-out patients ({metrics['label']}):"
         )
-        self._console.print(
-            f"  AUROC {metrics['auroc']:.3f} (mean over cohorts), balanced accuracy {metrics['balanced_accuracy']:.3f}"
-        )
+        self._console.print(f"  {_figures(metrics)}")
         if result.get("dp_evaluation"):
             self._console.print(_estimate(result["dp_evaluation"]), soft_wrap=True, highlight=False)
         self._console.print(_table(result))
@@ -91,6 +89,8 @@ class DemoView:
 def _estimate(found: dict[str, Any]) -> str:
     """Say what the hospitals' own records say, beside the exact figures of the same model."""
     exact = found["exact"]
+    if "figures" in found:
+        return _estimate_of_outcome(found)
     return (
         f"The model that went into round {found['round']}, scored inside the protocol on about {found['records']} "
         "validation records:\n"
@@ -101,6 +101,35 @@ def _estimate(found: dict[str, Any]) -> str:
         f"  AUROC {exact['auroc']:.3f}, cross entropy {exact['cross_entropy']:.3f} "
         f"({exact['label']}, {exact['test_patients']} held-out patients)"
     )
+
+
+def _estimate_of_outcome(found: dict[str, Any]) -> str:
+    figures = (
+        f"{f['name'].replace('_', ' ')}{'' if f['at'] is None else ' at ' + format(f['at'], 'g')} {f['value']:.3f} "
+        f"({f['low']:.3f} to {f['high']:.3f})"
+        for f in found["figures"]
+    )
+    return (
+        f"The model that went into round {found['round']}, scored inside the protocol on about {found['records']} "
+        f"validation records, with intervals of 90 %:\n  {', '.join(figures)}\n  {_figures(found['exact'])} "
+        f"({found['exact']['label']}, {found['exact']['test_patients']} held-out patients)"
+    )
+
+
+def _figures(metrics: dict[str, Any]) -> str:
+    if "auroc" in metrics:
+        return f"AUROC {metrics['auroc']:.3f} (mean over cohorts), balanced accuracy {metrics['balanced_accuracy']:.3f}"
+    found = [f"concordance {metrics['concordance']:.3f} (mean over cohorts)"]
+    if metrics["mean_absolute_error"] is not None:
+        found.append(
+            f"mean absolute error {metrics['mean_absolute_error']:.3g} {metrics['unit']} "
+            f"(guessing the median: {metrics['guess_absolute_error']:.3g})"
+        )
+    found += [
+        f"Brier score at {time} {metrics['unit']} {value:.3f} (guessing: {metrics['guess_brier'][time]:.3f})"
+        for time, value in metrics["brier"].items()
+    ]
+    return ", ".join(found)
 
 
 def _table(result: dict[str, Any]) -> Table:

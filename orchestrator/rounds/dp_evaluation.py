@@ -26,6 +26,7 @@ from datasites.data.publishing import COUNT_NOISE_MULTIPLIER
 from datasites.language import mark
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import VALIDATION, histograms_of
+from orchestrator.rounds.dp_outcomes import Counted, OutcomeEvaluation, outcome_figures
 from orchestrator.rounds.score_model import ScoreFit, fit, occupied, on_simplex
 from privacy.dp.randomness import covering_deviation
 from privacy.dp.releases import BINS
@@ -75,7 +76,9 @@ class DpEvaluation:
     calibration_error_high: float | None = None
 
 
-def dp_evaluation(proposal: Proposal, number: int, releases: Mapping[str, Mapping[str, float]]) -> DpEvaluation | None:
+def dp_evaluation(
+    proposal: Proposal, number: int, releases: Mapping[str, Mapping[str, float]]
+) -> DpEvaluation | OutcomeEvaluation | None:
     """Return the estimate of one round, or None when the round releases no histograms.
 
     Args:
@@ -87,13 +90,35 @@ def dp_evaluation(proposal: Proposal, number: int, releases: Mapping[str, Mappin
     release = proposal.mechanism.evaluation
     if release is None or not proposal.mechanism.releases_evaluation(number) or not releases:
         return None
-    classes = proposal.model.classes
-    size = (classes - 1) * classes * BINS
+    size = proposal.model.scores * proposal.model.cells * BINS
     deviation = covering_deviation(release.noise_multiplier, release.sensitivity, size)
     pools: dict[str, list[str]] = {}
     for site in sorted(releases):
         pools.setdefault(proposal.participant(site).cohort, []).append(site)
     pooled = {cohort: _Pool.of(proposal, sites, releases, deviation) for cohort, sites in pools.items()}
+    target = proposal.model.predicts
+    if target is not None and target.kind != "categorical":
+        everybody = _Pool.of(proposal, list(releases), releases, deviation)
+        return OutcomeEvaluation(
+            round=number,
+            label=LABEL,
+            sites=len(releases),
+            records=round(everybody.records),
+            noise_multiplier=release.noise_multiplier,
+            kind=target.kind,
+            unit=target.unit,
+            figures=outcome_figures(target, everybody.counted(), [pool.counted() for pool in pooled.values()]),
+        )
+    return _of_classes(proposal, number, releases, pooled, deviation)
+
+
+def _of_classes(
+    proposal: Proposal,
+    number: int,
+    releases: Mapping[str, Mapping[str, float]],
+    pooled: Mapping[str, _Pool],
+    deviation: float,
+) -> DpEvaluation:
     areas = {cohort: pool.auroc() for cohort, pool in pooled.items()}
     everybody = _Pool.of(proposal, list(releases), releases, deviation)
     error = float(np.sqrt(np.sum([spread**2 for _, spread in areas.values()])) / len(areas))
@@ -117,9 +142,13 @@ def dp_evaluation(proposal: Proposal, number: int, releases: Mapping[str, Mappin
         label=LABEL,
         sites=len(releases),
         records=round(everybody.records),
-        noise_multiplier=release.noise_multiplier,
+        noise_multiplier=_noise_multiplier(proposal),
         **{**figures, **modelled.calibration(), **(modelled.areas(list(pooled)) if error > PAIRS_ERROR else {})},
     )
+
+
+def _noise_multiplier(proposal: Proposal) -> float:
+    return proposal.mechanism.evaluation.noise_multiplier if proposal.mechanism.evaluation else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +227,14 @@ class _Pool:
     """Histograms float64 [outputs, classes, 32] of some sites together.
 
     ``listed`` is how many validation records the released counts lead to expect, ``listed_error`` how far that may be
-    off; ``deviation`` is the noise of one bin.
+    off; ``deviation`` is the noise of one bin; ``ordered`` says whether classes have an order.
     """
 
     histograms: Floats
     listed: float
     listed_error: float
     deviation: float
+    ordered: bool = True
 
     @classmethod
     def of(
@@ -213,11 +243,16 @@ class _Pool:
         patients = sum(proposal.participant(site).dataset.patients for site in sites)
         dealt = VALIDATION * (1 - VALIDATION) * patients + len(sites) * (VALIDATION * COUNT_NOISE_MULTIPLIER) ** 2
         return cls(
-            histograms=np.sum([histograms_of(releases[site], proposal.model.classes) for site in sites], axis=0),
+            histograms=np.sum([histograms_of(releases[site], proposal.model) for site in sites], axis=0),
             listed=max(1.0, VALIDATION * patients),
             listed_error=float(np.sqrt(dealt)),
             deviation=deviation * float(np.sqrt(len(sites))),
+            ordered=proposal.model.predicts is None,
         )
+
+    def counted(self) -> Counted:
+        """Return the same counts for figures of numbers and survival."""
+        return Counted(histograms=self.histograms, records=self.records, deviation=self.deviation)
 
     @property
     def records(self) -> float:
@@ -241,9 +276,16 @@ class _Pool:
         return float(np.mean([mean for mean, _ in results])), float(np.mean([error for _, error in results]))
 
     def thresholds(self) -> list[tuple[Floats, Floats, float]]:
-        """Return, for every threshold, the histograms of the earlier and the later side and one bin's deviation."""
+        """Return, for every threshold, the histograms of the earlier and the later side and one bin's deviation.
+
+        Of classes without an order: for every class, those of all others and of itself.
+        """
         found = []
         for k, by_class in enumerate(self.histograms):
+            if not self.ordered:
+                others = by_class.sum(axis=0) - by_class[k]
+                found.append((others, by_class[k], self.deviation * float(np.sqrt(max(1, len(by_class) - 1)))))
+                continue
             sides = by_class[: k + 1].sum(axis=0), by_class[k + 1 :].sum(axis=0)
             found.append((*sides, self.deviation * float(np.sqrt(max(k + 1, len(by_class) - k - 1)))))
         return found

@@ -212,6 +212,13 @@ class Store:
         """Return how many documents of a kind somebody left in a round, over all closings."""
         return sum(name == author for name, _ in self._place(study, round_, kind))
 
+    def counts(self, round_: int, kind: str) -> dict[str, int]:
+        """Return how many documents of a kind lie in a round of every study that has one, by the study's name."""
+        places = sa.select(_DOCUMENTS.c.study, sa.func.count()).filter_by(round=round_, kind=kind)
+        with self._engine.connect() as connection:
+            rows = connection.execute(places.group_by(_DOCUMENTS.c.study).order_by(_DOCUMENTS.c.study)).all()
+        return {str(study): int(number) for study, number in rows}
+
     def _place(self, study: str, round_: int, kind: str) -> Documents:
         """Return what lies in one place; since nothing in it ever changes, it is read from the database once."""
         place = (study, round_, kind)

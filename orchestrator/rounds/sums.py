@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from datasites.node.process import own_module
 from datasites.study.messages import BlockShape
 from datasites.study.signing import dump
 from privacy.encryption.parameters import EncryptionParameters
@@ -104,9 +104,7 @@ class RunningSumProcess:
             await self._died()
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "orchestrator.rounds.sum_worker",
+                *own_module("orchestrator.rounds.sum_worker"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env={"PATH": os.environ.get("PATH", "")},

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from datasites.study.checks import check_weights
 from datasites.study.messages import RoundPlan
@@ -27,7 +29,8 @@ from datasites.training.encoding import Integers, encode_update
 from datasites.training.local_parameters import PREFIX, with_own
 from datasites.training.proximity import proximity_to_others
 from datasites.training.site import own_parameters, split_records, train_round
-from models.batch import restricted
+from datasites.worker.child import load_plan
+from models.batch import RecordLoss, restricted
 from models.build import build_model, record_loss
 from models.parameters import from_bytes
 from orchestrator.simulation.sites import SimulatedSite
@@ -78,11 +81,12 @@ class Shard:
     Args:
         proposal: with a public seed.
         sites: whose ``trains`` was drawn with the seed's membership secret.
+        code: the folder of an own network, whose code runs here; None for Tessera's models.
     """
 
-    def __init__(self, proposal: Proposal, sites: Sequence[SimulatedSite]) -> None:
+    def __init__(self, proposal: Proposal, sites: Sequence[SimulatedSite], code: Path | None = None) -> None:
         self._proposal, self._seed = proposal, _public_seed(proposal)
-        self._model = build_model(proposal.model, seed=self._seed)
+        self._model, self._loss = _network(proposal, self._seed, code)
         self._everybody = [p.name for p in proposal.participants]
         self._own: dict[str, dict[str, NDArray[np.float32]]] = {}
         self._last: dict[str, tuple[RoundPlan, bytes, Integers]] = {}
@@ -99,7 +103,7 @@ class Shard:
         records, trains = self._records[site]
         training, validation = split_records(proposal, plan.round, records, trains.numpy)
         stream = worker_stream(proposal, plan, site, worker_seed(proposal, plan, site, secret))
-        updates, releases = train_round(proposal, plan, site, self._model, record_loss, training, validation, stream)
+        updates, releases = train_round(proposal, plan, site, self._model, self._loss, training, validation, stream)
         self._own[site] = {n.removeprefix(PREFIX): v for n, v in own_parameters(proposal, self._model).items()}
         integers = encode_update(proposal, plan, site, updates, daemon_stream(proposal, plan, site, secret))
         own = self._own_numbers(plan, model, site)
@@ -124,7 +128,7 @@ def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[Simu
         engine: does the sites' part.
 
     Raises:
-        InvalidInput: the proposal has no public seed, or its plan is not declarative.
+        InvalidInput: the proposal has no public seed.
         Refused: a plan outside the bounds.
     """
     _public_seed(proposal)
@@ -152,6 +156,14 @@ def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[Simu
 
 
 def _public_seed(proposal: Proposal) -> int:
-    if proposal.seed is None or proposal.plan.kind != "declarative":
-        raise InvalidInput("expected a proposal with a public seed and a declarative plan; only such a study repeats")
+    if proposal.seed is None:
+        raise InvalidInput("expected a proposal with a public seed; only such a study repeats")
     return proposal.seed
+
+
+def _network(proposal: Proposal, seed: int, code: Path | None) -> tuple[nn.Module, RecordLoss]:
+    if proposal.plan.kind == "declarative":
+        return build_model(proposal.model, seed=seed), record_loss
+    if code is None:
+        raise InvalidInput("expected the code of the study's own network; this engine has none")
+    return load_plan(code, proposal.model, seed=seed)

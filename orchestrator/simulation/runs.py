@@ -21,10 +21,10 @@ from datasites.data.tcga.tables import Images, Tables, read_tables
 from datasites.strategy.registry import NOISE_MODES, STRATEGIES
 from datasites.study.proposal import Participant
 from models.batch import restricted
-from models.build import build_model
 from models.config import Architecture
-from models.parameters import from_bytes
+from orchestrator.rounds.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
+from orchestrator.simulation.schema_patients import schema_patients
 from orchestrator.simulation.sites import (
     SimulatedSite,
     SimulatedStudy,
@@ -35,13 +35,19 @@ from orchestrator.simulation.sites import (
     score,
     simulated_study,
 )
-from orchestrator.studies.evaluation import Metrics, interval
+from orchestrator.studies.evaluation import Metrics, headline, interval, network_of
 from orchestrator.studies.propose import Fusion, StudySettings, check_fusion
 from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
 _BASELINES = ("upper-bound", "pooled", "local")
+_FIGURES = (
+    *("auroc", "balanced_accuracy", "cross_entropy", "calibration_error"),
+    *("concordance", "mean_absolute_error", "deviance"),
+)
+"""What is averaged over seeds, of those that an outcome has; the first of them compares models."""
+_SCHEMA_SITES = 4
 MakeEngine = Callable[[SimulatedStudy], Engine]
 OnRound = Callable[[int, int, float], None]
 OnEnd = Callable[[SimulatedStudy, bytes], None]
@@ -69,6 +75,9 @@ class SimulationRequest:
     min_sites: int | None = None
     colluders: int = 1
     evaluation_share: float = 0.0
+    schema: Path | None = None
+    outcome: str | None = None
+    plan: Path | None = None
 
     def __post_init__(self) -> None:
         methods = (*STRATEGIES, *_BASELINES)
@@ -82,6 +91,7 @@ class SimulationRequest:
         ):
             if value not in allowed:
                 raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {value!r}")
+        self._check_schema()
         check_fusion(self.fusion, self.architecture, self.noise)
         if self.fusion == "combination":
             raise InvalidInput("heads that stay at their hospitals give no model to score; expected shared or tokens")
@@ -90,13 +100,29 @@ class SimulationRequest:
         if not self.epsilon > 0:
             raise InvalidInput(f"expected --epsilon above 0, got {self.epsilon:g}; inf means no privacy")
 
-    def settings(self, method: str, seed: int, unscaled: tuple[str, ...] = ()) -> StudySettings:
-        """Return the study that one method and seed propose, over tables with ``unscaled`` modalities."""
+    def _check_schema(self) -> None:
+        if self.schema is None and self.outcome is not None:
+            raise InvalidInput("expected --outcome with --schema, got it alone; TCGA tables have a --task")
+        if self.schema is None:
+            return
+        if self.data is not None:
+            raise InvalidInput("expected --schema (made-up patients) or --data (TCGA tables), got both")
+        if "upper-bound" in self.methods or self.corrupt or self.architecture == "convolutional":
+            raise InvalidInput(
+                "made-up patients of a schema have no upper bound, no corrupted sites and no tissue maps; expected "
+                "--schema without them"
+            )
+
+    def settings(self, method: str, seed: int, unscaled: tuple[str, ...] = (), task: str = "") -> StudySettings:
+        """Return the study that one method and seed propose, over tables with ``unscaled`` modalities.
+
+        ``task`` is the outcome of a schema, and else the request's.
+        """
         settings = StudySettings(
             study=f"simulated-{seed}",
             purpose="Simulation.",
             legal_basis="Public or synthetic data.",
-            task=self.task,
+            task=task or self.task,
             rounds=PLAIN_ROUNDS,
             epsilon=None if math.isinf(self.epsilon) else self.epsilon,
             delta=self.delta,
@@ -156,7 +182,7 @@ def run_one(
     torch.set_num_threads(1)
     started = time.monotonic()
     study = study_of(request, method, seed)
-    make = make_engine or (lambda s: Shard(s.proposal, s.sites))
+    make = make_engine or (lambda s: Shard(s.proposal, s.sites, s.code))
     if method == "local":
         result = _alone(study, make)
     else:
@@ -169,7 +195,7 @@ def run_one(
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return mean and half-width of the 95 % interval (Student's t over seeds) of every method's scores."""
     methods = list(dict.fromkeys(r["method"] for r in results))
-    names = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
+    names = [name for name in _FIGURES if results[0].get(name) is not None]
     return {m: {name: _rounded([r[name] for r in results if r["method"] == m]) for name in names} for m in methods}
 
 
@@ -182,7 +208,7 @@ def _together(
 ) -> dict[str, Any]:
     curve, last = [], None
     for last in run_study(study.proposal, study.model, make(study)):
-        curve.append(round(scores_of_round(study, last).auroc, 6))
+        curve.append(round(headline(asdict(scores_of_round(study, last))), 6))
         if on_round is not None:
             on_round(last.plan.round, study.proposal.rounds, curve[-1])
     if last is None:
@@ -198,10 +224,10 @@ def _together(
     }
 
 
-def scores_of_round(study: SimulatedStudy, done: SimulatedRound) -> Metrics:
+def scores_of_round(study: SimulatedStudy, done: SimulatedRound) -> Metrics | OutcomeMetrics:
     """Return the exact scores of the model after a round, on the held-out patients."""
-    model = build_model(study.proposal.model, seed=0)
-    from_bytes(model, done.model)
+    code = {name: (study.code / name).read_bytes() for name in study.proposal.plan.code} if study.code else None
+    model = network_of(study.proposal, done.model, code)
     return score(model, restricted(study.test, study.proposal.model.features), study.proposal.model)
 
 
@@ -212,11 +238,13 @@ def _alone(study: SimulatedStudy, make: MakeEngine) -> dict[str, Any]:
         rows = study.test["cohort"] == site.cohort
         own = replace(_only(study, site), test={n: t[rows] for n, t in study.test.items()})
         found.setdefault(site.cohort, []).append(_together(own, make, None))
-    names = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
-    by_cohort = {c: {name: float(np.mean([r[name] for r in runs])) for name in names} for c, runs in found.items()}
+    runs = [run for of in found.values() for run in of]
+    names = [name for name in _FIGURES if runs[0].get(name) is not None]
+    by_cohort = {c: {name: float(np.mean([r[name] for r in of])) for name in names} for c, of in found.items()}
     mean = {name: float(np.mean([entry[name] for entry in by_cohort.values()])) for name in names}
     cohorts = study.proposal.model.cohorts
-    return {**mean, "auroc_by_cohort": {cohorts[c]: entry["auroc"] for c, entry in sorted(by_cohort.items())}}
+    areas = {cohorts[c]: entry[names[0]] for c, entry in sorted(by_cohort.items())}
+    return {**mean, f"{names[0]}_by_cohort": areas}
 
 
 def _pooled(study: SimulatedStudy) -> SimulatedStudy:
@@ -246,6 +274,11 @@ def _only(study: SimulatedStudy, site: SimulatedSite) -> SimulatedStudy:
 
 def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStudy:
     """Return the study that one method and seed make of a request: sites, held-out patients, proposal, first model."""
+    if request.schema is not None:
+        everyone, plan = schema_patients(
+            request.schema, request.outcome, request.sites or _SCHEMA_SITES, request.synthetic_patients, seed
+        )
+        return simulated_study(everyone, plan, request.settings(method, seed, task=everyone.task), request.plan)
     images: Images = "tissue-maps" if request.architecture == "convolutional" else "features"
     tables = _tables(request.data, request.synthetic_patients, images)
     federation = build(
@@ -258,7 +291,7 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
         split=request.split,
     )
     everyone = _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts)
-    made = simulated_study(everyone, federation, request.settings(method, seed, everyone.unscaled))
+    made = simulated_study(everyone, federation, request.settings(method, seed, everyone.unscaled), request.plan)
     return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,10 +23,13 @@ from datasites.data.tcga.tables import Tables, class_count, labels
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.streams import membership_secret, public_secret
 from models.batch import modalities_of, to_tensors
-from models.config import ModelConfig, in_order
-from models.losses import probabilities
-from orchestrator.studies.evaluation import Metrics, evaluate
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from models.config import ModelConfig, Target, in_order
+from models.outcomes import predicted
+from models.parameters import to_bytes
+from orchestrator.rounds.outcome_figures import OutcomeMetrics
+from orchestrator.studies.brought import NOTHING, PLAN_FILE, Brought
+from orchestrator.studies.evaluation import Metrics, scored
+from orchestrator.studies.propose import Offer, StudySettings, build_proposal, model_config_of
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
@@ -46,9 +50,12 @@ class SimulatedStudy:
     test: Records
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     partly: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    code: Path | None = None
 
 
-def simulated_study(everyone: Patients, federation: Federation, settings: StudySettings) -> SimulatedStudy:
+def simulated_study(
+    everyone: Patients, federation: Federation, settings: StudySettings, code: Path | None = None
+) -> SimulatedStudy:
     """Return the study that ``settings`` describe over the sites of ``federation``.
 
     Patient counts are exact here; a live hospital releases a noised count once.
@@ -57,6 +64,7 @@ def simulated_study(everyone: Patients, federation: Federation, settings: StudyS
         everyone: all patients, preprocessed for the settings' task.
         federation: who holds which of them.
         settings: as for a live study, with a public seed.
+        code: folder with ``plan.py`` of an own network.
 
     Raises:
         InvalidInput: no public seed, or settings that make no study.
@@ -64,13 +72,16 @@ def simulated_study(everyone: Patients, federation: Federation, settings: StudyS
     if settings.seed is None:
         raise InvalidInput("expected a public seed: a simulation has no secrets, and no privacy")
     offers = [offer(everyone, federation, site) for site in federation.sites]
+    brought = NOTHING if code is None else Brought(tree=_files(code))
     proposal, model = build_proposal(
         settings,
         offers,
         orchestrator=_party("orchestrator"),
         keyholder=_party("keyholder"),
-        code={},
+        code=brought.code if code is not None else {},
         packed_sites=min(len(offers), _MOST_PACKED),
+        brought=brought,
+        built=None if code is None else _built(code, model_config_of(settings, offers), settings.seed),
     )
     sites, test = make_sites(everyone, federation, lambda site: simulated_membership(settings.seed or 0, site))
     return SimulatedStudy(
@@ -80,7 +91,21 @@ def simulated_study(everyone: Patients, federation: Federation, settings: StudyS
         test=test,
         names={m: everyone.names[m] for m in proposal.model.features if m in everyone.names},
         partly=everyone.partly,
+        code=code,
     )
+
+
+def _files(code: Path) -> dict[str, bytes]:
+    found = {str(path.relative_to(code)): path.read_bytes() for path in sorted(code.rglob("*.py"))}
+    if PLAN_FILE not in found:
+        raise InvalidInput(f"expected {PLAN_FILE} in {code}, with build_model(config, *, seed) and record_loss")
+    return found
+
+
+def _built(code: Path, config: ModelConfig, seed: int) -> bytes:
+    from datasites.worker.child import load_plan
+
+    return to_bytes(load_plan(code, config, seed=seed)[0])
 
 
 def simulated_membership(seed: int, site: str) -> bytes:
@@ -102,6 +127,8 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
         cohorts=everyone.cohorts,
         task=everyone.task,
         classes=everyone.classes,
+        predicts=everyone.predicts,
+        gains=dict(everyone.gains),
     )
 
 
@@ -147,6 +174,8 @@ class Patients:
     rows: Mapping[str, int]
     arrays: Mapping[str, NDArray[np.generic]]
     unscaled: tuple[str, ...] = ()
+    predicts: Target | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     partly: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
@@ -266,12 +295,13 @@ def pool(sites: Sequence[SimulatedSite]) -> SimulatedSite:
     )
 
 
-def predict(model: nn.Module, records: Records) -> np.ndarray:
-    """Return class probabilities of ``records``, float64 [B, classes]."""
+def predict(model: nn.Module, records: Records, config: ModelConfig) -> np.ndarray:
+    """Return what a model predicts of ``records``, float64 (:func:`models.outcomes.predicted`)."""
     with torch.no_grad():
-        return np.asarray(probabilities(model(records)).numpy(), dtype=np.float64)
+        return np.asarray(predicted(model(records), config).numpy(), dtype=np.float64)
 
 
-def score(model: nn.Module, records: Records, config: ModelConfig) -> Metrics:
+def score(model: nn.Module, records: Records, config: ModelConfig) -> Metrics | OutcomeMetrics:
     """Score a model on records with known labels."""
-    return evaluate(predict(model, records), records["label"].numpy(), records["cohort"].numpy(), config.cohorts)
+    found = predict(model, records, config)
+    return scored(found, records["label"].numpy(), records["cohort"].numpy(), config)

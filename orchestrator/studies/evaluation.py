@@ -7,10 +7,11 @@ Every score but the last two is taken cohort by cohort and averaged, so that tel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,19 @@ from scipy.stats import t as student
 
 from datasites.data.dataset import load, read_schema
 from datasites.language import mark
+from datasites.node.files import write_atomically
 from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
+from models.config import ModelConfig, in_order
+from orchestrator.rounds.outcome_figures import OutcomeMetrics, outcome_metrics
+from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from torch import nn
+
+Files = Mapping[str, bytes]
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 CALIBRATION_BINS = 10
@@ -56,10 +65,13 @@ class Metrics:
     calibration_error: float
 
 
-def evaluate(probability: Floats, label: Integers, cohort: Integers, cohorts: Sequence[str]) -> Metrics:
+def evaluate(
+    probability: Floats, label: Integers, cohort: Integers, cohorts: Sequence[str], *, ordered: bool = True
+) -> Metrics:
     """Score class probabilities [n, classes] against labels [n], cohort by cohort.
 
-    A cohort without two classes among its cases is left out of the means.
+    ``ordered`` classes are told apart at every threshold, others each from the rest. A cohort without two classes
+    among its cases is left out of the means.
 
     Raises:
         InvalidInput: shapes disagree, nothing to score, or probabilities are not finite.
@@ -72,7 +84,7 @@ def evaluate(probability: Floats, label: Integers, cohort: Integers, cohorts: Se
     for index, name in enumerate(cohorts):
         rows = cohort == index
         if len(set(label[rows].tolist())) > 1:
-            areas[name] = auroc(probability[rows], label[rows])
+            areas[name] = auroc(probability[rows], label[rows], ordered=ordered)
             accuracies[name] = balanced_accuracy(probability[rows], label[rows])
     return Metrics(
         cases=len(label),
@@ -85,17 +97,20 @@ def evaluate(probability: Floats, label: Integers, cohort: Integers, cohorts: Se
     )
 
 
-def auroc(probability: Floats, label: Integers) -> float:
+def auroc(probability: Floats, label: Integers, *, ordered: bool = True) -> float:
     """Return the area under the ROC curve of "later than class k", averaged over the thresholds k with both sides.
+
+    Of classes without an order it is that of "class k", averaged over the classes that occur beside others.
 
     Ties count half: a constant score gives 0.5.
     """
-    areas = []
-    for threshold in range(probability.shape[1] - 1):
-        later = label > threshold
-        if 0 < later.sum() < len(later):
-            areas.append(binary_auroc(probability[:, threshold + 1 :].sum(axis=1), later))
-    return _mean(areas)
+    count = probability.shape[1]
+    sides = (
+        [(probability[:, k + 1 :].sum(axis=1), label > k) for k in range(count - 1)]
+        if ordered
+        else [(probability[:, k], label == k) for k in range(count)]
+    )
+    return _mean([binary_auroc(score, side) for score, side in sides if 0 < side.sum() < len(side)])
 
 
 def binary_auroc(score: Floats, positive: NDArray[np.bool_]) -> float:
@@ -142,30 +157,33 @@ def _mean(values: Iterable[float]) -> float:
 PUBLIC_LABEL = mark("exact, on public or synthetic data, outside the protocol")
 
 
-def final_metrics(client: SignedClient, status: dict[str, Any], test: Path) -> dict[str, Any]:
+def final_metrics(
+    client: SignedClient, status: dict[str, Any], test: Path, code: Files | None = None
+) -> dict[str, Any]:
     """Return the metrics of the last global model on the held-out dataset in ``test``.
 
     Args:
         client: of the orchestrator.
         status: as ``GET /studies/STUDY`` gives it.
         test: a dataset folder whose private part holds the held-out patients.
+        code: the files of an own network.
     """
     proposal = parse(Proposal, status["proposal"]["payload"])
     last = status["checkpoints"][-1] if status["checkpoints"] else status["initial"]
-    return evaluate_model(proposal, client.get_bytes(f"/blobs/{last['model_hash']}"), test)
+    return evaluate_model(proposal, client.get_bytes(f"/blobs/{last['model_hash']}"), test, code=code)
 
 
 def learning_curve(
-    client: SignedClient, status: dict[str, Any], test: Path, *, points: int = 40
+    client: SignedClient, status: dict[str, Any], test: Path, *, points: int = 40, code: Files | None = None
 ) -> list[tuple[int, float]]:
-    """Return (round, AUROC) on the held-out dataset, for at most ``points`` rounds evenly spread and the last one."""
+    """Return (round, AUROC or concordance) on the held-out dataset, for at most ``points`` rounds and the last one."""
     proposal = parse(Proposal, status["proposal"]["payload"])
     rounds = len(status["checkpoints"])
     chosen = sorted({round(1 + i * (rounds - 1) / max(1, points - 1)) for i in range(points)}) if rounds else []
     curve = []
     for number in chosen:
         model = client.get_bytes(f"/blobs/{status['checkpoints'][number - 1]['model_hash']}")
-        curve.append((number, float(evaluate_model(proposal, model, test)["auroc"])))
+        curve.append((number, headline(evaluate_model(proposal, model, test, code=code))))
     return curve
 
 
@@ -183,26 +201,82 @@ def last_evaluation(client: SignedClient, status: dict[str, Any], test: Path) ->
     )  # the model that went into the round
     proposal = parse(Proposal, status["proposal"]["payload"])
     exact = evaluate_model(proposal, client.get_bytes(f"/blobs/{scored['model_hash']}"), test)
-    kept = ("auroc", "cross_entropy", "test_patients", "label")
+    kept = ("auroc", "cross_entropy", "test_patients", "label") if "auroc" in exact else tuple(exact)
     return {**released[-1], "exact": {name: exact[name] for name in kept}}
 
 
-def evaluate_model(proposal: Proposal, model_bytes: bytes, test: Path) -> dict[str, Any]:
-    """Return the metrics of one model on the held-out dataset in ``test``, all modalities given."""
+def evaluate_model(
+    proposal: Proposal, model_bytes: bytes, test: Path, *, only: Collection[str] = (), code: Files | None = None
+) -> dict[str, Any]:
+    """Return the metrics of one model on the held-out dataset in ``test``.
+
+    Args:
+        proposal: the study's.
+        model_bytes: parameters, safetensors.
+        test: a dataset folder.
+        only: the modalities that the model is given; all when empty. Patients without any of them are left out.
+        code: the files of an own network, which run here.
+
+    Raises:
+        InvalidInput: no patient is left, or the study has a network of its own and ``code`` was not given.
+    """
     import torch
 
     from models.batch import restricted, to_tensors
-    from models.build import build_model
-    from models.losses import probabilities
-    from models.parameters import from_bytes
+    from models.outcomes import predicted
 
     torch.set_num_threads(1)
-    model = build_model(proposal.model, seed=0)
-    from_bytes(model, model_bytes)
+    model = network_of(proposal, model_bytes, code)
     arrays = {name: np.array(array) for name, array in load(test / "private", read_schema(test)).items()}
+    batch = restricted(to_tensors(arrays), proposal.model.features)
+    kept = np.ones(len(batch["label"]), dtype=bool)
+    if only:
+        place = torch.tensor([float(name in only) for name in in_order(proposal.model.features)])
+        batch["presence"] = batch["presence"] * place
+        kept = batch["presence"].amax(dim=1).numpy() > 0
     with torch.no_grad():
-        batch = restricted(to_tensors(arrays), proposal.model.features)
-        predicted = probabilities(model(batch)).numpy()
-    cohort, label = np.asarray(arrays["cohort"], np.int64), np.asarray(arrays["label"], np.int64)
-    metrics = evaluate(predicted, label, cohort, proposal.model.cohorts)
+        found = predicted(model(batch), proposal.model).numpy()[kept]
+    cohort = np.asarray(arrays["cohort"], np.int64)[kept]
+    metrics = scored(found, arrays["label"][kept], cohort, proposal.model)
     return {**asdict(metrics), "test_patients": metrics.cases, "label": PUBLIC_LABEL}
+
+
+def network_of(proposal: Proposal, model_bytes: bytes, code: Files | None = None) -> nn.Module:
+    """Return a study's network with these parameters; code of its own runs here, with the rights of this process.
+
+    Raises:
+        InvalidInput: ``code`` is missing, or is not what hospitals approved.
+    """
+    from models.build import build_model
+    from models.parameters import from_bytes
+
+    if proposal.plan.kind == "declarative":
+        model = build_model(proposal.model, seed=0)
+    else:
+        if {name: sha256_hex(data) for name, data in (code or {}).items()} != dict(proposal.plan.code):
+            raise InvalidInput("this study has a network of its own: expected its code as it was approved")
+        from datasites.worker.child import load_plan
+
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in (code or {}).items():
+                write_atomically(Path(folder) / name, data)
+            model = load_plan(Path(folder), proposal.model, seed=0)[0].eval()
+    from_bytes(model, model_bytes)
+    return model
+
+
+def scored(predicted: Floats, label: NDArray[Any], cohort: Integers, config: ModelConfig) -> Metrics | OutcomeMetrics:
+    """Score what a model predicts (:func:`models.outcomes.predicted`), by its outcome.
+
+    Raises:
+        InvalidInput: shapes disagree, nothing to score, or predictions are not finite.
+    """
+    target = config.predicts
+    if target is None or target.kind == "categorical":
+        return evaluate(predicted, label.astype(np.int64), cohort, config.cohorts, ordered=target is None)
+    return outcome_metrics(predicted.astype(np.float64), label.astype(np.float64), cohort, target, config.cohorts)
+
+
+def headline(metrics: Mapping[str, Any]) -> float:
+    """Return the one figure by which models of an outcome are compared: AUROC, or concordance."""
+    return float(metrics["auroc"] if "auroc" in metrics else metrics["concordance"])

@@ -16,11 +16,14 @@ from typing import Any, Literal
 from datasites.language import current, speaking, tr
 from datasites.node.plugins import DISTRIBUTION
 from datasites.study.messages import Approval
+from datasites.study.outcome_words import outcome_text
 from datasites.study.proposal import Proposal
 from datasites.study.released_numbers import PROXIMITY
 from datasites.study.signing import Message, parse
 from datasites.study.thread import SENTENCES, TO_ALL, Word
+from models.config import ModelConfig
 from orchestrator.rounds.dp_evaluation import DpEvaluation
+from orchestrator.rounds.dp_outcomes import OutcomeEvaluation
 
 FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
 
@@ -77,16 +80,22 @@ class MetricFact(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint(Message):
-    """The model's AUROC after a round, where it was measured."""
+    """The model's AUROC after a round, where it was measured; its concordance where no classes are told apart."""
 
     round: int
-    auroc: float
+    auroc: float | None = None
+    concordance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationFact(DpEvaluation, Message):
     """One differentially private evaluation (:class:`orchestrator.rounds.dp_evaluation.DpEvaluation`); errors are
     standard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeFact(OutcomeEvaluation, Message):
+    """The same of numbers and survival (:class:`orchestrator.rounds.dp_outcomes.OutcomeEvaluation`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +139,7 @@ class StudyFacts(Message):
     rounds: tuple[RoundFacts, ...]
     metrics: tuple[MetricFact, ...] = ()
     metrics_label: str = ""
-    evaluations: tuple[EvaluationFact, ...] = ()
+    evaluations: tuple[EvaluationFact | OutcomeFact, ...] = ()
     curve: tuple[CurvePoint, ...] = field(default=())
     language: str = "en"
     number: str = ""
@@ -171,7 +180,7 @@ def study_facts(
         status: as ``GET /studies/STUDY`` gives it (:func:`orchestrator.studies.status.study_status`).
         metrics: as :func:`orchestrator.studies.evaluation.final_metrics` gives them; None when nothing was measured.
         sites: what hospitals reported: ``name``, ``epsilon_spent``, ``epsilon_cap``, ``delta``.
-        curve: (round, AUROC) where it was measured on the way.
+        curve: (round, AUROC or concordance) where it was measured on the way.
         made: the time on the report; None means none.
         language: of the sentences, one of :data:`datasites.language.LANGUAGES`.
     """
@@ -198,7 +207,7 @@ def _facts(
         legal_basis=proposal.legal_basis,
         filing=tuple(Line(label=label, value=text) for label, text in _filed(proposal)),
         thread=_thread(status),
-        task=proposal.task,
+        task=outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes),
         architecture=proposal.model.architecture,
         aggregation=proposal.training.aggregation,
         noise=proposal.noise,
@@ -216,8 +225,8 @@ def _facts(
         rounds=rounds,
         metrics=_metrics(metrics),
         metrics_label=tr(str(metrics.get("label", ""))),
-        evaluations=tuple(parse(EvaluationFact, c["evaluation"]) for c in status["checkpoints"] if c.get("evaluation")),
-        curve=tuple(CurvePoint(round=n, auroc=float(auroc)) for n, auroc in curve),
+        evaluations=tuple(_evaluation(c["evaluation"]) for c in status["checkpoints"] if c.get("evaluation")),
+        curve=tuple(CurvePoint(round=n, **{measure_of(proposal.model): float(value)}) for n, value in curve),
         language=current(),
         number=f"{proposal.study}-R{len(rounds)}",
         proposed=proposal.created,
@@ -306,12 +315,40 @@ def _metrics(metrics: Mapping[str, Any]) -> tuple[MetricFact, ...]:
         (tr("Balanced accuracy (mean over cohorts)"), metrics.get("balanced_accuracy")),
         (tr("Cross entropy, nats"), metrics.get("cross_entropy")),
         (tr("Calibration error"), metrics.get("calibration_error")),
+        *_outcome_metrics(metrics),
         *(
             (tr("AUROC, {cohort}", cohort=cohort), value)
             for cohort, value in dict(metrics.get("auroc_by_cohort", {})).items()
         ),
     )
     return tuple(MetricFact(label=label, value=float(value)) for label, value in named if value is not None)
+
+
+def _outcome_metrics(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the figures of numbers and survival, those of guessing beside them."""
+    unit = str(metrics.get("unit") or "")
+    rows = [
+        (tr("Concordance (mean over cohorts)"), metrics.get("concordance")),
+        (tr("Mean absolute error, {unit}", unit=unit or tr("in its unit")), metrics.get("mean_absolute_error")),
+        (tr("The same of each cohort's median"), metrics.get("guess_absolute_error")),
+        (tr("Mean deviance"), metrics.get("deviance")),
+        (tr("The same of each cohort's mean"), metrics.get("guess_deviance")),
+    ]
+    for name, value in dict(metrics.get("brier", {})).items():
+        rows.append((tr("Brier score at {time} {unit}", time=name, unit=unit), value))
+        rows.append((tr("The same of the Kaplan-Meier curve of all"), metrics["guess_brier"][name]))
+    for cohort, value in dict(metrics.get("concordance_by_cohort", {})).items():
+        rows.append((tr("Concordance, {cohort}", cohort=cohort), value))
+    return rows
+
+
+def measure_of(model: ModelConfig) -> Literal["auroc", "concordance"]:
+    """Return the figure by which models of an outcome are compared."""
+    return "auroc" if model.predicts is None or model.predicts.kind == "categorical" else "concordance"
+
+
+def _evaluation(released: Mapping[str, Any]) -> EvaluationFact | OutcomeFact:
+    return parse(OutcomeFact, released) if "figures" in released else parse(EvaluationFact, released)
 
 
 def _against(proposal: Proposal) -> str:

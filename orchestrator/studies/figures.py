@@ -33,16 +33,22 @@ def pictures(facts: StudyFacts) -> tuple[Picture, ...]:
 
 
 def _curve(facts: StudyFacts) -> Picture:
-    points = tuple((point.round, point.auroc) for point in facts.curve)
+    points = tuple(
+        (point.round, (point.auroc if point.auroc is not None else point.concordance) or 0.0) for point in facts.curve
+    )
+    measure = "AUROC" if facts.curve[0].auroc is not None else tr("Concordance")
     (first, before), (last, now) = points[0], points[-1]
     return Picture(
         name="curve",
-        svg=plot_lines([Series(name="AUROC", points=points)], unit="AUROC", height=2.8, level=0.5),
+        svg=plot_lines([Series(name=measure, points=points)], unit=measure, height=2.8, level=0.5),
         caption=tr(
-            "AUROC after each round ({data}); dotted: guessing.", data=facts.metrics_label or tr("held-out patients")
+            "{measure} after each round ({data}); dotted: guessing.",
+            measure=measure,
+            data=facts.metrics_label or tr("held-out patients"),
         ),
         alternative=tr(
-            "Line chart: AUROC {before} in round {first}, {now} in round {last}.",
+            "Line chart: {measure} {before} in round {first}, {now} in round {last}.",
+            measure=measure,
             before=decimal(before, 3),
             first=first,
             now=decimal(now, 3),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_STEPS = 20
 _FEW_ROUNDS = 10
 _LOSS_BOUND = 1.5  # nats; a coin's loss is 0.69
+_MOST_HISTOGRAMS = 600  # of 32 bins; an update's header holds a mebibyte
 
 
 def fewest_sites(settings: StudySettings) -> int:
@@ -35,7 +36,9 @@ def fewest_sites(settings: StudySettings) -> int:
     return settings.min_sites
 
 
-def calibrated_mechanism(settings: StudySettings, offers: Sequence[Offer], parameters: int) -> Mechanism:
+def calibrated_mechanism(
+    settings: StudySettings, offers: Sequence[Offer], model: ModelConfig, parameters: int
+) -> Mechanism:
     """Return the mechanism of a study with so many parameters, calibrated to its epsilon.
 
     Raises:
@@ -61,31 +64,40 @@ def calibrated_mechanism(settings: StudySettings, offers: Sequence[Offer], param
         max_parameters=max_parameters,
     )
     mechanism = replace(
-        mechanism, evaluation=_evaluation(settings, mechanism, offers), losses=_losses(settings, mechanism, offers)
+        mechanism,
+        evaluation=_evaluation(settings, mechanism, model),
+        losses=_losses(settings, mechanism, offers, model),
     )
     if without_privacy(settings):
         return mechanism
     return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
 
 
-def _evaluation(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> HistogramRelease | None:
+def _evaluation(settings: StudySettings, mechanism: Mechanism, model: ModelConfig) -> HistogramRelease | None:
     """Return one evaluation in the last round that takes ``evaluation_share`` of the divergence epsilon allows."""
     share = settings.evaluation_share
     if share == 0:
         return None
     if not 0 < share <= 1:
         raise InvalidInput(f"expected an evaluation share from 0 to 1, got {share:g}; 0 leaves the evaluation out")
+    if model.scores * model.cells > _MOST_HISTOGRAMS:
+        raise InvalidInput(
+            f"an evaluation of {model.cells} classes would release {model.scores * model.cells} histograms, at most "
+            f"{_MOST_HISTOGRAMS} travel with an update; set --evaluation-share 0, or tell fewer classes apart"
+        )
     if strategy_named(settings.aggregation).blending.reads_losses:  # which the patients that are scored pay as well
         share = min(share, 1.0 - settings.blending_share)
     return HistogramRelease(
         every_rounds=settings.rounds,
         noise_multiplier=_multiplier(settings, mechanism, share),
-        outputs=offers[0].classes - 1,
+        outputs=model.scores,
         scored_apart=True,
     )
 
 
-def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> LossRelease | None:
+def _losses(
+    settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer], model: ModelConfig
+) -> LossRelease | None:
     """Return the loss releases that blending observes: few, early, for ``blending_share`` of what epsilon allows.
 
     Every one of them takes noise from training and keeps a fifth of the records out of it, so they stop after two
@@ -101,11 +113,20 @@ def _losses(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offe
     losses = 1 + 2 * ModelConfig.auxiliary if settings.architecture == "mlp-auxiliary" else 1
     return LossRelease(
         every_rounds=every,
-        bound=_LOSS_BOUND * losses * (offers[0].classes - 1),
+        bound=_LOSS_BOUND * losses * _terms(model),
         noise_multiplier=_multiplier(settings, mechanism, settings.blending_share / times),
         terms=max(len(terms_of(o.modalities, len(o.modalities) + 1)) for o in offers),
         last_round=last,
     )
+
+
+def _terms(model: ModelConfig) -> float:
+    """Return how large a loss of the outcome is over that of two classes, where the model knows nothing."""
+    if model.predicts is None:
+        return model.classes - 1
+    if model.predicts.kind == "categorical":
+        return math.log2(model.classes)
+    return 2.0 if model.predicts.kind == "survival" else 1.0
 
 
 def _multiplier(settings: StudySettings, mechanism: Mechanism, share: float) -> float:

@@ -10,13 +10,14 @@ import datetime as dt
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.checks import exchanges_nothing
 from datasites.study.filing import Filing
+from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import (
     Block,
     Chain,
@@ -29,7 +30,9 @@ from datasites.study.proposal import (
     Training,
 )
 from datasites.study.released_numbers import VALIDATION
-from models.config import Architecture, ModelConfig
+from models.config import Architecture, ModelConfig, Target
+from orchestrator.studies.beginning import Beginning, continued
+from orchestrator.studies.brought import NOTHING, Brought
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
@@ -37,6 +40,7 @@ from privacy.encryption.parameters import EncryptionParameters, choose_parameter
 from privacy.errors import InvalidInput
 
 Fusion = Literal["shared", "tokens", "combination"]
+_SURVIVAL_RATE = 4.0
 FUSIONS = ("shared", "tokens", "combination")
 _FUSIONS: Mapping[str, Mapping[str, Any]] = {
     "shared": {},
@@ -57,6 +61,14 @@ class Offer:
     cohorts: tuple[str, ...]
     task: str
     classes: int = 2
+    predicts: Target | None = None
+    gains: dict[str, float] = field(default_factory=dict)
+    self_scaled: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What has to be the same at every hospital of a study."""
+        return (self.features, self.cohorts, self.classes, self.predicts, self.gains, self.self_scaled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +83,7 @@ class StudySettings:
     may be missing are charged and not there (docs/shared-noise.md, section 7).
     ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that head with learned missing tokens and modality dropout),
     or one head per modality ``combination``, which every hospital keeps to itself.
+    ``learning_rate`` is shortened for a linear model of numbers or survival (:func:`with_steady_steps`).
     ``steps_per_round`` None spreads the usual number of full-batch steps over the rounds, which is where the noise of
     small hospitals is best spent (docs/results.md). ``centred`` spends the first round on feature means and
     ``cohort_gain`` scales the cohort indicator, both of the linear model (:class:`models.config.ModelConfig`);
@@ -79,6 +92,7 @@ class StudySettings:
     hospital recomputes the models; their people read what that voids (:func:`datasites.study.chain.voids`).
     ``helpers`` None takes the roster's two helpers if it has any, 0 takes none. ``publish`` False keeps a round's key
     and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
+    ``begin_with`` names a finished study whose last model this one begins with.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
@@ -89,6 +103,7 @@ class StudySettings:
     rounds: int
     filing: Filing | None = None
     replaces: str = ""
+    begin_with: str = ""
     epsilon: float | None = 8.0
     delta: float = 1e-4
     noise: str = "local"
@@ -126,6 +141,9 @@ def build_proposal(
     code: dict[str, str],
     helpers: Sequence[Party] = (),
     packed_sites: int | None = None,
+    beginning: Beginning | None = None,
+    brought: Brought = NOTHING,
+    built: bytes | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -136,14 +154,21 @@ def build_proposal(
         helpers: those of the roster, of whom the study takes two or none.
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
+        beginning: the earlier study that this one continues; None begins with the model of a public seed.
+        brought: own code.
+        built: the initial model (safetensors) that own code makes of the public seed.
 
     Raises:
-        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality.
+        InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
+            study to begin with whose model has another layout.
     """
     settings = _checked(settings, offers)
-    model_config = _model_config(settings, offers)
-    blocks, model = _blocks_and_model(model_config, settings.seed or 0)
-    mechanism = calibrated_mechanism(settings, offers, max(1, sum(b.length for b in blocks)))
+    model_config = model_config_of(settings, offers)
+    blocks, model = _blocks_and_model(model_config, settings.seed or 0, built)
+    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
+    mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
         study=settings.study,
@@ -152,7 +177,7 @@ def build_proposal(
         filing=settings.filing,
         replaces=settings.replaces,
         custody=_custody(settings, orchestrator),
-        plan=Plan(kind="declarative", code=code),
+        plan=Plan(kind="python" if brought.tree else "declarative", code=code),
         task=settings.task,
         model=model_config,
         training=_training(settings, mechanism, offers),
@@ -174,7 +199,7 @@ def build_proposal(
         expires=(created + dt.timedelta(days=settings.expires_days)).isoformat(),
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
-        chain=Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain),
+        chain=chain,
     )
     reason = exchanges_nothing(proposal)
     if reason:
@@ -187,7 +212,20 @@ def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:
     _check_offers(settings, offers)
     check_fusion(settings.fusion, settings.architecture, settings.noise)
     check_aggregation(settings.aggregation, settings.noise)
-    return settings
+    return with_steady_steps(settings, offers[0])
+
+
+def with_steady_steps(settings: StudySettings, offer: Offer) -> StudySettings:
+    """Return ``settings`` with a learning rate at which a linear model of numbers or survival does not overshoot.
+
+    A cross-entropy's gradient is at most 1 per unit of input, however far a step went. That of a number grows with the
+    error: steps that are long against the inverse of a record's squared norm, near 1 for every modality, diverge. Of
+    survival every interval adds to the gradient; long steps rank patients right and make their chances extreme.
+    """
+    if offer.predicts is None or offer.predicts.kind == "categorical" or settings.architecture != "linear":
+        return settings
+    most = 4.0 / (4.0 + len(offer.features)) if offer.predicts.is_quantity else _SURVIVAL_RATE
+    return replace(settings, learning_rate=min(settings.learning_rate, most))
 
 
 def _custody(settings: StudySettings, orchestrator: Party) -> Custody:
@@ -238,12 +276,16 @@ def price_of_min_sites(proposal: Proposal) -> str:
     return f"{waits} A sum of all carries {ratio:.2f} times the noise that is charged."
 
 
-def _model_config(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
+def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelConfig:
+    """Return the model that a study trains over what hospitals offer."""
     return ModelConfig(
         architecture=settings.architecture,
         features={m: n for m, n in offers[0].features.items() if any(m in o.modalities for o in offers)},
         cohorts=offers[0].cohorts,
         classes=offers[0].classes,
+        predicts=offers[0].predicts,
+        gains={m: gain for m, gain in offers[0].gains.items() if any(m in o.modalities for o in offers)},
+        self_scaled=tuple(m for m in offers[0].self_scaled if any(m in o.modalities for o in offers)),
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
@@ -292,11 +334,7 @@ def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
                 f"{offer.party.name} holds labels for the task {offer.task}, the study asks for {settings.task}; "
                 "ask for a dataset of that task"
             )
-        if (offer.features, offer.cohorts, offer.classes) != (
-            offers[0].features,
-            offers[0].cohorts,
-            offers[0].classes,
-        ):
+        if offer.shape != offers[0].shape:
             raise InvalidInput(
                 f"{offer.party.name} and {offers[0].party.name} hold datasets of different schemas; "
                 "ingest them with the same schema"
@@ -334,10 +372,13 @@ def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Of
     )
 
 
-def _blocks_and_model(config: ModelConfig, seed: int) -> tuple[tuple[Block, ...], bytes]:
+def _blocks_and_model(config: ModelConfig, seed: int, built: bytes | None) -> tuple[tuple[Block, ...], bytes]:
     from models.build import build_model
     from models.parameters import blocks, to_bytes
 
+    if built is not None:
+        sizes = {name: values.size for name, values in sorted(model_from_bytes(built).items())}
+        return (Block(name="shared", modality=None, length=sum(sizes.values()), parameters=tuple(sizes)),), built
     model = build_model(config, seed=seed)
     found = tuple(
         Block(name=name, modality=modality, length=length, parameters=tuple(names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -14,10 +15,12 @@ from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.signed_pdf import signer_of
 from datasites.study.thread import ScientistKind, accepted
+from datasites.syft.client import ScientistNode
 from orchestrator.rounds.thread import OVER_FOR_GOOD
+from orchestrator.studies.brought import NOTHING, Brought, files_of
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
-from orchestrator.studies.propose import StudySettings, local_blocks, price_of_min_sites
+from orchestrator.studies.propose import Offer, StudySettings, local_blocks, price_of_min_sites
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.status import client_of, proposal_of, said, study_line
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
@@ -25,6 +28,7 @@ from orchestrator.studies.words import say
 from privacy.canonical import sha256_hex
 from privacy.errors import Refused, StudyOver, TesseraError
 
+BuiltBy = Callable[[StudySettings, Sequence[Offer], ScientistNode], bytes]
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 30.0
 
@@ -50,6 +54,8 @@ def propose(
     sites: Sequence[str] = (),
     replaces: str = "",
     offer_seconds: float = 300.0,
+    brought: Brought = NOTHING,
+    built: BuiltBy | None = None,
 ) -> dict[str, Any]:
     """Propose a study to hospitals; return its name, proposal hash and participants.
 
@@ -60,6 +66,8 @@ def propose(
         sites: which hospitals; all of the roster when empty.
         replaces: name of the study of which this is a new version; it ends once the new one is proposed.
         offer_seconds: how long to wait for what they publish.
+        brought: an earlier study's last model, own code.
+        built: makes the initial model of own code, and tries the code; gets the settings and what hospitals offer.
 
     Raises:
         InvalidInput: offers that do not fit together or the study.
@@ -70,14 +78,17 @@ def propose(
         earlier = client.get_json(f"/studies/{replaces}") if replaces else None
         if earlier is not None:
             settings = replace(settings, replaces=proposal_of(earlier).proposal_hash)
-        if Draft.find(home, settings) is None:  # else an earlier command ended on the way: send on what it signed
+        if (
+            Draft.find(home, settings, brought) is None
+        ):  # else an earlier command ended on the way: send on what it signed
             _check_new(client, settings.study)
         names = tuple(sites) or tuple(party.name for party in home.roster().sites)
         progress.step(f"Reading what {len(names)} hospitals published")
         node = scientist(home, client)
         offers = offers_of(node, home, names, seconds=offer_seconds)
+        initial = built(settings, offers, node) if built is not None else None
         progress.step("Proposing the study")
-        proposal = submit(node, home, client, settings, offers)
+        proposal = submit(node, home, client, settings, offers, brought, initial)
     progress.note(price_of_min_sites(proposal))
     if earlier is not None and earlier["state"] not in OVER_FOR_GOOD:
         kind: ScientistKind = "cancelled" if earlier["rounds_completed"] else "withdrawn"
@@ -89,7 +100,8 @@ def propose(
 
 def _check_new(client: SignedClient, study: str) -> None:
     if any(known["study"] == study for known in client.get_json("/studies")):
-        raise Refused(f"a study called {study!r} exists; `tessera study wait {study}` follows it, or use another name")
+        follow = f"tessera study wait {shlex.quote(study)}"
+        raise Refused(f"a study called {study!r} exists; `{follow}` follows it, or use another name")
 
 
 def wait(
@@ -158,8 +170,10 @@ def keep_result(
         write_atomically(out / "model.safetensors", client.get_bytes(f"/blobs/{digest}"))
         heads = status["proposal"]["payload"]["model"]["heads"]
         measured = None if heads == "combination" else test  # heads stay at their hospitals: no whole model is here
-        metrics = final_metrics(client, status, measured) if measured is not None else None
-        curve = learning_curve(client, status, measured) if measured is not None else []
+        proposal = proposal_of(status)
+        code = files_of(home, proposal) if measured is not None and proposal.plan.kind == "python" else None
+        metrics = final_metrics(client, status, measured, code) if measured is not None else None
+        curve = learning_curve(client, status, measured, code=code) if measured is not None else []
     made = dt.datetime.now(dt.UTC)
     facts = study_facts(status, metrics=metrics, curve=curve, made=made, language=language)
     sign = signer_of(home, f"Study report {facts.number}")

@@ -8,7 +8,7 @@ from typing import Any
 from datasites.language import mark, tr, tr_plural
 from datasites.language.formats import decimal, listed, moment, significant, whole
 from datasites.study.text import delta_text, epsilon_text
-from orchestrator.studies.facts import EvaluationFact, RoundFacts, SiteFacts, StudyFacts
+from orchestrator.studies.facts import EvaluationFact, OutcomeFact, RoundFacts, SiteFacts, StudyFacts
 
 _WORDS = (
     mark("waiting"), mark("running"), mark("paused"), mark("finished"), mark("failed"), mark("local"), mark("shared"),
@@ -92,7 +92,9 @@ def _facts(facts: StudyFacts) -> list[dict[str, str]]:
 def _metrics(facts: StudyFacts) -> list[dict[str, Any]]:
     rows = [(m.label, decimal(m.value, 3), "") for m in facts.metrics]
     first = [{"caption": facts.metrics_label or tr("Metrics"), "rows": rows}] if rows else []
-    return first + [_evaluation(e) for e in facts.evaluations]
+    return first + [
+        _evaluation(e) if isinstance(e, EvaluationFact) else _outcome_evaluation(e) for e in facts.evaluations
+    ]
 
 
 def _intervals(e: EvaluationFact) -> list[tuple[str, str, str]]:
@@ -128,7 +130,28 @@ def _evaluation(e: EvaluationFact) -> dict[str, Any]:
         (tr("AUROC, {cohort}", cohort=cohort), decimal(area, 3), decimal(e.auroc_error_by_cohort[cohort], 3))
         for cohort, area in e.auroc_by_cohort.items()
     ]
-    caption = tr(
+    return {"caption": _caption(e), "rows": rows}
+
+
+def _outcome_evaluation(e: OutcomeFact) -> dict[str, Any]:
+    labels = {
+        "concordance": tr("Concordance over groups of outcomes, 90 % interval"),
+        "mean_absolute_error": tr("Mean absolute error, {unit}", unit=e.unit or tr("in its unit")),
+    }
+    rows = [
+        (
+            labels.get(figure.name)
+            or tr("Brier score at {time} {unit}", time=decimal(figure.at or 0.0, 1), unit=e.unit),
+            decimal(figure.value, 3),
+            f"[{decimal(figure.low, 3)}; {decimal(figure.high, 3)}]",
+        )
+        for figure in e.figures
+    ]
+    return {"caption": _caption(e), "rows": rows}
+
+
+def _caption(e: EvaluationFact | OutcomeFact) -> str:
+    return tr(
         "{label}: the model that went into round {round}, about {records} records of {sites} hospitals, noise {noise} "
         "times the largest effect of one patient",
         label=tr(e.label)[:1].upper() + tr(e.label)[1:],
@@ -137,7 +160,6 @@ def _evaluation(e: EvaluationFact) -> dict[str, Any]:
         sites=e.sites,
         noise=significant(e.noise_multiplier, 3),
     )
-    return {"caption": caption, "rows": rows}
 
 
 def _site(site: SiteFacts) -> tuple[str, ...]:

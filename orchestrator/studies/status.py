@@ -6,13 +6,16 @@ show no more than that. ``tessera status`` at a hospital adds the hospital's own
 
 from __future__ import annotations
 
+import json
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasites.node.home import Home, address
+from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.tls import own_context
 from datasites.review.budgets import Budget, budgets, finite
 from datasites.review.records import ReviewRecords
 from datasites.study.proposal import Proposal
@@ -181,17 +184,27 @@ def client_of(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> SignedC
         timeout_seconds=answer_seconds,
         retry_seconds=answer_seconds,
         ca=home.config().ca,
+        proxy=home.config().proxy if home.config().role != "orchestrator" else "",
+        trust=trust_of(home),
     )
 
 
 def orchestrator_url(home: Home) -> str:
-    """Return where this role's orchestrator is: from its settings, or where the orchestrator itself announced it."""
+    """Return where this role's orchestrator is: from its settings; the orchestrator itself is where it listens."""
     config = home.config()
     if config.role != "orchestrator":
         return config.orchestrator_url
     if (home.folder / "address.json").exists():
-        return address(home.folder)
+        return str(json.loads((home.folder / "address.json").read_bytes())["listens"])
     return config.public_url or f"http://{config.host}:{config.port}"
+
+
+def trust_of(home: Home) -> ssl.SSLContext | None:
+    """Return how the orchestrator knows its own server: by its own certificate, whatever names stand in it."""
+    config = home.config()
+    if config.role != "orchestrator" or not config.tls_certificate:
+        return None
+    return own_context(Path(config.tls_certificate))
 
 
 def study_line(status: Mapping[str, Any]) -> StudyLine:

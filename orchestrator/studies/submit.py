@@ -20,18 +20,13 @@ from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
+from orchestrator.studies.beginning import Beginning, beginning_of
+from orchestrator.studies.brought import NOTHING, Brought, files_of, keep_tree
 from orchestrator.studies.propose import Offer, StudySettings, build_proposal
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused, TesseraError
 
 _POLL_SECONDS = 2.0
-
-PLAN_TEXT = '''"""What this study asks for.
-
-The plan is declarative: every datasite trains the model named in the proposal with its own, already reviewed
-Tessera code (see `environment.code_hash` in the proposal). No code of this job ever sees a record.
-"""
-'''
 
 
 def scientist(home: Home, client: SignedClient) -> ScientistNode:
@@ -90,7 +85,7 @@ class Draft:
     sent: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, home: Home, settings: StudySettings) -> Draft | None:
+    def find(cls, home: Home, settings: StudySettings, brought: Brought = NOTHING) -> Draft | None:
         """Return the draft of this study, or None.
 
         Raises:
@@ -100,7 +95,7 @@ class Draft:
         if not path.exists():
             return None
         draft = parse(cls, path.read_bytes())
-        if dict(draft.settings) != _plain(settings):
+        if dict(draft.settings) != _plain(settings, brought):
             raise Refused(
                 f"a proposal called {settings.study!r} was begun with other settings and did not reach everybody; give "
                 "the same command again to send it, or choose another name"
@@ -116,30 +111,46 @@ class Draft:
         return open_sealed(self.proposal, "proposal", home.roster().orchestrator.public_key, Proposal)
 
 
-def draft_of(home: Home, settings: StudySettings, offers: Sequence[Offer]) -> Draft:
-    """Build and sign the proposal and write it down.
+def draft_of(
+    home: Home,
+    settings: StudySettings,
+    offers: Sequence[Offer],
+    beginning: Beginning | None = None,
+    brought: Brought = NOTHING,
+    built: bytes | None = None,
+) -> Draft:
+    """Build and sign the proposal and write it down; see :func:`orchestrator.studies.propose.build_proposal`.
 
     Raises:
         InvalidInput: the offers do not fit together.
     """
     roster = home.roster()
-    code = {"plan.py": sha256_hex(PLAN_TEXT.encode())}
     proposal, model = build_proposal(
         settings,
         offers,
         orchestrator=roster.orchestrator,
         keyholder=roster.keyholder,
         helpers=roster.helpers,
-        code=code,
+        code=brought.code,
+        beginning=beginning,
+        brought=brought,
+        built=built,
     )
+    keep_tree(home, proposal, brought)
     signed = seal(home.identity(), "proposal", proposal)
-    draft = Draft(settings=_plain(settings), proposal=signed, model=base64.b64encode(model).decode())
+    draft = Draft(settings=_plain(settings, brought), proposal=signed, model=base64.b64encode(model).decode())
     draft.keep(home)
     return draft
 
 
 def submit(
-    node: ScientistNode, home: Home, client: SignedClient, settings: StudySettings, offers: Sequence[Offer]
+    node: ScientistNode,
+    home: Home,
+    client: SignedClient,
+    settings: StudySettings,
+    offers: Sequence[Offer],
+    brought: Brought = NOTHING,
+    built: bytes | None = None,
 ) -> Proposal:
     """Build and sign the proposal, register the study, and send it to every hospital as a PySyft job.
 
@@ -149,16 +160,19 @@ def submit(
         InvalidInput: the offers do not fit together.
         Refused: a study of this name exists with another proposal.
     """
-    draft = Draft.find(home, settings)
+    draft = Draft.find(home, settings, brought)
     again = draft is not None
-    draft = draft or draft_of(home, settings, offers)
+    if draft is None:
+        beginning = beginning_of(client, settings.begin_with, centred=settings.centred)
+        draft = draft_of(home, settings, offers, beginning, brought, built)
     proposal, model = draft.opened(home), base64.b64decode(draft.model)
     model_hash = sha256_hex(model)
     client.put_bytes(f"/blobs/{model_hash}", model)
     client.post_json("/studies", {"proposal": dump(draft.proposal), "model_hash": model_hash})
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        write_atomically(tree / "plan.py", PLAN_TEXT.encode())
+        for name, data in files_of(home, proposal).items():
+            write_atomically(tree / name, data)
         write_atomically(tree / PROPOSAL_FILE, json.dumps(dump(draft.proposal)).encode())
         for site in [p.name for p in proposal.participants if p.name not in draft.sent]:
             node.submit(site, f"{settings.study}-{proposal.proposal_hash[:8]}", tree, again=again)
@@ -175,8 +189,9 @@ def _draft_path(home: Home, study: str) -> Path:
     )
 
 
-def _plain(settings: StudySettings) -> dict[str, str]:
-    return {name: str(value) for name, value in asdict(settings).items()}  # an infinite epsilon is no JSON
+def _plain(settings: StudySettings, brought: Brought) -> dict[str, str]:
+    plain = {name: str(value) for name, value in asdict(settings).items()}  # an infinite epsilon is no JSON
+    return plain | ({"brought": brought.key} if brought.key else {})
 
 
 def _card_path(dataset: PublishedDataset) -> Path | None:
@@ -197,4 +212,7 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         cohorts=card.cohorts,
         task=card.task,
         classes=card.classes,
+        predicts=card.predicts,
+        gains=dict(card.gains),
+        self_scaled=card.self_scaled,
     )

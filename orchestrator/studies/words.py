@@ -19,8 +19,9 @@ from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.study.thread import WORD, ScientistKind, Word, accepted, check_text
 from datasites.syft.runner import PROPOSAL_FILE
+from orchestrator.studies.brought import files_of
 from orchestrator.studies.status import client_of, said
-from orchestrator.studies.submit import PLAN_TEXT, scientist
+from orchestrator.studies.submit import scientist
 from privacy.errors import InvalidInput, Refused
 
 _ANSWER_SECONDS = 30.0
@@ -122,7 +123,8 @@ def resend(home: Home, study: str, sites: Sequence[str] = ()) -> tuple[str, ...]
         node = scientist(home, client)
         with tempfile.TemporaryDirectory() as folder:
             tree = Path(folder)
-            write_atomically(tree / "plan.py", PLAN_TEXT.encode())
+            for file, data in files_of(home, proposal).items():
+                write_atomically(tree / file, data)
             write_atomically(tree / PROPOSAL_FILE, json.dumps(status["proposal"]).encode())
             for name in names:
                 node.add_peer(name)

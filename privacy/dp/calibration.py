@@ -79,14 +79,20 @@ def _calibrated(aim: Mechanism, epsilon: float, left: float) -> Mechanism:
             f"epsilon {epsilon} at delta {aim.target_delta} cannot be reached by gradient noise alone: give the "
             "loss, count or evaluation releases more noise or release them less often"
         )
-    found = dp_accounting.calibrate_dp_mechanism(
-        lambda: PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL),
-        lambda noise_multiplier: _trained(_with_noise(aim, noise_multiplier)),
-        epsilon,
-        left,
-        _bracket(aim, epsilon, left),
-        tol=1e-4,
-    )
+    try:
+        found = dp_accounting.calibrate_dp_mechanism(
+            lambda: PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL),
+            lambda noise_multiplier: _trained(_with_noise(aim, noise_multiplier)),
+            epsilon,
+            left,
+            _bracket(aim, epsilon, left),
+            tol=1e-4,
+        )
+    except ValueError as error:  # so little noise that the accountant's grid holds no such epsilon
+        raise InvalidInput(
+            f"epsilon {epsilon:g} at delta {aim.target_delta:g} is more than the accountant can tell from no privacy "
+            "at all; ask for less (100, say), or for inf"
+        ) from error
     return _with_noise(aim, found)
 
 

@@ -21,6 +21,7 @@ import httpx
 import pytest
 import uvicorn
 from harness.consortium import playing
+from support.live_study import WorkersHere
 from support.review_desk import PASSWORD
 
 from datasites.hospital import daemon, facts
@@ -33,6 +34,7 @@ from datasites.portal.app import create_portal
 from datasites.review.accounts import AccountStore
 from datasites.review.budget_acts import open_rounds
 from datasites.worker.pool import WorkerPool
+from datasites.worker.preflight import Preflight
 from orchestrator.cli import main
 from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import Homes, prepare
@@ -47,9 +49,18 @@ STEWARD, OFFICER = "anna", "bela"
 class LiveHospital:
     """One datasite with its loops and its portal, as :func:`datasites.hospital.daemon.run` puts them together."""
 
-    def __init__(self, home: Home, index: int, model: Callable[[str], bytes]) -> None:
+    def __init__(self, home: Home, index: int, model: Callable[[str], bytes], *, trains: bool = False) -> None:
         made = Datasite.open(home)
-        part = replace(made.participant, train=playing(index), build=lambda p: model(p.chain.model_hash))
+        part = replace(
+            made.participant,
+            train=playing(index),
+            build=lambda p: model(p.chain.model_hash),
+            preflight=lambda _: None,
+        )
+        if trains:
+            trainer = replace(made.trainer, pool=WorkersHere())
+            tried = Preflight(trainer=trainer)
+            part = replace(made.participant, train=trainer, build=trainer.initial_model, preflight=tried)
         self.datasite = replace(made, participant=part)
         self._loops = [
             Loop("syft", Node(self.datasite).step),
@@ -110,9 +121,14 @@ class Person:
 
 @dataclass
 class LiveConsortium:
-    """Orchestrator, keyholder and hospitals; leaving the ``with`` block ends them all."""
+    """Orchestrator, keyholder and hospitals; leaving the ``with`` block ends them all.
+
+    With ``trains`` hospitals train as they do, but in this process and without a sandbox.
+    """
 
     folder: Path
+    count: int = SITES
+    trains: bool = False
     processes: Processes = field(init=False)
     homes: Homes = field(init=False)
     client: SignedClient = field(init=False)
@@ -131,7 +147,7 @@ class LiveConsortium:
         self._closing.close()
 
     def _start(self) -> None:
-        data = prepare(None, self.folder, federation="tri-modal", task="early-late", sites=SITES, seed=0)
+        data = prepare(None, self.folder, federation="tri-modal", task="early-late", sites=self.count, seed=0)
         self.homes = Homes.make(self.folder, data, 8.0, helpers=0)
         links = {steward.site: steward.invitation for steward in self.homes.invite()}
         with (self.homes.hospitals[self.sites[0]].folder / "policy.toml").open("a") as policy:
@@ -150,7 +166,9 @@ class LiveConsortium:
         patch.setattr(daemon, "write_reports_apart", lambda *_, **__: None)
         patch.setattr(WorkerPool, "start", lambda _: None)
         for index, (site, place) in enumerate(self.homes.hospitals.items()):
-            self.hospitals[site] = LiveHospital(place, index, lambda digest: self.client.get_bytes(f"/blobs/{digest}"))
+            self.hospitals[site] = LiveHospital(
+                place, index, lambda digest: self.client.get_bytes(f"/blobs/{digest}"), trains=self.trains
+            )
             self._closing.callback(self.hospitals[site].close)
         for site, token in links.items():
             self.stewards[site] = self.join(site, STEWARD, token)

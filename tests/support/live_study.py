@@ -16,7 +16,7 @@ from datasites.data.tcga.tables import Tables
 from datasites.study.proposal import DatasetReference, Proposal
 from datasites.study.signing import seal
 from datasites.worker import child
-from datasites.worker.job import RESULT_NAME, Outcome, WorkerJob
+from datasites.worker.job import RESULT_NAME, OpenJob, Outcome, WorkerJob
 from datasites.worker.pool import _encoded
 from datasites.worker.trainer import SandboxedTrainer
 from orchestrator.simulation.sites import offer, patients
@@ -38,6 +38,20 @@ class WorkersHere:
             layers=(),
             log=log,
             result=job.output / RESULT_NAME,
+        )
+
+    def run_open(self, job: OpenJob) -> Outcome:
+        log = job.output.parent / "log"
+        log.touch()
+        missing = [path.name for path in job.files if not path.exists()]
+        return Outcome(
+            status="failed" if missing else "ok",
+            reason=", ".join(missing),
+            seconds=0.0,
+            peak_memory_bytes=0,
+            layers=(),
+            log=log,
+            result=None,
         )
 
 

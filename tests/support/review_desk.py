@@ -101,7 +101,7 @@ class ReviewDesk:
         self.journal.close()
 
 
-def make_desk(folder: Path, policy: Policy | None = None) -> ReviewDesk:
+def make_desk(folder: Path, policy: Policy | None = None, parties: Proposal | None = None) -> ReviewDesk:
     journal = Journal(folder / "journal.sqlite", identity("alba"), clock=lambda: NOW)
     accounts = AccountStore(folder / "accounts.sqlite", hardness=Hardness(passes=1, memory_kib=64, lanes=1))
     for name, role in (("anna", "steward"), ("bela", "privacy-officer"), ("otto", "auditor")):
@@ -114,7 +114,7 @@ def make_desk(folder: Path, policy: Policy | None = None) -> ReviewDesk:
         record=journal.append,
     )
     desk = ReviewDesk(folder=folder, journal=journal, accounts=accounts, store=store)
-    desk.confirm(make_proposal())
+    desk.confirm(parties or make_proposal())
     return desk
 
 

@@ -239,7 +239,18 @@ TABLE: tuple[Row, ...] = (
             "letter.collection.card.json.dataset.schema_hash",
             *(
                 f"letter.collection.card.json.{n}"
-                for n in ("cohort", "cohorts[]", "modalities[]", "features.*", "task", "classes", "data_use[]")
+                for n in (
+                    "cohort",
+                    "cohorts[]",
+                    "modalities[]",
+                    "features.*",
+                    "task",
+                    "classes",
+                    "predicts.*",
+                    "gains.*",
+                    "self_scaled[]",
+                    "data_use[]",
+                )
             ),
         ),
         covered_by="public facts about the dataset version, written by its owner",
@@ -249,7 +260,19 @@ TABLE: tuple[Row, ...] = (
         fields=(
             *(
                 f"letter.collection.schema.json.{n}"
-                for n in ("name", "version", "institution", "cohort", "cohorts[]", "task", "classes", "modalities[]")
+                for n in (
+                    "name",
+                    "version",
+                    "institution",
+                    "cohort",
+                    "cohorts[]",
+                    "task",
+                    "classes",
+                    "modalities[]",
+                    "predicts.*",
+                    "gains.*",
+                    "self_scaled[]",
+                )
             ),
             *(f"letter.collection.schema.json.{n}" for n in ("features.*", "preprocessing.*", "source")),
         ),

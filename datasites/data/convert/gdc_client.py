@@ -21,7 +21,8 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from datasites.data.convert.barcodes import PRIMARY_TUMOUR, case_of, sample_type
-from datasites.node.http import PLAIN, read_plain
+from datasites.node.http import PLAIN, proxy_of_environment, read_plain
+from datasites.node.tls import machine_context
 from privacy.errors import InvalidInput, TesseraError
 
 T = TypeVar("T")
@@ -117,7 +118,9 @@ class GdcClient:
             base_url=base_url.rstrip("/"),
             timeout=timeout_seconds,
             transport=transport,
-            trust_env=host not in _LOOPBACK,
+            trust_env=False,
+            verify=machine_context() if base_url.startswith("https:") else False,
+            proxy=None if host in _LOOPBACK else proxy_of_environment(base_url),
             headers={"User-Agent": "tessera-fl"} | PLAIN,
         )
         self._attempts = attempts

@@ -24,6 +24,12 @@ _NUMBER = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", 
 _PLAIN = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(?!\d)")
+_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(?![\d.,])")
+_BOTH_COMMA = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d+(?![\d.,])")
+_BOTH_POINT = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+\.\d+(?![\d.,])")
+_WHOLE = re.compile(r"(\d+)\.0+")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
+_EITHER = "decimals or thousands? say which sign parts decimals"
 _SHOWN = 60
 STRANGE = 5
 """How many strange spellings a reading report shows of one column."""
@@ -66,17 +72,23 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class NumberRule:
-    """How a hospital writes a number: the unit of its column, and its decimal sign ("" is found out)."""
+    """How a hospital writes a number: the unit of its column, and its decimal sign ("" is found out).
+
+    ``commas``: its table has commas before decimals, so that ``1.234`` alone may be a thousand.
+    """
 
     unit: str = ""
     decimal: str = ""
+    commas: bool = False
 
 
 class NumberColumn:
     """Reads one column piece by piece, in the variable's unit.
 
     The first cell that can only have a decimal point, or only a decimal comma, decides what parts the decimals of the
-    column. Cells such as "1,234" wait for that decision. Without it they are refused; so is the other sign after it.
+    column. Cells such as "1,234" wait for that decision, and so does "1.234". Without it the former is refused, the
+    latter only in a table with decimal commas. After it, the other sign is refused. A cell with both signs, such as
+    "1.234,5", says which is which.
 
     Args:
         variable: says unit, range and what else is accepted.
@@ -87,10 +99,11 @@ class NumberColumn:
     def __init__(self, variable: Number, reading: Reading, rule: NumberRule | None = None) -> None:
         rule = rule or NumberRule()
         self._variable, self._reading = variable, reading
-        self._factor, self._sign = unit_factor(variable, rule.unit), rule.decimal
+        self._factor, self._sign, self._commas = unit_factor(variable, rule.unit), rule.decimal, rule.commas
         self._missing = MISSING | set(map(plain, variable.missing))
         self._rows = 0
         self._waiting: list[tuple[int, str]] = []
+        self._doubtful: list[tuple[NDArray[np.intp], Floats]] = []
 
     def feed(self, cells: pd.Series) -> Floats:
         """Return the next piece, float64 [rows]: NaN where missing, refused, or waiting (see :meth:`finish`).
@@ -104,47 +117,76 @@ class NumberColumn:
         texts = cells.to_numpy(dtype=object)
         values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
         plainly = np.isfinite(values)
+        doubtful = np.zeros(len(texts), dtype=bool)
         if plainly.any():
             plainly &= np.fromiter((bool(_PLAIN.fullmatch(t)) for t in texts), dtype=bool, count=len(texts))
-            self._look_for_points(texts, plainly)
+            if self._sign != ".":
+                doubtful = plainly & np.fromiter((bool(_POINTS.match(t.strip())) for t in texts), bool, len(texts))
+                self._look_for_points(texts, plainly & ~doubtful)
             if self._sign == ",":
                 plainly &= np.fromiter(("." not in t for t in texts), dtype=bool, count=len(texts))
         found = np.full(len(texts), np.nan)
         found[plainly] = self._bounded(values[plainly])
+        places = np.flatnonzero(doubtful & plainly & ~np.isnan(found))
+        self._doubtful.append((first + places, found[places]))
         for place in np.flatnonzero(~plainly):
             found[place] = self._slowly(texts[place], first + int(place))
         return found
 
     def finish(self) -> Iterator[tuple[int, float]]:
-        """Yield (row, value) of the cells that waited; call it once, after the last piece."""
+        """Yield (row, value) of the cells that waited; call it once, after the last piece.
+
+        Cells such as "1.234" were read as they stand. They are taken back (NaN) if the column turned out to have commas
+        before its decimals, or if its table has and the column does not say.
+        """
         for row, text in self._waiting:
             value = self._read(text)
             if not math.isnan(value):
                 yield row, value
-        self._waiting = []
+        if self._sign == "," or (self._commas and not self._sign):
+            for rows, values in self._doubtful:
+                for row, value in zip(rows.tolist(), values.tolist(), strict=True):
+                    self._reading.understood -= 1
+                    self._reading.refuse(_EITHER, _as_text(value / self._factor), 1)
+                    yield row, math.nan
+        self._waiting, self._doubtful = [], []
 
     def _look_for_points(self, texts: NDArray[np.object_], plainly: NDArray[np.bool_]) -> None:
         if not self._sign and any("." in text for text in texts[plainly]):
             self._sign = "."
 
     def _slowly(self, text: str, row: int) -> float:
-        if not self._sign and _COMMA.match(text.strip()):
-            if _THOUSANDS.match(text.strip()):
+        stripped = text.strip()
+        if not self._sign:
+            if _BOTH_COMMA.match(stripped) or (_COMMA.match(stripped) and not _THOUSANDS.match(stripped)):
+                self._sign = ","
+            elif _BOTH_POINT.match(stripped):
+                self._sign = "."
+            elif _THOUSANDS.match(stripped):
                 self._waiting.append((row, text))
                 return math.nan
-            self._sign = ","
         return self._read(text)
+
+    def _plainly(self, stripped: str) -> str:
+        """Return a number's text with a point before its decimals; what is in doubt keeps a comma, or two points."""
+        if self._sign == ",":
+            if _BOTH_COMMA.match(stripped):
+                return stripped.replace(".", "").replace(",", ".", 1)
+            return stripped.replace(".", ",") if "." in stripped else stripped.replace(",", ".", 1)
+        if self._sign == "." and _BOTH_POINT.match(stripped):
+            return stripped.replace(",", "")
+        return stripped
 
     def _read(self, text: str) -> float:
         reading, stripped = self._reading, text.strip()
         if plain(text) in self._missing:
             reading.missing += 1
             return math.nan
-        candidate = stripped.replace(",", ".", 1) if self._sign == "," and "." not in stripped else stripped
+        candidate = self._plainly(stripped)
         found = _NUMBER.fullmatch(candidate)
-        if found is None or "," in candidate or (self._sign == "," and "." in stripped):
+        if found is None or "," in candidate:
             mixed = bool(re.fullmatch(r"[+-]?[\d.,]+", stripped))
-            reading.refuse("decimals or thousands? say which sign parts decimals" if mixed else "not a number", text, 1)
+            reading.refuse(_EITHER if mixed else "not a number", text, 1)
             return math.nan
         value, unit, factor = float(found[1]), found[2].strip(), self._factor
         if unit:
@@ -159,7 +201,7 @@ class NumberColumn:
             return math.nan
         reading.understood += 1
         if candidate != stripped:
-            reading.mapped["a comma before the decimals"] += 1
+            reading.mapped["a comma before the decimals" if self._sign == "," else "commas between thousands"] += 1
         if factor != 1.0:
             reading.mapped[f"from {unit or 'the unit of the column'} to {self._variable.unit}"] += 1
         return value * factor
@@ -250,6 +292,12 @@ class CategoryColumn:
             self.combinations.append(places)
         return float(self.combinations.index(places))
 
+    def _code_of(self, word: str) -> str:
+        """Return a word, and ``1`` for ``1.0`` where only the former is known: programs store codes as fractions."""
+        whole = _WHOLE.fullmatch(word)
+        known = whole is not None and word not in self._own and word not in self._known
+        return whole[1] if whole is not None and known and (whole[1] in self._own or whole[1] in self._known) else word
+
     def _places(self, text: str, count: int) -> tuple[int, ...]:
         reading, whole, separator = self._reading, plain(text), self._variable.separator
         if self._own.get(whole, 0) is None or (whole not in self._own and whole in self._missing):
@@ -257,6 +305,7 @@ class CategoryColumn:
             return ()
         one_word = whole in self._known or whole in self._own or not separator
         parts = [whole] if one_word else [plain(part) for part in whole.split(separator)]
+        parts = [self._code_of(part) for part in parts]
         found = [self._own.get(part, self._known.get(part)) for part in parts]
         places = tuple(sorted({place for place in found if place is not None}))
         if self._others and not places and plain(text):
@@ -284,13 +333,21 @@ def _is_text(cells: pd.Series) -> bool:
 def years_between(since: pd.Series, until: pd.Series, reading: Reading) -> pd.Series:
     """Return the years from one date to another, float64 [rows], NaN where one is missing or no date (refused).
 
-    Dates are written as ISO 8601 does (2024-05-31); a year of 365.25 days.
+    Dates are written as ISO 8601 does, with year, month and day (2024-05-31); a year of 365.25 days. A row that is
+    refused here is taken off the missing ones, among which the reader of the years counts it.
     """
-    found = [pd.to_datetime(cells, errors="coerce", format="ISO8601", utc=True) for cells in (since, until)]
-    missing = [cells.map(lambda text: plain(str(text)) in MISSING) for cells in (since, until)]
-    either = missing[0] | missing[1]
-    for cells, dates, absent in zip((since, until), found, missing, strict=True):
-        strange = cells[dates.isna() & ~absent & ~either]
-        for text, count in strange.value_counts().items():
-            reading.refuse("not a date such as 2024-05-31", str(text), int(count))
-    return (found[1] - found[0]).dt.total_seconds() / (365.25 * 86400)
+    texts = [
+        cells.astype(object).where(cells.notna(), "").map(lambda cell: str(cell).strip()) for cells in (since, until)
+    ]
+    absent = [text.map(lambda word: plain(word) in MISSING) for text in texts]
+    whole = [text.map(lambda word: bool(_DATE.fullmatch(word))) for text in texts]
+    dates = [
+        pd.to_datetime(text.where(fits, None), errors="coerce", format="ISO8601", utc=True)
+        for text, fits in zip(texts, whole, strict=True)
+    ]
+    strange = [date.isna() & ~gone & ~(absent[0] | absent[1]) for date, gone in zip(dates, absent, strict=True)]
+    for text, odd in ((texts[0], strange[0]), (texts[1], strange[1] & ~strange[0])):
+        for word, count in text[odd].value_counts().items():
+            reading.refuse("not a date such as 2024-05-31", str(word), int(count))
+    reading.missing -= int((strange[0] | strange[1]).sum())
+    return (dates[1] - dates[0]).dt.total_seconds() / (365.25 * 86400)

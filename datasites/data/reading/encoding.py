@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from datasites.data.reading.hospital import Measured
+from datasites.data.dataset import MOCK_MISSING
+from datasites.data.reading.measured import Measured
 from datasites.study.schema.document import Modality
-from datasites.study.schema.variables import Number
+from datasites.study.schema.variables import TRANSFORMS, Number
 
 Floats = NDArray[np.floating]
 _PIECE = 4096
+_WIDEST = 100.0
+"""A scale is taken for what it says if the range is at most so many times as wide."""
 
 
 def encode(modality: Modality, measured: Measured) -> NDArray[np.float32]:
@@ -58,20 +61,35 @@ def _levels(count: int, column: Floats, combinations: Sequence[tuple[int, ...]])
 
 
 def mock_inputs(modality: Modality, generator: np.random.Generator, rows: int) -> NDArray[np.float32]:
-    """Return made-up inputs, float32 [rows, inputs]: numbers around the schema's centres, one level of each category.
+    """Return made-up inputs, float32 [rows, inputs]: numbers of the schema's ranges, one level of each category.
 
-    Nothing is known of anybody: only ``modality``, which is public, and the generator's seed decide.
+    A number lies around the schema's centre, or around the middle of its range where the centre says nothing; a whole
+    number is whole. Now and then a number is missing. Nothing is known of anybody: only ``modality``, which is
+    public, and the generator's seed decide.
     """
     if modality.measure is not None:
-        values = generator.normal(size=(rows, len(modality.names)))
-        return np.clip(values, -modality.measure.clip, modality.measure.clip).astype(np.float32)
+        constants = [modality.centre_and_scale(place) for place in range(len(modality.names))]
+        columns = [_drawn(modality.measure, centre, scale, generator, rows) for centre, scale in constants]
+        return np.stack(columns, axis=1).astype(np.float32)
     parts: list[Floats] = []
     for variable in modality.variables:
         if isinstance(variable, Number):
-            low, high = sorted((variable.encoded(variable.low), variable.encoded(variable.high)))
-            drawn = np.clip(generator.normal(size=rows), low, high)
-            parts.append(np.stack([drawn, np.zeros(rows)], axis=1))
+            missing = generator.uniform(size=rows) < MOCK_MISSING
+            drawn = _drawn(variable, variable.centre, variable.scale, generator, rows)
+            parts.append(np.stack([np.where(missing, 0.0, drawn), missing], axis=1))
         else:
             chosen = generator.integers(0, len(variable.levels), size=rows)
             parts.append(np.eye(len(variable.levels) + 1)[chosen])
     return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _drawn(variable: Number, centre: float, scale: float, generator: np.random.Generator, rows: int) -> Floats:
+    """Return made-up inputs of one number, float64 [rows], as values within its range give them."""
+    low, high = (float(TRANSFORMS[variable.transform](end)) for end in (variable.low, variable.high))
+    told = low <= centre <= high and (high - low) / _WIDEST < scale < high - low
+    middle, spread = (centre, scale) if told else ((low + high) / 2, (high - low) / 6)
+    values = np.clip(middle + spread * generator.normal(size=rows), low, high)
+    if variable.whole and variable.transform == "none":
+        values = np.clip(np.round(values), np.ceil(low), np.floor(high))
+    drawn: Floats = np.clip((values - centre) / scale, -variable.clip, variable.clip)
+    return drawn

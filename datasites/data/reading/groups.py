@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from datasites.data.reading.patients import Column, Derived, Rows, Wanted, alike
 from datasites.data.reading.report import ColumnFacts, Strange, TableFacts
 from datasites.study.schema.document import PatientId, RowRule
 from datasites.study.schema.variables import Category, Number
+from datasites.study.text import visible
 from privacy.errors import InvalidInput
 
 Floats = NDArray[np.floating]
@@ -130,7 +131,8 @@ class Group:
                     f"the mapping gives {variable.name} in {rule.unit[:40]!r}; the schema knows {known}"
                 ) from None
         own = self.sources.rules.get(table)
-        return NumberRule(unit=rule.unit, decimal=rule.decimal or (own.decimal if own else ""))
+        decimal = rule.decimal or (own.decimal if own else "")
+        return NumberRule(unit=rule.unit, decimal=decimal, commas=self.sources.tables[table].commas)
 
 
 def table_facts(
@@ -154,6 +156,21 @@ def table_facts(
         wanted=expected,
         hint=hint,
     )
+
+
+def unread_columns(sources: Sources, groups: Sequence[Group]) -> None:
+    """Note the columns of the tables that nothing of the schema was read from."""
+    for key, table in sources.tables.items():
+        used = {sources.patients[key]}
+        for group in groups:
+            for place in (p for p in group.places.values() if p.table == key):
+                used |= {place.column, place.rule.since, place.rule.until}
+        rest = [column for column in table.columns if column not in used]
+        if rest:
+            shown = ", ".join(visible(column)[:40] for column in rest[:_MAPPED]) + (
+                " ..." if len(rest) > _MAPPED else ""
+            )
+            sources.notes.append(f"{table.name}: {len(rest)} columns are not in the schema and were not read: {shown}")
 
 
 def _commonest(ids: list[str]) -> str:

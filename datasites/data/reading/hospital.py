@@ -7,51 +7,25 @@ problem of the reading report, and while there is one no dataset is written.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import Sources, find_modality, open_sources
-from datasites.data.reading.groups import Group, table_facts
+from datasites.data.reading.groups import Group, table_facts, unread_columns
 from datasites.data.reading.mapping import LocalMapping
+from datasites.data.reading.measured import Floats, HospitalData, Measured
 from datasites.data.reading.patients import one_row_each
-from datasites.data.reading.records import Records, counted, read_records, select
+from datasites.data.reading.records import Records, counted, read_records, select, spelled_twice
 from datasites.data.reading.report import ModalityFacts, ReadingReport, Step, TableFacts
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from privacy.errors import InvalidInput
 
-Floats = NDArray[np.floating]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One modality: its patients in order of their ids, and ``values`` [patients, columns of the schema].
-
-    A number is in the schema's unit, a category an index into ``combinations`` of its column, which hold places of
-    levels; NaN is missing. Columns that are measured alike are float32, others float64.
-    """
-
-    patients: tuple[str, ...]
-    values: Floats
-    combinations: Mapping[int, Sequence[tuple[int, ...]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HospitalData:
-    """The patients of one hospital that belong to the study, in order of their ids.
-
-    ``outcome`` is float64 [patients, columns of the outcome]: the place of a class, a number, or time and event (0, 1).
-    """
-
-    patients: tuple[str, ...]
-    cohorts: tuple[str, ...]
-    outcome: NDArray[np.float64]
-    modalities: Mapping[str, Measured]
+__all__ = ["HospitalData", "Measured", "read_hospital"]
 
 
 def read_hospital(
@@ -94,6 +68,7 @@ def read_hospital(
         outcome=np.array([[row[c] for c in asked.columns] for row in rows]).reshape(len(rows), len(asked.columns)),
         modalities={part.facts.name: part.measured for part in held},
     )
+    unread_columns(sources, [records.group, *(part.group for part in parts)])
     report = _report(schema, asked, data, records, left_out, parts, sources, mapping)
     return data, report
 
@@ -163,6 +138,7 @@ def _report(
 ) -> ReadingReport:
     groups = [records.group, *(part.group for part in parts)]
     problems = [*records.problems, *(problem for part in parts for problem in part.problems)]
+    problems += [f"{part.facts.name}: {p}" for part in parts for p in spelled_twice(part.measured.patients)]
     problems += [problem for group in groups for problem in group.problems(mapping.refuse_above)]
     if not data.patients:
         problems.append("no patient is left; the list of who was left out says why")

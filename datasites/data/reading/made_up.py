@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.study.schema.document import Modality, StudySchema
-from datasites.study.schema.outcomes import Classes
+from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.schema.variables import TRANSFORMS, Category, Number, Transform
-from privacy.errors import InvalidInput
 
 Floats = NDArray[np.float64]
 _BACK: Mapping[Transform, Callable[[float], float]] = {
@@ -40,27 +39,23 @@ def write_tables(
     Args:
         folder: a new one.
         schema: whose words and units they use.
-        outcome: binary, ordinal or categorical.
+        outcome: of the schema.
         patients: how many.
         seed: of the signal, the same for all hospitals.
         site: number of the hospital; its patients are its own.
         modalities: which tables are written.
 
     Raises:
-        InvalidInput: the outcome is of another kind.
+        InvalidInput: the schema has no such outcome.
     """
     asked = schema.outcome(outcome)
-    if not isinstance(asked, Classes):
-        raise InvalidInput(f"made-up patients have binary, ordinal or categorical outcomes, {outcome} is {asked.kind}")
     folder.mkdir(parents=True)
     draw = np.random.default_rng([seed, site])
     severity = draw.normal(size=patients)
     ids = [f"{schema.name}-{site}-{number:05d}" for number in range(patients)]
-    prevalence = asked.prevalence or (1.0 / len(asked.levels),) * len(asked.levels)
-    edges = np.cumsum(prevalence)[:-1]
-    ranks = 0.5 * (1.0 + np.vectorize(math.erf)(severity / math.sqrt(2.0)))
-    classes = np.searchsorted(edges, ranks)
-    records = {asked.column: [asked.levels[place].name for place in classes]}
+    if schema.patient.parts:  # whose first parts alone would name everybody
+        ids = [name.replace(schema.patient.separator, "x") for name in ids]
+    records = _outcome(asked, severity, draw)
     if schema.cohort_column:
         records[schema.cohort_column] = [schema.cohorts[site % len(schema.cohorts)].name] * patients
     for criterion in schema.inclusion:
@@ -73,6 +68,28 @@ def write_tables(
         if modality.name in modalities:
             _write(folder / f"{modality.name}.csv", schema.patient.column, ids, columns)
     return folder
+
+
+def _outcome(asked: Outcome, severity: Floats, draw: np.random.Generator) -> dict[str, list[str]]:
+    """Return the outcome's columns: the severer a patient, the later the class, the larger the number, the sooner."""
+    ranks = 0.5 * (1.0 + np.vectorize(math.erf)(severity / math.sqrt(2.0)))
+    if isinstance(asked, Classes):
+        prevalence = asked.prevalence or (1.0 / len(asked.levels),) * len(asked.levels)
+        places = np.searchsorted(np.cumsum(prevalence)[:-1], ranks)
+        return {asked.column: [asked.levels[place].name for place in places]}
+    if isinstance(asked, Survival):
+        happens = asked.edges[-1] * draw.exponential(1.44, len(severity)) * np.exp(-severity)
+        leaves = asked.edges[-1] * draw.uniform(0.3, 1.3, len(severity))
+        seen = happens <= leaves
+        words = [(asked.happened if event else asked.censored).name for event in seen]
+        return {asked.time: [f"{t:.6g}" for t in np.minimum(happens, leaves)], asked.event: words}
+    target = asked.target
+    if asked.kind == "count":
+        means = np.clip(target.typical * np.exp(0.7 * severity), target.low, target.high)
+        counts = np.clip(draw.poisson(means), math.ceil(target.low), math.floor(target.high))
+        return {asked.column: [f"{count:d}" for count in counts]}
+    numbers = target.typical + 0.7 * target.spread * (severity + 0.5 * draw.normal(size=len(severity)))
+    return {asked.column: [_between(value, asked.low, asked.high) for value in numbers]}
 
 
 def _columns(
@@ -103,14 +120,15 @@ def _variable(variable: Number | Category, severity: Floats, weight: float, draw
 def _text(variable: Number, scaled: float, centre: float, scale: float) -> str:
     low, high = TRANSFORMS[variable.transform](variable.low), TRANSFORMS[variable.transform](variable.high)
     value = _BACK[variable.transform](min(max(centre + scale * scaled, low), high))
-    value = min(max(value, variable.low), variable.high)
-    return (
-        f"{round(value)}"
-        if variable.whole
-        else f"{value:.6g}"
-        if variable.low <= float(f"{value:.6g}") <= variable.high
-        else repr(value)
-    )
+    if variable.whole:
+        return f"{round(min(max(value, variable.low), variable.high))}"
+    return _between(value, variable.low, variable.high)
+
+
+def _between(value: float, low: float, high: float) -> str:
+    value = float(min(max(value, low), high))
+    short = f"{value:.6g}"
+    return short if low <= float(short) <= high else repr(value)
 
 
 def _write(path: Path, patient: str, ids: Sequence[str], columns: Mapping[str, Sequence[str]]) -> None:

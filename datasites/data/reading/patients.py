@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -129,8 +130,8 @@ def shape(text: str) -> str:
 
 
 def alike(text: str) -> str:
-    """Return an id as two spellings of it agree: no capitals, signs or leading zeros."""
-    return plain_id(text).lstrip("0")
+    """Return an id as two spellings of it agree: no capitals, signs or leading zeros, and ``12`` for ``12.0``."""
+    return plain_id(re.sub(r"^(\d+)\.0+$", r"\1", text.strip())).lstrip("0")
 
 
 def _fill_in(rows: Rows, readers: Sequence[Column]) -> None:

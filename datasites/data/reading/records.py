@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from datasites.data.dataset import plain_id
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import RECORDS, Sources, find
 from datasites.data.reading.groups import Group, as_mapping, table_facts
@@ -52,6 +53,8 @@ def read_records(
             )
         group.add(variable, place, name=name, others=others)
     merged: dict[str, dict[str, float]] = {}
+    named: dict[str, dict[str, None]] = {}
+    counted_rows: list[tuple[str, int, int]] = []
     tables, problems = [], []
     for table in group.tables():
         names, rows, wanted = group.read(table, schema.patient)
@@ -65,12 +68,33 @@ def read_records(
                 f"{wanted.table.name}: {len(conflicts)} patients have rows that contradict each other in "
                 f"{', '.join(names)}; correct them, or leave out the rows that do not count"
             )
-        patients = list(dict.fromkeys(filter(None, rows.patients)))
+        named[wanted.table.name] = dict.fromkeys(filter(None, rows.patients))
         without = sum(not patient for patient in rows.patients)
-        tables.append(table_facts(RECORDS, wanted.table.name, len(rows.patients), without, patients, set(patients)))
+        counted_rows.append((wanted.table.name, len(rows.patients), without))
+    for name, total, without in counted_rows:
+        elsewhere = {patient for other, own in named.items() if other != name for patient in own}
+        facts = table_facts(RECORDS, name, total, without, list(named[name]), elsewhere or set(named[name]))
+        tables.append(facts)
+        if not facts.joined or facts.hint:
+            problems.append(
+                f"{name}: {facts.joined} of its {facts.patients} ids are in the other tables with outcome, cohort or "
+                f"criteria (others look like {facts.looks or 'nothing'}); {facts.hint or 'check the ids'}"
+            )
+    problems += spelled_twice(merged)
     readers = {name: reader for name, reader in group.readers.items() if isinstance(reader, CategoryColumn)}
     placed = {patient: _placed(row, readers) for patient, row in merged.items()}
     return Records(rows=placed, group=group, tables=tuple(tables), problems=tuple(problems))
+
+
+def spelled_twice(patients: Collection[str]) -> list[str]:
+    """Return a problem where two ids differ in capitals, signs or spaces only: one patient would count as two."""
+    repeated = len(patients) - len({plain_id(patient) for patient in patients})
+    if not repeated:
+        return []
+    return [
+        f"{repeated} ids are another spelling of an id (capitals, spaces and punctuation do not count): one patient "
+        "would count as two; write every patient in one way"
+    ]
 
 
 def select(

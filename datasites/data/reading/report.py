@@ -76,10 +76,22 @@ class Step(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Changes(Message):
+    """How many patients a new version adds, changes, withdraws and keeps, compared with version ``since``."""
+
+    since: int
+    added: int
+    changed: int
+    withdrawn: int
+    same: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadingReport(Message):
     """Everything that was read. ``seen`` patients less those of ``left_out`` are ``patients``, those of the dataset.
 
-    ``problems`` are reasons to refuse the tables; nothing is written while there is one.
+    ``problems`` are reasons to refuse the tables; nothing is written while there is one. ``warnings`` are for the
+    steward to judge: a variable that nearly tells the outcome, inputs that hardly differ.
     """
 
     schema: str
@@ -97,3 +109,5 @@ class ReadingReport(Message):
     columns: tuple[ColumnFacts, ...]
     notes: tuple[str, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    changes: Changes | None = None

@@ -29,7 +29,9 @@ def read_schema_document(path: Path) -> StudySchema:
         InvalidInput: it cannot be read, is longer than 16 MiB, or is no schema; the message says where.
     """
     if not path.suffix and not path.exists() and str(path) in shipped():
-        return parse_schema(files(SHIPPED).joinpath(f"{path}.toml").read_bytes(), toml=True)
+        toml = files(SHIPPED).joinpath(f"{path}.toml")
+        found = toml if toml.is_file() else files(SHIPPED).joinpath(f"{path}.json")
+        return parse_schema(found.read_bytes(), toml=found is toml)
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InvalidInput(f"expected a schema of at most {MOST_BYTES >> 20} MiB at {path.name}")
@@ -46,7 +48,8 @@ def read_schema_document(path: Path) -> StudySchema:
 def shipped() -> tuple[str, ...]:
     """Return the names of the schemas that come with Tessera."""
     found = files(SHIPPED).iterdir()
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in found if entry.name.endswith(".toml")))
+    names = [entry.name.rpartition(".") for entry in found]
+    return tuple(sorted(name for name, _, suffix in names if suffix in ("toml", "json")))
 
 
 def differences(before: StudySchema, after: StudySchema) -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
@@ -35,6 +36,9 @@ _PIECE_BYTES = 16 << 20
 _PIECE_ROWS = 50_000
 _HEAD_BYTES = 1 << 20
 _EXCEL_BYTES = 256 << 20
+_LARGEST_EXACT = 1 << 53
+_LOOKED_AT = 200
+_COMMA_DECIMAL = re.compile(r"[+-]?\d+,(\d{1,2}|\d{4,})")
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -53,13 +57,17 @@ class Dialect:
 
 @dataclass(kw_only=True)
 class Table:
-    """One table of a hospital: its columns, and its rows in pieces. ``notes`` says what was found out about it."""
+    """One table of a hospital: its columns, and its rows in pieces. ``notes`` says what was found out about it.
+
+    ``commas``: numbers seem to be written with a comma before their decimals, so that ``1.234`` may be a thousand.
+    """
 
     path: Path
     columns: tuple[str, ...]
     dialect: Dialect
     sheet: str = ""
     notes: list[str] = field(default_factory=list)
+    commas: bool = False
 
     @property
     def name(self) -> str:
@@ -145,7 +153,13 @@ def _open_text(path: Path, dialect: Dialect) -> Table:
         raise InvalidInput(f"{path.name}: expected names of columns in the first line, found nothing")
     separator = dialect.separator or _separator(lines if whole else lines[:-1] or lines, path)
     columns = tuple(name.strip() for name in next(csv.reader([lines[0]], delimiter=separator)))
-    return Table(path=path, columns=columns, dialect=Dialect(encoding=encoding, separator=separator), notes=notes)
+    return Table(
+        path=path,
+        columns=columns,
+        dialect=Dialect(encoding=encoding, separator=separator),
+        notes=notes,
+        commas=separator == ";" or _decimal_commas(lines if whole else lines[:-1], separator),
+    )
 
 
 def _head(path: Path) -> tuple[bytes, bool]:
@@ -168,7 +182,7 @@ def _encoding(head: bytes, whole: bool, path: Path, notes: list[str]) -> str:
 
 def _separator(lines: Sequence[str], path: Path) -> str:
     """Return the separator under which the first rows are as long as the header; of several the one that parts most."""
-    widths = {s: [len(row) for row in csv.reader(lines[:200], delimiter=s) if row] for s in _SEPARATORS}
+    widths = {s: [len(row) for row in csv.reader(lines[:_LOOKED_AT], delimiter=s) if row] for s in _SEPARATORS}
     parted = {s: found for s, found in widths.items() if found and found[0] > 1}
     if not parted:
         return _SEPARATORS[0]  # one column
@@ -296,9 +310,22 @@ def _plain(batch: pa.RecordBatch) -> pd.DataFrame:
         if pa.types.is_dictionary(kind):
             column = column.dictionary_decode()
             kind = column.type
-        if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and not pa.types.is_uint64(kind):
+        if pa.types.is_floating(kind) or (pa.types.is_integer(kind) and _exact(column)):
             found[name] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         else:
             texts = column.cast(pa.string(), safe=False) if not pa.types.is_string(kind) else column
             found[name] = texts.fill_null("").to_numpy(zero_copy_only=False)
     return pd.DataFrame(found)
+
+
+def _exact(column: pa.Array) -> bool:
+    """Return whether every integer is exact as float64; long ids are not, and stay text."""
+    found = pa.compute.min_max(column)
+    ends = [found[end].as_py() for end in ("min", "max")]
+    return all(end is None or abs(end) <= _LARGEST_EXACT for end in ends)
+
+
+def _decimal_commas(lines: Sequence[str], separator: str) -> bool:
+    """Return whether some cell of the first rows can only have a comma before its decimals, as `4,5` has."""
+    rows = csv.reader(lines[1:_LOOKED_AT], delimiter=separator)
+    return separator != "," and any(_COMMA_DECIMAL.fullmatch(cell.strip()) for row in rows for cell in row)

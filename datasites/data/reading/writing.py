@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined, select_autoescape
+from numpy.typing import NDArray
 
-from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, write_dataset
+from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
+from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
-from datasites.data.reading.hospital import HospitalData
+from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
 from datasites.node.files import write_atomically
 from datasites.study.schema.document import Modality, StudySchema
-from datasites.study.schema.outcomes import Classes
+from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.signing import dump
 from privacy.canonical import canonical_json
-from privacy.errors import InvalidInput
 
-STUDY_SCHEMA = "study-schema.json"
 _MANY = 60
 
 
@@ -41,7 +41,7 @@ def write_hospital(
     Args:
         folder: a new one.
         schema: the study's.
-        outcome: of the schema; binary or ordinal.
+        outcome: of the schema.
         data: the hospital's patients.
         name: of the dataset.
         version: from 1 on.
@@ -49,11 +49,9 @@ def write_hospital(
         cohort: under which the dataset is listed.
 
     Raises:
-        InvalidInput: the folder exists, a patient stands there twice, or the outcome is of a kind that no model trains.
+        InvalidInput: the folder exists, or a patient stands there twice.
     """
     asked = schema.outcome(outcome)
-    if not isinstance(asked, Classes) or asked.kind == "categorical":
-        raise InvalidInput(f"models here train binary and ordinal outcomes, {outcome} is {asked.kind}")
     check_patients(data.patients)
     cohorts = [level.name for level in schema.cohorts]
     held = tuple(m.name for m in schema.modalities if m.name in data.modalities)
@@ -64,11 +62,14 @@ def write_hospital(
         cohort=cohort,
         cohorts=tuple(cohorts),
         task=outcome,
-        classes=len(asked.levels),
+        classes=asked.classes,
         modalities=held,
         features={m.name: m.inputs for m in schema.modalities},
         preprocessing={m.name: _words(m) for m in schema.modalities},
         source=f"schema {schema.name}, version {schema.version} ({schema.schema_hash})",
+        predicts=asked.target,
+        gains={m.name: float(m.gain) for m in schema.modalities if m.gain is not None},
+        self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
     )
     known = set(data.patients)
     inputs = {}
@@ -80,7 +81,7 @@ def write_hospital(
     private = Part(
         cases=data.patients,
         cohorts=data.cohorts,
-        labels=tuple(int(place) for place in data.outcome[:, 0]),
+        labels=labels_of(asked, data.outcome),
         inputs=inputs,
     )
     write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
@@ -125,15 +126,23 @@ def plain_columns(report: ReadingReport) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def _mock(schema: StudySchema, outcome: Classes, held: tuple[str, ...], cohort: str) -> Part:
+def labels_of(outcome: Outcome, values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return labels as datasets hold them, from columns of the outcome as they were read."""
+    if isinstance(outcome, Survival):
+        return tuple(outcome.target.interval_label(time, happened=event == 1) for time, event in values.tolist())
+    if outcome.kind == "continuous":
+        return tuple(values[:, 0].tolist())
+    return tuple(int(value) for value in values[:, 0])
+
+
+def _mock(schema: StudySchema, outcome: Outcome, held: tuple[str, ...], cohort: str) -> Part:
     generator = np.random.default_rng(int(schema.schema_hash[:12], 16))
     cases = tuple(f"MOCK-{number:04d}" for number in range(MOCK_ROWS))
-    likely = np.array(outcome.prevalence or [1 / len(outcome.levels)] * len(outcome.levels))
-    labels = generator.choice(len(outcome.levels), size=MOCK_ROWS, p=likely / likely.sum())
+    prevalence = outcome.prevalence if isinstance(outcome, Classes) else ()
     return Part(
         cases=cases,
         cohorts=(cohort,) * MOCK_ROWS,
-        labels=tuple(map(int, labels)),
+        labels=mock_labels(outcome.target, outcome.classes, generator, MOCK_ROWS, prevalence),
         inputs={m: (cases, mock_inputs(schema.modality(m), generator, MOCK_ROWS)) for m in held},
     )
 

@@ -95,7 +95,7 @@ class RequestMetrics:
         self._sent.labels(method, route).inc(figures["sent"])
         self._seconds.labels(method, route).observe(seconds)
         facts = {"method": method, "route": route, "seconds": round(seconds, 4), **figures}
-        _log.info("request", extra=facts)
+        _log.info("%s %s %d in %.3f s", method, route, figures["status"], seconds, extra=facts)
 
 
 class JournalFigures(Collector):

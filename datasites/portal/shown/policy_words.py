@@ -46,6 +46,7 @@ RULES = {
     "sandbox.memory_bytes": mark("Most memory"),
     "sandbox.output_bytes": mark("Most output"),
     "sandbox.minimum_layers": mark("Layers that must be active"),
+    "sandbox.jobs_may_measure": mark("Run plain jobs that can see the sizes of files"),
     "people.security_key": mark("Security keys"),
     "people.required_people": mark("People needed for accounts and keys"),
     "people.idle_minutes": mark("A session ends without use after"),
@@ -56,6 +57,7 @@ _WEAKER = {
     "study.allow_free_python": mark("The guarantee then assumes that the reviewed code is honest."),
     "review.auto_approve_reruns": mark("Nobody here looks at a repeated plan."),
     "review.auto_approve_plain_jobs": mark("Code runs here that nobody has read."),
+    "sandbox.jobs_may_measure": mark("Where the layer disk is missing, a job sees how large the private part is."),
 }
 _VALUES = {
     "people.security_key": {

@@ -14,6 +14,7 @@ from datasites.review.budget_acts import Act
 from datasites.review.budgets import CostPreview
 from datasites.review.people.acts import PersonAct
 from datasites.review.records import Request, word
+from datasites.study.outcome_words import outcome_text
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.released_numbers import expected_names
@@ -36,7 +37,7 @@ _TASKS = {
         "{who} of {institution} asks to train a model that orders stages I, II, III and IV, together with {others}."
     ),
 }
-_ANOTHER_TASK = mark("{who} of {institution} asks to train a model for the task {task}, together with {others}.")
+_ANOTHER_TASK = mark("{who} of {institution} asks to train a model that predicts {task}, together with {others}.")
 _MODALITIES = {"mrna": mark("gene expression"), "image": mark("slide features"), "clinical": mark("clinical facts")}
 STUDY_STATES = {
     "waiting": mark("Approved here. Training begins when all hospitals of the study have approved."),
@@ -54,7 +55,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     sentences = [
         tr(
             _TASKS.get(proposal.task, _ANOTHER_TASK),
-            task=proposal.task,
+            task=outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes),
             who=proposal.orchestrator.name,
             institution=proposal.orchestrator.institution,
             others=listed([p.institution for p in proposal.participants if p.name != site]),

@@ -49,6 +49,9 @@ class Modality(Message):
 
     ``scaling`` says where centres and scales come from: ``public`` numbers (``source`` names them), ``released`` ones
     that hospitals were charged for, or ``self``: each hospital's own records, for which no epsilon can be stated.
+
+    ``gain`` multiplies all inputs of the modality, before they are divided by the root of their number: one that brings
+    a record to a norm near 1. Sparse inputs need more than 1, inputs far from their centre less.
     """
 
     name: str
@@ -68,12 +71,15 @@ class Modality(Message):
     order_by: str = ""
     scaling: Scaling = "public"
     source: str = ""
+    gain: float | None = None
 
     def __post_init__(self) -> None:
         check_modality_name(self.name)
         check_prose(self.label, "a modality's label")
         self._check_kind()
         self._check_columns()
+        if self.gain is not None and not 0 < self.gain <= 1000:
+            raise InvalidInput(f"modality {self.name}: expected a gain above 0 and at most 1000")
         if (self.rows in ("first", "last")) != bool(self.order_by):
             raise InvalidInput(f"modality {self.name}: order_by goes with the rules first and last, and they need it")
         if self.rows in ("mean", "largest") and any(isinstance(variable, Category) for variable in self.variables):

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from datasites.study.schema.variables import Level, check_levels, check_variable_name
 from datasites.study.signing import Message
+from models.targets import Target
 from privacy.errors import InvalidInput
 
 
@@ -57,10 +58,25 @@ class Classes(Message):
         """How many numbers a model gives for one patient."""
         return len(self.levels) if self.kind == "categorical" else len(self.levels) - 1
 
+    @property
+    def classes(self) -> int:
+        """How many classes a model tells apart."""
+        return len(self.levels)
+
+    @property
+    def target(self) -> Target | None:
+        """What a model predicts; None where classes have an order, as two always do."""
+        return Target(kind="categorical") if self.kind == "categorical" else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity(Message):
-    """A ``count`` (whole, from ``low``) or a bounded ``continuous`` number, in its unit."""
+    """A ``count`` (whole, from ``low``) or a bounded ``continuous`` number, in its unit.
+
+    ``typical`` and ``spread`` are a usual value and a usual distance from it, public guesses with which training
+    starts and by which errors are weighed. Without them they follow from the bounds: the middle and a quarter of the
+    range, of a count the middle on a logarithmic scale.
+    """
 
     name: str
     kind: Literal["count", "continuous"]
@@ -69,6 +85,8 @@ class Quantity(Message):
     unit: str = ""
     low: float
     high: float
+    typical: float | None = None
+    spread: float | None = None
 
     def __post_init__(self) -> None:
         _check_named(self.name, self.column)
@@ -76,6 +94,12 @@ class Quantity(Message):
             raise InvalidInput(f"outcome {self.name!r}: expected finite bounds, low below high")
         if self.kind == "count" and self.low < 0:
             raise InvalidInput(f"outcome {self.name!r}: expected counts from 0 on")
+        if self.typical is not None and not self.low <= self.typical <= self.high:
+            raise InvalidInput(f"outcome {self.name!r}: expected a typical value within the bounds")
+        if self.kind == "count" and (self.spread is not None or self.typical == 0):
+            raise InvalidInput(f"outcome {self.name!r}: a count has a typical value above 0 and no spread")
+        if self.spread is not None and not 0 < self.spread < math.inf:
+            raise InvalidInput(f"outcome {self.name!r}: expected a spread above 0")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -86,6 +110,28 @@ class Quantity(Message):
     def outputs(self) -> int:
         """One number per patient: the expected value."""
         return 1
+
+    @property
+    def classes(self) -> int:
+        """None: it is a number."""
+        return 0
+
+    @property
+    def target(self) -> Target:
+        """What a model predicts."""
+        low, high = float(self.low), float(self.high)
+        if self.kind == "count":
+            middle = math.sqrt((1 + low) * (1 + high)) - 1
+            return Target(kind="count", unit=self.unit, low=low, high=high, typical=float(self.typical or middle))
+        middle, quarter = (low + high) / 2, (high - low) / 4
+        return Target(
+            kind="continuous",
+            unit=self.unit,
+            low=low,
+            high=high,
+            typical=float(middle if self.typical is None else self.typical),
+            spread=float(self.spread or quarter),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +164,16 @@ class Survival(Message):
     def outputs(self) -> int:
         """One hazard per interval."""
         return len(self.edges)
+
+    @property
+    def classes(self) -> int:
+        """None: it is a time."""
+        return 0
+
+    @property
+    def target(self) -> Target:
+        """What a model predicts."""
+        return Target(kind="survival", unit=self.unit, edges=tuple(map(float, self.edges)))
 
 
 Outcome = Annotated[Classes | Quantity | Survival, Field(discriminator="kind")]

@@ -296,5 +296,5 @@ def test_no_seed_opens_what_it_did_not_seal(helped: HelpedStage) -> None:
     told = Coalition(helped, (), 1)
     label = pads.PadLabel(study=helped.proposal.study, round=1, plan_hash=told.listed.plan_hash, site="")
     sealed = {site: header.pad for site, header in told.headers.items()}
-    with pytest.raises(Refused, match="do not open"):
+    with pytest.raises(Refused, match="no seed opens with the key that is held here"):
         open_parts(told.headers, sealed, (1, 2), pads.generate_pad_key(hybrid=True).private, label)

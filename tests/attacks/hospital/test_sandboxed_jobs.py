@@ -12,14 +12,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.mailbox_server import mock_run
 
 from datasites.review.policy import Policy, SandboxPolicy
 from datasites.syft.runner import MockOutcome, Sandbox, in_workers, nothing_runs
-from datasites.worker.job import ScriptJob
+from datasites.worker.job import Outcome, ScriptJob
 from datasites.worker.pool import FOR_SCRIPTS, WorkerPool
 from datasites.worker.sandbox import available_layers, check_layers, software_folders
 from privacy.errors import Refused
@@ -41,7 +43,8 @@ def home() -> Iterator[Path]:
 def sandbox(home: Path) -> Iterator[Sandbox]:
     if not all(available_layers()[layer] for layer in FOR_SCRIPTS):
         pytest.skip("this kernel does not offer the layers that plain jobs need")
-    with WorkerPool(SandboxPolicy(output_bytes=MOST_BYTES), hidden=[home]) as pool:
+    limits = SandboxPolicy(output_bytes=MOST_BYTES, jobs_may_measure=not available_layers()["disk"])
+    with WorkerPool(limits, hidden=[home]) as pool:
         yield in_workers(pool)
 
 
@@ -120,6 +123,46 @@ def test_nothing_of_a_home_is_measured_either(sandbox: Sandbox, home: Path, tmp_
         pytest.skip("this kernel lets no worker have mounts of its own")
     code = f"import os\npath = {str(home / 'records.csv')!r}\nprint({MEASURED[way]})"
     assert attempt(sandbox, tmp_path, code).stdout in (b"FileNotFoundError\n", b"PermissionError\n")
+
+
+def without_disk(limits: SandboxPolicy, home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> MockOutcome:
+    """Run a job that measures a file, in workers that get no mounts of their own, as in a plain container."""
+    real = WorkerPool._ran
+
+    def as_in_a_container(pool: WorkerPool, job: bytes, *rest: Any) -> Outcome:
+        readable, output, given, logs = rest
+        if "disk" in given.minimum_layers:
+            reason = "the sandbox lacks disk, which the policy demands"
+            for log in logs:
+                log.touch()
+            return Outcome(
+                status="refused", reason=reason, seconds=0.0, peak_memory_bytes=0, layers=(), log=logs[0], result=None
+            )
+        outcome = real(pool, job, readable, output, given, logs)
+        return replace(outcome, layers=tuple(layer for layer in outcome.layers if layer != "disk"))
+
+    monkeypatch.setattr(WorkerPool, "_ran", as_in_a_container)
+    code = f"import os\nprint(os.path.exists({str(home / 'records.csv')!r}))"
+    with WorkerPool(limits, hidden=[home]) as pool:
+        return attempt(in_workers(pool), folder, code)
+
+
+def test_a_plain_job_does_not_run_where_it_could_measure_files(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = SandboxPolicy(output_bytes=MOST_BYTES)
+    outcome = without_disk(limits, home, tmp_path, monkeypatch)
+    assert (outcome.isolated, outcome.stdout) == (False, b"")
+    assert b"the sandbox lacks disk" in outcome.stderr
+
+
+def test_an_owner_may_accept_that_jobs_measure_files(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = SandboxPolicy(output_bytes=MOST_BYTES, jobs_may_measure=True)
+    assert without_disk(limits, home, tmp_path, monkeypatch).isolated
+    said, silent = Policy.parse("[sandbox]\njobs_may_measure = true"), Policy.parse("")
+    assert said.policy_hash != silent.policy_hash
 
 
 def test_what_happens_in_a_home_is_not_watched(sandbox: Sandbox, home: Path, tmp_path: Path) -> None:

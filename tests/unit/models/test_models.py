@@ -10,7 +10,7 @@ import torch
 
 from models.build import build_model, record_loss
 from models.config import InvalidModel, ModelConfig
-from models.losses import ordinal_loss, probabilities
+from models.outcomes import ordinal_loss, probabilities
 from models.parameters import assign, blocks, flatten, from_bytes, to_bytes
 
 ARCHITECTURES = ("linear", "mlp", "mlp-auxiliary", "convolutional")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 import ssl
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -12,9 +15,13 @@ import httpx
 import pytest
 
 from datasites.node.health import alive
+from datasites.node.home import Config, Home
 from datasites.node.http import SignedClient
 from datasites.node.process import announce
-from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
+from datasites.node.roster import Roster
+from datasites.node.tls import SERVER_DAYS, client_context, ensure_authority, ensure_server_certificate
+from orchestrator.cli.doctor import examine
+from orchestrator.studies.status import orchestrator_url, trust_of
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 
@@ -127,3 +134,50 @@ def test_the_health_check_sees_a_server_that_answers_one_that_ended_and_one_that
         httpx.get(f"https://127.0.0.1:{port}/", verify=client_context(authority.certificate_path), trust_env=False)
     announce(tmp_path, None, "keyholder")
     assert alive(tmp_path) == ""
+
+
+def test_the_orchestrators_own_commands_know_it_by_its_certificate_whatever_its_names(tmp_path, serve):
+    authority = ensure_authority(tmp_path / "tls", name="o")
+    certificate = ensure_server_certificate(authority, tmp_path / "tls", names=["study.example"])
+    server = serve(certificate)
+    config = Config(
+        name="o", institution="O", role="orchestrator", orchestrator_url="", public_url="https://study.example:8443"
+    )
+    home = Home.create(tmp_path, replace(config, tls_certificate=str(certificate)))
+    (tmp_path / "address.json").write_text(
+        json.dumps({"listens": f"https://127.0.0.1:{server.server_port}", "url": config.public_url})
+    )
+    party = home.party()
+    Roster(orchestrator=party, keyholder=replace(party, name="k", public_key="ab" * 32), sites=()).save(
+        tmp_path / "roster.json"
+    )
+    with SignedClient(
+        home.identity(), orchestrator_url(home), "00" * 32, retry_seconds=0, timeout_seconds=5, trust=trust_of(home)
+    ) as own:
+        assert own.get_json("/") is None
+    stranger = ensure_server_certificate(ensure_authority(tmp_path / "s", name="o"), tmp_path / "s", names=NAMES)
+    with (
+        SignedClient(
+            home.identity(),
+            f"https://127.0.0.1:{serve(stranger).server_port}",
+            "00" * 32,
+            retry_seconds=0,
+            timeout_seconds=5,
+            trust=trust_of(home),
+        ) as fooled,
+        pytest.raises(TesseraError, match="certificate"),
+    ):
+        fooled.get_json("/")
+
+
+def test_the_doctor_says_what_is_wrong_with_a_certificate_and_never_blames_the_clock(tmp_path, serve):
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=SERVER_DAYS + 1)
+    authority = ensure_authority(tmp_path / "tls", name="o", now=before)
+    expired = ensure_server_certificate(authority, tmp_path / "tls", names=NAMES, now=before)
+    url = f"https://127.0.0.1:{serve(expired).server_port}"
+    config = Config(name="a", institution="A", role="datasite", orchestrator_url=url)
+    for ca, fault in ((str(authority.certificate_path), "expired"), ("", "self-signed|unable to get")):
+        home = Home.create(tmp_path / "home", replace(config, ca=ca))
+        (check,) = [c for c in examine(home.folder) if c.name == "clock"]
+        assert not check.ok and "certificate of" in check.found and re.search(fault, check.found)
+        assert "renew" in check.advice and "NTP" not in check.advice

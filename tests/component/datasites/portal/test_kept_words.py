@@ -4,95 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 from support.forms import Form, forms_of
-from support.review_desk import NOW, PASSWORD, identity, make_context, make_desk, make_proposal
+from support.full_portal import FullPortal
+from support.review_desk import NOW, PASSWORD
 
-from datasites.node.notices.absences import Absences
-from datasites.node.notices.settings import FILE
 from datasites.portal import away, forms, hospital_login, jobs, owner_pages, people_forms
 from datasites.portal.app import create_portal
 from datasites.portal.people.drafts import TYPED, Draft, Drafts, page_of
-from datasites.review import budgets
-from datasites.review.budget_acts import BudgetActs
-from datasites.review.endings import Endings, held_rounds
-from datasites.review.people.acts import PersonAct, people_acts
-from datasites.review.plain_jobs import PlainJobs
-from datasites.review.policy import Policy
-from datasites.review.policy_file import PolicyFile
-from privacy.canonical import sha256_hex
-from privacy.ledger.costs import StudyCost, gaussian_cost
-from privacy.ledger.ledger import Ledger, case_hash
 
-STUDY = StudyCost(rounds=4, round=gaussian_cost(3.0))
-POLICY = "[budget]\nepsilon_cap = 8.0\ndelta = 1e-5\nrequired_people = 2\n[people]\nrequired_people = 2\n"
-MAIL = '[smtp]\nhost = "127.0.0.1"\nsender = "a@b.example"\n' + "".join(
-    f'[[people]]\nname = "{name}"\nemail = "{name}@b.example"\n' for name in ("anna", "bela", "otto")
-)
 OURS = {"sec-fetch-site": "same-origin"}
-CODE = b"print(2)\n"
 
 
-class Site:
-    """A portal on which every form of every page waits for somebody."""
+class Site(FullPortal):
+    """A portal and one browser."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "policy.toml").write_text(POLICY)
-        (folder / FILE).write_text(MAIL)
-        self.desk = make_desk(folder, Policy.parse(POLICY))
-        self.ledger = Ledger(folder / "ledger.sqlite", identity("alba"), clock=lambda: NOW)
-        self.absences = Absences(folder)
-        self.proposal, approved = self.desk.submit(make_proposal()), self.desk.submit(make_proposal(nonce="7" * 32))
-        self.desk.confirm(make_proposal())
-        self.desk.approve(approved)
-        context = replace(self._context(folder), jobs=self._jobs(folder), absences=self.absences)
-        people_acts(self.desk.journal).add(
-            PersonAct(kind="invite", target="auditor"),
-            person=self.desk.accounts.account("bela"),
-            reason="for the audit",
-            now=NOW,
-        )
-        self.client = TestClient(create_portal(context), headers={"accept": "text/html"})
-        self.pages = (
-            f"/requests/{self.proposal}", f"/requests/{approved}", "/inbox", "/jobs", "/studies", "/budget", "/people",
-            "/away", "/reports", "/fingerprints",
-        )  # fmt: skip
-
-    def _context(self, folder: Path) -> Any:
-        ledger, desk = self.ledger, self.desk
-        population = ledger.register_dataset("alba-lung", 1, [case_hash(bytes(32), "case")])
-        ledger.set_cap(population, epsilon=8.0, delta=1e-5, by="policy file", reason="published")
-        policies = PolicyFile(folder / "policy.toml", journal=desk.journal, ledger=ledger)
-        desk.store.policy = policies.current
-        ledger.reserve(population, study="pilot", proposal_hash="a" * 64, plan=STUDY)
-        ledger.charge("a" * 64, 1)
-        desk.journal.append("worker-failed", {"study": "pilot", "round": 1})
-        (folder / "policy.toml").write_text(POLICY.replace("8.0", "9.0"))
-        endings = Endings(ledger=ledger, journal=desk.journal, approvals=desk.store)
-        account = ledger.account(population)
-        (study,) = account.studies
-        shown = replace(budgets.study_status(account, study, "approved"), failed=held_rounds(desk.journal, study.study))
-        policies.current()
-        return replace(
-            make_context(desk, NOW, folder),
-            budgets=lambda: budgets.budgets(ledger),
-            budget_details=lambda: {p: budgets.details(ledger, p) for p in ledger.populations()},
-            budget_acts=BudgetActs(ledger=ledger, journal=desk.journal, policies=policies, endings=endings),
-            studies=lambda: (shown,),
-        )
-
-    def _jobs(self, folder: Path) -> PlainJobs:
-        jobs = PlainJobs(folder / "jobs", record=self.desk.journal.append)
-        (folder / "job").mkdir()
-        (folder / "job" / "plan.py").write_bytes(CODE)
-        jobs.receive("mean", "dr-lang", folder / "job", {"plan.py": sha256_hex(CODE)}, now=NOW)
-        return jobs
+        super().__init__(folder)
+        self.client = TestClient(create_portal(self.context), headers={"accept": "text/html"})
 
     def sign_in(self, name: str = "anna") -> None:
         self.client.cookies.clear()
@@ -119,7 +52,7 @@ def site(tmp_path: Path):
     made = Site(tmp_path)
     made.sign_in()
     yield made
-    made.absences.close()
+    made.close()
 
 
 def same(page: str, form: Form) -> Form:

@@ -1,6 +1,7 @@
 """The worker: what runs is what the proposal says, restarts repeat, and a wrong result is never believed."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -89,6 +90,9 @@ def job(proposal, dataset, output: Path, **changes) -> WorkerJob:
     return WorkerJob(**{**fields, **changes})
 
 
+COUNT = {"kind": "count", "unit": "", "low": 0.0, "high": 9.0, "typical": 2.0, "spread": 0.0, "edges": []}
+
+
 def test_a_round_gives_one_vector_per_contributed_block(proposal, dataset, tmp_path):
     vectors, facts = child.run(job(proposal, dataset, tmp_path))
     assert {n: v.shape for n, v in vectors.items()} == {"mrna": (6,), "clinical": (3,), "shared": (1,)}
@@ -109,6 +113,16 @@ def test_a_modality_that_the_site_does_not_contribute_has_no_influence(proposal,
     assert float(training["image"].abs().sum()) == 0
     assert training["presence"][:, 1].sum() == 0
     assert training["presence"][:, 0].sum() == 60
+
+
+@pytest.mark.parametrize("change", ["self_scaled", "predicts"])
+def test_a_study_that_takes_the_dataset_for_another_reads_nothing(proposal, dataset, tmp_path, change):
+    path = Path(shutil.copytree(dataset, tmp_path / "other")) / "schema.json"
+    told = json.loads(path.read_bytes())
+    other = {"self_scaled": ["mrna"]} if change == "self_scaled" else {"classes": 0, "predicts": COUNT}
+    path.write_text(json.dumps({**told, **other}))
+    with pytest.raises(InvalidInput, match=r"scaled by its own patients|of another kind"):
+        child.records_of(job(proposal, path.parent, tmp_path))
 
 
 def test_a_blending_scale_shrinks_what_leaves_of_its_modality(proposal, dataset, tmp_path):

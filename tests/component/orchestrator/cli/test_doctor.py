@@ -77,7 +77,8 @@ def test_a_good_home_passes_every_check(home):
     checks = found(home)
     assert [c for c in checks.values() if not c.ok] == []
     assert set(checks) == {
-        *("settings", "keys", "roster", "clock", "port", "policy", "sandbox", "chains", "times"),
+        *("settings", "keys", "roster", "clock", "port", "datasets", "policy", "sandbox", "plain-jobs"),
+        *("chains", "times"),
         *("standing", "versions", "files", "disk"),
     }
     assert "2 entries" in checks["chains"].found
@@ -156,6 +157,17 @@ def test_a_layer_that_policy_demands_and_the_machine_lacks_is_found(home, monkey
     check = found(home)["sandbox"]
     assert not check.ok
     assert "seccomp" in check.found
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("", "do NOT run here"), ("[sandbox]\njobs_may_measure = true\n", "CAN MEASURE")]
+)
+def test_doctor_says_whether_plain_jobs_run_without_mounts_of_their_own(home, monkeypatch, line, words):
+    monkeypatch.setattr(doctor, "available_layers", lambda: {layer: layer != "disk" for layer in doctor_layers()})
+    (home.folder / "policy.toml").write_text(line)
+    check = found(home)["plain-jobs"]
+    assert check.ok
+    assert words in check.found
 
 
 def doctor_layers():

@@ -52,6 +52,13 @@ def test_an_epsilon_over_the_cap_or_infinite_is_found(new_proposal):
     assert "noise.allow_infinite_epsilon" in rules("", new_proposal(), epsilon=float("inf"))
 
 
+def test_inputs_scaled_by_a_hospitals_own_patients_are_refused_unless_no_epsilon_is_wanted(new_proposal):
+    model = replace(new_proposal().model, self_scaled=("mrna",))
+    assert rules("", new_proposal(model=model)) == {"noise.allow_infinite_epsilon"}
+    assert rules("[noise]\nallow_infinite_epsilon = true", new_proposal(model=model)) == set()
+    assert new_proposal(model=model).proposal_hash != new_proposal().proposal_hash
+
+
 def test_a_policy_can_accept_what_is_off_by_default(new_proposal):
     policy = '[noise]\nmodes = ["local", "shared"]\nallow_public_seed = true'
     assert rules(policy, new_proposal(noise="shared", seed=7)) == set()

@@ -140,7 +140,10 @@ def test_an_unknown_name_is_refused_with_the_names_there_are(new_proposal):
     for change, message in (
         ({"noise": "loud"}, "expected noise out of local, shared, got 'loud'"),
         ({"training": {**dump(made.training), "aggregation": "magic"}}, "out of fedavg, fedprox, fedadam, dgb, pcw,"),
-        ({"training": {**dump(made.training), "server_optimizer": "lion"}}, "out of sgd, adam, momentum, got 'lion'"),
+        (
+            {"training": {**dump(made.training), "server_optimizer": "lion"}},
+            "out of sgd, adam, momentum, yogi-server, adagrad, got",
+        ),
     ):
         with pytest.raises(InvalidInput, match=re.escape(message)):
             parse(Proposal, {**dump(made), **change})

@@ -10,6 +10,7 @@ from datasites.study import checks
 from datasites.study.released_numbers import checked_numbers, empty_numbers, expected_names, training_share
 from datasites.training.statistics import released_scores, scores_of
 from datasites.worker.trainer import trial_plan
+from models.config import ModelConfig
 from privacy.dp.mechanism import HistogramRelease, LossRelease
 from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput
@@ -77,6 +78,9 @@ def test_an_evaluation_charged_for_fewer_outputs_than_the_model_has_is_refused(p
         checks.check_plan(wide, replace(trial_plan(wide), round=5), "alba")
 
 
+_STAGES = ModelConfig(architecture="linear", features={"mrna": 1}, cohorts=("A",), classes=2)
+
+
 class Fixed(torch.nn.Module):
     """Gives every record the cumulative logits that stand at its label."""
 
@@ -90,16 +94,16 @@ class Fixed(torch.nn.Module):
 
 def test_a_score_is_the_probability_of_a_later_stage():
     batch = {"label": torch.tensor([0, 1])}
-    scores = scores_of(Fixed(torch.tensor([[0.0], [2.0]])), batch, 2)
+    scores = scores_of(Fixed(torch.tensor([[0.0], [2.0]])), batch, _STAGES)
     assert scores[:, 0] == pytest.approx([0.5, 0.8808], abs=1e-4)
-    with pytest.raises(InvalidInput, match="logits"):
-        scores_of(Fixed(torch.zeros(2, 3)), batch, 2)
+    with pytest.raises(InvalidInput, match="outputs"):
+        scores_of(Fixed(torch.zeros(2, 3)), batch, _STAGES)
 
 
 def test_every_validation_record_counts_once_and_no_other(new_proposal):
     release = HistogramRelease(every_rounds=1, noise_multiplier=0.0)
     batch = {"label": torch.tensor([0, 1, 1])}
-    found = released_scores(Fixed(torch.zeros(3, 1)), batch, classes=2, release=release, randomness=STREAM)
+    found = released_scores(Fixed(torch.zeros(3, 1)), batch, config=_STAGES, release=release, randomness=STREAM)
     assert len(found) == 64
     assert {name: value for name, value in found.items() if value} == {"score.0.0.16": 1.0, "score.0.1.16": 2.0}
 

@@ -43,6 +43,7 @@ _CHECKED_IN: dict[str, dict[str, Any]] = {
     "Filing": {"contact": "a@b.example", "no_ethics_vote": "", "data_use": ["DUO:0000006"]},
     "Recipient": {"country": "DE"},
     "Proposal": {"replaces": ""},
+    "Target": {"spread": 0.0, "edges": []},
 }
 
 

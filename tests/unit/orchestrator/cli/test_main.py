@@ -177,3 +177,27 @@ def test_a_gap_that_is_not_there_cannot_be_imported(run, tmp_path, role):
     code, _, err = run(role, "import-gap", "--home", home, "--by", "A. Person", "--reason", "the disk failed")
     assert code == 2
     assert "no gap to import" in one_line(err)
+
+
+def test_a_user_without_an_account_and_home_can_run_commands(run, tmp_path, monkeypatch):
+    def nobody(*_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setenv("HOME", "before")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    code, out, _ = run("keyholder", "init", "--home", tmp_path / "k", "--orchestrator-url", "http://127.0.0.1:1")
+    assert code == 0 and json.loads(out)["role"] == "keyholder"
+    assert os.environ["HOME"] == "/nonexistent"
+
+
+def test_a_mistake_of_our_own_is_one_line_and_says_where(run, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a record: 42")
+
+    monkeypatch.setattr(main, "app", broken)
+    code, _, err = run("doctor")
+    assert code == 1 and "ZeroDivisionError in test_main.py" in one_line(err) and "42" not in err
+    monkeypatch.setattr(main, "app", lambda **_: open("/does/not/exist"))  # noqa: PTH123, SIM115
+    code, _, err = run("doctor")
+    assert code == 1 and "no such file or directory (/does/not/exist)" in one_line(err)

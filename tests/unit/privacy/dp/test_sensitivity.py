@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.build import build_model, record_loss
-from models.config import ModelConfig
+from models.config import ModelConfig, Target
 from privacy.dp.clipping import MOST_RECORDS, RECORD, PerExampleClipper
 from privacy.dp.fixed_batches import TOGETHER, fixed_batches
 from privacy.dp.mechanism import Mechanism
@@ -161,13 +162,20 @@ def records(features: dict[str, int], count: int, classes: int) -> dict[str, Ten
         ("mlp", FEATURES, {"missing_tokens": True}),
         ("mlp-auxiliary", FEATURES, {}),
         ("convolutional", MAPS, {}),
+        ("linear", FEATURES, {"predicts": Target(kind="categorical")}),
+        ("mlp", FEATURES, {"predicts": Target(kind="categorical")}),
+        ("linear", FEATURES, {"classes": 0, "predicts": Target(kind="count", high=90.0, typical=4.0)}),
+        ("linear", FEATURES, {"classes": 0, "predicts": Target(kind="continuous", high=9.0, typical=4.0, spread=2.0)}),
+        ("mlp", FEATURES, {"classes": 0, "predicts": Target(kind="survival", edges=(1.0, 2.0, 3.0, 5.0))}),
     ],
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_record_gives_the_same_bits_wherever_it_stands_and_whoever_is_there(
-    architecture: str, features: dict[str, int], options: dict[str, bool]
+    architecture: str, features: dict[str, int], options: dict[str, Any]
 ) -> None:
     """Else one record more would move the gradients, losses and scores of all others by a rounding error."""
-    config = ModelConfig(architecture=architecture, features=features, cohorts=("A", "B"), classes=3, **options)  # type: ignore[arg-type]
+    options = {"classes": 3, **options}
+    config = ModelConfig(architecture=architecture, features=features, cohorts=("A", "B"), **options)  # type: ignore[arg-type]
     model, batch = build_model(config, seed=0), records(features, 100, 3)
     model.train()
     with torch.no_grad():

@@ -43,7 +43,9 @@ def same(found: list[float], wanted: list[float | None]) -> bool:
         (["1,234", "1,5"], [1.234, 1.5], 0),  # decided by the second cell
         (["1,234", "2,345"], [None, None], 2),  # thousands or decimals: nobody knows
         (["1.5", "1,5"], [1.5, None], 1),
-        (["1,5", "1.500"], [None, 1.5], 1),
+        (["1.234,5", "1.234", "2,5"], [1234.5, None, 2.5], 1),  # a cell with both signs says which is which
+        (["1,234.5", "1,234", "2.5"], [1234.5, None, 2.5], 1),
+        (["1,5", "1.500"], [1.5, None], 1),
         (["210000", "210000 /uL", "210 G/L", "5 apples"], [None, 210, 210, None], 2),
         (["", "n/a", "[Not Available]", "Unknown", "'--"], [None] * 5, 0),
         (["inf", "nan", "<3", "3+", "0x10", "1_000", "1e999", "ten", "1 2"], [None] * 9, 8),  # "nan" is missing
@@ -55,6 +57,16 @@ def test_a_number_is_a_number_in_a_known_unit_or_it_is_refused(cells, wanted, re
     assert same(found, wanted)
     assert reading.refusals == refused
     assert reading.cells == len(cells)
+
+
+def test_a_thousand_with_a_point_is_in_doubt_where_the_table_has_decimal_commas():
+    rule = NumberRule(commas=True)
+    assert same(numbers(["1.234", "2.000"], rule=rule)[0], [None, None])
+    assert same(numbers(["1.234", "2.5"], rule=rule)[0], [1.234, 2.5])
+    assert same(numbers(["1.234", "2,5"], rule=rule)[0], [None, 2.5])
+    assert same(numbers(["1.234", "2.000"])[0], [1.234, 2.0])
+    for decimal, wanted in ((".", 1.234), (",", None)):
+        assert same(numbers(["1.234"], rule=NumberRule(commas=True, decimal=decimal))[0], [wanted])
 
 
 def test_a_refusal_says_which_unit_would_fit() -> None:
@@ -124,6 +136,28 @@ def test_a_hospitals_own_words_come_first_and_may_say_missing() -> None:
         levels([], {"x": "D"})
 
 
+def test_a_code_that_a_program_stored_as_a_fraction_is_that_code():
+    stage = Category(name="s", levels=(Level(name="I", spellings=("1",)), Level(name="II", spellings=("2", "2.0x"))))
+    reading = Reading(column="c", variable="s")
+    column = CategoryColumn(stage, reading)
+    codes = column.feed(pd.Series(["1.0", "2.00", "1", "1.5", "10", "3.0"], dtype=object))
+    assert [None if math.isnan(c) else column.combinations[int(c)] for c in codes] == [
+        (0,),
+        (1,),
+        (0,),
+        None,
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("text", ["1950", "195001", "1950-1-1", "19500101", "01.02.1950", "1950-13-01", "1950-02-30"])
+def test_what_is_no_whole_date_is_refused(text):
+    reading = Reading(column="c", variable="age")
+    assert years_between(pd.Series([text]), pd.Series(["2010-01-01"]), reading).isna().all()
+    assert reading.refusals == 1
+
+
 def test_a_level_may_be_spelled_like_a_word_that_says_missing() -> None:
     site = Category(name="tss", levels=(Level(name="NA"), Level(name="None")))
     reading = Reading(column="c", variable="tss")
@@ -136,6 +170,7 @@ def test_years_between_two_dates_and_what_is_no_date() -> None:
     born = pd.Series(["1950-01-01", "1950-01-01", "", "05/06/1950"], dtype=object)
     seen = pd.Series(["2010-01-01", "soon", "2010-01-01", "2010-01-01"], dtype=object)
     found = years_between(born, seen, reading)
+    assert reading.refusals == 2 == -reading.missing  # the reader of the years counts them among the missing
     assert found[0] == pytest.approx(60, abs=0.01)
     assert found[1:].isna().all()
     assert sorted(word for word, _, _ in reading.strange()) == ["05/06/1950", "soon"]

@@ -91,3 +91,12 @@ def test_an_archive_that_ends_early_and_an_unknown_kind_are_refused(tmp_path: Pa
         open_table(tmp_path / "t.sav")
     with pytest.raises(InvalidInput, match="no file"):
         open_table(tmp_path / "none.csv")
+
+
+def test_long_integers_stay_the_ids_that_they_are(tmp_path: Path) -> None:
+    numbers = [9007199254740993, 9007199254740992, 12]
+    pd.DataFrame({"pid": numbers, "n": [1, 2, 3]}).to_parquet(tmp_path / "t.parquet")
+    table = open_table(tmp_path / "t.parquet")
+    [piece] = table.pieces(table.columns)
+    assert list(piece["pid"]) == [str(number) for number in numbers]
+    assert piece["n"].tolist() == [1.0, 2.0, 3.0]

@@ -1,0 +1,54 @@
+"""What a hospital's steward should look at before publishing: inputs that tell the outcome, inputs that hardly vary."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasites.data.guard.association import flat_share, said, telling
+from datasites.data.reading.encoding import encode
+from datasites.data.reading.measured import Floats, HospitalData, Measured
+from datasites.study.schema.document import Modality, StudySchema
+from datasites.study.schema.outcomes import Classes, Outcome, Survival
+
+_MOST_FLAT = 0.5
+_SHOWN = 20
+
+
+def warnings_of(schema: StudySchema, outcome: Outcome, data: HospitalData) -> list[str]:
+    """Return a line for every variable that nearly tells the outcome and every modality that hardly varies.
+
+    The numbers in it are exact and private, as the reading report is.
+    """
+    place = {patient: row for row, patient in enumerate(data.patients)}
+    target = data.outcome[:, 1] if isinstance(outcome, Survival) else data.outcome[:, 0]
+    classes = isinstance(outcome, Classes | Survival)
+    lines: list[str] = []
+    for modality in schema.modalities:
+        if modality.name not in data.modalities:
+            continue
+        measured = data.modalities[modality.name]
+        rows = [row for row, patient in enumerate(measured.patients) if patient in place]
+        own = np.array([target[place[measured.patients[row]]] for row in rows])
+        columns = {name: measured.values[rows, at] for at, name in enumerate(modality.names)}
+        found = said(telling(columns, own, classes=classes), modality.name, outcome.label)
+        lines += found[:_SHOWN]
+        if len(found) > _SHOWN:
+            lines.append(f"{modality.name}: {len(found) - _SHOWN} more columns nearly tell {outcome.label}")
+        lines += _flat(modality, measured, rows)
+    return lines
+
+
+def _flat(modality: Modality, measured: Measured, rows: list[int]) -> list[str]:
+    inputs: Floats = encode(modality, measured)[rows]
+    if modality.measure is not None:
+        share = flat_share(inputs)
+        if share <= _MOST_FLAT:
+            return []
+        return [
+            f"{modality.name}: {share:.0%} of the inputs hardly differ between patients: check unit, centre and scale"
+        ]
+    numbers = [place for place, name in enumerate(modality.inputs) if name.endswith(":value")]
+    flat = [modality.inputs[p].removesuffix(":value") for p in numbers if flat_share(inputs[:, [p]]) > _MOST_FLAT]
+    if not flat:
+        return []
+    return [f"{modality.name}: {', '.join(flat[:_SHOWN])} hardly differ between patients: check unit, centre and scale"]

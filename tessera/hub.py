@@ -1,0 +1,274 @@
+"""A consortium as a scientist sees it: hospitals, what they published, and the studies that were proposed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from datasites.data.dataset import Schema, read_schema
+from datasites.data.publishing import CARD, STUDY_SCHEMA, Card
+from datasites.node.home import Config, Home
+from datasites.node.roster import Roster
+from datasites.study.schema.document import StudySchema
+from datasites.study.signing import parse
+from orchestrator.studies.status import client_of
+from orchestrator.studies.submit import scientist
+from privacy.errors import InvalidInput, Refused, TesseraError
+from tessera.shown import html_table
+
+if TYPE_CHECKING:
+    from tessera.live import Run
+
+_ANSWER_SECONDS, _POLL_SECONDS = 30.0, 2.0
+_OTHERS = (CARD, "schema.json", STUDY_SCHEMA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What a hospital published of its dataset: card, schema and made-up rows of the same shape.
+
+    ``study_schema`` is the agreed document behind it, where the hospital read its own tables by one.
+    """
+
+    site: str
+    institution: str
+    card: Card
+    schema: Schema
+    study_schema: StudySchema | None
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The dataset's name at its hospital."""
+        return self.card.dataset.name
+
+    def mock(self, modality: str | None = None) -> pd.DataFrame:
+        """Return the made-up rows, indexed by case: cohort, label and all inputs, or the inputs of one modality.
+
+        Nothing in them is of a patient: public constants and a seed made them.
+
+        Raises:
+            InvalidInput: this hospital has no such modality.
+        """
+        if modality is not None:
+            if modality not in self.schema.modalities:
+                raise InvalidInput(f"{self.site} holds {', '.join(self.schema.modalities)}, not {modality[:40]!r}")
+            return self._read(modality)
+        tables = [self._read("records"), *(self._read(name) for name in self.schema.modalities)]
+        return pd.concat(tables, axis=1)
+
+    def _read(self, name: str) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / f"{name}.parquet").set_index("case_id")
+
+    def __repr__(self) -> str:
+        held = " + ".join(self.card.modalities)
+        return f"Dataset({self.site}: {self.card.task}, {held}, about {self.card.dataset.patients} patients)"
+
+    def _repr_html_(self) -> str:
+        counts = self.schema.feature_counts()
+        rows = [
+            ("institution", self.institution),
+            ("predicts", self.card.task),
+            ("patients, noised", self.card.dataset.patients),
+            ("cohort", self.card.cohort),
+            *((modality, f"{counts[modality]} inputs") for modality in self.card.modalities),
+            ("data use", ", ".join(self.card.data_use) or "no code given"),
+        ]
+        return html_table(f"{self.name} of {self.site}", rows)
+
+
+class Hub:
+    """A door to one consortium; :func:`connect` opens it.
+
+    Args:
+        home: the folder with the identity that signs, the roster and the settings.
+        person: who acts; hospitals read the name beside what is said.
+    """
+
+    def __init__(self, home: Home, person: str = "") -> None:
+        self.home, self.person = home, person
+        self._published: dict[str, Dataset] = {}
+
+    @property
+    def roster(self) -> Roster:
+        """Who is in the consortium."""
+        return self.home.roster()
+
+    def datasets(self, sites: Sequence[str] = (), *, wait_seconds: float = 120.0) -> dict[str, Dataset]:
+        """Return what hospitals published, by hospital; waits for those that have not answered yet.
+
+        Args:
+            sites: which hospitals; all of the roster when empty.
+            wait_seconds: how long to wait for all of them.
+
+        Raises:
+            InvalidInput: nobody of that name is in the roster.
+            TesseraError: a hospital published nothing in time, or the orchestrator does not answer.
+        """
+        wanted = tuple(sites) or tuple(party.name for party in self.roster.sites)
+        for name in wanted:
+            self.roster.by_name(name)
+        if set(wanted) - set(self._published):
+            self._fetch(wanted, wait_seconds)
+        return {name: self._published[name] for name in wanted}
+
+    def sites(self, *, wait_seconds: float = 120.0) -> pd.DataFrame:
+        """Return a line for each hospital: institution, cohort, modalities, noised patients, dataset, outcome."""
+        rows = {
+            name: {
+                "institution": found.institution,
+                "cohort": found.card.cohort,
+                "modalities": " + ".join(found.card.modalities),
+                "patients": found.card.dataset.patients,
+                "dataset": found.name,
+                "predicts": found.card.task,
+            }
+            for name, found in self.datasets(wait_seconds=wait_seconds).items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("hospital")
+
+    def dataset(self, name: str) -> Dataset:
+        """Return what one hospital published, by the hospital's name or the dataset's.
+
+        Raises:
+            InvalidInput: there is none of that name.
+        """
+        if any(party.name == name for party in self.roster.sites):
+            return self.datasets([name])[name]
+        for found in self.datasets().values():
+            if found.name == name:
+                return found
+        known = ", ".join(party.name for party in self.roster.sites)
+        raise InvalidInput(f"expected a hospital out of {known}, or a dataset's name, got {name[:40]!r}")
+
+    def studies(self) -> pd.DataFrame:
+        """Return a line for each study of the consortium: state, rounds done and planned, hospitals, reason."""
+        with client_of(self.home, answer_seconds=_ANSWER_SECONDS) as client:
+            known: list[dict[str, Any]] = client.get_json("/studies")
+        rows = [
+            {
+                "study": status["study"],
+                "state": status["state"],
+                "rounds": f"{status['rounds_completed']} of {status['rounds']}",
+                "hospitals": len(status["proposal"]["payload"]["participants"]),
+                "reason": status["reason"],
+            }
+            for status in known
+        ]
+        return pd.DataFrame(rows, columns=["study", "state", "rounds", "hospitals", "reason"]).set_index("study")
+
+    def run(self, study: str) -> Run:
+        """Return a study that was proposed before, here or from elsewhere.
+
+        Raises:
+            InvalidInput: no such study.
+        """
+        from tessera.live import Run
+
+        found = Run(self, study)
+        found.status()
+        return found
+
+    def _fetch(self, sites: Sequence[str], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        with client_of(self.home, answer_seconds=_ANSWER_SECONDS) as client:
+            node = scientist(self.home, client)
+            for site in sites:
+                node.add_peer(site)
+            while True:
+                node.sync()
+                for found in node.datasets():
+                    made = self._dataset(found.owner, found.mock_files)
+                    if made is not None:
+                        self._published[found.owner] = made
+                missing = [site for site in sites if site not in self._published]
+                if not missing:
+                    return
+                if time.monotonic() > deadline:
+                    raise TesseraError(
+                        f"{missing[0]} published nothing or did not accept us in {seconds:g} s; is it running?"
+                    )
+                node.wait_for_news(_POLL_SECONDS)
+
+    def _dataset(self, site: str, files: Sequence[Path]) -> Dataset | None:
+        by_name = {path.name: path for path in files}
+        if CARD not in by_name or "schema.json" not in by_name:
+            return None
+        document = by_name.get(STUDY_SCHEMA)
+        return Dataset(
+            site=site,
+            institution=self.roster.by_name(site).institution,
+            card=parse(Card, by_name[CARD].read_bytes()),
+            schema=read_schema(by_name["schema.json"]),
+            study_schema=None if document is None else parse(StudySchema, document.read_bytes()),
+            folder=by_name[CARD].parent,
+        )
+
+    def __repr__(self) -> str:
+        roster = self.roster
+        who = f" as {self.person}" if self.person else ""
+        return f"Hub({roster.orchestrator.institution}{who}: {len(roster.sites)} hospitals)"
+
+    def _repr_html_(self) -> str:
+        rows = [(party.name, party.institution) for party in self.roster.sites]
+        return html_table(repr(self), rows, ("hospital", "institution"))
+
+
+def connect(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    url: str = "",
+    identity: str | os.PathLike[str] | None = None,
+    person: str = "",
+) -> Hub:
+    """Open a consortium for a scientist.
+
+    Args:
+        home: the orchestrator's folder, where it lies on this machine.
+        url: of the orchestrator, where it runs on another machine.
+        identity: with ``url``: a folder with ``identity.pem`` and ``roster.json`` that signs proposals here.
+        person: who acts; hospitals read the name beside what is said.
+
+    Raises:
+        InvalidInput: neither a folder nor an address and an identity, or no such folder.
+        Refused: the identity is not the one that signs proposals in this consortium.
+    """
+    if (home is None) == (not url or identity is None):
+        raise InvalidInput('expected connect("HOME"), or connect(url=..., identity=...) with a folder')
+    place = Home(folder=Path(home if home is not None else str(identity)))
+    if home is None:
+        _remote(place, url)
+    if place.config().role != "orchestrator":
+        raise InvalidInput(f"expected the folder of an orchestrator, got one of a {place.config().role}")
+    if place.identity().public_key != place.roster().orchestrator.public_key:
+        raise Refused(
+            "hospitals take proposals from the orchestrator's identity alone, and this folder holds another one; ask "
+            "those who run the orchestrator for a folder with its identity"
+        )
+    return Hub(place, person)
+
+
+def _remote(place: Home, url: str) -> None:
+    """Make a folder with an identity ready to speak to an orchestrator elsewhere."""
+    for name in ("identity.pem", "roster.json"):
+        if not (place.folder / name).is_file():
+            raise InvalidInput(f"expected {name} in the folder of the identity, found none")
+    known = place.roster().orchestrator
+    kept = place.config().ca if (place.folder / "config.json").exists() else ""
+    config = Config(
+        name=known.name,
+        institution=known.institution,
+        role="orchestrator",
+        orchestrator_url=url,
+        public_url=url,
+        ca=kept,
+    )
+    if (place.folder / "address.json").exists():
+        raise InvalidInput("this folder belongs to an orchestrator of this machine: connect by the folder, without url")
+    Home.create(place.folder, config)
