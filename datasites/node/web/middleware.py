@@ -109,6 +109,8 @@ def _crooked(scope: Scope) -> Problem | None:
     if len(names) > _MOST_HEADERS or any(names.count(name) > 1 for name in _ONCE):
         said = say("expected at most {most} headers, and each once", most=_MOST_HEADERS)
         return new_problem(400, "crooked-head", said)
+    if {b"transfer-encoding", b"content-length"} <= set(names):
+        return new_problem(400, "crooked-head", say("expected one length of the body, got two"))
     encoding = dict(scope["headers"]).get(b"content-encoding", b"identity")
     if encoding.strip().lower() != b"identity":
         return new_problem(415, "encoded", say("expected a body without content encoding"))

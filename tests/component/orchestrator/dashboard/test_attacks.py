@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from support.own_words import BAD, check
 
 from datasites.node.web.middleware import MOST_BODY_BYTES
 from orchestrator.api.server import Service
@@ -141,3 +143,16 @@ def test_a_guessed_cookie_or_link_opens_nothing(client: TestClient, service: Ser
         answer = client.get("/dashboard/", headers={"cookie": f"{name}={value}"})
         assert answer.status_code == 303
         assert client.post("/dashboard/enter", data={"token": value[:128]}).status_code in (403, 422)
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_nonsense_is_answered_in_our_own_words(pages: FastAPI, client: TestClient, accept: str) -> None:
+    found: list[str] = []
+    headers = {"accept": accept}
+    for (method, path), bad in itertools.product(PAGES, BAD):
+        address = MOUNT + re.sub(r"\{[^}]*\}", lambda _, bad=bad: bad, path)
+        answer = client.request(method, f"{address}?to={bad}&since={bad}", headers=headers)
+        check(answer, (method, address[:60]), found)
+        check(client.put(address, headers=headers), ("PUT", address[:60]), found)
+    check(client.get(f"{MOUNT}/nothing/here", headers=headers), "nothing", found)
+    assert found == []
