@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -62,6 +63,7 @@ def _serve(home: Home) -> None:
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
         beside = [asyncio.create_task(_sweep(service)), asyncio.create_task(_notify(notices, service))]
+        threading.Thread(target=app.state.summaries.read_ahead, name="summaries", daemon=True).start()
         await server.serve(sockets=[listener])
         for task in beside:
             task.cancel()

@@ -10,6 +10,8 @@ import datetime as dt
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from datasites.hospital import facts
@@ -40,6 +42,7 @@ _ROLLED_BACK_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 10.0
 _NOTICE_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
+_REPORTS_SECONDS = 0.3
 _EXPIRE_APART = dt.timedelta(hours=1)
 
 
@@ -124,11 +127,30 @@ class Notices:
         return _NOTICE_SECONDS
 
 
-class Worker:
-    """Asks for work and does it."""
+class Reports:
+    """Writes the reports of finished studies, one after another, while other studies' rounds go on."""
 
     def __init__(self, datasite: Datasite) -> None:
         self._datasite = datasite
+        self._wanted: deque[str] = deque()
+
+    def want(self, study: str) -> None:
+        """Have the reports written once more, with those of a study that is over."""
+        self._wanted.append(study)
+
+    def step(self) -> float:
+        """Write those of the oldest study; one that fails is tried again."""
+        if self._wanted:
+            write_reports_apart(self._datasite.home, finished=self._wanted[0])
+            self._wanted.popleft()
+        return 0.0 if self._wanted else _REPORTS_SECONDS
+
+
+class Worker:
+    """Asks for work and does it; ``over`` is told of every study that ended, once."""
+
+    def __init__(self, datasite: Datasite, over: Callable[[str], object]) -> None:
+        self._datasite, self._tell = datasite, over
         self._witness = Witness(
             home=datasite.home,
             client=datasite.client,
@@ -136,7 +158,7 @@ class Worker:
             trouble=lambda: datasite.standing.trouble or lack_of_room(datasite.home.folder),
         )
         self._queue = WorkQueue(datasite.client, witness=self._witness)
-        self._reported: set[str] = set()
+        self._over: set[str] = set()
         self._stands = False
 
     def step(self) -> float:
@@ -152,14 +174,14 @@ class Worker:
     def _handle(self, item: WorkItem) -> None:
         if item.kind != "finished":
             self._datasite.participant.handle(item)
-        elif item.study not in self._reported:
+        elif item.study not in self._over:
             for request in self._datasite.approvals.requests():
                 if request.proposal.study == item.study and request.state == "approved":
                     self._datasite.endings.finished(request.proposal_hash, item.study)
             self._datasite.participant.handle(item)
             self._datasite.pool.close()  # its memory is not needed until the next study
-            write_reports_apart(self._datasite.home, finished=item.study)
-            self._reported.add(item.study)
+            self._over.add(item.study)
+            self._tell(item.study)
 
 
 def run(folder: Path) -> None:
@@ -179,12 +201,13 @@ def _serve(home: Home) -> None:
     remove_unfinished(folder)
     datasite = Datasite.open(home)
     node = Node(datasite)
-    notices = Notices(datasite)
+    notices, reports = Notices(datasite), Reports(datasite)
     loops = [
         Loop("syft", node.step),
         Loop("approvals", Messenger(datasite).step),
         Loop("notices", notices.step),
-        Loop("work", Worker(datasite).step),
+        Loop("work", Worker(datasite, reports.want).step),
+        Loop("reports", reports.step),
     ]
     app = create_portal(facts.context(datasite))
     server = WebServer(app, config, app.state.service.streams.close)

@@ -20,7 +20,6 @@ from datasites.study.signing import parse
 from datasites.study.thread import SENTENCES, Word
 from privacy.canonical import canonical_hash
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
-from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 from privacy.identity import fingerprint
 from privacy.ledger.chain import Entry
 from privacy.ledger.cost_documents import cost_from_json
@@ -182,6 +181,8 @@ def _tight(mechanism: Mechanism, delta: float, rounds: int) -> float:
 
 @lru_cache(maxsize=256)
 def _tight_at_two(mechanism: Mechanism, delta: float, rounds: int) -> float:
+    from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # only where an epsilon is computed
+
     return epsilon_at_two_hospitals(mechanism, delta, rounds=rounds) if rounds else 0.0
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from datasites.language import tr, tr_plural
 from datasites.study.planning import weights_by
 from datasites.study.proposal import Proposal
-from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 
 _LEAST_STEPS = 3.0
 
@@ -47,6 +46,8 @@ def second_figures(
     mechanism = proposal.mechanism
     if proposal.seed is not None or not mechanism.private:
         return ()
+    from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # seconds of imports that a start need not wait for
+
     found = []
     hospitals = len(proposal.participants)
     gains = noise_in_sums(proposal, site)

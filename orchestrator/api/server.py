@@ -26,6 +26,7 @@ from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedC
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
+from orchestrator.api.listing import add_listing
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
 from orchestrator.api.openapi import (
@@ -49,7 +50,7 @@ from orchestrator.rounds.decryption import check_answer, closing_of, require_rou
 from orchestrator.rounds.helping import CONFIRMATION, check_vouching
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
-from orchestrator.studies.status import study_status, takes_part
+from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Head
@@ -156,6 +157,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     _add_health(app, service)
     _add_work(app, service, authenticate)
     _add_studies(app, service, authenticate)
+    add_listing(app, service, authenticate)
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
     add_chain_calls(app, service, authenticate)
@@ -234,11 +236,6 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
 
     def status_of(study: str, who: str) -> dict[str, Any]:
         return {**study_status(service.store, study, who), "waiting": service.waiting(study)}
-
-    @app.get("/studies")
-    async def studies(party: Party = caller) -> list[dict[str, Any]]:
-        found = service.store.studies()
-        return [status_of(name, party.name) for name, signed, *_ in found if takes_part(signed.payload, party.name)]
 
     @app.get("/studies/{study}")
     async def study(study: StudyName, party: Party = caller) -> dict[str, Any]:

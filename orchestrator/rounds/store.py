@@ -143,6 +143,36 @@ class Store:
             return parse(Signed, row.proposal.encode()), row.state, row.reason
         raise InvalidInput(f"there is no study called {name[:80]!r}; `tessera status` lists them")
 
+    def states(self, *, after: str = "") -> list[tuple[str, str, str]]:
+        """Return (name, state, reason) of every study whose name comes after ``after``, by name; reads no proposal."""
+        query = sa.select(_STUDIES.c.study, _STUDIES.c.state, _STUDIES.c.reason).order_by(_STUDIES.c.study)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(_STUDIES.c.study > after) if after else query).all()
+        return [(r.study, r.state, r.reason) for r in rows]
+
+    def last_rounds(self, kind: str) -> dict[str, int]:
+        """Return, by study, the last round that has a document of this kind."""
+        query = sa.select(_DOCUMENTS.c.study, sa.func.max(_DOCUMENTS.c.round).label("last")).filter_by(kind=kind)
+        with self._engine.connect() as connection:
+            return {r.study: r.last for r in connection.execute(query.group_by(_DOCUMENTS.c.study))}
+
+    def totals(self, kind: str) -> dict[str, int]:
+        """Return, by study, how many documents of a kind there are, over all rounds, authors and closings."""
+        query = sa.select(_DOCUMENTS.c.study, sa.func.count().label("number")).filter_by(kind=kind)
+        with self._engine.connect() as connection:
+            return {r.study: r.number for r in connection.execute(query.group_by(_DOCUMENTS.c.study))}
+
+    def later(self, study: str, kind: str, *, after_round: int) -> list[tuple[int, str, dict[str, Any]]]:
+        """Return (round, author, document) of a kind in all rounds after one, oldest first; keeps none in memory."""
+        query = (
+            sa.select(_DOCUMENTS.c.round, _DOCUMENTS.c.author, _DOCUMENTS.c.document)
+            .filter_by(study=study, kind=kind)
+            .where(_DOCUMENTS.c.round > after_round)
+            .order_by(_DOCUMENTS.c.round, _DOCUMENTS.c.author)
+        )
+        with self._engine.connect() as connection:
+            return [(r.round, r.author, json.loads(r.document)) for r in connection.execute(query)]
+
     # signed documents of a round ------------------------------------------------------------------------------
 
     def put_document(

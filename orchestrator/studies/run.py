@@ -22,7 +22,7 @@ from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.propose import Offer, StudySettings, local_blocks, price_of_min_sites
 from orchestrator.studies.report import write_study_pdf, write_study_report
-from orchestrator.studies.status import client_of, proposal_of, said, study_line
+from orchestrator.studies.status import client_of, proposal_of, said, study_line, summaries_of
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
 from orchestrator.studies.words import say
 from privacy.canonical import sha256_hex
@@ -99,7 +99,7 @@ def propose(
 
 
 def _check_new(client: SignedClient, study: str) -> None:
-    if any(known["study"] == study for known in client.get_json("/studies")):
+    if any(known["study"] == study for known in summaries_of(client)):
         follow = f"tessera study wait {shlex.quote(study)}"
         raise Refused(f"a study called {study!r} exists; `{follow}` follows it, or use another name")
 

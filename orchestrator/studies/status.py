@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def require_party(store: Store, study: str, caller: str) -> None:
 
 OVER = OVER_FOR_GOOD | {"paused", "failed"}
 _ANSWER_SECONDS = 5.0
+_PAGE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +167,32 @@ def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Statu
     problem = ""
     try:
         with client_of(home, answer_seconds=answer_seconds) as client:
-            studies = tuple(study_line(status) for status in client.get_json("/studies"))
+            studies = tuple(line_of(summary) for summary in summaries_of(client))
     except TesseraError as error:
         problem = str(error)
     local: dict[str, Any] = {}
     if config.role == "datasite":
         local = {"budget": _budgets(home.folder / "ledger.sqlite"), "requests": _requests(home.folder)}
     return Status(role=config.role, name=config.name, problem=problem, studies=studies, **local)
+
+
+def summaries_of(client: SignedClient) -> Iterator[dict[str, Any]]:
+    """Yield the orchestrator's summary of every study that the caller takes part in, page by page."""
+    last = ""
+    while True:
+        page = client.get_json("/studies", params={"after": last or None})
+        yield from page
+        if len(page) < _PAGE:
+            return
+        last = str(page[-1]["study"])
+
+
+def line_of(summary: Mapping[str, Any]) -> StudyLine:
+    """Return one summary of ``GET /studies`` as a value."""
+    fields = {name: summary[name] for name in ("study", "state", "reason", "rounds", "rounds_completed", "seconds")}
+    more = {name: summary[name] for name in ("last_round_seconds", "uplink_bytes", "refusals", "waiting")}
+    sites = tuple(SiteLine(**site) for site in summary["sites"])
+    return StudyLine(**fields, **more, sites=sites, words=tuple(summary["words"]))
 
 
 def client_of(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> SignedClient:
@@ -208,7 +228,7 @@ def trust_of(home: Home) -> ssl.SSLContext | None:
 
 
 def study_line(status: Mapping[str, Any]) -> StudyLine:
-    """Return one line of an answer of ``GET /studies``."""
+    """Return one line of an answer of ``GET /studies/STUDY``."""
     checkpoints = [c for c in status["checkpoints"] if c]
     participants = [p["name"] for p in status["proposal"]["payload"]["participants"]]
     arrived = set(status.get("updates_now", ()))

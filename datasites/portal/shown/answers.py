@@ -25,7 +25,6 @@ from datasites.study.data_use import words as in_words
 from datasites.study.proposal import Proposal
 from datasites.study.text import delta_text, epsilon_text
 from privacy.dp.mechanism import Mechanism
-from privacy.dp.two_hospitals import epsilon_at_two_hospitals
 
 _DAYS_A_MONTH = 30.44
 
@@ -196,6 +195,8 @@ def study_epsilon(mechanism: Mechanism, delta: float) -> float:
 
 @lru_cache(maxsize=256)
 def _twice(mechanism: Mechanism, delta: float) -> float:
+    from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # seconds of imports that a start need not wait for
+
     return epsilon_at_two_hospitals(mechanism, delta)
 
 

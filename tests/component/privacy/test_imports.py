@@ -17,3 +17,11 @@ def test_keeping_the_books_imports_neither_torch_nor_the_accountant() -> None:
     code = f"import sys, privacy.ledger.ledger, privacy.ledger.verification; print({heavy} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
+
+
+def test_a_hospitals_process_and_the_status_command_start_without_an_accountant() -> None:
+    heavy = "{'torch', 'dp_accounting', 'scipy', 'matplotlib', 'typst'}"
+    modules = "datasites.hospital.daemon, orchestrator.studies.status, orchestrator.cli.main"
+    code = f"import sys, {modules}; print({heavy} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "set()"

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from datasites.hospital import daemon
-from datasites.hospital.daemon import Messenger
+from datasites.hospital.daemon import Messenger, Reports, Worker
 from datasites.node.http import Declined
+from datasites.study.messages import WorkItem
 from datasites.study.signing import Signed
+from privacy.errors import TesseraError
 
 APPROVAL = Signed(kind="approval", payload={}, public_key="0" * 64, signature="x")
 REQUEST = SimpleNamespace(
@@ -47,3 +49,33 @@ def test_an_approval_that_was_declined_is_journaled_once_and_told_again_until_it
     assert asked == ["/studies/pilot/approvals"] * 3
     assert journal == [("approval-unwanted", {"reason": "not yet"})]
     assert started == [True]
+
+
+def test_reports_are_written_beside_the_work_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    failing = [True, False, False]
+
+    def write(_: Any, *, finished: str) -> None:
+        if failing.pop(0):
+            raise TesseraError("the disk is full")
+        written.append(finished)
+
+    monkeypatch.setattr(daemon, "write_reports_apart", write)
+    done: list[str] = []
+    site = SimpleNamespace(
+        home=SimpleNamespace(folder="/"),
+        client=None,
+        standing=SimpleNamespace(trouble=""),
+        approvals=SimpleNamespace(requests=list, sealed_proposals=tuple),
+        participant=SimpleNamespace(handle=lambda item: done.append(item.study)),
+        pool=SimpleNamespace(close=lambda: None),
+    )
+    reports = Reports(site)  # type: ignore[arg-type]
+    worker = Worker(site, reports.want)  # type: ignore[arg-type]
+    for study in ("one", "two", "one"):
+        worker._handle(WorkItem(kind="finished", study=study, round=0, closing=0, documents={}))
+    assert done == ["one", "two"] and written == []  # nobody waits for a report
+    with pytest.raises(TesseraError):
+        reports.step()
+    assert reports.step() == 0.0 and reports.step() > 0
+    assert written == ["one", "two"] and reports.step() > 0

@@ -1,0 +1,201 @@
+"""What a growing network costs its orchestrator: many hospitals in a round, or many studies in the list.
+
+    python benchmarks/scale.py --sites 9,50,120,200 --parameters 2000 --json
+    python benchmarks/scale.py --studies 100 --rounds 500 --json
+
+Rounds: orchestrator and keyholder are the product's own processes; hospitals are the product's own round participants
+in threads of this process, with trainers that send at once. ``orchestrator_cpu_seconds_per_round`` is the processor
+time of the orchestrator and its summing process from the first to the last finished round, ``health_p99_seconds`` what
+a stranger waits for ``/healthz`` meanwhile, ``peak_mb`` the orchestrator's largest resident size.
+
+Studies: a store of finished studies of 40 hospitals is written as rounds would leave it; ``status_seconds`` is
+``tessera status`` as a person runs it (the second time; ``first_status_seconds`` reads everything for the first time).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.consortium import Consortium
+
+from datasites.node.process import own_module
+from datasites.study.signing import seal
+from orchestrator.rounds.store import _DOCUMENTS, Store
+from privacy.errors import TesseraError
+
+_NETWORK = 40
+
+
+class Health(threading.Thread):
+    """Asks ``/healthz`` every 50 ms until it is stopped."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url, self._ended, self.seconds = url, threading.Event(), list[float]()
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
+            while not self._ended.wait(0.05):
+                started = time.perf_counter()
+                client.get("/healthz").raise_for_status()
+                self.seconds.append(time.perf_counter() - started)
+
+    def p99(self) -> float:
+        """Stop, and return the time that 99 of 100 answers stayed below."""
+        self._ended.set()
+        self.join(60)
+        found = sorted(self.seconds) or [float("nan")]
+        return found[min(len(found) - 1, int(0.99 * len(found)))]
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    """Return the processor time of a process and its children."""
+    family = [process, *process.children(recursive=True)]
+    return float(sum(sum(one.cpu_times()[:2]) for one in family))
+
+
+def rounds_of(folder: Path, sites: int, parameters: int, rounds: int) -> dict[str, Any]:
+    """Run one study of so many hospitals; the first round warms up and is not counted."""
+    with Consortium(folder, sites=sites) as consortium:
+        consortium.start()
+        process = psutil.Process(consortium.pid("orchestrator"))
+        consortium.propose("scale", length=parameters, rounds=rounds + 1, min_sites=3, deadline_seconds=600)
+        health = Health(consortium.url)
+        with consortium.working():
+            _reached(consortium, 1)
+            before, started = processor_seconds(process), time.monotonic()
+            health.start()
+            _reached(consortium, rounds + 1)
+            spent, wall = processor_seconds(process) - before, time.monotonic() - started
+            slowest = health.p99()
+        status = consortium.status("scale")
+        peak = _peak_mb(process)
+    sums = [len(checkpoint["sites"]) for checkpoint in status["checkpoints"]]
+    return {
+        "sites": sites,
+        "parameters": parameters,
+        "in_sum": min(sums),
+        "rounds": rounds,
+        "orchestrator_cpu_seconds_per_round": round(spent / rounds, 3),
+        "orchestrator_cpu_seconds_per_round_and_site": round(spent / rounds / sites, 5),
+        "seconds_per_round": round(wall / rounds, 3),
+        "health_p99_seconds": round(slowest, 3),
+        "peak_mb": peak,
+    }
+
+
+def _reached(consortium: Consortium, rounds: int) -> None:
+    deadline = time.monotonic() + 1800
+    while True:
+        (found,) = consortium.client.get_json("/studies")
+        if found["rounds_completed"] >= rounds:
+            return
+        if found["state"] in ("paused", "failed") or time.monotonic() > deadline:
+            raise TesseraError(f"round {found['rounds_completed'] + 1}: {found['state']}: {found['reason']}")
+        time.sleep(0.2)
+
+
+def _peak_mb(process: psutil.Process) -> int:
+    for line in Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def studies_of(folder: Path, studies: int, rounds: int) -> dict[str, Any]:
+    """Write so many finished studies into an orchestrator's store and look at the list."""
+    with Consortium(folder, sites=_NETWORK) as consortium:
+        home = consortium.homes["orchestrator"]
+        store = Store(home.folder / "store")
+        for number in range(studies):
+            _write_study(store, consortium, f"study-{number:03}", rounds)
+        store.close()
+        consortium.start(keyholder=False, hospitals=False)
+        health = Health(consortium.url)
+        health.start()
+        command = own_module("orchestrator.cli.main", "status", "--home", str(home.folder), "--once", "--json")
+        seconds, cpu, shown = list[float](), list[float](), b""
+        for _ in range(4):
+            started, spent = time.monotonic(), sum(os.times()[2:4])
+            shown = subprocess.run(command, check=False, capture_output=True).stdout  # the first one may be too early
+            seconds.append(time.monotonic() - started)
+            cpu.append(sum(os.times()[2:4]) - spent)
+        slowest = health.p99()
+        body = len(json.dumps(consortium.client.get_json("/studies")))
+        peak = _peak_mb(psutil.Process(consortium.pid("orchestrator")))
+    last = json.loads(shown.splitlines()[-1])
+    found = last["studies"]
+    if last["problem"]:
+        raise TesseraError(last["problem"])
+    return {
+        "studies": len(found),
+        "rounds": rounds,
+        "sites": _NETWORK,
+        "rounds_completed": min(line["rounds_completed"] for line in found),
+        "first_status_seconds": round(seconds[0], 3),
+        "status_seconds": round(min(seconds[1:]), 3),
+        "status_cpu_seconds": round(min(cpu[1:]), 3),
+        "list_bytes": body,
+        "health_p99_seconds": round(slowest, 3),
+        "peak_mb": peak,
+    }
+
+
+def _write_study(store: Store, consortium: Consortium, name: str, rounds: int) -> None:
+    proposal = consortium.proposal(name, length=2000, rounds=rounds)
+    store.add_study(name, seal(consortium.identity, "proposal", proposal))
+    checkpoint = {
+        "model_hash": "0" * 64,
+        "moments_hash": "0" * 64,
+        "sites": consortium.names,
+        "weights": {"shared": dict.fromkeys(consortium.names, 1.0)},
+        "seconds": 1.5,
+        "uplink_bytes": 40 * 20_000,
+    }
+    place = {"study": name, "kind": "checkpoint", "closing": 0, "author": "", "document": json.dumps(checkpoint)}
+    with store._engine.begin() as connection:  # in one go: what is measured is reading
+        connection.execute(_DOCUMENTS.insert(), [{**place, "round": number} for number in range(1, rounds + 1)])
+    store.set_state(name, "finished")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sites", default="9,50", help="numbers of hospitals, with commas between")
+    parser.add_argument("--parameters", type=int, default=2000, help="values in an update")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds that are counted, or rounds of each study")
+    parser.add_argument("--studies", type=int, default=0, help="measure the list of so many studies instead")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tessera-scale-") as folder:
+        if arguments.studies:
+            rows = [studies_of(Path(folder), arguments.studies, arguments.rounds)]
+        else:
+            rows = []
+            for text in arguments.sites.split(","):
+                place = Path(folder) / text
+                place.mkdir()
+                rows.append(rounds_of(place, int(text), arguments.parameters, max(1, arguments.rounds)))
+                print(json.dumps(rows[-1]), file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"rows": rows}))
+        return
+    for row in rows:
+        print("  ".join(f"{name} {value}" for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
