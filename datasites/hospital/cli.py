@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from datasites.hospital import budget_commands, ingest_commands
+from datasites.hospital import budget_commands, extract_commands, ingest_commands
 from datasites.hospital.people import commands as people_commands
 from datasites.node.commands import (
     Gap,
@@ -106,6 +106,7 @@ def _import_gap(home: Path, by: str, reason: str) -> Gap:
 
 
 app.command()(ingest_commands.ingest)
+app.command()(extract_commands.extract)
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(people_commands.people, name="people")
 app.add_typer(people_commands.tokens, name="tokens")
