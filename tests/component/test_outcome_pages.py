@@ -23,7 +23,10 @@ from privacy.canonical import sha256_hex
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "study-report.schema.json"
 WORDS = {
-    "os": ("os (survival)", ("Brier score at 6 months", "Concordance (mean over cohorts)", "Concordance, Ä 1")),
+    "os": (
+        "os (survival)",
+        ("Brier score at 6 months", "Concordance (mean over cohorts)", "Concordance, b"),
+    ),
     "nodes": ("nodes (a count)", ("Mean absolute error, nodes", "Mean deviance")),
     "sub-type (WHO)": ("sub-type (WHO) (classes without an order)", ("AUROC (mean over cohorts)", "AUROC, b")),
 }

@@ -42,7 +42,8 @@ def write_tables(
         outcome: of the schema.
         patients: how many.
         seed: of the signal, the same for all hospitals.
-        site: number of the hospital; its patients are its own.
+        site: number of the hospital; its patients are its own and of one cohort. 0 has patients of every cohort, who
+            are held out to score a model.
         modalities: which tables are written.
 
     Raises:
@@ -57,7 +58,8 @@ def write_tables(
         ids = [name.replace(schema.patient.separator, "x") for name in ids]
     records = _outcome(asked, severity, draw)
     if schema.cohort_column:
-        records[schema.cohort_column] = [schema.cohorts[site % len(schema.cohorts)].name] * patients
+        spread = range(patients) if site == 0 else [site] * patients
+        records[schema.cohort_column] = [schema.cohorts[place % len(schema.cohorts)].name for place in spread]
     for criterion in schema.inclusion:
         low = criterion.low if criterion.low is not None else criterion.high
         records[criterion.column] = [criterion.one_of[0] if criterion.one_of else f"{low:g}"] * patients
