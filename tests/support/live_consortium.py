@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
-from harness.consortium import playing
 from support.live_study import WorkersHere
 from support.review_desk import PASSWORD
 
@@ -33,6 +33,7 @@ from datasites.node.process import Loop, announce, bind, stop_loops
 from datasites.portal.app import create_portal
 from datasites.review.accounts import AccountStore
 from datasites.review.budget_acts import open_rounds
+from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from datasites.worker.pool import WorkerPool
 from datasites.worker.preflight import Preflight
 from orchestrator.cli import main
@@ -46,14 +47,24 @@ FILING = Path(__file__).parents[2] / "docker" / "filing.toml"
 STEWARD, OFFICER = "anna", "bela"
 
 
+def idle(site: str) -> Trainer:
+    """Return a trainer that learns nothing: zeros are an update under every kind of noise."""
+
+    def train(job: TrainingJob) -> TrainingResult:
+        blocks = job.proposal.blocks_of(site)
+        return TrainingResult(updates={b.name: np.zeros(b.length, np.float32) for b in blocks}, releases={})
+
+    return train
+
+
 class LiveHospital:
     """One datasite with its loops and its portal, as :func:`datasites.hospital.daemon.run` puts them together."""
 
-    def __init__(self, home: Home, index: int, model: Callable[[str], bytes], *, trains: bool = False) -> None:
+    def __init__(self, home: Home, model: Callable[[str], bytes], *, trains: bool = False) -> None:
         made = Datasite.open(home)
         part = replace(
             made.participant,
-            train=playing(index),
+            train=idle(home.config().name),
             build=lambda p: model(p.chain.model_hash),
             preflight=lambda _: None,
         )
@@ -165,9 +176,9 @@ class LiveConsortium:
         patch = self._closing.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(daemon, "write_reports_apart", lambda *_, **__: None)
         patch.setattr(WorkerPool, "start", lambda _: None)
-        for index, (site, place) in enumerate(self.homes.hospitals.items()):
+        for site, place in self.homes.hospitals.items():
             self.hospitals[site] = LiveHospital(
-                place, index, lambda digest: self.client.get_bytes(f"/blobs/{digest}"), trains=self.trains
+                place, lambda digest: self.client.get_bytes(f"/blobs/{digest}"), trains=self.trains
             )
             self._closing.callback(self.hospitals[site].close)
         for site, token in links.items():

@@ -151,7 +151,7 @@ def test_a_running_study_is_paused_freed_at_one_hospital_goes_on_and_ends_by_a_r
 ) -> None:
     first, second, _, last = live.sites
     rounds = 200  # as many as the policy takes: more than anybody waits for
-    long = scientist.propose("long", rounds=rounds)
+    long = scientist.propose("long", "--noise", "shared", rounds=rounds)
     live.approve(long)
     until(lambda: live.status("long")["rounds_completed"] >= 1, "a round ends")
     scientist.tessera("study", "pause", "long", "--reason", "A look at the first rounds.")
@@ -194,7 +194,7 @@ def test_a_lower_cap_in_the_file_is_seen_and_stops_what_no_longer_fits(
     live: LiveConsortium, scientist: Scientist, looks: Open, dashboard: Open
 ) -> None:
     first, second, *others = live.sites
-    capped, late = scientist.propose("capped"), scientist.propose("late")
+    capped, late = scientist.propose("capped", "--noise", "shared"), scientist.propose("late")
     live.approve(capped, first, second)
     policy = live.hospitals[second].policy
     before = policy.read_text()

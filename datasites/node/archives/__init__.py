@@ -1,0 +1,1 @@
+"""Backups of a role's folder. Start with ``archive.py``."""
