@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ from datasites.node.home import Config, Home
 from datasites.node.roster import Roster
 from datasites.study.schema.document import StudySchema
 from datasites.study.signing import parse
-from orchestrator.studies.status import client_of
+from orchestrator.studies.status import client_of, line_of, summaries_of
 from orchestrator.studies.submit import scientist
 from privacy.errors import InvalidInput, Refused, TesseraError
 from tessera.shown import html_table
@@ -150,16 +150,16 @@ class Hub:
     def studies(self) -> pd.DataFrame:
         """Return a line for each study of the consortium: state, rounds done and planned, hospitals, reason."""
         with client_of(self.home, answer_seconds=_ANSWER_SECONDS) as client:
-            known: list[dict[str, Any]] = client.get_json("/studies")
+            known = [line_of(summary) for summary in summaries_of(client)]
         rows = [
             {
-                "study": status["study"],
-                "state": status["state"],
-                "rounds": f"{status['rounds_completed']} of {status['rounds']}",
-                "hospitals": len(status["proposal"]["payload"]["participants"]),
-                "reason": status["reason"],
+                "study": line.study,
+                "state": line.state,
+                "rounds": f"{line.rounds_completed} of {line.rounds}",
+                "hospitals": len(line.sites),
+                "reason": line.reason,
             }
-            for status in known
+            for line in known
         ]
         return pd.DataFrame(rows, columns=["study", "state", "rounds", "hospitals", "reason"]).set_index("study")
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import linecache
+import symtable
 import textwrap
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -79,7 +81,7 @@ class _Source:
         """Add the source of a class or function and of all that it names; return its name."""
         name = str(getattr(thing, "__name__", ""))
         try:
-            source = textwrap.dedent(inspect.getsource(thing))
+            source = _source_of(thing)
             names = _names(source)
         except (OSError, TypeError, SyntaxError) as error:
             raise InvalidInput(
@@ -119,9 +121,34 @@ class _Source:
             )
 
 
+def _source_of(thing: Any) -> str:
+    """Return the source of a class or function; of a notebook's class, which Python cannot find, by its methods."""
+    try:
+        return textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
+        methods = (
+            [value for value in vars(thing).values() if inspect.isfunction(value)] if inspect.isclass(thing) else []
+        )
+        for method in methods:
+            whole = "".join(linecache.getlines(method.__code__.co_filename))
+            for node in ast.walk(ast.parse(whole)):
+                if isinstance(node, ast.ClassDef) and node.name == thing.__name__:
+                    return ast.get_source_segment(whole, node) or ""
+        raise
+
+
 def _names(source: str) -> set[str]:
-    """Return every name that a piece of source reads."""
-    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    """Return every name that a piece of source reads from outside itself; arguments and local names are none."""
+    found: set[str] = set()
+    waiting = [symtable.symtable(source, "plan.py", "exec")]
+    while waiting:
+        table = waiting.pop()
+        waiting += table.get_children()
+        outermost = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or (outermost and not symbol.is_assigned())):
+                found.add(symbol.get_name())
+    return found
 
 
 def _globals(thing: Any) -> Mapping[str, Any]:
