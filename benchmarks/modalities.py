@@ -1,6 +1,6 @@
 """What copy number and mutations add to the staging models, as fourth and fifth modality of the nine hospitals.
 
-    python benchmarks/modalities.py --data ../shared/data/tcga --seeds 10 --json > benchmarks/results/modalities.json
+    python benchmarks/modalities.py --data ../shared/data/tcga --seeds 10 --json > OUT
 
 Exact AUROC on held-out patients of public data, outside the protocol; the studies are those of ``tessera simulate``
 with the linear model and FedAvg. Every seed trains the same hospitals without and with the further modalities; a
