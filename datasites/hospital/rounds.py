@@ -282,8 +282,7 @@ class RoundParticipant:
             helper_pads=padded.helper_pads,
             seed_hashes=padded.seed_hashes,
         )
-        for earlier in [place for place in self.sent_now if place[0] == plan.study]:
-            del self.sent_now[earlier]
+        self._forget_pads(plan.study)
         self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, own=padded.own)
         write_atomically(folder / "update.bin", padded.body)
         signed = seal(self.home.identity(), "update", header)
@@ -319,10 +318,16 @@ class RoundParticipant:
 
     def _finish(self, item: WorkItem) -> None:
         """Recompute the last model too; that it does not follow is for this hospital's people to read."""
+        self._forget_pads(item.study)
         try:
             self.models.finish(self._approved(item.study))
         except (Refused, InvalidInput) as error:
             self.journal.append("models-unconfirmed", {"study": item.study, "reason": str(error)[:500]})
+
+    def _forget_pads(self, study: str) -> None:
+        """Forget the seeds of a study's earlier rounds, which nobody asks for any more."""
+        for place in [place for place in self.sent_now if place[0] == study]:
+            del self.sent_now[place]
 
     # small things ----------------------------------------------------------------------------------------------
 

@@ -37,8 +37,6 @@ from privacy.errors import InvalidInput
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
 
-_ATTEST_SECONDS = 60.0
-
 
 class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
@@ -271,7 +269,7 @@ class StudyRunner:
 
         await self.waits.until(
             lambda: missing() <= self._refusing(number),
-            min(_ATTEST_SECONDS, self.proposal.deadline_seconds),
+            self.proposal.deadline_seconds,
             lambda: f"round {number}: signatures under the list of {names(missing())}",
         )
 

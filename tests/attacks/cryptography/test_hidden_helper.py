@@ -291,6 +291,16 @@ def test_a_listed_hospital_that_lies_with_them_shifts_the_sum_as_its_own_update_
     assert (load(found)["shared"] - true).tolist() == [SHIFT] * 700
 
 
+def test_a_hospital_keeps_no_seed_once_a_study_is_over(helped: HelpedStage) -> None:
+    helped.train_all()
+    participant = helped.consortium.hospitals[0].participant
+    seeds = participant.sent_now[(helped.proposal.study, 1)].own.seeds
+    files = [p for p in participant.home.folder.rglob("*") if p.is_file()]
+    assert not any(seed in path.read_bytes() for seed in seeds for path in files)
+    participant.handle(helped.item("finished"))
+    assert (helped.proposal.study, 1) not in participant.sent_now
+
+
 def test_no_seed_opens_what_it_did_not_seal(helped: HelpedStage) -> None:
     """The coalition's helper above opens real seeds with real keys: with another key none opens."""
     told = Coalition(helped, (), 1)
