@@ -88,7 +88,7 @@ class Hub:
 
     Args:
         home: the folder with the identity that signs, the roster and the settings.
-        person: who acts; hospitals read the name beside what is said.
+        person: who proposes, with name and title: the investigator of studies that name no other.
     """
 
     def __init__(self, home: Home, person: str = "") -> None:
@@ -233,7 +233,7 @@ def connect(
         home: the orchestrator's folder, where it lies on this machine.
         url: of the orchestrator, where it runs on another machine.
         identity: with ``url``: a folder with ``identity.pem`` and ``roster.json`` that signs proposals here.
-        person: who acts; hospitals read the name beside what is said.
+        person: who proposes, with name and title: the investigator of studies that name no other.
 
     Raises:
         InvalidInput: neither a folder nor an address and an identity, or no such folder.

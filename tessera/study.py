@@ -175,7 +175,7 @@ class Study:
             hub: the consortium.
             sites: names of hospitals; all of the roster when empty.
             purpose: what it is for; every hospital reads it.
-            investigator: who answers for it, with name and title.
+            investigator: who answers for it, with name and title; without a filing, by default the hub's person.
             filing: TOML file with everything else that hospitals read before they decide (docs/deploy.md).
             replaces: name of an earlier study that this is a new version of.
             options: further fields of :class:`orchestrator.studies.propose.StudySettings`, such as ``seed``.
@@ -188,7 +188,8 @@ class Study:
         """
         from tessera.proposing import propose
 
-        given = {"purpose": purpose, "principal_investigator": investigator, **answers}
+        person = investigator or (hub.person if filing is None else "")
+        given = {"purpose": purpose, "principal_investigator": person, **answers}
         return propose(
             self,
             hub,

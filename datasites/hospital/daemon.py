@@ -31,6 +31,7 @@ from datasites.node.web.server import WebServer
 from datasites.node.work import Witness, WorkQueue
 from datasites.portal.app import create_portal
 from datasites.review.budgets import budgets
+from datasites.review.endings import FINISHED, STUDY_REPORT
 from datasites.review.people.acts import people_acts
 from datasites.study.messages import WorkItem
 from datasites.study.signing import Signed, dump
@@ -128,11 +129,16 @@ class Notices:
 
 
 class Reports:
-    """Writes the reports of finished studies, one after another, while other studies' rounds go on."""
+    """Writes the reports of finished studies, one after another, while other studies' rounds go on.
+
+    What a process that ended had not written, the next one writes: the end of a study is told only once.
+    """
 
     def __init__(self, datasite: Datasite) -> None:
         self._datasite = datasite
-        self._wanted: deque[str] = deque()
+        written = {e.body["proposal_hash"] for e in datasite.journal.entries(kind=STUDY_REPORT)}
+        ended = datasite.journal.entries(kind=FINISHED)
+        self._wanted = deque(str(e.body["study"]) for e in ended if e.body["proposal_hash"] not in written)
 
     def want(self, study: str) -> None:
         """Have the reports written once more, with those of a study that is over."""

@@ -14,6 +14,7 @@ from datasites.language import LANGUAGES
 from datasites.node.files import write_atomically
 from datasites.node.http import SignedClient
 from datasites.node.signed_pdf import MOST_BYTES, check_pdf
+from datasites.review.endings import STUDY_REPORT
 from datasites.study.proposal import Proposal
 from privacy.errors import Tampered, TesseraError
 from privacy.ledger.journal import Journal
@@ -48,12 +49,12 @@ def fetch_study_report(client: SignedClient, proposal: Proposal, folder: Path, j
         found[f"{stem}.json"] = client.get_bytes(where, params={"kind": "json"}, max_bytes=MOST_BYTES)
         _check_facts(found[f"{stem}.json"], proposal)
     except TesseraError as error:
-        journal.append("study-report", {**about, "problem": str(error)})
+        journal.append(STUDY_REPORT, {**about, "problem": str(error)})
         return False
     for name, document in found.items():
         write_atomically(folder / name, document)
     files = {name: hashlib.sha256(document).hexdigest() for name, document in found.items()}
-    journal.append("study-report", {**about, "files": files})
+    journal.append(STUDY_REPORT, {**about, "files": files})
     return True
 
 

@@ -76,7 +76,7 @@ class LiveHospital:
         self._loops = [
             Loop("syft", Node(self.datasite).step),
             Loop("approvals", daemon.Messenger(self.datasite).step),
-            Loop("work", daemon.Worker(self.datasite).step),
+            Loop("work", daemon.Worker(self.datasite, lambda _: None).step),
         ]
         app = create_portal(facts.context(self.datasite))
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))

@@ -70,6 +70,7 @@ def test_reports_are_written_beside_the_work_and_tried_again(monkeypatch: pytest
         participant=SimpleNamespace(handle=lambda item: done.append(item.study)),
         pool=SimpleNamespace(close=lambda: None),
     )
+    site.journal = SimpleNamespace(entries=lambda **_: ())
     reports = Reports(site)  # type: ignore[arg-type]
     worker = Worker(site, reports.want)  # type: ignore[arg-type]
     for study in ("one", "two", "one"):
@@ -79,3 +80,20 @@ def test_reports_are_written_beside_the_work_and_tried_again(monkeypatch: pytest
         reports.step()
     assert reports.step() == 0.0 and reports.step() > 0
     assert written == ["one", "two"] and reports.step() > 0
+
+
+def test_reports_that_a_process_had_not_written_are_written_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(daemon, "write_reports_apart", lambda _, *, finished: written.append(finished))
+    entries = {
+        "study-finished": [("told", "a"), ("cut off", "b")],
+        "study-report": [("told", "a")],
+    }
+    journal = SimpleNamespace(
+        entries=lambda kind: [
+            SimpleNamespace(body={"study": study, "proposal_hash": h}) for study, h in entries.get(kind, ())
+        ]
+    )
+    reports = Reports(SimpleNamespace(home=None, journal=journal))  # type: ignore[arg-type]
+    reports.step()
+    assert written == ["cut off"]
