@@ -107,7 +107,7 @@ def test_results_lie_under_the_studys_name_where_it_is_a_plain_one(consortium):
     for name in ("../other", "a/b", "", "état"):
         found = result_folder(home, name)
         assert found.parent == home.folder / "results"
-        assert len(found.name) == 16
+        assert len(found.name) == 64
 
 
 def test_printed_parties_become_one_roster_that_every_role_can_read(run, tmp_path):
