@@ -246,11 +246,7 @@ def connect(
         _remote(place, url)
     if place.config().role != "orchestrator":
         raise InvalidInput(f"expected the folder of an orchestrator, got one of a {place.config().role}")
-    if place.identity().public_key != place.roster().orchestrator.public_key:
-        raise Refused(
-            "hospitals take proposals from the orchestrator's identity alone, and this folder holds another one; ask "
-            "those who run the orchestrator for a folder with its identity"
-        )
+    _check_signs(place)
     return Hub(place, person)
 
 
@@ -259,6 +255,9 @@ def _remote(place: Home, url: str) -> None:
     for name in ("identity.pem", "roster.json"):
         if not (place.folder / name).is_file():
             raise InvalidInput(f"expected {name} in the folder of the identity, found none")
+    _check_signs(place)
+    if (place.folder / "address.json").exists():
+        raise InvalidInput("this folder belongs to an orchestrator of this machine: connect by the folder, without url")
     known = place.roster().orchestrator
     kept = place.config().ca if (place.folder / "config.json").exists() else ""
     config = Config(
@@ -269,6 +268,12 @@ def _remote(place: Home, url: str) -> None:
         public_url=url,
         ca=kept,
     )
-    if (place.folder / "address.json").exists():
-        raise InvalidInput("this folder belongs to an orchestrator of this machine: connect by the folder, without url")
     Home.create(place.folder, config)
+
+
+def _check_signs(place: Home) -> None:
+    if place.identity().public_key != place.roster().orchestrator.public_key:
+        raise Refused(
+            "hospitals take proposals from the orchestrator's identity alone, and this folder holds another one; ask "
+            "those who run the orchestrator for a folder with its identity"
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,23 +55,30 @@ class StudyExpired(TesseraError):
     """The proposal expired before everybody had approved it, or before its last round: no hospital serves it again."""
 
 
-def require_time(proposal: Proposal, number: int) -> None:
-    """Check that the proposal still holds before round ``number``.
+@contextmanager
+def in_time(proposal: Proposal, number: int) -> Iterator[None]:
+    """Check that the proposal still holds when round ``number`` begins, and when it cannot go on.
 
     Raises:
-        StudyExpired: it does not; every hospital would refuse the round.
+        StudyExpired: it does not; every party refuses the round then, and who refused first does not matter.
     """
+    _require_time(proposal, number)
+    try:
+        yield
+    except StudyPaused:
+        _require_time(proposal, number)
+        raise
+
+
+def _require_time(proposal: Proposal, number: int) -> None:
     if dt.datetime.now(dt.UTC) >= parse_time(proposal.expires):
-        raise StudyExpired(f"the proposal expired at {proposal.expires} before round {number} of {proposal.rounds}")
+        raise StudyExpired(
+            f"the proposal expired at {proposal.expires} before the end of round {number} of {proposal.rounds}"
+        )
 
 
 def too_few(store: Store, proposal: Proposal, number: int, sites: Collection[str]) -> StudyPaused:
-    """Return why round ``number`` cannot go on with the updates of ``sites``; it names who revoked or was dropped.
-
-    Raises:
-        StudyExpired: the proposal expired meanwhile.
-    """
-    require_time(proposal, number)
+    """Return why round ``number`` cannot go on with the updates of ``sites``; it names who revoked or was dropped."""
     gone = "".join(f"; {sentence}" for sentence in withdrawn_sites(store, proposal.study).values())
     return StudyPaused(
         f"round {number}: expected updates of at least {proposal.min_sites} institutions per block, got those of "

@@ -83,8 +83,8 @@ class StudyRunner:
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
                 ends.require_centres(self._store, self.proposal, number)
-                ends.require_time(self.proposal, number)
-                await self._round(number)
+                with ends.in_time(self.proposal, number):
+                    await self._round(number)
         finally:
             await self.intake.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -139,8 +138,8 @@ def test_the_parties_of_the_deployment_guide_make_their_folders_and_one_roster(t
     inits, roster = [g for g in guide if " init " in g], next(g for g in guide if " roster " in f" {g}")
     for number, line in enumerate(inits):
         typed, _, target = line.partition(" > ")
-        home = tmp_path / str(number)
-        result = CliRunner().invoke(app, shlex.split(typed.replace("/var/lib/tessera/home", str(home)))[1:])
+        typed = typed.replace("/var/lib/tessera/", f"{tmp_path / str(number)}/")
+        result = CliRunner().invoke(app, shlex.split(typed)[1:])
         assert result.exit_code == 0, result.output
         Path(target.strip()).write_text(result.stdout)
     party = json.loads(Path("hospital-a.json").read_text())
@@ -148,12 +147,12 @@ def test_the_parties_of_the_deployment_guide_make_their_folders_and_one_roster(t
         first = f"{name.partition('-')[0]}-a"
         line = next(line for line in inits if line.endswith(f"{first}.json"))
         made = line.partition(" > ")[0].replace(first, name).replace("Hospital A", name)
-        made = made.replace("/var/lib/tessera/home", str(tmp_path / name))
+        made = made.replace("/var/lib/tessera/", f"{tmp_path / name}/")
         Path(f"{name}.json").write_text(CliRunner().invoke(app, shlex.split(made)[1:]).stdout)
-    command = roster.replace("/var/lib/tessera/home", os.fspath(tmp_path / "0"))
+    command = roster.replace("/var/lib/tessera/", f"{tmp_path / '0'}/")
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
-    written = (tmp_path / "0" / "roster.json").read_text()
+    written = (tmp_path / "0" / "home" / "roster.json").read_text()
     assert party["public_key"] in written
-    checked = CliRunner().invoke(app, ["verify", str(tmp_path / "0")])
+    checked = CliRunner().invoke(app, ["verify", str(tmp_path / "0" / "home")])
     assert checked.exit_code in (0, 1) and "Traceback" not in checked.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from typing import Any
 
@@ -107,7 +106,7 @@ def test_a_study_begins_with_another_ones_model(run, three, hub):
 
 
 def test_waiting_can_be_interrupted_and_taken_up_again(three, hub):
-    study = tessera.Study("later", epsilon=math.inf, rounds=1, noise="local")
+    study = tessera.Study("later", epsilon=0.5, rounds=1, noise="local")
     made = study.propose(hub, options={"helpers": 0, "min_sites": 3}, progress=False, **ASKED)
     with pytest.raises(tessera.TesseraError, match="still waiting"):
         made.wait(progress=False, timeout_seconds=1)
@@ -125,7 +124,9 @@ def test_another_identity_is_refused_before_anything_is_asked(three, tmp_path):
     home = three.homes.keyholder.folder
     with pytest.raises(tessera.InvalidInput, match="folder of an orchestrator"):
         tessera.connect(home)
+    before = (home / "config.json").read_bytes()
     with pytest.raises(tessera.Refused, match="orchestrator's identity alone"):
         tessera.connect(url="http://127.0.0.1:9", identity=home)
+    assert (home / "config.json").read_bytes() == before
     with pytest.raises(tessera.InvalidInput, match="expected connect"):
         tessera.connect()

@@ -132,7 +132,7 @@ def test_every_end_has_exit_code_4_its_words_and_an_event(
 ) -> None:
     ending(loops)
     code, told = tessera("study", "wait", "pilot", "--timeout", "5")
-    assert (code, loops.status("pilot")["state"]) == (4, state)
+    assert (code, loops.status("pilot")["state"]) == (4, state), loops.status("pilot")["reason"]
     assert f"pilot is {state} and will not go on" in told
     assert said in told
     code, told = tessera("status", "--once")
