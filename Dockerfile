@@ -37,6 +37,7 @@ COPY models models
 COPY privacy privacy
 COPY datasites datasites
 COPY orchestrator orchestrator
+COPY tessera tessera
 RUN PIP_ONLY_BINARY= pip install --quiet --no-deps --no-build-isolation . && \
     pip uninstall --quiet --yes hatchling trove-classifiers setuptools pip
 

@@ -92,15 +92,18 @@ def opened_commitments(proposal: Proposal, listed: Commitments, signed: Iterable
     """Return commitments by party, each signed by it, of this list, and of exactly its parts.
 
     Raises:
-        Refused: the keyholder's is missing, no helper's is there, one is of another list, or two are of one party.
-        InvalidInput, Tampered: one is not signed by keyholder or helper.
+        Refused: the keyholder's is missing, no helper's is there, one is of another list or of a stranger, or two are
+            of one party.
+        InvalidInput, Tampered: one is not as its signature says.
     """
     holders = {proposal.keyholder.public_key: (proposal.keyholder.name, shares.KEYHOLDER_PARTS)}
     for helper, parts in zip(proposal.helpers, shares.HELPER_PARTS, strict=False):
         holders[helper.public_key] = helper.name, parts
     found: dict[str, PadCommitment] = {}
     for one in signed:
-        name, parts = holders.get(one.public_key, ("", (0, 0)))
+        if one.public_key not in holders:
+            raise Refused("a commitment to pad sums is signed by neither the keyholder nor a helper of the study")
+        name, parts = holders[one.public_key]
         said = open_sealed(one, "pad-commitment", one.public_key, PadCommitment, since=proposal.canonical)
         about = (said.study, said.round, said.list_hash, said.party)
         if about != (proposal.study, listed.round, listed.list_hash, name) or name in found:

@@ -118,3 +118,13 @@ def test_the_image_says_what_it_is_and_both_stages_take_the_named_base():
     assert f"VERSION={PROJECT['version']} " in text
     labels = set(re.findall(r"org\.opencontainers\.image\.([\w.]+)=", text))
     assert labels >= {"title", "version", "revision", "created", "licenses", "base.name", "base.digest"}
+
+
+def test_the_image_gets_every_package_of_the_wheel():
+    """hatchling leaves out in silence what is not there, and then no command starts."""
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "packages"
+    ]
+    copied = re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert sorted(copied) == sorted(packages)
+    assert {f"!{package}" for package in packages} <= set((ROOT / ".dockerignore").read_text().splitlines())

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,13 +22,14 @@ from support.helped import ALL, H, HelpedStage, J, List
 
 from datasites.hospital.round_pads import OwnPads
 from datasites.keyholder.opened import counts_of, integers_of, open_parts, own_parts, pack_opening, parts_of
-from datasites.keyholder.vouched import OwnParts, commit_to
+from datasites.keyholder.vouched import OwnParts, commit_to, opened_commitments
 from datasites.study.chain import RoundEvidence
-from datasites.study.messages import Attestation, Commitments, Opening, PadSums, UpdateHeader
+from datasites.study.messages import Attestation, Commitments, Opening, PadCommitment, PadSums, UpdateHeader
 from datasites.study.signing import Signed, parse, seal
-from privacy.canonical import sha256_hex
+from privacy.canonical import NEWEST, sha256_hex
 from privacy.encryption import ciphertexts, ckks, pads, shares
 from privacy.errors import Refused
+from privacy.identity import Identity
 
 HOLDERS = ("keyholder", H, J)
 SHIFT = 3
@@ -308,3 +311,22 @@ def test_no_seed_opens_what_it_did_not_seal(helped: HelpedStage) -> None:
     sealed = {site: header.pad for site, header in told.headers.items()}
     with pytest.raises(Refused, match="no seed opens with the key that is held here"):
         open_parts(told.headers, sealed, (1, 2), pads.generate_pad_key(hybrid=True).private, label)
+
+
+def test_a_strangers_commitment_is_no_helpers():
+    """With the keyholder's it would stand for "and a helper's", and sites would sign what nobody can check."""
+    stranger, keyholder, helper = (Identity.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
+    party = {"study": "s", "round": 1, "list_hash": "a" * 64}
+    own = {str(part): "0" * 64 for part in shares.KEYHOLDER_PARTS}
+    proposal: Any = SimpleNamespace(
+        study="s",
+        canonical=NEWEST,
+        keyholder=SimpleNamespace(name="keyholder", public_key=keyholder.public_key),
+        helpers=(SimpleNamespace(name=H, public_key=helper.public_key),),
+    )
+    said = [
+        seal(keyholder, "pad-commitment", PadCommitment(party="keyholder", parts=own, **party)),
+        seal(stranger, "pad-commitment", PadCommitment(party="", parts={"0": "junk"}, **party)),
+    ]
+    with pytest.raises(Refused, match="neither the keyholder nor a helper"):
+        opened_commitments(proposal, cast("Commitments", SimpleNamespace(**party)), said)
