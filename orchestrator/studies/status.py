@@ -7,11 +7,13 @@ show no more than that. ``tessera status`` at a hospital adds the hospital's own
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
@@ -210,13 +212,26 @@ def client_of(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> SignedC
 
 
 def orchestrator_url(home: Home) -> str:
-    """Return where this role's orchestrator is: from its settings; the orchestrator itself is where it listens."""
+    """Return where this role's orchestrator is: from its settings.
+
+    The orchestrator's own commands ask where it listens; from another machine or container, where it is reached.
+    """
     config = home.config()
     if config.role != "orchestrator":
         return config.orchestrator_url
     if (home.folder / "address.json").exists():
-        return str(json.loads((home.folder / "address.json").read_bytes())["listens"])
+        announced = json.loads((home.folder / "address.json").read_bytes())
+        return str(announced["listens"] if _somebody_listens(announced["listens"]) else announced["url"])
     return config.public_url or f"http://{config.host}:{config.port}"
+
+
+def _somebody_listens(url: str) -> bool:
+    place = urlsplit(url)
+    try:
+        with socket.create_connection((place.hostname or "", place.port or 0), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def trust_of(home: Home) -> ssl.SSLContext | None:

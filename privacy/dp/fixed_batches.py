@@ -5,8 +5,9 @@ gradients, losses and scores move by a rounding error, and a score may pass into
 accounting count one record only. So a batch is cut into pieces of ``TOGETHER`` rows, and the last piece is filled up
 with copies of its first row, whose results are dropped.
 
-Within a piece of 64 rows every place gives the same bits for the networks of ``models`` (a test compares them). For
-code that we do not know, ``together=1`` computes every record alone, where this holds by construction.
+Within a piece of 64 rows every place gives the same bits for the networks of ``models`` with widths in multiples of 16
+(a test compares them). For others, and for code that we do not know, ``together=1`` computes every record alone. Every
+piece has memory of its own, since kernels also take other paths by where in memory a row begins.
 
     >>> [(len(rows["x"]), records) for rows, records in fixed_batches({"x": torch.zeros(70, 2)})]
     [(64, 64), (64, 6)]
@@ -53,4 +54,6 @@ def fixed_batches(inputs: Batch, together: int = TOGETHER) -> Iterator[tuple[dic
 
 def _filled(rows: Tensor, together: int) -> Tensor:
     missing = together - len(rows)
-    return torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])]) if missing else rows.contiguous()
+    if missing:
+        return torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])])
+    return rows.clone(memory_format=torch.contiguous_format)

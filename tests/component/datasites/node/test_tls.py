@@ -155,6 +155,9 @@ def test_the_orchestrators_own_commands_know_it_by_its_certificate_whatever_its_
         home.identity(), orchestrator_url(home), "00" * 32, retry_seconds=0, timeout_seconds=5, trust=trust_of(home)
     ) as own:
         assert own.get_json("/") is None
+    server.shutdown()
+    server.server_close()  # as seen from another container, which has the folder and not the server
+    assert orchestrator_url(home) == config.public_url
     stranger = ensure_server_certificate(ensure_authority(tmp_path / "s", name="o"), tmp_path / "s", names=NAMES)
     with (
         SignedClient(

@@ -206,3 +206,15 @@ def test_pieces_have_one_size_and_every_record_once() -> None:
 def test_more_records_than_the_bound_reaches_are_refused() -> None:
     with PerExampleClipper(Score(1)) as clipper, pytest.raises(Refused, match="records in a batch"):
         clipper.clipped_sum({"x": torch.zeros(1).expand(MOST_RECORDS + 1, 1)}, score, {RECORD: 1.0})
+
+
+@pytest.mark.parametrize("width", [3, 13, 17, 33, 101])
+def test_a_record_that_is_computed_alone_has_memory_of_its_own(width: int) -> None:
+    """A view into the batch begins at another address for each record, and kernels choose their path by it."""
+    row = torch.randn(width, generator=torch.Generator().manual_seed(width))
+    weights = torch.randn(width, generator=torch.Generator().manual_seed(7))
+    layer = nn.Linear(width, 1, bias=False)
+    with torch.no_grad():
+        layer.weight[0] = (weights - row * (weights @ row) / (row @ row)) * 2.0**40  # large terms cancel
+        found = {layer(rows["x"]).numpy().tobytes() for rows, _ in fixed_batches({"x": row.repeat(101, 1)}, 1)}
+    assert len(found) == 1
