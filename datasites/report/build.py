@@ -14,7 +14,6 @@ from datasites.report.facts import (
     CapChange,
     DatasetLine,
     EmpiricalAudit,
-    Epsilon,
     PopulationReport,
     ReleaseLine,
     Report,
@@ -111,9 +110,9 @@ def _population(account: Account, records: Records, seeded: set[str]) -> Populat
     return PopulationReport(
         name=account.population,
         datasets=tuple(DatasetLine(name=n, version=v, patients=counts.get((n, v))) for n, v in account.datasets),
-        cap=_epsilon(account.cap.epsilon, delta, whom) if account.cap else None,
-        spent=_epsilon(account.spent.epsilon, delta, whom),
-        promised_and_spent=_epsilon(account.committed.epsilon, delta, whom),
+        cap=words.stated(account.cap.epsilon, delta, words.filter_name(), whom) if account.cap else None,
+        spent=words.stated(account.spent.epsilon, delta, words.filter_name(), whom),
+        promised_and_spent=words.stated(account.committed.epsilon, delta, words.filter_name(), whom),
         share_spent=_finite(account.spent.share) if account.cap else None,
         share_promised_and_spent=_finite(account.committed.share) if account.cap else None,
         closed=account.closed,
@@ -176,18 +175,10 @@ def _release(account: Account, posting: Posting, delta: float, guarantee: str) -
         study=posting.study,
         by=posting.by,
         reason=posting.reason,
-        epsilon=_epsilon(cost.epsilon(delta) if delta else math.inf, delta) if cost is not None else None,
+        epsilon=None
+        if cost is None
+        else words.stated(cost.epsilon(delta) if delta else math.inf, delta, words.filter_name(), words.everybody()),
         guarantee=guarantee,
-    )
-
-
-def _epsilon(value: float, delta: float, against: str = "") -> Epsilon:
-    return Epsilon(
-        value=_finite(value),
-        delta=delta,
-        adjacency=words.adjacency(),
-        accountant=words.filter_name(),
-        against=against or words.everybody(),
     )
 
 

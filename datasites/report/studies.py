@@ -65,7 +65,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         rounds_freed=len(study.freed_rounds),
         spent=spent,
         worst_case=worst,
-        spent_in_ledger=_epsilon(study.spent.epsilon, delta, words.filter_name(), who),
+        spent_in_ledger=words.stated(study.spent.epsilon, delta, words.filter_name(), who),
         two_hospitals=twice,
         without_colluders=central,
         rounds=_rounds(study, who, delta, records),
@@ -86,9 +86,9 @@ def _readers_of_sums(proposal: Proposal, account: Account, rounds: int, delta: f
         return ()
     found = second_figures(proposal, here[0], delta, rounds=min(rounds, proposal.mechanism.rounds))
     return tuple(
-        SecondEpsilon(label=f.label, epsilon=_epsilon(f.epsilon, delta, words.pld(), f.against))
+        SecondEpsilon(label=f.label, epsilon=words.stated(f.epsilon, delta, words.pld(), f.against))
         for f in found
-        if f.kind.startswith("sums of")
+        if f.of_sums
     )
 
 
@@ -155,14 +155,16 @@ def _figures(
 ) -> tuple[Epsilon, Epsilon, Epsilon | None, Epsilon | None]:
     """Return the tight figures: spent, worst case, for two hospitals, and when nobody colludes."""
     if mechanism is None or not delta:
-        spent = _epsilon(study.spent.epsilon, delta, words.filter_name(), who)
+        spent = words.stated(study.spent.epsilon, delta, words.filter_name(), who)
         total = (study.spent.cost + study.promised.cost).epsilon(delta) if delta else math.inf
-        return spent, _epsilon(total, delta, words.filter_name(), who), None, None
+        return spent, words.stated(total, delta, words.filter_name(), who), None, None
+    from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # only where an epsilon is computed
+
     done = _rounds_seen(study)
-    spent = _epsilon(_tight(mechanism, delta, done), delta, words.pld(), who)
-    worst = _epsilon(_tight(mechanism, delta, mechanism.rounds), delta, words.pld(), who)
-    both = _tight_at_two(mechanism, delta, done)
-    twice = _epsilon(both, delta, words.pld(), who, words.adjacency_two())
+    spent = words.stated(_tight(mechanism, delta, done), delta, words.pld(), who)
+    worst = words.stated(_tight(mechanism, delta, mechanism.rounds), delta, words.pld(), who)
+    both = epsilon_at_two_hospitals(mechanism, delta, rounds=done) if done else 0.0
+    twice = words.stated(both, delta, words.pld(), who, words.adjacency_two())
     if noise_named(mechanism.noise).covers_single_updates:
         return spent, worst, twice, None
     alone = _tight(mechanism.central(), delta, done)
@@ -170,7 +172,7 @@ def _figures(
         spent,
         worst,
         twice,
-        _epsilon(alone, delta, words.pld(), tr("everybody who works with no hospital and no keyholder")),
+        words.stated(alone, delta, words.pld(), tr("everybody who works with no hospital and no keyholder")),
     )
 
 
@@ -179,27 +181,10 @@ def _tight(mechanism: Mechanism, delta: float, rounds: int) -> float:
     return mechanism.epsilon(delta, rounds=rounds) if rounds else 0.0
 
 
-@lru_cache(maxsize=256)
-def _tight_at_two(mechanism: Mechanism, delta: float, rounds: int) -> float:
-    from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # only where an epsilon is computed
-
-    return epsilon_at_two_hospitals(mechanism, delta, rounds=rounds) if rounds else 0.0
-
-
 def _rounds_seen(study: StudyAccount) -> int:
     """Rounds 1 to n for n charged ones; where some were left out, all up to the last, which is never less."""
     charged = study.charged_rounds
     return max(charged) if charged else 0
-
-
-def _epsilon(value: float, delta: float, accountant: str, against: str, adjacency: str = "") -> Epsilon:
-    return Epsilon(
-        value=value if math.isfinite(value) else None,
-        delta=delta,
-        adjacency=adjacency or words.adjacency(),
-        accountant=accountant,
-        against=against,
-    )
 
 
 def _filing(proposal: Proposal) -> tuple[Fact, ...]:
@@ -344,7 +329,7 @@ def _rounds(study: StudyAccount, who: str, delta: float, records: Records) -> tu
                 outcome=tr("sent noise only (training failed)") if number in failed else outcome,
                 bytes_sent=int(body["bytes"]) if body else None,
                 releases=_named(body["releases"]) if body else (),
-                spent=_epsilon(total.epsilon(delta) if delta else math.inf, delta, words.filter_name(), who),
+                spent=words.stated(total.epsilon(delta) if delta else math.inf, delta, words.filter_name(), who),
                 at=entry.at,
             )
         )

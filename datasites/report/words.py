@@ -56,6 +56,17 @@ def adjacency() -> str:
     return tr("add or remove one patient's record at this hospital")
 
 
+def stated(value: float, delta: float, accountant: str, against: str, adjacent: str = "") -> Epsilon:
+    """Return an epsilon with what it holds for; infinite is None, and one record is what is hidden unless said."""
+    return Epsilon(
+        value=value if math.isfinite(value) else None,
+        delta=delta,
+        adjacency=adjacent or adjacency(),
+        accountant=accountant,
+        against=against,
+    )
+
+
 def adjacency_two() -> str:
     """Return the same for a patient of two hospitals."""
     return tr("add or remove one patient's records at two hospitals of the study")

@@ -19,6 +19,7 @@ from datasites.study.planning import weights_by
 from datasites.study.proposal import Proposal
 
 _LEAST_STEPS = 3.0
+_OF_SUMS = "sums of "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,11 @@ class SecondFigure:
     delta: float
     label: str
     against: str
+
+    @property
+    def of_sums(self) -> bool:
+        """Whether it is about readers of sums; pages state the other kinds among the figures of the study itself."""
+        return self.kind.startswith(_OF_SUMS)
 
 
 def second_figures(
@@ -66,7 +72,7 @@ def second_figures(
             quieter = replace(mechanism, noise_multiplier=mechanism.noise_multiplier * gain)
             found.append(
                 SecondFigure(
-                    kind=f"sums of {arrived}",
+                    kind=f"{_OF_SUMS}{arrived}",
                     epsilon=quieter.epsilon(delta, rounds=rounds),
                     delta=delta,
                     label=tr(

@@ -64,33 +64,35 @@ def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authentica
 
     @app.post("/studies/{study}/rounds/{number}/pad-commitment", openapi_extra=SIGNED_BODY)
     async def commit(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
-        runner = service.runner(study)
-        if party.public_key != runner.proposal.keyholder.public_key:
-            _helper(runner.proposal, party)
-        signed = parse(Signed, await request.body())
-        said = open_sealed(signed, COMMITMENT, party.public_key, PadCommitment, since=runner.proposal.canonical)
-        if (said.study, said.round, said.party) != (study, number, party.name):
-            raise InvalidInput("the commitment names another study, round or party than its address")
-        closing = closing_of(service.store, study, number, said.list_hash)
-        service.store.put_document(study, number, COMMITMENT, signed, closing=closing, author=party.name)
-        runner.wake()
-        return {"list_hash": said.list_hash}
+        return await _keep(service, request, study, number, party, (COMMITMENT, PadCommitment, "commitment"))
 
     @app.post("/studies/{study}/rounds/{number}/void", openapi_extra=SIGNED_BODY)
     async def declare_void(
         study: StudyName, number: RoundNumber, request: Request, party: Party = caller
     ) -> dict[str, str]:
-        runner = service.runner(study)
-        if party.public_key != runner.proposal.keyholder.public_key:
-            _helper(runner.proposal, party)
-        signed = parse(Signed, await request.body())
-        void = open_sealed(signed, VOID, party.public_key, Void, since=runner.proposal.canonical)
-        if (void.study, void.round, void.party) != (study, number, party.name):
-            raise InvalidInput("the void names another study, round or party than its address")
-        closing = closing_of(service.store, study, number, void.list_hash)
-        service.store.put_document(study, number, VOID, signed, closing=closing, author=party.name)
-        runner.wake()
-        return {"list_hash": void.list_hash}
+        return await _keep(service, request, study, number, party, (VOID, Void, "void"))
+
+
+async def _keep(
+    service: Service,
+    request: Request,
+    study: str,
+    number: int,
+    party: Party,
+    what: tuple[str, type[PadCommitment] | type[Void], str],
+) -> dict[str, str]:
+    """Keep what keyholder or helper signed about one list of a round, with that list; ``what`` ends in its word."""
+    runner, (kind, value, word) = service.runner(study), what
+    if party.public_key != runner.proposal.keyholder.public_key:
+        _helper(runner.proposal, party)
+    signed = parse(Signed, await request.body())
+    said = open_sealed(signed, kind, party.public_key, value, since=runner.proposal.canonical)
+    if (said.study, said.round, said.party) != (study, number, party.name):
+        raise InvalidInput(f"the {word} names another study, round or party than its address")
+    closing = closing_of(service.store, study, number, said.list_hash)
+    service.store.put_document(study, number, kind, signed, closing=closing, author=party.name)
+    runner.wake()
+    return {"list_hash": said.list_hash}
 
 
 def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 
 from dp_accounting import dp_event
 
@@ -19,6 +20,7 @@ from privacy.dp.accounting import pld_epsilon
 from privacy.dp.mechanism import Mechanism
 
 
+@lru_cache(maxsize=256)
 def epsilon_at_two_hospitals(mechanism: Mechanism, delta: float, *, rounds: int | None = None) -> float:
     """Return epsilon of the first ``rounds`` rounds for a patient known to two hospitals that run ``mechanism``.
 

@@ -58,8 +58,11 @@ def answers(proposal: Proposal, cost: CostPreview | None, glance: Glance | None)
 
 def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
     """Return every privacy figure of a request, each named, at the owner's delta."""
+    from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # seconds of imports that a start need not wait for
+
     mechanism, delta = proposal.mechanism, cost.delta
     who = words.nobody() if proposal.seed is not None else words.against(mechanism)
+    twice = epsilon_at_two_hospitals(mechanism, delta)
     if cost.reserved:
         before, after = tr("Ledger: spent on these patients so far"), tr("Ledger: when everything approved has run")
     else:
@@ -68,12 +71,12 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
     found = [
         Named(
             name=tr("This study alone, at its worst"),
-            epsilon=_figure(study_epsilon(mechanism, delta), delta, words.pld(), who),
+            epsilon=words.stated(study_epsilon(mechanism, delta), delta, words.pld(), who),
             use=tr("what the consent of this one study is about"),
         ),
         Named(
             name=tr("This study, for a patient known to two of its hospitals"),
-            epsilon=_figure(_twice(mechanism, delta), delta, words.pld(), who, words.adjacency_two()),
+            epsilon=words.stated(twice, delta, words.pld(), who, words.adjacency_two()),
             use=tr("what such a patient may lose, who is in both datasets"),
         ),
     ]
@@ -81,7 +84,7 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
         found.append(
             Named(
                 name=tr("This study, if no hospital works with others against one"),
-                epsilon=_figure(
+                epsilon=words.stated(
                     study_epsilon(mechanism.central(), delta), delta, words.pld(), tr("everybody who only sees sums")
                 ),
                 use=tr("for comparison with published figures; the ledger charges the first line"),
@@ -90,17 +93,17 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
     found += [
         Named(
             name=before,
-            epsilon=_figure(cost.before, delta, cost.accountant, who),
+            epsilon=words.stated(cost.before, delta, cost.accountant, who),
             use=tr("what every study up to now costs together"),
         ),
         Named(
             name=after,
-            epsilon=_figure(cost.after, delta, cost.accountant, who),
+            epsilon=words.stated(cost.after, delta, cost.accountant, who),
             use=tr("what is compared with the cap"),
         ),
         Named(
             name=tr("The cap of these patients"),
-            epsilon=_figure(cost.cap, delta, cost.accountant, who),
+            epsilon=words.stated(cost.cap, delta, cost.accountant, who),
             use=tr("the owner's limit for all studies together"),
         ),
     ]
@@ -110,7 +113,7 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
 def who_learns(proposal: Proposal, cost: CostPreview) -> tuple[Exposure, ...]:
     """Return who, alone and together, learns what; the table of the privacy report, before the signature."""
     who = words.nobody() if proposal.seed is not None else words.against(proposal.mechanism)
-    charged = _figure(study_epsilon(proposal.mechanism, cost.delta), cost.delta, words.pld(), who)
+    charged = words.stated(study_epsilon(proposal.mechanism, cost.delta), cost.delta, words.pld(), who)
     return words.exposures(proposal, charged)
 
 
@@ -191,20 +194,3 @@ def data_use(proposal: Proposal, glance: Glance | None) -> tuple[Comparison, ...
 def study_epsilon(mechanism: Mechanism, delta: float) -> float:
     """Return the epsilon of a study alone, at its worst."""
     return mechanism.epsilon(delta)
-
-
-@lru_cache(maxsize=256)
-def _twice(mechanism: Mechanism, delta: float) -> float:
-    from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # seconds of imports that a start need not wait for
-
-    return epsilon_at_two_hospitals(mechanism, delta)
-
-
-def _figure(value: float, delta: float, accountant: str, against: str, adjacency: str = "") -> Epsilon:
-    return Epsilon(
-        value=value if math.isfinite(value) else None,
-        delta=delta,
-        adjacency=adjacency or words.adjacency(),
-        accountant=accountant,
-        against=against,
-    )

@@ -27,6 +27,7 @@ from datasites.study.filing import Filing, Recipient
 from datasites.study.signing import dump, seal
 from datasites.study.thread import WORD, Word
 from privacy.canonical import sha256_hex
+from privacy.dp import two_hospitals
 from privacy.dp.mechanism import Mechanism
 from privacy.identity import fingerprint
 from privacy.ledger.costs import ZERO
@@ -110,7 +111,7 @@ def quick(monkeypatch) -> None:
     """Epsilons are computed elsewhere; here any number will do."""
     monkeypatch.setattr(answers, "study_epsilon", lambda _mechanism, _delta: 3.5)
     monkeypatch.setattr(request_page, "study_epsilon", lambda mechanism, _delta: float(mechanism.rounds))
-    monkeypatch.setattr(answers, "_twice", lambda _mechanism, _delta: 4.0)
+    monkeypatch.setattr(two_hospitals, "epsilon_at_two_hospitals", lambda _mechanism, _delta, **_rounds: 4.0)
     monkeypatch.setattr(Mechanism, "epsilon", lambda *_args, **_changes: 3.5)
 
 
