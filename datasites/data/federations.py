@@ -116,16 +116,7 @@ def build(
     for index, cohort_name in enumerate(names):
         cohort = tables.cohorts[cohort_name]
         label = labels(cohort.clinical, task)
-        draw = np.random.default_rng([seed, index])
-        if split == "site-held-out":
-            held_out, rest = _hold_out_sites(cohort, label, test_fraction, draw)
-        else:
-            held_out, rest = _hold_out(label, test_fraction, draw)
-        if not held_out and test_fraction * len(label) >= 1:
-            raise InvalidInput(
-                f"cohort {cohort_name}: no case can be held out: every tissue source site has more than "
-                f"{test_fraction:.0%} of its {len(label)} cases; split by stage, or hold out a larger share"
-            )
+        held_out, rest = _apart(cohort_name, cohort, label, split, test_fraction, np.random.default_rng([seed, index]))
         test += held_out
         if name == "tissue-source-sites":
             made += _real_sites(cohort, label, rest, minimum_cases)
@@ -141,6 +132,22 @@ def build(
         made = sorted(made, key=lambda s: -len(s.cases))[:sites]
     _check(name, made, sites)
     return Federation(name=name, task=task, cohorts=names, sites=tuple(made), test=tuple(sorted(test)))
+
+
+def _apart(
+    name: str, cohort: Cohort, label: Mapping[str, int], split: str, test_fraction: float, draw: np.random.Generator
+) -> tuple[list[str], list[str]]:
+    """Return the test cases of one cohort, and the rest."""
+    if split == "site-held-out":
+        held_out, rest = _hold_out_sites(cohort, label, test_fraction, draw)
+    else:
+        held_out, rest = _hold_out(label, test_fraction, draw)
+    if not held_out and test_fraction * len(label) >= 1:
+        raise InvalidInput(
+            f"cohort {name}: no case can be held out: every tissue source site has more than {test_fraction:.0%} of "
+            f"its {len(label)} cases; split by stage, or hold out a larger share"
+        )
+    return held_out, rest
 
 
 def _with_rare(site: Site, tables: Tables, made: Sequence[Site]) -> Site:

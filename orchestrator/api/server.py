@@ -160,6 +160,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     add_listing(app, service, authenticate)
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
+    _add_attestations(app, service, authenticate)
     add_chain_calls(app, service, authenticate)
     add_helper_calls(app, service, authenticate)
     add_thread(app, service, authenticate)
@@ -329,6 +330,27 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
             await runner.receive_update(upload, headers[0])
         return {"body_hash": headers[0].body_hash}
 
+    @app.post("/studies/{study}/rounds/{number}/refusal", openapi_extra=SIGNED_BODY)
+    async def refuse(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        signed = parse(Signed, await request.body())
+        refusal = open_sealed(signed, "refusal", party.public_key, Refusal, since=runner.proposal.canonical)
+        if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
+            raise InvalidInput("the refusal names another study, round or party than its address")
+        if party.name not in (runner.proposal.keyholder.name, *(h.name for h in runner.proposal.helpers)):
+            runner.proposal.participant(party.name)
+        require_round(runner.proposal, number)
+        earlier = service.store.count(study, number, "refusal", author=party.name)
+        if earlier < _MOST_REFUSALS:
+            service.store.put_document(study, number, "refusal", signed, closing=earlier, author=party.name)
+            service.journal.append("refusal", dump(refusal))
+        runner.refused(party.name, number, refusal.reason, refusal.without, refusal.wants)
+        return {"party": party.name}
+
+
+def _add_attestations(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+
     @app.post("/studies/{study}/rounds/{number}/attestation", openapi_extra=SIGNED_BODY)
     async def attest(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
         runner = service.runner(study)
@@ -357,23 +379,6 @@ def _add_site_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         service.board.withdraw(study, party=party.name, when=lambda i: i.kind == ("confirm" if again else "attest"))
         runner.wake()
         return {"list_hash": attestation.list_hash}
-
-    @app.post("/studies/{study}/rounds/{number}/refusal", openapi_extra=SIGNED_BODY)
-    async def refuse(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
-        runner = service.runner(study)
-        signed = parse(Signed, await request.body())
-        refusal = open_sealed(signed, "refusal", party.public_key, Refusal, since=runner.proposal.canonical)
-        if (refusal.study, refusal.round, refusal.party) != (study, number, party.name):
-            raise InvalidInput("the refusal names another study, round or party than its address")
-        if party.name not in (runner.proposal.keyholder.name, *(h.name for h in runner.proposal.helpers)):
-            runner.proposal.participant(party.name)
-        require_round(runner.proposal, number)
-        earlier = service.store.count(study, number, "refusal", author=party.name)
-        if earlier < _MOST_REFUSALS:
-            service.store.put_document(study, number, "refusal", signed, closing=earlier, author=party.name)
-            service.journal.append("refusal", dump(refusal))
-        runner.refused(party.name, number, refusal.reason, refusal.without, refusal.wants)
-        return {"party": party.name}
 
 
 def _only(party: Party, allowed: Party, what: str) -> None:
