@@ -13,11 +13,11 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from datasites.node.credentials.tls import renew_own
 from datasites.node.files import remove_unfinished
 from datasites.node.home import Home
 from datasites.node.joining.entering import FOLDER
 from datasites.node.process import alone_in, announce, bind, on_end_signal
-from datasites.node.tls import renew_own
 from datasites.node.web.server import WebServer
 from orchestrator.api import metrics
 from orchestrator.api.joining import follow_roster, founding_app

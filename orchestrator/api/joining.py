@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request, Response
@@ -62,13 +60,7 @@ def add_roster(app: FastAPI, home: Home, authenticate: Authenticator) -> None:
 def founding_app(home: Home) -> FastAPI:
     """Return what an orchestrator serves before there is a roster: invitations and their answers."""
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-
-    app = FastAPI(
-        title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="Tessera orchestrator", version="1", responses=ERRORS, docs_url=None, redoc_url=None)
     install_problem_handlers(app)
 
     @app.get("/healthz")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from datasites.node.commands import HomeOption, HostOption, JsonOption, PortOption, console, show
 from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from orchestrator.enrolment.desk import Standing
 
 app = typer.Typer()
 
@@ -151,39 +154,39 @@ def admit(
     desk = Desk(home=Home(folder=home))
     standings = desk.standings()
     for one in standings:
-        state = (
-            "in the roster" if one.admitted else f"fingerprint {one.fingerprint}" if one.party else "has not answered"
-        )
-        names_asked = f"; certificate for {', '.join(one.names)}" if one.names and not one.admitted else ""
-        line = f"{one.invitation.name} ({one.invitation.institution}), {one.invitation.role}: {state}{names_asked}{one.problem}"
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(escape(_line(one)), highlight=False, soft_wrap=True)
     chosen = list(names or ())
     if everybody:
-        chosen += [
-            s.invitation.name for s in standings if s.party and not s.admitted and s.invitation.name not in chosen
-        ]
+        answered = [one.invitation.name for one in standings if one.party and not one.admitted]
+        chosen += [name for name in answered if name not in chosen]
     if not chosen and not without:
         console.print("Compare the fingerprints by telephone, then: tessera admit NAME ... (or --all)")
         if json_output:
-            show(
-                {
-                    "answers": [
-                        {"name": s.invitation.name, "fingerprint": s.fingerprint, "admitted": s.admitted}
-                        for s in standings
-                    ]
-                }
-            )
+            show({"answers": [_facts(one) for one in standings]})
         return
     edition = desk.admit(chosen, without=without or (), now=dt.datetime.now(dt.UTC))
     console.print(
-        f"The roster's edition {edition.serial} is signed: {len(edition.roster.everybody)} parties. Hospitals confirm it in "
-        "their portals, keyholder and helpers with `tessera confirm-roster`; whoever joined just now has it.",
+        f"The roster's edition {edition.serial} is signed, with {len(edition.roster.everybody)} parties. Hospitals confirm "
+        "it in their portals, keyholder and helpers with `tessera confirm-roster`; whoever joined just now has it.",
         highlight=False,
     )
     if json_output:
-        show(
-            {"serial": edition.serial, "parties": [p.name for p in edition.roster.everybody], "digest": edition.digest}
-        )
+        parties = [party.name for party in edition.roster.everybody]
+        show({"serial": edition.serial, "parties": parties, "digest": edition.digest})
+
+
+def _line(one: Standing) -> str:
+    """Say how far an invitation has come."""
+    state = "in the roster" if one.admitted else "has not answered"
+    if one.party and not one.admitted:
+        state = f"fingerprint {one.fingerprint}"
+        state += f"; certificate for {', '.join(one.names)}" if one.names else ""
+        state += f"; NO CERTIFICATE: {one.problem}" if one.problem else ""
+    return f"{one.invitation.name} ({one.invitation.institution}), {one.invitation.role}: {state}"
+
+
+def _facts(one: Standing) -> dict[str, Any]:
+    return {"name": one.invitation.name, "fingerprint": one.fingerprint, "admitted": one.admitted}
 
 
 @app.command("confirm-roster")

@@ -81,8 +81,8 @@ def _publish_at(home: Path, url: str) -> None:
     from dataclasses import replace
     from urllib.parse import urlsplit
 
+    from datasites.node.credentials.tls import ascii_host, ensure_authority, ensure_server_certificate
     from datasites.node.home import Home
-    from datasites.node.tls import ascii_host, ensure_authority, ensure_server_certificate
 
     place = Home(folder=home)
     config = replace(place.config(), public_url=url)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 import secrets
@@ -21,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datasites.node.consortium import Enrolled, build_roster, check_address, check_member, publish
+from datasites.node.credentials.tls import ascii_host, ensure_authority
 from datasites.node.files import write_atomically
 from datasites.node.home import Home, Role
 from datasites.node.joining.certificates import answer_request, requested_names
@@ -40,7 +42,6 @@ from datasites.node.joining.documents import (
 )
 from datasites.node.joining.entering import EDITION_FILE, FOLDER
 from datasites.node.roster import Roster
-from datasites.node.tls import ascii_host, ensure_authority
 from datasites.study.proposal import Party
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from privacy.canonical import plain_json, sha256_hex
@@ -198,13 +199,12 @@ class Desk:
         kept = place / _ANSWER
         if not kept.exists():
             check_time(invitation, now)
-            try:
+            with contextlib.suppress(Refused):  # another answer came first
                 publish(place, _ANSWER, plain_json(dump(signed)))
-            except Refused:
-                pass  # another answer came first
-        if read_signed(kept).public_key != signed.public_key:
+        first = read_signed(kept).public_key
+        if first != signed.public_key:
             raise Refused(
-                f"the invitation for {invitation.name} was used already, by the key {fingerprint(read_signed(kept).public_key)}; "
+                f"the invitation for {invitation.name} was used already, by the key {fingerprint(first)}; "
                 "if that is not yours, tell the consortium's operator, who invites you again"
             )
         roster = self.roster()

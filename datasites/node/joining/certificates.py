@@ -1,4 +1,4 @@
-"""The certificate of a hospital's portal: its request, made when it joins, and what the consortium's operator makes of it.
+"""The certificate of a hospital's portal: its request, made when it joins, and what the operator makes of it.
 
 The operator's authority vouches for the orchestrator's server everywhere. So it never signs a name of that server for
 anybody else, and what it signs is good for a server only.
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from datasites.node.tls import Authority, general_name, new_key, server_certificate
+from datasites.node.credentials.tls import Authority, general_name, new_key, server_certificate
 from privacy.errors import InvalidInput, Refused
 
 MOST_NAMES = 10

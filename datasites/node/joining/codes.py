@@ -82,7 +82,7 @@ def read_picture(data: bytes) -> Code:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
                 raise InvalidInput(f"expected a picture of at most {_MOST_PIXELS // 10**6} million pixels")
-            found = zxingcpp.read_barcodes(picture.convert("L"), formats=zxingcpp.BarcodeFormat.QRCode)
+            found = zxingcpp.read_barcodes(picture.convert("L"), formats=zxingcpp.barcode_formats_from_str("QRCode"))
     except (OSError, ValueError, SyntaxError) as error:
         raise InvalidInput("expected a picture (PNG) of an invitation's QR code, could not read it") from error
     if len(found) != 1:
@@ -93,7 +93,8 @@ def read_picture(data: bytes) -> Code:
 def fetch(code: Code, *, proxy: str = "") -> bytes:
     """Fetch the invitation that a code names.
 
-    Its authority's certificate comes with it, so nothing can vouch for the server yet: the hash vouches for what it sends.
+    Its authority's certificate comes with it, so nothing can vouch for the server yet. The hash vouches for what it
+    sends.
 
     Raises:
         TesseraError: the orchestrator does not answer, or has no such invitation any more.

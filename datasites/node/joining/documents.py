@@ -64,7 +64,7 @@ class Answer(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Edition(Message):
-    """A roster as the orchestrator signed it. Each edition has the next ``serial`` and names the hash of the one before."""
+    """A roster as the orchestrator signed it: each has the next ``serial`` and names the hash of the one before."""
 
     serial: int
     previous: str

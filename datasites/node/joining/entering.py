@@ -21,6 +21,7 @@ from typing import Any
 
 from cryptography import x509
 
+from datasites.node.credentials.tls import client_context
 from datasites.node.files import make_folder, sync_folder, write_atomically
 from datasites.node.home import Config, Home
 from datasites.node.http import Declined, SignedClient, checked_proxy
@@ -34,7 +35,6 @@ from datasites.node.joining.documents import (
     read_invitation,
     read_signed,
 )
-from datasites.node.tls import client_context
 from datasites.study.signing import Signed, dump, parse, seal
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.identity import fingerprint
@@ -54,8 +54,8 @@ _TRY_SECONDS = 10.0
 class Place:
     """Where the new role listens and how it reaches the orchestrator.
 
-    ``names`` are the host names of its portal; with some, a certificate is asked for, and the portal speaks HTTPS once the
-    operator has made it. ``proxy`` is a forward proxy (``http://user:password@host:port``).
+    ``names`` are the host names of its portal; with some, a certificate is asked for, and the portal speaks HTTPS once
+    the operator has made it. ``proxy`` is a forward proxy (``http://user:password@host:port``).
     """
 
     host: str = "127.0.0.1"
@@ -189,7 +189,7 @@ def await_admission(home: Home, *, told: Callable[[str], None] | None = None, se
         f"{invitation.name} waits for the operator of {invitation.orchestrator_url} to admit it; read this fingerprint "
         f"out to them by telephone: {own}"
     )
-    with _ends_at_once():
+    with _EndsAtOnce():
         while (found := _asked(home, invitation)).get("state") != "admitted":
             if time.monotonic() > until:
                 raise TesseraError(f"{invitation.name} was not admitted in {seconds:g} s")
@@ -237,8 +237,8 @@ def _tell(text: str) -> None:
     sys.stdout.flush()
 
 
-class _ends_at_once:  # noqa: N801 - reads as what it does
-    """Let SIGTERM end the process while it waits, also the first process of a container, which has no default for it."""
+class _EndsAtOnce:
+    """Let SIGTERM end the process while it waits: the first process of a container has no default for it."""
 
     def __enter__(self) -> None:
         try:
