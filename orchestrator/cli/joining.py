@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,8 +167,8 @@ def admit(
         return
     edition = desk.admit(chosen, without=without or (), now=dt.datetime.now(dt.UTC))
     console.print(
-        f"The roster's edition {edition.serial} is signed, with {len(edition.roster.everybody)} parties. Hospitals confirm "
-        "it in their portals, keyholder and helpers with `tessera confirm-roster`; whoever joined just now has it.",
+        f"The roster's edition {edition.serial} is signed, with {len(edition.roster.everybody)} parties. Hospitals "
+        "confirm it in their portals, keyholder and helpers with `tessera confirm-roster`. Whoever joined has it.",
         highlight=False,
     )
     if json_output:
@@ -197,10 +198,10 @@ def confirm_roster(
 ) -> None:
     """Show how the consortium's roster has changed, or confirm the change: at keyholder, helper or hospital."""
     from datasites.node.home import Home
-    from datasites.node.joining.changes import check_people, confirm, look, offered
-    from orchestrator.enrolment.confirming import journal_change
+    from datasites.node.joining.changes import CONFIRMED, confirm, look, offered
     from orchestrator.studies.status import client_of
     from privacy.identity import fingerprint
+    from privacy.ledger.journal import Journal
 
     place = Home(folder=home)
     with client_of(place) as client:
@@ -216,9 +217,9 @@ def confirm_roster(
             line = f"{party.name} ({party.institution}) {what}: {fingerprint(party.public_key)}"
             console.print(escape(line), highlight=False, soft_wrap=True)
     if by.strip():
-        check_people(change)
         confirm(place, change.digest)
-        journal_change(place, change, by=by.strip())
+        with closing(Journal(place.folder / "journal.sqlite", place.identity())) as journal:
+            journal.append(CONFIRMED, change.entry(by=by.strip()))
         console.print(f"Edition {change.edition.serial} is in force here.", highlight=False)
     else:
         console.print("Compare the fingerprints by telephone, then: tessera confirm-roster --by NAME")

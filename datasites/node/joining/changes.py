@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
@@ -36,6 +37,22 @@ class Change:
     def digest(self) -> str:
         """The hash that people confirm."""
         return self.edition.digest
+
+    @property
+    def title(self) -> str:
+        """Who joins (+) and who leaves (-), in one line."""
+        signs = [*(f"+{party.name}" for party in self.joins), *(f"-{party.name}" for party in self.leaves)]
+        return " ".join(signs)
+
+    def entry(self, *, by: str) -> dict[str, Any]:
+        """Return what the journal says once it is confirmed."""
+        return {
+            "serial": self.edition.serial,
+            "digest": self.digest,
+            "joins": [party.name for party in self.joins],
+            "leaves": [party.name for party in self.leaves],
+            "by": by,
+        }
 
 
 def look(home: Home, client: SignedClient) -> None:
@@ -78,6 +95,7 @@ def confirm(home: Home, digest: str) -> Change:
         raise Refused("the roster that you looked at is not the one that is offered now; look again")
     if home.party() not in change.edition.roster.everybody:
         raise Refused("the offered roster leaves this party out; ask the consortium's operator why")
+    _check_keys(change)
     path = home.folder / OFFERED
     write_atomically(home.folder / EDITION_FILE, path.read_bytes())
     change.edition.roster.save(home.folder / "roster.json")
@@ -100,7 +118,7 @@ def _change(edition: Edition, roster: Roster) -> Change:
     )
 
 
-def check_people(change: Change) -> None:
+def _check_keys(change: Change) -> None:
     """Check that a change keeps everybody's key: a party with a new key joins under a new name.
 
     Raises:
