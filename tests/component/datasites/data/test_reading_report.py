@@ -69,7 +69,13 @@ def test_no_sentence_of_it_stays_english(reports, made_up):
         known |= {
             text for key in ("tables", "modalities", "outcomes", "cohorts") for text in texts_in(dump(report)[key])
         }
-        known |= {s.spelling for c in report.columns for s in c.strange} | {LONG, LONG[:40], "patient_id", "notes.docx", "old.csv"}
+        known |= {s.spelling for c in report.columns for s in c.strange} | {
+            LONG,
+            LONG[:40],
+            "patient_id",
+            "notes.docx",
+            "old.csv",
+        }
         known |= {str(values[key]) for values in rules for key in ("spelling", "levels") if key in values}
         known |= {"heart", "disease", "mmol/L", "mg/dL", "furlongs", "female", "male", "w", "patient", "Windows-1252"}
         known |= {"csv", "tsv", "txt", "tab", "parquet", "feather", "arrow", "xlsx", "gz", "records", "UTF-8", "ca"}
