@@ -1,7 +1,8 @@
 """HTTP for the chain of models: what was signed about a finished round, and the integers of its sum.
 
-Only a study's own hospitals are served. They compute the next model from these (:mod:`datasites.study.chain`). All of
-them ask for the same documents at about the same time, so these are put together once.
+Only a study's own hospitals are served. They compute the next model from these
+(:mod:`datasites.study.recomputed.chain`). All of them ask for the same documents at about the same time, so these are
+put together once.
 """
 
 from __future__ import annotations
