@@ -82,7 +82,7 @@ _ADDED = frozenset(
     | {"pad_tags", "pad_commitments"}
 )
 """Fields that came later; empty, they are left out of a document."""
-_UNSAID = frozenset({"predicts", "typical", "spread", "gain"})
+_UNSAID = frozenset({"predicts", "typical", "spread", "gain", "patience"})
 """Fields that came later and may be 0; null, they are left out of a document."""
 
 
