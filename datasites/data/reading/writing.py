@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
-from datasites.data.publishing import STUDY_SCHEMA
+from datasites.data.glance import STUDY_SCHEMA
+from datasites.data.missing import write_missing
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.finding import RECORDS
 from datasites.data.reading.measured import HospitalData
@@ -85,6 +86,7 @@ def write_hospital(
         inputs=inputs,
     )
     write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
+    write_missing(folder, schema, data)
     write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
 
 
