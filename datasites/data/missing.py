@@ -15,13 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
+from numpy.typing import NDArray
 
 from datasites.data.dataset import Schema
-from datasites.data.reading.measured import HospitalData
-from datasites.data.reading.report import Changes
 from datasites.node.files import write_atomically
-from datasites.study.schema.document import StudySchema
-from datasites.study.signing import dump, parse
+from datasites.study.signing import Message, dump, parse
 from privacy.errors import InvalidInput
 from privacy.sentences import say
 
@@ -43,6 +41,17 @@ class Missing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Changes(Message):
+    """How many patients a new version adds, changes, withdraws and keeps, compared with version ``since``."""
+
+    since: int
+    added: int
+    changed: int
+    withdrawn: int
+    same: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Whole:
     """What is missing of a dataset version, and how it differs from the version before, if there was one."""
 
@@ -50,19 +59,23 @@ class Whole:
     changes: Changes | None = None
 
 
-def write_missing(folder: Path, schema: StudySchema, data: HospitalData) -> None:
-    """Count what is missing in what was just read, and keep it beside the dataset in ``folder``."""
-    known, found = set(data.patients), []
-    for modality in schema.modalities:
-        measured = data.modalities.get(modality.name)
-        if measured is None:
-            found.append(Missing(modality=modality.name, patients=0, of=len(known)))
-            continue
-        rows = [row for row, patient in enumerate(measured.patients) if patient in known]
-        absent = np.isnan(measured.values[rows]).sum(axis=0)
-        variables = tuple(zip(modality.names, map(int, absent), strict=True))
-        found.append(Missing(modality=modality.name, patients=len(rows), of=len(known), variables=variables))
-    _write(folder, Whole(modalities=tuple(found)))
+def count(modality: str, names: Sequence[str], values: NDArray[np.floating], *, of: int) -> Missing:
+    """Return what is missing of one modality.
+
+    Args:
+        modality: its name.
+        names: of its variables.
+        values: [patients who have it, variables], NaN where one is missing.
+        of: how many patients the dataset has.
+    """
+    absent = np.isnan(values).sum(axis=0) if len(values) else np.zeros(len(names), dtype=int)
+    variables = tuple(zip(names, map(int, absent), strict=True)) if len(values) else ()
+    return Missing(modality=modality, patients=len(values), of=of, variables=variables)
+
+
+def write_missing(folder: Path, modalities: Sequence[Missing]) -> None:
+    """Keep what is missing beside the dataset in ``folder``."""
+    _write(folder, Whole(modalities=tuple(modalities)))
 
 
 def write_changes(folder: Path, changes: Changes) -> None:

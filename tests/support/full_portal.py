@@ -8,8 +8,7 @@ from pathlib import Path
 from support.review_desk import NOW, PASSWORD, identity, make_context, make_desk, make_proposal, participant, party
 
 from datasites.data.glance import Glance, Preview, Terms, Variables
-from datasites.data.missing import Missing, Whole
-from datasites.data.reading.report import Changes
+from datasites.data.missing import Changes, Missing, Whole
 from datasites.node.notices.absences import Absences
 from datasites.node.notices.settings import FILE
 from datasites.portal.context import PortalContext, ReportFile

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
 from datasites.data.glance import STUDY_SCHEMA
-from datasites.data.missing import write_missing
+from datasites.data.missing import count, write_missing
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.finding import RECORDS
 from datasites.data.reading.measured import HospitalData
@@ -73,11 +73,12 @@ def write_hospital(
         self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
     )
     known = set(data.patients)
-    inputs = {}
+    inputs, missing = {}, []
     for modality in schema.modalities:
         if modality.name in held:
             measured = data.modalities[modality.name]
             rows = [place for place, patient in enumerate(measured.patients) if patient in known]
+            missing.append(count(modality.name, modality.names, measured.values[rows], of=len(known)))
             inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[rows])
     private = Part(
         cases=data.patients,
@@ -86,7 +87,7 @@ def write_hospital(
         inputs=inputs,
     )
     write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
-    write_missing(folder, schema, data)
+    write_missing(folder, missing)
     write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
 
 

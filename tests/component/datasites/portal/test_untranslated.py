@@ -12,8 +12,7 @@ from support.pseudo_language import made_up, texts_in, unmarked
 from support.review_desk import NOW, PASSWORD, identity, make_proposal
 
 from datasites.data.glance import Glance, Preview, Terms, Variables
-from datasites.data.missing import Missing, Whole
-from datasites.data.reading.report import Changes
+from datasites.data.missing import Changes, Missing, Whole
 from datasites.node.notices.absences import Absences
 from datasites.node.notices.settings import FILE
 from datasites.node.web.languages import COOKIE
