@@ -78,9 +78,10 @@ def write_missing(folder: Path, modalities: Sequence[Missing]) -> None:
     _write(folder, Whole(modalities=tuple(modalities)))
 
 
-def write_changes(folder: Path, changes: Changes) -> None:
-    """Keep how this version differs from the one before, beside what is missing."""
+def write_changes(folder: Path, changes: Changes) -> Changes:
+    """Keep how this version differs from the one before, beside what is missing; return it."""
     _write(folder, Whole(modalities=read_missing(folder).modalities, changes=changes))
+    return changes
 
 
 def read_missing(folder: Path, schema: Schema | None = None) -> Whole:

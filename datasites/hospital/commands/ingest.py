@@ -100,9 +100,7 @@ def _read_own(
             cohort=cohort or document.cohorts[0].name,
         )
         if earlier:
-            changes = changes_between(earlier[-1], folder)
-            write_changes(folder, changes)
-            report = replace(report, changes=changes)
+            report = replace(report, changes=write_changes(folder, changes_between(earlier[-1], folder)))
             page, facts = write_report(home / "reading", report)
             _say_changes(report)
         console.print(f"{called}, version {version}: {report.patients} patients; `tessera datasite run` publishes it")
