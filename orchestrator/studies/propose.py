@@ -200,6 +200,7 @@ def build_proposal(
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
         chain=chain,
+        protocol=2,
     )
     reason = exchanges_nothing(proposal)
     if reason:

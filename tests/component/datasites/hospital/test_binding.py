@@ -19,6 +19,7 @@ from harness.consortium import Consortium, Hospital, playing
 
 from datasites.hospital import rounds
 from datasites.review.accounts import Account
+from datasites.study.checks import random_part
 from datasites.study.messages import Refusal, RoundKey, RoundPlan, WorkItem
 from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Plan, Proposal
@@ -82,7 +83,7 @@ class Scene:
         return self.proposal
 
     def round(self) -> None:
-        pair = generate_round_key(self.proposal.encryption)
+        pair = generate_round_key(self.proposal.encryption, random_part(self.proposal, 1))
         where = {"study": "bound", "proposal_hash": self.proposal.proposal_hash, "round": 1}
         key = RoundKey(
             **where,
