@@ -31,9 +31,9 @@ from datasites.keyholder.key_files import KeyFiles
 from datasites.keyholder.opened import BadPads, HelperAnswer, ListedPads, integers_to_bytes
 from datasites.keyholder.record import CLOSED_ROUND, NEW_ROUND, SCHEMA, Answer, answer_of, round_key_of
 from datasites.keyholder.vouched import OwnParts, commit_to
-from datasites.study.checks import random_part
 from datasites.study.messages import PadCommitment, RoundKey
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.checks import random_part
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pads, shares
 from privacy.errors import Refused, UnsafeSum

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from support.helped import ALL, HelpedStage
 
-from datasites.study.checks import check_public_key, random_part
 from datasites.study.messages import RoundKey
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.checks import check_public_key, random_part
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, round_keys
