@@ -148,6 +148,7 @@ def _draft(
         canonical=NEWEST,
         chain=chain,
         patience=_patience(settings),
+        protocol=2,
     )
 
 
