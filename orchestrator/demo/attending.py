@@ -102,7 +102,7 @@ def follow(
             progress.rounds(status["rounds_completed"], status["rounds"], state)
         if state == "finished":
             return status
-        if state in OVER_FOR_GOOD:
+        if state in OVER_FOR_GOOD or state == "failed":
             raise TesseraError(f"{study} is {state} and will not go on: {status['reason']}")
         sleep(_POLL_SECONDS)
 
