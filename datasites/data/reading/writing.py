@@ -11,7 +11,8 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
-from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
+from datasites.data.dataset import MOCK_ROWS, Part, Schema, mock_labels, write_dataset
+from datasites.data.patient_rows import check_patients
 from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.measured import HospitalData
@@ -76,7 +77,9 @@ def write_hospital(
         if modality.name in held:
             measured = data.modalities[modality.name]
             rows = [place for place, patient in enumerate(measured.patients) if patient in known]
-            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[rows])
+            values = encode(modality, measured)
+            kept = values if len(rows) == len(values) else values[rows]
+            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), kept)
     private = Part(
         cases=data.patients,
         cohorts=data.cohorts,
