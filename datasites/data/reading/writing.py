@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from datasites.data.dataset import MOCK_ROWS, Part, Schema, mock_labels, write_d
 from datasites.data.patient_rows import check_patients
 from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
-from datasites.data.reading.measured import HospitalData
+from datasites.data.reading.measured import HospitalData, Measured
 from datasites.data.reading.report import ColumnFacts, ReadingReport
 from datasites.node.files import write_atomically
 from datasites.study.schema.document import Modality, StudySchema
@@ -72,14 +73,7 @@ def write_hospital(
         self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
     )
     known = set(data.patients)
-    inputs = {}
-    for modality in schema.modalities:
-        if modality.name in held:
-            measured = data.modalities[modality.name]
-            rows = [place for place, patient in enumerate(measured.patients) if patient in known]
-            values = encode(modality, measured)
-            kept = values if len(rows) == len(values) else values[rows]
-            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), kept)
+    inputs = {name: _inputs(schema.modality(name), data.modalities[name], known) for name in held}
     private = Part(
         cases=data.patients,
         cohorts=data.cohorts,
@@ -88,6 +82,14 @@ def write_hospital(
     )
     write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
     write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
+
+
+def _inputs(
+    modality: Modality, measured: Measured, known: Collection[str]
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    rows = [place for place, patient in enumerate(measured.patients) if patient in known]
+    values = encode(modality, measured)
+    return tuple(measured.patients[r] for r in rows), values if len(rows) == len(values) else values[rows]
 
 
 def write_report(folder: Path, report: ReadingReport) -> tuple[Path, Path]:
