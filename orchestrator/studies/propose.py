@@ -16,6 +16,7 @@ from typing import Any, Literal
 from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.checks import exchanges_nothing
+from datasites.study.counting import box_of
 from datasites.study.filing import Filing
 from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import (
@@ -31,8 +32,10 @@ from datasites.study.proposal import (
 )
 from datasites.study.released_numbers import VALIDATION
 from models.config import Architecture, ModelConfig, Target
+from models.counting import Counting
 from orchestrator.studies.beginning import Beginning, continued
 from orchestrator.studies.brought import NOTHING, Brought
+from orchestrator.studies.counting import least_levels
 from orchestrator.studies.mechanisms import calibrated_mechanism, fewest_sites
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.dp.mechanism import Mechanism
@@ -94,6 +97,7 @@ class StudySettings:
     and pad sums with those who hold them, so that only the keyholder knows whether a sum is right.
     ``begin_with`` names a finished study whose last model this one begins with.
     ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
+    ``counting`` makes it a counting study (:func:`counting_settings`).
     """
 
     study: str
@@ -130,6 +134,7 @@ class StudySettings:
     publish: bool = True
     licence: str = "research only"
     retention_days: int = 3650
+    counting: Counting | None = None
 
 
 def build_proposal(
@@ -169,6 +174,8 @@ def build_proposal(
     if beginning is not None:
         chain, model = continued(chain, beginning, model), beginning.model
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
+    training = _training(settings, mechanism, offers)
+    least = least_levels(settings, mechanism, training, cells=max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     proposal = Proposal(
         study=settings.study,
@@ -180,14 +187,14 @@ def build_proposal(
         plan=Plan(kind="python" if brought.tree else "declarative", code=code),
         task=settings.task,
         model=model_config,
-        training=_training(settings, mechanism, offers),
+        training=training,
         mechanism=mechanism,
         noise=settings.noise,
         rounds=settings.rounds,
         min_sites=fewest_sites(settings),
         colluders=settings.colluders,
         blocks=blocks,
-        encryption=_encryption(blocks, packed_sites or len(offers)),
+        encryption=_encryption(blocks, packed_sites or len(offers), least),
         deadline_seconds=settings.deadline_seconds,
         participants=tuple(_participant(o) for o in offers),
         orchestrator=orchestrator,
@@ -232,8 +239,9 @@ def _custody(settings: StudySettings, orchestrator: Party) -> Custody:
     return Custody(downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days)
 
 
-def _encryption(blocks: Sequence[Block], sites: int) -> EncryptionParameters:
-    return choose_parameters(sites=sites, levels=default_levels(sites), length=max(b.length for b in blocks))
+def _encryption(blocks: Sequence[Block], sites: int, least: int) -> EncryptionParameters:
+    levels = max(least, default_levels(sites))
+    return choose_parameters(sites=sites, levels=levels, length=max(b.length for b in blocks))
 
 
 def chosen_helpers(settings: StudySettings, helpers: Sequence[Party]) -> tuple[Party, ...]:
@@ -289,6 +297,7 @@ def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelCo
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
+        counting=settings.counting,
         **_FUSIONS[settings.fusion],
     )
 
@@ -354,15 +363,18 @@ def _participant(offer: Offer) -> Participant:
 
 def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
     strategy = strategy_named(settings.aggregation)
+    patients = [o.dataset.patients for o in offers]
     keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
     return Training(
         optimizer="sgd",
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        update_bound=noise_named(settings.noise).update_bound(
+        update_bound=box_of(mechanism, patients)
+        if settings.counting is not None
+        else noise_named(settings.noise).update_bound(
             mechanism,
             learning_rate=settings.learning_rate,
-            patients=[o.dataset.patients for o in offers],
+            patients=patients,
             training_share=1.0 - VALIDATION if keeps_apart else 1.0,
         ),
         server_optimizer=strategy.server_step.name,
