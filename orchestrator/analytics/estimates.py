@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.rounds.score_model import on_simplex
+from orchestrator.rounds.scoring.score_model import on_simplex
 
 LEVEL = 0.95
 """Of all intervals."""

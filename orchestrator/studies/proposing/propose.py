@@ -137,7 +137,7 @@ def _draft(
         min_sites=fewest_sites(settings),
         colluders=settings.colluders,
         blocks=blocks,
-        encryption=_encryption(blocks, packed_sites),
+        encryption=_encryption(blocks, packed_sites, least),
         deadline_seconds=settings.deadline_seconds,
         participants=tuple(_participant(o) for o in offers),
         orchestrator=orchestrator,

@@ -8,6 +8,7 @@ from typing import Literal
 from datasites.study.filing import Filing
 from datasites.study.proposal import DatasetReference, Party
 from models.config import Architecture, Target
+from models.counting import Counting
 
 Fusion = Literal["shared", "tokens", "combination"]
 
@@ -57,6 +58,7 @@ class StudySettings:
     that only the keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this
     one begins with. ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version
     of it.
+    ``counting`` makes it a counting study (:mod:`orchestrator.studies.proposing.counting`).
     """
 
     study: str
@@ -93,3 +95,4 @@ class StudySettings:
     publish: bool = True
     licence: str = "research only"
     retention_days: int = 3650
+    counting: Counting | None = None
