@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from datasites.data.tcga.variables import VARIABLES
 from datasites.study.schema.document import StudySchema
-from datasites.study.schema.outcomes import Classes, Survival
+from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.schema.variables import Category, Number
 from models.config import Target, in_order
 from models.counter import centre_and_half
@@ -22,6 +22,7 @@ from privacy.errors import InvalidInput
 By = str | tuple[str, Sequence[float]]
 Bounds = tuple[float, float]
 _FEW_VALUES = 40
+_SHOWN = 24
 _STEPS = 80
 SEVERAL, MISSING = "several", "missing"
 
@@ -109,8 +110,10 @@ class Columns:
             return found[0]
         if found:
             raise InvalidInput(f"several modalities have {name[:40]!r}: name it as {found[0].modality}.{name[:40]}")
-        known = [c.name for m in self.modalities for c in itertools.islice(self._of_modality(m), 12)]
-        raise InvalidInput(f"no variable {name[:40]!r}; there are {', '.join(known[:24])}{', ...' * (len(known) > 24)}")
+        every = [c for m in self.modalities for c in itertools.islice(self._of_modality(m), _SHOWN)]
+        known = [c.name for c in sorted(every, key=lambda c: c.missing < 0)]  # variables of their own first
+        more = ", ..." * (len(known) > _SHOWN)
+        raise InvalidInput(f"no variable {name[:40]!r}; there are {', '.join(known[:_SHOWN])}{more}")
 
     def number(self, name: str) -> Column:
         """Return a variable that is a number.
@@ -242,18 +245,16 @@ class Columns:
         names = ["+".join(m for m, has in zip(every, one, strict=True) if has) or "none" for one in held]
         return Axis(kind="pattern", name="modalities", modalities=every, groups=tuple(names))
 
-    def _outcome(self) -> Classes | Survival | object | None:
+    def _outcome(self) -> Outcome | None:
         return self.document.outcome(self.task) if self.document is not None else None
 
     def _outcome_columns(self) -> str:
         outcome = self._outcome()
-        columns = getattr(outcome, "columns", ())
-        return " and ".join(repr(column) for column in columns) or repr(self.task)
+        return " and ".join(map(repr, outcome.columns)) if outcome is not None else repr(self.task)
 
     def _is_outcome(self, name: str) -> bool:
         outcome = self._outcome()
-        columns = getattr(outcome, "columns", ())
-        return name in (self.task, "outcome") or (len(columns) == 1 and name == columns[0])
+        return name in (self.task, "outcome") or (outcome is not None and outcome.columns == (name,))
 
     def _outcome_axis(self, cuts: tuple[float, ...], bins: int) -> Axis:
         if self.predicts is None or self.predicts.kind == "categorical":

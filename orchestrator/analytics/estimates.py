@@ -63,7 +63,7 @@ def estimated(table: Floats, deviation: float, statistic: Statistic, *, seed: in
 
 def stands_out(table: Floats, deviation: float) -> bool:
     """Return whether a table holds more records than its noise alone would show."""
-    return float(table.sum()) > _STANDS_OUT * deviation * np.sqrt(table.size)
+    return bool(table.sum() > _STANDS_OUT * deviation * np.sqrt(table.size))
 
 
 def bounded(table: Floats, deviation: float, statistic: Statistic, low: float, high: float) -> Estimate:

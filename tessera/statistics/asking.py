@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from models.counting import Counting, Question
+from models.targets import InvalidModel
 from orchestrator.analytics.columns import By, Columns
 from orchestrator.analytics.questions import ManyBounds, Questions
+from privacy.errors import InvalidInput
 
 Result = TypeVar("Result")
 Limits = tuple[float, float]
@@ -37,8 +39,15 @@ class Analytics(Generic[Result]):
         """Ask several questions in one study: one approval, one round, and one epsilon for all of them.
 
         The noise of each grows with the root of the number of their tables.
+
+        Raises:
+            InvalidInput: no question, or too many tables or cells.
         """
-        return self._ask(Counting(questions=tuple(questions)))
+        try:
+            asked = Counting(questions=tuple(questions))
+        except InvalidModel as error:
+            raise InvalidInput(str(error)) from error
+        return self._ask(asked)
 
     def counts(self, *by: By) -> Result:
         """Ask how many patients there are, altogether or in the groups of each of ``by``."""

@@ -96,7 +96,7 @@ class StatisticsRun(Run):
 def privacy_of(proposal: Proposal) -> str:
     """Return what the answer cost every patient, in one phrase."""
     mechanism = proposal.mechanism
-    return f"epsilon {mechanism.epsilon():.3g} at delta {mechanism.target_delta:g}, {proposal.noise} noise"
+    return f"epsilon {mechanism.epsilon():.2g} at delta {mechanism.target_delta:g}, {proposal.noise} noise"
 
 
 def columns_of(datasets: Mapping[str, Dataset]) -> Columns:

@@ -14,7 +14,7 @@ from privacy.errors import InvalidInput
 
 if TYPE_CHECKING:
     from datasites.study.proposal import Training
-    from orchestrator.studies.proposing.propose import StudySettings
+    from orchestrator.studies.proposing.settings import StudySettings
 
 _MOST_LEVELS = 1 << 22
 _STEPS_PER_DEVIATION = 4.0
