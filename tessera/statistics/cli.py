@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -29,7 +29,7 @@ class Asked:
 
     by: Annotated[
         str,
-        typer.Option(help="cohort, pattern, a modality, a category, the outcome, or a number with cuts: age:50,65."),
+        typer.Option(help="cohort, pattern, a modality, a category, the outcome, or a number: age:50,65."),
     ] = ""
     bins: Annotated[int, typer.Option(min=0, help="Of histogram, quantiles and kaplan-meier; 0 takes the usual.")] = 0
     edges: Annotated[str, typer.Option(help="Of a histogram, in the number's unit: 0,50,100.")] = ""
@@ -40,14 +40,14 @@ class Asked:
     min_sites: MinSitesOption = None
     colluders: ColludersOption = 1
     name: Annotated[str, typer.Option(help="Of the study; made up without.")] = ""
-    sites: Annotated[list[str], typer.Option("--site", help="Which hospitals; all of the roster without.")] = field(
-        default_factory=list
+    sites: Annotated[list[str] | None, typer.Option("--site", help="Which hospitals; all of the roster without.")] = (
+        None
     )
     purpose: Annotated[str, typer.Option(help="What it is for; the statistic itself without.")] = ""
     investigator: Annotated[str, typer.Option(help="Who answers for it, with name and title.")] = ""
     filing: Annotated[
         Path | None,
-        typer.Option(envvar="TESSERA_FILING", help="TOML file with what hospitals read before they decide."),
+        typer.Option(envvar="TESSERA_FILING", help="TOML file with what hospitals have to read."),
     ] = None
     simulate: Annotated[bool, typer.Option("--simulate", help="Ask made-up hospitals; nothing is sent.")] = False
     data: Annotated[Path | None, typer.Option(help="With --simulate: a folder of cohort tables.")] = None
@@ -63,12 +63,10 @@ def analytics(
     home: Annotated[
         Path | None, typer.Option("--home", envvar="TESSERA_HOME", help="The orchestrator's folder, while it runs.")
     ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for approvals and the round, and print the answer.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for people and the round; print the answer.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Ask hospitals for a statistic of their patients: one small study, reviewed, charged and summed under encryption."""
+    """Ask hospitals for a statistic of their patients: a small study, reviewed, charged, summed under encryption."""
     given = tuple(names or ())
     _check(kind, given)
     if options.simulate:
@@ -156,7 +154,7 @@ def _live(hub: Any, options: Asked, *, quiet: bool) -> Any:
         options.epsilon,
         delta=options.delta,
         noise=options.noise,
-        sites=options.sites,
+        sites=options.sites or (),
         name=options.name,
         purpose=options.purpose,
         investigator=options.investigator,
