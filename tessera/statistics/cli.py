@@ -40,9 +40,7 @@ class Asked:
     min_sites: MinSitesOption = None
     colluders: ColludersOption = 1
     name: Annotated[str, typer.Option(help="Of the study; made up without.")] = ""
-    sites: Annotated[list[str] | None, typer.Option("--site", help="Which hospitals; all of the roster without.")] = (
-        None
-    )
+    sites: Annotated[list[str] | None, typer.Option("--site", help="Which hospitals; all without.")] = None
     purpose: Annotated[str, typer.Option(help="What it is for; the statistic itself without.")] = ""
     investigator: Annotated[str, typer.Option(help="Who answers for it, with name and title.")] = ""
     filing: Annotated[

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from datasites.data.federations import Federation
 from datasites.data.reading.schema_files import read_schema_document
 from datasites.study.counting import deviation_of, totals_of
 from datasites.study.recomputed.next_model import model_from_bytes
@@ -84,23 +86,26 @@ def analytics(
         outcome=outcome,
     )
     everyone, held = people_of(request, "fedavg", seed)
+    study = partial(_simulated, request, everyone, held, seed)
+    return Analytics(_columns(request, everyone), study)
 
-    def ask(asked: Counting) -> tuple[Statistic, ...]:
-        settings = replace(request.settings("fedavg", seed), task=everyone.task)
-        study = simulated_study(everyone, held, counting_settings(settings, asked))
-        (done,) = run_study(study.proposal, study.model, Shard(study.proposal, study.sites))
-        count = len(done.finished.sites)
-        values = totals_of(study.proposal, model_from_bytes(done.model), count)
-        parts = [contributions(site.records, asked.counts).double().sum(dim=0).numpy() for site in study.sites]
-        truth = answers_of(asked, np.sum(parts, axis=0), 0.0)
-        found = answers_of(asked, values, deviation_of(study.proposal, count))
-        privacy = f"{privacy_of(study.proposal)}, simulated"
-        return tuple(
-            Statistic(answer=one, privacy=privacy, hospitals=count, exact=exact.table)
-            for one, exact in zip(found, truth, strict=True)
-        )
 
-    return Analytics(_columns(request, everyone), ask)
+def _simulated(
+    request: SimulationRequest, everyone: Patients, held: Federation, seed: int, asked: Counting
+) -> tuple[Statistic, ...]:
+    settings = replace(request.settings("fedavg", seed), task=everyone.task)
+    study = simulated_study(everyone, held, counting_settings(settings, asked))
+    (done,) = run_study(study.proposal, study.model, Shard(study.proposal, study.sites))
+    count = len(done.finished.sites)
+    values = totals_of(study.proposal, model_from_bytes(done.model), count)
+    parts = [contributions(site.records, asked.counts).double().sum(dim=0).numpy() for site in study.sites]
+    truth = answers_of(asked, np.sum(parts, axis=0), 0.0)
+    found = answers_of(asked, values, deviation_of(study.proposal, count))
+    privacy = f"{privacy_of(study.proposal)}, simulated"
+    return tuple(
+        Statistic(answer=one, privacy=privacy, hospitals=count, exact=exact.table)
+        for one, exact in zip(found, truth, strict=True)
+    )
 
 
 def _columns(request: SimulationRequest, everyone: Patients) -> Columns:
