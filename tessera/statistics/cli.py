@@ -102,7 +102,8 @@ def _check(kind: str, names: tuple[str, ...]) -> None:
 
 
 def _asked(ask: Analytics[Any], kind: str, names: tuple[str, ...], options: Asked) -> Any:
-    by, more = _by(options.by) if options.by else None, {"bins": options.bins} if options.bins else {}
+    by = _by(options.by) if options.by else None
+    more: dict[str, Any] = {"bins": options.bins} if options.bins else {}
     if kind == "counts":
         return ask.counts(*map(_by, names))
     if kind == "cross-table":
