@@ -6,6 +6,7 @@ A study that is there already is followed further, so that the same command serv
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from orchestrator.studies.run import Progress
 from orchestrator.studies.status import client_of, summaries_of
 from privacy.errors import TesseraError
 
+_log = logging.getLogger(__name__)
 _READY_SECONDS = 300.0
 _POLL_SECONDS = 1.0
 
@@ -122,12 +124,15 @@ def play_steward(
     """
     name, password = "demo-steward", home.identity().derive_secret("demo").hex()
     with httpx.Client(base_url=portal, timeout=60.0, trust_env=False) as client:
-        csrf = ""
+        csrf = told = ""
         while not over():
             try:
                 if not csrf:
                     csrf = _signed_in(home, client, name, password)
-                _approve_all(client, csrf, password)
+                refused = _approve_all(client, csrf, password)
+                if refused and refused != told:
+                    _log.warning("%s: %s", home.config().name, refused)
+                told = refused
             except httpx.TransportError:
                 csrf = ""  # it is being started again
             except _SignedOut:
@@ -150,11 +155,16 @@ def _signed_in(home: Home, client: httpx.Client, name: str, password: str) -> st
     return str(_ok(client.post("/api/login", json={"name": name, "password": password}))["csrf"])
 
 
-def _approve_all(client: httpx.Client, csrf: str, password: str) -> None:
+def _approve_all(client: httpx.Client, csrf: str, password: str) -> str:
+    """Approve what waits; return why the portal refused it, or nothing."""
     for request in _ok(client.get("/api/requests")):
         if request["state"] == "pending":
             path = f"/api/requests/{request['proposal_hash']}/approve"
-            _ok(client.post(path, json={"password": password}, headers={"x-csrf-token": csrf}))
+            try:
+                _ok(client.post(path, json={"password": password}, headers={"x-csrf-token": csrf}))
+            except TesseraError as error:
+                return str(error)
+    return ""
 
 
 def _ok(response: httpx.Response) -> Any:

@@ -7,6 +7,7 @@ a backup that is older than the study.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from support.namespaces import Network, network, permitted
 from datasites.data.ingest import place_dataset
 from datasites.node.consortium import Consortium
 from datasites.node.home import Home
+from datasites.review.accounts import AccountStore
 from datasites.worker.sandbox import available_layers
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +45,7 @@ HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 MACHINES = ("orchestrator", "keyholder", "hospital-a", "hospital-c", "hospital-d", "proxy")
 OUTSIDE = {machine: f"10.77.0.{10 + number}" for number, machine in enumerate(MACHINES)}
 BEHIND = {"hospital-b": "10.78.0.2", "proxy": "10.78.0.1"}
-ROUNDS = 8
+ROUNDS = 40
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -140,6 +143,10 @@ class Drill:
         done = subprocess.run([*self.net.inside(machine), *command], cwd=ROOT, capture_output=True, text=True)
         return done.stderr.strip()
 
+    def has_account(self, machine: str) -> bool:
+        with contextlib.closing(AccountStore(self.home(machine).folder / "accounts.sqlite")) as accounts:
+            return bool(accounts.accounts())
+
     def as_steward(self, machine: str, script: str, *arguments: str) -> str:
         """Do something in a portal, on its own machine, as the made-up steward there."""
         password = self.home(machine).identity().derive_secret("demo").hex()
@@ -153,12 +160,19 @@ _SESSION = """
 import sys, httpx
 portal = httpx.Client(base_url="http://127.0.0.1:8080", timeout=60, trust_env=False)
 person = {"name": "demo-steward", "password": sys.argv[1]}
-csrf = portal.post("/api/login", json=person).raise_for_status().json()["csrf"]
+headers = {"x-csrf-token": portal.post("/api/login", json=person).raise_for_status().json()["csrf"]}
+"""
+_COMPARE = """
+import json
+for party in json.loads(sys.argv[2]):
+    key = party.pop("public_key")
+    body = party | {"password": sys.argv[1]}
+    portal.put(f"/api/fingerprints/{key}", json=body, headers=headers).raise_for_status()
 """
 _CONFIRM = """
 change = portal.get("/api/roster").json()
 if change is not None:
-    portal.put(f"/api/roster/{change['digest']}", json={"password": sys.argv[1]}, headers={"x-csrf-token": csrf}).raise_for_status()
+    portal.put(f"/api/roster/{change['digest']}", json={"password": sys.argv[1]}, headers=headers).raise_for_status()
 print(change and ",".join(p["name"] for p in change["joins"]))
 """
 _WAITING = """
@@ -233,15 +247,25 @@ def test_five_parties_found_train_grow_upgrade_and_restore(drill: Drill) -> None
     for machine in HOSPITALS:
         line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
         drill.start(f"steward-{machine}", drill._command(machine, line))
-    options = f"--rounds {ROUNDS} --noise shared --epsilon 4 --helpers 0"
+        compare(drill, machine)
+    sites = " ".join(f"--site {machine}" for machine in HOSPITALS)
+    options = f"--rounds {ROUNDS} --noise shared --epsilon 4 --helpers 0 {sites}"
     drill.type("orchestrator", f"tessera propose drill {options} --home /var/lib/tessera/home")
     drill.becomes(lambda: drill.study("drill")["rounds_completed"] >= 1, "the first round")
 
     grow(drill)
     upgrade(drill)
+    assert drill.study("drill")["state"] == "running", "the study was over before the others had joined and upgraded"
     drill.becomes(lambda: drill.study("drill")["state"] == "finished", "the end of the study", 400)
     assert drill.study("drill")["rounds_completed"] == ROUNDS
     restore(drill, options)
+
+
+def compare(drill: Drill, machine: str) -> None:
+    """Confirm everybody's fingerprint in a portal, once its made-up steward has an account."""
+    others = [party for party in drill.home(machine).roster().everybody if party.name != machine]
+    drill.becomes(lambda: drill.has_account(machine), f"an account at {machine}", 60)
+    drill.as_steward(machine, _COMPARE, json.dumps([asdict(party) for party in others]))
 
 
 def grow(drill: Drill) -> None:
@@ -295,6 +319,7 @@ def restore(drill: Drill, options: str) -> None:
     drill.becomes(lambda: drill.health("hospital-a") == "", "hospital A to be well again", 120)
     line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
     drill.start("steward-hospital-a", drill._command("hospital-a", line))
+    compare(drill, "hospital-a")
     drill.type("orchestrator", "tessera study resend later --site hospital-a --home /var/lib/tessera/home")
     drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal to be offered again", 120)
     verified = drill.type("hospital-a", "tessera verify /var/lib/tessera/home --json")
