@@ -370,8 +370,9 @@ def test_a_role_that_is_not_well_says_why(consortium: float) -> None:
 def test_a_process_that_hangs_is_started_again(consortium: float) -> None:
     pid = json.loads(inside("hospital-c", "cat", "/var/lib/tessera/home/address.json").stdout)["pid"]
     inside("hospital-c", "python", "-c", f"import os, signal; os.kill({pid}, signal.SIGSTOP)")
-    for _ in range(3):
+    for _ in range(2):
         assert "does not answer" in health("hospital-c", "--restart")
+    health("hospital-c", "--restart")  # ends with the process, before it can say so
     name = compose("ps", "-a", "-q", "hospital-c").stdout.strip()
     wait_for(lambda: docker("inspect", "-f", "{{.RestartCount}}", name).stdout.strip() == "1", lambda: name, 60)
     wait_for(lambda: health("hospital-c") == "", lambda: health("hospital-c"), 120)
