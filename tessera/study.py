@@ -68,7 +68,7 @@ class Study:
 
     def __post_init__(self) -> None:
         from datasites.study.text import check_study_name
-        from orchestrator.studies.propose import check_aggregation, check_fusion
+        from orchestrator.studies.proposing.propose import check_aggregation, check_fusion
 
         check_study_name(self.name)
         if self.loss is not None and not callable(self.model):
@@ -178,7 +178,7 @@ class Study:
             investigator: who answers for it, with name and title; without a filing, by default the hub's person.
             filing: TOML file with everything else that hospitals read before they decide (docs/deploy.md).
             replaces: name of an earlier study that this is a new version of.
-            options: further fields of :class:`orchestrator.studies.propose.StudySettings`, such as ``seed``.
+            options: further fields of :class:`orchestrator.studies.proposing.settings.StudySettings`, such as ``seed``.
             progress: whether to show steps.
             answers: what the file lacks, or another text than it has: ``legal_basis``, ``contact``, ``recipients``, ...
 
@@ -255,7 +255,7 @@ class Study:
         if isinstance(self.model, str):
             return {}
         if isinstance(self.model, Path):
-            from orchestrator.studies.own_code import read_plan
+            from orchestrator.studies.proposing.own_code import read_plan
 
             return read_plan(self.model)
         from tessera.own_code import tree_of

@@ -26,7 +26,7 @@ import models.build
 from datasites.data.dataset import Schema, case_ids, load, membership, read_schema
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import VALIDATION
+from datasites.study.recomputed.released_numbers import VALIDATION
 from datasites.study.signing import parse
 from datasites.study.streams import worker_stream
 from datasites.training.site import own_parameters, split_records, train_round
