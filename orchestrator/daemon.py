@@ -20,6 +20,7 @@ from orchestrator.api import metrics
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.rounds.notices import ScientistsNotices
+from orchestrator.rounds.peers import FILE, Peers
 from orchestrator.rounds.retention import enforce
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
@@ -51,6 +52,7 @@ def _serve(home: Home) -> None:
         roster=home.roster(),
         store=Store(folder / "store", _database_url()),
         journal=Journal(folder / "journal.sqlite", identity),
+        peers=Peers(folder / FILE),
     )
     app = create_app(service, mailbox_folder=folder / "mailbox")
     metrics.install(app, service, folder)

@@ -7,6 +7,7 @@
     │   └── NewerStore        newer code wrote this store
     ├── Refused               a rule of the protocol or of a policy says no
     │   ├── BudgetExceeded    the privacy cap would be passed
+    │   ├── OtherProtocol     the two sides' versions are too far apart to understand one another
     │   └── UnsafeSum         a decrypted sum failed the slot check; the round's key is gone
     ├── StudyOver             a study was ended and cannot start or go on any more
     └── Tampered              a signature, hash or chain does not hold
@@ -36,6 +37,10 @@ class Refused(TesseraError):
 
 class BudgetExceeded(Refused):
     """The worst case of this request does not fit under the owner's privacy cap."""
+
+
+class OtherProtocol(Refused):
+    """Two parties whose protocols are too far apart to understand one another; one of them has to upgrade first."""
 
 
 class UnsafeSum(Refused):

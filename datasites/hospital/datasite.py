@@ -18,6 +18,7 @@ from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budget_acts import BudgetActs
 from datasites.review.endings import Endings
+from datasites.review.environment import current_environment, data_hash
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
 from datasites.review.policy_file import PolicyFile
@@ -61,7 +62,8 @@ class Datasite:
         policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
         url, server = config.orchestrator_url, roster.orchestrator.public_key
-        client = SignedClient(identity, url, server, ca=config.ca, proxy=config.proxy)
+        software = data_hash(current_environment())
+        client = SignedClient(identity, url, server, ca=config.ca, proxy=config.proxy, data_software=software)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
         approvals = ApprovalStore(
             home.folder / "approvals.sqlite",

@@ -345,6 +345,17 @@ def _seed() -> Warm:
     return Warm(ours)
 
 
+_HARMLESS = "jemalloc_bg_thd"  # gives memory back; the allocator starts another one in every child
+
+
+def _refuse_threads() -> None:
+    """Refuse to fork children that would wait for a thread which only this process has."""
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    more = len(threads) - 1 - threads.count(_HARMLESS)
+    if more > 0:
+        raise TesseraError(f"expected one thread in a process that others are forked from, found {more} more")
+
+
 def main() -> None:
     """Import in advance, then serve the socket whose descriptor is the first argument."""
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -353,6 +364,7 @@ def main() -> None:
         found = importlib.import_module(module)
         if function:
             getattr(found, function)()
+    _refuse_threads()
     gc.collect()
     gc.freeze()
     with contextlib.suppress(BrokenPipeError):

@@ -28,7 +28,7 @@ from datasites.portal.people.waiting import WaitingActs
 from datasites.portal.shown.answers import data_use
 from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
-from datasites.review.environment import differences
+from datasites.review.environment import Compared, compare
 from datasites.review.people.acts import PersonAct
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
@@ -259,9 +259,9 @@ class PortalService:
         """Return where a request's purpose does not fit the dataset's terms."""
         return data_use(request.proposal, self.glance(request))
 
-    def differences(self, request: Request) -> list[str]:
-        """Return where the software that a request names differs from what runs here."""
-        return differences(request.proposal.environment, self.context.environment())
+    def software(self, request: Request) -> Compared:
+        """Return how the software that a request names differs from what runs here."""
+        return compare(request.proposal.environment, self.context.environment())
 
     def blocked(self, request: Request) -> str:
         """Return why a request cannot be approved now, or an empty text."""
@@ -275,7 +275,7 @@ class PortalService:
             self.context.approvals.check_people(request.proposal)
         except Refused as error:
             return sentence_of(error)
-        if self.differences(request):
+        if self.software(request).refused:
             return say("the software here is not what it names; the study has to be proposed again")
         cost = self.cost(request)
         if cost is None or not cost.fits:
@@ -300,11 +300,12 @@ class PortalService:
             raise Refused(
                 say("the purpose does not fit the terms of the dataset: {conflicts}", conflicts=joined(conflicts))
             )
-        if self.differences(request):
+        differing = self.software(request).refused
+        if differing:
             raise Refused(
                 say(
                     "the software is not what the proposal names: {differences}",
-                    differences=joined(self.differences(request)[:3]),
+                    differences=joined(differing[:3]),
                 )
             )
         cost = self.context.preview(request.proposal)

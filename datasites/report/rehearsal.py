@@ -1,7 +1,8 @@
 """Write a report of nothing once, so that the next one of this process takes a fraction of a second.
 
 The first report of a process takes seconds: it imports matplotlib, typst, pyHanko and dp-accounting, reads the letters
-of every font, and compiles its templates. A process that reports will be forked from does all that in advance.
+of every font, and compiles its templates. A process that reports will be forked from does all that in advance. It sets
+no PDF: typst would start threads, and a fork, which has none of them, would wait for them for ever.
 """
 
 from __future__ import annotations
@@ -12,23 +13,30 @@ import tempfile
 from pathlib import Path
 
 from datasites.language import LANGUAGES, speaking
-from datasites.node.signed_pdf import sign_pdf
 from datasites.node.web.charts import Bar, plot_bars, plot_steps
 from datasites.report.build import build_report
 from datasites.report.facts import ChainLine
 from datasites.report.records import Records
-from datasites.report.writing import write_all
+from datasites.report.writing import write_html, write_json
 from datasites.review.environment import current_environment
 from privacy.identity import Identity
 
-_LATER = ("alembic.migration", "alembic.operations", "privacy.dp.two_hospitals", "datasites.hospital.study_reports")
+_LATER = (
+    "alembic.migration",
+    "alembic.operations",
+    "privacy.dp.two_hospitals",
+    "pyhanko.pdf_utils.incremental_writer",
+    "pyhanko.sign.fields",
+    "pyhanko.sign.signers",
+    "typst",
+)
 
 
 def rehearse() -> None:
-    """Write and sign the report of a hospital without studies in every language, into a folder that is deleted."""
+    """Write the pages of a hospital without studies in every language, into a folder that is deleted."""
     for name in _LATER:
         importlib.import_module(name)
-    now, identity = dt.datetime.now(dt.UTC), Identity.generate()  # a key of this moment, which signs nothing else
+    now = dt.datetime.now(dt.UTC)
     chain = ChainLine(
         file="",
         entries=0,
@@ -42,7 +50,7 @@ def rehearse() -> None:
     )
     records = Records(
         at=now,
-        public_key=identity.public_key,
+        public_key=Identity.generate().public_key,
         ledger=(),
         journal=(),
         accounts=(),
@@ -60,11 +68,8 @@ def rehearse() -> None:
                     environment=current_environment(),
                     language=language,
                 )
-                write_all(
-                    report,
-                    Path(folder),
-                    sign=lambda pdf: sign_pdf(pdf, identity, name="rehearsal", institution="", reason="rehearsal"),
-                )
+                write_html(report, Path(folder) / "page.html", ())
+                write_json(report, Path(folder) / "facts.json")
 
 
 def _draw(now: dt.datetime) -> None:

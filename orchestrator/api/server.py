@@ -22,7 +22,7 @@ from datasites.node.web.problems import install_problem_handlers
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
-from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
+from orchestrator.api.authentication import JSON_BYTES, Authenticator, SpeaksProtocol, StreamedCall
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
@@ -144,7 +144,8 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
         title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
     )
     install_problem_handlers(app)
-    authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
+    app.add_middleware(SpeaksProtocol)
+    authenticate = Authenticator(service.identity.public_key, service.roster.by_key, heard=service.peers.heard)
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,

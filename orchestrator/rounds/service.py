@@ -14,6 +14,7 @@ from datasites.study.messages import WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from orchestrator.rounds.board import Bell, Board
+from orchestrator.rounds.peers import Peers
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
@@ -41,6 +42,7 @@ class Service:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
+    peers: Peers = field(default_factory=Peers)
     standing: Standing = field(init=False)
     threads: Threads = field(init=False)
 

@@ -41,7 +41,7 @@ _DOCUMENTS = sa.Table(
     sa.Column("document", sa.Text, nullable=False),
 )
 
-_SCHEMA = Schema(
+SCHEMA = Schema(
     "orchestrator",
     table="studies",
     migrations=(
@@ -87,7 +87,7 @@ class Store:
         self._engine = sa.create_engine(database_url or f"sqlite:///{folder / 'orchestrator.sqlite'}")
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _durable)
-        upgrade(self._engine, _SCHEMA)
+        upgrade(self._engine, SCHEMA)
         self._lock = threading.RLock()
         self._known: dict[tuple[str, int, str], Documents] = {}
 

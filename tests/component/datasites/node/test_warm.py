@@ -145,3 +145,19 @@ def test_without_a_warm_process_a_module_starts_from_nothing() -> None:
     child: Child = start_module("this", [])
     assert not isinstance(child, WarmChild)
     assert child.wait(_SECONDS) == 0
+
+
+def test_nothing_is_forked_from_a_process_with_threads(capfd: pytest.CaptureFixture[str]) -> None:
+    with Warm.start(["tests.support.waiting_thread:start"]) as warm, pytest.raises(TesseraError, match="start again"):
+        warm.run("this", [])
+    assert "expected one thread" in capfd.readouterr().err
+
+
+def test_whoever_reports_was_forked_without_threads_and_sets_its_pdf(tmp_path: Path) -> None:
+    code = (
+        "import typst; from pathlib import Path; Path('a.typ').write_text('#set document(title: \"a\")'); "
+        "print(len(typst.compile('a.typ')))"
+    )
+    with Warm.start(["datasites.report.rehearsal:rehearse"]) as warm:
+        for name in ("one", "other"):
+            assert int(ran(warm, code, tmp_path / name, folder=str(tmp_path))[0]) > 100
