@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, Response
 
+from datasites.node.home import Home
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
+from datasites.study.recomputed.checks import check_public_key
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import JSON_BYTES, Authenticator, SpeaksProtocol, StreamedCall
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
+from orchestrator.api.joining import add_joining, add_roster
 from orchestrator.api.listing import add_listing
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
@@ -130,8 +133,11 @@ _PROPOSAL_BYTES = 16 << 20
 _KEY_BYTES = 4 << 20
 
 
-def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
-    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``."""
+def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = None) -> FastAPI:
+    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``.
+
+    With the orchestrator's ``home`` it also answers whoever is invited, and gives out the signed roster.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -145,7 +151,9 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     )
     install_problem_handlers(app)
     app.add_middleware(SpeaksProtocol)
-    authenticate = Authenticator(service.identity.public_key, service.roster.by_key, heard=service.peers.heard)
+    authenticate = Authenticator(
+        service.identity.public_key, lambda key: service.roster.by_key(key), heard=service.peers.heard
+    )
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,
@@ -167,6 +175,9 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     add_thread(app, service, authenticate)
     add_standing(app, service, authenticate)
     add_study_reports(app, service, authenticate)
+    if home is not None:
+        add_joining(app, home)
+        add_roster(app, home, authenticate)
     return app
 
 
@@ -287,6 +298,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
         if key.key_hash != sha256_hex(body):
             raise InvalidInput("the round key's bytes do not have the signed hash")
         require_round(runner.proposal, number)
+        check_public_key(runner.proposal, number, body)
         service.store.require_place(study, number, "key", signed, author=party.name)
         service.store.put_blob(body)
         service.store.put_document(study, number, "key", signed, author=party.name)
