@@ -36,7 +36,7 @@ from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
 Registry = Callable[[str], Party | None]
-Heard = Callable[[str, str, str, str], object]
+Runs = Callable[[str, str, str, str], object]
 """Told a party's name, protocol, release and the hash of its software that touches data."""
 JSON_BYTES = 1024**2
 """No JSON document that a hospital or the keyholder sends needs more."""
@@ -58,7 +58,8 @@ class Authenticator:
         registry: gives the party of a public key, or None where the key is unknown.
         lifetime_seconds: how old a token may be.
         max_body_bytes: the longest body that is read into memory.
-        heard: told what software each caller names.
+        heard: told the name of every party that has called.
+        runs: told what software each caller names.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class Authenticator:
         *,
         lifetime_seconds: float = 60,
         max_body_bytes: int = JSON_BYTES,
-        heard: Heard = lambda *_: None,
+        heard: Callable[[str], object] = lambda _: None,
+        runs: Runs = lambda *_: None,
     ) -> None:
-        self._heard = heard
+        self._heard, self._runs = heard, runs
         self._registry = registry
         self._max_body_bytes = max_body_bytes
         self._verifier = TokenVerifier(
@@ -102,7 +104,9 @@ class Authenticator:
         body = await read_body(request, allowed if isinstance(allowed, int) else allowed(request, self._party(token)))
         if sha256_hex(body) != token.body_hash:
             raise Refused("expected a token for this body, got one for another body; sign every request anew")
-        return self._party(token)
+        party = self._party(token)
+        self._heard(party.name)
+        return party
 
     async def streamed(self, request: Request) -> StreamedCall:
         """Check everything but the body, which is left unread for the endpoint to stream and compare."""
@@ -115,7 +119,7 @@ class Authenticator:
         token = self._verifier.open(headers.get("authorization"), method=request.method, target=_target(request))
         said, name = headers.get(PROTOCOL_HEADER), self._party(token).name
         release, data = headers.get(RELEASE_HEADER, ""), headers.get(DATA_HEADER, "")
-        self._heard(name, (said or UNSAID)[: MOST_CHARACTERS + 1], release, data)
+        self._runs(name, (said or UNSAID)[: MOST_CHARACTERS + 1], release, data)
         check_protocol(said, name)
         return token
 

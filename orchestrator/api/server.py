@@ -152,7 +152,10 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     install_problem_handlers(app)
     app.add_middleware(SpeaksProtocol)
     authenticate = Authenticator(
-        service.identity.public_key, lambda key: service.roster.by_key(key), heard=service.peers.heard
+        service.identity.public_key,
+        lambda caller: service.roster.by_key(caller),
+        heard=service.contacts.heard,
+        runs=service.peers.heard,
     )
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(

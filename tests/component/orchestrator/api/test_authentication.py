@@ -182,7 +182,7 @@ def test_every_answer_names_the_protocol_and_what_callers_run_is_heard() -> None
     app = FastAPI()
     app.add_middleware(SpeaksProtocol)
     authenticate = Authenticator(
-        SERVER.public_key, {KNOWN.public_key: PARTY}.get, heard=lambda *said: heard.append(said)
+        SERVER.public_key, {KNOWN.public_key: PARTY}.get, runs=lambda *said: heard.append(said)
     )
 
     @app.get("/whoami")
