@@ -16,6 +16,7 @@ from typing import Any, Literal
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
+from datasites.study.counting import check_counting
 from datasites.study.filing import Filing
 from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.schema.variables import check_variable_name
@@ -229,6 +230,7 @@ class Proposal(Message):
         self._check_noise()
         self.strategy.check(self)
         self._check_centring()
+        check_counting(self)
 
     def _check_helpers(self) -> None:
         if len(self.helpers) not in (0, 2):
@@ -382,6 +384,7 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
     "cohort_gain": (1.0,),
     "standardised": ((), []),
     "gains": ({},),
+    "counting": (None,),
 }
 """Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
 
