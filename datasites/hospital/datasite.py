@@ -61,8 +61,11 @@ class Datasite:
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
         policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
-        url, server = config.orchestrator_url, roster.orchestrator.public_key
-        software = data_hash(current_environment())
+        url, server, software = (
+            config.orchestrator_url,
+            roster.orchestrator.public_key,
+            data_hash(current_environment()),
+        )
         client = SignedClient(identity, url, server, ca=config.ca, proxy=config.proxy, data_software=software)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
         approvals = ApprovalStore(

@@ -321,13 +321,9 @@ class PortalService:
             )
         if scales := self.scales(request):
             raise Refused(scales)
-        differing = self.software(request).refused
-        if differing:
+        if differing := self.software(request).refused:
             raise Refused(
-                say(
-                    "the software is not what the proposal names: {differences}",
-                    differences=joined(differing[:3]),
-                )
+                say("the software is not what the proposal names: {differences}", differences=joined(differing[:3]))
             )
         cost = self.context.preview(request.proposal)
         return self.context.approvals.approve(

@@ -151,12 +151,8 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     )
     install_problem_handlers(app)
     app.add_middleware(SpeaksProtocol)
-    authenticate = Authenticator(
-        service.identity.public_key,
-        lambda caller: service.roster.by_key(caller),
-        heard=service.contacts.heard,
-        runs=service.peers.heard,
-    )
+    key, heard, runs = service.identity.public_key, service.contacts.heard, service.peers.heard
+    authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard, runs=runs)
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,
