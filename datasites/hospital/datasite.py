@@ -56,17 +56,12 @@ class Datasite:
     @classmethod
     def open(cls, home: Home) -> Datasite:
         """Open a home's stores; InvalidInput where a file is missing or malformed."""
-        config, identity, roster = home.config(), home.identity(), home.roster()
+        config, identity = home.config(), home.identity()
         journal = Journal(home.folder / "journal.sqlite", identity)
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
         policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
-        url, server, software = (
-            config.orchestrator_url,
-            roster.orchestrator.public_key,
-            data_hash(current_environment()),
-        )
-        client = SignedClient(identity, url, server, ca=config.ca, proxy=config.proxy, data_software=software)
+        client = _client(home)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
         approvals = ApprovalStore(
             home.folder / "approvals.sqlite",
@@ -141,6 +136,14 @@ class Datasite:
         self.client.close()
         for store in (self.approvals, self.accounts, self.ledger, self.journal):
             store.close()
+
+
+def _client(home: Home) -> SignedClient:
+    """Return what asks the orchestrator, and tells it which software touches data here."""
+    config, key, software = home.config(), home.roster().orchestrator.public_key, data_hash(current_environment())
+    return SignedClient(
+        home.identity(), config.orchestrator_url, key, ca=config.ca, proxy=config.proxy, data_software=software
+    )
 
 
 def _reserve(proposal: Proposal, site: str, standing: Standing, datasets: Datasets) -> None:
