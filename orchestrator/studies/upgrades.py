@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from datasites.study.proposal import Environment, Party, Proposal
 from datasites.study.protocol import PROTOCOL, check_protocol, understands
 from datasites.study.signing import Signed, parse
 from orchestrator.rounds.peers import FILE, Software, read_peers
-from orchestrator.rounds.store import SCHEMA
+from orchestrator.rounds.tables import SCHEMA
 from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.status import client_of
 from privacy.errors import OtherProtocol, TesseraError
@@ -145,7 +146,8 @@ def _running(home: Home) -> list[Signed]:
     """Return the signed proposals of studies that are not over, and never change the store."""
     rows: list[Any]
     query = "SELECT study, proposal, state FROM studies ORDER BY study"
-    url = os.environ.get("DATABASE_URL")
+    named = os.environ.get("DATABASE_URL_FILE")
+    url = Path(named).read_text().strip() if named else os.environ.get("DATABASE_URL")
     if url:
         engine = sa.create_engine(url)
         try:
@@ -154,7 +156,7 @@ def _running(home: Home) -> list[Signed]:
         finally:
             engine.dispose()
     else:
-        path = home.folder / "store" / "orchestrator.sqlite"
+        path = Path(os.environ.get("STORE_FOLDER") or home.folder) / "store" / "orchestrator.sqlite"
         if not path.exists():
             return []
         database = read_sqlite(path, SCHEMA)

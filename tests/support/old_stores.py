@@ -38,8 +38,8 @@ SCHEMAS: dict[str, Schema] = {
     "accounts.sqlite": rows._SCHEMA,
     "approvals.sqlite": records._SCHEMA,
     "answers.sqlite": record.SCHEMA,
-    "orchestrator.sqlite": store.SCHEMA,
-    "mailbox.sqlite": mailbox_store.SCHEMA,
+    "orchestrator.sqlite": store._SCHEMA,
+    "mailbox.sqlite": mailbox_store._SCHEMA,
     "dashboard.sqlite": access._SCHEMA,
 }
 
