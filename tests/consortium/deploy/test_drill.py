@@ -50,6 +50,7 @@ BEHIND = {"hospital-b": "10.78.0.2", "proxy": "10.78.0.1"}
 ROUNDS = 40
 
 pytestmark = [
+    pytest.mark.thorough,  # several minutes, and it asks for the right to make network namespaces
     pytest.mark.timeout(900),
     pytest.mark.skipif(not permitted(), reason="needs the right to make network namespaces"),
 ]
