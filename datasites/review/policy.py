@@ -77,6 +77,7 @@ class ReviewPolicy(_Section):
     """How many people must sign, in which roles, and for how long an approval holds.
 
     ``auto_approve_plain_jobs`` runs plain PySyft jobs, sandboxed and on mock data, without a person's look at them.
+    ``auto_approve_analytics_epsilon`` above 0 approves counting studies that cost at most so much, without a person.
     """
 
     required_reviewers: int = Field(default=1, ge=1, le=9)
@@ -85,6 +86,7 @@ class ReviewPolicy(_Section):
     approval_days: int = Field(default=90, ge=1, le=3650)
     auto_approve_reruns: bool = False
     auto_approve_plain_jobs: bool = False
+    auto_approve_analytics_epsilon: float = Field(default=0.0, ge=0, le=10, allow_inf_nan=False)
 
 
 class PeoplePolicy(_Section):
@@ -182,6 +184,8 @@ class Policy(_Section):
     def policy_hash(self) -> str:
         """SHA-256 of the canonical policy; what came later counts only where it is said, so that old hashes hold."""
         value = self.model_dump(mode="json", exclude={"people"} if self.people == PeoplePolicy() else None)
+        if not self.review.auto_approve_analytics_epsilon:
+            del value["review"]["auto_approve_analytics_epsilon"]
         if not self.sandbox.jobs_may_measure:
             del value["sandbox"]["jobs_may_measure"]
         if math.isinf(self.budget.epsilon_cap):

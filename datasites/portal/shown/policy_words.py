@@ -40,6 +40,7 @@ RULES = {
     "review.required_roles": mark("Roles that must sign"),
     "review.approval_days": mark("An approval holds for"),
     "review.auto_approve_reruns": mark("Approve repeated plans automatically"),
+    "review.auto_approve_analytics_epsilon": mark("Approve statistics up to this epsilon automatically"),
     "review.auto_approve_plain_jobs": mark("Run plain jobs without a person's look"),
     "sandbox.time_seconds": mark("Longest run"),
     "sandbox.round_seconds": mark("An update leaves at a multiple of"),
@@ -56,6 +57,7 @@ _WEAKER = {
     "noise.allow_infinite_epsilon": mark("Such a study has no privacy at all."),
     "study.allow_free_python": mark("The guarantee then assumes that the reviewed code is honest."),
     "review.auto_approve_reruns": mark("Nobody here looks at a repeated plan."),
+    "review.auto_approve_analytics_epsilon": mark("Nobody here looks at small questions about the patients."),
     "review.auto_approve_plain_jobs": mark("Code runs here that nobody has read."),
     "sandbox.jobs_may_measure": mark("Where the layer disk is missing, a job sees how large the private part is."),
 }
@@ -100,7 +102,7 @@ def policy_sections(policy: Policy) -> list[tuple[str, list[Rule]]]:
 
 
 def _rule(key: str, value: Any) -> Rule:
-    return _named(key, _value(key, value), tr(_WEAKER[key]) if value is True and key in _WEAKER else "")
+    return _named(key, _value(key, value), tr(_WEAKER[key]) if value and key in _WEAKER else "")
 
 
 def _named(key: str, value: str, weaker: str = "") -> Rule:
