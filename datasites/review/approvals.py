@@ -24,9 +24,9 @@ from typing import Any
 
 from datasites.review import checks
 from datasites.review.accounts import Account
-from datasites.review.automatic import rule_of
 from datasites.review.policy import Policy, check
 from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal, word
+from datasites.review.rules.automatic import rule_of
 from datasites.review.thread import ThreadHere
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature

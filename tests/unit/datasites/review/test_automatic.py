@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.review.automatic import is_small_question
 from datasites.review.policy import Policy
+from datasites.review.rules.automatic import is_small_question
 from datasites.study.proposal import Training
 from models.config import ModelConfig
 from models.counting import Axis, Count, Counting, Question
