@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +41,7 @@ from orchestrator.studies.proposing.settings import Fusion, StudySettings
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
-_BASELINES = ("upper-bound", "pooled", "local")
+BASELINES = ("upper-bound", "pooled", "local")
 _FIGURES = (
     *("auroc", "balanced_accuracy", "cross_entropy", "calibration_error"),
     *("concordance", "mean_absolute_error", "deviance"),
@@ -82,7 +80,7 @@ class SimulationRequest:
     plan: Path | None = None
 
     def __post_init__(self) -> None:
-        methods = (*STRATEGIES, *_BASELINES)
+        methods = (*STRATEGIES, *BASELINES)
         unknown = [name for name in self.methods if name not in methods]
         if unknown or not self.methods:
             raise InvalidInput(f"expected --method out of {', '.join(methods)}, got {', '.join(unknown) or 'none'}")
@@ -139,27 +137,6 @@ class SimulationRequest:
             seed=seed,
         )
         return with_schedule(settings, self.rounds)
-
-
-def run_all(
-    request: SimulationRequest, seeds: Sequence[int], *, jobs: int, done: Callable[[int], None] = lambda _: None
-) -> list[dict[str, Any]]:
-    """Run every method and seed in up to ``jobs`` processes and return the results in order.
-
-    Args:
-        request: what to simulate.
-        seeds: public seeds of the split, the initial model and all noise.
-        jobs: processes.
-        done: told how many studies are finished.
-    """
-    wanted = [(method, seed) for seed in seeds for method in request.methods]
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    with ProcessPoolExecutor(min(jobs, len(wanted)), mp_context=get_context("spawn")) as executor:
-        futures = {executor.submit(run_one, request, *job): job for job in wanted}
-        for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            done(len(found))
-    return [found[job] for job in wanted]
 
 
 def run_one(
