@@ -1,7 +1,7 @@
 """How long a simulation of many hospitals takes: one study, its sites over all processors, setup apart from rounds.
 
-    python benchmarks/simulation.py --sites 1000 --patients 50 --rounds 10
-    python benchmarks/simulation.py --sites 1000 --jobs 1          # in one process, for comparison
+python benchmarks/simulation.py --sites 1000 --patients 50 --rounds 10
+python benchmarks/simulation.py --sites 1000 --jobs 1          # in one process, for comparison
 """
 
 from __future__ import annotations
