@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasites.language.shapes import expected
 from datasites.strategy.registry import noise_named
@@ -111,6 +111,7 @@ class SandboxPolicy(_Section):
     ``round_seconds`` above ``time_seconds`` (plus some for the encryption) a hanging one does as well.
     ``jobs_may_measure`` runs plain PySyft jobs also where the layer ``disk`` is missing: such a job can see names,
     sizes and times of files in this role's home, so how large the private part is, and what it prints leaves.
+    ``device`` is ``cpu``; another one is refused, with the reason.
     """
 
     time_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
@@ -119,6 +120,19 @@ class SandboxPolicy(_Section):
     output_bytes: int = Field(default=2**28, ge=2**16)
     minimum_layers: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "landlock", "seccomp")
     jobs_may_measure: bool = False
+    device: str = "cpu"
+
+    @field_validator("device")
+    @classmethod
+    def _on_processors(cls, name: str) -> str:
+        if name != "cpu":
+            raise ValueError(
+                say(
+                    "rounds on private records run on processors: that each record's numbers do not depend on others "
+                    "is tried for these only; expected device = cpu"
+                )
+            )
+        return name
 
 
 class Partner(_Section):
@@ -186,6 +200,7 @@ class Policy(_Section):
         value = self.model_dump(mode="json", exclude={"people"} if self.people == PeoplePolicy() else None)
         if not self.review.auto_approve_analytics_epsilon:
             del value["review"]["auto_approve_analytics_epsilon"]
+        del value["sandbox"]["device"]  # there is one
         if not self.sandbox.jobs_may_measure:
             del value["sandbox"]["jobs_may_measure"]
         if math.isinf(self.budget.epsilon_cap):

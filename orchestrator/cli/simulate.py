@@ -61,6 +61,9 @@ class SimulationOptions:
     synthetic_patients: Annotated[
         int, typer.Option("--patients", min=30, help="Synthetic patients, where no data is given.")
     ] = 1500
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one; the same bits only on cpu.")
+    ] = "cpu"
 
 
 @app.command()
@@ -110,7 +113,7 @@ def _in_processes(work: list[Any], jobs: int) -> list[dict[str, Any]]:
         if len(work) > 1 and jobs > 1:
             task = bar.add_task("Studies", total=len(work))
             return run_jobs(work, processes=jobs, done=lambda n: bar.update(task, completed=n))
-        with processes_for(jobs) as make:
+        with processes_for(jobs, work[0].request.device) as make:
             return [job.run(make_engine=make, on_round=_round_bar(bar, job.name, job.seed)) for job in work]
 
 

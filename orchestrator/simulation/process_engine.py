@@ -73,13 +73,16 @@ def _round(plan: RoundPlan, model: bytes) -> Sum:
 
 
 @contextmanager
-def processes_for(processes: int) -> Iterator[Callable[[SimulatedStudy], Engine]]:
-    """Yield what makes a study's engine: over processes where it has many sites, else in this one; then end them."""
+def processes_for(processes: int, device: str = "cpu") -> Iterator[Callable[[SimulatedStudy], Engine]]:
+    """Yield what makes a study's engine: over processes where it has many sites, else in this one; then end them.
+
+    On another device than ``cpu`` there is one process: it has the device for itself.
+    """
     with ExitStack() as stack:
 
         def make(study: SimulatedStudy) -> Engine:
-            if processes < 2 or len(study.sites) < FEWEST_SITES:
-                return Shard(study.proposal, study.sites, study.code)
+            if processes < 2 or len(study.sites) < FEWEST_SITES or device != "cpu":
+                return Shard(study.proposal, study.sites, study.code, device=device)
             return stack.enter_context(ProcessEngine(study, processes=processes))
 
         yield make

@@ -19,7 +19,8 @@ from datasites.data.tcga.tables import Images, Tables, read_tables
 from datasites.strategy.registry import NOISE_MODES, STRATEGIES
 from datasites.study.proposal import Participant
 from models.batch import restricted
-from models.config import Architecture
+from models.config import Architecture, InvalidModel
+from models.devices import chosen_device
 from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
 from orchestrator.simulation.schema_patients import schema_patients
@@ -78,6 +79,7 @@ class SimulationRequest:
     schema: Path | None = None
     outcome: str | None = None
     plan: Path | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         methods = (*STRATEGIES, *BASELINES)
@@ -92,6 +94,10 @@ class SimulationRequest:
             if value not in allowed:
                 raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {value!r}")
         self._check_schema()
+        try:
+            chosen_device(self.device)
+        except InvalidModel as error:
+            raise InvalidInput(str(error)) from error
         check_fusion(self.fusion, self.architecture, self.noise)
         if self.fusion == "combination":
             raise InvalidInput("heads that stay at their hospitals give no model to score; expected shared or tokens")
@@ -161,7 +167,7 @@ def run_one(
     torch.set_num_threads(1)
     started = time.monotonic()
     study = study_of(request, method, seed)
-    make = make_engine or (lambda s: Shard(s.proposal, s.sites, s.code))
+    make = make_engine or (lambda s: Shard(s.proposal, s.sites, s.code, device=request.device))
     if method == "local":
         result = _alone(study, make)
     else:

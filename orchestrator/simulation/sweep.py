@@ -44,6 +44,7 @@ _KINDS: Mapping[str, Callable[[str], Any]] = {
     "colluders": int,
     "evaluation_share": float,
     "synthetic_patients": int,
+    "device": str,
 }
 _ALSO = {"model": "architecture", "patients": "synthetic_patients"}
 

@@ -47,6 +47,7 @@ RULES = {
     "sandbox.memory_bytes": mark("Most memory"),
     "sandbox.output_bytes": mark("Most output"),
     "sandbox.minimum_layers": mark("Layers that must be active"),
+    "sandbox.device": mark("Rounds run on"),
     "sandbox.jobs_may_measure": mark("Run plain jobs that can see the sizes of files"),
     "people.security_key": mark("Security keys"),
     "people.required_people": mark("People needed for accounts and keys"),
@@ -62,6 +63,7 @@ _WEAKER = {
     "sandbox.jobs_may_measure": mark("Where the layer disk is missing, a job sees how large the private part is."),
 }
 _VALUES = {
+    "sandbox.device": {"cpu": mark("processors")},
     "people.security_key": {
         "if-registered": mark("asked of everybody who has one"),
         "required": mark("nobody decides without one"),

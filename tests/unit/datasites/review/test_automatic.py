@@ -100,3 +100,9 @@ def test_a_counting_study_that_does_more_than_to_add_up_once_is_no_proposal(name
                 parts[part] = replace(parts.get(part, getattr(asked, part)), **{field: value})
     with pytest.raises(InvalidInput):
         replace(asked, **parts, **{k: v for k, v in change.items() if k == "rounds"})
+
+
+def test_another_device_than_processors_is_refused_with_the_reason_and_old_hashes_stand():
+    with pytest.raises(InvalidInput, match="run on processors"):
+        Policy.parse("[sandbox]\ndevice = 'cuda'")
+    assert Policy.parse("[sandbox]\ndevice = 'cpu'").policy_hash == Policy.parse("").policy_hash
