@@ -132,8 +132,7 @@ class Study:
             keep: a folder in which every seed's result and model stay. Called again after an interruption, only the
                 seeds that are missing run.
             progress: whether to show a bar.
-            device: ``cpu``, ``cuda`` or ``auto``, which is CUDA where there is one; the same seed gives the same bits
-                on processors only.
+            device: ``cpu``, ``cuda`` or ``auto``: CUDA where there is one, with other last bits.
 
         Raises:
             InvalidInput: tables that cannot be read, numbers that make no study, or no such device.
