@@ -117,7 +117,7 @@ def facts_of(
         partly=partly or {},
         reading=reading,
         schema=schema,
-        code=dict(proposal.plan.code) if proposal.plan.kind == "python" else {},
+        code=dict(proposal.plan.code) if proposal.own_network else {},
         privacy=_privacy(proposal, rounds, simulated),
         origin=Origin(
             study=proposal.study,

@@ -234,7 +234,7 @@ class Run:
     def _code(self, proposal: Proposal) -> dict[str, bytes]:
         from orchestrator.studies.brought import files_of
 
-        return files_of(self.hub.home, proposal) if proposal.plan.kind == "python" else {}
+        return files_of(self.hub.home, proposal) if proposal.own_network else {}
 
     def _exact(self, status: Mapping[str, Any], rounds: int, only: str = "") -> dict[str, Any]:
         if self.test is None:

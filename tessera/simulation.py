@@ -135,7 +135,7 @@ def _model(job: Job, code: Mapping[str, bytes]) -> Model:
         metrics_label="Exact, on held-out public or synthetic patients of the simulation",
         simulated=True,
     )
-    return Model(made, parameters, code)
+    return Model(made, parameters, code if proposal.own_network else {})
 
 
 def _key(request: SimulationRequest, own: Mapping[str, bytes]) -> str:

@@ -13,6 +13,7 @@ from privacy.errors import InvalidInput
 from tessera.shown import html_table
 
 if TYPE_CHECKING:
+    from datasites.strategy.server_steps import ServerStep
     from orchestrator.simulation.runs import SimulationRequest
     from tessera.hub import Hub
     from tessera.live import Run
@@ -42,6 +43,8 @@ class Study:
         rounds: of plain training; None takes the schedule that suits model, epsilon and noise.
         aggregation: ``fedavg``, ``fedprox``, ``fedadam``, ``fedyogi``, ``fedadagrad``, ``fedavgm`` (server momentum),
             ``dgb``, ``pcw`` or ``dgb+pcw``.
+        server_step: a server's rule of your own, in the place of the aggregation's: a subclass of
+            :class:`tessera.ServerStep` or an object of it, or a file that defines ``server_step()``.
         fusion: of a network: ``shared`` head, or ``tokens`` for what is missing.
         evaluation: share of epsilon, 0 to 1, for one evaluation on private records in the last round.
         min_sites: fewest hospitals in a sum that is decrypted, at least 3; None takes what suits the noise.
@@ -61,6 +64,7 @@ class Study:
     noise: str = "shared"
     rounds: int | None = None
     aggregation: str = "fedavg"
+    server_step: type[ServerStep] | ServerStep | Path | None = None
     fusion: str = "shared"
     evaluation: float = 0.0
     min_sites: int | None = None
@@ -230,7 +234,7 @@ class Study:
             task=STAGE_TASK if self.outcome == "stage" else self.outcome,
             methods=(self.aggregation,),
             architecture=self.architecture,
-            rounds=self.rounds,
+            rounds=self.planned_rounds,
             epsilon=self.epsilon,
             delta=self.delta,
             noise=self.noise,
@@ -247,20 +251,28 @@ class Study:
         return self.model if isinstance(self.model, str) else "mlp"
 
     def code(self) -> dict[str, bytes]:
-        """Return the files that hospitals review: a network and a loss of your own; none for Tessera's models.
+        """Return the files that hospitals review: own network, loss and server's rule; none where all is Tessera's.
 
         Raises:
             InvalidInput: the source cannot be read, or names something that hospitals' workers have not.
         """
-        if isinstance(self.model, str):
-            return {}
+        from orchestrator.studies.own_code import read_plan, with_rule
+        from tessera.own_code import rule_tree, tree_of
+
         if isinstance(self.model, Path):
-            from orchestrator.studies.own_code import read_plan
+            network: Mapping[str, bytes] = read_plan(self.model)
+        else:
+            network = {} if isinstance(self.model, str) else tree_of(self.model, self.loss)
+        return with_rule(network, rule_tree(self.server_step))
 
-            return read_plan(self.model)
-        from tessera.own_code import tree_of
+    @property
+    def planned_rounds(self) -> int | None:
+        """The rounds that were asked for; None takes the schedule, which suits Tessera's plain step alone."""
+        if self.rounds is None and self.server_step is not None:
+            from orchestrator.studies.schedule import PLAIN_ROUNDS
 
-        return tree_of(self.model, self.loss)
+            return PLAIN_ROUNDS
+        return self.rounds
 
     @property
     def privacy(self) -> str:

@@ -25,6 +25,7 @@ from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
 from datasites.worker.pool import WorkerPool
 from datasites.worker.preflight import Preflight
+from datasites.worker.rule import RuleOf, sandboxed_rules
 from datasites.worker.trainer import SandboxedTrainer
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
@@ -99,6 +100,7 @@ class Datasite:
             train=trainer,
             dataset=datasets.here,
             build=trainer.initial_model,
+            rule_of=_rules(home, pool, approvals, journal),
             preflight=preflight,
             round_seconds=lambda: policies.current().sandbox.round_seconds,
         )
@@ -177,6 +179,15 @@ def _trainer(
         folder=home.folder / "scratch",
         code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
         failed=failed,
+    )
+
+
+def _rules(home: Home, pool: WorkerPool, approvals: ApprovalStore, journal: Journal) -> RuleOf:
+    return sandboxed_rules(
+        pool,
+        home.folder / "scratch",
+        lambda proposal: approvals.request(proposal.proposal_hash).folder,
+        lambda outcome, log: _keep_log(home, journal, outcome, log),
     )
 
 

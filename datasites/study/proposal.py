@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from datasites.strategy.noise import NoiseMode
+from datasites.strategy.own_step import OWN, PLAN_FILE, RULE_PLAN, STEP_FILE
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
 from datasites.study.filing import Filing
@@ -21,7 +22,7 @@ from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded
 from models.config import ModelConfig
-from privacy.canonical import CanonicalVersion, canonical_hash
+from privacy.canonical import CanonicalVersion, canonical_hash, sha256_hex
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
@@ -162,6 +163,7 @@ class Chain(Message):
 
 
 _HASH = re.compile("[0-9a-f]{64}")
+_RULE_PLAN_HASH = sha256_hex(RULE_PLAN.encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +216,24 @@ class Proposal(Message):
         self._check_noise()
         self.strategy.check(self)
         self._check_centring()
+        self._check_server_rule()
+
+    @property
+    def own_server_rule(self) -> bool:
+        """Whether the server's rule is in the study's own code tree (:mod:`datasites.strategy.own_step`)."""
+        return self.training.server_optimizer == OWN
+
+    @property
+    def own_network(self) -> bool:
+        """Whether the study's own code makes the model, and so runs where the records are."""
+        return self.plan.kind == "python" and self.plan.code.get(PLAN_FILE) != _RULE_PLAN_HASH
+
+    def _check_server_rule(self) -> None:
+        brings = self.plan.kind == "python" and STEP_FILE in self.plan.code
+        if self.own_server_rule != brings:
+            raise InvalidInput(
+                f"expected the server's rule {OWN!r} and {STEP_FILE} in the code of a study with Python, or neither"
+            )
 
     def _check_helpers(self) -> None:
         if len(self.helpers) not in (0, 2):

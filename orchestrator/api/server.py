@@ -48,6 +48,7 @@ from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
 from orchestrator.rounds.helping import CONFIRMATION, check_vouching
+from orchestrator.rounds.own_rules import require_code
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.studies.status import study_status
@@ -229,6 +230,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         service.store.blob_path(registration.model_hash)
         if proposal.chain is not None and proposal.chain.model_hash != registration.model_hash:
             raise InvalidInput("the study begins with another model than its proposal binds")
+        require_code(service.store, proposal)
         service.store.add_study(proposal.study, signed)
         service.store.put_document(proposal.study, 0, "initial", {"model_hash": registration.model_hash})
         service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})

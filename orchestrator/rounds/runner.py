@@ -23,6 +23,7 @@ from datasites.study.parties import parse_time
 from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, open_sealed, parse, seal
+from datasites.worker.rule import RuleOf, brings_none
 from orchestrator.rounds import checkpoints as ends
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
@@ -41,7 +42,16 @@ from privacy.ledger.journal import Journal
 class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
 
-    def __init__(self, *, study: str, store: Store, board: Board, identity: Identity, journal: Journal) -> None:
+    def __init__(
+        self,
+        *,
+        study: str,
+        store: Store,
+        board: Board,
+        identity: Identity,
+        journal: Journal,
+        rule_of: RuleOf = brings_none,
+    ) -> None:
         signed, _, _ = store.study(study)
         self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
@@ -52,7 +62,7 @@ class StudyRunner:
         self._refusing = self._refusals.parties
         self.helping = Helping(self.proposal, store, board, self.waits, self._refusals)
         self.intake.excluded = self._excluded()
-        self._optimizer = ServerOptimizer(self.proposal.training)
+        self._optimizer = ServerOptimizer(self.proposal.training, own=rule_of(self.proposal))
         self._planner = Planner(self.proposal)
 
     async def run(self) -> None:

@@ -14,6 +14,7 @@ from datasites.study.messages import WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from orchestrator.rounds.board import Bell, Board
+from orchestrator.rounds.own_rules import OwnRules
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
@@ -43,9 +44,11 @@ class Service:
     stuck: dict[str, str] = field(default_factory=dict)
     standing: Standing = field(init=False)
     threads: Threads = field(init=False)
+    rules: OwnRules = field(init=False)
 
     def __post_init__(self) -> None:
         self.threads = Threads(self)
+        self.rules = OwnRules(self.store)
         self.standing = Standing(
             folder=self.store.folder, store=self.store, journal=self.journal, identity=self.identity
         )
@@ -156,7 +159,12 @@ class Service:
 
     def _runner(self, study: str) -> StudyRunner:
         return StudyRunner(
-            study=study, store=self.store, board=self.board, identity=self.identity, journal=self.journal
+            study=study,
+            store=self.store,
+            board=self.board,
+            identity=self.identity,
+            journal=self.journal,
+            rule_of=self.rules,
         )
 
     def runner(self, study: str) -> StudyRunner:
@@ -180,4 +188,5 @@ class Service:
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        self.rules.close()
         self.store.close()

@@ -250,7 +250,7 @@ def network_of(proposal: Proposal, model_bytes: bytes, code: Files | None = None
     from models.build import build_model
     from models.parameters import from_bytes
 
-    if proposal.plan.kind == "declarative":
+    if not proposal.own_network:
         model = build_model(proposal.model, seed=0)
     else:
         if {name: sha256_hex(data) for name, data in (code or {}).items()} != dict(proposal.plan.code):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datasites.review.environment import current_environment
+from datasites.strategy.own_step import STEP_FILE, OwnStep
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.checks import exchanges_nothing
 from datasites.study.filing import Filing
@@ -180,7 +181,7 @@ def build_proposal(
         plan=Plan(kind="python" if brought.tree else "declarative", code=code),
         task=settings.task,
         model=model_config,
-        training=_training(settings, mechanism, offers),
+        training=_training(settings, mechanism, offers, brought),
         mechanism=mechanism,
         noise=settings.noise,
         rounds=settings.rounds,
@@ -352,8 +353,9 @@ def _participant(offer: Offer) -> Participant:
     )
 
 
-def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
+def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer], brought: Brought) -> Training:
     strategy = strategy_named(settings.aggregation)
+    server_step = OwnStep() if STEP_FILE in brought.tree else strategy.server_step
     keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
     return Training(
         optimizer="sgd",
@@ -365,8 +367,8 @@ def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Of
             patients=[o.dataset.patients for o in offers],
             training_share=1.0 - VALIDATION if keeps_apart else 1.0,
         ),
-        server_optimizer=strategy.server_step.name,
-        server_learning_rate=strategy.server_step.rate,
+        server_optimizer=server_step.name,
+        server_learning_rate=server_step.rate,
         aggregation=strategy.name,
         proximal_mu=strategy.proximal_mu,
     )

@@ -168,10 +168,15 @@ def submit(
     proposal, model = draft.opened(home), base64.b64decode(draft.model)
     model_hash = sha256_hex(model)
     client.put_bytes(f"/blobs/{model_hash}", model)
+    files = files_of(home, proposal)
+    for digest, data in (
+        {sha256_hex(data): data for data in files.values()} if proposal.own_server_rule else {}
+    ).items():
+        client.put_bytes(f"/blobs/{digest}", data)
     client.post_json("/studies", {"proposal": dump(draft.proposal), "model_hash": model_hash})
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for name, data in files_of(home, proposal).items():
+        for name, data in files.items():
             write_atomically(tree / name, data)
         write_atomically(tree / PROPOSAL_FILE, json.dumps(dump(draft.proposal)).encode())
         for site in [p.name for p in proposal.participants if p.name not in draft.sent]:

@@ -95,11 +95,21 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             licence=custody.licence,
         ),
         tr("Legal basis: {basis}.", basis=basis),
-        tr("The code is our own, reviewed and selected by a specification.")
-        if proposal.plan.kind == "declarative"
-        else tr("The study brings its own Python code: the guarantee assumes that the reviewed code is honest."),
+        *_code(proposal),
     ]
     return tuple(sentences)
+
+
+def _code(proposal: Proposal) -> tuple[str, ...]:
+    if proposal.plan.kind == "declarative":
+        return (tr("The code is our own, reviewed and selected by a specification."),)
+    own = tr("The study brings its own Python code: the guarantee assumes that the reviewed code is honest.")
+    rule = tr(
+        "The study brings its own rule for the server: code that makes the next model of each sum. It runs in the "
+        "sandbox and sees no record. A rule made for it can choose models that show the update of one hospital, which "
+        "then only the noise covers: read it."
+    )
+    return (own,) * proposal.own_network + (rule,) * proposal.own_server_rule
 
 
 def _cost_sentence(cost: CostPreview) -> str:
