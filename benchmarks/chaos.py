@@ -57,7 +57,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from datasites.study.proposal import Proposal
-from orchestrator.studies.propose import Offer, StudySettings
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from orchestrator.studies.submit import offers_of, scientist, submit
 from privacy.errors import TesseraError
 

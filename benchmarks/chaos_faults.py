@@ -157,7 +157,7 @@ class Adversary:
     def _kill_sum(self, role: Role) -> bool:
         for process in role.descendants():
             with contextlib.suppress(psutil.Error):
-                if "orchestrator.rounds.sum_worker" in process.cmdline():
+                if "orchestrator.rounds.summing.sum_worker" in process.cmdline():
                     process.kill()
                     with self._lock:
                         self.kills += 1

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from datasites.hospital import datasite
-from datasites.hospital.rounds import RoundParticipant
+from datasites.hospital.rounds.taking_part import RoundParticipant
 from datasites.node.http import SignedClient
 from datasites.study.messages import WorkItem
 from datasites.worker.job import TrainingJob, TrainingResult

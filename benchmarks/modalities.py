@@ -35,8 +35,8 @@ from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.runs import scores_of_round
 from orchestrator.simulation.sites import Patients, patients, simulated_study
 from orchestrator.studies.evaluation import Metrics, interval
-from orchestrator.studies.propose import StudySettings
-from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
+from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
+from orchestrator.studies.proposing.settings import StudySettings
 
 SETS: Mapping[str, tuple[str, ...]] = {
     "three": (),

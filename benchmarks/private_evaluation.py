@@ -25,7 +25,7 @@ from datasites.training.statistics import scores_of
 from models.batch import modalities_of, restricted
 from models.build import build_model
 from models.parameters import from_bytes
-from orchestrator.rounds.dp_evaluation import dp_evaluation
+from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.runs import SimulationRequest, scores_of_round, study_of
 from orchestrator.simulation.sites import SimulatedStudy

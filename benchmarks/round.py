@@ -44,15 +44,16 @@ from harness.plain import PlainParticipant
 from datasites.data.dataset import fingerprint, read_schema
 from datasites.data.ingest import ingest
 from datasites.data.synthetic import generate
-from datasites.hospital.rounds import DatasetHere, RoundParticipant
+from datasites.hospital.rounds.taking_part import DatasetHere, RoundParticipant
 from datasites.review.policy import SandboxPolicy
-from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Block, DatasetReference, Proposal
+from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import Signed, dump, parse, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from datasites.worker.pool import WorkerPool
 from datasites.worker.trainer import SandboxedTrainer
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.errors import TesseraError
 from privacy.ledger.journal import Journal
 

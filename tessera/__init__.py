@@ -22,14 +22,14 @@ settle()
 if TYPE_CHECKING:
     from datasites.strategy.server_steps import ServerStep
     from privacy.errors import InvalidInput, Refused, StudyOver, TesseraError
-    from tessera.explaining import Explanation
     from tessera.hub import Dataset, Hub, connect
     from tessera.live import Callback, Run
-    from tessera.model import Model, load
     from tessera.pictures import Picture
     from tessera.simulation import Simulation
     from tessera.study import Study
     from tessera.tracking import MLflow, TensorBoard, WandB
+    from tessera.trained.explaining import Explanation
+    from tessera.trained.model import Model, load
 
 __all__ = [
     "Callback",
@@ -60,10 +60,10 @@ _PLACES = {
     "MLflow": "tessera.tracking",
     "Callback": "tessera.live",
     "Dataset": "tessera.hub",
-    "Explanation": "tessera.explaining",
+    "Explanation": "tessera.trained.explaining",
     "Hub": "tessera.hub",
     "InvalidInput": "privacy.errors",
-    "Model": "tessera.model",
+    "Model": "tessera.trained.model",
     "Picture": "tessera.pictures",
     "Refused": "privacy.errors",
     "Run": "tessera.live",
@@ -72,7 +72,7 @@ _PLACES = {
     "StudyOver": "privacy.errors",
     "TesseraError": "privacy.errors",
     "connect": "tessera.hub",
-    "load": "tessera.model",
+    "load": "tessera.trained.model",
 }
 
 

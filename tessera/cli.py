@@ -27,8 +27,8 @@ def predict(
     json_output: JsonOption = False,
 ) -> None:
     """Predict every patient of a table with a saved model; ids are kept, unknown columns are refused."""
-    from tessera.model import load
     from tessera.tables import read_frames, write_frame
+    from tessera.trained.model import load
 
     made = load(model, run_code=run_code)
     found = made.predict(read_frames(tables), cohort=cohort)

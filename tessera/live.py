@@ -12,8 +12,8 @@ from rich.console import Console
 
 from datasites.data.dataset import Schema
 from datasites.data.ingest import PREPROCESSING
-from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.next_model import model_from_bytes
 from orchestrator.demo.roles import TEST_FOLDER
 from orchestrator.demo.view import DemoView
 from orchestrator.studies.evaluation import evaluate_model, headline
@@ -22,9 +22,9 @@ from orchestrator.studies.run import wait as follow
 from orchestrator.studies.status import client_of, proposal_of, said, study_line
 from privacy.errors import InvalidInput, TesseraError
 from tessera.facts import Reading, facts_of
-from tessera.model import Model
 from tessera.pictures import Picture, curve
 from tessera.shown import html_table
+from tessera.trained.model import Model
 
 if TYPE_CHECKING:
     from tessera.hub import Dataset, Hub
@@ -232,7 +232,7 @@ class Run:
         return Model(facts, parameters, self._code(proposal))
 
     def _code(self, proposal: Proposal) -> dict[str, bytes]:
-        from orchestrator.studies.brought import files_of
+        from orchestrator.studies.proposing.brought import files_of
 
         return files_of(self.hub.home, proposal) if proposal.own_network else {}
 

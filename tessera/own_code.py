@@ -21,7 +21,7 @@ from typing import Any
 
 from datasites.strategy.own_step import STEP_FILE
 from datasites.strategy.server_steps import ServerStep
-from orchestrator.studies.own_code import rule_file
+from orchestrator.studies.proposing.own_code import rule_file
 from privacy.errors import InvalidInput
 
 INSTALLED = ("torch", "numpy", "math", "models", "collections", "typing", "dataclasses", "functools", "itertools")

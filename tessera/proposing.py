@@ -14,12 +14,12 @@ from rich.console import Console
 from datasites.data.tcga.tables import TASKS
 from models.config import Architecture
 from orchestrator.demo.view import DemoView
-from orchestrator.studies.brought import NOTHING, Brought
-from orchestrator.studies.filings import Filed, filed
-from orchestrator.studies.own_code import build_with
-from orchestrator.studies.propose import Fusion, StudySettings
+from orchestrator.studies.proposing.brought import NOTHING, Brought
+from orchestrator.studies.proposing.filings import Filed, filed
+from orchestrator.studies.proposing.own_code import build_with
+from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
+from orchestrator.studies.proposing.settings import Fusion, StudySettings
 from orchestrator.studies.run import propose as send
-from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
 from privacy.errors import InvalidInput
 from tessera.facts import STAGE_TASK
 from tessera.live import Run

@@ -20,10 +20,10 @@ from orchestrator.simulation.runs import SimulationRequest
 from orchestrator.studies.evaluation import interval
 from privacy.canonical import sha256_hex
 from tessera.facts import facts_of
-from tessera.model import Model
 from tessera.pictures import Picture, curve
 from tessera.running import Job, run_jobs
 from tessera.shown import html_table
+from tessera.trained.model import Model
 
 if TYPE_CHECKING:
     from tessera.study import Study

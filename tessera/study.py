@@ -72,7 +72,7 @@ class Study:
 
     def __post_init__(self) -> None:
         from datasites.study.text import check_study_name
-        from orchestrator.studies.propose import check_aggregation, check_fusion
+        from orchestrator.studies.proposing.propose import check_aggregation, check_fusion
 
         check_study_name(self.name)
         if self.loss is not None and not callable(self.model):
@@ -182,7 +182,7 @@ class Study:
             investigator: who answers for it, with name and title; without a filing, by default the hub's person.
             filing: TOML file with everything else that hospitals read before they decide (docs/deploy.md).
             replaces: name of an earlier study that this is a new version of.
-            options: further fields of :class:`orchestrator.studies.propose.StudySettings`, such as ``seed``.
+            options: further fields of :class:`orchestrator.studies.proposing.settings.StudySettings`, such as ``seed``.
             progress: whether to show steps.
             answers: what the file lacks, or another text than it has: ``legal_basis``, ``contact``, ``recipients``, ...
 
@@ -256,7 +256,7 @@ class Study:
         Raises:
             InvalidInput: the source cannot be read, or names something that hospitals' workers have not.
         """
-        from orchestrator.studies.own_code import read_plan, with_rule
+        from orchestrator.studies.proposing.own_code import read_plan, with_rule
         from tessera.own_code import rule_tree, tree_of
 
         if isinstance(self.model, Path):
@@ -269,7 +269,7 @@ class Study:
     def planned_rounds(self) -> int | None:
         """The rounds that were asked for; None takes the schedule, which suits Tessera's plain step alone."""
         if self.rounds is None and self.server_step is not None:
-            from orchestrator.studies.schedule import PLAIN_ROUNDS
+            from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS
 
             return PLAIN_ROUNDS
         return self.rounds

@@ -10,7 +10,7 @@ import pandas as pd
 
 from datasites.node.files import write_atomically
 from privacy.errors import InvalidInput
-from tessera.frames import ID, Frames
+from tessera.trained.frames import ID, Frames
 
 _READ = (".csv", ".tsv", ".parquet")
 _WRITTEN = (".csv", ".parquet")

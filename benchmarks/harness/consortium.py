@@ -1,8 +1,8 @@
 """A consortium on one machine for tests and benchmarks: real processes and messages, without PySyft and portal.
 
 Orchestrator and keyholder are the product's own processes. A hospital is the product's own
-:class:`~datasites.hospital.rounds.RoundParticipant` with journal, ledger and approvals; only its trainer is given, and
-its reviewer signs without being asked.
+:class:`~datasites.hospital.rounds.taking_part.RoundParticipant` with journal, ledger and approvals; only its trainer is
+given, and its reviewer signs without being asked.
 
     with Consortium(folder, sites=3) as consortium:
         consortium.start()
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from datasites.hospital.rounds import DatasetHere, RoundParticipant
+from datasites.hospital.rounds.taking_part import DatasetHere, RoundParticipant
 from datasites.node.home import Config, Home, address
 from datasites.node.http import SignedClient
 from datasites.node.roster import Roster
@@ -39,8 +39,8 @@ from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Partner, Policy
 from datasites.study.messages import WorkItem
-from datasites.study.next_model import model_from_bytes, model_to_bytes
 from datasites.study.proposal import Block, Chain, Proposal
+from datasites.study.recomputed.next_model import model_from_bytes, model_to_bytes
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from harness.proposals import make_dataset, make_mechanism, make_participant, make_proposal

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from datasites.hospital.models import Models
-from datasites.hospital.round_pads import PadKeys
-from datasites.hospital.rounds import RoundParticipant
+from datasites.hospital.rounds.models import Models
+from datasites.hospital.rounds.round_pads import PadKeys
+from datasites.hospital.rounds.taking_part import RoundParticipant
 from datasites.node.files import write_atomically
 from datasites.node.process import end_with_parent
 from datasites.study.messages import BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader, WorkItem
@@ -28,8 +28,8 @@ from datasites.training.encoding import checked_update
 from datasites.worker.job import TrainingResult
 from orchestrator import daemon
 from orchestrator.rounds import service
-from orchestrator.rounds.intake import Intake
 from orchestrator.rounds.runner import StudyRunner
+from orchestrator.rounds.summing.intake import Intake
 from privacy.canonical import sha256_hex
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from datasites.strategy.blending import GradientBlending
 from datasites.strategy.proximity import ProximityWeights
 from models.config import Architecture, Heads, ModelConfig
-from orchestrator.studies.schedule import private_schedule, standardising
+from orchestrator.studies.proposing.schedule import private_schedule, standardising
 from privacy.dp.calibration import calibrate
 from privacy.dp.mechanism import LossRelease, Mechanism
 from privacy.errors import InvalidInput

@@ -2,7 +2,7 @@
 
 Every site adds up its training records, their features and the squares of these; the three sums are exchanged exactly,
 as everything is without privacy. With privacy the linear model releases noised moments in its first rounds instead
-(:mod:`datasites.study.centring`).
+(:mod:`datasites.study.recomputed.centring`).
 """
 
 from __future__ import annotations

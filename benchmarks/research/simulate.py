@@ -2,7 +2,7 @@
 
 Simulated and live rounds share their parts: :func:`privacy.dp.sgd.train` (local noise) and
 :func:`privacy.dp.sgd.clipped_gradient_sum` (shared noise) at the sites, :mod:`datasites.strategy.weights`,
-:class:`datasites.study.next_model.ServerOptimizer`, :mod:`datasites.strategy.blending` and
+:class:`datasites.study.recomputed.next_model.ServerOptimizer`, :mod:`datasites.strategy.blending` and
 :mod:`datasites.strategy.proximity` between them. What is left out is quantisation and encryption, which give the
 exact sum of rounded updates. Without privacy (``mechanism`` None) a site takes full-batch steps.
 """
@@ -21,9 +21,9 @@ from datasites.strategy import proximity as prox
 from datasites.strategy.blending import BlendingState, observe, scales
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.strategy.weights import bounded
-from datasites.study.centring import centre_size, moment_of
-from datasites.study.next_model import ServerOptimizer, with_centres
 from datasites.study.proposal import Block, Training
+from datasites.study.recomputed.centring import centre_size, moment_of
+from datasites.study.recomputed.next_model import ServerOptimizer, with_centres
 from datasites.training.site import moment_loss
 from models.batch import RecordLoss, modalities_of
 from models.build import build_model, record_loss

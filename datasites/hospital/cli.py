@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from datasites.hospital import budget_commands, extract_commands, ingest_commands
+from datasites.hospital.commands import budget as budget_commands
+from datasites.hospital.commands import extract as extract_commands
+from datasites.hospital.commands import ingest as ingest_commands
 from datasites.hospital.people import commands as people_commands
 from datasites.node.commands import (
     Gap,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from datasites.data.publishing import Datasets
-from datasites.hospital.rounds import RoundParticipant
+from datasites.hospital.rounds.taking_part import RoundParticipant
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
@@ -55,21 +55,15 @@ class Datasite:
 
     @classmethod
     def open(cls, home: Home) -> Datasite:
-        """Open a home's stores.
-
-        Raises:
-            InvalidInput: a file is missing or malformed.
-        """
+        """Open a home's stores; InvalidInput where a file is missing or malformed."""
         config, identity, roster = home.config(), home.identity(), home.roster()
         journal = Journal(home.folder / "journal.sqlite", identity)
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
         policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
-        client = SignedClient(
-            identity, config.orchestrator_url, roster.orchestrator.public_key, ca=config.ca, proxy=config.proxy
-        )
+        url, server = config.orchestrator_url, roster.orchestrator.public_key
+        client = SignedClient(identity, url, server, ca=config.ca, proxy=config.proxy)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
-
         approvals = ApprovalStore(
             home.folder / "approvals.sqlite",
             site=config.name,
@@ -89,7 +83,6 @@ class Datasite:
 
         policies.changed = changed
         trainer = _trainer(home, config.name, pool, approvals, journal, passed := set[str]())
-        preflight = Preflight(trainer=trainer, passed=passed)
         participant = RoundParticipant(
             site=config.name,
             home=home,
@@ -101,7 +94,7 @@ class Datasite:
             dataset=datasets.here,
             build=trainer.initial_model,
             rule_of=_rules(home, pool, approvals, journal),
-            preflight=preflight,
+            preflight=Preflight(trainer=trainer, passed=passed),
             round_seconds=lambda: policies.current().sandbox.round_seconds,
         )
         journal.append("started", {"policy_hash": policies.current().policy_hash})

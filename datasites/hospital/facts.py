@@ -18,8 +18,8 @@ from datasites.review import budgets
 from datasites.review.budgets import CostPreview, StudyStatus
 from datasites.review.endings import held_rounds
 from datasites.review.records import Request
-from datasites.study.chain import voids
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.chain import voids
 from datasites.worker.sandbox import available_layers
 from privacy.ledger.views import Point
 

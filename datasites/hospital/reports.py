@@ -43,7 +43,7 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES), *, fi
         languages: of the reports, codes of :data:`datasites.language.LANGUAGES`.
         finished: a study whose own report is fetched from the orchestrator as well, by name.
     """
-    from datasites.node.signed_pdf import signer_of
+    from datasites.node.credentials.signed_pdf import signer_of
     from datasites.report.build import build_report
     from datasites.report.records import Records
     from datasites.report.writing import write_all

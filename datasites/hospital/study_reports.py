@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 
 from datasites.language import LANGUAGES
+from datasites.node.credentials.signed_pdf import MOST_BYTES, check_pdf
 from datasites.node.files import write_atomically
 from datasites.node.http import SignedClient
-from datasites.node.signed_pdf import MOST_BYTES, check_pdf
 from datasites.review.endings import STUDY_REPORT
 from datasites.study.proposal import Proposal
 from privacy.errors import Tampered, TesseraError

@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from datasites.keyholder.vouched import Vouched, vouched_of
-from datasites.study.checks import check_header_pads, check_weights, too_few_effective
 from datasites.study.messages import (
     Approval,
     Attestation,
@@ -37,6 +36,7 @@ from datasites.study.messages import (
 )
 from datasites.study.parties import check_parties, check_roster, check_time
 from datasites.study.proposal import Party, Proposal
+from datasites.study.recomputed.checks import check_header_pads, check_weights, too_few_effective
 from datasites.study.signing import Signed, open_sealed
 from datasites.study.text import folded
 from privacy.canonical import sha256_hex

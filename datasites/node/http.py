@@ -1,7 +1,7 @@
 """The client side of every conversation: signed requests that are repeated until they arrive.
 
-Every request gets a fresh token (:mod:`datasites.node.tokens`). All requests of Tessera are idempotent, so a lost
-connection or a restarting server is answered by asking again, with exponential back-off and jitter. What the
+Every request gets a fresh token (:mod:`datasites.node.credentials.tokens`). All requests of Tessera are idempotent, so
+a lost connection or a restarting server is answered by asking again, with exponential back-off and jitter. What the
 server refuses comes back as the same error of :mod:`privacy.errors` that it raised there.
 """
 
@@ -20,8 +20,8 @@ from urllib.request import getproxies_environment
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from datasites.node.tls import client_context, machine_context
-from datasites.node.tokens import make_token
+from datasites.node.credentials.tls import client_context, machine_context
+from datasites.node.credentials.tokens import make_token
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
 from privacy.identity import Identity

@@ -17,8 +17,8 @@ from datasites.review.budgets import Budget, BudgetDetails, CostPreview, StudySt
 from datasites.review.environment import current_environment
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.records import Request
-from datasites.study.chain import voids
 from datasites.study.proposal import Environment, Proposal
+from datasites.study.recomputed.chain import voids
 from privacy.ledger.journal import Journal
 from privacy.ledger.views import Point
 

@@ -327,14 +327,7 @@ class ApprovalStore:
             raise Refused(say("re-runs are not approved automatically any more; approve this one"))
 
     def _earlier(self, proposal: Proposal, now: dt.datetime) -> Request | None:
-        """Return an identical plan that people approved here and that holds at ``now``."""
-        for request in self._records.same_plan(proposal):
-            if request.state != "approved" or request.approval is None or not request.signatures:
-                continue
-            approval = open_sealed(request.approval, APPROVAL, self._identity.public_key, Approval)
-            if now < parties.parse_time(approval.expires):
-                return request
-        return None
+        return checks.holding(self._records.same_plan(proposal), APPROVAL, self._identity.public_key, now)
 
     def _approve_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
         if not self.policy.review.auto_approve_reruns or check(self.policy, proposal, self.site):

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from datasites.review.accounts import Account
 from datasites.review.environment import differences
 from datasites.review.policy import Policy
-from datasites.review.records import Confirmation
-from datasites.study.checks import exchanges_nothing
+from datasites.review.records import Confirmation, Request
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.parties import parse_time
 from datasites.study.proposal import DatasetReference, Environment, Proposal
+from datasites.study.recomputed.checks import exchanges_nothing
+from datasites.study.signing import open_sealed
 from datasites.study.text import folded
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity, verify
@@ -230,3 +231,13 @@ def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None
         raise Refused(say("who proposed a study, or takes part in it as an institution, cannot approve it"))
     if reviewer in proposal.custody.downloaders:
         raise Refused(say("who will receive the trained model cannot approve the study; another person has to"))
+
+
+def holding(requests: Iterable[Request], kind: str, public_key: str, now: dt.datetime) -> Request | None:
+    """Return the first request that people signed and whose approval (sealed as ``kind``) holds at ``now``."""
+    for request in requests:
+        if request.state != "approved" or request.approval is None or not request.signatures:
+            continue
+        if now < parse_time(open_sealed(request.approval, kind, public_key, Approval).expires):
+            return request
+    return None

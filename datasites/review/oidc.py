@@ -37,8 +37,8 @@ from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasites.language.shapes import expected
+from datasites.node.credentials.tls import client_context, machine_context
 from datasites.node.http import PLAIN, bound_answer, proxy_of_environment
-from datasites.node.tls import client_context, machine_context
 from datasites.review.accounts import Role
 from privacy.errors import InvalidInput, Refused
 from privacy.sentences import say

@@ -141,7 +141,8 @@ class Environment(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Chain(Message):
-    """Which model a study begins with, and whether every site recomputes each next one (:mod:`datasites.study.chain`).
+    """Which model a study begins with, and whether every site recomputes each next one
+    (:mod:`datasites.study.recomputed.chain`).
 
     ``model_hash`` is the SHA-256 of the initial model's safetensors bytes. ``origin`` says who can recompute it:
     everybody from the public ``seed`` and the model's configuration; everybody who knows the last model of an earlier

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from datasites.language import tr, tr_plural
-from datasites.study.planning import weights_by
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.planning import weights_by
 
 _LEAST_STEPS = 3.0
 _OF_SUMS = "sums of "

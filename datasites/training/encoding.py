@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from datasites.study.messages import RoundPlan
-from datasites.study.next_model import flatten
 from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import training_share
+from datasites.study.recomputed.next_model import flatten
+from datasites.study.recomputed.released_numbers import training_share
 from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput
 

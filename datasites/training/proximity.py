@@ -18,9 +18,9 @@ from safetensors.numpy import load, save
 from datasites.node.files import write_atomically
 from datasites.strategy.proximity import cosine, without
 from datasites.study.messages import RoundPlan
-from datasites.study.next_model import flatten, restoring_gain
 from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import PROXIMITY, compares, releases_proximity
+from datasites.study.recomputed.next_model import flatten, restoring_gain
+from datasites.study.recomputed.released_numbers import PROXIMITY, compares, releases_proximity
 
 _DECIMALS = 2
 """Coarse: a made-up model must not turn the angle into a precise question about one update."""

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datasites.study.centring import Moment, moment_of, unit_of
 from datasites.study.messages import RoundPlan
-from datasites.study.next_model import flatten
 from datasites.study.proposal import Block, Proposal
-from datasites.study.released_numbers import training_share, validates
+from datasites.study.recomputed.centring import Moment, moment_of, unit_of
+from datasites.study.recomputed.next_model import flatten
+from datasites.study.recomputed.released_numbers import training_share, validates
 from datasites.training.local_parameters import PREFIX, own_names
 from datasites.training.statistics import released_losses, released_scores
 from models.batch import RecordLoss

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datasites.study.released_numbers import named_histograms, terms_of
+from datasites.study.recomputed.released_numbers import named_histograms, terms_of
 from models.batch import Batch, RecordLoss, modalities_of
 from models.config import ModelConfig
 from models.outcomes import cells, scores
@@ -87,7 +87,8 @@ def released_scores(
     randomness: Randomness,
     together: int = TOGETHER,
 ) -> dict[str, float]:
-    """Return the noised score histograms of one site as named numbers (:mod:`datasites.study.released_numbers`).
+    """Return the noised score histograms of one site as named numbers
+    (:mod:`datasites.study.recomputed.released_numbers`).
 
     Args:
         model: the global model of this round; gives float32 [B, config.outputs].

@@ -29,7 +29,7 @@ from datasites.language import mark
 from datasites.strategy.own_step import InThisProcess, check_rule, load_rule, output_bytes, read_input, stepped
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import VALIDATION
+from datasites.study.recomputed.released_numbers import VALIDATION
 from datasites.study.signing import parse
 from datasites.study.streams import worker_stream
 from datasites.training.site import own_parameters, split_records, train_round

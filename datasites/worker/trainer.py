@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from datasites.review.records import Request
-from datasites.study.centring import first_training_round
 from datasites.study.messages import RoundPlan
-from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import checked_numbers
+from datasites.study.recomputed.centring import first_training_round
+from datasites.study.recomputed.next_model import model_to_bytes
+from datasites.study.recomputed.released_numbers import checked_numbers
 from datasites.study.streams import membership_secret, worker_seed
 from datasites.training.local_parameters import PREFIX, shapes
 from datasites.worker.job import MODEL_NAME, OpenJob, Outcome, TrainingJob, TrainingResult, WorkerJob

@@ -1,4 +1,4 @@
-"""Who is calling: the FastAPI side of :mod:`datasites.node.tokens`.
+"""Who is calling: the FastAPI side of :mod:`datasites.node.credentials.tokens`.
 
     authenticate = Authenticator(identity.public_key, registry.party)
     app = FastAPI()
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from datasites.node.tokens import Token, TokenVerifier
+from datasites.node.credentials.tokens import Token, TokenVerifier
 from datasites.study.proposal import Party
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused

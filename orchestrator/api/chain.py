@@ -1,6 +1,7 @@
 """HTTP for the chain of models: what was signed about a finished round, and the integers of its sum.
 
-Only a study's own hospitals are served. They compute the next model from these (:mod:`datasites.study.chain`).
+Only a study's own hospitals are served. They compute the next model from these
+(:mod:`datasites.study.recomputed.chain`).
 """
 
 from __future__ import annotations

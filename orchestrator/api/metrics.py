@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import STATES
-from orchestrator.rounds.sums import RunningSumProcess
+from orchestrator.rounds.summing.sums import RunningSumProcess
 from privacy.errors import Refused
 from privacy.ledger.journal import Entry
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, Query, Response
 
 from datasites.language import check_language
-from datasites.node.signed_pdf import sign_pdf
+from datasites.node.credentials.signed_pdf import sign_pdf
 from datasites.study.proposal import Party
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.openapi import StudyName

@@ -17,7 +17,7 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect, Request
 
 from datasites.study.signing import Signed, parse
-from orchestrator.rounds.intake import INCOMING, Upload
+from orchestrator.rounds.summing.intake import INCOMING, Upload
 from privacy.errors import InvalidInput, Refused, Tampered
 
 HEADER_LIMIT_BYTES = 1 << 18

@@ -24,11 +24,11 @@ import psutil
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from datasites.node.credentials.tls import client_context, machine_context
 from datasites.node.home import Config, Home
 from datasites.node.http import PLAIN, checked_proxy
 from datasites.node.plugins import DISTRIBUTION
 from datasites.node.rollback import GAP
-from datasites.node.tls import client_context, machine_context
 from datasites.review.environment import installed_files
 from datasites.review.policy import Policy
 from datasites.worker.pool import script_layers

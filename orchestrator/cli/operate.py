@@ -127,7 +127,7 @@ def verify(
 
 
 def _verify_pdf(path: Path, key: str | None, *, json_output: bool) -> None:
-    from datasites.node.signed_pdf import MOST_BYTES, check_pdf
+    from datasites.node.credentials.signed_pdf import MOST_BYTES, check_pdf
 
     with path.open("rb") as file:
         document = file.read(MOST_BYTES + 1)

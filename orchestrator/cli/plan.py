@@ -27,7 +27,7 @@ def check(
 ) -> None:
     """Try a plan on made-up records as hospitals do, and say what a reviewer will see."""
     from models.config import ModelConfig
-    from orchestrator.studies.own_code import read_plan, try_plan
+    from orchestrator.studies.proposing.own_code import read_plan, try_plan
 
     files = read_plan(folder)
     names = tuple(f"cohort {number}" for number in range(1, cohorts + 1))

@@ -70,7 +70,7 @@ _NOT_SETTINGS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """What a scientist decides; names are those of :class:`orchestrator.studies.propose.StudySettings`."""
+    """What a scientist decides; names are those of :class:`orchestrator.studies.proposing.settings.StudySettings`."""
 
     rounds: RoundsOption = None
     noise: NoiseOption = "shared"
@@ -188,9 +188,10 @@ add_words(study_app)
 def _settings(name: str, options: StudyOptions) -> Any:
     from datasites.strategy.registry import NOISE_MODES
     from datasites.study.text import check_study_name
-    from orchestrator.studies.filings import filed
-    from orchestrator.studies.propose import StudySettings, check_aggregation, check_fusion
-    from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
+    from orchestrator.studies.proposing.filings import filed
+    from orchestrator.studies.proposing.propose import check_aggregation, check_fusion
+    from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
+    from orchestrator.studies.proposing.settings import StudySettings
 
     for option, given, allowed in (
         ("noise", options.noise, tuple(NOISE_MODES)),
@@ -223,12 +224,12 @@ def _view() -> Iterator[Any]:
 
 def _propose(home: Path, settings: Any, view: Any, options: StudyOptions) -> dict[str, Any]:
     from datasites.node.home import Home
-    from orchestrator.studies.brought import NOTHING, Brought
+    from orchestrator.studies.proposing.brought import NOTHING, Brought
     from orchestrator.studies.run import propose as send
 
     brought, built = NOTHING, None
     if options.plan is not None or options.server_step is not None:
-        from orchestrator.studies.own_code import build_with, read_plan, rule_file, with_rule
+        from orchestrator.studies.proposing.own_code import build_with, read_plan, rule_file, with_rule
 
         network = {} if options.plan is None else read_plan(options.plan)
         brought = Brought(

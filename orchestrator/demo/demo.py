@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 
 from datasites.data.federations import Site
+from datasites.node.credentials.signed_pdf import signer_of
 from datasites.node.home import address
 from datasites.node.http import SignedClient
-from datasites.node.signed_pdf import signer_of
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from orchestrator.dashboard.access import new_link
@@ -36,7 +36,8 @@ from orchestrator.demo.view import approval_guide
 from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, last_evaluation, learning_curve
 from orchestrator.studies.facts import study_facts
-from orchestrator.studies.propose import StudySettings, check_aggregation, local_blocks, price_of_min_sites
+from orchestrator.studies.proposing.propose import check_aggregation, local_blocks, price_of_min_sites
+from orchestrator.studies.proposing.settings import StudySettings
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.run import Progress
 from orchestrator.studies.status import OVER

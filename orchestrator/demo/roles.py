@@ -26,10 +26,10 @@ from datasites.node.consortium import (
     publish_party,
     wait_for,
 )
+from datasites.node.credentials.tls import client_context, ensure_authority, ensure_server_certificate
 from datasites.node.home import Config, Home
 from datasites.node.plugins import process_of
 from datasites.node.roster import Roster
-from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
 from orchestrator.demo.settings import RoleSettings
 from privacy.errors import InvalidInput
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from datasites.study.centring import CENTRING_ROUND, first_training_round
 from datasites.study.messages import RoundPlan, UpdateHeader
-from datasites.study.next_model import model_to_bytes
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.centring import CENTRING_ROUND, first_training_round
+from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import dump
 from orchestrator.rounds.board import names
-from orchestrator.rounds.dp_evaluation import dp_evaluation
+from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import unaccepted, withdrawn_sites
 from privacy.errors import TesseraError

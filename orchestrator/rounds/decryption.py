@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasites.study.chain import RoundEvidence, checked_totals
 from datasites.study.messages import Commitments, LostRound, SumResult
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.chain import RoundEvidence, checked_totals
 from datasites.study.signing import Signed, parse, seal
 from orchestrator.rounds.helping import OPENING, PADS, chosen_commitments
 from orchestrator.rounds.store import Store

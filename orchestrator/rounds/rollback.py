@@ -23,8 +23,8 @@ from typing import Any
 
 from datasites.node.rollback import IMPORTED, Gap
 from datasites.study.messages import RoundPlan
-from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import Signed, dump, open_sealed, parse
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from datasites.study.checks import enough
 from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
-from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from datasites.study.parties import parse_time
-from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.checks import enough
+from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from datasites.study.recomputed.planning import FinishedRound, Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from datasites.worker.rule import RuleOf, brings_none
 from orchestrator.rounds import checkpoints as ends
@@ -29,10 +29,10 @@ from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.helping import Helping
-from orchestrator.rounds.intake import Intake, Upload
-from orchestrator.rounds.lists import Records, fixed_list
 from orchestrator.rounds.refusals import Refusals
 from orchestrator.rounds.store import Store
+from orchestrator.rounds.summing.intake import Intake, Upload
+from orchestrator.rounds.summing.lists import Records, fixed_list
 from orchestrator.rounds.thread import withdrawn_sites
 from privacy.errors import InvalidInput
 from privacy.identity import Identity

@@ -18,7 +18,7 @@ from orchestrator.rounds.own_rules import OwnRules
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
-from orchestrator.rounds.sums import WorkerDied
+from orchestrator.rounds.summing.sums import WorkerDied
 from orchestrator.rounds.thread import OVER_FOR_GOOD, Threads
 from privacy.errors import Refused
 from privacy.identity import Identity

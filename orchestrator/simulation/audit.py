@@ -30,8 +30,8 @@ from torch import Tensor
 from datasites.data.dataset import Part, Schema, write_dataset
 from datasites.strategy.registry import noise_named
 from datasites.study.messages import RoundPlan
-from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import DatasetReference, Party, Proposal
+from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.study.streams import daemon_stream, membership_secret, public_secret, worker_seed, worker_stream
 from datasites.training.encoding import encode_update
 from datasites.training.site import train_round
@@ -39,7 +39,8 @@ from datasites.worker.child import records_of, run
 from datasites.worker.job import WorkerJob
 from models.build import build_model, record_loss
 from models.parameters import from_bytes
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import sha256_hex
 from privacy.dp.accounting import pld_deltas
 from privacy.dp.audit import CurveResult, against_curve, too_quiet

@@ -1,10 +1,10 @@
 """A whole study without network, sandbox and encryption: the code of live rounds around one seam.
 
-Live and simulated rounds plan (:mod:`datasites.study.planning`), train (:mod:`datasites.training.site`), round to
-integers (:mod:`datasites.training.encoding`) and step (:mod:`datasites.study.next_model`) with the same functions. The
-seam is :class:`Engine`: live, the integers travel encrypted and come back as their sum; here they are added. Integer
-sums do not depend on who adds them where, so every engine gives the same model, bit for bit, as a live consortium with
-the same proposal and its public seed.
+Live and simulated rounds plan (:mod:`datasites.study.recomputed.planning`), train (:mod:`datasites.training.site`),
+round to integers (:mod:`datasites.training.encoding`) and step (:mod:`datasites.study.recomputed.next_model`) with the
+same functions. The seam is :class:`Engine`: live, the integers travel encrypted and come back as their sum; here they
+are added. Integer sums do not depend on who adds them where, so every engine gives the same model, bit for bit, as a
+live consortium with the same proposal and its public seed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from datasites.strategy.own_step import InThisProcess
-from datasites.study.checks import check_weights
 from datasites.study.messages import RoundPlan
-from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
-from datasites.study.planning import FinishedRound, Planner
 from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import PROXIMITY, checked_header_numbers, compares, releases_proximity
+from datasites.study.recomputed.checks import check_weights
+from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from datasites.study.recomputed.planning import FinishedRound, Planner
+from datasites.study.recomputed.released_numbers import PROXIMITY, checked_header_numbers, compares, releases_proximity
 from datasites.study.streams import daemon_stream, public_secret, worker_seed, worker_stream
 from datasites.training.encoding import Integers, encode_update
 from datasites.training.local_parameters import PREFIX, with_own

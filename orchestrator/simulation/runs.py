@@ -22,7 +22,7 @@ from datasites.strategy.registry import NOISE_MODES, STRATEGIES
 from datasites.study.proposal import Participant
 from models.batch import restricted
 from models.config import Architecture
-from orchestrator.rounds.outcome_figures import OutcomeMetrics
+from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
 from orchestrator.simulation.schema_patients import schema_patients
 from orchestrator.simulation.sites import (
@@ -36,8 +36,9 @@ from orchestrator.simulation.sites import (
     simulated_study,
 )
 from orchestrator.studies.evaluation import Metrics, headline, interval, network_of
-from orchestrator.studies.propose import Fusion, StudySettings, check_fusion
-from orchestrator.studies.schedule import PLAIN_ROUNDS, with_schedule
+from orchestrator.studies.proposing.propose import check_fusion
+from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
+from orchestrator.studies.proposing.settings import Fusion, StudySettings
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 

@@ -27,10 +27,11 @@ from models.batch import modalities_of, to_tensors
 from models.config import ModelConfig, Target, in_order
 from models.outcomes import predicted
 from models.parameters import to_bytes
-from orchestrator.rounds.outcome_figures import OutcomeMetrics
-from orchestrator.studies.brought import NOTHING, Brought
+from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.studies.evaluation import Metrics, scored
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal, model_config_of
+from orchestrator.studies.proposing.brought import NOTHING, Brought
+from orchestrator.studies.proposing.propose import build_proposal, model_config_of
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 

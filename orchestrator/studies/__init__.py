@@ -1,4 +1,4 @@
 """A study's life as its scientist sees it: propose, submit, run, evaluate, report.
 
-Start with ``propose.py``, then ``submit.py`` and ``run.py``.
+Start with ``proposing/propose.py``, then ``submit.py`` and ``run.py``.
 """

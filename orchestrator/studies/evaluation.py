@@ -25,7 +25,7 @@ from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
 from models.config import ModelConfig, in_order
-from orchestrator.rounds.outcome_figures import OutcomeMetrics, outcome_metrics
+from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics, outcome_metrics
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 

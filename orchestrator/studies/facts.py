@@ -18,12 +18,12 @@ from datasites.node.plugins import DISTRIBUTION
 from datasites.study.messages import Approval
 from datasites.study.outcome_words import outcome_text
 from datasites.study.proposal import Proposal
-from datasites.study.released_numbers import PROXIMITY
+from datasites.study.recomputed.released_numbers import PROXIMITY
 from datasites.study.signing import Message, parse
 from datasites.study.thread import SENTENCES, TO_ALL, Word
 from models.config import ModelConfig
-from orchestrator.rounds.dp_evaluation import DpEvaluation
-from orchestrator.rounds.dp_outcomes import OutcomeEvaluation
+from orchestrator.rounds.scoring.dp_evaluation import DpEvaluation
+from orchestrator.rounds.scoring.dp_outcomes import OutcomeEvaluation
 
 FORMAT: Literal["tessera-study-report/1"] = "tessera-study-report/1"
 
@@ -89,13 +89,13 @@ class CurvePoint(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationFact(DpEvaluation, Message):
-    """One differentially private evaluation (:class:`orchestrator.rounds.dp_evaluation.DpEvaluation`); errors are
-    standard."""
+    """One differentially private evaluation (:class:`orchestrator.rounds.scoring.dp_evaluation.DpEvaluation`); errors
+    are standard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeFact(OutcomeEvaluation, Message):
-    """The same of numbers and survival (:class:`orchestrator.rounds.dp_outcomes.OutcomeEvaluation`)."""
+    """The same of numbers and survival (:class:`orchestrator.rounds.scoring.dp_outcomes.OutcomeEvaluation`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

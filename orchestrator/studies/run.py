@@ -10,17 +10,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from datasites.node.credentials.signed_pdf import signer_of
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.node.signed_pdf import signer_of
 from datasites.study.thread import ScientistKind, accepted
 from datasites.syft.client import ScientistNode
 from orchestrator.rounds.thread import OVER_FOR_GOOD
-from orchestrator.studies.brought import NOTHING, Brought, files_of
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
-from orchestrator.studies.propose import Offer, StudySettings, local_blocks, price_of_min_sites
+from orchestrator.studies.proposing.brought import NOTHING, Brought, files_of
+from orchestrator.studies.proposing.propose import local_blocks, price_of_min_sites
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.status import client_of, proposal_of, said, study_line, summaries_of
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from datasites.node.credentials.tls import own_context
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.node.tls import own_context
 from datasites.review.budgets import Budget, budgets, finite
 from datasites.review.records import ReviewRecords
 from datasites.study.proposal import Proposal

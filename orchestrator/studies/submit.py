@@ -20,9 +20,10 @@ from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
-from orchestrator.studies.beginning import Beginning, beginning_of
-from orchestrator.studies.brought import NOTHING, Brought, files_of, keep_tree
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from orchestrator.studies.proposing.beginning import Beginning, beginning_of
+from orchestrator.studies.proposing.brought import NOTHING, Brought, files_of, keep_tree
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused, TesseraError
 
@@ -119,7 +120,7 @@ def draft_of(
     brought: Brought = NOTHING,
     built: bytes | None = None,
 ) -> Draft:
-    """Build and sign the proposal and write it down; see :func:`orchestrator.studies.propose.build_proposal`.
+    """Build and sign the proposal and write it down; see :func:`orchestrator.studies.proposing.propose.build_proposal`.
 
     Raises:
         InvalidInput: the offers do not fit together.

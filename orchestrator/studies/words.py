@@ -19,7 +19,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.study.thread import WORD, ScientistKind, Word, accepted, check_text
 from datasites.syft.runner import PROPOSAL_FILE
-from orchestrator.studies.brought import files_of
+from orchestrator.studies.proposing.brought import files_of
 from orchestrator.studies.status import client_of, said
 from orchestrator.studies.submit import scientist
 from privacy.errors import InvalidInput, Refused

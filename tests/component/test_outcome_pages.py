@@ -13,7 +13,7 @@ from support.outcome_schemas import SEVEN
 from datasites.portal.shown.words import summary
 from datasites.study.signing import dump
 from orchestrator.demo.view import _estimate, _figures
-from orchestrator.rounds.dp_evaluation import dp_evaluation
+from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.runs import SimulationRequest, scores_of_round, study_of
 from orchestrator.studies.evaluation import PUBLIC_LABEL, headline

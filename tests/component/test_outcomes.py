@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.outcome_schemas import OUTCOMES, SEVEN
 
-from orchestrator.rounds.dp_evaluation import DpEvaluation, dp_evaluation
-from orchestrator.rounds.dp_outcomes import OutcomeEvaluation
+from orchestrator.rounds.scoring.dp_evaluation import DpEvaluation, dp_evaluation
+from orchestrator.rounds.scoring.dp_outcomes import OutcomeEvaluation
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.runs import SimulationRequest, scores_of_round, study_of
 from orchestrator.studies.evaluation import headline

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 from harness.consortium import Hospital, steps_of
 
+from datasites.node.credentials.tokens import make_token
 from datasites.node.files import write_atomically
-from datasites.node.tokens import make_token
 from datasites.study.messages import BlockShape, RoundKey, RoundPlan, UpdateHeader, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, pack_envelope, parse, seal

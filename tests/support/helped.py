@@ -15,13 +15,13 @@ from support.liar import LENGTH, SITES, Liar, Stage
 
 from datasites.helper.custody import PadCustody
 from datasites.helper.daemon import Helper
-from datasites.hospital.published import PublishedRounds
+from datasites.hospital.rounds.published import PublishedRounds
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
 from datasites.keyholder.opened import counts_of
 from datasites.keyholder.vouched import commitments_hash, opened_commitments
-from datasites.study.chain import RoundEvidence
 from datasites.study.messages import Attestation, Commitments, Opening, PadSums, Refusal, RoundKey, UpdateHeader, Void
+from datasites.study.recomputed.chain import RoundEvidence
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, pad_tags, pads, shares, tags

@@ -18,9 +18,9 @@ from safetensors.numpy import load
 
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
-from datasites.study.chain import ModelChain, RoundEvidence
 from datasites.study.messages import Commitments, Refusal, RoundKey, RoundPlan, SumResult, WorkItem
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.chain import ModelChain, RoundEvidence
 from datasites.study.signing import Signed, dump, parse, seal, unpack_envelope
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts

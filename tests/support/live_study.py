@@ -20,7 +20,8 @@ from datasites.worker.job import RESULT_NAME, OpenJob, Outcome, WorkerJob
 from datasites.worker.pool import _encoded
 from datasites.worker.trainer import SandboxedTrainer
 from orchestrator.simulation.sites import offer, patients
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 
 
 class WorkersHere:

@@ -36,11 +36,11 @@ from datasites.study.signing import dump
 from datasites.worker.job import Trainer
 from orchestrator.api import metrics
 from orchestrator.api.server import create_app
-from orchestrator.rounds import intake
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from orchestrator.rounds.sum_worker import Sums
-from orchestrator.rounds.sums import WorkerDied
+from orchestrator.rounds.summing import intake
+from orchestrator.rounds.summing.sum_worker import Sums
+from orchestrator.rounds.summing.sums import WorkerDied
 from orchestrator.studies.status import OVER
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import TesseraError
@@ -48,7 +48,7 @@ from privacy.ledger.journal import Journal
 
 
 class SumsHere:
-    """What :class:`orchestrator.rounds.sums.RunningSumProcess` does, without a process to wait for."""
+    """What :class:`orchestrator.rounds.summing.sums.RunningSumProcess` does, without a process to wait for."""
 
     died = 0
 

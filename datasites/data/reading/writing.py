@@ -53,14 +53,13 @@ def write_hospital(
     """
     asked = schema.outcome(outcome)
     check_patients(data.patients)
-    cohorts = [level.name for level in schema.cohorts]
     held = tuple(m.name for m in schema.modalities if m.name in data.modalities)
     dataset = Schema(
         name=name,
         version=version,
         institution=institution,
         cohort=cohort,
-        cohorts=tuple(cohorts),
+        cohorts=tuple(level.name for level in schema.cohorts),
         task=outcome,
         classes=asked.classes,
         modalities=held,

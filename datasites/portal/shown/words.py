@@ -17,7 +17,7 @@ from datasites.review.records import Request, word
 from datasites.study.outcome_words import outcome_text
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
-from datasites.study.released_numbers import expected_names
+from datasites.study.recomputed.released_numbers import expected_names
 from datasites.study.text import delta_text, epsilon_text
 from privacy.identity import fingerprint
 

@@ -17,10 +17,10 @@ import torch
 from harness.consortium import zeros
 from support.liar import LENGTH, SITES, Stage
 
-from datasites.study.chain import ModelChain, RoundEvidence, check_layout, voids
 from datasites.study.messages import Commitments, LostRound, RoundPlan, SumResult
-from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Chain
+from datasites.study.recomputed.chain import ModelChain, RoundEvidence, check_layout, voids
+from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import parse, seal
 from models.batch import to_tensors
 from models.build import build_model, record_loss

@@ -20,11 +20,11 @@ from harness.consortium import steps_of
 from safetensors.numpy import load
 from support.helped import ALL, H, HelpedStage, J, List
 
-from datasites.hospital.round_pads import OwnPads
+from datasites.hospital.rounds.round_pads import OwnPads
 from datasites.keyholder.opened import counts_of, integers_of, open_parts, own_parts, pack_opening, parts_of
 from datasites.keyholder.vouched import OwnParts, commit_to, opened_commitments
-from datasites.study.chain import RoundEvidence
 from datasites.study.messages import Attestation, Commitments, Opening, PadCommitment, PadSums, UpdateHeader
+from datasites.study.recomputed.chain import RoundEvidence
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import NEWEST, sha256_hex
 from privacy.encryption import ciphertexts, ckks, pads, shares

@@ -17,10 +17,10 @@ import pytest
 from safetensors.numpy import load
 from support.helped import H, HelpedStage, J
 
-from datasites.hospital.published import UNCONFIRMED
+from datasites.hospital.rounds.published import UNCONFIRMED
 from datasites.keyholder.opened import counts_of, integers_to_bytes, pack_opening, split_opening
-from datasites.study.chain import RoundEvidence
 from datasites.study.messages import PadSums
+from datasites.study.recomputed.chain import RoundEvidence
 from datasites.study.signing import parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, shares

@@ -20,8 +20,8 @@ from support.helped import H, J
 from support.played import Played
 
 from datasites.helper.custody import PadCustody
-from datasites.hospital import round_pads
-from datasites.hospital.round_pads import Padded
+from datasites.hospital.rounds import round_pads
+from datasites.hospital.rounds.round_pads import Padded
 from datasites.keyholder.opened import BadPads
 from orchestrator.rounds import helping
 from privacy.encryption import pads, shares

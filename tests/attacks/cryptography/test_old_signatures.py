@@ -16,10 +16,10 @@ from harness.consortium import playing
 from harness.proposals import make_mechanism
 from support.played import Played
 
-from datasites.hospital import attesting
-from datasites.hospital import rounds as hospital_rounds
+from datasites.hospital.rounds import attesting
+from datasites.hospital.rounds import taking_part as hospital_rounds
 from datasites.study.messages import Refusal
-from datasites.study.released_numbers import expected_names
+from datasites.study.recomputed.released_numbers import expected_names
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from privacy.canonical import LARGEST_INTEGER

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from support.helped import H, HelpedStage, J
 
-from datasites.hospital import round_pads
-from datasites.hospital.round_pads import Padded
+from datasites.hospital.rounds import round_pads
+from datasites.hospital.rounds.round_pads import Padded
 from datasites.keyholder.checks import check_study
 from datasites.study.messages import HelperKey, RoundKey, UpdateHeader
 from datasites.study.parties import check_parties

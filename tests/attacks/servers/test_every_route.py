@@ -22,8 +22,8 @@ from support.played import Played
 from support.review_desk import make_context, make_desk
 from support.web_server import serving
 
+from datasites.node.credentials.tokens import make_token
 from datasites.node.home import Config
-from datasites.node.tokens import make_token
 from datasites.portal.app import create_portal
 from datasites.study.signing import seal
 from orchestrator.api import metrics

@@ -16,8 +16,8 @@ from harness.consortium import zeros
 from safetensors.numpy import load, save
 from support.liar import LENGTH, SITES, Stage
 
-from datasites.study.chain import check_layout, checked_totals, integers_limit
 from datasites.study.messages import RoundKey
+from datasites.study.recomputed.chain import check_layout, checked_totals, integers_limit
 from datasites.study.signing import parse
 from datasites.worker.trainer import read_result
 from privacy.canonical import sha256_hex

@@ -21,7 +21,8 @@ from datasites.study.signing import seal
 from datasites.worker.trainer import SandboxedTrainer
 from orchestrator.simulation.sites import offer, patients
 from orchestrator.studies.evaluation import evaluate_model
-from orchestrator.studies.propose import StudySettings, build_proposal
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import StudySettings
 from tessera.hub import Dataset, Hub
 from tessera.live import Run
 

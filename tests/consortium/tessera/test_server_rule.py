@@ -6,9 +6,9 @@ import numpy as np
 from support.live_consortium import FILING, LiveConsortium
 
 import tessera
-from datasites.hospital.models import FOLLOWED
+from datasites.hospital.rounds.models import FOLLOWED
 from datasites.portal.shown.words import summary
-from datasites.study.next_model import model_from_bytes
+from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.worker.child import RULE_HOLDS
 
 

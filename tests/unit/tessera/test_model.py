@@ -15,7 +15,7 @@ from datasites.data.synthetic import SyntheticShape, generate
 from orchestrator.cli.main import app
 from orchestrator.simulation.runs import SimulationRequest, study_of
 from orchestrator.studies.evaluation import evaluate, evaluate_model
-from tessera.model import Model
+from tessera.trained.model import Model
 
 MEASURED = ("age", "sex", "race", "prior_malignancy", "x_grade", "x_ecog")
 
@@ -78,7 +78,7 @@ def test_a_saved_model_is_the_same_model(simulation, tables, tmp_path):
 def test_onnx_gives_the_same_probabilities(simulation, tables, tmp_path):
     import onnxruntime
 
-    from tessera.frames import read_frames
+    from tessera.trained.frames import read_frames
 
     model, frames = simulation.model, frames_of(tables)
     model.save(tmp_path, onnx=True)

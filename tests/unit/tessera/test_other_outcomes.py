@@ -15,9 +15,9 @@ from models.config import Target
 from models.parameters import to_bytes
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
-from tessera.card import card_of
-from tessera.export import to_onnx
-from tessera.model import Model
+from tessera.trained.card import card_of
+from tessera.trained.export import to_onnx
+from tessera.trained.model import Model
 
 KINDS = {
     "survival": (0, Target(kind="survival", unit="months", edges=(6.0, 24.0)), ("until 6", "until 24")),

@@ -46,7 +46,7 @@ def test_a_picture_is_shown_and_saved(simulation, tmp_path):
 
 def test_without_rounds_the_schedule_of_live_studies_is_taken(tmp_path):
     found = tessera.Study("pfs", epsilon=2).simulate(**SMALL, keep=tmp_path)
-    assert len(found.curves[0]) == 6  # orchestrator/studies/schedule.py: the linear model under shared noise
+    assert len(found.curves[0]) == 6  # orchestrator/studies/proposing/schedule.py: the linear model under shared noise
 
 
 def test_a_finished_seed_is_not_run_again(tmp_path, monkeypatch):

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from harness.consortium import Consortium, Hospital, playing
 
-from datasites.hospital import rounds
+from datasites.hospital.rounds import taking_part as rounds
 from datasites.review.accounts import Account
 from datasites.study.messages import Refusal, RoundKey, RoundPlan, WorkItem
-from datasites.study.next_model import model_to_bytes
 from datasites.study.proposal import Plan, Proposal
+from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption.ckks import generate_round_key

@@ -23,7 +23,7 @@ from datasites.study.messages import (
     RoundKey,
     UpdateHeader,
 )
-from datasites.study.next_model import model_to_bytes
+from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, tags

@@ -15,7 +15,7 @@ from support.pilot_study import proposal
 from datasites.hospital.facts import reports
 from datasites.hospital.study_reports import fetch_study_report
 from datasites.language import speaking
-from datasites.node.signed_pdf import check_pdf, sign_pdf
+from datasites.node.credentials.signed_pdf import check_pdf, sign_pdf
 from datasites.study.proposal import Party
 from privacy.errors import Refused
 from privacy.identity import Identity

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from datasites.node import tls
+from datasites.node.credentials import tls
+from datasites.node.credentials.tls import ascii_host, ensure_authority, ensure_server_certificate, machine_context
 from datasites.node.http import SignedClient, checked_proxy, proxy_of_environment
-from datasites.node.tls import ascii_host, ensure_authority, ensure_server_certificate, machine_context
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from datasites.node.credentials.tls import SERVER_DAYS, client_context, ensure_authority, ensure_server_certificate
 from datasites.node.health import alive
 from datasites.node.home import Config, Home
 from datasites.node.http import SignedClient
 from datasites.node.process import announce
 from datasites.node.roster import Roster
-from datasites.node.tls import SERVER_DAYS, client_context, ensure_authority, ensure_server_certificate
 from orchestrator.cli.doctor import examine
 from orchestrator.studies.status import orchestrator_url, trust_of
 from privacy.errors import InvalidInput, TesseraError

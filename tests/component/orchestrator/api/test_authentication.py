@@ -9,8 +9,8 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from starlette.testclient import TestClient
 
+from datasites.node.credentials.tokens import make_token
 from datasites.node.http import Declined, SignedClient
-from datasites.node.tokens import make_token
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
 from orchestrator.api.authentication import Authenticator, StreamedCall

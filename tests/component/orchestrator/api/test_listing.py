@@ -13,7 +13,7 @@ import httpx
 import pytest
 from support.played import Played
 
-from datasites.node.tokens import make_token
+from datasites.node.credentials.tokens import make_token
 from orchestrator.studies.status import line_of, study_line, summaries_of
 from orchestrator.studies.summaries import Summaries
 from privacy.canonical import sha256_hex

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from datasites.node.credentials.tokens import make_token
 from datasites.node.letters import BOXES, Place, seal_letter
-from datasites.node.tokens import make_token
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
 from orchestrator.api.authentication import Authenticator

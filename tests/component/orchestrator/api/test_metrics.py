@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from orchestrator.api.metrics import TOKEN_FILE, install
 from orchestrator.api.server import create_app
-from orchestrator.rounds.sums import RunningSumProcess
+from orchestrator.rounds.summing.sums import RunningSumProcess
 
 
 @pytest.fixture

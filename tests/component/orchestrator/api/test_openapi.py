@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from support.pilot_study import NAMES, proposal
 
+from datasites.node.credentials.tokens import make_token
 from datasites.node.letters import Place, seal_letter
 from datasites.node.roster import Roster
-from datasites.node.tokens import make_token
 from datasites.study.proposal import Party
 from datasites.study.signing import seal
 from orchestrator.api import metrics

@@ -7,7 +7,7 @@ import json
 import pytest
 from support.pilot_study import NAMES, checkpoint, proposal, status
 
-from datasites.node.signed_pdf import check_pdf
+from datasites.node.credentials.signed_pdf import check_pdf
 from datasites.study.signing import Signed, dump
 from orchestrator.api.study_reports import StudyReports
 from privacy.errors import InvalidInput, Refused

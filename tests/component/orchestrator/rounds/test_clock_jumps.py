@@ -19,8 +19,9 @@ from support.charges import is_charged
 from support.played import Played
 from support.timing import within
 
-from datasites.node import http, tokens
-from datasites.node.tokens import make_token
+from datasites.node import http
+from datasites.node.credentials import tokens
+from datasites.node.credentials.tokens import make_token
 from orchestrator.cli import doctor
 from orchestrator.rounds.board import Waiting
 from privacy.dp.mechanism import Mechanism

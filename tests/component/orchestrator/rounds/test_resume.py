@@ -11,13 +11,13 @@ import httpx
 import pytest
 from support.pilot_study import NAMES, proposal
 
-from datasites.node.tokens import make_token
-from datasites.study.next_model import model_to_bytes
+from datasites.node.credentials.tokens import make_token
+from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import seal
 from models.config import ModelConfig
 from orchestrator.api.server import create_app
-from orchestrator.rounds.intake import Intake
 from orchestrator.rounds.service import Service
+from orchestrator.rounds.summing.intake import Intake
 from privacy.canonical import sha256_hex
 
 

@@ -13,7 +13,7 @@ from datasites.data.synthetic import SyntheticShape, generate
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.ray_engine import ray_cluster
 from orchestrator.simulation.sites import patients, simulated_study
-from orchestrator.studies.propose import StudySettings
+from orchestrator.studies.proposing.settings import StudySettings
 from privacy.errors import InvalidInput
 
 torch.set_num_threads(1)

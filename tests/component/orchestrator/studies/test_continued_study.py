@@ -10,8 +10,8 @@ import pytest
 from harness.consortium import BOUND, LEVELS, steps_of
 from support.played import Played
 
-from datasites.study.chain import voids
 from datasites.study.proposal import Chain
+from datasites.study.recomputed.chain import voids
 from datasites.study.signing import seal
 from privacy.canonical import sha256_hex
 

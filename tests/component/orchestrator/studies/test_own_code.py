@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from models.config import ModelConfig
 from orchestrator.cli.main import app
-from orchestrator.studies.own_code import initial_of, read_plan, try_plan
+from orchestrator.studies.proposing.own_code import initial_of, read_plan, try_plan
 from privacy.errors import InvalidInput, Refused
 
 CONFIG = ModelConfig(architecture="mlp", features={"mrna": 5, "clinical": 3}, cohorts=("A", "B"), classes=2)

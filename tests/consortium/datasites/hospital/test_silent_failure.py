@@ -12,7 +12,7 @@ import pytest
 from harness.consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
 from support.charges import is_charged
 
-from datasites.hospital.rounds import RoundParticipant
+from datasites.hospital.rounds.taking_part import RoundParticipant
 from datasites.node.http import SignedClient
 from datasites.worker.job import TrainingJob, TrainingResult
 from privacy.dp.mechanism import HistogramRelease

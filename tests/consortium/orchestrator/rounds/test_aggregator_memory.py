@@ -11,7 +11,7 @@ from harness.consortium import Consortium
 from support.forgery import Forger
 
 from datasites.study.messages import BlockShape
-from orchestrator.rounds.sums import RunningSumProcess
+from orchestrator.rounds.summing.sums import RunningSumProcess
 from privacy.encryption import ciphertexts, ckks
 from privacy.encryption.parameters import choose_parameters
 

@@ -213,7 +213,7 @@ def test_ciphertexts_copied_from_another_site_are_refused_at_the_door(consortium
 
 def sum_workers(consortium: Consortium) -> list[psutil.Process]:
     children = psutil.Process(consortium.pid("orchestrator")).children()
-    return [c for c in children if "orchestrator.rounds.sum_worker" in " ".join(c.cmdline())]
+    return [c for c in children if "orchestrator.rounds.summing.sum_worker" in " ".join(c.cmdline())]
 
 
 def test_a_summing_process_killed_in_the_middle_of_an_add_changes_nothing(consortium: Consortium) -> None:

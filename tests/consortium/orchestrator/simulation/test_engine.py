@@ -13,8 +13,8 @@ from datasites.data.synthetic import SyntheticShape, generate
 from datasites.training.local_parameters import newest
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import patients, simulated_study
-from orchestrator.studies.propose import StudySettings
-from orchestrator.studies.schedule import with_schedule
+from orchestrator.studies.proposing.schedule import with_schedule
+from orchestrator.studies.proposing.settings import StudySettings
 
 torch.set_num_threads(1)
 SHAPE = SyntheticShape(patients={"BRCA": 80, "LUSC": 60, "LIHC": 60}, genes=20, image_features=12, signal=0.6)

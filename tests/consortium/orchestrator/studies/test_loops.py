@@ -12,7 +12,7 @@ import pytest
 from support.live_consortium import LiveConsortium, Person, Scientist, until
 from support.review_desk import PASSWORD
 
-from orchestrator.studies.propose import StudySettings
+from orchestrator.studies.proposing.settings import StudySettings
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 Open = Callable[..., Any]

@@ -6,7 +6,7 @@ import pytest
 import typst
 from cryptography.hazmat.primitives import serialization
 
-from datasites.node.signed_pdf import MOST_BYTES, check_pdf, sign_pdf, signing_key
+from datasites.node.credentials.signed_pdf import MOST_BYTES, check_pdf, sign_pdf, signing_key
 from privacy.errors import InvalidInput, Tampered
 from privacy.identity import Identity
 

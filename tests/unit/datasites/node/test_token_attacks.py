@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from datasites.node.tokens import Token, TokenVerifier, make_token
+from datasites.node.credentials.tokens import Token, TokenVerifier, make_token
 from privacy.canonical import sha256_hex
 from privacy.errors import Refused, Tampered, TesseraError
 from privacy.identity import Identity

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datasites.node.tokens import TokenVerifier, make_token
+from datasites.node.credentials.tokens import TokenVerifier, make_token
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity
@@ -83,7 +83,7 @@ def test_an_unknown_caller_is_refused_and_takes_no_memory() -> None:
 
 
 def test_a_flood_of_requests_is_refused_until_old_nonces_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasites.node.tokens._MAX_NONCES_PER_CALLER", 3)
+    monkeypatch.setattr("datasites.node.credentials.tokens._MAX_NONCES_PER_CALLER", 3)
     verifier = TokenVerifier(SERVER.public_key)
     for _ in range(3):
         check(token(), verifier=verifier)

@@ -20,13 +20,13 @@ from datasites.strategy.blending import Blending
 from datasites.strategy.local_noise import LocalNoise
 from datasites.strategy.registry import Strategy, register_noise_mode, register_server_step, register_strategy
 from datasites.strategy.server_steps import MeanStep
-from datasites.study.checks import check_scales, check_weights
-from datasites.study.next_model import ServerOptimizer, model_from_bytes, model_to_bytes
 from datasites.study.proposal import Block, Proposal
+from datasites.study.recomputed.checks import check_scales, check_weights
+from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes
 from datasites.study.signing import dump, parse
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import patients, simulated_study
-from orchestrator.studies.propose import StudySettings
+from orchestrator.studies.proposing.settings import StudySettings
 from privacy.errors import InvalidInput, Refused
 
 torch.set_num_threads(1)

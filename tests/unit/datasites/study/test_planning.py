@@ -10,12 +10,13 @@ import pytest
 from support.pilot_study import NAMES, proposal
 
 from datasites.strategy.weights import PatientCounts, effective_sites
-from datasites.study.checks import check_scales, check_weights
 from datasites.study.messages import RoundPlan
-from datasites.study.planning import FinishedRound, Planner, weights_by
 from datasites.study.proposal import Block
-from orchestrator.studies.mechanisms import DEFAULT_STEPS
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from datasites.study.recomputed.checks import check_scales, check_weights
+from datasites.study.recomputed.planning import FinishedRound, Planner, weights_by
+from orchestrator.studies.proposing.mechanisms import DEFAULT_STEPS
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.dp.mechanism import LossRelease
 
 BLOCKS = tuple(Block(name=m, modality=m, length=4, parameters=(m,)) for m in ("mrna", "clinical"))

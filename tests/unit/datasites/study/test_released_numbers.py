@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datasites.study import checks
-from datasites.study.released_numbers import checked_numbers, empty_numbers, expected_names, training_share
+from datasites.study.recomputed import checks
+from datasites.study.recomputed.released_numbers import checked_numbers, empty_numbers, expected_names, training_share
 from datasites.training.statistics import released_scores, scores_of
 from datasites.worker.trainer import trial_plan
 from models.config import ModelConfig

@@ -9,8 +9,9 @@ import pytest
 
 from datasites.study.proposal import DatasetReference, Party
 from datasites.study.second_figures import noise_in_sums, second_figures
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
-from orchestrator.studies.schedule import with_schedule
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.schedule import with_schedule
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.identity import Identity
 
 DELTA = 1e-4

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from datasites.study.checks import check_scales
-from datasites.study.next_model import restoring_gain
 from datasites.study.proposal import Block
+from datasites.study.recomputed.checks import check_scales
+from datasites.study.recomputed.next_model import restoring_gain
 from datasites.worker.trainer import trial_plan
 from privacy.dp.mechanism import LossRelease
 from privacy.errors import InvalidInput, Refused

@@ -9,7 +9,12 @@ import pytest
 from safetensors.numpy import load, save
 
 from datasites.study.proposal import Block
-from datasites.study.released_numbers import PROXIMITY, checked_header_numbers, checked_numbers, releases_proximity
+from datasites.study.recomputed.released_numbers import (
+    PROXIMITY,
+    checked_header_numbers,
+    checked_numbers,
+    releases_proximity,
+)
 from datasites.training import proximity as module
 from datasites.training.proximity import own_numbers, proximity_to_others
 from datasites.worker.trainer import trial_plan

@@ -12,7 +12,7 @@ import typst
 from support.tables import write_tables
 
 from datasites.data.synthetic import SyntheticShape, generate
-from datasites.node.signed_pdf import sign_pdf
+from datasites.node.credentials.signed_pdf import sign_pdf
 from orchestrator.cli import main
 from privacy.identity import Identity, fingerprint
 

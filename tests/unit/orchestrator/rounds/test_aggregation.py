@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datasites.study.next_model import ServerOptimizer, flatten, model_from_bytes, model_to_bytes
 from datasites.study.proposal import Block, Training
+from datasites.study.recomputed.next_model import ServerOptimizer, flatten, model_from_bytes, model_to_bytes
 from privacy.errors import InvalidInput
 
 BLOCK = Block(name="mrna", modality="mrna", length=5, parameters=("w", "b"))

@@ -7,11 +7,12 @@ import pytest
 from scipy.stats import rankdata
 
 from datasites.study.proposal import DatasetReference, Party
-from datasites.study.released_numbers import VALIDATION, expected_names, named_histograms
+from datasites.study.recomputed.released_numbers import VALIDATION, expected_names, named_histograms
 from datasites.study.signing import dump, parse
-from orchestrator.rounds.dp_evaluation import DpEvaluation, dp_evaluation
+from orchestrator.rounds.scoring.dp_evaluation import DpEvaluation, dp_evaluation
 from orchestrator.studies.facts import EvaluationFact
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.dp.randomness import Randomness
 from privacy.dp.releases import score_histograms
 from privacy.identity import Identity

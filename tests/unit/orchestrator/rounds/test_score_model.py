@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.rounds.score_model import fit, occupied, on_simplex
+from orchestrator.rounds.scoring.score_model import fit, occupied, on_simplex
 
 BINS = 32
 CENTRES = (np.arange(BINS) + 0.5) / BINS

@@ -13,9 +13,9 @@ from research.simulation_settings import SimulationSettings
 
 from datasites.data.federations import build
 from datasites.data.synthetic import SyntheticShape, generate
-from datasites.study.centring import centre_size, first_training_round, releases_centres
-from datasites.study.next_model import model_from_bytes
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.centring import centre_size, first_training_round, releases_centres
+from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.study.signing import dump, parse
 from datasites.training.site import own_parameters, train_round
 from datasites.worker.trainer import trial_plan
@@ -26,8 +26,8 @@ from models.losses import centring_loss
 from models.parameters import from_bytes
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import make_sites, patients, simulated_study
-from orchestrator.studies.propose import StudySettings
-from orchestrator.studies.schedule import private_schedule, with_schedule
+from orchestrator.studies.proposing.schedule import private_schedule, with_schedule
+from orchestrator.studies.proposing.settings import StudySettings
 from privacy.canonical import canonical_hash
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness

@@ -10,7 +10,7 @@ import torch
 from datasites.data.synthetic import SyntheticShape, generate
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import make_sites, patients, simulated_study
-from orchestrator.studies.propose import StudySettings
+from orchestrator.studies.proposing.settings import StudySettings
 from privacy.errors import InvalidInput
 
 torch.set_num_threads(1)

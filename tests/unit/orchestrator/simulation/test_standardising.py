@@ -11,13 +11,13 @@ import torch
 from datasites.data.federations import build
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.data.tcga.preprocessing import unscaled
-from datasites.study.centring import first_training_round, moment_of, spreads_from
-from datasites.study.next_model import model_from_bytes
+from datasites.study.recomputed.centring import first_training_round, moment_of, spreads_from
+from datasites.study.recomputed.next_model import model_from_bytes
 from models.config import CENTRES, SPREADS, InvalidModel
 from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.sites import patients, simulated_study
-from orchestrator.studies.propose import StudySettings
-from orchestrator.studies.schedule import with_schedule
+from orchestrator.studies.proposing.schedule import with_schedule
+from orchestrator.studies.proposing.settings import StudySettings
 from privacy.errors import InvalidInput
 
 torch.set_num_threads(1)

@@ -9,8 +9,9 @@ import pytest
 
 from datasites.study.proposal import Chain, DatasetReference, Party, Proposal
 from datasites.study.signing import dump
-from orchestrator.studies.beginning import Beginning, beginning_of
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from orchestrator.studies.proposing.beginning import Beginning, beginning_of
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 

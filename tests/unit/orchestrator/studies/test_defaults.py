@@ -11,14 +11,9 @@ from datasites.review.policy import Policy, check
 from datasites.study.proposal import DatasetReference, Party
 from orchestrator.cli.study import StudyOptions
 from orchestrator.simulation.runs import SimulationRequest
-from orchestrator.studies.propose import (
-    Offer,
-    StudySettings,
-    build_proposal,
-    price_of_min_sites,
-    with_min_sites,
-)
-from orchestrator.studies.schedule import with_schedule
+from orchestrator.studies.proposing.propose import build_proposal, price_of_min_sites, with_min_sites
+from orchestrator.studies.proposing.schedule import with_schedule
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.dp.gaussian import gaussian_mu
 from privacy.errors import InvalidInput
 from privacy.identity import Identity

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.demo.filing import FILING
-from orchestrator.studies.filings import filed
+from orchestrator.studies.proposing.filings import filed
 from privacy.errors import InvalidInput
 
 DOCKER = Path(__file__).parents[4] / "docker" / "filing.toml"

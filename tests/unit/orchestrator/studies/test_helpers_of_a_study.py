@@ -9,7 +9,8 @@ import pytest
 from datasites.portal.shown.words import summary
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.signing import dump, parse
-from orchestrator.studies.propose import Offer, StudySettings, build_proposal
+from orchestrator.studies.proposing.propose import build_proposal
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.errors import InvalidInput
 
 NAMES = ("alba", "bruna", "corva", "dorna")

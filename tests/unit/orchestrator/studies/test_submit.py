@@ -11,7 +11,7 @@ import pytest
 from datasites.node.home import Config, Home
 from datasites.node.roster import Roster
 from datasites.study.proposal import DatasetReference, Party
-from orchestrator.studies.propose import Offer, StudySettings
+from orchestrator.studies.proposing.settings import Offer, StudySettings
 from orchestrator.studies.submit import Draft, submit
 from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity

@@ -20,12 +20,12 @@ from aiosmtpd.handlers import Message
 from aiosmtpd.smtp import AuthResult
 
 from datasites.hospital.watch import Watch
+from datasites.node.credentials.tls import ensure_authority, ensure_server_certificate
 from datasites.node.notices.absences import Absences
 from datasites.node.notices.delivery import SIGNATURE, Delivery
 from datasites.node.notices.outbox import MOST_TRIES, Notice, Outbox
 from datasites.node.notices.settings import FILE, KINDS, NoticeSettings
 from datasites.node.process import bind
-from datasites.node.tls import ensure_authority, ensure_server_certificate
 from datasites.review.budgets import Budget
 from orchestrator.rounds.notices import ScientistsNotices
 from privacy.errors import InvalidInput

@@ -16,8 +16,8 @@ from fastapi.responses import Response
 from support.timing import within
 from support.web_server import serving
 
+from datasites.node.credentials.tls import client_context, ensure_authority, ensure_server_certificate
 from datasites.node.home import Config
-from datasites.node.tls import client_context, ensure_authority, ensure_server_certificate
 from datasites.node.web.server import Patience, PatientProtocol
 
 CONFIG = Config(name="alba", institution="Hospital Alba", role="datasite", orchestrator_url="http://127.0.0.1:9")
