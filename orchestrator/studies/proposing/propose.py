@@ -127,7 +127,7 @@ def _draft(
         plan=plan,
         task=settings.task,
         model=model_config,
-        training=_training(settings, mechanism, offers, brought),
+        training=_training(settings, mechanism, offers, plan),
         mechanism=mechanism,
         noise=settings.noise,
         rounds=settings.rounds,
@@ -295,9 +295,9 @@ def _participant(offer: Offer) -> Participant:
     )
 
 
-def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer], brought: Brought) -> Training:
+def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer], plan: Plan) -> Training:
     strategy = strategy_named(settings.aggregation)
-    server_step = OwnStep() if STEP_FILE in brought.tree else strategy.server_step
+    server_step = OwnStep() if plan.kind == "python" and STEP_FILE in plan.code else strategy.server_step
     keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
     return Training(
         optimizer="sgd",
