@@ -20,10 +20,9 @@ from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkI
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import enough
-from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes
 from datasites.study.recomputed.planning import FinishedRound, Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
-from datasites.worker.rule import RuleOf, brings_none
 from orchestrator.rounds import checkpoints as ends
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
@@ -42,16 +41,7 @@ from privacy.ledger.journal import Journal
 class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
 
-    def __init__(
-        self,
-        *,
-        study: str,
-        store: Store,
-        board: Board,
-        identity: Identity,
-        journal: Journal,
-        rule_of: RuleOf = brings_none,
-    ) -> None:
+    def __init__(self, *, study: str, store: Store, board: Board, identity: Identity, journal: Journal) -> None:
         signed, _, _ = store.study(study)
         self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
@@ -62,7 +52,7 @@ class StudyRunner:
         self._refusing = self._refusals.parties
         self.helping = Helping(self.proposal, store, board, self.waits, self._refusals)
         self.intake.excluded = self._excluded()
-        self._optimizer = ServerOptimizer(self.proposal.training, own=rule_of(self.proposal))
+        self.optimizer = ServerOptimizer(self.proposal.training)
         self._planner = Planner(self.proposal)
 
     async def run(self) -> None:
@@ -329,9 +319,8 @@ class StudyRunner:
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
         opened = parse(RoundPlan, dict(plan.payload))
         model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
-        sites = sorted(h.site for h in headers)
-        model = next_model(self.proposal, opened, self._optimizer, model, totals, sites)
-        moments = self._optimizer.moments
+        model = ends.model_after(self.proposal, opened, self.optimizer, model, totals, [h.site for h in headers])
+        moments = self.optimizer.moments
         checkpoint = ends.finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
         checkpoint["at"] = self._journal.now().isoformat(timespec="seconds")
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
@@ -377,7 +366,7 @@ class StudyRunner:
     def _load_optimizer(self, after_round: int) -> None:
         document = self._store.document(self.proposal.study, after_round, "checkpoint")
         if document is not None:
-            self._optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
+            self.optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
 
     def _closings(self, number: int) -> int:
         """Return how often the list of a round was closed; each list is numbered by it."""

@@ -158,14 +158,11 @@ class Service:
         return True
 
     def _runner(self, study: str) -> StudyRunner:
-        return StudyRunner(
-            study=study,
-            store=self.store,
-            board=self.board,
-            identity=self.identity,
-            journal=self.journal,
-            rule_of=self.rules,
+        made = StudyRunner(
+            study=study, store=self.store, board=self.board, identity=self.identity, journal=self.journal
         )
+        made.optimizer.own = self.rules(made.proposal)
+        return made
 
     def runner(self, study: str) -> StudyRunner:
         """Return the running study.
