@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,11 +78,7 @@ class Datasite:
         endings = _endings(standing, datasets, approvals)
         pool = WorkerPool(policies.current().sandbox, hidden=(home.folder,))
         accounts = AccountStore(home.folder / "accounts.sqlite", idle_minutes=policies.current().people.idle_minutes)
-
-        def changed(policy: Policy) -> None:
-            pool.limits, accounts.sessions.idle_minutes = policy.sandbox, policy.people.idle_minutes
-
-        policies.changed = changed
+        policies.changed = _applied(pool, accounts)
         trainer = _trainer(home, config.name, pool, approvals, journal, passed := set[str]())
         participant = RoundParticipant(
             site=config.name,
@@ -173,6 +170,15 @@ def _trainer(
         code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
         failed=failed,
     )
+
+
+def _applied(pool: WorkerPool, accounts: AccountStore) -> Callable[[Policy], None]:
+    """Return what makes a changed policy hold for workers and sessions."""
+
+    def changed(policy: Policy) -> None:
+        pool.limits, accounts.sessions.idle_minutes = policy.sandbox, policy.people.idle_minutes
+
+    return changed
 
 
 def _rules(home: Home, pool: WorkerPool, approvals: ApprovalStore, journal: Journal) -> RuleOf:
