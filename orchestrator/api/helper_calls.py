@@ -159,8 +159,7 @@ def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -
 
     @app.get("/studies/{study}/rounds/{number}/opened/{what}", response_class=FileResponse, responses=BINARY_ANSWER)
     async def opened(study: StudyName, number: RoundNumber, what: What, party: Party = caller) -> FileResponse:
-        signed, _, _ = service.store.study(study)
-        proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
+        proposal = service.proposal(study)
         require_participant(proposal, party.public_key)
         digest = await asyncio.to_thread(opened_blob, service.store, proposal, number, what)
         return Blob(service.store.blob_path(digest), media_type="application/octet-stream")

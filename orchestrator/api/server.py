@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, Response
 
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
@@ -47,7 +47,7 @@ from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
-from orchestrator.rounds.helping import CONFIRMATION, check_vouching
+from orchestrator.rounds.helping import CONFIRMATION
 from orchestrator.rounds.own_rules import require_code
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
@@ -199,9 +199,9 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
     @app.get("/work")
     async def work(
         wait: float = Query(0.0, ge=0, allow_inf_nan=False), known: str = "", party: Party = caller
-    ) -> JSONResponse:
+    ) -> Response:
         seconds = 0.0 if service.standing.trouble else min(wait, _LONGEST_WAIT_SECONDS)
-        return JSONResponse(await service.board.wait(party.name, seconds, known))
+        return Response(await service.board.wait(party.name, seconds, known), media_type="application/json")
 
     @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
     async def blob(digest: Digest, party: Party = caller) -> FileResponse:
@@ -368,7 +368,7 @@ def _add_attestations(app: FastAPI, service: Service, authenticate: Authenticato
         try:
             await asyncio.to_thread(runner.intake.check_tags, attestation)
             if runner.proposal.helpers:
-                check_vouching(service.store, runner.proposal, attestation, closing)
+                runner.helping.check_vouching(attestation, closing)
         except InvalidInput as error:
             service.journal.append("tags-refused", {"study": study, "round": number, "site": attestation.site})
             runner.refused(party.name, number, str(error))

@@ -194,9 +194,9 @@ class StudyRunner:
         sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)} - self.intake.excluded
         await self.intake.open(number)
         for attempt in (1, 2):
-            for site in sites - set(self.intake.headers(number)):
-                self._refusals.forget(number, site)
-                self._board.publish(site, self._item("train", number, documents=documents))
+            asked = sites - set(self.intake.headers(number))
+            self._refusals.forget(number, *asked)
+            self._board.publish(asked, self._item("train", number, documents=documents))
             await self.waits.until(
                 lambda: set(self.intake.headers(number)) | self._refusing(number) >= sites,
                 self.proposal.deadline_seconds,
@@ -227,9 +227,8 @@ class StudyRunner:
                 **self.helping.chosen(number, closing),
                 **self.helping.voids(number, closing),
             }
-            for site in present:
-                self._refusals.forget(number, site)
-                self._board.publish(site, self._item("attest", number, closing, documents))
+            self._refusals.forget(number, *present)
+            self._board.publish(present, self._item("attest", number, closing, documents))
             await self._attested(number, closing, present)
             self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "attest")
             attested = self._documents(number, "attestation", closing)
@@ -393,5 +392,5 @@ class StudyRunner:
         return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
 
     def _tell_everybody(self, kind: str, number: int) -> None:
-        for party in (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers):
-            self._board.publish(party.name, self._item(kind, number))
+        everybody = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
+        self._board.publish([party.name for party in everybody], self._item(kind, number))

@@ -15,7 +15,7 @@ import numpy as np
 
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import Sources, find_modality, open_sources
-from datasites.data.reading.groups import Group, table_facts, unread_columns
+from datasites.data.reading.groups import Group, ids_problem, table_facts, unread_columns
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.measured import Floats, HospitalData, Measured
 from datasites.data.reading.patients import one_row_each
@@ -24,6 +24,7 @@ from datasites.data.reading.report import ModalityFacts, ReadingReport, Step, Ta
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 __all__ = ["HospitalData", "Measured", "read_hospital"]
 
@@ -58,7 +59,7 @@ def read_hospital(
     with_any = {patient for part in held for patient in part.measured.patients}
     patients = tuple(patient for patient in kept if patient in with_any)
     if len(kept) > len(patients):
-        left_out.append(Step(reason="without any modality", patients=len(kept) - len(patients)))
+        left_out.append(Step(reason=say("without any modality"), patients=len(kept) - len(patients)))
     rows = [records.rows[patient] for patient in patients]
     places = [0 if not with_cohort else int(row[schema.cohort_column]) for row in rows]
     own = [names.index(cohort)] * len(rows) if cohort else places
@@ -103,11 +104,7 @@ def _modality(
         facts = table_facts(modality.name, wanted.table.name, len(rows.patients), rows.without_id, patients, known)
         tables.append(facts)
         if not facts.joined or facts.hint:
-            problems.append(
-                f"{wanted.table.name}: {facts.joined} of its {facts.patients} ids are patients of the study (others "
-                f"look like {facts.looks or 'nothing'}, the study's like {facts.wanted or 'nothing'}); "
-                f"{facts.hint or 'check the ids'}"
-            )
+            problems.append(ids_problem(facts))
         at = [number[name] for name in names]
         for patient, row in zip(patients, values, strict=True):
             if patient in kept:
@@ -138,13 +135,22 @@ def _report(
 ) -> ReadingReport:
     groups = [records.group, *(part.group for part in parts)]
     problems = [*records.problems, *(problem for part in parts for problem in part.problems)]
-    problems += [f"{part.facts.name}: {p}" for part in parts for p in spelled_twice(part.measured.patients)]
+    problems += [
+        say("{where}: {why}", where=part.facts.name, why=p)
+        for part in parts
+        for p in spelled_twice(part.measured.patients)
+    ]
     problems += [problem for group in groups for problem in group.problems(mapping.refuse_above)]
     if not data.patients:
-        problems.append("no patient is left; the list of who was left out says why")
+        problems.append(say("no patient is left; the list of who was left out says why"))
     outcomes = _outcomes(outcome, data)
     if outcomes and sum(step.patients > 0 for step in outcomes) < 2 and data.patients:
-        problems.append(f"every patient has the same {outcome.label}: nothing can be learned from this table alone")
+        problems.append(
+            say(
+                "every patient has the same {outcome}: nothing can be learned from this table alone",
+                outcome=outcome.label,
+            )
+        )
     names = [level.name for level in schema.cohorts]
     return ReadingReport(
         schema=schema.name,

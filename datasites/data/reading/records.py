@@ -12,13 +12,14 @@ import numpy as np
 from datasites.data.dataset import plain_id
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import RECORDS, Sources, find
-from datasites.data.reading.groups import Group, as_mapping, table_facts
+from datasites.data.reading.groups import CHECK_IDS, NOTHING, Group, as_mapping, table_facts
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.report import Step, TableFacts
 from datasites.study.schema.document import Criterion, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Quantity
 from datasites.study.schema.variables import Category, Level, Number
 from privacy.errors import InvalidInput
+from privacy.sentences import say, say_plural
 
 _LONGEST_TIME = 1e6
 
@@ -55,7 +56,8 @@ def read_records(
     merged: dict[str, dict[str, float]] = {}
     named: dict[str, dict[str, None]] = {}
     counted_rows: list[tuple[str, int, int]] = []
-    tables, problems = [], []
+    tables: list[TableFacts] = []
+    problems: list[str] = []
     for table in group.tables():
         names, rows, wanted = group.read(table, schema.patient)
         values = np.concatenate(rows.values) if rows.values else np.zeros((0, len(names)))
@@ -65,8 +67,15 @@ def read_records(
                 conflicts.add(patient)
         if conflicts:
             problems.append(
-                f"{wanted.table.name}: {len(conflicts)} patients have rows that contradict each other in "
-                f"{', '.join(names)}; correct them, or leave out the rows that do not count"
+                say_plural(
+                    "{table}: {count} patient has rows that contradict each other in {columns}; correct them, or "
+                    "leave out the rows that do not count",
+                    "{table}: {count} patients have rows that contradict each other in {columns}; correct them, or "
+                    "leave out the rows that do not count",
+                    len(conflicts),
+                    table=wanted.table.name,
+                    columns=", ".join(names),
+                )
             )
         named[wanted.table.name] = dict.fromkeys(filter(None, rows.patients))
         without = sum(not patient for patient in rows.patients)
@@ -77,8 +86,15 @@ def read_records(
         tables.append(facts)
         if not facts.joined or facts.hint:
             problems.append(
-                f"{name}: {facts.joined} of its {facts.patients} ids are in the other tables with outcome, cohort or "
-                f"criteria (others look like {facts.looks or 'nothing'}); {facts.hint or 'check the ids'}"
+                say(
+                    "{table}: {joined} of its {patients} ids are in the other tables with outcome, cohort or criteria "
+                    "(others look like {looks}); {hint}",
+                    table=name,
+                    joined=facts.joined,
+                    patients=facts.patients,
+                    looks=facts.looks or NOTHING,
+                    hint=facts.hint or CHECK_IDS,
+                )
             )
     problems += spelled_twice(merged)
     readers = {name: reader for name, reader in group.readers.items() if isinstance(reader, CategoryColumn)}
@@ -92,8 +108,13 @@ def spelled_twice(patients: Collection[str]) -> list[str]:
     if not repeated:
         return []
     return [
-        f"{repeated} ids are another spelling of an id (capitals, spaces and punctuation do not count): one patient "
-        "would count as two; write every patient in one way"
+        say_plural(
+            "{count} id is another spelling of an id (capitals, spaces and punctuation do not count): one patient "
+            "would count as two; write every patient in one way",
+            "{count} ids are another spelling of an id (capitals, spaces and punctuation do not count): one patient "
+            "would count as two; write every patient in one way",
+            repeated,
+        )
     ]
 
 
@@ -164,16 +185,16 @@ def _reason(row: Mapping[str, float], schema: StudySchema, outcome: Outcome, wit
     for criterion in schema.inclusion:
         value = row.get(criterion.column, math.nan)
         if math.isnan(value):
-            return f"unknown whether: {criterion.label}"
+            return say("unknown whether: {criterion}", criterion=criterion.label)
         if not _inside(value, criterion):
-            return f"not: {criterion.label}"
+            return say("not: {criterion}", criterion=criterion.label)
     values = [row.get(name, math.nan) for name in outcome.columns]
     if any(map(math.isnan, values)):
-        return f"without {outcome.label}"
+        return say("without a value of {outcome}", outcome=outcome.label)
     if isinstance(outcome, Classes) and values[0] >= len(outcome.levels):
-        return f"{outcome.label} that this outcome leaves out"
+        return say("{outcome} that this outcome leaves out", outcome=outcome.label)
     if with_cohort and math.isnan(row.get(schema.cohort_column, math.nan)):
-        return "without a cohort"
+        return say("without a cohort")
     return ""
 
 

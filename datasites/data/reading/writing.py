@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
 from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
+from datasites.data.reading.finding import RECORDS
 from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
+from datasites.language import LANGUAGES, speaking, spoken, tr
 from datasites.node.files import write_atomically
+from datasites.node.web.documents import render_page
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.signing import dump
@@ -88,24 +89,38 @@ def write_hospital(
 
 
 def write_report(folder: Path, report: ReadingReport) -> tuple[Path, Path]:
-    """Write the reading report as a page and as JSON, private to this user; return the paths.
+    """Write the reading report as JSON and as a page in every language, private to this user.
+
+    The pages are called ``reading-SCHEMA-TIME.html`` and, in another language than English,
+    ``reading-SCHEMA-TIME.de.html``. The JSON is English.
+
+    Returns:
+        The paths of the English page and of the JSON.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     stem = f"reading-{report.schema}-{report.read_at.replace(':', '').replace('+0000', 'Z')}"
-    page, facts = folder / f"{stem}.html", folder / f"{stem}.json"
+    facts = folder / f"{stem}.json"
     write_atomically(facts, json.dumps(dump(report), indent=2, ensure_ascii=False).encode())
-    write_atomically(page, page_of(report).encode())
-    return page, facts
+    for language in LANGUAGES:
+        with speaking(language):
+            page = page_of(report)
+        write_atomically(folder / f"{stem}{'' if language == 'en' else f'.{language}'}.html", page)
+    return folder / f"{stem}.html", facts
 
 
-def page_of(report: ReadingReport) -> str:
-    """Return the report as one page without anything to load."""
-    environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
-    template = files("datasites.data.reading").joinpath("reading_report.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(r=report, columns=shown(report), plain=plain_columns(report))
+def page_of(report: ReadingReport) -> bytes:
+    """Return the report as one page without anything to load, in the language that is spoken."""
+    return render_page(
+        Path(__file__).parent / "reading_report.html",
+        r=report,
+        columns=shown(report),
+        plain=plain_columns(report),
+        spoken=spoken,
+        group=lambda name: tr("the patients' records") if name == RECORDS else name,
+    )
 
 
 def shown(report: ReadingReport) -> list[ColumnFacts]:

@@ -78,7 +78,7 @@ def _read_own(
     report = replace(report, problems=(*report.problems, *check_spelling(home / "datasets", data.patients)))
     page, facts = write_report(home / "reading", report)
     _say(report)
-    console.print(f"reading report: {page}", highlight=False, soft_wrap=True)
+    console.print(f"reading report: {page} (.de.html and .fr.html beside it)", highlight=False, soft_wrap=True)
     if report.problems:
         rest = len(report.problems) - _SHOWN_PROBLEMS
         more = f" (and {rest} more, in the reading report)" if rest > 0 else ""

@@ -95,8 +95,8 @@ class Intake:
         )
         if (header.study, header.round, header.site) != (self._proposal.study, number, site):
             raise InvalidInput("the update's header names another study, round or site than its address")
-        plan = self._store.document(self._proposal.study, number, "plan")
-        if plan is None or header.plan_hash != parse(RoundPlan, plan["payload"]).plan_hash:
+        plan = self._store.opened(RoundPlan, self._proposal.study, number, "plan")
+        if plan is None or header.plan_hash != plan.plan_hash:
             raise Refused(f"round {number}: the update was made for another plan; fetch the current one")
         if header.proposal_hash != self._proposal.proposal_hash:
             raise Refused(f"round {number}: the update was made for another proposal")
