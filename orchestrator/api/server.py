@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, Response
 
+from datasites.node.home import Home
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
@@ -26,6 +27,7 @@ from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedC
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
+from orchestrator.api.joining import add_joining, add_roster
 from orchestrator.api.listing import add_listing
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
@@ -131,8 +133,11 @@ _PROPOSAL_BYTES = 16 << 20
 _KEY_BYTES = 4 << 20
 
 
-def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
-    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``."""
+def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = None) -> FastAPI:
+    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``.
+
+    With the orchestrator's ``home`` it also answers whoever is invited, and gives out the signed roster.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -145,7 +150,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
         title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
     )
     install_problem_handlers(app)
-    authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
+    authenticate = Authenticator(service.identity.public_key, lambda key: service.roster.by_key(key))
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,
@@ -167,6 +172,9 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     add_thread(app, service, authenticate)
     add_standing(app, service, authenticate)
     add_study_reports(app, service, authenticate)
+    if home is not None:
+        add_joining(app, home)
+        add_roster(app, home, authenticate)
     return app
 
 

@@ -299,6 +299,8 @@ def act_title(act: Act | PersonAct, roles: Mapping[str, str]) -> str:
             return tr("Invite a {role}", role=tr(roles.get(act.target, act.target)))
         if act.kind == "close-account":
             return tr("Close the account {name}", name=act.target)
+        if act.kind == "roster":
+            return tr("Put the consortium's changed roster in force: {change}", change=act.name)
         digits = fingerprint(act.target)
         return tr(
             "Confirm the fingerprint {digits} of {name}, {where}", digits=digits, name=act.name, where=act.institution
