@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from datasites.data.dataset import case_ids, load, read_schema
+from datasites.data.missing import Changes
 from datasites.data.reading.groups import table_facts
-from datasites.data.reading.report import Changes
 from privacy.sentences import say
 
 

@@ -154,7 +154,7 @@ class Keyholder:
         """Publish key and pad sums of an answered round, before its result, where the study does so."""
         if answer.opening is None:
             return
-        _, sums = split_opening(checked.proposal, answer.opening)
+        _, sums, _ = split_opening(checked.proposal, answer.opening)
         opening = Opening(
             study=item.study,
             round=item.round,

@@ -63,7 +63,9 @@ class Proposal(Message):
     hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
     sums go to the participants once the round is answered, so that everybody can check the sum. ``filing`` says who
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
-    replaces.
+    replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
+    commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
+    it, which means 1.
     """
 
     study: str
@@ -96,6 +98,7 @@ class Proposal(Message):
     published: bool = False
     filing: Filing | None = None
     replaces: str = ""
+    protocol: Literal[1, 2] = 1
 
     def __post_init__(self) -> None:
         self._check_texts()

@@ -118,7 +118,7 @@ def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> No
             raise InvalidInput("the pad sums do not have the signed hash")
         closing = closing_of(service.store, study, number, sums.list_hash)  # else a helper could fill the disk
         try:
-            await asyncio.to_thread(require_true_pads, service.store, runner.proposal, number, closing, body)
+            await asyncio.to_thread(require_true_pads, service.store, runner.proposal, sums, closing, body)
         except Refused as error:
             service.journal.append("pads-refused", {"study": study, "round": number, "helper": party.name})
             runner.refused(party.name, number, str(error))

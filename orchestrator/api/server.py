@@ -22,6 +22,7 @@ from datasites.node.home import Home
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
+from datasites.study.recomputed.checks import check_public_key
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
 from orchestrator.api.blob_access import Blob, require_readable
@@ -296,6 +297,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
         if key.key_hash != sha256_hex(body):
             raise InvalidInput("the round key's bytes do not have the signed hash")
         require_round(runner.proposal, number)
+        check_public_key(runner.proposal, number, body)
         service.store.require_place(study, number, "key", signed, author=party.name)
         service.store.put_blob(body)
         service.store.put_document(study, number, "key", signed, author=party.name)

@@ -10,15 +10,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasites.keyholder.opened import counts_of
+from datasites.keyholder.opened import counts_of, salt_in
 from datasites.keyholder.vouched import PREFIX, commitments_hash, disagreeing, opened_commitments, vouched_of
-from datasites.study.messages import Attestation, Commitments, PadCommitment, WorkItem
+from datasites.study.messages import Attestation, Commitments, PadCommitment, PadSums, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.refusals import Refusals
 from orchestrator.rounds.store import Store
 from privacy.encryption import shares
+from privacy.encryption.shares import MISSING_PART
 from privacy.encryption.tags import REPETITIONS
 from privacy.errors import InvalidInput, Refused
 
@@ -306,12 +307,13 @@ def _list_of(store: Store, study: str, number: int, closing: int) -> Commitments
     return listed
 
 
-def require_true_pads(store: Store, proposal: Proposal, number: int, closing: int, body: bytes) -> None:
+def require_true_pads(store: Store, proposal: Proposal, sums: PadSums, closing: int, body: bytes) -> None:
     """Check a helper's sum of the part that the keyholder lacks against what the sites of the list vouch for.
 
     Raises:
         Refused: it is another sum, or the list is not signed by all its sites.
     """
+    number = sums.round
     listed = _list_of(store, proposal.study, number, closing)
     attested = store.documents(proposal.study, number, "attestation", closing=closing)
     shown = chosen_commitments(store, proposal.study, number, closing)
@@ -319,7 +321,7 @@ def require_true_pads(store: Store, proposal: Proposal, number: int, closing: in
     vouched = vouched_of(proposal, listed, tuple(shown.values()), signed)
     total = shares.from_bytes(body, counts_of(proposal), proposal.encryption)
     whole = set(attested) >= {str(update.payload["site"]) for update in listed.updates}
-    if vouched is None or not whole or not vouched.fits(shares.MISSING_PART, total, proposal.encryption):
+    if vouched is None or not whole or not vouched.fits(MISSING_PART, total, proposal.encryption, salt_in(sums)):
         raise Refused("these pad sums are not those that the hospitals of the list vouch for")
 
 

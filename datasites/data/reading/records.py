@@ -66,17 +66,7 @@ def read_records(
             if patient and not _agree(merged.setdefault(patient, {}), as_mapping(names, row)):
                 conflicts.add(patient)
         if conflicts:
-            problems.append(
-                say_plural(
-                    "{table}: {count} patient has rows that contradict each other in {columns}; correct them, or "
-                    "leave out the rows that do not count",
-                    "{table}: {count} patients have rows that contradict each other in {columns}; correct them, or "
-                    "leave out the rows that do not count",
-                    len(conflicts),
-                    table=wanted.table.name,
-                    columns=", ".join(names),
-                )
-            )
+            problems.append(_contradiction(wanted.table.name, names, len(conflicts)))
         named[wanted.table.name] = dict.fromkeys(filter(None, rows.patients))
         without = sum(not patient for patient in rows.patients)
         counted_rows.append((wanted.table.name, len(rows.patients), without))
@@ -85,21 +75,35 @@ def read_records(
         facts = table_facts(RECORDS, name, total, without, list(named[name]), elsewhere or set(named[name]))
         tables.append(facts)
         if not facts.joined or facts.hint:
-            problems.append(
-                say(
-                    "{table}: {joined} of its {patients} ids are in the other tables with outcome, cohort or criteria "
-                    "(others look like {looks}); {hint}",
-                    table=name,
-                    joined=facts.joined,
-                    patients=facts.patients,
-                    looks=facts.looks or NOTHING,
-                    hint=facts.hint or CHECK_IDS,
-                )
-            )
+            problems.append(_apart(facts))
     problems += spelled_twice(merged)
     readers = {name: reader for name, reader in group.readers.items() if isinstance(reader, CategoryColumn)}
     placed = {patient: _placed(row, readers) for patient, row in merged.items()}
     return Records(rows=placed, group=group, tables=tuple(tables), problems=tuple(problems))
+
+
+def _contradiction(table: str, columns: Sequence[str], patients: int) -> str:
+    return say_plural(
+        "{table}: {count} patient has rows that contradict each other in {columns}; correct them, or leave out the "
+        "rows that do not count",
+        "{table}: {count} patients have rows that contradict each other in {columns}; correct them, or leave out the "
+        "rows that do not count",
+        patients,
+        table=table,
+        columns=", ".join(columns),
+    )
+
+
+def _apart(facts: TableFacts) -> str:
+    return say(
+        "{table}: {joined} of its {patients} ids are in the other tables with outcome, cohort or criteria (others look "
+        "like {looks}); {hint}",
+        table=facts.table,
+        joined=facts.joined,
+        patients=facts.patients,
+        looks=facts.looks or NOTHING,
+        hint=facts.hint or CHECK_IDS,
+    )
 
 
 def spelled_twice(patients: Collection[str]) -> list[str]:

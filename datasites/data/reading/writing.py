@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
-from datasites.data.publishing import STUDY_SCHEMA
+from datasites.data.glance import STUDY_SCHEMA
+from datasites.data.missing import Missing, count, write_missing
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.finding import RECORDS
 from datasites.data.reading.measured import HospitalData
@@ -24,6 +25,7 @@ from datasites.study.signing import dump
 from privacy.canonical import canonical_json
 
 _MANY = 60
+Rows = tuple[tuple[str, ...], NDArray[np.float32]]
 
 
 def write_hospital(
@@ -71,13 +73,7 @@ def write_hospital(
         gains={m.name: float(m.gain) for m in schema.modalities if m.gain is not None},
         self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
     )
-    known = set(data.patients)
-    inputs = {}
-    for modality in schema.modalities:
-        if modality.name in held:
-            measured = data.modalities[modality.name]
-            rows = [place for place, patient in enumerate(measured.patients) if patient in known]
-            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[rows])
+    inputs, missing = _inputs(schema, data)
     private = Part(
         cases=data.patients,
         cohorts=data.cohorts,
@@ -85,7 +81,21 @@ def write_hospital(
         inputs=inputs,
     )
     write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
+    write_missing(folder, missing)
     write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
+
+
+def _inputs(schema: StudySchema, data: HospitalData) -> tuple[dict[str, Rows], list[Missing]]:
+    """Return patients and inputs of each modality that somebody has, and what is missing of it."""
+    known = set(data.patients)
+    inputs, missing = {}, []
+    for modality in schema.modalities:
+        if modality.name in data.modalities:
+            measured = data.modalities[modality.name]
+            rows = [place for place, patient in enumerate(measured.patients) if patient in known]
+            missing.append(count(modality.name, modality.names, measured.values[rows], of=len(known)))
+            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[rows])
+    return inputs, missing
 
 
 def write_report(folder: Path, report: ReadingReport) -> tuple[Path, Path]:

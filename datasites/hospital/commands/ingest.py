@@ -60,6 +60,7 @@ def _read_own(
     json_output: bool,
 ) -> None:
     from datasites.data.guard.judging import warnings_of
+    from datasites.data.missing import write_changes
     from datasites.data.reading.hospital import read_hospital
     from datasites.data.reading.mapping import read_mapping
     from datasites.data.reading.schema_files import read_schema_document
@@ -99,7 +100,7 @@ def _read_own(
             cohort=cohort or document.cohorts[0].name,
         )
         if earlier:
-            report = replace(report, changes=changes_between(earlier[-1], folder))
+            report = replace(report, changes=write_changes(folder, changes_between(earlier[-1], folder)))
             page, facts = write_report(home / "reading", report)
             _say_changes(report)
         console.print(f"{called}, version {version}: {report.patients} patients; `tessera datasite run` publishes it")

@@ -147,6 +147,7 @@ def _draft(
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
         chain=chain,
+        protocol=2,
     )
 
 

@@ -11,9 +11,10 @@ from support.hospital_tables import heart_rows, write_table
 from support.pseudo_language import made_up, texts_in, unmarked
 
 from datasites.data.guard.judging import warnings_of
+from datasites.data.missing import Changes
 from datasites.data.reading.hospital import read_hospital
 from datasites.data.reading.mapping import LocalMapping
-from datasites.data.reading.report import Changes, ReadingReport
+from datasites.data.reading.report import ReadingReport
 from datasites.data.reading.schema_files import read_schema_document
 from datasites.data.reading.writing import page_of, write_report
 from datasites.data.versions import check_spelling
