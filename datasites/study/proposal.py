@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.own_step import OWN, PLAN_FILE, RULE_PLAN, STEP_FILE
