@@ -28,6 +28,7 @@ from datasites.study.parts import (
     Plan,
     Training,
 )
+from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded
@@ -65,7 +66,8 @@ class Proposal(Message):
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
     replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
     commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
-    it, which means 1.
+    it, which means 1. ``patience`` says whose absence rounds put up with
+    (None: every round waits for all until the deadline).
     """
 
     study: str
@@ -99,9 +101,11 @@ class Proposal(Message):
     filing: Filing | None = None
     replaces: str = ""
     protocol: Literal[1, 2] = 1
+    patience: Patience | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
+        self.waits.check(min_sites=self.min_sites, participants=len(self.participants))
         self._check_helpers()
         self._check_noise()
         self.strategy.check(self)
@@ -213,6 +217,11 @@ class Proposal(Message):
         for field in ("created", "expires", "nonce", "replaces"):
             value.pop(field, None)
         return canonical_hash(value, self.canonical)
+
+    @property
+    def waits(self) -> Patience:
+        """Whose absence the rounds put up with."""
+        return self.patience or WAITS_FOR_ALL
 
     @property
     def strategy(self) -> Strategy:

@@ -84,7 +84,7 @@ _ADDED = frozenset(
 )
 """Fields that came later; empty, they are left out of a document."""
 _VERSIONS = frozenset({"canonical", "protocol"})
-_UNSAID = frozenset({"predicts", "typical", "spread", "gain"})
+_UNSAID = frozenset({"predicts", "typical", "spread", "gain", "patience"})
 """Fields that came later and may be 0; null, they are left out of a document."""
 
 

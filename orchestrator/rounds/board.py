@@ -100,6 +100,7 @@ class Board:
         self._published: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._changed: dict[str, asyncio.Event] = {}
+        self._heard: dict[str, float] = {}
         self._closed = False
 
     def publish(self, party: str | Collection[str], item: WorkItem) -> None:
@@ -133,6 +134,7 @@ class Board:
             seconds: the longest wait.
             known: SHA-256 of the plain JSON of the answer that the party has dealt with already, or nothing.
         """
+        self._heard[party] = asyncio.get_running_loop().time()
         known = self._dealt_with(party, known)
         deadline, told = asyncio.get_running_loop().time() + seconds, self._told.get(party, 0)
         while not self._closed and not self._has_news(party, told, known):
@@ -146,6 +148,10 @@ class Board:
                 break
         self._told[party] = self._published.get(party, 0)
         return self._show(party)[0]
+
+    def heard_from(self, party: str, seconds: float) -> bool:
+        """Say whether a party has asked for work within the last ``seconds``."""
+        return asyncio.get_running_loop().time() - self._heard.get(party, float("-inf")) <= seconds
 
     def _dealt_with(self, party: str, known: str) -> str:
         """Forget what ``party`` has done once and for all; return the hash of what it knows of the rest."""

@@ -81,6 +81,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         ),
         *_helpers(proposal),
         *_first_round(proposal),
+        *_patience(proposal),
         _noise_sentence(proposal),
     ]
     if cost is not None:
@@ -148,6 +149,34 @@ def _first_round(proposal: Proposal) -> tuple[str, ...]:
             "that hold it, under the same noise, encryption and cost. They stay readable in the model."
         ),
     )
+
+
+def _patience(proposal: Proposal) -> tuple[str, ...]:
+    """Return whose absence the rounds put up with; nothing where they wait for everybody."""
+    waits, found = proposal.waits, list[str]()
+    if waits.starts_with:
+        text = tr(
+            "The study begins once {count} of {all} hospitals have approved; the others join with their approval, and "
+            "each is charged from the first round that it takes part in.",
+            count=waits.starts_with,
+            all=len(proposal.participants),
+        )
+        found.append(text)
+    if waits.grace_seconds is not None:
+        text = tr(
+            "A round closes {seconds} s after enough hospitals have come. A hospital that comes later is charged for "
+            "the round, and its update is not used.",
+            seconds=waits.grace_seconds,
+        )
+        found.append(text)
+    if waits.pass_over_after:
+        text = tr(
+            "A hospital that missed {count} rounds in a row is passed over, and not charged, until it asks for work "
+            "again.",
+            count=waits.pass_over_after,
+        )
+        found.append(text)
+    return tuple(found)
 
 
 def _helpers(proposal: Proposal) -> tuple[str, ...]:

@@ -102,6 +102,8 @@ class Intake:
             raise Refused(f"round {number}: the update was made for another proposal")
         if site in self.excluded:
             raise Refused(f"{site} takes no part in this study any more: an update of it could not be used")
+        if self._proposal.waits.starts_with and site not in self._store.documents(header.study, 0, "approval"):
+            raise Refused(f"the approval of {site} has not arrived; send it first")
         self._check_shapes(site, header)
         checked_header_numbers(self._proposal, site, number, header.releases)
         canonical_json(dump(signed))  # the list of the round quotes it

@@ -16,6 +16,7 @@ from typing import Any
 from datasites.review.environment import current_environment
 from datasites.strategy.own_step import STEP_FILE, OwnStep
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
+from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.proposal import (
     Block,
     Chain,
@@ -147,8 +148,17 @@ def _draft(
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
         chain=chain,
+        patience=_patience(settings),
         protocol=2,
     )
+
+
+def _patience(settings: StudySettings) -> Patience | None:
+    """Return whose absence the rounds put up with; None, as in earlier proposals, where they wait for everybody."""
+    chosen = Patience(
+        grace_seconds=settings.grace, pass_over_after=settings.pass_over_after, starts_with=settings.start_with
+    )
+    return None if chosen == WAITS_FOR_ALL else chosen
 
 
 def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:

@@ -55,8 +55,9 @@ class StudySettings:
     read what that voids (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two
     helpers if it has any, 0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so
     that only the keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this
-    one begins with. ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version
-    of it.
+    one begins with. ``grace``, ``pass_over_after`` and ``start_with`` say whose absence rounds put up with
+    (:class:`datasites.study.patience.Patience`). ``filing`` says who answers for the study; ``replaces`` is the
+    proposal hash of an earlier version of it.
     """
 
     study: str
@@ -86,6 +87,9 @@ class StudySettings:
     min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600
+    grace: int | None = None
+    pass_over_after: int = 0
+    start_with: int = 0
     expires_days: int = 30
     seed: int | None = None
     check_chain: bool = True
