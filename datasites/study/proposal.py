@@ -15,6 +15,7 @@ from typing import Any, Literal
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.own_step import OWN, PLAN_FILE, RULE_PLAN, STEP_FILE
 from datasites.strategy.registry import Strategy, noise_named
+from datasites.study.counting import check_counting
 from datasites.study.filing import Filing
 from datasites.study.parts import (
     HASH,
@@ -111,6 +112,7 @@ class Proposal(Message):
         self.strategy.check(self)
         self._check_centring()
         self._check_server_rule()
+        check_counting(self)
 
     @property
     def own_server_rule(self) -> bool:
@@ -281,6 +283,7 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
     "cohort_gain": (1.0,),
     "standardised": ((), []),
     "gains": ({},),
+    "counting": (None,),
 }
 """Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
 
