@@ -63,7 +63,8 @@ class Proposal(Message):
     hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
     sums go to the participants once the round is answered, so that everybody can check the sum. ``filing`` says who
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
-    replaces.
+    replaces. ``scientist`` asks for the study with a key of their own; None where the
+    orchestrator's people ask.
     """
 
     study: str
@@ -96,6 +97,7 @@ class Proposal(Message):
     published: bool = False
     filing: Filing | None = None
     replaces: str = ""
+    scientist: Party | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -182,7 +184,8 @@ class Proposal(Message):
             raise InvalidInput("expected the proposal hash of the version that this one replaces")
         for text in (self.purpose, self.legal_basis):
             check_prose(text, "a purpose and a legal basis")
-        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants):
+        asker = () if self.scientist is None else (self.scientist,)
+        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants, *asker):
             check_name(party.name, "a party's name")
             check_name(party.institution, "an institution")
         check_variable_name(self.task)

@@ -56,8 +56,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         tr(
             _TASKS.get(proposal.task, _ANOTHER_TASK),
             task=outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes),
-            who=proposal.orchestrator.name,
-            institution=proposal.orchestrator.institution,
+            who=(proposal.scientist or proposal.orchestrator).name,
+            institution=(proposal.scientist or proposal.orchestrator).institution,
             others=listed([p.institution for p in proposal.participants if p.name != site]),
         ),
         tr_plural(
@@ -79,6 +79,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             who=proposal.keyholder.name,
             institution=proposal.keyholder.institution,
         ),
+        *_asker(proposal),
         *_helpers(proposal),
         *_first_round(proposal),
         _noise_sentence(proposal),
@@ -110,6 +111,21 @@ def _code(proposal: Proposal) -> tuple[str, ...]:
         "then only the noise covers: read it."
     )
     return (own,) * proposal.own_network + (rule,) * proposal.own_server_rule
+
+
+def _asker(proposal: Proposal) -> tuple[str, ...]:
+    asker = proposal.scientist
+    if asker is None:
+        return ()
+    return (
+        tr(
+            "{name} signed the request with a key of their own (fingerprint {fingerprint}); {orchestrator} runs the "
+            "study.",
+            name=asker.name,
+            fingerprint=fingerprint(asker.public_key),
+            orchestrator=proposal.orchestrator.name,
+        ),
+    )
 
 
 def _cost_sentence(cost: CostPreview) -> str:
