@@ -79,7 +79,7 @@ def dump(value: Any) -> dict[str, Any]:
 _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
     | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh", "self_scaled"}
-    | {"pad_tags", "pad_commitments", "scientist", "scientists"}
+    | {"pad_tags", "pad_commitments", "scientist", "scientists", "calibration"}
 )
 """Fields that came later; empty, they are left out of a document."""
 _UNSAID = frozenset({"predicts", "typical", "spread", "gain"})

@@ -21,6 +21,7 @@ from datasites.data.synthetic import SyntheticShape, generate
 from datasites.hospital.proposals import ASKED, check_asked, receive_proposal
 from datasites.node.home import Config, Home
 from datasites.node.http import SignedClient
+from datasites.review.policy import Partner
 from datasites.study.signing import dump
 from datasites.syft.client import OwnerNode
 from datasites.syft.postbox import Postbox
@@ -127,6 +128,11 @@ def test_her_study_names_her_and_runs_to_its_model(setting):
     requests = received(setting, "hers")
     assert len(requests) == 3 and all(r.proposal.scientist == her for r in requests)
     for hospital in played.hospitals:
+        policy = hospital.approvals.policy
+        with pytest.raises(tessera.Refused, match=f"not confirmed yet: {SCIENTIST}"):
+            hospital.approve(played.service.store.study("hers")[0])
+        known = Partner(**vars(her))
+        hospital.approvals.policy = policy.model_copy(update={"partners": (*policy.partners, known)})
         [entry] = hospital.participant.journal.entries(kind=ASKED)
         assert (entry.body["scientist"], entry.body["study"]) == (SCIENTIST, "hers")
         hospital.approve(played.service.store.study("hers")[0])
