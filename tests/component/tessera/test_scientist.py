@@ -136,7 +136,8 @@ def test_her_study_names_her_and_runs_to_its_model(setting):
         [entry] = hospital.participant.journal.entries(kind=ASKED)
         assert (entry.body["scientist"], entry.body["study"]) == (SCIENTIST, "hers")
         hospital.approve(played.service.store.study("hers")[0])
-    assert played.play("hers")["state"] == "finished", played.failures[-3:]
+    status = played.play("hers")
+    assert status["state"] == "finished", (status["reason"], played.failures[-3:])
     assert run.wait(progress=False).state == "finished" and run.reviews["approved"].all()
     assert run.model.facts.origin.proposal_hash == run.proposal.proposal_hash
     [asked] = played.service.journal.entries(kind="study-registered")

@@ -28,7 +28,8 @@ def patients():
 
     cohort = generate(seed=3).cohorts["BRCA"]
     frames = {**cohort.modalities, "clinical": cohort.clinical[CLINICAL]}
-    return {name: frame.iloc[:200] for name, frame in frames.items()}
+    chosen = cohort.clinical.index[:200]
+    return {name: frame.loc[frame.index.intersection(chosen)] for name, frame in frames.items()}
 
 
 def outcome(model: tessera.Model, frames, *, flip: float, seed: int = 0) -> pd.Series:
@@ -68,7 +69,7 @@ def test_onnx_gives_calibrated_probabilities(model, patients, tmp_path):
 
 def test_what_cannot_be_calibrated_is_refused_in_one_line(model, patients):
     labels = outcome(model, patients, flip=0.0)
-    few = {name: frame.iloc[: FEWEST - 1] for name, frame in patients.items()}
+    few = {"clinical": patients["clinical"].iloc[: FEWEST - 1]}
     with pytest.raises(tessera.InvalidInput, match="at least 30 patients"):
         model.recalibrated(few, labels, cohort="BRCA", where="Example Hospital")
     with pytest.raises(tessera.InvalidInput, match="two classes"):
