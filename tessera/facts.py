@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from datasites.data.tcga.tables import TASKS
@@ -119,6 +120,17 @@ class ModelFacts(Message):
     def cohorts(self) -> tuple[str, ...]:
         """The cohorts that the model knows, in its order."""
         return self.config.cohorts
+
+
+def schema_document(schema: str | Path) -> StudySchema:
+    """Return a schema by its file, or by the name of one that comes along.
+
+    Raises:
+        InvalidInput: there is none, or it is malformed.
+    """
+    from datasites.data.reading.schema_files import read_schema_document
+
+    return read_schema_document(Path(schema))
 
 
 def facts_of(

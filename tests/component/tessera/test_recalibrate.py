@@ -82,7 +82,7 @@ def test_the_command_writes_a_model_that_says_that_it_stays(model, home, tmp_pat
     monkeypatch.setattr(sys, "argv", [str(part) for part in command])
     with pytest.raises(SystemExit) as ended:
         main.main()
-    assert ended.value.code == 0 and "stays at this hospital" in " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and "stays at this hospital" in " ".join(capsys.readouterr().err.split())
     card = (Path(out) / "model_card.md").read_text()
     assert "this copy stays where it was made" in " ".join(card.split()) and "Hospital Alba" in card
     assert tessera.load(out).facts.calibration.confined

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.live_consortium import FILING, SCIENTIST, idle
+from support.live_study import _dataset
 from support.played import Played
 
 import tessera
@@ -60,9 +61,9 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     plan = ingest(TABLES, folder / "dealt", federation="tri-modal", task="early-late", seed=5, sites=3)
     with WithHer(folder, [site.name for site in plan.sites]) as played, ExitStack() as stack:
         played.open()
-        everyone, owners = patients(TABLES, "early-late", plan.cohorts), {}
+        everyone, owners, offers = patients(TABLES, "early-late", plan.cohorts), {}, {}
         for site in plan.sites:
-            made = offer(everyone, plan, site)
+            made = offers[site.name] = offer(everyone, plan, site)
             card = Card(dataset=made.dataset, cohort=made.cohort, cohorts=made.cohorts, task=made.task,
                         modalities=made.modalities, features=made.features)  # fmt: skip
             place = folder / "dealt" / "sites" / site.name
@@ -74,8 +75,11 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             owners[site.name] = OwnerNode(folder / "syft" / site.name, postbox, scientists=asking, sandbox=nothing_runs)
             owners[site.name].publish_dataset("stages", mock_path=place / "mock", private_location="here")
         for hospital in played.hospitals:
+            place, made = folder / "dealt" / "sites" / hospital.participant.site, offers[hospital.participant.site]
             hospital.participant = replace(
-                hospital.participant, build=lambda p: played.client.get_bytes(f"/blobs/{p.chain.model_hash}")
+                hospital.participant,
+                build=lambda p: played.client.get_bytes(f"/blobs/{p.chain.model_hash}"),
+                dataset=_dataset(made.dataset, place),
             )
         patch = stack.enter_context(pytest.MonkeyPatch.context())
 
