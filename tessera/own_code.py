@@ -75,7 +75,7 @@ def tree_of(network: Callable[..., Any], loss: Callable[..., Any] | None) -> dic
     loss_name = "" if loss is None else found.take(loss)
     found.imports.setdefault("torch", "import torch")
     if not loss_name:
-        found.imports["ordinal_loss"] = "from models.losses import ordinal_loss"
+        found.imports["ordinal_loss"] = "from models.outcomes import ordinal_loss"
     whole = loss is not None and "model" in inspect.signature(loss).parameters
     made = f"{name}(config)" if _takes_config(network) else f"{name}()"
     valued = f"{loss_name}(model, batch)" if whole else f'{loss_name or "ordinal_loss"}(model(batch), batch["label"])'

@@ -33,7 +33,10 @@ class Study:
 
     Args:
         name: of the study; hospitals see it.
-        outcome: ``stage``, or a task or outcome by its name (``I-II``, ``early-late``, ``ordinal``).
+        outcome: ``stage``, or a task or outcome by its name (``I-II``, ``early-late``, ``ordinal``); of a schema, by
+            default its first.
+        schema: of a study of other data than cohort tables: a file, or the name of one that comes along
+            (``tcga-survival``, ``heart``, ...). A simulation takes made-up patients of it.
         model: ``linear``, ``mlp``, ``mlp-auxiliary`` or ``convolutional``; or a network of your own: a
             ``torch.nn.Module`` class whose source can be read (:mod:`tessera.own_code`), or a folder with ``plan.py``.
         loss: of an own network: ``loss(logits, label)``, float32 [B]; the ordinal cross-entropy by default.
@@ -57,6 +60,7 @@ class Study:
     name: str
     _: KW_ONLY
     outcome: str = "stage"
+    schema: str | Path | None = None
     model: str | Path | Callable[..., Any] = "linear"
     loss: Callable[..., Any] | None = None
     epsilon: float = 8.0
@@ -87,6 +91,10 @@ class Study:
             raise InvalidInput(f"expected a share of epsilon from 0 to 1 for the evaluation, got {self.evaluation:g}")
         if self.rounds is not None and not 1 <= self.rounds <= 1000:
             raise InvalidInput(f"expected 1 to 1000 rounds, got {self.rounds}")
+        if self.schema is not None:
+            from tessera.facts import schema_document
+
+            schema_document(self.schema)
         check_aggregation(self.aggregation, self.noise)
         check_fusion(self.fusion, self.architecture, self.noise)
 
@@ -231,7 +239,9 @@ class Study:
         from tessera.facts import STAGE_TASK
 
         return SimulationRequest(
-            task=STAGE_TASK if self.outcome == "stage" else self.outcome,
+            task=STAGE_TASK if self.outcome == "stage" or self.schema is not None else self.outcome,
+            schema=None if self.schema is None else Path(self.schema),
+            outcome=self.schema_outcome,
             methods=(self.aggregation,),
             architecture=self.architecture,
             rounds=self.planned_rounds,
@@ -264,6 +274,11 @@ class Study:
         else:
             network = {} if isinstance(self.model, str) else tree_of(self.model, self.loss)
         return with_rule(network, rule_tree(self.server_step))
+
+    @property
+    def schema_outcome(self) -> str | None:
+        """The outcome of the schema; None is its first, or that there is no schema."""
+        return None if self.schema is None or self.outcome == "stage" else self.outcome
 
     @property
     def planned_rounds(self) -> int | None:

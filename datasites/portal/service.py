@@ -28,6 +28,7 @@ from datasites.portal.people.waiting import WaitingActs
 from datasites.portal.shown.answers import data_use
 from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
+from datasites.review.checks import others_of
 from datasites.review.environment import differences
 from datasites.review.people.acts import PersonAct
 from datasites.review.policy import Violation, check
@@ -244,9 +245,7 @@ class PortalService:
     def unconfirmed(self, request: Request) -> list[Party]:
         """Return the parties of a study whose fingerprint nobody here has compared."""
         proposal, known = request.proposal, self.context.approvals.confirmed()
-        others = [p for p in proposal.participants if p.name != self.context.site]
-        parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
-        return [p for p in parties if p.public_key not in known]
+        return [p for p in others_of(proposal, self.context.site) if p.public_key not in known]
 
     def glance(self, request: Request) -> Glance | None:
         """Return the dataset that a request asks for, as far as it is public."""
@@ -391,7 +390,7 @@ class PortalService:
         found: dict[str, Party] = {}
         for request in self.context.approvals.requests():
             proposal = request.proposal
-            for party in (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants):
+            for party in others_of(proposal, ""):
                 if party.public_key != self.context.public_key:
                     found.setdefault(party.public_key, party)
         return list(found.values())

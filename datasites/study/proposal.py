@@ -68,7 +68,8 @@ class Proposal(Message):
     replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
     commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
     it, which means 1. ``patience`` says whose absence rounds put up with
-    (None: every round waits for all until the deadline).
+    (None: every round waits for all until the deadline). ``scientist`` asks for the study with a key of
+    their own (None: the orchestrator's people ask).
     """
 
     study: str
@@ -103,6 +104,7 @@ class Proposal(Message):
     replaces: str = ""
     protocol: Literal[1, 2] = 1
     patience: Patience | None = None
+    scientist: Party | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -191,7 +193,8 @@ class Proposal(Message):
             raise InvalidInput("expected the proposal hash of the version that this one replaces")
         for text in (self.purpose, self.legal_basis):
             check_prose(text, "a purpose and a legal basis")
-        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants):
+        asker = () if self.scientist is None else (self.scientist,)
+        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants, *asker):
             check_name(party.name, "a party's name")
             check_name(party.institution, "an institution")
         check_variable_name(self.task)

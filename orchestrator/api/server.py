@@ -46,6 +46,7 @@ from orchestrator.api.openapi import (
     object_of,
     read_json,
 )
+from orchestrator.api.requests import add_requests
 from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
@@ -153,27 +154,29 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     install_problem_handlers(app)
     key, heard = service.identity.public_key, service.contacts.heard
     authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard)
+    admits = Authenticator(key, lambda caller: service.roster.known_by_key(caller), heard=heard)  # scientists too
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,
-        authenticate,
-        knows=lambda name: any(party.name == name for party in service.roster.everybody),
+        admits,
+        knows=lambda name: any(party.name == name for party in service.roster.known),
         bell=service.bell,
-        authenticate_letter=authenticate.up_to(letters.limits.letter_bytes + _HEADER_BYTES),
+        authenticate_letter=admits.up_to(letters.limits.letter_bytes + _HEADER_BYTES),
     )
     app.include_router(mailbox)
     _add_health(app, service)
-    _add_work(app, service, authenticate)
-    _add_studies(app, service, authenticate)
-    add_listing(app, service, authenticate)
+    _add_work(app, service, authenticate, admits)
+    _add_studies(app, service, authenticate, admits)
+    add_listing(app, service, admits)
+    add_requests(app, service, admits)
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
     _add_attestations(app, service, authenticate)
     add_chain_calls(app, service, authenticate)
     add_helper_calls(app, service, authenticate)
-    add_thread(app, service, authenticate)
+    add_thread(app, service, authenticate, admits)
     add_standing(app, service, authenticate)
-    add_study_reports(app, service, authenticate)
+    add_study_reports(app, service, admits)
     if home is not None:
         add_joining(app, home)
         add_roster(app, home, authenticate)
@@ -202,8 +205,8 @@ def _ours(service: Service, authenticate: Authenticator, size: int, what: str) -
     return Depends(authenticate.up_to(allowed))
 
 
-def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
-    caller = Depends(authenticate)
+def _add_work(app: FastAPI, service: Service, authenticate: Authenticator, admits: Authenticator) -> None:
+    caller, reader = Depends(authenticate), Depends(admits)
     models = _ours(service, authenticate, _MODEL_BYTES, "store models")
 
     @app.get("/work")
@@ -214,7 +217,7 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
         return Response(await service.board.wait(party.name, seconds, known), media_type="application/json")
 
     @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
-    async def blob(digest: Digest, party: Party = caller) -> FileResponse:
+    async def blob(digest: Digest, party: Party = reader) -> FileResponse:
         if party.public_key != service.roster.orchestrator.public_key:
             await asyncio.to_thread(require_readable, service.store, party.name, digest)
         return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
@@ -227,8 +230,8 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
         return {"hash": service.store.put_blob(data)}
 
 
-def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
-    caller = Depends(authenticate)
+def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator, admits: Authenticator) -> None:
+    caller, reader = Depends(authenticate), Depends(admits)
     proposals = _ours(service, authenticate, _PROPOSAL_BYTES, "register studies")
 
     @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[proposals])
@@ -251,7 +254,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         return {**study_status(service.store, study, who), "waiting": service.waiting(study)}
 
     @app.get("/studies/{study}")
-    async def study(study: StudyName, party: Party = caller) -> dict[str, Any]:
+    async def study(study: StudyName, party: Party = reader) -> dict[str, Any]:
         return status_of(study, party.name)
 
     @app.post("/studies/{study}/resume")

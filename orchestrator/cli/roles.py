@@ -49,9 +49,9 @@ def roster(
 
     made = build_roster(read_party(path) for path in parties)
     made.save(out)
-    for party in made.everybody:
+    for party in made.known:
         console.print(f"{party.name} ({escape(party.institution)}): {fingerprint(party.public_key)}", highlight=False)
-    show({"roster": str(out), "parties": len(made.everybody)})
+    show({"roster": str(out), "parties": len(made.known)})
 
 
 @orchestrator_app.command()

@@ -27,7 +27,7 @@ from support.review_desk import PASSWORD
 from datasites.hospital import daemon, facts
 from datasites.hospital.datasite import Datasite
 from datasites.hospital.proposals import Node
-from datasites.node.home import Home, address
+from datasites.node.home import Config, Home, address
 from datasites.node.http import SignedClient
 from datasites.node.process import Loop, announce, bind, stop_loops
 from datasites.portal.app import create_portal
@@ -45,6 +45,7 @@ from orchestrator.studies.status import proposal_of
 SITES, READY_SECONDS = 4, 240.0
 FILING = Path(__file__).parents[2] / "docker" / "filing.toml"
 STEWARD, OFFICER = "anna", "bela"
+SCIENTIST = "ada.example"
 
 
 def idle(site: str) -> Trainer:
@@ -142,6 +143,7 @@ class LiveConsortium:
     trains: bool = False
     processes: Processes = field(init=False)
     homes: Homes = field(init=False)
+    scientist: Home = field(init=False)
     client: SignedClient = field(init=False)
     hospitals: dict[str, LiveHospital] = field(default_factory=dict)
     stewards: dict[str, Person] = field(default_factory=dict)
@@ -160,7 +162,10 @@ class LiveConsortium:
 
     def _start(self) -> None:
         data = prepare(None, self.folder, federation="tri-modal", task="early-late", sites=self.count, seed=0)
-        self.homes = Homes.make(self.folder, data, 8.0, helpers=0)
+        config = Config(name=SCIENTIST, institution="Example Institute", role="scientist", orchestrator_url="")
+        self.scientist = Home.create(self.folder / SCIENTIST, config)
+        self.homes = Homes.make(self.folder, data, 8.0, helpers=0, scientists=[self.scientist.party()])
+        self.homes.orchestrator.roster().save(self.scientist.folder / "roster.json")
         links = {steward.site: steward.invitation for steward in self.homes.invite()}
         with (self.homes.hospitals[self.sites[0]].folder / "policy.toml").open("a") as policy:
             policy.write("[review]\nrequired_reviewers = 2\n")

@@ -77,6 +77,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             who=proposal.keyholder.name,
             institution=proposal.keyholder.institution,
         ),
+        *_asker(proposal),
         *_helpers(proposal),
         *_first_round(proposal),
         *_patience(proposal),
@@ -108,7 +109,8 @@ def _code(proposal: Proposal) -> tuple[str, ...]:
 def _asked(proposal: Proposal, site: str) -> str:
     """Return who asks for what, together with whom."""
     others = listed([p.institution for p in proposal.participants if p.name != site])
-    who, institution = proposal.orchestrator.name, proposal.orchestrator.institution
+    asker = proposal.scientist or proposal.orchestrator
+    who, institution = asker.name, asker.institution
     if proposal.model.counting is None:
         task = outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes)
         asked = _TASKS.get(proposal.task, _ANOTHER_TASK)
@@ -149,6 +151,21 @@ def _goes_to(proposal: Proposal) -> str:
         custody.retention_days,
         who=who,
         licence=licence,
+    )
+
+
+def _asker(proposal: Proposal) -> tuple[str, ...]:
+    asker = proposal.scientist
+    if asker is None:
+        return ()
+    return (
+        tr(
+            "{name} signed the request with a key of their own (fingerprint {fingerprint}); {orchestrator} runs the "
+            "study.",
+            name=asker.name,
+            fingerprint=fingerprint(asker.public_key),
+            orchestrator=proposal.orchestrator.name,
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from datasites.study.proposal import (
     Block,
     Chain,
     Custody,
+    Environment,
     Participant,
     Party,
     Plan,
@@ -63,6 +64,8 @@ def build_proposal(
     beginning: Beginning | None = None,
     brought: Brought = NOTHING,
     built: bytes | None = None,
+    scientist: Party | None = None,
+    environment: Environment | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -76,6 +79,8 @@ def build_proposal(
         beginning: the earlier study that this one continues; None begins with the model of a public seed.
         brought: own code.
         built: the initial model (safetensors) that own code makes of the public seed.
+        scientist: who asks with a key of their own; None where the orchestrator's people ask.
+        environment: the software that will run; this process's own by default.
 
     Raises:
         InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
@@ -102,6 +107,10 @@ def build_proposal(
     reason = exchanges_nothing(proposal)
     if reason:
         raise InvalidInput(reason)
+    proposal = replace(proposal, environment=environment or proposal.environment)
+    if scientist is not None:
+        custody = replace(proposal.custody, downloaders=(scientist.name, *proposal.custody.downloaders))
+        proposal = replace(proposal, scientist=scientist, custody=custody)
     return replace(proposal, published=published(settings, proposal)), model
 
 
@@ -119,7 +128,7 @@ def _draft(
     packed_sites: int,
 ) -> Proposal:
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
-    training = _training(settings, mechanism, offers)
+    training = _training(settings, mechanism, offers, plan)
     least = least_levels(settings, mechanism, training, cells=max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     return Proposal(
