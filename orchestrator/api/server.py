@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, Response
@@ -59,10 +59,6 @@ from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Head
-
-if TYPE_CHECKING:
-    from orchestrator.rounds.service import Service
-
 
 _EVIDENCE_BYTES = 16 << 20
 _TROUBLE_CHARACTERS = 500
