@@ -244,8 +244,8 @@ class PortalService:
 
     def unconfirmed(self, request: Request) -> list[Party]:
         """Return the parties of a study whose fingerprint nobody here has compared."""
-        proposal, known = request.proposal, self.context.approvals.confirmed()
-        return [p for p in others_of(proposal, self.context.site) if p.public_key not in known]
+        known, others = self.context.approvals.confirmed(), others_of(request.proposal, self.context.site)
+        return [p for p in others if p.public_key not in known]
 
     def glance(self, request: Request) -> Glance | None:
         """Return the dataset that a request asks for, as far as it is public."""
@@ -387,13 +387,9 @@ class PortalService:
 
     def parties(self) -> list[Party]:
         """Return everybody but this site who is named in a study here, each key once."""
-        found: dict[str, Party] = {}
-        for request in self.context.approvals.requests():
-            proposal = request.proposal
-            for party in others_of(proposal, ""):
-                if party.public_key != self.context.public_key:
-                    found.setdefault(party.public_key, party)
-        return list(found.values())
+        named = [p for request in self.context.approvals.requests() for p in others_of(request.proposal, "")]
+        found = {party.public_key: party for party in reversed(named) if party.public_key != self.context.public_key}
+        return list(reversed(found.values()))
 
     def _preview(self, request: Request) -> CostPreview | None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datasites.language import mark, spoken, tr, tr_plural
 from datasites.language.formats import instant, whole
 from datasites.language.formats import listed as in_words
+from datasites.portal.shown.asking import asker_words, code_words
 from datasites.report.words import certainty
 from datasites.review.accounts import Account
 from datasites.review.budget_acts import Act
@@ -77,7 +78,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             who=proposal.keyholder.name,
             institution=proposal.keyholder.institution,
         ),
-        *_asker(proposal),
+        *asker_words(proposal),
         *_helpers(proposal),
         *_first_round(proposal),
         *_patience(proposal),
@@ -89,21 +90,9 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     sentences += [
         _goes_to(proposal),
         tr("Legal basis: {basis}.", basis=basis),
-        *_code(proposal),
+        *code_words(proposal),
     ]
     return tuple(sentences)
-
-
-def _code(proposal: Proposal) -> tuple[str, ...]:
-    if proposal.plan.kind == "declarative":
-        return (tr("The code is our own, reviewed and selected by a specification."),)
-    own = tr("The study brings its own Python code: the guarantee assumes that the reviewed code is honest.")
-    rule = tr(
-        "The study brings its own rule for the server: code that makes the next model of each sum. It runs in the "
-        "sandbox and sees no record. A rule made for it can choose models that show the update of one hospital, which "
-        "then only the noise covers: read it."
-    )
-    return (own,) * proposal.own_network + (rule,) * proposal.own_server_rule
 
 
 def _asked(proposal: Proposal, site: str) -> str:
@@ -151,21 +140,6 @@ def _goes_to(proposal: Proposal) -> str:
         custody.retention_days,
         who=who,
         licence=licence,
-    )
-
-
-def _asker(proposal: Proposal) -> tuple[str, ...]:
-    asker = proposal.scientist
-    if asker is None:
-        return ()
-    return (
-        tr(
-            "{name} signed the request with a key of their own (fingerprint {fingerprint}); {orchestrator} runs the "
-            "study.",
-            name=asker.name,
-            fingerprint=fingerprint(asker.public_key),
-            orchestrator=proposal.orchestrator.name,
-        ),
     )
 
 
