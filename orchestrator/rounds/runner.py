@@ -43,8 +43,7 @@ class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
 
     def __init__(self, *, study: str, store: Store, board: Board, identity: Identity, journal: Journal) -> None:
-        signed, _, _ = store.study(study)
-        self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
+        self.proposal: Proposal = open_sealed(store.study(study)[0], "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
         self._records = Records(store=store, identity=identity, journal=journal)
         self.waits = Waiting()
@@ -132,8 +131,7 @@ class StudyRunner:
         return keyholder in self._documents(number, kind)
 
     def _refusal(self, number: int) -> StudyPaused:
-        reason = self._reason(number)
-        return StudyPaused(f"round {number}: the keyholder refused: {reason}")
+        return StudyPaused(f"round {number}: the keyholder refused: {self._reason(number)}")
 
     def _reason(self, number: int) -> str:
         refused = self._refusals.of(number, self.proposal.keyholder.name)
@@ -322,8 +320,8 @@ class StudyRunner:
         """Divide by the weight that arrived, take the server's step, write the checkpoint."""
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
         opened = parse(RoundPlan, dict(plan.payload))
-        model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
-        model = ends.model_after(self.proposal, opened, self.optimizer, model, totals, [h.site for h in headers])
+        before, sites = model_from_bytes(self._store.blob(self.model_hash(number - 1))), [h.site for h in headers]
+        model = ends.model_after(self.proposal, opened, self.optimizer, before, totals, sites)
         moments = self.optimizer.moments
         checkpoint = ends.finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
         checkpoint |= self._expected.noted
