@@ -25,15 +25,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from datasites.keyholder.vouched import Vouched, vouched_of
-from datasites.study.messages import (
-    Approval,
-    Attestation,
-    BlockShape,
-    Commitments,
-    RoundKey,
-    RoundPlan,
-    UpdateHeader,
-)
+from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
 from datasites.study.parties import check_parties, check_roster, check_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.recomputed.checks import check_header_pads, check_weights, too_few_effective
