@@ -21,7 +21,7 @@ from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import enough
 from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes
-from datasites.study.recomputed.planning import FinishedRound, Planner
+from datasites.study.recomputed.planning import Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds import checkpoints as ends
 from orchestrator.rounds.attendance import Attendance, Expected
@@ -43,8 +43,7 @@ class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
 
     def __init__(self, *, study: str, store: Store, board: Board, identity: Identity, journal: Journal) -> None:
-        signed, _, _ = store.study(study)
-        self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
+        self.proposal: Proposal = open_sealed(store.study(study)[0], "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
         self._records = Records(store=store, identity=identity, journal=journal)
         self.waits = Waiting()
@@ -132,8 +131,7 @@ class StudyRunner:
         return keyholder in self._documents(number, kind)
 
     def _refusal(self, number: int) -> StudyPaused:
-        reason = self._reason(number)
-        return StudyPaused(f"round {number}: the keyholder refused: {reason}")
+        return StudyPaused(f"round {number}: the keyholder refused: {self._reason(number)}")
 
     def _reason(self, number: int) -> str:
         refused = self._refusals.of(number, self.proposal.keyholder.name)
@@ -186,9 +184,7 @@ class StudyRunner:
     def _look_back(self, number: int) -> None:
         """Have the planner see every finished round before ``number``, also those before a restart."""
         for past in range(self._planner.finished + 1, number):
-            done = self._store.document(self.proposal.study, past, "checkpoint") or {}
-            sites, releases = tuple(done.get("sites", ())), done.get("releases", {})
-            self._planner.observe(FinishedRound(number=past, sites=sites, releases=releases))
+            self._planner.observe(ends.finished_round(self._store, self.proposal.study, past))
 
     async def _collect(self, number: int, documents: Mapping[str, Signed]) -> None:
         """Ask whom the round waits for, add what comes, stop in time; ask once more if too few came."""
@@ -197,7 +193,7 @@ class StudyRunner:
         for attempt in (1, 2):
             asked = self._expected.asked - set(self.intake.headers(number))
             self._refusals.forget(number, *asked)
-            self._board.publish(asked, self._item("train", number, documents=documents))
+            self._board.publish(asked, self._item("train", number, papers=documents))
             await self._attendance.arrived(
                 self.waits,
                 number,
@@ -322,8 +318,8 @@ class StudyRunner:
         """Divide by the weight that arrived, take the server's step, write the checkpoint."""
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
         opened = parse(RoundPlan, dict(plan.payload))
-        model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
-        model = ends.model_after(self.proposal, opened, self.optimizer, model, totals, [h.site for h in headers])
+        before, sites = model_from_bytes(self._store.blob(self.model_hash(number - 1))), [h.site for h in headers]
+        model = ends.model_after(self.proposal, opened, self.optimizer, before, totals, sites)
         moments = self.optimizer.moments
         checkpoint = ends.finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
         checkpoint |= self._expected.noted
@@ -369,8 +365,7 @@ class StudyRunner:
         return str(document["model_hash"])
 
     def _load_optimizer(self, after_round: int) -> None:
-        document = self._store.document(self.proposal.study, after_round, "checkpoint")
-        if document is not None:
+        if (document := self._store.document(self.proposal.study, after_round, "checkpoint")) is not None:
             self.optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
 
     def _closings(self, number: int) -> int:
@@ -389,14 +384,12 @@ class StudyRunner:
             raise ends.too_few(self._store, self.proposal, number, sites)
 
     def _excluded(self) -> frozenset[str]:
-        study = self.proposal.study
-        return excluded_sites(self._store, study) | frozenset(withdrawn_sites(self._store, study))
+        place = (self._store, self.proposal.study)
+        return excluded_sites(*place) | frozenset(withdrawn_sites(*place))
 
-    def _item(
-        self, kind: Any, number: int, closing: int = 0, documents: Mapping[str, Signed] | None = None
-    ) -> WorkItem:
-        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
+    def _item(self, kind: Any, number: int, closing: int = 0, papers: Mapping[str, Signed] | None = None) -> WorkItem:
+        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=papers or {})
 
     def _tell_everybody(self, kind: str, number: int) -> None:
-        everybody = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
-        self._board.publish([party.name for party in everybody], self._item(kind, number))
+        parties = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
+        self._board.publish([party.name for party in parties], self._item(kind, number))
