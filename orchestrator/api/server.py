@@ -52,9 +52,9 @@ from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
 from orchestrator.rounds.helping import CONFIRMATION
-from orchestrator.rounds.own_rules import require_code
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
+from orchestrator.rounds.summing.own_rules import require_code
 from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused

@@ -14,6 +14,7 @@ from datasites.node.commands import (
     HostOption,
     InstitutionOption,
     PortOption,
+    UrlOption,
     add_import_gap,
     add_run,
     console,
@@ -25,6 +26,7 @@ from orchestrator.cli.options import one_dataclass
 from orchestrator.demo.settings import RoleSettings
 
 app = typer.Typer()
+scientist_app = typer.Typer(help="A scientist with a key of their own.", no_args_is_help=True)
 orchestrator_app = typer.Typer(help="The study scientists' orchestrator.", no_args_is_help=True)
 
 
@@ -92,6 +94,22 @@ def _publish_at(home: Path, url: str) -> None:
         authority = ensure_authority(folder, name=config.name)
         config = replace(config, tls_certificate=str(ensure_server_certificate(authority, folder, names=names)))
     Home.create(home, config)
+
+
+@scientist_app.command("init")
+def scientist_init(
+    home: HomeOption,
+    orchestrator_url: UrlOption,
+    name: Annotated[str, typer.Option(help="Name in the roster, such as ada.example.")],
+    institution: InstitutionOption,
+) -> None:
+    """Make a scientist's folder and key, and show the public part; it goes into the roster beside the parties'."""
+    init_role(home, "scientist", name=name, institution=institution, url=orchestrator_url)
+
+
+@scientist_app.callback()
+def scientist() -> None:
+    """Keep `init` a command of its own while there is no other."""
 
 
 @orchestrator_app.command("dashboard-link")

@@ -15,11 +15,11 @@ from datasites.study.messages import WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
 from orchestrator.rounds.board import Bell, Board
-from orchestrator.rounds.own_rules import OwnRules
 from orchestrator.rounds.peers import Peers
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
+from orchestrator.rounds.summing.own_rules import OwnRules
 from orchestrator.rounds.summing.sums import WorkerDied
 from orchestrator.rounds.thread import OVER_FOR_GOOD, Threads
 from privacy.errors import Refused

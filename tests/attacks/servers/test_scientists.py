@@ -1,4 +1,8 @@
-"""A scientist with a key of their own asks for more than is theirs, or somebody asks in a scientist's name."""
+"""A scientist with a key of their own asks for more than is theirs, or somebody asks in a scientist's name.
+
+Played: requests that name other parties, software, recipients, an old time or another's model; that bring other code or
+another model than they bind; too many; a forged one; a seal without a request and a request without a seal.
+"""
 
 from __future__ import annotations
 

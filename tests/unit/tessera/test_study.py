@@ -118,3 +118,14 @@ def test_a_schema_that_comes_along_is_simulated_by_its_name(name, score):
     assert sim.model.facts.schema is not None and sim.model.columns.keys() == sim.model.facts.features.keys()
     with pytest.raises(tessera.InvalidInput):
         tessera.Study("by-schema", schema="nowhere.toml")
+
+
+def test_a_study_by_schema_survives_the_way_to_another_process(tmp_path):
+    from orchestrator.simulation.runs import SimulationRequest
+    from tessera.running import Job
+
+    request = tessera.Study("by-schema", schema="heart")._request(
+        data=None, sites=4, federation="tri-modal", synthetic_patients=100, split="stratified", alpha=0.5
+    )
+    job = Job(request=request, seed=1, key="k", folder=tmp_path)
+    assert isinstance(request, SimulationRequest) and Job.decode(job.encode()) == job
