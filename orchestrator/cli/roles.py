@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,6 +17,7 @@ from datasites.node.commands import (
     UrlOption,
     add_import_gap,
     add_run,
+    add_tidy,
     console,
     prepare_process,
     show,
@@ -24,6 +25,9 @@ from datasites.node.commands import (
 from datasites.node.commands import init as init_role
 from orchestrator.cli.options import one_dataclass
 from orchestrator.demo.settings import RoleSettings
+
+if TYPE_CHECKING:
+    from datasites.node.home import Home
 
 app = typer.Typer()
 scientist_app = typer.Typer(help="A scientist with a key of their own.", no_args_is_help=True)
@@ -139,3 +143,12 @@ add_import_gap(
     _import_gap,
     "After a restore from an old backup, while the orchestrator runs: write off the rounds it has forgotten.",
 )
+
+
+def _tidied(home: Home, dry_run: bool) -> list[dict[str, Any]]:
+    from orchestrator.daemon import tidy_home
+
+    return tidy_home(home, dry_run)
+
+
+add_tidy(orchestrator_app, _tidied)

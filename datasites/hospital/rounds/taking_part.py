@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from datasites.hospital.rounds import round_pads
+from datasites.hospital.rounds import round_pads, tidying
 from datasites.hospital.rounds.attesting import Attesting
 from datasites.hospital.rounds.failures import Failures, usable
 from datasites.hospital.rounds.models import InitialModel, Models
@@ -127,8 +127,10 @@ class RoundParticipant:
         folder = self.home.round_folder(item.study, item.round)
         done = (folder / "header.json").exists()
         model = b"" if done else self.models.before(proposal, plan)  # a plan with another model is not kept either
+        tidying.require_kept(folder)
         self._keep_first_plan(folder, plan)
         if not done:
+            tidying.tidy(self.home, self.journal, item.study, now_in=item.round)
             self.failures.require_none(plan)
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
@@ -327,7 +329,9 @@ class RoundParticipant:
         """Recompute the last model too; that it does not follow is for this hospital's people to read."""
         self._forget_pads(item.study)
         try:
-            self.models.finish(self._approved(item.study))
+            proposal = self._approved(item.study)
+            self.models.finish(proposal)
+            tidying.tidy(self.home, self.journal, item.study, now_in=proposal.rounds + 1)
         except (Refused, InvalidInput) as error:
             self.journal.append("models-unconfirmed", {"study": item.study, "reason": str(error)[:500]})
 
