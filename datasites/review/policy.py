@@ -389,13 +389,12 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
         return []
     known = {partner.public_key for partner in policy.partners}
     hospitals = [p for p in proposal.participants if p.name != site]
-    asker = () if proposal.scientist is None else (proposal.scientist,)
-    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *asker)
+    named = (proposal.scientist, *hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
     return [
         Violation(
             rule="accept_only_partners",
             message=say("{name} ({institution}) is not a partner", name=party.name, institution=party.institution),
         )
-        for party in others
-        if party.public_key not in known
+        for party in named
+        if party is not None and party.public_key not in known
     ]
