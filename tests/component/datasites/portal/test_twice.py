@@ -16,10 +16,8 @@ from support.review_desk import PASSWORD
 from datasites.portal.app import create_portal
 
 _ONCE = {
-    "proposal-approved", "proposal-revoked", "proposal-signed", "plain-job-decided", "account-closed",
-    "account-confirmed",
-    "study-continued", "fingerprint-confirmed", "policy-changed", "proposal-changes-requested", "account-renamed",
-    "absence-said", "proposal-denied", "budget-act-asked", "people-act-dropped",
+    "proposal-approved", "proposal-revoked", "proposal-signed", "proposal-denied", "proposal-changes-requested",
+    "plain-job-decided", "account-closed", "account-confirmed", "budget-act-asked", "people-act-dropped",
 }  # fmt: skip
 """Kinds of entries that one act writes, and a second click must not write again."""
 
