@@ -22,7 +22,7 @@ from datasites.portal.access import Context, Reader, ServiceHere, address_of, co
 from datasites.portal.people.drafts import NOTHING, Draft, typed_here
 from datasites.portal.service import PortalService
 from datasites.portal.shown.gaps import gaps, gaps_left
-from datasites.portal.shown.journal_words import HAPPENED
+from datasites.portal.shown.journal_words import HAPPENED, IN_WORDS
 from datasites.portal.shown.policy_words import rule_in_words
 from datasites.portal.shown.words import (
     STUDY_STATES,
@@ -116,6 +116,7 @@ _environment.globals.update(
     act_title=lambda act: act_title(act, _ROLES),
     fingerprint=fingerprint,
     gaps=gaps,
+    in_words=IN_WORDS,
     gaps_left=gaps_left,
     listed=listed,
     modality=modality,

@@ -33,6 +33,9 @@ HAPPENED = {
     "models-followed": mark("models of a study followed"),
     "models-unconfirmed": mark("models not confirmed"),
     "notice-given-up": mark("notice could not be delivered"),
+    "pads-refused": mark("pads refused"),
+    "pads-summed": mark("pads added up"),
+    "pads-unreadable": mark("pads not readable"),
     "password-changed": mark("password changed"),
     "people-act-asked": mark("act on an account or key proposed"),
     "people-act-done": mark("act on an account or key done"),
@@ -43,8 +46,16 @@ HAPPENED = {
     "plain-job-rejected": mark("plain job rejected"),
     "policy-changed": mark("policy changed"),
     "policy-refused": mark("policy file not accepted"),
+    "proposal-answered": mark("question answered"),
+    "proposal-approved": mark("study approved"),
+    "proposal-approved-automatically": mark("study approved automatically"),
+    "proposal-changes-requested": mark("changes asked for"),
+    "proposal-denied": mark("study denied"),
+    "proposal-ended": mark("study ended elsewhere"),
     "proposal-received": mark("proposal received"),
     "proposal-rejected": mark("proposal rejected"),
+    "proposal-revoked": mark("approval revoked"),
+    "proposal-signed": mark("proposal signed"),
     "refusal-unsent": mark("refusal not sent"),
     "refused": mark("round refused"),
     "report-downloaded": mark("report downloaded"),
@@ -73,6 +84,7 @@ HAPPENED = {
     "study-finished": mark("study finished"),
     "study-paused": mark("study paused"),
     "study-report": mark("study report received"),
+    "study-served": mark("study taken on"),
     "sum-unconfirmed": mark("sum not confirmed"),
     "tags-refused": mark("sum with wrong tags refused"),
     "token-issued": mark("machine token issued"),
@@ -82,5 +94,8 @@ HAPPENED = {
     "word-refused": mark("message refused"),
     "word-unwanted": mark("message not wanted by the orchestrator"),
     "worker-failed": mark("worker failed"),
+    "worker-stopped": mark("worker stopped"),
 }
 """Kinds that other software wrote, or that are newer than this list, are shown as they are."""
+IN_WORDS = frozenset({"reason", "problem"})
+"""What an entry holds that is a sentence and is said in the reader's language; all else is shown as it stands."""
