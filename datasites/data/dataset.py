@@ -21,7 +21,6 @@ import math
 import re
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,8 +28,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datasites.data.patient_rows import all_rows, check_patients, check_rows, telling_rows
 from datasites.study.signing import parse
 from datasites.study.text import visible
 from models.config import InvalidModel, Target, check_modality, in_order
@@ -42,7 +44,7 @@ MOCK_MISSING = 0.05
 """Share of a mock variable's values that are missing."""
 
 _WIDE = 8000
-_TELLING = 16
+_CELLS = 8_000_000
 _ROW = "values"
 _ADDED = frozenset({"predicts", "gains", "self_scaled"})
 PARTS = ("private", "mock")
@@ -226,59 +228,6 @@ def case_ids(part_folder: Path) -> list[str]:
     return sorted(cases)
 
 
-def plain_id(case: str) -> str:
-    """Return a case id without the differences that make no other patient: case, Unicode form, spaces, punctuation."""
-    return "".join(c for c in unicodedata.normalize("NFKC", case).casefold() if c.isalnum())
-
-
-def check_patients(cases: Sequence[str]) -> None:
-    """Refuse case ids that name one patient twice: every bound here is for one record a patient.
-
-    Two spellings are one patient when they differ in case, in Unicode form, or in spaces and punctuation only.
-
-    Raises:
-        InvalidInput: an id is no text or has no letter or digit, or a patient stands there twice; none is named.
-    """
-    if not all(isinstance(case, str) for case in cases):
-        raise InvalidInput("expected case ids as text, got another type; write them as strings")
-    plain = [plain_id(case) for case in cases]
-    if not all(plain):
-        raise InvalidInput(f"expected a case id for every row, {sum(not p for p in plain)} are empty")
-    repeated = len(plain) - len(set(plain))
-    if repeated:
-        raise InvalidInput(
-            f"expected one row per patient, {repeated} rows repeat a case id (capitals, spaces and punctuation do not "
-            "count); merge them"
-        )
-
-
-def check_rows(modality: str, cases: Sequence[str], values: NDArray[np.float32]) -> None:
-    """Refuse one modality's rows when a patient has two, or when two patients have the very same measurements.
-
-    Few or constant values can agree by chance; ``_TELLING`` different ones or more do not.
-
-    Raises:
-        InvalidInput: so it is; no patient is named.
-    """
-    check_patients(cases)
-    rows = _telling(values)
-    repeated = len(rows) - len(set(rows))
-    if repeated:
-        raise InvalidInput(
-            f"expected one {modality} row per patient, {repeated} rows repeat another case's values exactly; "
-            "leave out the copies"
-        )
-
-
-def _telling(values: NDArray[np.float32]) -> list[bytes]:
-    """Return the rows that cannot agree by chance: those of enough different values."""
-    return [row.tobytes() for row in values if len(np.unique(row)) >= _TELLING]
-
-
-def _all_rows(values: NDArray[np.float32]) -> list[bytes]:
-    return [row.tobytes() for row in values]
-
-
 def membership(cases: Sequence[str], secret: bytes, *, validation: float = 0.2) -> NDArray[np.bool_]:
     """Return which cases train (True) and which validate (False), by keyed hash of the case id.
 
@@ -373,7 +322,7 @@ def check_disjoint(private: Part, mock: Part, *, by_schema: bool = False) -> Non
     if set(private.cases) & set(mock.cases):
         raise InvalidInput("the mock part shares a case id with the private part; use another mock seed")
     for modality, (_, values) in mock.inputs.items():
-        rows = _telling if by_schema or _has_words(values) else _all_rows
+        rows = telling_rows if by_schema or _has_words(values) else all_rows
         if not set(rows(private.inputs[modality][1])).isdisjoint(rows(values)):
             raise InvalidInput(f"the mock part shares a {modality} row with the private part; use another mock seed")
 
@@ -402,12 +351,21 @@ def _write_part(folder: Path, schema: Schema, part: Part) -> None:
         if values.shape != (len(cases), len(names)) or not np.isfinite(values).all():
             raise InvalidInput(f"expected finite {modality} inputs of shape ({len(cases)}, {len(names)})")
         check_rows(modality, cases, values)
-        if len(names) > _WIDE:
-            table = pd.DataFrame({"case_id": list(cases), _ROW: list(values)})
-        else:
-            table = pd.DataFrame(values, columns=names)
-            table.insert(0, "case_id", list(cases))
-        table.to_parquet(folder / f"{modality}.parquet", index=False)
+        _write_modality(folder / f"{modality}.parquet", names, cases, values)
+
+
+def _write_modality(path: Path, names: list[str], cases: Sequence[str], values: NDArray[np.float32]) -> None:
+    """Write one modality's rows, in pieces: a large table is not copied whole once more."""
+    if len(names) > _WIDE:
+        pd.DataFrame({"case_id": list(cases), _ROW: list(values)}).to_parquet(path, index=False)
+        return
+    schema = pa.schema([("case_id", pa.string()), *((name, pa.float32()) for name in names)])
+    with pq.ParquetWriter(path, schema) as writer:
+        step = max(1, _CELLS // max(1, len(names)))
+        for start in range(0, max(1, len(cases)), step):
+            piece = values[start : start + step]
+            columns = [pa.array(list(cases[start : start + step]), pa.string()), *(pa.array(c) for c in piece.T)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def _features(path: Path, names: Sequence[str]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from privacy.sentences import say
 
 MISSING = "missing.json"
 _INDICATOR = ":missing"
+_PIECE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,9 @@ def count(modality: str, names: Sequence[str], values: NDArray[np.floating], *, 
         values: [patients who have it, variables], NaN where one is missing.
         of: how many patients the dataset has.
     """
-    absent = np.isnan(values).sum(axis=0) if len(values) else np.zeros(len(names), dtype=int)
+    absent = np.zeros(len(names), dtype=int)
+    for start in range(0, len(values), _PIECE):  # a mask of a whole large table would take a quarter of its memory
+        absent += np.isnan(values[start : start + _PIECE]).sum(axis=0)
     variables = tuple(zip(names, map(int, absent), strict=True)) if len(values) else ()
     return Missing(modality=modality, patients=len(values), of=of, variables=variables)
 

@@ -18,6 +18,7 @@ from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
+from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import PadSums, RoundKey, WorkItem
 from datasites.study.proposal import Proposal
@@ -118,7 +119,7 @@ class Helper:
 
     def _listed(self, item: WorkItem) -> tuple[Proposal, RoundKey, ListRequest]:
         """Return the study, the keyholder's key of the round, and the list of a work item."""
-        proposal = self.served.study(item.study)
+        proposal = self.served.study(item.study, item.documents["commitments"])
         key = open_sealed(
             item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
         )
@@ -169,4 +170,5 @@ def _serve(home: Home) -> None:
         journal=journal,
         queue=WorkQueue(client, witness=witness),
     )
-    work_until_asked(folder, "helper", helper.step, client, journal)
+    with watched(home):
+        work_until_asked(folder, "helper", helper.step, client, journal)

@@ -258,6 +258,7 @@ def show_inbox(
         empty=[text for _, _, text in _GROUPS],
         needed=service.context.approvals.policy.required_reviewers,
         unconfirmed=sum(p.public_key not in known for p in service.parties()),
+        change=service.context.roster_change(),
     )
 
 
@@ -335,7 +336,15 @@ def show_fingerprints(
         for p in service.parties()
         if p.public_key not in known
     ]
-    return page(request, "fingerprints.html", status=status, problem=problem, confirmed=confirmed, waiting=waiting)
+    return page(
+        request,
+        "fingerprints.html",
+        status=status,
+        problem=problem,
+        confirmed=confirmed,
+        waiting=waiting,
+        change=service.context.roster_change(),
+    )
 
 
 @router.get("/reports")

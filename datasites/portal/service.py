@@ -362,6 +362,18 @@ class PortalService:
         self.people.prove_in_person(caller, proof)  # whoever only has a cookie learns nothing here
         raise InvalidInput(say("no study here names this key; nothing was confirmed"))
 
+    def confirm_roster(self, digest: str, caller: Credential, proof: Proof) -> bool:
+        """Put a changed roster in force; return whether it is done or waits for others.
+
+        Raises:
+            Refused: a machine token, the wrong password, too few people, or another roster than is offered.
+        """
+        change = self.context.roster_change()
+        if change is None or change.digest != digest:
+            self.people.prove_in_person(caller, proof)
+            raise Refused(say("the roster that you looked at is not the one that is offered now; look again"))
+        return bool(self.people.act(PersonAct(kind="roster", target=digest, name=change.title), caller, proof))
+
     def parties(self) -> list[Party]:
         """Return everybody but this site who is named in a study here, each key once."""
         found: dict[str, Party] = {}

@@ -114,6 +114,7 @@ class ApprovalStore:
         proposal_hash = proposal.proposal_hash
         with self._records.transaction():
             if self._records.add_request(signed, proposal, folder, now.isoformat()):
+                checks.check_protocol(proposal)
                 checks.check_code(proposal, folder)
                 if now >= parties.parse_time(proposal.expires):
                     raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
@@ -234,9 +235,7 @@ class ApprovalStore:
         try:
             request = self.request(proposal_hash)
             self._check_decision(request, max(now, clock_high_water or now))
-            checks.check_code(request.proposal, code_folder or request.folder)
-            checks.check_dataset(request.proposal, self.site, dataset)
-            checks.check_environment(request.proposal, environment)
+            checks.check_as_approved(request.proposal, code_folder or request.folder, self.site, dataset, environment)
         except TesseraError as error:
             raise self._round_refused(proposal_hash, error, now, clock_high_water) from error
         return request.proposal

@@ -20,7 +20,7 @@ from datasites.study.proposal import DatasetReference, Environment, Proposal
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.signing import open_sealed
 from datasites.study.text import folded
-from privacy.errors import Refused, TesseraError
+from privacy.errors import Refused, TesseraError, Withheld
 from privacy.identity import Identity, verify
 from privacy.sentences import joined, say
 
@@ -77,10 +77,26 @@ def approval_of(
 
 
 def check_exchange(proposal: Proposal) -> None:
-    """Refuse a study in which no hospital can learn from another."""
+    """Refuse a study in which no hospital can learn from another, or one as an older version proposes it."""
+    check_protocol(proposal)
     reason = exchanges_nothing(proposal)
     if reason:
         raise Refused(say("the study would spend privacy for nothing: {reason}", reason=reason))
+
+
+def check_protocol(proposal: Proposal) -> None:
+    """Refuse a new study whose keyholder could choose more of a round's key than its secret.
+
+    Raises:
+        Refused: it is a proposal as an older version makes them. What was approved before goes on as it was approved.
+    """
+    if proposal.protocol < 2:
+        raise Refused(
+            say(
+                "the proposal is of an older version, in which the keyholder may choose its keys freely; propose the "
+                "study again with the present one"
+            )
+        )
 
 
 def with_partners(confirmed: tuple[Confirmation, ...], policy: Policy) -> tuple[Confirmation, ...]:
@@ -126,6 +142,23 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
         raise Refused(
             say("the signature of {reviewer} does not hold under this proposal", reviewer=signature.reviewer)
         ) from error
+
+
+def check_as_approved(
+    proposal: Proposal, folder: Path, site: str, dataset: DatasetReference, environment: Environment
+) -> None:
+    """Compare code, dataset and software that are here with those that were approved.
+
+    Raises:
+        Withheld: something differs. The message is for the own people: that the dataset differs tells others that its
+            files were changed, which no budget was charged for.
+    """
+    try:
+        check_code(proposal, folder)
+        check_dataset(proposal, site, dataset)
+        check_environment(proposal, environment)
+    except Refused as error:
+        raise Withheld(str(error)) from error
 
 
 def check_code(proposal: Proposal, folder: Path, *, besides: Collection[str] = ()) -> None:

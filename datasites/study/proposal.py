@@ -16,7 +16,9 @@ from typing import Any, Literal
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
+from datasites.study.counting import check_counting
 from datasites.study.filing import Filing
+from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded
@@ -175,7 +177,10 @@ class Proposal(Message):
     hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
     sums go to the participants once the round is answered, so that everybody can check the sum. ``filing`` says who
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
-    replaces.
+    replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
+    commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
+    it, which means 1. ``patience`` says whose absence rounds put up with
+    (None: every round waits for all until the deadline).
     """
 
     study: str
@@ -208,13 +213,17 @@ class Proposal(Message):
     published: bool = False
     filing: Filing | None = None
     replaces: str = ""
+    protocol: Literal[1, 2] = 1
+    patience: Patience | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
+        self.waits.check(min_sites=self.min_sites, participants=len(self.participants))
         self._check_helpers()
         self._check_noise()
         self.strategy.check(self)
         self._check_centring()
+        check_counting(self)
 
     def _check_helpers(self) -> None:
         if len(self.helpers) not in (0, 2):
@@ -306,6 +315,11 @@ class Proposal(Message):
         return canonical_hash(value, self.canonical)
 
     @property
+    def waits(self) -> Patience:
+        """Whose absence the rounds put up with."""
+        return self.patience or WAITS_FOR_ALL
+
+    @property
     def strategy(self) -> Strategy:
         """How sites are weighted and modalities blended."""
         return self.training.strategy
@@ -363,6 +377,7 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
     "cohort_gain": (1.0,),
     "standardised": ((), []),
     "gains": ({},),
+    "counting": (None,),
 }
 """Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
 

@@ -45,6 +45,7 @@ class Authenticator:
         registry: gives the party of a public key, or None where the key is unknown.
         lifetime_seconds: how old a token may be.
         max_body_bytes: the longest body that is read into memory.
+        heard: told the name of every party that has called.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Authenticator:
         *,
         lifetime_seconds: float = 60,
         max_body_bytes: int = JSON_BYTES,
+        heard: Callable[[str], object] = lambda _: None,
     ) -> None:
+        self._heard = heard
         self._registry = registry
         self._max_body_bytes = max_body_bytes
         self._verifier = TokenVerifier(
@@ -83,10 +86,12 @@ class Authenticator:
 
     async def _checked(self, request: Request, allowed: int | Callable[[Request, Party], int]) -> Party:
         token = self._open(request)
-        body = await _body(request, allowed if isinstance(allowed, int) else allowed(request, self._party(token)))
+        body = await read_body(request, allowed if isinstance(allowed, int) else allowed(request, self._party(token)))
         if sha256_hex(body) != token.body_hash:
             raise Refused("expected a token for this body, got one for another body; sign every request anew")
-        return self._party(token)
+        party = self._party(token)
+        self._heard(party.name)
+        return party
 
     async def streamed(self, request: Request) -> StreamedCall:
         """Check everything but the body, which is left unread for the endpoint to stream and compare."""
@@ -109,7 +114,12 @@ def _target(request: Request) -> str:
     return (path + b"?" + query if query else path).decode("latin-1")
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the body of a request, which is read no further than ``max_bytes``.
+
+    Raises:
+        InvalidInput: it is longer, or says that it is.
+    """
     declared = request.headers.get("content-length", "0")
     if len(declared) > 18 or not declared.isascii() or not declared.isdigit() or int(declared) > max_bytes:
         raise InvalidInput(f"expected a body of at most {max_bytes} bytes, got {declared[:20]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -235,8 +235,3 @@ def _hint(patients: list[str], wanted: set[str], joined: int) -> str:
                     separator=separator,
                 )
     return ""
-
-
-def as_mapping(names: list[str], row: Floats) -> Mapping[str, float]:
-    """Return one row by the names of its columns."""
-    return dict(zip(names, map(float, row), strict=True))

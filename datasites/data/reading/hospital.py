@@ -7,18 +7,21 @@ problem of the reading report, and while there is one no dataset is written.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import Sources, find_modality, open_sources
 from datasites.data.reading.groups import Group, ids_problem, table_facts, unread_columns
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.measured import Floats, HospitalData, Measured
-from datasites.data.reading.patients import one_row_each
+from datasites.data.reading.patients import OneRowEach, Rows, one_row_each
 from datasites.data.reading.records import Records, counted, read_records, select, spelled_twice
 from datasites.data.reading.report import ModalityFacts, ReadingReport, Step, TableFacts
 from datasites.study.schema.document import Modality, StudySchema
@@ -27,6 +30,7 @@ from privacy.errors import InvalidInput
 from privacy.sentences import say
 
 __all__ = ["HospitalData", "Measured", "read_hospital"]
+_PIECE = 65_536
 
 
 def read_hospital(
@@ -52,21 +56,20 @@ def read_hospital(
     sources = open_sources(paths, schema, mapping)
     records = read_records(sources, schema, asked, mapping, with_cohort=with_cohort)
     kept, left_out = select(records, schema, asked, with_cohort=with_cohort)
-    parts = [
-        _modality(sources, schema, modality, mapping, set(kept), set(records.rows)) for modality in schema.modalities
-    ]
+    known = set(records.patients)
+    parts = [_modality(sources, schema, modality, mapping, kept, known) for modality in schema.modalities]
     held = [part for part in parts if part.measured.patients]
     with_any = {patient for part in held for patient in part.measured.patients}
-    patients = tuple(patient for patient in kept if patient in with_any)
+    rows = np.array([row for patient, row in kept.items() if patient in with_any], dtype=np.int64)
+    patients = tuple(records.patients[row] for row in rows)
     if len(kept) > len(patients):
         left_out.append(Step(reason=say("without any modality"), patients=len(kept) - len(patients)))
-    rows = [records.rows[patient] for patient in patients]
-    places = [0 if not with_cohort else int(row[schema.cohort_column]) for row in rows]
-    own = [names.index(cohort)] * len(rows) if cohort else places
+    told = records.values[schema.cohort_column][rows] if with_cohort else np.zeros(len(rows))
+    own = [names.index(cohort)] * len(rows) if cohort else [int(place) for place in told]
     data = HospitalData(
         patients=patients,
         cohorts=tuple(names[place] for place in own),
-        outcome=np.array([[row[c] for c in asked.columns] for row in rows]).reshape(len(rows), len(asked.columns)),
+        outcome=np.stack([records.values[column][rows] for column in asked.columns], axis=1),
         modalities={part.facts.name: part.measured for part in held},
     )
     unread_columns(sources, [records.group, *(part.group for part in parts)])
@@ -84,43 +87,70 @@ class _Part:
 
 
 def _modality(
-    sources: Sources, schema: StudySchema, modality: Modality, mapping: LocalMapping, kept: set[str], known: set[str]
+    sources: Sources,
+    schema: StudySchema,
+    modality: Modality,
+    mapping: LocalMapping,
+    kept: Collection[str],
+    known: set[str],
 ) -> _Part:
-    group, wide = Group(name=modality.name, sources=sources), not modality.variables
-    places = find_modality(sources, modality, mapping)
-    variables = {variable.name: variable for variable in modality.variables}
-    for name, place in places.items():
-        variable = variables.get(name) or modality.measure
-        if variable is not None:
-            group.add(variable, place, name=name)
+    group, wide = _columns(sources, modality, mapping), not modality.variables
     number = {name: place for place, name in enumerate(modality.names)}
     tables, problems = [], []
-    found: dict[str, list[tuple[list[int], Floats]]] = {}
+    found: list[tuple[OneRowEach, Rows, list[int]]] = []
     for table in group.tables():
         names, rows, wanted = group.read(
             table, schema.patient, rows=modality.rows, order_by=modality.order_by, wide=wide
         )
-        patients, values = one_row_each(rows, wanted)
-        facts = table_facts(modality.name, wanted.table.name, len(rows.patients), rows.without_id, patients, known)
+        each = one_row_each(rows, wanted)
+        facts = table_facts(modality.name, wanted.table.name, len(rows.patients), rows.without_id, each.patients, known)
         tables.append(facts)
         if not facts.joined or facts.hint:
             problems.append(ids_problem(facts))
-        at = [number[name] for name in names]
-        for patient, row in zip(patients, values, strict=True):
-            if patient in kept:
-                found.setdefault(patient, []).append((at, row))
-    order = sorted(found)
-    values = np.full((len(order), len(modality.names)), np.nan, dtype=np.float32 if wide else np.float64)
-    for line, patient in enumerate(order):
-        for at, row in found[patient]:
-            values[line, at] = row
-    filled = ~np.isnan(values).all(axis=1) if len(order) else np.zeros(0, dtype=bool)
+        found.append((each, rows, [number[name] for name in names]))
+    order, values = _joined(found, kept, len(modality.names), np.dtype(np.float32 if wide else np.float64))
+    filled = _filled(values)
     readers = {number[name]: reader for name, reader in group.readers.items()}
     combinations = {c: reader.combinations for c, reader in readers.items() if isinstance(reader, CategoryColumn)}
     with_values = tuple(patient for patient, has in zip(order, filled, strict=True) if has)
-    measured = Measured(patients=with_values, values=values[filled], combinations=combinations)
+    held = values if filled.all() else values[filled]
+    measured = Measured(patients=with_values, values=held, combinations=combinations)
     facts_of = ModalityFacts(name=modality.name, patients=len(with_values), empty=int((~filled).sum()))
     return _Part(measured=measured, facts=facts_of, group=group, tables=tuple(tables), problems=tuple(problems))
+
+
+def _columns(sources: Sources, modality: Modality, mapping: LocalMapping) -> Group:
+    group, variables = Group(name=modality.name, sources=sources), {v.name: v for v in modality.variables}
+    for name, place in find_modality(sources, modality, mapping).items():
+        variable = variables.get(name) or modality.measure
+        if variable is not None:
+            group.add(variable, place, name=name)
+    return group
+
+
+def _joined(
+    found: Sequence[tuple[OneRowEach, Rows, list[int]]], kept: Collection[str], columns: int, kind: np.dtype[Any]
+) -> tuple[list[str], Floats]:
+    """Return the patients that are kept, in order of their ids, and their values [patients, columns].
+
+    Large tables are held once: each piece that was read is written to its place and let go.
+    """
+    order = sorted({patient for each, _, _ in found for patient in each.patients if patient in kept})
+    whole = len(found) == 1 and len(found[0][2]) == columns  # then every value is written
+    values = np.empty((len(order), columns), dtype=kind) if whole else np.full((len(order), columns), np.nan, kind)
+    places = pd.Index(np.array(order, dtype=object), dtype=object)
+    for each, rows, at in found:
+        lines = places.get_indexer(pd.Index(np.array(each.patients, dtype=object), dtype=object))
+        each.fill(rows, values, lines.astype(np.int64), at)
+    return order, values
+
+
+def _filled(values: Floats) -> NDArray[np.bool_]:
+    """Return which rows hold a value, bool [rows]; in pieces, so that no mask of everything is made."""
+    filled = np.zeros(len(values), dtype=bool)
+    for start in range(0, len(values), _PIECE):
+        filled[start : start + _PIECE] = ~np.isnan(values[start : start + _PIECE]).all(axis=1)
+    return filled
 
 
 def _report(
@@ -158,7 +188,7 @@ def _report(
         schema_hash=schema.schema_hash,
         outcome=outcome.name,
         read_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        seen=len(records.rows),
+        seen=len(records.patients),
         left_out=tuple(left_out),
         patients=len(data.patients),
         outcomes=outcomes,

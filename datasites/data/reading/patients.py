@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datasites.data.dataset import plain_id
+from datasites.data.patient_rows import plain_id
 from datasites.data.reading.cells import CategoryColumn, NumberColumn, Reading, years_between
 from datasites.data.reading.tables import Table
 from datasites.study.schema.document import PatientId, RowRule
@@ -90,34 +90,75 @@ def as_ids(cells: pd.Series) -> list[str]:
     return [str(text).strip() for text in cells]
 
 
-def one_row_each(rows: Rows, wanted: Wanted) -> tuple[list[str], NDArray[np.floating]]:
-    """Return the patients in order of their first row, and values [patients, columns].
+@dataclass(frozen=True, kw_only=True)
+class OneRowEach:
+    """The patients of a table in order of their first row, and where the row that counts for each one stands.
+
+    ``merged`` holds values [patients, columns] where a rule makes one row of several; else ``chosen`` numbers the rows
+    as they were read.
+    """
+
+    patients: list[str]
+    chosen: NDArray[np.int64]
+    merged: NDArray[np.floating] | None = None
+
+    def fill(self, rows: Rows, target: NDArray[np.floating], lines: NDArray[np.int64], columns: Sequence[int]) -> None:
+        """Write every patient's row into ``target``; ``rows`` gives up each piece once it is written.
+
+        Args:
+            rows: as they were read.
+            target: float [lines, all columns].
+            lines: of each patient; below 0 leaves her out.
+            columns: of ``target``, for the columns read.
+        """
+        wanted, at = np.flatnonzero(lines >= 0), np.array(columns, dtype=np.int64)
+        if self.merged is not None:
+            target[lines[wanted][:, None], at] = self.merged[wanted]
+            return
+        source = self.chosen[wanted]
+        order = np.argsort(source, kind="stable")
+        source, places, start = source[order], lines[wanted][order], 0
+        whole = list(columns) == list(range(target.shape[1]))
+        for number in range(len(rows.values)):
+            piece, rows.values[number] = rows.values[number], _NOTHING
+            first, last = np.searchsorted(source, (start, start + len(piece)))
+            held = piece[source[first:last] - start]
+            if whole:
+                target[places[first:last]] = held
+            else:
+                target[places[first:last, None], at] = held
+            start += len(piece)
+
+
+_NOTHING: NDArray[np.floating] = np.zeros((0, 0))
+
+
+def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
+    """Return which row counts for each patient.
 
     Raises:
         InvalidInput: a patient has several rows and the rule says one, or what orders rows is neither number nor date.
     """
-    width = len(rows.columns)
-    values = np.concatenate(rows.values) if rows.values else np.zeros((0, width))
     ids = np.array(rows.patients, dtype=object)
-    named = ids != ""
-    rows.without_id = int((~named).sum())
-    ids, values = ids[named], values[named]
-    codes, names = pd.factorize(ids)
-    if len(names) == len(ids):
-        return list(names), values
+    named = np.flatnonzero(ids != "")
+    rows.without_id = len(ids) - len(named)
+    codes, names = pd.factorize(ids[named])
+    if len(names) == len(named):
+        return OneRowEach(patients=list(names), chosen=named)
     if wanted.rows == "one":
         raise InvalidInput(
-            f"{wanted.table.name}: expected one row per patient for {wanted.group}, {len(ids) - len(names)} rows are "
+            f"{wanted.table.name}: expected one row per patient for {wanted.group}, {len(named) - len(names)} rows are "
             "of a patient who has another; let the schema's `rows` say which counts, or merge them"
         )
     if wanted.rows in ("first", "last"):
         order = _ordered(pd.concat(rows.order, ignore_index=True)[named], wanted)
-        kept = np.lexsort((np.arange(len(ids)), order if wanted.rows == "first" else -order))
+        kept = np.lexsort((np.arange(len(named)), order if wanted.rows == "first" else -order))
         chosen = pd.DataFrame({"code": codes[kept], "row": kept}).drop_duplicates("code").sort_values("code")["row"]
-        return list(names), values[chosen.to_numpy()]
+        return OneRowEach(patients=list(names), chosen=named[chosen.to_numpy()])
+    values = np.concatenate(rows.values)[named]
     grouped = pd.DataFrame(values).groupby(codes)
-    merged = grouped.mean() if wanted.rows == "mean" else grouped.max()
-    return list(names), merged.to_numpy(dtype=values.dtype)
+    merged = (grouped.mean() if wanted.rows == "mean" else grouped.max()).to_numpy(dtype=values.dtype)
+    return OneRowEach(patients=list(names), chosen=named, merged=merged)
 
 
 def shape(text: str) -> str:

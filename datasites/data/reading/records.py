@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from datasites.data.dataset import plain_id
+from datasites.data.patient_rows import plain_id
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import RECORDS, Sources, find
-from datasites.data.reading.groups import CHECK_IDS, NOTHING, Group, as_mapping, table_facts
+from datasites.data.reading.groups import CHECK_IDS, NOTHING, Group, table_facts
 from datasites.data.reading.mapping import LocalMapping
+from datasites.data.reading.patients import Rows
 from datasites.data.reading.report import Step, TableFacts
 from datasites.study.schema.document import Criterion, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Quantity
@@ -21,14 +23,19 @@ from datasites.study.schema.variables import Category, Level, Number
 from privacy.errors import InvalidInput
 from privacy.sentences import say, say_plural
 
+Floats = NDArray[np.float64]
 _LONGEST_TIME = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """Every patient that some table of records names: her columns, by the schema's names; a category is a place."""
+    """Every patient that some table of records names, and by the schema's names her columns, float64 [patients].
 
-    rows: Mapping[str, Mapping[str, float]]
+    A category is the place of its level; NaN is unknown.
+    """
+
+    patients: Sequence[str]
+    values: Mapping[str, Floats]
     group: Group
     tables: tuple[TableFacts, ...]
     problems: tuple[str, ...]
@@ -53,33 +60,66 @@ def read_records(
                 f'[columns."{name}"]'
             )
         group.add(variable, place, name=name, others=others)
-    merged: dict[str, dict[str, float]] = {}
-    named: dict[str, dict[str, None]] = {}
+    merged = _Merged()
+    named: dict[str, set[str]] = {}
     counted_rows: list[tuple[str, int, int]] = []
     tables: list[TableFacts] = []
     problems: list[str] = []
     for table in group.tables():
         names, rows, wanted = group.read(table, schema.patient)
-        values = np.concatenate(rows.values) if rows.values else np.zeros((0, len(names)))
-        conflicts: set[str] = set()
-        for patient, row in zip(rows.patients, values, strict=True):
-            if patient and not _agree(merged.setdefault(patient, {}), as_mapping(names, row)):
-                conflicts.add(patient)
+        conflicts = merged.add(names, rows)
         if conflicts:
-            problems.append(_contradiction(wanted.table.name, names, len(conflicts)))
-        named[wanted.table.name] = dict.fromkeys(filter(None, rows.patients))
+            problems.append(_contradiction(wanted.table.name, names, conflicts))
+        named[wanted.table.name] = set(filter(None, rows.patients))
         without = sum(not patient for patient in rows.patients)
         counted_rows.append((wanted.table.name, len(rows.patients), without))
     for name, total, without in counted_rows:
         elsewhere = {patient for other, own in named.items() if other != name for patient in own}
-        facts = table_facts(RECORDS, name, total, without, list(named[name]), elsewhere or set(named[name]))
+        facts = table_facts(RECORDS, name, total, without, sorted(named[name]), elsewhere or named[name])
         tables.append(facts)
         if not facts.joined or facts.hint:
             problems.append(_apart(facts))
-    problems += spelled_twice(merged)
+    patients = list(merged.places)
+    problems += spelled_twice(patients)
     readers = {name: reader for name, reader in group.readers.items() if isinstance(reader, CategoryColumn)}
-    placed = {patient: _placed(row, readers) for patient, row in merged.items()}
-    return Records(rows=placed, group=group, tables=tuple(tables), problems=tuple(problems))
+    placed = {
+        name: _placed(merged.column(name), readers[name]) if name in readers else merged.column(name)
+        for name in group.readers
+    }
+    return Records(patients=patients, values=placed, group=group, tables=tuple(tables), problems=tuple(problems))
+
+
+class _Merged:
+    """The rows of several tables as columns: of a cell that several rows fill, the first value counts."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+        self._columns: dict[str, Floats] = {}
+
+    def column(self, name: str) -> Floats:
+        """Return a column for every patient seen so far, NaN where she has no value."""
+        return self._grown(self._columns.get(name, np.zeros(0)))
+
+    def add(self, names: Sequence[str], rows: Rows) -> int:
+        """Take a table's rows in; return how many patients have rows that contradict each other."""
+        at = np.array([self.places.setdefault(p, len(self.places)) if p else -1 for p in rows.patients], np.int64)
+        conflicts: set[int] = set()
+        for place, name in enumerate(names):
+            known, start = self.column(name), 0
+            for piece in rows.values:
+                own, values = at[start : start + len(piece)], piece[:, place].astype(np.float64)
+                told = (own >= 0) & ~np.isnan(values)
+                own, values, start = own[told], values[told], start + len(piece)
+                patients, first = np.unique(own, return_index=True)
+                empty = np.isnan(known[patients])
+                known[patients[empty]] = values[first[empty]]
+                conflicts.update(own[values != known[own]].tolist())
+            self._columns[name] = known
+        rows.values.clear()
+        return len(conflicts)
+
+    def _grown(self, column: Floats) -> Floats:
+        return np.concatenate([column, np.full(len(self.places) - len(column), np.nan)])
 
 
 def _contradiction(table: str, columns: Sequence[str], patients: int) -> str:
@@ -124,17 +164,15 @@ def spelled_twice(patients: Collection[str]) -> list[str]:
 
 def select(
     records: Records, schema: StudySchema, outcome: Outcome, *, with_cohort: bool
-) -> tuple[list[str], list[Step]]:
-    """Return the patients that belong to the study, and how many were left out for which first reason."""
-    reasons: Counter[str] = Counter()
-    kept = []
-    for patient, row in records.rows.items():
-        reason = _reason(row, schema, outcome, with_cohort)
-        if reason:
-            reasons[reason] += 1
-        else:
-            kept.append(patient)
-    return sorted(kept), [Step(reason=reason, patients=count) for reason, count in reasons.most_common()]
+) -> tuple[dict[str, int], list[Step]]:
+    """Return the patients that belong to the study, in order of their ids, each with her place among the records.
+
+    Beside them: how many were left out, and for which first reason.
+    """
+    reasons = _reasons(records, schema, outcome, with_cohort)
+    counted_reasons = Counter(reason for reason in reasons if reason)
+    kept = sorted((records.patients[row], row) for row, reason in enumerate(reasons) if not reason)
+    return dict(kept), [Step(reason=reason, patients=count) for reason, count in counted_reasons.most_common()]
 
 
 def _variables(schema: StudySchema, outcome: Outcome, with_cohort: bool) -> dict[str, tuple[Number | Category, bool]]:
@@ -166,48 +204,41 @@ def _criterion(criterion: Criterion) -> tuple[Number | Category, bool]:
     return Number(name=criterion.column, low=-1e12, high=1e12), False
 
 
-def _agree(known: dict[str, float], row: Mapping[str, float]) -> bool:
-    agreed = True
-    for name, value in row.items():
-        before = known.get(name, math.nan)
-        if math.isnan(before):
-            known[name] = value
-        elif not math.isnan(value) and value != before:
-            agreed = False
-    return agreed
+def _placed(codes: Floats, reader: CategoryColumn) -> Floats:
+    """Return places of levels for codes of a category."""
+    places = np.array([float(combination[0]) for combination in reader.combinations] or [math.nan])
+    return np.where(np.isnan(codes), math.nan, places[np.nan_to_num(codes).astype(np.int64)])
 
 
-def _placed(row: Mapping[str, float], readers: Mapping[str, CategoryColumn]) -> dict[str, float]:
-    """Return a row in which codes of categories have become places of levels."""
-    return {
-        name: float(readers[name].combinations[int(value)][0]) if name in readers and not math.isnan(value) else value
-        for name, value in row.items()
-    }
+def _reasons(records: Records, schema: StudySchema, outcome: Outcome, with_cohort: bool) -> list[str]:
+    """Return for each patient the first reason to leave her out, empty for none."""
+    found = np.zeros(len(records.patients), dtype=np.int64)
+    reasons = [""]
 
+    def leave_out(which: NDArray[np.bool_], reason: str) -> None:
+        found[which & (found == 0)] = len(reasons)
+        reasons.append(reason)
 
-def _reason(row: Mapping[str, float], schema: StudySchema, outcome: Outcome, with_cohort: bool) -> str:
     for criterion in schema.inclusion:
-        value = row.get(criterion.column, math.nan)
-        if math.isnan(value):
-            return say("unknown whether: {criterion}", criterion=criterion.label)
-        if not _inside(value, criterion):
-            return say("not: {criterion}", criterion=criterion.label)
-    values = [row.get(name, math.nan) for name in outcome.columns]
-    if any(map(math.isnan, values)):
-        return say("without a value of {outcome}", outcome=outcome.label)
-    if isinstance(outcome, Classes) and values[0] >= len(outcome.levels):
-        return say("{outcome} that this outcome leaves out", outcome=outcome.label)
-    if with_cohort and math.isnan(row.get(schema.cohort_column, math.nan)):
-        return say("without a cohort")
-    return ""
+        values = records.values[criterion.column]
+        leave_out(np.isnan(values), say("unknown whether: {criterion}", criterion=criterion.label))
+        leave_out(~_inside(values, criterion), say("not: {criterion}", criterion=criterion.label))
+    for column in outcome.columns:
+        leave_out(np.isnan(records.values[column]), say("without a value of {outcome}", outcome=outcome.label))
+    if isinstance(outcome, Classes):
+        beyond = records.values[outcome.column] >= len(outcome.levels)
+        leave_out(beyond, say("{outcome} that this outcome leaves out", outcome=outcome.label))
+    if with_cohort:
+        leave_out(np.isnan(records.values[schema.cohort_column]), say("without a cohort"))
+    return [reasons[place] for place in found]
 
 
-def _inside(value: float, criterion: Criterion) -> bool:
+def _inside(values: Floats, criterion: Criterion) -> NDArray[np.bool_]:
     if criterion.one_of:
-        return value < len(criterion.one_of)
+        return np.asarray(values < len(criterion.one_of))
     low = -math.inf if criterion.low is None else criterion.low
     high = math.inf if criterion.high is None else criterion.high
-    return low <= value <= high
+    return np.asarray((values >= low) & (values <= high))
 
 
 def counted(names: Sequence[str], values: Sequence[float]) -> tuple[Step, ...]:

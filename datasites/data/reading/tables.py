@@ -35,6 +35,7 @@ MOST_ROWS = 20_000_000
 MOST_COLUMNS = 200_000
 _PIECE_BYTES = 16 << 20
 _PIECE_ROWS = 50_000
+_PIECE_CELLS = 4_000_000
 _HEAD_BYTES = 1 << 20
 _EXCEL_BYTES = 256 << 20
 _LARGEST_EXACT = 1 << 53
@@ -239,7 +240,7 @@ def _pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
             yield from _excel_pieces(table, columns)
         elif suffix == ".parquet":
             with pa.parquet.ParquetFile(table.path) as file:
-                for batch in file.iter_batches(batch_size=_PIECE_ROWS, columns=list(columns)):
+                for batch in file.iter_batches(batch_size=_rows_at_once(columns), columns=list(columns)):
                     yield _plain(batch)
         else:
             with pa.memory_map(str(table.path)) as source:
@@ -248,6 +249,10 @@ def _pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
                     yield _plain(file.get_batch(number).select(list(columns)))
     except (OSError, EOFError, UnicodeError, pa.ArrowException, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{table.name}: could not read every row: {_reason(error)}; correct the file") from error
+
+
+def _rows_at_once(columns: Sequence[str]) -> int:
+    return max(1, min(_PIECE_ROWS, _PIECE_CELLS // max(1, len(columns))))
 
 
 def _reason(error: Exception) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasites.data.dataset import MOCK_ROWS, Part, Schema, check_patients, mock_labels, write_dataset
+from datasites.data.dataset import MOCK_ROWS, Part, Schema, mock_labels, write_dataset
 from datasites.data.glance import STUDY_SCHEMA
 from datasites.data.missing import Missing, count, write_missing
+from datasites.data.patient_rows import check_patients
 from datasites.data.reading.encoding import encode, mock_inputs
 from datasites.data.reading.finding import RECORDS
 from datasites.data.reading.measured import HospitalData
@@ -93,8 +94,9 @@ def _inputs(schema: StudySchema, data: HospitalData) -> tuple[dict[str, Rows], l
         if modality.name in data.modalities:
             measured = data.modalities[modality.name]
             rows = [place for place, patient in enumerate(measured.patients) if patient in known]
-            missing.append(count(modality.name, modality.names, measured.values[rows], of=len(known)))
-            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[rows])
+            kept = slice(None) if len(rows) == len(measured.patients) else rows  # the whole of a large table is no copy
+            missing.append(count(modality.name, modality.names, measured.values[kept], of=len(known)))
+            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[kept])
     return inputs, missing
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from datasites.data.dataset import check_patients, plain_id
+from datasites.data.patient_rows import check_patients, plain_id
 from datasites.data.reading.cells import NumberColumn, Reading
 from datasites.data.reading.groups import table_facts
 from datasites.data.reading.patients import as_ids

@@ -50,7 +50,7 @@ from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
 from privacy.encryption import ckks
-from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
+from privacy.errors import InvalidInput, Refused, Tampered, TesseraError, Withheld
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
 
@@ -109,6 +109,8 @@ class RoundParticipant:
                 self._finish(item)
         except Declined:  # the orchestrator's no, not ours: nothing is refused here
             raise
+        except Withheld as error:
+            self._refuse(item, error.outward, own=str(error))
         except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
         except KeyError:
@@ -130,7 +132,7 @@ class RoundParticipant:
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
             keys = self._pad_keys(proposal, plan, item)
-            public = self._public_key(keys)
+            public = self._public_key(proposal, keys)
             own = self._own_numbers(proposal, item, model)
             job = self._job(proposal, plan, model)
             self.preflight(job)  # what fails whatever the records are must fail before the charge
@@ -193,8 +195,10 @@ class RoundParticipant:
     def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
         return PadKeys.of(proposal, plan, item)
 
-    def _public_key(self, keys: PadKeys) -> bytes:
-        return self._blob(keys.round_key.key_hash, max(0, min(keys.round_key.key_bytes, _KEY_BYTES)))
+    def _public_key(self, proposal: Proposal, keys: PadKeys) -> bytes:
+        public = self._blob(keys.round_key.key_hash, max(0, min(keys.round_key.key_bytes, _KEY_BYTES)))
+        checks.check_public_key(proposal, keys.round_key.round, public)
+        return public
 
     def _own_numbers(self, proposal: Proposal, item: WorkItem, model: bytes) -> dict[str, float]:
         """Return what the daemon releases besides the worker's numbers: how its last update agreed with the others'."""
@@ -337,9 +341,10 @@ class RoundParticipant:
             raise Refused("the orchestrator sent other bytes than the plan names")
         return data
 
-    def _refuse(self, item: WorkItem, reason: str) -> None:
+    def _refuse(self, item: WorkItem, reason: str, own: str = "") -> None:
+        """Journal a refusal, with the reason that only the own people read where there is one, and tell it."""
         refusal = Refusal(study=item.study, round=item.round, party=self.site, reason=reason[:500])
-        self.journal.append("refused", {"item": item.kind, **dump(refusal)})
+        self.journal.append("refused", {"item": item.kind, **dump(refusal), "reason": (own or reason)[:500]})
         try:
             path = f"/studies/{item.study}/rounds/{item.round}/refusal"
             self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))

@@ -53,13 +53,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     """Return a few sentences: what is asked, on which data, with which protection, at which cost."""
     own = proposal.participant(site)
     sentences = [
-        tr(
-            _TASKS.get(proposal.task, _ANOTHER_TASK),
-            task=outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes),
-            who=proposal.orchestrator.name,
-            institution=proposal.orchestrator.institution,
-            others=listed([p.institution for p in proposal.participants if p.name != site]),
-        ),
+        _asked(proposal, site),
         tr_plural(
             "Here it would read {what} of about {patients} patients in {dataset}, version {version}, in one round.",
             "Here it would read {what} of about {patients} patients in {dataset}, version {version}, in up to {count} "
@@ -71,7 +65,11 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             version=own.dataset.version,
         )
         + " "
-        + tr("No record leaves: each round sends one update of the model, with noise, encrypted."),
+        + (
+            tr("No record leaves: the round sends counts, with noise, encrypted.")
+            if proposal.model.counting is not None
+            else tr("No record leaves: each round sends one update of the model, with noise, encrypted.")
+        ),
         tr(
             "Only the sum of at least {least} hospitals is ever decrypted, by {who} of {institution}, who never "
             "receives a single hospital's update.",
@@ -81,25 +79,67 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         ),
         *_helpers(proposal),
         *_first_round(proposal),
+        *_patience(proposal),
         _noise_sentence(proposal),
     ]
     if cost is not None:
         sentences.append(_cost_sentence(cost))
-    custody, basis = proposal.custody, proposal.legal_basis.rstrip(".")
+    basis = proposal.legal_basis.rstrip(".")
     sentences += [
-        tr_plural(
-            "The trained model goes to {who}, who may keep it for one day ({licence}).",
-            "The trained model goes to {who}, who may keep it for {count} days ({licence}).",
-            custody.retention_days,
-            who=listed(custody.downloaders),
-            licence=custody.licence,
-        ),
+        _goes_to(proposal),
         tr("Legal basis: {basis}.", basis=basis),
         tr("The code is our own, reviewed and selected by a specification.")
         if proposal.plan.kind == "declarative"
         else tr("The study brings its own Python code: the guarantee assumes that the reviewed code is honest."),
     ]
     return tuple(sentences)
+
+
+def _asked(proposal: Proposal, site: str) -> str:
+    """Return who asks for what, together with whom."""
+    others = listed([p.institution for p in proposal.participants if p.name != site])
+    who, institution = proposal.orchestrator.name, proposal.orchestrator.institution
+    if proposal.model.counting is None:
+        task = outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes)
+        asked = _TASKS.get(proposal.task, _ANOTHER_TASK)
+        return tr(asked, task=task, who=who, institution=institution, others=others)
+    what = "; ".join(question.title for question in proposal.model.counting.questions)
+    return (
+        tr(
+            "{who} of {institution} asks for statistics, together with {others}: {what}. No model is trained.",
+            who=who,
+            institution=institution,
+            others=others,
+            what=what,
+        )
+        + " "
+        + tr_plural(
+            "One table is counted, and a patient counts in it once at most.",
+            "{count} tables are counted, and a patient counts once at most in each.",
+            len(proposal.model.counting.counts),
+        )
+    )
+
+
+def _goes_to(proposal: Proposal) -> str:
+    """Return who gets what comes out, and for how long."""
+    custody = proposal.custody
+    who, licence = listed(custody.downloaders), custody.licence
+    if proposal.model.counting is not None:
+        return tr_plural(
+            "The noised statistics go to {who}, who may keep them for one day ({licence}).",
+            "The noised statistics go to {who}, who may keep them for {count} days ({licence}).",
+            custody.retention_days,
+            who=who,
+            licence=licence,
+        )
+    return tr_plural(
+        "The trained model goes to {who}, who may keep it for one day ({licence}).",
+        "The trained model goes to {who}, who may keep it for {count} days ({licence}).",
+        custody.retention_days,
+        who=who,
+        licence=licence,
+    )
 
 
 def _cost_sentence(cost: CostPreview) -> str:
@@ -138,6 +178,34 @@ def _first_round(proposal: Proposal) -> tuple[str, ...]:
             "that hold it, under the same noise, encryption and cost. They stay readable in the model."
         ),
     )
+
+
+def _patience(proposal: Proposal) -> tuple[str, ...]:
+    """Return whose absence the rounds put up with; nothing where they wait for everybody."""
+    waits, found = proposal.waits, list[str]()
+    if waits.starts_with:
+        text = tr(
+            "The study begins once {count} of {all} hospitals have approved; the others join with their approval, and "
+            "each is charged from the first round that it takes part in.",
+            count=waits.starts_with,
+            all=len(proposal.participants),
+        )
+        found.append(text)
+    if waits.grace_seconds is not None:
+        text = tr(
+            "A round closes {seconds} s after enough hospitals have come. A hospital that comes later is charged for "
+            "the round, and its update is not used.",
+            seconds=waits.grace_seconds,
+        )
+        found.append(text)
+    if waits.pass_over_after:
+        text = tr(
+            "A hospital that missed {count} rounds in a row is passed over, and not charged, until it asks for work "
+            "again.",
+            count=waits.pass_over_after,
+        )
+        found.append(text)
+    return tuple(found)
 
 
 def _helpers(proposal: Proposal) -> tuple[str, ...]:
@@ -289,6 +357,8 @@ def act_title(act: Act | PersonAct, roles: Mapping[str, str]) -> str:
             return tr("Invite a {role}", role=tr(roles.get(act.target, act.target)))
         if act.kind == "close-account":
             return tr("Close the account {name}", name=act.target)
+        if act.kind == "roster":
+            return tr("Put the consortium's changed roster in force: {change}", change=act.name)
         digits = fingerprint(act.target)
         return tr(
             "Confirm the fingerprint {digits} of {name}, {where}", digits=digits, name=act.name, where=act.institution

@@ -8,6 +8,7 @@ from typing import Literal
 from datasites.study.filing import Filing
 from datasites.study.proposal import DatasetReference, Party
 from models.config import Architecture, Target
+from models.counting import Counting
 
 Fusion = Literal["shared", "tokens", "combination"]
 
@@ -55,8 +56,10 @@ class StudySettings:
     read what that voids (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two
     helpers if it has any, 0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so
     that only the keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this
-    one begins with. ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version
-    of it.
+    one begins with. ``grace``, ``pass_over_after`` and ``start_with`` say whose absence rounds put up with
+    (:class:`datasites.study.patience.Patience`). ``filing`` says who answers for the study; ``replaces`` is the
+    proposal hash of an earlier version of it.
+    ``counting`` makes it a counting study (:mod:`orchestrator.studies.proposing.counting`).
     """
 
     study: str
@@ -86,6 +89,9 @@ class StudySettings:
     min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600
+    grace: int | None = None
+    pass_over_after: int = 0
+    start_with: int = 0
     expires_days: int = 30
     seed: int | None = None
     check_chain: bool = True
@@ -93,3 +99,4 @@ class StudySettings:
     publish: bool = True
     licence: str = "research only"
     retention_days: int = 3650
+    counting: Counting | None = None

@@ -98,7 +98,8 @@ class Coalition:
         blocks = ciphertexts.unpack(self.body, counts_of(proposal), proposal.encryption)
         bare = shares.subtract(blocks, [sums[p] for p in shares.PARTS], proposal.encryption)
         integers = integers_of(proposal, stage.secret(), bare, {"shared": sorted(self.headers)})
-        body = pack_opening(proposal, stage.secret(), [sums[1], sums[2]])
+        salts = [self.salt(part) for part in shares.PARTS]
+        body = pack_opening(proposal, stage.secret(), [sums[1], sums[2]], salts)
         opening = Opening(
             study=proposal.study,
             round=1,
@@ -124,10 +125,19 @@ class Coalition:
             pad_commitments=tuple(stage.shown(closed).values()),
         )
 
+    def salt(self, part: int) -> bytes:
+        own = next(own for own in self.true.values() if part in own.sums)
+        return own.salt(self.stage.proposal, part, self.listed.list_hash)
+
     def sums_of(self, helper: str, sums: dict[int, shares.PartSum]) -> Signed:
         parts = {str(p): sha256_hex(shares.to_bytes(sums[p])) for p in parts_of(self.stage.proposal, helper)}
         said = PadSums(
-            study=self.stage.proposal.study, round=1, list_hash=self.listed.list_hash, helper=helper, parts=parts
+            study=self.stage.proposal.study,
+            round=1,
+            list_hash=self.listed.list_hash,
+            helper=helper,
+            parts=parts,
+            salt=self.salt(3).hex(),
         )
         return seal(self.stage.consortium.homes[helper].identity(), "pads", said)
 
@@ -145,6 +155,10 @@ def test_orchestrator_and_keyholder_hide_a_helper_and_shift_the_sum(
 ) -> None:
     told = Coalition(helped, ("keyholder",), part)
     closed = told.signed("keyholder", witness)
+    if part in parts_of(helped.proposal, witness):  # the two commit to different sums, and no hospital signs
+        assert not closed[1]
+        assert "commit to different pad sums" in helped.refusal("site-0")
+        return
     assert len(closed[1]) == 4  # nothing is to be seen yet
     with pytest.raises(Refused, match=f"pad sum {part} is not the one that the hospitals of the list vouch for"):
         helped.recompute(told.evidence(closed))
@@ -167,7 +181,11 @@ def test_orchestrator_and_one_helper_hide_the_other_and_the_keyholder_decrypts_n
     helped.liar.blob(shares.to_bytes(sums[3]))
     documents = {**helped.shown(closed), f"pads/{liar}": told.sums_of(liar, sums)}
     assert helped.decrypt(*closed, documents=documents) is None
-    assert f"those of {liar} are not right" in helped.refusal("keyholder")
+    if part != shares.MISSING_PART:
+        assert "commit to different pad sums" in helped.refusal("site-0")
+        assert not closed[1]
+    else:
+        assert f"those of {liar} are not right" in helped.refusal("keyholder")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""One row a patient: which ids are the same patient, and which rows are copies of another's.
+
+Every bound of a study is for one record a patient. A patient who stands in a dataset twice would be charged once and
+counted twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.errors import InvalidInput
+
+_TELLING = 16
+"""So many different values in a row do not agree with another row's by chance."""
+
+
+def plain_id(case: str) -> str:
+    """Return a case id without the differences that make no other patient: case, Unicode form, spaces, punctuation."""
+    return "".join(c for c in unicodedata.normalize("NFKC", case).casefold() if c.isalnum())
+
+
+def check_patients(cases: Sequence[str]) -> None:
+    """Refuse case ids that name one patient twice: every bound here is for one record a patient.
+
+    Two spellings are one patient when they differ in case, in Unicode form, or in spaces and punctuation only.
+
+    Raises:
+        InvalidInput: an id is no text or has no letter or digit, or a patient stands there twice; none is named.
+    """
+    if not all(isinstance(case, str) for case in cases):
+        raise InvalidInput("expected case ids as text, got another type; write them as strings")
+    plain = [plain_id(case) for case in cases]
+    if not all(plain):
+        raise InvalidInput(f"expected a case id for every row, {sum(not p for p in plain)} are empty")
+    repeated = len(plain) - len(set(plain))
+    if repeated:
+        raise InvalidInput(
+            f"expected one row per patient, {repeated} rows repeat a case id (capitals, spaces and punctuation do not "
+            "count); merge them"
+        )
+
+
+def check_rows(modality: str, cases: Sequence[str], values: NDArray[np.float32]) -> None:
+    """Refuse one modality's rows when a patient has two, or when two patients have the very same measurements.
+
+    Few or constant values can agree by chance; ``_TELLING`` different ones or more do not.
+
+    Raises:
+        InvalidInput: so it is; no patient is named.
+    """
+    check_patients(cases)
+    rows = telling_rows(values)
+    repeated = len(rows) - len(set(rows))
+    if repeated:
+        raise InvalidInput(
+            f"expected one {modality} row per patient, {repeated} rows repeat another case's values exactly; "
+            "leave out the copies"
+        )
+
+
+def telling_rows(values: NDArray[np.float32]) -> list[bytes]:
+    """Return a hash of each row that cannot agree with another by chance: one of enough different values."""
+    if values.shape[1] < _TELLING:
+        return []
+    return [_hash(row) for row in values if len(np.unique(row)) >= _TELLING]
+
+
+def all_rows(values: NDArray[np.float32]) -> list[bytes]:
+    """Return a hash of every row."""
+    return [_hash(row) for row in values]
+
+
+def _hash(row: NDArray[np.float32]) -> bytes:
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()  # a large table's rows are held once, not twice
