@@ -135,11 +135,9 @@ def check_study(
     Args:
         signed: the proposal, signed by the orchestrator (kind ``proposal``).
         approvals: what the participants signed (kind ``approval``), in any order.
-        orchestrator: the orchestrator as it is known here.
-        keyholder: the keyholder as it is known here.
+        orchestrator, keyholder, helpers: as they are known here; the proposal names nobody else.
         hospitals: those of the roster that this party's own people confirmed.
         now: the time, never earlier than the newest journal entry.
-        helpers: the helpers as they are known here; the proposal names nobody else.
         needed: of a study that begins before all have approved: the sites whose approval has to be there.
 
     Raises:
@@ -264,7 +262,7 @@ def _check_approvals(
     proposal: Proposal, approvals: Sequence[Signed], now: dt.datetime, needed: Collection[str]
 ) -> None:
     by_key = {a.public_key: a for a in approvals if a.payload.get("proposal_hash") == proposal.proposal_hash}
-    starts_with = proposal.waits.starts_with
+    starts_with, there = proposal.waits.starts_with, 0
     for participant in proposal.participants:
         signed = by_key.get(participant.public_key)
         if signed is None:
@@ -275,9 +273,9 @@ def _check_approvals(
         if (approval.study, approval.site) != (proposal.study, participant.name):
             raise Refused(f"the approval of {participant.name} names another study or site")
         check_time(proposal, approval, now)
-    there = {participant.public_key for participant in proposal.participants} & set(by_key)
-    if len(there) < starts_with:
-        raise Refused(f"the study begins with {starts_with} approvals, got {len(there)}")
+        there += 1
+    if there < starts_with:
+        raise Refused(f"the study begins with {starts_with} approvals, got {there}")
 
 
 def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> RoundPlan:

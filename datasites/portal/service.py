@@ -1,7 +1,6 @@
 """What the portal does for a signed-in person, whether a page or the machine API asks for it.
 
-:class:`PortalService` also keeps what changes while people look: dry runs in the background, the journal as it grows,
-and sign-ins with the hospital's own accounts that have begun and not ended.
+:class:`PortalService` also keeps dry runs in the background, the journal as it grows, and sign-ins under way.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from datasites.review.oidc import Begun
     from datasites.worker.trainer import Trial
 
-
 Decision = Literal["deny", "ask", "revoke"]
 SIGN_IN_SECONDS = 600
 _MOST = 1000
@@ -73,12 +71,11 @@ class SignIns:
         """Remember one and return the secret that its browser keeps in a cookie."""
         browser = secrets.token_urlsafe(32)
         until = now + dt.timedelta(seconds=SIGN_IN_SECONDS)
+        made = Pending(begun=begun, browser=browser, to=to, account=account, until=until, draft=draft)
         with self._lock:
             while len(self._pending) >= _MOST:
-                del self._pending[next(iter(self._pending))]
-            self._pending[begun.state] = Pending(
-                begun=begun, browser=browser, to=to, account=account, until=until, draft=draft
-            )
+                self._pending.pop(next(iter(self._pending)))
+            self._pending[begun.state] = made
         return browser
 
     def take(self, state: str, browser: str, *, now: dt.datetime) -> Pending:

@@ -21,7 +21,7 @@ from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import enough
 from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
-from datasites.study.recomputed.planning import FinishedRound, Planner
+from datasites.study.recomputed.planning import Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds import checkpoints as ends
 from orchestrator.rounds.attendance import Attendance, Expected
@@ -132,8 +132,7 @@ class StudyRunner:
         return keyholder in self._documents(number, kind)
 
     def _refusal(self, number: int) -> StudyPaused:
-        reason = self._reason(number)
-        return StudyPaused(f"round {number}: the keyholder refused: {reason}")
+        return StudyPaused(f"round {number}: the keyholder refused: {self._reason(number)}")
 
     def _reason(self, number: int) -> str:
         refused = self._refusals.of(number, self.proposal.keyholder.name)
@@ -186,9 +185,7 @@ class StudyRunner:
     def _look_back(self, number: int) -> None:
         """Have the planner see every finished round before ``number``, also those before a restart."""
         for past in range(self._planner.finished + 1, number):
-            done = self._store.document(self.proposal.study, past, "checkpoint") or {}
-            sites, releases = tuple(done.get("sites", ())), done.get("releases", {})
-            self._planner.observe(FinishedRound(number=past, sites=sites, releases=releases))
+            self._planner.observe(ends.finished_round(self._store, self.proposal.study, past))
 
     async def _collect(self, number: int, documents: Mapping[str, Signed]) -> None:
         """Ask whom the round waits for, add what comes, stop in time; ask once more if too few came."""
@@ -399,5 +396,5 @@ class StudyRunner:
         return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
 
     def _tell_everybody(self, kind: str, number: int) -> None:
-        everybody = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
-        self._board.publish([party.name for party in everybody], self._item(kind, number))
+        parties = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
+        self._board.publish([party.name for party in parties], self._item(kind, number))
