@@ -26,6 +26,7 @@ from orchestrator.api.joining import follow_roster, founding_app
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.rounds.notices import ScientistsNotices
+from orchestrator.rounds.peers import FILE, Peers
 from orchestrator.rounds.retention import enforce
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
@@ -73,7 +74,7 @@ def _serve(home: Home) -> None:
         lease.share(journal)
         lease.hold()
     listener = bind(config.host, config.port)
-    service = Service(identity=identity, roster=home.roster(), store=store, journal=journal)
+    service = Service(identity=identity, roster=home.roster(), store=store, journal=journal, peers=Peers(folder / FILE))
     app = create_app(service, mailbox_folder=files / "mailbox", home=home)
     metrics.install(app, service, folder)
     https = config.public_url.startswith("https:") or bool(config.tls_certificate)

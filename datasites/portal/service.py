@@ -28,7 +28,7 @@ from datasites.portal.report_writing import ReportWriting
 from datasites.portal.shown.answers import data_use
 from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
-from datasites.review.environment import differences
+from datasites.review.environment import Compared, compare
 from datasites.review.people.acts import PersonAct
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
@@ -274,9 +274,9 @@ class PortalService:
             modalities=", ".join(sorted(own)),
         )
 
-    def differences(self, request: Request) -> list[str]:
-        """Return where the software that a request names differs from what runs here."""
-        return differences(request.proposal.environment, self.context.environment())
+    def software(self, request: Request) -> Compared:
+        """Return how the software that a request names differs from what runs here."""
+        return compare(request.proposal.environment, self.context.environment())
 
     def blocked(self, request: Request) -> str:
         """Return why a request cannot be approved now, or an empty text."""
@@ -292,7 +292,7 @@ class PortalService:
             self.context.approvals.check_people(request.proposal)
         except Refused as error:
             return sentence_of(error)
-        if self.differences(request):
+        if self.software(request).refused:
             return say("the software here is not what it names; the study has to be proposed again")
         cost = self.cost(request)
         if cost is None or not cost.fits:
@@ -319,12 +319,9 @@ class PortalService:
             )
         if scales := self.scales(request):
             raise Refused(scales)
-        if self.differences(request):
+        if differing := self.software(request).refused:
             raise Refused(
-                say(
-                    "the software is not what the proposal names: {differences}",
-                    differences=joined(self.differences(request)[:3]),
-                )
+                say("the software is not what the proposal names: {differences}", differences=joined(differing[:3]))
             )
         cost = self.context.preview(request.proposal)
         return self.context.approvals.approve(
