@@ -54,6 +54,7 @@ HAPPENED = {
     "proposal-denied": mark("study denied"),
     "proposal-ended": mark("study ended elsewhere"),
     "proposal-received": mark("proposal received"),
+    "study-asked": mark("asked by a scientist with a key of their own"),
     "proposal-rejected": mark("proposal rejected"),
     "proposal-revoked": mark("approval revoked"),
     "proposal-signed": mark("proposal signed"),
