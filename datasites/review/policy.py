@@ -387,14 +387,14 @@ def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Vio
 def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
     if not policy.accept_only_partners:
         return []
-    known = {partner.public_key for partner in policy.partners}
     hospitals = [p for p in proposal.participants if p.name != site]
-    named = (proposal.scientist, *hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
+    asker = [proposal.scientist] if proposal.scientist else []
+    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *asker)
     return [
         Violation(
             rule="accept_only_partners",
             message=say("{name} ({institution}) is not a partner", name=party.name, institution=party.institution),
         )
-        for party in named
-        if party is not None and party.public_key not in known
+        for party in others
+        if party.public_key not in {partner.public_key for partner in policy.partners}
     ]
