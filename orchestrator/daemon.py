@@ -10,13 +10,14 @@ import socket
 import sqlite3
 import sys
 import threading
+import time
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from datasites.node.credentials.tls import renew_own
 from datasites.node.files import remove_unfinished
-from datasites.node.home import Home
+from datasites.node.home import Config, Home
 from datasites.node.joining.entering import FOLDER
 from datasites.node.process import alone_in, announce, bind, on_end_signal
 from datasites.node.web.server import WebServer
@@ -36,6 +37,7 @@ from privacy.ledger.journal import Journal
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3600.0
 _NOTICE_SECONDS = 5.0
+_PORT_SECONDS = 60.0
 _FOUNDING_SECONDS = 0.5
 
 
@@ -73,7 +75,7 @@ def _serve(home: Home) -> None:
     if lease is not None:
         lease.share(journal)
         lease.hold()
-    listener = bind(config.host, config.port)
+    listener = _bound(config, patient=lease is not None)
     service = Service(identity=identity, roster=home.roster(), store=store, journal=journal, peers=Peers(folder / FILE))
     app = create_app(service, mailbox_folder=files / "mailbox", home=home)
     metrics.install(app, service, folder)
@@ -100,6 +102,22 @@ def _serve(home: Home) -> None:
     if lease is not None:
         lease.release()
     (folder / "address.json").unlink(missing_ok=True)
+
+
+def _bound(config: Config, *, patient: bool) -> socket.socket:
+    """Return the socket to listen on; the leader before may hold the port until it notices that it leads no more.
+
+    Raises:
+        InvalidInput: somebody listens there.
+    """
+    deadline = time.monotonic() + (_PORT_SECONDS if patient else 0.0)
+    while True:
+        try:
+            return bind(config.host, config.port)
+        except InvalidInput:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _founded(home: Home) -> bool:
