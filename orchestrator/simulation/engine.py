@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from datasites.strategy.own_step import InThisProcess
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import check_weights
@@ -32,6 +33,7 @@ from datasites.training.site import own_parameters, split_records, train_round
 from datasites.worker.child import load_plan
 from models.batch import RecordLoss, restricted
 from models.build import build_model, record_loss
+from models.devices import chosen_device, on_device
 from models.parameters import from_bytes
 from orchestrator.simulation.sites import SimulatedSite
 from privacy.canonical import sha256_hex
@@ -82,16 +84,21 @@ class Shard:
         proposal: with a public seed.
         sites: whose ``trains`` was drawn with the seed's membership secret.
         code: the folder of an own network, whose code runs here; None for Tessera's models.
+        device: where models and records are; on another one than ``cpu`` the last bits of a model differ.
     """
 
-    def __init__(self, proposal: Proposal, sites: Sequence[SimulatedSite], code: Path | None = None) -> None:
+    def __init__(
+        self, proposal: Proposal, sites: Sequence[SimulatedSite], code: Path | None = None, *, device: str = "cpu"
+    ) -> None:
         self._proposal, self._seed = proposal, _public_seed(proposal)
         self._model, self._loss = _network(proposal, self._seed, code)
+        place = chosen_device(device)
+        self._model.to(place)
         self._everybody = [p.name for p in proposal.participants]
         self._own: dict[str, dict[str, NDArray[np.float32]]] = {}
         self._last: dict[str, tuple[RoundPlan, bytes, Integers]] = {}
         wanted = proposal.model.features
-        self._records = {s.name: (restricted(s.records, wanted), s.trains) for s in sites}
+        self._records = {s.name: (on_device(restricted(s.records, wanted), place), s.trains) for s in sites}
 
     def round(self, plan: RoundPlan, model: bytes) -> Sum:
         """Train every site of this shard and add what they would encrypt."""
@@ -119,20 +126,22 @@ class Shard:
         return {PROXIMITY: proximity_to_others(self._proposal, last, site, self._everybody, sent, before, model)}
 
 
-def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[SimulatedRound]:
+def run_study(proposal: Proposal, model: bytes, engine: Engine, code: Path | None = None) -> Iterator[SimulatedRound]:
     """Run every round of a study and yield each when it is finished.
 
     Args:
         proposal: with a public seed, as a live study would have it.
         model: the initial model, safetensors.
         engine: does the sites' part.
+        code: the study's own code tree, whose server's rule runs in this process.
 
     Raises:
         InvalidInput: the proposal has no public seed.
         Refused: a plan outside the bounds.
     """
     _public_seed(proposal)
-    planner, optimizer = Planner(proposal), ServerOptimizer(proposal.training)
+    own = InThisProcess(folder=code) if code is not None and proposal.own_server_rule else None
+    planner, optimizer = Planner(proposal), ServerOptimizer(proposal.training, own=own)
     proposal_hash = proposal.proposal_hash
     for number in range(1, proposal.rounds + 1):
         plan = RoundPlan(
@@ -162,7 +171,7 @@ def _public_seed(proposal: Proposal) -> int:
 
 
 def _network(proposal: Proposal, seed: int, code: Path | None) -> tuple[nn.Module, RecordLoss]:
-    if proposal.plan.kind == "declarative":
+    if not proposal.own_network:
         return build_model(proposal.model, seed=seed), record_loss
     if code is None:
         raise InvalidInput("expected the code of the study's own network; this engine has none")
