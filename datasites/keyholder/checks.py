@@ -36,6 +36,9 @@ from privacy.encryption import ciphertexts, tags
 from privacy.encryption.parameters import check_security
 from privacy.errors import InvalidInput, Refused, Tampered
 
+WORDS = "+"
+"""Stands between the words that an attestation repeats."""
+
 FEWEST_SITES = 3
 """No proposal may let a sum of fewer institutions be decrypted."""
 
@@ -64,7 +67,8 @@ class SumRequest(ListRequest):
 class CheckedList:
     """A list that all its sites signed, which sites are in each block, and their headers by site.
 
-    ``vouched`` is what its sites signed about its pads, with helpers.
+    ``vouched`` is what its sites signed about its pads, with helpers. ``fresh`` are the words of starts of keyholder or
+    helpers that all of them repeated.
     """
 
     proposal: Proposal
@@ -74,6 +78,7 @@ class CheckedList:
     contributors: Mapping[str, tuple[str, ...]]
     tags: tuple[tuple[int, ...], ...] = ()
     vouched: Vouched | None = None
+    fresh: frozenset[str] = frozenset()
 
     @property
     def round(self) -> int:
@@ -95,7 +100,7 @@ class CheckedList:
 class CheckedSum:
     """A sum that passed every check: what to decrypt, which sites are in each block, and their sealed pads by site.
 
-    ``fresh`` is the word of a keyholder's start that all sites repeated when they attested, or nothing.
+    ``fresh`` are the words of starts that all sites repeated when they attested.
     """
 
     proposal: Proposal
@@ -106,7 +111,7 @@ class CheckedSum:
     ciphertexts: Mapping[str, Sequence[bytes]]
     contributors: Mapping[str, tuple[str, ...]]
     pads: Mapping[str, str]
-    fresh: str = ""
+    fresh: frozenset[str] = frozenset()
     headers: Mapping[str, UpdateHeader] = field(default_factory=dict)
     vouched: Vouched | None = None
 
@@ -182,7 +187,7 @@ def check_sum_request(
         ciphertexts=ciphertexts,
         contributors=listed.contributors,
         pads={site: header.pad for site, header in listed.headers.items()},
-        fresh=_common_word(request.attestations),
+        fresh=listed.fresh,
         headers=listed.headers,
         vouched=listed.vouched,
     )
@@ -211,7 +216,7 @@ def check_list(
         vouched = vouched_of(proposal, commitments, request.pad_commitments, request.attestations)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the sum is not decrypted: {error}") from error
-    return replace(listed, tags=tuple(tags_), vouched=vouched)
+    return replace(listed, tags=tuple(tags_), vouched=vouched, fresh=_common_words(request.attestations))
 
 
 def check_unsigned_list(proposal: Proposal, round_key: RoundKey, request: ListRequest) -> CheckedList:
@@ -237,9 +242,9 @@ def check_unsigned_list(proposal: Proposal, round_key: RoundKey, request: ListRe
     )
 
 
-def _common_word(attestations: Sequence[Signed]) -> str:
-    words = {str(signed.payload.get("fresh", "")) for signed in attestations}
-    return words.pop() if len(words) == 1 else ""
+def _common_words(attestations: Sequence[Signed]) -> frozenset[str]:
+    said = [frozenset(str(signed.payload.get("fresh", "")).split(WORDS)) for signed in attestations]
+    return frozenset.intersection(*said) - {""} if said else frozenset()
 
 
 def _check_parties(proposal: Proposal, orchestrator: Party, keyholder: Party) -> None:

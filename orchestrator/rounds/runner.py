@@ -285,11 +285,9 @@ class StudyRunner:
         if not await self._answered_with(number, item):
             refused = self._refusals.of(number, keyholder)
             listed = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
-            unusable = listed & set(refused.without if refused else ())
-            reason = self._reason(number)
-            if not unusable and (unusable := listed & self.helping.accused(number)):
-                reason = self.helping.why(number)
-            self._lose(number, reason, unusable)
+            named, why = self.helping.blamed(number, refused)
+            unusable = listed & named
+            self._lose(number, why if unusable else self._reason(number), unusable)
             if unusable:
                 return None
             raise self._refusal(number)
@@ -304,7 +302,7 @@ class StudyRunner:
             self._board.publish(keyholder, replace(item, documents={**item.documents, **known}))
             if await self._answered(number, "result"):
                 return True
-            again = await self.helping.confirmations(number, item) or item.attestations
+            again = await self.helping.confirmations(number, item.documents, [keyholder]) or item.attestations
             refused = self._refusals.of(number, keyholder)
             await self.helping.all_answers(number, refused.wants if refused else ())
             newer = self.helping.documents(number)
