@@ -86,6 +86,21 @@ class OpenJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuleJob:
+    """One step of a study's own server's rule: no records, no key, numbers that everybody of the study knows.
+
+    Args:
+        code: the approved code tree.
+        input: what :func:`datasites.strategy.own_step.input_bytes` wrote.
+        output: an empty folder for the result.
+    """
+
+    code: Path
+    input: Path
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """What the fork server needs to start a worker; the job itself goes past it, straight to the worker.
 
