@@ -32,13 +32,14 @@ from datasites.study.proposal import Proposal
 from datasites.study.recomputed.released_numbers import VALIDATION
 from datasites.study.signing import parse
 from datasites.study.streams import worker_stream
-from datasites.training.site import own_parameters, split_records, train_round
+from datasites.training.site import own_parameters, rows_together, split_records, train_round
 from datasites.worker.independence import check_independence
-from datasites.worker.job import RESULT_NAME, WorkerJob
+from datasites.worker.job import OTHER_BITS, RESULT_NAME, WorkerJob
+from datasites.worker.same_bits import same_bits
 from models.batch import RecordLoss, modalities_of, restricted, to_tensors
 from models.config import ModelConfig
 from models.parameters import from_bytes
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 METADATA = "tessera"
 RULE_HOLDS = mark("the server's rule gives a model, and the same one again for the same numbers")
@@ -89,6 +90,7 @@ def read_job(data: bytes) -> WorkerJob:
         seed=value["seed"],
         membership=value["membership"],
         checks=value["checks"],
+        bits=value["bits"],
     )
 
 
@@ -134,6 +136,8 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     checks = check_independence(model, record_loss, training) + _rule_checks(job) if job.checks else []
     if job.model is not None:
         from_bytes(model, job.model.read_bytes())
+    if job.bits and not same_bits(model, record_loss, training, rows_together(proposal)):
+        raise Refused(OTHER_BITS)
     randomness = worker_stream(proposal, job.plan, job.site, job.seed)
     vectors, releases = train_round(proposal, job.plan, job.site, model, record_loss, training, validation, randomness)
     if job.model is not None:

@@ -251,6 +251,7 @@ def _encoded(job: WorkerJob) -> bytes:
         "proposal": dump(job.proposal),
         "plan": dump(job.plan),
         "checks": job.checks,
+        "bits": job.bits,
     }
     for name in ("site", "seed", "membership"):
         value[name] = getattr(job, name)

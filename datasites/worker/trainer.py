@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.recomputed.released_numbers import checked_numbers
 from datasites.study.streams import membership_secret, worker_seed
 from datasites.training.local_parameters import PREFIX, shapes
-from datasites.worker.job import MODEL_NAME, OpenJob, Outcome, TrainingJob, TrainingResult, WorkerJob
+from datasites.worker.job import MODEL_NAME, OTHER_BITS, OpenJob, Outcome, TrainingJob, TrainingResult, WorkerJob
 from datasites.worker.pool import WorkerPool, log_of
 from privacy.errors import InvalidInput, Refused
 
@@ -111,10 +111,12 @@ class SandboxedTrainer:
         with JobFolder(self.folder) as place:
             model = place / MODEL_NAME
             model.write_bytes(job.model)
-            outcome = self.pool.run(
-                self._worker_job(job.proposal, job.plan, job.dataset / "mock", place, model=model, secret=bytes(32))
-            )
+            mock = job.dataset / "mock"
+            tried = self._worker_job(job.proposal, job.plan, mock, place, model=model, secret=bytes(32))
+            outcome = self.pool.run(replace(tried, bits=True))
             problem = self._told(outcome, "a round on made-up records fails too")
+            if problem and OTHER_BITS in outcome.log.read_text(errors="replace"):
+                return OTHER_BITS
             if outcome.result is None:
                 return problem
             try:
