@@ -129,10 +129,8 @@ class SandboxPolicy(_Section):
         if name == "cpu":
             return name
         raise ValueError(
-            say(
-                "rounds on private records run on processors: that each record's numbers do not depend on others is "
-                "tried for these only; expected device = cpu"
-            )
+            say("rounds on private records run on processors, the only kernels tried so far; expected device = cpu")
+        )
         )
 
 
