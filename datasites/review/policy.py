@@ -131,7 +131,6 @@ class SandboxPolicy(_Section):
         raise ValueError(
             say("rounds on private records run on processors, the only kernels tried so far; expected device = cpu")
         )
-        )
 
 
 class WorkersPolicy(_Section):
