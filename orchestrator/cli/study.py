@@ -63,7 +63,9 @@ _FILED = (
     "retention_days",
     "licence",
 )
-_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", *_FILED})
+_NOT_SETTINGS = frozenset(
+    {"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", "server_step", *_FILED}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,9 @@ class StudyOptions:
     plan: Annotated[
         Path | None,
         typer.Option(help="Folder with plan.py: a network and a loss of your own; try it with tessera plan check."),
+    ] = None
+    server_step: Annotated[
+        Path | None, typer.Option(help="File with server_step(): a server's rule of your own (docs/server-rules.md).")
     ] = None
 
 
@@ -217,7 +222,7 @@ def settings_of(name: str, options: StudyOptions) -> Any:
     answered = vars(filed(options.filing, answers))
     standardised = tuple(dict.fromkeys(options.standardise or ()))
     made = StudySettings(study=name, rounds=PLAIN_ROUNDS, standardised=standardised, **answered, **chosen)
-    return with_schedule(made, options.rounds)
+    return with_schedule(made, options.rounds or (PLAIN_ROUNDS if options.server_step is not None else None))
 
 
 @contextmanager
@@ -235,10 +240,13 @@ def proposing(home: Path, settings: Any, view: Any, options: StudyOptions) -> di
     from orchestrator.studies.run import propose as send
 
     brought, built = NOTHING, None
-    if options.plan is not None:
-        from orchestrator.studies.proposing.own_code import build_with, read_plan
+    if options.plan is not None or options.server_step is not None:
+        from orchestrator.studies.proposing.own_code import build_with, read_plan, rule_file, with_rule
 
-        brought = Brought(tree=read_plan(options.plan))
+        network = {} if options.plan is None else read_plan(options.plan)
+        brought = Brought(
+            tree=with_rule(network, {} if options.server_step is None else rule_file(options.server_step))
+        )
         built = build_with(brought.tree)
     sites = tuple(options.site or ())
     return send(Home(folder=home), settings, view, sites=sites, replaces=options.replaces, brought=brought, built=built)

@@ -17,6 +17,7 @@ from support.joined import HOSPITALS, Consortium
 from support.web_server import serving
 
 from datasites.node.credentials.tls import ascii_host, client_context
+from datasites.node.health import alive
 from datasites.node.home import Home
 from datasites.node.joining import entering
 from datasites.node.joining.certificates import requested_names
@@ -151,6 +152,7 @@ def test_an_invitation_is_good_for_one_party_and_for_it_again_and_again(founding
     home = Home(folder=founding.folder / "hospital-a")
     with pytest.raises(TesseraError, match="not admitted"):
         await_admission(home, seconds=0)
+    assert "waits for the consortium's operator" in alive(home.folder)
     said = founding.join(out, "thief", code=3)
     assert "used already" in said and fingerprint(home.party().public_key) in said
     assert not (founding.folder / "thief").exists()
