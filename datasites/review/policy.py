@@ -345,8 +345,7 @@ def _noise_violations(policy: Policy, proposal: Proposal) -> list[Violation]:
 
 def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
     rules = policy.study
-    patients = proposal.participant(site).dataset.patients
-    author = proposal.orchestrator
+    patients, author = proposal.participant(site).dataset.patients, proposal.orchestrator
     broken = {
         "study.maximum_rounds": proposal.rounds > rules.maximum_rounds
         and say_plural(
