@@ -74,7 +74,8 @@ def measure(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def cpu_seconds(root: int) -> float:
     """Return the processor time that a process and all below it have used so far, as Linux counts it."""
-    ticks, parents = {}, {}
+    ticks: dict[int, int] = {}
+    parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
