@@ -134,10 +134,9 @@ class SandboxPolicy(_Section):
 
 
 class WorkersPolicy(_Section):
-    """How many studies train here at once: ``studies`` at most, and no more than cores and memory carry.
+    """How many studies train here at once: ``studies`` at most, at one core and ``sandbox.memory_bytes`` each.
 
-    A training worker takes one core and ``sandbox.memory_bytes``. ``cores`` and ``memory_bytes`` 0 are what the machine
-    has. Whatever they are, one study trains.
+    ``cores`` and ``memory_bytes`` 0 are what the machine has. Whatever they are, one study trains.
     """
 
     studies: int = Field(default=2, ge=1, le=64)
