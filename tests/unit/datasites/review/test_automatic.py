@@ -10,6 +10,7 @@ from support.counting import counting
 from datasites.review.policy import Policy
 from datasites.review.rules.automatic import is_small_question
 from privacy.errors import InvalidInput, Refused
+from privacy.ledger.costs import study_cost
 
 SWITCH = "[review]\nauto_approve_analytics_epsilon = 0.5\n[budget]\ndelta = 1e-5\n"
 
@@ -77,3 +78,10 @@ def test_another_device_than_processors_is_refused_with_the_reason_and_old_hashe
     with pytest.raises(InvalidInput, match="run on processors"):
         Policy.parse("[sandbox]\ndevice = 'cuda'")
     assert Policy.parse("[sandbox]\ndevice = 'cpu'").policy_hash == Policy.parse("").policy_hash
+
+
+def test_what_is_charged_is_one_gaussian_release_exactly(new_proposal):
+    asked = counting(new_proposal)
+    cost = study_cost(asked.mechanism).total
+    assert cost.gaussian_only and cost.mu_squared == pytest.approx(asked.mechanism.noise_multiplier**-2, rel=1e-12)
+    assert cost.epsilon(1e-5) == pytest.approx(asked.mechanism.epsilon(1e-5), rel=1e-3)
