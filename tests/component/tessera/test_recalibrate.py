@@ -17,9 +17,10 @@ from datasites.node.home import Config, Home
 from datasites.study.recomputed.released_numbers import VALIDATION
 from datasites.study.streams import membership_secret
 from orchestrator.cli import main
+from privacy.identity import Identity
 from tessera.trained.at_hospital import ALL, HELD_OUT, NEVER, recalibrated
 
-TABLES = generate(seed=0, shape=SyntheticShape(patients={"BRCA": 240, "LUSC": 120, "LIHC": 120}))
+TABLES = generate(seed=0, shape=SyntheticShape(patients={"BRCA": 600, "LUSC": 120, "LIHC": 120}))
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("hospital")
     ingest(TABLES, folder / "dealt", federation="tri-modal", task="early-late", seed=5, sites=3)
     config = Config(name="alba", institution="Hospital Alba", role="datasite", orchestrator_url="http://127.0.0.1:9")
+    (folder / "home").mkdir()
+    Identity.from_seed(b"alba".ljust(32, b".")).save(folder / "home" / "identity.pem")  # else another fifth each time
     made = Home.create(folder / "home", config)
     shutil.copytree(folder / "dealt" / "sites" / "brca-1", made.folder / "datasets" / "stages" / "v1")
     return made
