@@ -89,6 +89,7 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
         weight_decay=0.0,
         centre=False,
         standardised=(),
+        shrunk=False,
         cohort_gain=1.0,
         mechanism=mechanism,
     )
@@ -197,6 +198,7 @@ def _private(
         centre=schedule.centred,
         cohort_gain=schedule.cohort_gain,
         standardised=schedule.standardised,
+        shrunk=schedule.shrunk and not schedule.standardised,
         mechanism=calibrate(mechanism, epsilon, delta),
     )
 

@@ -9,6 +9,7 @@ exact sum of rounded updates. Without privacy (``mechanism`` None) a site takes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -113,6 +114,7 @@ def simulate(
         centred=settings.centre,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised,
+        shrunk=settings.shrunk,
     )
     study = _start(config, sites, settings, seed)
     curve = []
@@ -178,7 +180,10 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
     if settings.mechanism is not None and moment is not None:
         pull = settings.weight_decay + settings.proximal_mu
         size = centre_size(settings.mechanism, rate=settings.learning_rate, pull=pull, moment=moment)
-        stepped = with_centres(arrays, study.exchanged, means, size, moment)
+        deviations = {b.name: _deviation(study, b, weights[b.name]) for b in study.exchanged}
+        stepped = with_centres(
+            arrays, study.exchanged, means, size, moment, deviations if study.config.shrunk else None
+        )
     else:
         scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
         stepped = study.server.step(arrays, study.exchanged, scaled)
@@ -188,6 +193,19 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         losses = evaluate_losses(study.model, study.sites, record_loss, settings.mechanism, study.seed, number)
         study.blending = observe(study.blending, losses, settings.blending)
     return weights, factors
+
+
+def _deviation(study: Study, block: Block, weights: Mapping[str, float]) -> float:
+    """Return the noise on each coordinate of a block's mean update, as
+    :func:`datasites.study.recomputed.next_model.noise_deviation` has it of a live round."""
+    mechanism, holders = study.settings.mechanism, study.holders(block)
+    if mechanism is None:
+        return 0.0
+    step = study.settings.learning_rate * mechanism.share_deviation / mechanism.sampling_rate
+    if mechanism.noise == "shared":
+        return step * math.sqrt(len(study.sites)) / sum(s.patients for s in holders)
+    parts = [weights[s.name] / s.patients for s in holders]
+    return step * math.sqrt(mechanism.steps_per_round) * math.hypot(*parts) / sum(weights[s.name] for s in holders)
 
 
 def _factors(study: Study) -> dict[str, float]:

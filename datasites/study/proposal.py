@@ -17,6 +17,7 @@ from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
 from datasites.study.filing import Filing
+from datasites.study.public_constants import PublicConstants
 from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded
@@ -145,12 +146,13 @@ class Chain(Message):
 
     ``model_hash`` is the SHA-256 of the initial model's safetensors bytes. ``origin`` says who can recompute it:
     everybody from the public ``seed`` and the model's configuration; everybody who knows the last model of an earlier
-    study, whose proposal hash is ``study``; or nobody (``given``), so that the initial model counts as unchecked.
+    study, whose proposal hash is ``study``; everybody who has the ``public`` tables that the proposal's constants name;
+    or nobody (``given``), so that the initial model counts as unchecked.
     With ``checked`` False the orchestrator may name any model in any round.
     """
 
     model_hash: str
-    origin: Literal["seed", "study", "given"] = "seed"
+    origin: Literal["seed", "study", "public", "given"] = "seed"
     seed: int = 0
     study: str = ""
     checked: bool = True
@@ -173,7 +175,8 @@ class Proposal(Message):
     before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves the
     choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that
     hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
-    sums go to the participants once the round is answered, so that everybody can check the sum. ``filing`` says who
+    sums go to the participants once the round is answered, so that everybody can check the sum. ``constants`` says from
+    which public tables the initial model's centres and weights come. ``filing`` says who
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
     replaces.
     """
@@ -208,6 +211,7 @@ class Proposal(Message):
     published: bool = False
     filing: Filing | None = None
     replaces: str = ""
+    constants: PublicConstants | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -250,6 +254,11 @@ class Proposal(Message):
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
 
     def _check_centring(self) -> None:
+        public = self.chain is not None and self.chain.origin == "public"
+        if not public == (self.constants is not None) == self.model.public_centres:
+            raise InvalidInput(
+                "expected public constants, a model with public centres and a chain that begins with it together"
+            )
         if not self.model.centred:
             return
         if self.chain is not None and self.chain.origin == "study":
@@ -259,7 +268,7 @@ class Proposal(Message):
             )
         linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
         plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
-        least = 4 if self.model.standardised else 2
+        least = 4 if self.model.standardised else 1 if public else 2
         if not (linear and declared and plain and self.rounds >= least):
             raise InvalidInput(
                 "the first round of a centred study (the first three of a standardised one) releases feature means "
@@ -363,6 +372,8 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
     "cohort_gain": (1.0,),
     "standardised": ((), []),
     "gains": ({},),
+    "shrunk": (False,),
+    "public_centres": (False,),
 }
 """Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
 
@@ -370,6 +381,7 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
     kept = {n: v for n, v in proposal["model"].items() if n not in _ADDED or v not in _ADDED[n]}
     found = {**proposal, "model": kept}
-    if found["chain"] is None:
-        del found["chain"]
+    for name in ("chain", "constants"):
+        if found[name] is None:
+            del found[name]
     return found

@@ -13,6 +13,7 @@ from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import (
     AggregationOption,
     ColludersOption,
+    ConstantsOption,
     DeltaOption,
     EpsilonOption,
     EvaluationShareOption,
@@ -63,7 +64,9 @@ _FILED = (
     "retention_days",
     "licence",
 )
-_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", *_FILED})
+_NOT_SETTINGS = frozenset(
+    {"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", "constants", *_FILED}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ class StudyOptions:
     standardise: Annotated[
         list[str] | None, typer.Option(help="A modality whose features have no public scale: image, say.")
     ] = None
+    constants: ConstantsOption = None
     filing: FilingOption = None
     purpose: FiledOption = ""
     legal_basis: FiledOption = ""
@@ -206,7 +210,7 @@ def _settings(name: str, options: StudyOptions) -> Any:
     answered = vars(filed(options.filing, answers))
     standardised = tuple(dict.fromkeys(options.standardise or ()))
     made = StudySettings(study=name, rounds=PLAIN_ROUNDS, standardised=standardised, **answered, **chosen)
-    return with_schedule(made, options.rounds)
+    return with_schedule(made, options.rounds, constants=options.constants is not None)
 
 
 @contextmanager
@@ -223,10 +227,19 @@ def _propose(home: Path, settings: Any, view: Any, options: StudyOptions) -> dic
     from orchestrator.studies.run import propose as send
 
     brought, built = NOTHING, None
+    if options.constants is not None:
+        from orchestrator.studies.proposing.constants import read_constants
+
+        brought = Brought(constants=read_constants(options.constants))
+        if not settings.public_centres:
+            view.note(
+                f"the constants of {options.constants} are not used: at this epsilon and noise the hospitals' own "
+                "released means are better, and other models, --rounds and --standardise take none"
+            )
     if options.plan is not None:
         from orchestrator.studies.proposing.own_code import build_with, read_plan
 
-        brought = Brought(tree=read_plan(options.plan))
+        brought = replace(brought, tree=read_plan(options.plan))
         built = build_with(brought.tree)
     sites = tuple(options.site or ())
     return send(Home(folder=home), settings, view, sites=sites, replaces=options.replaces, brought=brought, built=built)

@@ -36,6 +36,7 @@ from orchestrator.simulation.sites import (
     simulated_study,
 )
 from orchestrator.studies.evaluation import Metrics, headline, interval, network_of
+from orchestrator.studies.proposing.constants import ConstantsFile, read_constants
 from orchestrator.studies.proposing.propose import check_fusion
 from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
 from orchestrator.studies.proposing.settings import Fusion, StudySettings
@@ -79,6 +80,7 @@ class SimulationRequest:
     schema: Path | None = None
     outcome: str | None = None
     plan: Path | None = None
+    constants: Path | None = None
 
     def __post_init__(self) -> None:
         methods = (*STRATEGIES, *_BASELINES)
@@ -137,7 +139,7 @@ class SimulationRequest:
             standardised=unscaled,
             seed=seed,
         )
-        return with_schedule(settings, self.rounds)
+        return with_schedule(settings, self.rounds, constants=self.constants is not None)
 
 
 def run_all(
@@ -279,7 +281,8 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
         everyone, plan = schema_patients(
             request.schema, request.outcome, request.sites or _SCHEMA_SITES, request.synthetic_patients, seed
         )
-        return simulated_study(everyone, plan, request.settings(method, seed, task=everyone.task), request.plan)
+        settings = request.settings(method, seed, task=everyone.task)
+        return simulated_study(everyone, plan, settings, request.plan, _constants(request.constants))
     images: Images = "tissue-maps" if request.architecture == "convolutional" else "features"
     tables = _tables(request.data, request.synthetic_patients, images)
     federation = build(
@@ -292,7 +295,8 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
         split=request.split,
     )
     everyone = _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts)
-    made = simulated_study(everyone, federation, request.settings(method, seed, everyone.unscaled), request.plan)
+    settings, constants = request.settings(method, seed, everyone.unscaled), _constants(request.constants)
+    made = simulated_study(everyone, federation, settings, request.plan, constants)
     return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
 
 
@@ -305,6 +309,11 @@ def _corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int
     if kind == "flip":
         return flip_labels(sites, names, classes)
     return permute_labels(sites, seed) if kind == "permute" else sites
+
+
+@lru_cache(maxsize=1)
+def _constants(path: Path | None) -> ConstantsFile | None:
+    return None if path is None else read_constants(path)
 
 
 @lru_cache(maxsize=1)

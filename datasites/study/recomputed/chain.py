@@ -23,6 +23,7 @@ from safetensors.numpy import load, save
 
 from datasites.study.messages import Commitments, LostRound, RoundPlan, SumResult, UpdateHeader
 from datasites.study.proposal import Proposal
+from datasites.study.public_constants import check_constants
 from datasites.study.recomputed.checks import check_plan_bounds, enough
 from datasites.study.recomputed.next_model import Arrays, ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from datasites.study.recomputed.planning import FinishedRound, Planner
@@ -81,6 +82,8 @@ class ModelChain:
     def __init__(self, proposal: Proposal, initial: bytes) -> None:
         if proposal.chain is None or sha256_hex(initial) != proposal.chain.model_hash:
             raise Refused("the initial model is not the one that the proposal binds; propose the study again")
+        if proposal.constants is not None:
+            check_constants(model_from_bytes(initial), proposal.constants)
         self.proposal = proposal
         self.links: list[Link] = []
         self._optimizer = ServerOptimizer(proposal.training)

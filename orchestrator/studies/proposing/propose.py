@@ -25,12 +25,14 @@ from datasites.study.proposal import (
     Proposal,
     Training,
 )
+from datasites.study.public_constants import PublicConstants
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.study.recomputed.released_numbers import VALIDATION
 from models.config import ModelConfig
 from orchestrator.studies.proposing.beginning import Beginning, continued
 from orchestrator.studies.proposing.brought import NOTHING, Brought
+from orchestrator.studies.proposing.constants import begun_with
 from orchestrator.studies.proposing.mechanisms import calibrated_mechanism, fewest_sites
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import NEWEST, sha256_hex
@@ -70,7 +72,7 @@ def build_proposal(
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
         beginning: the earlier study that this one continues; None begins with the model of a public seed.
-        brought: own code.
+        brought: own code, constants from public tables.
         built: the initial model (safetensors) that own code makes of the public seed.
 
     Raises:
@@ -83,6 +85,10 @@ def build_proposal(
     chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
     if beginning is not None:
         chain, model = continued(chain, beginning, model), beginning.model
+    stated = None
+    if settings.public_centres:
+        stated, model = begun_with(brought.constants, model, model_config, offers[0])
+        chain = replace(chain, origin="public", model_hash=sha256_hex(model), seed=0)
     proposal = _draft(
         settings,
         offers,
@@ -94,6 +100,7 @@ def build_proposal(
         keyholder=keyholder,
         helpers=helpers,
         packed_sites=packed_sites or len(offers),
+        constants=stated,
     )
     reason = exchanges_nothing(proposal)
     if reason:
@@ -113,6 +120,7 @@ def _draft(
     keyholder: Party,
     helpers: Sequence[Party],
     packed_sites: int,
+    constants: PublicConstants | None,
 ) -> Proposal:
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -146,6 +154,7 @@ def _draft(
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
         chain=chain,
+        constants=constants,
     )
 
 
@@ -231,6 +240,8 @@ def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelCo
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
+        shrunk=settings.shrunk,
+        public_centres=settings.public_centres,
         **_FUSIONS[settings.fusion],
     )
 

@@ -14,7 +14,10 @@ Fusion = Literal["shared", "tokens", "combination"]
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What one hospital shows of its dataset: who, which modalities, and the released facts."""
+    """What one hospital shows of its dataset: who, which modalities, and the released facts.
+
+    ``names`` are the inputs of each modality in order, as its published schema has them.
+    """
 
     party: Party
     cohort: str
@@ -27,6 +30,7 @@ class Offer:
     predicts: Target | None = None
     gains: dict[str, float] = field(default_factory=dict)
     self_scaled: tuple[str, ...] = ()
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -40,23 +44,24 @@ class StudySettings:
 
     ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``evaluation_share`` of it pays for one
     evaluation in the last round, on a fifth of the patients that are kept out of every round; 0 leaves it out. A
-    patient pays for training or for the evaluation, so a share of 1 takes nothing from training but that fifth. With
-    blending (``dgb``) ``blending_share`` of it pays for the losses that are released early on. ``min_sites`` None is
-    what suits the noise: under shared noise all hospitals but one, since the shares of all that may be missing are
-    charged and not there (docs/shared-noise.md, section 7). ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that
-    head with learned missing tokens and modality dropout), or one head per modality ``combination``, which every
-    hospital keeps to itself. ``learning_rate`` is shortened for a linear model of numbers or survival
-    (:func:`orchestrator.studies.proposing.propose.with_steady_steps`). ``steps_per_round`` None spreads the usual
-    number of full-batch steps over the rounds, which is where the noise of small hospitals is best spent
-    (docs/results.md). ``centred`` spends the first round on feature means and ``cohort_gain`` scales the cohort
-    indicator, both of the linear model (:class:`models.config.ModelConfig`); ``standardised`` are the modalities of
-    unknown scale, whose spreads a centred study releases as well; :mod:`orchestrator.studies.proposing.schedule` knows
-    which values suit which epsilon. ``check_chain`` False asks that no hospital recomputes the models; their people
-    read what that voids (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two
-    helpers if it has any, 0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so
-    that only the keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this
-    one begins with. ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version
-    of it.
+    patient pays for training or for the evaluation, so a share of 1 takes nothing from training but that fifth.
+    With blending (``dgb``) ``blending_share`` of it pays for the losses that are released early on. ``min_sites``
+    None is what suits the noise: under shared noise all hospitals but one, since the shares of all that may be
+    missing are charged and not there (docs/shared-noise.md, section 7). ``fusion`` of an MLP: one ``shared`` head,
+    ``tokens`` (that head with learned missing tokens and modality dropout), or one head per modality
+    ``combination``, which every hospital keeps to itself. ``learning_rate`` is shortened for a linear model of
+    numbers or survival (:func:`orchestrator.studies.proposing.propose.with_steady_steps`). ``steps_per_round`` None
+    spreads the usual number of full-batch steps over the rounds, which is where the noise of small hospitals is
+    best spent (docs/results.md). ``centred`` spends the first round on feature means and ``cohort_gain`` scales the
+    cohort indicator, both of the linear model (:class:`models.config.ModelConfig`); ``standardised`` are the
+    modalities of unknown scale, whose spreads a centred study releases as well; ``shrunk`` pulls released means
+    towards zero and ``public_centres`` takes the constants that are brought in their place;
+    :mod:`orchestrator.studies.proposing.schedule` knows which values suit which epsilon. ``check_chain`` False asks
+    that no hospital recomputes the models; their people read what that voids
+    (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two helpers if it has any,
+    0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so that only the
+    keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this one begins
+    with. ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
     """
 
     study: str
@@ -83,6 +88,8 @@ class StudySettings:
     centred: bool = False
     cohort_gain: float = 1.0
     standardised: tuple[str, ...] = ()
+    shrunk: bool = False
+    public_centres: bool = False
     min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600
