@@ -1,4 +1,4 @@
-# One image for every role; the command says which. Built in two stages: no build tool, cache or test stays in it.
+# One image for every role; the command says which. No build tool, cache or test stays in it.
 #
 #   docker compose build                                                        # torch from the package index
 #   WHEELS_DIR=/path/with/torch-cpu-wheel docker compose build                  # torch from that folder, much smaller
@@ -9,37 +9,45 @@
 ARG BASE_IMAGE=python:3.11-slim
 ARG BASE_DIGEST=
 FROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_DEFAULT_TIMEOUT=180 PIP_ONLY_BINARY=:all:
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_DEFAULT_TIMEOUT=180 PIP_ONLY_BINARY=:all: PIP_NO_COMPILE=1
 RUN python3 -m venv /opt/tessera
 ENV PATH=/opt/tessera/bin:$PATH
 WORKDIR /src
+
+# What is asked for, as files that stay the same when other lines of pyproject.toml change: then the layers below do too.
+FROM build AS wanted
 COPY constraints-hashed.txt pyproject.toml ./
+COPY .ci/locked.py .ci/
+RUN python .ci/locked.py pinned pip > pip.txt && python .ci/locked.py requirements postgres > requirements.txt
+
+# The dependencies: hundreds of megabytes that change rarely.
+FROM build AS dependencies
+COPY --from=wanted /src/constraints-hashed.txt /src/pip.txt /src/requirements.txt ./
 COPY .ci/locked.py .ci/
 # torch first: the CPU wheel of the folder `wheels` wins over the index's build with CUDA. An older pip than ours takes
 # no hashes from constraints.
 RUN --mount=type=bind,from=wheels,target=/wheels --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi; export PIP_FIND_LINKS=/wheels; \
-    python .ci/locked.py pinned pip > pip.txt && pip install --quiet --require-hashes -r pip.txt && \
-    python .ci/locked.py torch > torch.txt && \
+    pip install --quiet --require-hashes -r pip.txt && python .ci/locked.py torch > torch.txt && \
     pip install --quiet --require-hashes -c constraints-hashed.txt -r torch.txt
-# The dependencies change rarely, our code often: they get a layer of their own.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi; \
-    python .ci/locked.py requirements postgres > requirements.txt && \
     pip install --quiet --require-hashes -c constraints-hashed.txt -r requirements.txt
-# Byte code is made here, since no role can write it at run time (some files of others are no Python: templates).
-COPY docker/slim.sh ./
-RUN sh slim.sh /opt/tessera && cd /tmp && \
-    /opt/tessera/bin/python -c "import torch._dynamo, opacus, tenseal, syft_rds, typst, pyarrow.parquet, h5py, psycopg" && \
-    { /opt/tessera/bin/python -m compileall -q -j 0 /opt/tessera/lib >/dev/null || true; }
-COPY README.md ./
+FROM dependencies AS slim
+COPY docker/slim.py ./
+RUN pip uninstall --quiet --yes hatchling trove-classifiers setuptools pip && python slim.py /opt/tessera
+
+# Our own code, in parts of a few megabytes: a patch is a new layer of the parts it touches. Times and byte code are the
+# same in every build, so an unchanged part is the same layer. Byte code is checked against its source when it is read.
+FROM dependencies AS own
+COPY README.md pyproject.toml ./
 COPY models models
 COPY privacy privacy
 COPY datasites datasites
 COPY orchestrator orchestrator
 COPY tessera tessera
-RUN PIP_ONLY_BINARY= pip install --quiet --no-deps --no-build-isolation . && \
-    pip uninstall --quiet --yes hatchling trove-classifiers setuptools pip
+COPY docker/parts.sh ./
+RUN PIP_ONLY_BINARY= pip install --quiet --no-deps --no-build-isolation --target /own . && sh parts.sh /own /parts
 
 FROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}
 ARG BASE_IMAGE BASE_DIGEST VERSION=0.1.0 REVISION= CREATED=
@@ -60,7 +68,11 @@ RUN set -e; for number in $(seq 0 19); do \
     rm -rf /usr/bin/pip* /usr/local/bin/pip* /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip; \
     for tool in pip setuptools wheel pkg_resources _distutils_hack; do \
       rm -rf /usr/lib/python3/dist-packages/$tool* /usr/local/lib/python3*/site-packages/$tool*; done
-COPY --from=build /opt/tessera /opt/tessera
+COPY --from=slim /opt/tessera /opt/tessera
+COPY --from=own /parts/1 /opt/tessera/
+COPY --from=own /parts/2 /opt/tessera/
+COPY --from=own /parts/3 /opt/tessera/
+COPY --from=own /parts/4 /opt/tessera/
 COPY docker/three.toml docker/paper.toml docker/filing.toml /etc/tessera/
 ENV PATH=/opt/tessera/bin:/usr/local/bin:/usr/bin:/bin \
     LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp MPLCONFIGDIR=/tmp \

@@ -40,26 +40,46 @@ from privacy.errors import TesseraError
 _NETWORK = 40
 
 
-class Health(threading.Thread):
-    """Asks ``/healthz`` every 50 ms until it is stopped."""
+class Health:
+    """A process of its own that asks ``/healthz`` every 250 ms, so that what this one does holds no answer up."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(daemon=True)
-        self._url, self._ended, self.seconds = url, threading.Event(), list[float]()
+        command = [sys.executable, __file__, "--watch", url]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self._process.stdout is None or self._process.stdout.readline() != "ready\n":
+            raise TesseraError("the process that asks for the health did not start")
 
-    def run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
-            while not self._ended.wait(0.05):
-                started = time.perf_counter()
-                client.get("/healthz").raise_for_status()
-                self.seconds.append(time.perf_counter() - started)
+    def start(self) -> None:
+        """Begin to count."""
+        self._say("start")
 
     def p99(self) -> float:
-        """Stop, and return the time that 99 of 100 answers stayed below."""
-        self._ended.set()
-        self.join(60)
-        found = sorted(self.seconds) or [float("nan")]
-        return found[min(len(found) - 1, int(0.99 * len(found)))]
+        """Stop, and return the time in seconds that 99 of 100 answers stayed below."""
+        self._say("stop")
+        seconds, _ = self._process.communicate(timeout=60)
+        return float(seconds)
+
+    def _say(self, word: str) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write(f"{word}\n")
+            self._process.stdin.flush()
+
+
+def watch_health(url: str) -> None:
+    """Be the process of :class:`Health`: count from the first line of standard input to the second."""
+    seconds, stopped = list[float](), threading.Event()
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        client.get("/healthz").raise_for_status()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+        threading.Thread(target=lambda: (sys.stdin.readline(), stopped.set()), daemon=True).start()
+        while not stopped.wait(0.25):
+            started = time.perf_counter()
+            client.get("/healthz").raise_for_status()
+            seconds.append(time.perf_counter() - started)
+    found = sorted(seconds) or [float("nan")]
+    sys.stdout.write(f"{found[min(len(found) - 1, int(0.99 * len(found)))]}\n")
 
 
 def processor_seconds(process: psutil.Process) -> float:
@@ -99,14 +119,14 @@ def rounds_of(folder: Path, sites: int, parameters: int, rounds: int) -> dict[st
 
 
 def _reached(consortium: Consortium, rounds: int) -> None:
-    deadline = time.monotonic() + 1800
-    while True:
-        (found,) = consortium.client.get_json("/studies")
-        if found["rounds_completed"] >= rounds:
-            return
-        if found["state"] in ("paused", "failed") or time.monotonic() > deadline:
-            raise TesseraError(f"round {found['rounds_completed'] + 1}: {found['state']}: {found['reason']}")
-        time.sleep(0.2)
+    """Wait until so many rounds are over, by the orchestrator's journal: asking it would cost what is measured."""
+    journal, deadline = consortium.journal(), time.monotonic() + 3600
+    while sum(1 for _ in journal.entries(kind="round-finished")) < rounds:
+        ended = next(journal.entries(kind="study-paused"), None)
+        if ended is not None or time.monotonic() > deadline:
+            raise TesseraError(f"expected {rounds} rounds: {ended.body['reason'] if ended else 'they take too long'}")
+        time.sleep(0.1)
+    journal.close()
 
 
 def _peak_mb(process: psutil.Process) -> int:
@@ -178,8 +198,12 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=2000, help="values in an update")
     parser.add_argument("--rounds", type=int, default=3, help="rounds that are counted, or rounds of each study")
     parser.add_argument("--studies", type=int, default=0, help="measure the list of so many studies instead")
+    parser.add_argument("--watch", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
+    if arguments.watch:
+        watch_health(arguments.watch)
+        return
     with tempfile.TemporaryDirectory(prefix="tessera-scale-") as folder:
         if arguments.studies:
             rows = [studies_of(Path(folder), arguments.studies, arguments.rounds)]

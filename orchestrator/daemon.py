@@ -7,16 +7,20 @@ import datetime as dt
 import logging
 import os
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from datasites.node.credentials.tls import renew_own
 from datasites.node.files import remove_unfinished
 from datasites.node.home import Home
+from datasites.node.joining.entering import FOLDER
 from datasites.node.process import alone_in, announce, bind, on_end_signal
 from datasites.node.web.server import WebServer
 from orchestrator.api import metrics
+from orchestrator.api.joining import follow_roster, founding_app
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.rounds.notices import ScientistsNotices
@@ -29,6 +33,7 @@ from privacy.ledger.journal import Journal
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3600.0
 _NOTICE_SECONDS = 5.0
+_FOUNDING_SECONDS = 0.5
 
 
 def run(folder: Path) -> None:
@@ -44,15 +49,18 @@ def run(folder: Path) -> None:
 
 def _serve(home: Home) -> None:
     folder, config, identity = home.folder, home.config(), home.identity()
-    listener = bind(config.host, config.port)
     remove_unfinished(folder)
+    renew_own(home)
+    if not (folder / "roster.json").exists() and not _founded(home):
+        return
+    listener = bind(config.host, config.port)
     service = Service(
         identity=identity,
         roster=home.roster(),
         store=Store(folder / "store", _database_url()),
         journal=Journal(folder / "journal.sqlite", identity),
     )
-    app = create_app(service, mailbox_folder=folder / "mailbox")
+    app = create_app(service, mailbox_folder=folder / "mailbox", home=home)
     metrics.install(app, service, folder)
     https = config.public_url.startswith("https:") or bool(config.tls_certificate)
     dashboard, end_streams = create_dashboard(service, folder, https=https)
@@ -62,7 +70,8 @@ def _serve(home: Home) -> None:
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
-        beside = [asyncio.create_task(_sweep(service)), asyncio.create_task(_notify(notices, service))]
+        watching = (_sweep(service), _notify(notices, service), follow_roster(service, home))
+        beside = [asyncio.create_task(work) for work in watching]
         threading.Thread(target=app.state.summaries.read_ahead, name="summaries", daemon=True).start()
         await server.serve(sockets=[listener])
         for task in beside:
@@ -73,6 +82,32 @@ def _serve(home: Home) -> None:
     asyncio.run(serve())
     notices.outbox.close()
     (folder / "address.json").unlink(missing_ok=True)
+
+
+def _founded(home: Home) -> bool:
+    """Answer the invited parties until the operator has admitted them; return whether there is a roster then."""
+    config, roster = home.config(), home.folder / "roster.json"
+    if not (home.folder / FOLDER).is_dir():
+        home.roster()  # says that it is missing: nobody was invited, so it is to be built by hand
+    listener = bind(config.host, config.port)
+    server = WebServer(founding_app(home), config)
+    on_end_signal(lambda: setattr(server, "should_exit", True))
+    sys.stdout.write(f"{config.name}: answers invited parties; next: tessera admit, once they have joined\n")
+    sys.stdout.flush()
+
+    async def serve() -> None:
+        announce(
+            home.folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate)
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not roster.exists() and not serving.done():
+            await asyncio.sleep(_FOUNDING_SECONDS)
+        server.should_exit = True
+        await serving
+
+    asyncio.run(serve())
+    (home.folder / "address.json").unlink(missing_ok=True)
+    return roster.exists()
 
 
 async def _notify(notices: ScientistsNotices, service: Service) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from datasites.data.dataset import Schema, read_schema
-from datasites.data.publishing import CARD, STUDY_SCHEMA, Card
+from datasites.data.glance import STUDY_SCHEMA
+from datasites.data.publishing import CARD, Card
 from datasites.node.home import Config, Home
 from datasites.node.roster import Roster
 from datasites.study.schema.document import StudySchema

@@ -56,7 +56,7 @@ class PlainParticipant(RoundParticipant):
         own = parse(RoundKey, dict(item.documents["key"].payload))  # the orchestrator's own: there is no keyholder
         return PadKeys(round_key=own)
 
-    def _public_key(self, keys: PadKeys) -> bytes:  # noqa: ARG002
+    def _public_key(self, proposal: Proposal, keys: PadKeys) -> bytes:  # noqa: ARG002
         return b""
 
     def _encoded(self, proposal: Proposal, plan: RoundPlan, result: TrainingResult) -> dict[str, np.ndarray]:  # noqa: ARG002

@@ -1,11 +1,13 @@
 """A dataset at a glance, for people who decide: what is public about it, its terms, and a few rows of the mock.
 
-Nothing here is read from the private part. The owner writes the terms into ``terms.toml`` beside ``schema.json``::
+Nothing public here is read from the private part; :class:`~datasites.data.missing.Whole` is for the hospital's own
+people. The owner writes the terms into ``terms.toml`` beside ``schema.json``; what it does not say, the study's schema
+says where it does (its data-use codes and its inclusion criteria)::
 
     data_use = ["DUO:0000006", "DUO:0000021"]     # GA4GH DUO, see datasites.study.data_use
     inclusion = "adults with a first diagnosis of lung cancer"
     period = "2015 to 2024"
-    missing = "about one patient in ten has no slide"   # what the owner wants to say; nothing is computed
+    missing = "about one patient in ten has no slide"   # what the owner wants to say to others
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
 from datasites.data.dataset import read_schema
+from datasites.data.missing import Whole, read_missing
 from datasites.study.data_use import check_codes
 from datasites.study.outcome_words import outcome_text
+from datasites.study.schema.document import parse_schema
 from datasites.study.text import check_prose
 from models.config import Target
 from privacy.errors import InvalidInput
 from privacy.sentences import say
 
 TERMS = "terms.toml"
+STUDY_SCHEMA = "study-schema.json"
 _ROWS, _COLUMNS, _NAMES = 5, 6, 12
 _TEXTS = ("inclusion", "period", "missing")
 
@@ -60,7 +66,7 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Glance:
-    """One dataset version; ``patients`` is the released count, with noise."""
+    """One dataset version; ``patients`` is the released count, with noise; ``missing`` is exact and stays here."""
 
     name: str
     version: int
@@ -74,6 +80,8 @@ class Glance:
     terms: Terms
     previews: tuple[Preview, ...]
     predicts: Target | None = None
+    missing: Whole | None = None
+    self_scaled: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -82,14 +90,14 @@ class Glance:
 
 
 def read_terms(folder: Path) -> Terms:
-    """Read ``terms.toml`` of a dataset; without the file nothing is said.
+    """Read ``terms.toml`` of a dataset; what is not said there, its study's schema says, if it has one.
 
     Raises:
         InvalidInput: not TOML, an unknown field, an unknown code, or text that does not read as it is.
     """
-    path = folder / TERMS
+    path, agreed = folder / TERMS, _agreed(folder)
     if not path.exists():
-        return Terms()
+        return agreed
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -118,7 +126,21 @@ def read_terms(folder: Path) -> Terms:
     texts = {name: values.get(name, "") for name in _TEXTS}
     if not all(isinstance(text, str) for text in texts.values()):
         raise InvalidInput(say("expected texts for {texts} in {terms}", texts=", ".join(_TEXTS), terms=TERMS))
-    return Terms(data_use=tuple(codes), **{name: check_prose(text, name) for name, text in texts.items()})
+    own = {name: check_prose(text, name) for name, text in texts.items()}
+    own["inclusion"] = own["inclusion"] or agreed.inclusion
+    return Terms(data_use=tuple(codes) or agreed.data_use, **own)
+
+
+def _agreed(folder: Path) -> Terms:
+    """Return what the study's schema says of who is in it and what for; nothing where there is no such schema."""
+    path = folder / STUDY_SCHEMA
+    return _agreed_at(path, path.stat().st_mtime_ns) if path.exists() else Terms()
+
+
+@lru_cache(maxsize=16)
+def _agreed_at(path: Path, _: int) -> Terms:
+    schema = parse_schema(path.read_bytes(), toml=False)
+    return Terms(data_use=schema.data_use, inclusion="; ".join(criterion.label for criterion in schema.inclusion))
 
 
 def glance(folder: Path, patients: int) -> Glance:
@@ -147,6 +169,8 @@ def glance(folder: Path, patients: int) -> Glance:
         preprocessing=dict(schema.preprocessing),
         terms=read_terms(folder),
         predicts=schema.predicts,
+        missing=read_missing(folder, schema),
+        self_scaled=schema.self_scaled,
         previews=tuple(_preview(folder / "mock" / f"{name}.parquet") for name in ("records", *schema.modalities)),
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
-from datasites.data.glance import read_terms
+from datasites.data.glance import STUDY_SCHEMA, read_terms
 from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
@@ -32,7 +32,6 @@ from privacy.ledger.ledger import Ledger, case_hash
 COUNT_NOISE_MULTIPLIER = 10.0
 """Standard deviation, in patients, of the released count of a dataset version."""
 CARD = "card.json"
-STUDY_SCHEMA = "study-schema.json"
 
 
 @dataclass(frozen=True, kw_only=True)

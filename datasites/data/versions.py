@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from datasites.data.dataset import case_ids, load, read_schema
+from datasites.data.missing import Changes
 from datasites.data.reading.groups import table_facts
-from datasites.data.reading.report import Changes
+from privacy.sentences import say
 
 
 def versions_of(datasets: Path, name: str) -> list[Path]:
@@ -25,16 +26,24 @@ def versions_of(datasets: Path, name: str) -> list[Path]:
 
 def check_spelling(datasets: Path, patients: Sequence[str]) -> list[str]:
     """Return a problem for each dataset of this home that has patients under another spelling of a new one's id."""
-    problems = []
+    problems: list[str] = []
     for folder in sorted({path.parent for path in datasets.glob("*/v*") if _number(path)}):
         known = {case for path in versions_of(datasets, folder.name) for case in case_ids(path / "private")}
         facts = table_facts("", folder.name, len(patients), 0, list(patients), known)
         turned = table_facts("", folder.name, len(known), 0, sorted(known), set(patients))
         if facts.hint or turned.hint:
             problems.append(
-                f"earlier versions of {folder.name} hold {facts.joined} of these {facts.patients} ids (others look "
-                f"like {facts.looks}, the earlier ones like {facts.wanted}); {facts.hint or turned.hint}. A patient's "
-                "privacy budget follows the id: under another spelling it would begin anew"
+                say(
+                    "earlier versions of {dataset} hold {joined} of these {patients} ids (others look like {looks}, "
+                    "the earlier ones like {wanted}); {hint}. A patient's privacy budget follows the id: under another "
+                    "spelling it would begin anew",
+                    dataset=folder.name,
+                    joined=facts.joined,
+                    patients=facts.patients,
+                    looks=facts.looks,
+                    wanted=facts.wanted,
+                    hint=facts.hint or turned.hint,
+                )
             )
     return problems
 

@@ -162,6 +162,7 @@ class PadCustody:
             list_hash=listed.commitments.list_hash,
             helper=name,
             parts={str(part): sha256_hex(data) for part, data in sums.items()},
+            salt=own.salt(listed.proposal, shares.MISSING_PART, listed.list_hash).hex(),
         )
         return answer, sums[shares.MISSING_PART]
 

@@ -118,7 +118,7 @@ class Helper:
 
     def _listed(self, item: WorkItem) -> tuple[Proposal, RoundKey, ListRequest]:
         """Return the study, the keyholder's key of the round, and the list of a work item."""
-        proposal = self.served.study(item.study)
+        proposal = self.served.study(item.study, item.documents["commitments"])
         key = open_sealed(
             item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
         )

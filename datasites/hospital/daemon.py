@@ -23,6 +23,7 @@ from datasites.hospital.thread import Thread
 from datasites.hospital.watch import Watch
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
+from datasites.node.joining.changes import look
 from datasites.node.notices.delivery import Delivery
 from datasites.node.notices.outbox import Outbox
 from datasites.node.notices.settings import NoticeSettings
@@ -44,6 +45,7 @@ _ASK_AGAIN_SECONDS = 10.0
 _NOTICE_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
 _REPORTS_SECONDS = 0.3
+_ROSTER_SECONDS = 10.0
 _EXPIRE_APART = dt.timedelta(hours=1)
 
 
@@ -190,6 +192,12 @@ class Worker:
             self._tell(item.study)
 
 
+def _look_at_roster(datasite: Datasite) -> float:
+    """Ask whether the consortium's roster has changed; people confirm it in the portal."""
+    look(datasite.home, datasite.client)
+    return _ROSTER_SECONDS
+
+
 def run(folder: Path) -> None:
     """Serve until the process is asked to end.
 
@@ -214,6 +222,7 @@ def _serve(home: Home) -> None:
         Loop("notices", notices.step),
         Loop("work", Worker(datasite, reports.want).step),
         Loop("reports", reports.step),
+        Loop("roster", lambda: _look_at_roster(datasite)),
     ]
     app = create_portal(facts.context(datasite))
     server = WebServer(app, config, app.state.service.streams.close)

@@ -13,6 +13,7 @@ from datasites.data.glance import Glance, glance
 from datasites.hospital.reports import write_reports_apart
 from datasites.hospital.study_reports import PREFIX
 from datasites.language import LANGUAGES, current, mark, tr
+from datasites.node.joining.changes import confirm, offered
 from datasites.portal.context import PortalContext, ReportFile
 from datasites.review import budgets
 from datasites.review.budgets import CostPreview, StudyStatus
@@ -63,6 +64,8 @@ def context(datasite: Datasite) -> PortalContext:
         glance=lambda proposal: at_a_glance(datasite, proposal),
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         public_url=config.public_url,
+        roster_change=lambda: offered(datasite.home),
+        confirm_roster=lambda digest: confirm(datasite.home, digest),
         hospital_login=_hospital_login(datasite.home.folder),
         secure_cookies=config.public_url.startswith("https:") or bool(config.tls_certificate),
     )

@@ -38,7 +38,9 @@ class Node:
         """PySyft's client; it speaks to the orchestrator at once, so it is made where failures are tried again."""
         home = self._datasite.home
         roster = home.roster()
-        postbox = Postbox(self._datasite.client, self._datasite.site, lambda name: roster.by_name(name).public_key)
+        postbox = Postbox(
+            self._datasite.client, self._datasite.site, lambda name: home.roster().by_name(name).public_key
+        )
         sandbox = in_workers(self._datasite.pool)
         return OwnerNode(home.folder / "syft", postbox, scientists=[roster.orchestrator.name], sandbox=sandbox)
 

@@ -21,7 +21,7 @@ helpers                they are those of the roster here; their pad sums fit the
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from datasites.keyholder.vouched import Vouched, vouched_of
@@ -128,6 +128,7 @@ def check_study(
     hospitals: Sequence[Party],
     now: dt.datetime,
     helpers: Sequence[Party] = (),
+    needed: Collection[str] = (),
 ) -> Proposal:
     """Check that this keyholder, or helper, may serve a study; before a round key is made and before every answer.
 
@@ -139,6 +140,7 @@ def check_study(
         hospitals: those of the roster that this party's own people confirmed.
         now: the time, never earlier than the newest journal entry.
         helpers: the helpers as they are known here; the proposal names nobody else.
+        needed: of a study that begins before all have approved: the sites whose approval has to be there.
 
     Raises:
         Refused: says what does not hold.
@@ -147,7 +149,7 @@ def check_study(
         proposal = open_sealed(signed, "proposal", orchestrator.public_key, Proposal)
         _check_parties(proposal, orchestrator, keyholder)
         check_roster(proposal, hospitals, helpers)
-        _check_approvals(proposal, approvals, now)
+        _check_approvals(proposal, approvals, now, needed)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the study cannot be served: {error}") from error
     check_security(proposal.encryption)
@@ -258,16 +260,24 @@ def _check_parties(proposal: Proposal, orchestrator: Party, keyholder: Party) ->
     check_parties(replace(proposal, orchestrator=orchestrator, keyholder=keyholder))  # as they are known here
 
 
-def _check_approvals(proposal: Proposal, approvals: Sequence[Signed], now: dt.datetime) -> None:
+def _check_approvals(
+    proposal: Proposal, approvals: Sequence[Signed], now: dt.datetime, needed: Collection[str]
+) -> None:
     by_key = {a.public_key: a for a in approvals if a.payload.get("proposal_hash") == proposal.proposal_hash}
+    starts_with = proposal.waits.starts_with
     for participant in proposal.participants:
         signed = by_key.get(participant.public_key)
         if signed is None:
+            if starts_with and participant.name not in needed:
+                continue  # it joins later, and no sum holds an update of it until then
             raise Refused(f"{participant.name} has not approved this proposal")
         approval = open_sealed(signed, "approval", participant.public_key, Approval, since=proposal.canonical)
         if (approval.study, approval.site) != (proposal.study, participant.name):
             raise Refused(f"the approval of {participant.name} names another study or site")
         check_time(proposal, approval, now)
+    there = {participant.public_key for participant in proposal.participants} & set(by_key)
+    if len(there) < starts_with:
+        raise Refused(f"the study begins with {starts_with} approvals, got {len(there)}")
 
 
 def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> RoundPlan:

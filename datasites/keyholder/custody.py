@@ -28,11 +28,12 @@ from pathlib import Path
 from datasites.keyholder import opened
 from datasites.keyholder.checks import CheckedList, CheckedSum
 from datasites.keyholder.key_files import KeyFiles
-from datasites.keyholder.opened import BadPads, HelperAnswer, integers_to_bytes
+from datasites.keyholder.opened import BadPads, HelperAnswer, ListedPads, integers_to_bytes
 from datasites.keyholder.record import CLOSED_ROUND, NEW_ROUND, SCHEMA, Answer, answer_of, round_key_of
 from datasites.keyholder.vouched import OwnParts, commit_to
 from datasites.study.messages import PadCommitment, RoundKey
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.checks import random_part
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pads, shares
 from privacy.errors import Refused, UnsafeSum
@@ -205,7 +206,7 @@ class KeyCustody:
         self._sweep()
 
     def _make_key(self, proposal: Proposal, number: int) -> sqlite3.Row:
-        pair = ckks.generate_round_key(proposal.encryption)
+        pair = ckks.generate_round_key(proposal.encryption, random_part(proposal, number))
         pad = pads.generate_pad_key(hybrid=True) if proposal.helpers else pads.generate_pad_key()
         row: sqlite3.Row = self._record.execute(
             NEW_ROUND,
@@ -215,7 +216,7 @@ class KeyCustody:
         self._made_now.add((proposal.study, number))
         return row
 
-    def _parts(self, checked: CheckedSum, helped: Sequence[HelperAnswer]) -> list[shares.PartSum] | dict[str, bytes]:
+    def _parts(self, checked: CheckedSum, helped: Sequence[HelperAnswer]) -> ListedPads | dict[str, bytes]:
         """Return what takes the listed pads off: the seeds, or with helpers the sums of the three parts.
 
         Nothing where the round is over and its key destroyed.
@@ -229,8 +230,9 @@ class KeyCustody:
         own = self._own(checked)
         vouched = opened.require_vouched(proposal, checked.vouched, checked.headers, own)
         everybody = (proposal.study, checked.round) not in self._made_now  # a restored record knows of no other answer
-        missing = opened.missing_part(proposal, checked.list_hash, helped, own.sums, vouched, everybody=everybody)
-        return [*own.sums.values(), missing]
+        missing, salt = opened.missing_part(proposal, checked.list_hash, helped, own.sums, vouched, everybody=everybody)
+        salts = [own.salt(proposal, part, checked.list_hash) for part in shares.KEYHOLDER_PARTS]
+        return ListedPads(sums=[*own.sums.values(), missing], salts=[*salts, salt])
 
     def commit(self, listed: CheckedList, name: str) -> PadCommitment:
         """Return what this keyholder will say about the pads of a list that nobody has signed; it binds no round.
@@ -301,18 +303,18 @@ class KeyCustody:
             raise opened.FreshWanted(int(row["round"]), self._start)
 
     def _decrypt(
-        self, checked: CheckedSum, key: RoundKey, parts: list[shares.PartSum] | dict[str, bytes]
+        self, checked: CheckedSum, key: RoundKey, parts: ListedPads | dict[str, bytes]
     ) -> tuple[bytes, bytes | None]:
         """Return the integers, and what is published of the round."""
         proposal, secret = checked.proposal, self._keys.load(key)[pads.private_bytes(key.pad_key) :]
         if isinstance(parts, dict):
             bare = pads.remove(checked.ciphertexts, parts, checked.contributors, proposal.encryption)
         else:
-            bare = shares.subtract(checked.ciphertexts, parts, proposal.encryption)
+            bare = shares.subtract(checked.ciphertexts, parts.sums, proposal.encryption)
         integers = opened.integers_of(proposal, secret, bare, checked.contributors)
         if isinstance(parts, dict) or not proposal.published:
             return integers, None
-        return integers, opened.pack_opening(proposal, secret, parts[:2])
+        return integers, opened.pack_opening(proposal, secret, parts.sums[:2], parts.salts)
 
     def _finish(
         self, study: str, number: int, state: str, integers: bytes | None, opening: bytes | None = None

@@ -95,14 +95,14 @@ class Keyholder:
 
     def _commit(self, item: WorkItem) -> None:
         """Say, before a site signs a list, what its pads add up to."""
-        proposal = self.served.study(item.study)
+        proposal = self.served.study(item.study, item.documents["commitments"])
         request = ListRequest(plan=item.documents["plan"], commitments=item.documents["commitments"], attestations=())
         listed = check_unsigned_list(proposal, self.custody.round_key(item.study, item.round), request)
         self.served.commit(item, self.custody.commit(listed, proposal.keyholder.name))
 
     def _answer(self, item: WorkItem) -> None:
-        proposal = self.served.study(item.study)
         commitments = item.documents["commitments"]
+        proposal = self.served.study(item.study, commitments)
         sum_hash = str(commitments.payload.get("sum_hash"))
         body = self.client.get_bytes(f"/blobs/{sum_hash}", max_bytes=_sum_bytes(proposal))
         request = SumRequest(
@@ -154,7 +154,7 @@ class Keyholder:
         """Publish key and pad sums of an answered round, before its result, where the study does so."""
         if answer.opening is None:
             return
-        _, sums = split_opening(checked.proposal, answer.opening)
+        _, sums, _ = split_opening(checked.proposal, answer.opening)
         opening = Opening(
             study=item.study,
             round=item.round,

@@ -19,7 +19,7 @@ from datasites.keyholder.vouched import OwnParts, Vouched
 from datasites.study.messages import PadSums, UpdateHeader
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
-from privacy.encryption import ckks, pads, shares
+from privacy.encryption import ckks, pad_tags, pads, shares
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput, Refused
 
@@ -49,6 +49,14 @@ class FreshWanted(Refused):
             "no other list; expected the hospitals to sign this one once more, for good"
         )
         self.fresh = fresh
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedPads:
+    """What takes a list's pads off, in a study with helpers: the sums of the three parts, and the salts of each."""
+
+    sums: Sequence[shares.PartSum]
+    salts: Sequence[bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +166,7 @@ def require_vouched(
     if vouched is None:
         raise Refused("expected every hospital of the list to tag its pads when it signs; none did")
     for part, total in own.sums.items():
-        if not vouched.fits(part, total, proposal.encryption):
+        if not vouched.fits(part, total, proposal.encryption, own.salt(proposal, part, vouched.list_hash)):
             if wrong := vouched.wrong(part, own.seeds[part], headers, proposal.encryption):
                 raise BadPads(wrong, "are not those that they tagged when they signed the list")
             raise Refused("the hospitals signed the list under a commitment to other pad sums than those known here")
@@ -173,8 +181,8 @@ def missing_part(
     vouched: Vouched,
     *,
     everybody: bool,
-) -> shares.PartSum:
-    """Return the sum of the part that the keyholder lacks, after checking who says so.
+) -> tuple[shares.PartSum, bytes]:
+    """Return the sum of the part that the keyholder lacks, and its salt, after checking who says so.
 
     Args:
         proposal: the study's.
@@ -195,7 +203,7 @@ def missing_part(
         wrong = sorted({answer.sums.helper for answer in answers} - came)
         reason = f"expected the pad sums of {', '.join(wanted)}"
         raise HelpersWanted(wanted, f"{reason}; those of {', '.join(wrong)} are not right" if wrong else reason)
-    return shares.from_bytes(good[0].body, counts_of(proposal), proposal.encryption)
+    return shares.from_bytes(good[0].body, counts_of(proposal), proposal.encryption), salt_in(good[0].sums)
 
 
 def _is_right(
@@ -214,7 +222,15 @@ def _is_right(
         total = shares.from_bytes(answer.body, counts_of(proposal), proposal.encryption)
     except InvalidInput:
         return False
-    return vouched.fits(shares.MISSING_PART, total, proposal.encryption)
+    return vouched.fits(shares.MISSING_PART, total, proposal.encryption, salt_in(sums))
+
+
+def salt_in(sums: PadSums) -> bytes:
+    """Return the salt that a helper's answer says; one that is no such salt is empty, and fits nothing."""
+    try:
+        return bytes.fromhex(sums.salt)
+    except ValueError:
+        return b""
 
 
 def integers_of(
@@ -241,19 +257,27 @@ def integers_of(
     return integers_to_bytes(totals, proposal.encryption)
 
 
-def pack_opening(proposal: Proposal, secret: bytes, sums: Sequence[shares.PartSum]) -> bytes:
-    """Return what is published of a round in one string: the secret key, then the keyholder's pad sums."""
-    return ckks.published_secret(secret, proposal.encryption) + b"".join(shares.to_bytes(part) for part in sums)
+def pack_opening(
+    proposal: Proposal, secret: bytes, sums: Sequence[shares.PartSum], salts: Sequence[bytes] = ()
+) -> bytes:
+    """Return what is published of a round in one string: the secret key, the keyholder's pad sums, and the salts of the
+    commitments to all three (none in studies from before there were salts)."""
+    published = ckks.published_secret(secret, proposal.encryption)
+    return published + b"".join(shares.to_bytes(part) for part in sums) + b"".join(salts)
 
 
 def opening_bytes(proposal: Proposal) -> int:
     """Return the only length that :func:`pack_opening` gives."""
     sums = len(shares.KEYHOLDER_PARTS) * shares.sum_bytes(counts_of(proposal), proposal.encryption)
-    return ckks.secret_key_bytes(proposal.encryption) + sums
+    return ckks.secret_key_bytes(proposal.encryption) + sums + len(shares.PARTS) * _salt_bytes(proposal)
 
 
-def split_opening(proposal: Proposal, body: bytes) -> tuple[bytes, dict[int, bytes]]:
-    """Return the published secret key, and the bytes of the keyholder's pad sums by part.
+def _salt_bytes(proposal: Proposal) -> int:
+    return pad_tags.SALT_BYTES if proposal.protocol >= 2 else 0
+
+
+def split_opening(proposal: Proposal, body: bytes) -> tuple[bytes, dict[int, bytes], dict[int, bytes]]:
+    """Return the published secret key, and by part the bytes of the keyholder's pad sums, and all three salts.
 
     Raises:
         InvalidInput: another length.
@@ -261,8 +285,13 @@ def split_opening(proposal: Proposal, body: bytes) -> tuple[bytes, dict[int, byt
     if len(body) != opening_bytes(proposal):
         raise InvalidInput(f"expected an opening of {opening_bytes(proposal)} bytes, got {len(body)}")
     start, size = ckks.secret_key_bytes(proposal.encryption), shares.sum_bytes(counts_of(proposal), proposal.encryption)
-    one, two = shares.KEYHOLDER_PARTS
-    return body[:start], {one: body[start : start + size], two: body[start + size :]}
+    salt, end = _salt_bytes(proposal), start + len(shares.KEYHOLDER_PARTS) * size
+    sums = {
+        part: body[start + index * size : start + (index + 1) * size]
+        for index, part in enumerate(shares.KEYHOLDER_PARTS)
+    }
+    salts = {part: body[end + index * salt : end + (index + 1) * salt] for index, part in enumerate(shares.PARTS)}
+    return body[:start], sums, salts
 
 
 def integers_to_bytes(totals: Mapping[str, np.ndarray], parameters: EncryptionParameters) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from datasites.study.messages import Commitments, PadCommitment, Refusal, Void, 
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from privacy.canonical import sha256_hex
-from privacy.errors import Refused
+from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
 
@@ -29,21 +29,40 @@ class Served:
     client: SignedClient
     journal: Journal
 
-    def study(self, study: str) -> Proposal:
+    def study(self, study: str, listed: Signed | None = None) -> Proposal:
         """Return the proposal of ``study`` after checking that every participant has approved it.
+
+        In a study that begins before all have approved it, enough of them, and everybody in the list.
+
+        Args:
+            study: its name.
+            listed: the list of a round.
 
         Raises:
             Refused: it cannot be served; says why.
         """
-        roster = self.home.roster()
+        sites = {str(u["payload"]["site"]) for u in _updates(listed)}
         path = hashed_place(
             self.home.folder / "studies",
             study,
             ".json",
             is_of=lambda old: is_of_study(old, study, "proposal", "payload", "study"),
         )
-        status = json.loads(path.read_bytes()) if path.exists() else self.client.get_json(f"/studies/{study}")
-        proposal = check_study(
+        kept = json.loads(path.read_bytes()) if path.exists() else None
+        joined = kept is not None and "patience" in kept["proposal"]["payload"] and not sites <= set(kept["approvals"])
+        status = kept if kept is not None and not joined else self.client.get_json(f"/studies/{study}")
+        proposal = self._checked(status, sites)
+        if status is not kept:
+            write_atomically(
+                path, json.dumps({"proposal": status["proposal"], "approvals": status["approvals"]}).encode()
+            )
+        if kept is None:
+            self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
+        return proposal
+
+    def _checked(self, status: Mapping[str, Any], sites: Collection[str]) -> Proposal:
+        roster = self.home.roster()
+        return check_study(
             parse(Signed, status["proposal"]),
             [parse(Signed, document) for document in status["approvals"].values()],
             orchestrator=roster.orchestrator,
@@ -51,12 +70,8 @@ class Served:
             hospitals=roster.sites,
             helpers=roster.helpers,
             now=self.journal.now(),
+            needed=sites,
         )
-        if not path.exists():
-            kept = {"proposal": status["proposal"], "approvals": status["approvals"]}
-            write_atomically(path, json.dumps(kept).encode())
-            self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
-        return proposal
 
     def refuse(self, item: WorkItem, reason: str, **more: Any) -> None:
         """Journal a refusal and tell it to the orchestrator; ``more`` are other fields of the refusal."""
@@ -95,6 +110,20 @@ class Served:
             self.journal.append(kind, dict(body))
             mark.parent.mkdir(exist_ok=True)
             mark.touch(mode=0o600)
+
+
+def _updates(listed: Signed | None) -> list[Any]:
+    """Return the updates of a list that was not checked yet.
+
+    Raises:
+        InvalidInput: it is no list.
+    """
+    found = [] if listed is None else listed.payload.get("updates")
+    if not isinstance(found, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("payload"), dict) and "site" in one["payload"] for one in found
+    ):
+        raise InvalidInput("expected the list of a round with a site for every update")
+    return found
 
 
 def void_list(proposal: Proposal, item: WorkItem) -> Commitments:

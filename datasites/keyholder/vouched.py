@@ -5,7 +5,7 @@ three pads when it signs (:mod:`privacy.encryption.pad_tags`). So everybody know
 whoever of keyholder and helpers is away or lies:
 
     >>> vouched = vouched_of(proposal, listed, commitments, attestations)
-    >>> vouched.fits(3, total, proposal.encryption)
+    >>> vouched.fits(3, total, proposal.encryption, salt)
 
 A part that does not fit is a false sum or the tag of a lying site. Who holds the part's seeds knows which (``wrong``).
 Proof: docs/decisions/0020-vouched-pads.md.
@@ -36,6 +36,10 @@ class OwnParts:
     seeds: Mapping[int, Mapping[str, bytes]]
     sums: Mapping[int, shares.PartSum]
 
+    def salt(self, proposal: Proposal, part: int, list_hash: str) -> bytes:
+        """Return the salt of the commitment to a part; empty in studies from before there were salts."""
+        return pad_tags.salt_of(self.seeds[part].values(), part, list_hash) if proposal.protocol >= 2 else b""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vouched:
@@ -45,14 +49,20 @@ class Vouched:
     challenge: Challenge
     tags: Mapping[int, Mapping[str, tuple[int, ...]]]
     accepted: Mapping[int, frozenset[str]]
+    salted: bool = False
 
-    def fits(self, part: int, total: shares.PartSum, parameters: EncryptionParameters) -> bool:
-        """Say whether ``total`` is the sum of the part's pads: committed to before, and in line with all tags."""
+    def fits(self, part: int, total: shares.PartSum, parameters: EncryptionParameters, salt: bytes) -> bool:
+        """Say whether ``total`` is the sum of the part's pads: committed to before, and in line with all tags.
+
+        ``salt`` is the commitment's, from whoever knows the part; empty in studies from before there were salts.
+        """
+        if len(salt) != pad_tags.SALT_BYTES * self.salted:
+            return False
         try:
             masks = pad_tags.implied_masks([*self.tags[part].values()], total, self.challenge, parameters)
         except InvalidInput:
             return False
-        return pad_tags.commitment(part, self.list_hash, total, masks) in self.accepted[part]
+        return pad_tags.commitment(part, self.list_hash, total, masks, salt) in self.accepted[part]
 
     def wrong(
         self,
@@ -79,7 +89,8 @@ def commit_to(
     parts = {}
     for part, total in own.sums.items():
         masks = pad_tags.masks_of(own.seeds[part].values(), part, listed.list_hash, parameters)
-        parts[str(part)] = pad_tags.commitment(part, listed.list_hash, total, masks)
+        salt = own.salt(proposal, part, listed.list_hash)
+        parts[str(part)] = pad_tags.commitment(part, listed.list_hash, total, masks, salt)
     return PadCommitment(study=proposal.study, round=listed.round, list_hash=listed.list_hash, party=party, parts=parts)
 
 
@@ -140,6 +151,8 @@ def vouched_of(
     """
     signed = [parse(Attestation, dict(attestation.payload)) for attestation in attestations]
     if not any(one.pad_tags or one.pad_commitments for one in signed):
+        if proposal.helpers and proposal.protocol >= 2:
+            raise Refused("expected every hospital of the list to tag its pads when it signs; none did")
         return None
     if not proposal.helpers:
         raise Refused("a study without helpers has no tags of pads")
@@ -161,6 +174,7 @@ def vouched_of(
         challenge=pad_tags.pad_challenge(listed.list_hash, listed.sum_hash, digest),
         tags={part: {s.site: tuple(map(int, s.pad_tags[str(part)])) for s in signed} for part in shares.PARTS},
         accepted={part: frozenset(hashes) for part, hashes in accepted.items()},
+        salted=proposal.protocol >= 2,
     )
 
 

@@ -84,6 +84,8 @@ def add_run(app: typer.Typer, role: Role, help_text: str) -> None:
 
     @app.command("run", help=help_text)
     def run(home: HomeOption, end_with_parent: _ParentOption = False) -> None:
+        from datasites.node.home import Home
+        from datasites.node.joining.entering import await_admission
         from datasites.node.plugins import process_of
         from datasites.node.process import end_with_parent as watch
         from datasites.node.process import leave
@@ -91,6 +93,7 @@ def add_run(app: typer.Typer, role: Role, help_text: str) -> None:
         prepare_process()
         if end_with_parent:
             watch()
+        await_admission(Home(folder=home))
         process_of(role)(home)
         leave()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from datasites.node.files import write_atomically
@@ -33,7 +34,11 @@ class Roster:
 
     def by_key(self, public_key: str) -> Party | None:
         """Return the party with this key, or None."""
-        return next((p for p in self.everybody if p.public_key == public_key), None)
+        return self._keys.get(public_key)
+
+    @cached_property
+    def _keys(self) -> dict[str, Party]:
+        return {party.public_key: party for party in reversed(self.everybody)}
 
     def by_name(self, name: str) -> Party:
         """Return the party of this name.

@@ -34,6 +34,7 @@ from datasites.portal import (
     people_api,
     people_forms,
     request_page,
+    roster_page,
 )
 from datasites.portal.access import Context, Reader, credential_of, notice_name
 from datasites.portal.api import ERRORS
@@ -184,6 +185,8 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.include_router(owner_pages.router)
     app.include_router(away.router)
     app.include_router(hospital_login.router)
+    app.include_router(roster_page.api)
+    app.include_router(roster_page.pages)
     app.include_router(jobs.api)
     app.include_router(jobs.pages)
     app.mount("/static", Assets(STATIC), name="static")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasites.data.glance import Glance
+from datasites.node.joining.changes import Change
 from datasites.node.notices.absences import Absences
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
@@ -19,8 +20,10 @@ from datasites.review.plain_jobs import PlainJobs
 from datasites.review.records import Request
 from datasites.study.proposal import Environment, Proposal
 from datasites.study.recomputed.chain import voids
+from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 from privacy.ledger.views import Point
+from privacy.sentences import say
 
 if TYPE_CHECKING:
     from datasites.review.oidc import OidcProvider
@@ -39,6 +42,15 @@ class ReportFile:
 
 def _utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def nothing_offered(_: str) -> Change:
+    """Refuse: no changed roster waits here.
+
+    Raises:
+        Refused: always.
+    """
+    raise Refused(say("no changed roster waits here"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +83,8 @@ class PortalContext:
         environment: the software of this process, compared with what a proposal names.
         error: why this datasite does no work at all; empty while it does.
         hospital_login: the hospital's own sign-in, where its owner has set one up.
+        roster_change: how the consortium's roster would change, if people here confirm it; None where it would not.
+        confirm_roster: puts the roster of this hash in force.
         secure_cookies: True when the portal is served over HTTPS.
         public_url: where people reach the portal; empty: wherever they say they did.
         clock: the present time.
@@ -100,6 +114,8 @@ class PortalContext:
     environment: Callable[[], Environment] = current_environment
     error: Callable[[], str] = lambda: ""
     hospital_login: OidcProvider | None = None
+    roster_change: Callable[[], Change | None] = lambda: None
+    confirm_roster: Callable[[str], Change] = nothing_offered
     secure_cookies: bool = False
     public_url: str = ""
     clock: Callable[[], dt.datetime] = _utc_now

@@ -21,6 +21,7 @@ from datasites.node.web.middleware import REPORT_POLICY, new_environment
 from datasites.portal.access import Context, Reader, ServiceHere, address_of, context_of, credential_of, notice_of
 from datasites.portal.people.drafts import NOTHING, Draft, typed_here
 from datasites.portal.service import PortalService
+from datasites.portal.shown.gaps import gaps, gaps_left
 from datasites.portal.shown.journal_words import HAPPENED
 from datasites.portal.shown.policy_words import rule_in_words
 from datasites.portal.shown.words import (
@@ -115,6 +116,8 @@ _environment = new_environment(Path(__file__).parent / "templates", mount="/stat
 _environment.globals.update(
     act_title=lambda act: act_title(act, _ROLES),
     fingerprint=fingerprint,
+    gaps=gaps,
+    gaps_left=gaps_left,
     listed=listed,
     modality=modality,
     number=epsilon_text,
@@ -255,6 +258,7 @@ def show_inbox(
         empty=[text for _, _, text in _GROUPS],
         needed=service.context.approvals.policy.required_reviewers,
         unconfirmed=sum(p.public_key not in known for p in service.parties()),
+        change=service.context.roster_change(),
     )
 
 
@@ -332,7 +336,15 @@ def show_fingerprints(
         for p in service.parties()
         if p.public_key not in known
     ]
-    return page(request, "fingerprints.html", status=status, problem=problem, confirmed=confirmed, waiting=waiting)
+    return page(
+        request,
+        "fingerprints.html",
+        status=status,
+        problem=problem,
+        confirmed=confirmed,
+        waiting=waiting,
+        change=service.context.roster_change(),
+    )
 
 
 @router.get("/reports")

@@ -259,6 +259,23 @@ class PortalService:
         """Return where a request's purpose does not fit the dataset's terms."""
         return data_use(request.proposal, self.glance(request))
 
+    def scales(self, request: Request) -> str:
+        """Return why the scales of the dataset's inputs forbid a request, or an empty text.
+
+        A request that does not say that values are scaled by a hospital's own patients states an epsilon that is not
+        true; one that says so breaks the policy, unless the policy allows an infinite epsilon.
+        """
+        glance, proposal = self.glance(request), request.proposal
+        asked = set(proposal.participant(self.context.site).modalities)
+        own = (set(glance.self_scaled) & asked) - set(proposal.model.self_scaled) if glance else set()
+        if not own:
+            return ""
+        return say(
+            "{modalities}: the dataset's values are scaled by statistics of this hospital's own patients, which the "
+            "request does not say; no epsilon can be stated",
+            modalities=", ".join(sorted(own)),
+        )
+
     def differences(self, request: Request) -> list[str]:
         """Return where the software that a request names differs from what runs here."""
         return differences(request.proposal.environment, self.context.environment())
@@ -269,6 +286,8 @@ class PortalService:
             return say("it breaks this hospital's policy")
         if any(found.conflict for found in self.data_use(request)):
             return say("its purpose does not fit the terms of the dataset")
+        if scales := self.scales(request):
+            return scales
         if self.unconfirmed(request):
             return say("not everybody's fingerprint was compared")
         try:
@@ -300,6 +319,8 @@ class PortalService:
             raise Refused(
                 say("the purpose does not fit the terms of the dataset: {conflicts}", conflicts=joined(conflicts))
             )
+        if scales := self.scales(request):
+            raise Refused(scales)
         if self.differences(request):
             raise Refused(
                 say(
@@ -352,6 +373,18 @@ class PortalService:
                 return bool(self.people.act(act, caller, proof))
         self.people.prove_in_person(caller, proof)  # whoever only has a cookie learns nothing here
         raise InvalidInput(say("no study here names this key; nothing was confirmed"))
+
+    def confirm_roster(self, digest: str, caller: Credential, proof: Proof) -> bool:
+        """Put a changed roster in force; return whether it is done or waits for others.
+
+        Raises:
+            Refused: a machine token, the wrong password, too few people, or another roster than is offered.
+        """
+        change = self.context.roster_change()
+        if change is None or change.digest != digest:
+            self.people.prove_in_person(caller, proof)
+            raise Refused(say("the roster that you looked at is not the one that is offered now; look again"))
+        return bool(self.people.act(PersonAct(kind="roster", target=digest, name=change.title), caller, proof))
 
     def parties(self) -> list[Party]:
         """Return everybody but this site who is named in a study here, each key once."""

@@ -114,6 +114,7 @@ class ApprovalStore:
         proposal_hash = proposal.proposal_hash
         with self._records.transaction():
             if self._records.add_request(signed, proposal, folder, now.isoformat()):
+                checks.check_protocol(proposal)
                 checks.check_code(proposal, folder)
                 if now >= parties.parse_time(proposal.expires):
                     raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")

@@ -77,10 +77,26 @@ def approval_of(
 
 
 def check_exchange(proposal: Proposal) -> None:
-    """Refuse a study in which no hospital can learn from another."""
+    """Refuse a study in which no hospital can learn from another, or one as an older version proposes it."""
+    check_protocol(proposal)
     reason = exchanges_nothing(proposal)
     if reason:
         raise Refused(say("the study would spend privacy for nothing: {reason}", reason=reason))
+
+
+def check_protocol(proposal: Proposal) -> None:
+    """Refuse a new study whose keyholder could choose more of a round's key than its secret.
+
+    Raises:
+        Refused: it is a proposal as an older version makes them. What was approved before goes on as it was approved.
+    """
+    if proposal.protocol < 2:
+        raise Refused(
+            say(
+                "the proposal is of an older version, in which the keyholder may choose its keys freely; propose the "
+                "study again with the present one"
+            )
+        )
 
 
 def with_partners(confirmed: tuple[Confirmation, ...], policy: Policy) -> tuple[Confirmation, ...]:

@@ -1,8 +1,9 @@
 """Data-use terms of datasets, compared with what a study asks for: codes of the GA4GH Data Use Ontology (DUO).
 
 A dataset carries one permission and any number of modifiers; a study states under which permission it asks and which
-modifiers it undertakes to keep. A term with a value writes it behind the code: ``DUO:0000007 MONDO:0004992`` (disease),
-``DUO:0000022 DE,AT`` (countries), ``DUO:0000025 60`` (months).
+modifiers it undertakes to keep. A term with a value writes it behind the code: ``DUO:0000007 MONDO:0004992`` (disease,
+or several), ``DUO:0000022 DE,AT`` (countries), ``DUO:0000025 60`` (months). Diseases are compared as written: whether
+one is a kind of another is not known here, so that study and data have to name the same.
 
 >>> [c.sentence for c in compare(("DUO:0000006",), ("DUO:0000011",), ethics_vote=True, countries=(), months=12)]
 ['the data may be used for health, medical or biomedical research; the study asks for ancestry research']
@@ -12,6 +13,7 @@ Source: https://github.com/EBISPOT/DUO, release of 2021-02-23.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -53,8 +55,15 @@ _ALLOWED = {
     "DUO:0000011": frozenset({"DUO:0000011"}),
 }
 _ETHICS, _PLACE, _TIME, _NO_ANCESTRY, _CARE = "DUO:0000021", "DUO:0000022", "DUO:0000025", "DUO:0000044", "DUO:0000043"
-_DISEASE, _ANCESTRY = "DUO:0000007", "DUO:0000011"
-_KEPT_BY = {"DUO:0000045": {"DUO:0000045", "DUO:0000018"}, "DUO:0000046": {"DUO:0000046", "DUO:0000018"}}
+_ANYTHING, _GENERAL, _DISEASE, _ANCESTRY = "DUO:0000004", "DUO:0000042", "DUO:0000007", "DUO:0000011"
+_NO_PROFIT_NO_SALE, _NO_PROFIT, _NO_SALE = "DUO:0000018", "DUO:0000045", "DUO:0000046"
+_KEPT_BY = {
+    _NO_PROFIT: ({_NO_PROFIT}, {_NO_PROFIT_NO_SALE}),
+    _NO_SALE: ({_NO_SALE}, {_NO_PROFIT_NO_SALE}),
+    _NO_PROFIT_NO_SALE: ({_NO_PROFIT_NO_SALE}, {_NO_PROFIT, _NO_SALE}),
+}
+"""By term, the sets of terms that a study keeps it by; each of the others is kept by itself alone."""
+_LONGEST_NUMBER = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +94,7 @@ def check_codes(codes: Sequence[str]) -> None:
                     words=words(name),
                 )
             )
-        if name == _TIME and not value.strip().isdecimal():
+        if name == _TIME and not (value.strip().isdecimal() and len(value) < _LONGEST_NUMBER):
             raise InvalidInput(
                 say("expected a number of months behind {code}, got {value!r}", code=_TIME, value=value[:20])
             )
@@ -135,12 +144,7 @@ def _found(
             if not ethics_vote:
                 yield _conflict(say("the data require an ethics approval; the study names none"))
         elif name == _PLACE:
-            outside = sorted(set(countries) - {c.strip() for c in value.split(",")})
-            if outside:
-                others = ", ".join(outside)
-                yield _conflict(
-                    say("the data may be used in {places}; recipients are in {others}", places=value, others=others)
-                )
+            yield from _placed(value, countries)
         elif name == _TIME:
             if months > float(value):
                 yield _conflict(
@@ -151,31 +155,61 @@ def _found(
                         months=months,
                     )
                 )
-        elif name == _NO_ANCESTRY:
-            if asked.startswith(_ANCESTRY):
-                yield _conflict(say("ancestry research is prohibited with these data"))
-        elif name != _CARE and not kept & _KEPT_BY.get(name, {name}):
-            yield _judge(
-                say("the data carry the term “{term}”; the study does not undertake to keep it", term=words(code))
-            )
-        elif name != _CARE and value:
-            yield _judge(
-                say(
-                    "the data carry the term “{term}”; people have to judge whether the study keeps it",
-                    term=words(code),
-                )
-            )
+        elif name == _NO_ANCESTRY and asked.startswith(_ANCESTRY):
+            yield _conflict(say("ancestry research is prohibited with these data"))
+        elif name == _NO_ANCESTRY and asked and not asked.startswith((_ANYTHING, _GENERAL)):
+            continue  # what it asks for is no ancestry research
+        elif name != _CARE:
+            yield from _kept(code, kept)
+    if dataset and _CARE in kept and not {_CARE, _ANYTHING} & {code.partition(" ")[0] for code in dataset}:
+        yield _judge(say("the study also asks for clinical care; the data carry no term that allows it"))
+
+
+def _placed(value: str, countries: Collection[str]) -> Iterable[Comparison]:
+    """Compare a geographical restriction; one that is not written as country codes is left to people."""
+    allowed = {place.upper() for place in _parted(value)}
+    if not all(len(place) == 2 and place.isascii() and place.isalpha() for place in allowed):
+        yield _judge(
+            say("the data may be used in {places}; people have to judge where the recipients are", places=value)
+        )
+        return
+    outside = sorted({country.upper() for country in countries} - allowed)
+    if outside:
+        others = ", ".join(outside)
+        yield _conflict(
+            say("the data may be used in {places}; recipients are in {others}", places=value, others=others)
+        )
+
+
+def _kept(code: str, kept: Collection[str]) -> Iterable[Comparison]:
+    """Look whether a study undertakes to keep a term; whether it keeps one with a value, people have to judge."""
+    name, _, value = code.partition(" ")
+    if not any(terms <= set(kept) for terms in _KEPT_BY.get(name, ({name},))):
+        yield _judge(say("the data carry the term “{term}”; the study does not undertake to keep it", term=words(code)))
+    elif value.strip():
+        yield _judge(
+            say("the data carry the term “{term}”; people have to judge whether the study keeps it", term=words(code))
+        )
 
 
 def _permitted(code: str, asked: str) -> Iterable[Comparison]:
-    name, _, disease = code.partition(" ")
-    asked_name, _, asked_disease = asked.partition(" ")
+    name, _, diseases = code.partition(" ")
+    asked_name, _, asked_diseases = asked.partition(" ")
     if not asked_name:
         yield _judge(say("the study states no data-use purpose; the data carry one"))
-    elif asked_name not in _ALLOWED[name] or (name == _DISEASE and disease.strip() != asked_disease.strip()):
+    elif asked_name not in _ALLOWED[name] or (name == _DISEASE and not _terms(asked_diseases) <= _terms(diseases)):
         yield _conflict(
             say("the data may be used for {terms}; the study asks for {asked}", terms=words(code), asked=words(asked))
         )
+
+
+def _parted(value: str) -> list[str]:
+    return [part for item in re.split("[,;]", value) if (part := " ".join(item.split()))]
+
+
+def _terms(value: str) -> set[str]:
+    """Return diseases as two spellings of one agree: ``mondo_0005233`` is ``MONDO:0005233``."""
+    return {part.upper().replace("_", ":", 1) for part in _parted(value)}
 
 
 def _permission(codes: Sequence[str]) -> str:

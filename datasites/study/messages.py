@@ -312,7 +312,8 @@ class PadSums(Message):
     """A helper's one answer of a round.
 
     ``parts`` maps the number of each of its parts to the SHA-256 of the part's sum over the list; the sum of the part
-    that the keyholder lacks comes along as bytes.
+    that the keyholder lacks comes along as bytes. ``salt`` is that of the commitment to this part, 64 hexadecimal
+    digits (:func:`privacy.encryption.pad_tags.salt_of`).
     """
 
     study: str
@@ -320,13 +321,15 @@ class PadSums(Message):
     list_hash: str
     helper: str
     parts: Mapping[str, str]
+    salt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opening(Message):
     """What the keyholder publishes of an answered round: the hash of the secret key and those of its own pad sums.
 
-    ``body_hash`` is that of all of it in one string: the key, then the sums of parts 1 and 2.
+    ``body_hash`` is that of all of it in one string: the key, then the sums of parts 1 and 2, then the salts of the
+    commitments to all three.
     """
 
     study: str

@@ -17,6 +17,7 @@ from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
 from datasites.study.filing import Filing
+from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.public_constants import PublicConstants
 from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
@@ -178,7 +179,10 @@ class Proposal(Message):
     sums go to the participants once the round is answered, so that everybody can check the sum. ``constants`` says from
     which public tables the initial model's centres and weights come. ``filing`` says who
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
-    replaces.
+    replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
+    commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
+    it, which means 1. ``patience`` says whose absence rounds put up with
+    (None: every round waits for all until the deadline).
     """
 
     study: str
@@ -211,10 +215,13 @@ class Proposal(Message):
     published: bool = False
     filing: Filing | None = None
     replaces: str = ""
+    protocol: Literal[1, 2] = 1
+    patience: Patience | None = None
     constants: PublicConstants | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
+        self.waits.check(min_sites=self.min_sites, participants=len(self.participants))
         self._check_helpers()
         self._check_noise()
         self.strategy.check(self)
@@ -313,6 +320,11 @@ class Proposal(Message):
         for field in ("created", "expires", "nonce", "replaces"):
             value.pop(field, None)
         return canonical_hash(value, self.canonical)
+
+    @property
+    def waits(self) -> Patience:
+        """Whose absence the rounds put up with."""
+        return self.patience or WAITS_FOR_ALL
 
     @property
     def strategy(self) -> Strategy:

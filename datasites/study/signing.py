@@ -67,8 +67,9 @@ def unpack_envelope(data: bytes) -> tuple[Signed, bytes]:
 def dump(value: Any) -> dict[str, Any]:
     """Return a frozen value as nested dictionaries and lists, ready for canonical JSON.
 
-    ``canonical`` is left out where it is 1: a document that states no version is of version 1. So is what came later
-    (:data:`_ADDED`) where it says nothing, so that documents of studies without it stay what they were.
+    ``canonical`` and ``protocol`` are left out where they are 1: a document that states no version is of version 1. So
+    is what came later (:data:`_ADDED`) where it says nothing, so that documents of studies without it stay what they
+    were.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise InvalidInput(f"expected a frozen value, got a {type(value).__name__}")
@@ -79,15 +80,16 @@ def dump(value: Any) -> dict[str, Any]:
 _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
     | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh", "self_scaled"}
-    | {"pad_tags", "pad_commitments"}
+    | {"pad_tags", "pad_commitments", "salt"}
 )
 """Fields that came later; empty, they are left out of a document."""
-_UNSAID = frozenset({"predicts", "typical", "spread", "gain"})
+_VERSIONS = frozenset({"canonical", "protocol"})
+_UNSAID = frozenset({"predicts", "typical", "spread", "gain", "patience"})
 """Fields that came later and may be 0; null, they are left out of a document."""
 
 
 def _says_nothing(name: str, value: Any) -> bool:
-    return (name, value) == ("canonical", 1) or (name in _ADDED and not value) or (name in _UNSAID and value is None)
+    return (name in _VERSIONS and value == 1) or (name in _ADDED and not value) or (name in _UNSAID and value is None)
 
 
 def _plain(value: Any) -> Any:

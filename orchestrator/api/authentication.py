@@ -83,7 +83,7 @@ class Authenticator:
 
     async def _checked(self, request: Request, allowed: int | Callable[[Request, Party], int]) -> Party:
         token = self._open(request)
-        body = await _body(request, allowed if isinstance(allowed, int) else allowed(request, self._party(token)))
+        body = await read_body(request, allowed if isinstance(allowed, int) else allowed(request, self._party(token)))
         if sha256_hex(body) != token.body_hash:
             raise Refused("expected a token for this body, got one for another body; sign every request anew")
         return self._party(token)
@@ -109,7 +109,12 @@ def _target(request: Request) -> str:
     return (path + b"?" + query if query else path).decode("latin-1")
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the body of a request, which is read no further than ``max_bytes``.
+
+    Raises:
+        InvalidInput: it is longer, or says that it is.
+    """
     declared = request.headers.get("content-length", "0")
     if len(declared) > 18 or not declared.isascii() or not declared.isdigit() or int(declared) > max_bytes:
         raise InvalidInput(f"expected a body of at most {max_bytes} bytes, got {declared[:20]}")

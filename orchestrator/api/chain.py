@@ -1,44 +1,76 @@
 """HTTP for the chain of models: what was signed about a finished round, and the integers of its sum.
 
 Only a study's own hospitals are served. They compute the next model from these
-(:mod:`datasites.study.recomputed.chain`).
+(:mod:`datasites.study.recomputed.chain`). All of them ask for the same documents at about the same time, so these are
+put together once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import OrderedDict
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 
 from datasites.study.proposal import Party, Proposal
-from datasites.study.signing import dump, open_sealed
+from datasites.study.signing import dump
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, RoundNumber, StudyName
 from orchestrator.rounds.decryption import evidence_of, integers_of, require_participant
+from orchestrator.rounds.helping import PADS
 from orchestrator.rounds.service import Service
+from privacy.canonical import plain_json
+
+_ROUNDS_KEPT = 8
 
 
 def add_chain_calls(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
     """Add these requests to the orchestrator's application."""
     caller = Depends(authenticate)
-    store = service.store
+    evidence_bytes = _Evidence(service)
 
     def opened(study: str, party: Party) -> Proposal:
-        signed, _, _ = store.study(study)
-        proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
+        proposal = service.proposal(study)
         require_participant(proposal, party.public_key)
         return proposal
 
     @app.get("/studies/{study}/rounds/{number}/evidence")
-    async def evidence(study: StudyName, number: RoundNumber, party: Party = caller) -> dict[str, Any]:
-        proposal = opened(study, party)
-        return dump(await asyncio.to_thread(evidence_of, store, service.identity, proposal, number))
+    async def evidence(study: StudyName, number: RoundNumber, party: Party = caller) -> Response:
+        return Response(await evidence_bytes.of(opened(study, party), number), media_type="application/json")
 
     @app.get("/studies/{study}/rounds/{number}/integers", response_class=FileResponse, responses=BINARY_ANSWER)
     async def integers(study: StudyName, number: RoundNumber, party: Party = caller) -> FileResponse:
-        proposal = opened(study, party)
-        digest = await asyncio.to_thread(integers_of, store, proposal, number)
-        return Blob(store.blob_path(digest), media_type="application/octet-stream")
+        digest = await asyncio.to_thread(integers_of, service.store, opened(study, party), number)
+        return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
+
+
+class _Evidence:
+    """The documents of finished rounds as JSON; those of the newest rounds are kept, and nothing is built twice."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._kept: OrderedDict[tuple[str, int, int], asyncio.Task[bytes]] = OrderedDict()
+
+    async def of(self, proposal: Proposal, number: int) -> bytes:
+        """Return what was signed about a round.
+
+        Raises:
+            InvalidInput: the round is not over.
+        """
+        answers = len(self._service.store.documents(proposal.study, number, PADS))  # a second helper's may come later
+        place = proposal.study, number, answers
+        task = self._kept.get(place)
+        if task is None:
+            task = self._kept[place] = asyncio.create_task(asyncio.to_thread(self._built, proposal, number))
+            while len(self._kept) > _ROUNDS_KEPT:
+                self._kept.popitem(last=False)
+        try:
+            return await asyncio.shield(task)  # one who hangs up ends it for nobody else
+        except Exception:
+            self._kept.pop(place, None)
+            raise
+
+    def _built(self, proposal: Proposal, number: int) -> bytes:
+        return plain_json(dump(evidence_of(self._service.store, self._service.identity, proposal, number)))

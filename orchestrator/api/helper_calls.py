@@ -118,7 +118,7 @@ def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> No
             raise InvalidInput("the pad sums do not have the signed hash")
         closing = closing_of(service.store, study, number, sums.list_hash)  # else a helper could fill the disk
         try:
-            await asyncio.to_thread(require_true_pads, service.store, runner.proposal, number, closing, body)
+            await asyncio.to_thread(require_true_pads, service.store, runner.proposal, sums, closing, body)
         except Refused as error:
             service.journal.append("pads-refused", {"study": study, "round": number, "helper": party.name})
             runner.refused(party.name, number, str(error))
@@ -159,8 +159,7 @@ def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -
 
     @app.get("/studies/{study}/rounds/{number}/opened/{what}", response_class=FileResponse, responses=BINARY_ANSWER)
     async def opened(study: StudyName, number: RoundNumber, what: What, party: Party = caller) -> FileResponse:
-        signed, _, _ = service.store.study(study)
-        proposal = open_sealed(signed, "proposal", service.identity.public_key, Proposal)
+        proposal = service.proposal(study)
         require_participant(proposal, party.public_key)
         digest = await asyncio.to_thread(opened_blob, service.store, proposal, number, what)
         return Blob(service.store.blob_path(digest), media_type="application/octet-stream")

@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, Response
 
+from datasites.node.home import Home
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
+from datasites.study.recomputed.checks import check_public_key
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
+from orchestrator.api.joining import add_joining, add_roster
 from orchestrator.api.listing import add_listing
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
@@ -47,7 +50,7 @@ from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
-from orchestrator.rounds.helping import CONFIRMATION, check_vouching
+from orchestrator.rounds.helping import CONFIRMATION
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.studies.status import study_status
@@ -130,8 +133,11 @@ _PROPOSAL_BYTES = 16 << 20
 _KEY_BYTES = 4 << 20
 
 
-def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
-    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``."""
+def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = None) -> FastAPI:
+    """Return the orchestrator's application, with PySyft's mailbox in ``mailbox_folder``.
+
+    With the orchestrator's ``home`` it also answers whoever is invited, and gives out the signed roster.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -144,7 +150,7 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
         title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
     )
     install_problem_handlers(app)
-    authenticate = Authenticator(service.identity.public_key, service.roster.by_key)
+    authenticate = Authenticator(service.identity.public_key, lambda key: service.roster.by_key(key))
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,
@@ -166,6 +172,9 @@ def create_app(service: Service, *, mailbox_folder: Path) -> FastAPI:
     add_thread(app, service, authenticate)
     add_standing(app, service, authenticate)
     add_study_reports(app, service, authenticate)
+    if home is not None:
+        add_joining(app, home)
+        add_roster(app, home, authenticate)
     return app
 
 
@@ -198,9 +207,9 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
     @app.get("/work")
     async def work(
         wait: float = Query(0.0, ge=0, allow_inf_nan=False), known: str = "", party: Party = caller
-    ) -> JSONResponse:
+    ) -> Response:
         seconds = 0.0 if service.standing.trouble else min(wait, _LONGEST_WAIT_SECONDS)
-        return JSONResponse(await service.board.wait(party.name, seconds, known))
+        return Response(await service.board.wait(party.name, seconds, known), media_type="application/json")
 
     @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
     async def blob(digest: Digest, party: Party = caller) -> FileResponse:
@@ -286,6 +295,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
         if key.key_hash != sha256_hex(body):
             raise InvalidInput("the round key's bytes do not have the signed hash")
         require_round(runner.proposal, number)
+        check_public_key(runner.proposal, number, body)
         service.store.require_place(study, number, "key", signed, author=party.name)
         service.store.put_blob(body)
         service.store.put_document(study, number, "key", signed, author=party.name)
@@ -366,7 +376,7 @@ def _add_attestations(app: FastAPI, service: Service, authenticate: Authenticato
         try:
             await asyncio.to_thread(runner.intake.check_tags, attestation)
             if runner.proposal.helpers:
-                check_vouching(service.store, runner.proposal, attestation, closing)
+                runner.helping.check_vouching(attestation, closing)
         except InvalidInput as error:
             service.journal.append("tags-refused", {"study": study, "round": number, "site": attestation.site})
             runner.refused(party.name, number, str(error))

@@ -61,9 +61,37 @@ def init(
     institution: InstitutionOption = "Study scientists",
     port: PortOption = 0,
     host: HostOption = "127.0.0.1",
+    public_url: Annotated[
+        str,
+        typer.Option(help="The address everybody dials. With https an authority of its own makes the certificate."),
+    ] = "",
 ) -> None:
     """Make the orchestrator's folder and identity, and show its public key."""
+    from datasites.node.consortium import check_address
+
+    if public_url:
+        check_address(public_url)
     init_role(home, "orchestrator", name=name, institution=institution, host=host, port=port)
+    if public_url:
+        _publish_at(home, public_url)
+
+
+def _publish_at(home: Path, url: str) -> None:
+    """Keep the address; with https make the certificate, unless the operator has named one."""
+    from dataclasses import replace
+    from urllib.parse import urlsplit
+
+    from datasites.node.credentials.tls import ascii_host, ensure_authority, ensure_server_certificate
+    from datasites.node.home import Home
+
+    place = Home(folder=home)
+    config = replace(place.config(), public_url=url)
+    if url.startswith("https:") and not config.tls_certificate:
+        folder = place.folder / "tls"
+        names = list(dict.fromkeys([ascii_host(str(urlsplit(url).hostname)), "localhost", "127.0.0.1"]))
+        authority = ensure_authority(folder, name=config.name)
+        config = replace(config, tls_certificate=str(ensure_server_certificate(authority, folder, names=names)))
+    Home.create(home, config)
 
 
 @orchestrator_app.command("dashboard-link")

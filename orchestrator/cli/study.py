@@ -127,6 +127,16 @@ class StudyOptions:
         str, typer.Option(help="An earlier study that this is a new version of; it ends once this one is proposed.")
     ] = ""
     deadline_seconds: Annotated[int, typer.Option(min=5, help="Seconds a round waits for a hospital.")] = 600
+    grace: Annotated[
+        int | None, typer.Option(min=0, help="Close a round so many seconds after enough hospitals have come.")
+    ] = None
+    pass_over_after: Annotated[
+        int, typer.Option(min=0, help="Pass over a hospital that missed so many rounds in a row until it returns.")
+    ] = 0
+    start_with: Annotated[
+        int,
+        typer.Option(min=0, help="Begin once so many hospitals have approved; the others join with their approval."),
+    ] = 0
     plan: Annotated[
         Path | None,
         typer.Option(help="Folder with plan.py: a network and a loss of your own; try it with tessera plan check."),

@@ -10,7 +10,8 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 from datasites.study.messages import WorkItem
 from datasites.study.signing import dump
@@ -74,39 +75,56 @@ _ONCE = frozenset({"finished", "forget"})
 """What a party does once, after its study: no runner is left to withdraw it when it is done."""
 
 
+@dataclass(eq=False)
+class _Posted:
+    """One item as it lies on the board; those who are asked for the same share its bytes."""
+
+    item: WorkItem
+
+    @cached_property
+    def text(self) -> bytes:
+        return plain_json(dump(self.item))
+
+
 class Board:
     """Work items by party, with a long poll.
 
     All methods run on one event loop. Items are replaced and withdrawn by the study runner; a party that asks gets
-    whatever is open for it, so asking twice or after a restart does no harm.
+    whatever is open for it, so asking twice or after a restart does no harm. An item that many parties get is written
+    as JSON once: the list of a round has a header of every hospital, and every hospital gets it.
     """
 
     def __init__(self) -> None:
-        self._items: dict[str, list[WorkItem]] = {}
-        self._shown: dict[str, tuple[list[dict[str, Any]], str]] = {}
+        self._items: dict[str, list[_Posted]] = {}
+        self._shown: dict[str, tuple[bytes, str]] = {}
         self._published: dict[str, int] = {}
         self._told: dict[str, int] = {}
-        self._changed = asyncio.Event()
+        self._changed: dict[str, asyncio.Event] = {}
+        self._heard: dict[str, float] = {}
         self._closed = False
 
-    def publish(self, party: str, item: WorkItem) -> None:
-        """Ask ``party`` to do ``item``; the same item twice is one."""
-        items = self._items.setdefault(party, [])
-        if item not in items:
-            items.append(item)
-            self._shown.pop(party, None)
-            self._published[party] = self._published.get(party, 0) + 1
-            self._wake()
+    def publish(self, party: str | Collection[str], item: WorkItem) -> None:
+        """Ask a party, or several, to do ``item``; the same item twice is one."""
+        posted = _Posted(item)
+        for name in [party] if isinstance(party, str) else party:
+            items = self._items.setdefault(name, [])
+            if all(known.item != item for known in items):
+                items.append(posted)
+                self._shown.pop(name, None)
+                self._published[name] = self._published.get(name, 0) + 1
+                self._wake(name)
 
     def withdraw(self, study: str, *, party: str | None = None, when: Callable[[WorkItem], bool] | None = None) -> None:
         """Take back the items of ``study`` (of one party, or of all; those that fit ``when``, or all)."""
         for name in [party] if party else list(self._items):
-            kept = [i for i in self._items.get(name, []) if i.study != study or (when is not None and not when(i))]
-            self._items[name] = kept
-            self._shown.pop(name, None)
+            items = self._items.get(name, [])
+            kept = [p for p in items if p.item.study != study or (when is not None and not when(p.item))]
+            if len(kept) < len(items):
+                self._items[name] = kept
+                self._shown.pop(name, None)
 
-    async def wait(self, party: str, seconds: float, known: str = "") -> list[dict[str, Any]]:
-        """Return the party's open items as plain JSON, waiting up to ``seconds`` for any that are new.
+    async def wait(self, party: str, seconds: float, known: str = "") -> bytes:
+        """Return the party's open items as a plain JSON list, waiting up to ``seconds`` for any that are new.
 
         An item that was withdrawn and published again is new, although it looks like the one before. Items that are
         done once, such as the end of a study, are gone when the party says that it has dealt with them.
@@ -116,13 +134,14 @@ class Board:
             seconds: the longest wait.
             known: SHA-256 of the plain JSON of the answer that the party has dealt with already, or nothing.
         """
+        self._heard[party] = asyncio.get_running_loop().time()
         known = self._dealt_with(party, known)
         deadline, told = asyncio.get_running_loop().time() + seconds, self._told.get(party, 0)
         while not self._closed and not self._has_news(party, told, known):
             remaining = deadline - asyncio.get_running_loop().time()
             if remaining <= 0:
                 break
-            changed = self._changed
+            changed = self._changed.setdefault(party, asyncio.Event())
             try:
                 await asyncio.wait_for(changed.wait(), remaining)
             except TimeoutError:
@@ -130,10 +149,14 @@ class Board:
         self._told[party] = self._published.get(party, 0)
         return self._show(party)[0]
 
+    def heard_from(self, party: str, seconds: float) -> bool:
+        """Say whether a party has asked for work within the last ``seconds``."""
+        return asyncio.get_running_loop().time() - self._heard.get(party, float("-inf")) <= seconds
+
     def _dealt_with(self, party: str, known: str) -> str:
         """Forget what ``party`` has done once and for all; return the hash of what it knows of the rest."""
         items = self._items.get(party, [])
-        left = [item for item in items if item.kind not in _ONCE]
+        left = [posted for posted in items if posted.item.kind not in _ONCE]
         if len(left) == len(items) or self._show(party)[1] != known:
             return known
         self._items[party] = left
@@ -145,20 +168,22 @@ class Board:
         published = self._published.get(party, 0)
         return bool(self._items.get(party)) and (published > told or self._show(party)[1] != known)
 
-    def _show(self, party: str) -> tuple[list[dict[str, Any]], str]:
+    def _show(self, party: str) -> tuple[bytes, str]:
         if party not in self._shown:
-            items = [dump(item) for item in self._items.get(party, [])]
-            self._shown[party] = items, sha256_hex(plain_json(items))
+            text = b"[" + b",".join(posted.text for posted in self._items.get(party, [])) + b"]"
+            self._shown[party] = text, sha256_hex(text)
         return self._shown[party]
 
     def close(self) -> None:
         """End all waiting; from now on :meth:`wait` answers at once."""
         self._closed = True
-        self._wake()
+        for name in list(self._changed):
+            self._wake(name)
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _wake(self, party: str) -> None:
+        changed = self._changed.pop(party, None)
+        if changed is not None:
+            changed.set()
 
 
 class Bell:

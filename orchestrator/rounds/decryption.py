@@ -50,8 +50,8 @@ def closing_of(store: Store, study: str, number: int, list_hash: str) -> int:
         Refused: none has.
     """
     closing = 1
-    while (document := store.document(study, number, "commitments", closing=closing)) is not None:
-        if parse(Commitments, document["payload"]).list_hash == list_hash:
+    while (listed := store.opened(Commitments, study, number, "commitments", closing=closing)) is not None:
+        if listed.list_hash == list_hash:
             return closing
         closing += 1
     raise Refused(f"round {number}: there is no list with this hash; fetch the current one")
@@ -77,8 +77,8 @@ def check_answer(store: Store, proposal: Proposal, result: SumResult, integers: 
 def _sites_of(store: Store, study: str, number: int) -> set[str]:
     document = store.document(study, number, SERVED)
     closing = int(document["closing"]) if document else 0
-    commitments = store.document(study, number, "commitments", closing=closing) or {"payload": {"updates": []}}
-    return {str(update["payload"]["site"]) for update in commitments["payload"]["updates"]}
+    listed = store.opened(Commitments, study, number, "commitments", closing=closing)
+    return {str(update.payload["site"]) for update in listed.updates} if listed else set()
 
 
 def evidence_of(store: Store, identity: Identity, proposal: Proposal, number: int) -> RoundEvidence:

@@ -10,15 +10,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasites.keyholder.opened import counts_of
+from datasites.keyholder.opened import counts_of, salt_in
 from datasites.keyholder.vouched import PREFIX, commitments_hash, disagreeing, opened_commitments, vouched_of
-from datasites.study.messages import Attestation, Commitments, PadCommitment, WorkItem
+from datasites.study.messages import Attestation, Commitments, PadCommitment, PadSums, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.refusals import Refusals
 from orchestrator.rounds.store import Store
 from privacy.encryption import shares
+from privacy.encryption.shares import MISSING_PART
 from privacy.encryption.tags import REPETITIONS
 from privacy.errors import InvalidInput, Refused
 
@@ -62,6 +63,7 @@ class Helping:
         self._refusals, self._refusing = refusals, refusals.parties
         self._names = tuple(helper.name for helper in proposal.helpers)
         self._gone: set[str] = set()
+        self._digests: dict[tuple[int, int], str] = {}
 
     async def keys(self, number: int) -> dict[str, Signed]:
         """Return the helpers' keys of a round as a plan's documents; one is enough, and one is waited for."""
@@ -82,9 +84,8 @@ class Helping:
 
     async def answers(self, number: int, documents: Mapping[str, Signed], attestations: Collection[Signed]) -> None:
         """Ask for the pad sums of a list, and return once one helper has answered or none will."""
-        for name in self._names:
-            item = self._item("pads", number, documents, closing=_closing(documents), attestations=tuple(attestations))
-            self._board.publish(name, item)
+        item = self._item("pads", number, documents, closing=_closing(documents), attestations=tuple(attestations))
+        self._board.publish(self._names, item)
         if self._names:
             await self._until(number, lambda: bool(self.answered(number)) or self._all_refuse(number), "pad sums")
 
@@ -113,8 +114,7 @@ class Helping:
         self._refusals.forget(number, *holders)
         for name in self._names:  # a helper that was not waited for had until now to sum, and to destroy its key
             self._withdraw(name, lambda i: i.kind == "pads" and i.round < number)
-        for name in holders:
-            self._board.publish(name, self._item("commit", number, documents, closing=closing))
+        self._board.publish(holders, self._item("commit", number, documents, closing=closing))
 
         def there() -> set[str]:
             found = self._store.documents(self._proposal.study, number, COMMITMENT, closing=closing)
@@ -178,8 +178,7 @@ class Helping:
         sealed_to = {name for u in commitments.payload["updates"] for name in u["payload"].get("helper_pads", {})}
         keyholder = self._proposal.keyholder.name
         holders = {keyholder, *sealed_to}
-        for name in holders:
-            self._board.publish(name, self._item("void", number, {"commitments": commitments}, closing=closing))
+        self._board.publish(holders, self._item("void", number, {"commitments": commitments}, closing=closing))
 
         def missing() -> set[str]:
             return holders - set(self._store.documents(self._proposal.study, number, VOID, closing=closing))
@@ -194,6 +193,28 @@ class Helping:
             self._withdraw(name, lambda i: i.kind == "void")
         left = names(missing())
         return f"a hospital did not sign, and {left} did not declare the list void" if missing() else ""
+
+    def check_vouching(self, attestation: Attestation, closing: int) -> None:
+        """Check that a site signs under the commitments that everybody was shown, and tags its three pads.
+
+        Raises:
+            InvalidInput: it does not; nothing is said about the tags, which only the holders of its seeds can check.
+        """
+        lengths = {part: len(tag) for part, tag in attestation.pad_tags.items()}
+        signed_under = self._digest(attestation.round, closing)
+        if attestation.pad_commitments != signed_under or lengths != {str(part): REPETITIONS for part in shares.PARTS}:
+            raise InvalidInput(
+                "the signature is not under the commitments to the list's pad sums, or lacks the pads' tags"
+            )
+
+    def _digest(self, number: int, closing: int) -> str:
+        """Return the hash of the commitments that the sites of a list sign under; one computation for all of them."""
+        place = number, closing
+        if place not in self._digests:
+            listed = _list_of(self._store, self._proposal.study, number, closing)
+            shown = opened_commitments(self._proposal, listed, self.chosen(number, closing).values())
+            self._digests = {place: commitments_hash(self._proposal, shown)}
+        return self._digests[place]
 
     def voids(self, number: int, before: int) -> dict[str, Signed]:
         """Return the voids of the lists before a closing, as documents of a work item."""
@@ -217,8 +238,7 @@ class Helping:
             return ()
         sites = sorted(str(u["payload"]["site"]) for u in item.documents["commitments"].payload["updates"])
         documents = {"commitments": item.documents["commitments"], "refusal": parse(Signed, refusal)}
-        for site in sites:
-            self._board.publish(site, self._item("confirm", number, documents, closing=item.closing))
+        self._board.publish(sites, self._item("confirm", number, documents, closing=item.closing))
 
         def signed() -> dict[str, Signed]:
             found = self._store.documents(study, number, CONFIRMATION)
@@ -281,18 +301,19 @@ def chosen_commitments(store: Store, study: str, number: int, closing: int) -> d
 
 
 def _list_of(store: Store, study: str, number: int, closing: int) -> Commitments:
-    document = store.document(study, number, "commitments", closing=closing)
-    if document is None:
+    listed = store.opened(Commitments, study, number, "commitments", closing=closing)
+    if listed is None:
         raise InvalidInput(f"round {number} has no list {closing}")
-    return parse(Commitments, document["payload"])
+    return listed
 
 
-def require_true_pads(store: Store, proposal: Proposal, number: int, closing: int, body: bytes) -> None:
+def require_true_pads(store: Store, proposal: Proposal, sums: PadSums, closing: int, body: bytes) -> None:
     """Check a helper's sum of the part that the keyholder lacks against what the sites of the list vouch for.
 
     Raises:
         Refused: it is another sum, or the list is not signed by all its sites.
     """
+    number = sums.round
     listed = _list_of(store, proposal.study, number, closing)
     attested = store.documents(proposal.study, number, "attestation", closing=closing)
     shown = chosen_commitments(store, proposal.study, number, closing)
@@ -300,22 +321,8 @@ def require_true_pads(store: Store, proposal: Proposal, number: int, closing: in
     vouched = vouched_of(proposal, listed, tuple(shown.values()), signed)
     total = shares.from_bytes(body, counts_of(proposal), proposal.encryption)
     whole = set(attested) >= {str(update.payload["site"]) for update in listed.updates}
-    if vouched is None or not whole or not vouched.fits(shares.MISSING_PART, total, proposal.encryption):
+    if vouched is None or not whole or not vouched.fits(MISSING_PART, total, proposal.encryption, salt_in(sums)):
         raise Refused("these pad sums are not those that the hospitals of the list vouch for")
-
-
-def check_vouching(store: Store, proposal: Proposal, attestation: Attestation, closing: int) -> None:
-    """Check that a site signs under the commitments that everybody was shown, and tags its three pads.
-
-    Raises:
-        InvalidInput: it does not; nothing is said about the tags, which only the holders of its seeds can check.
-    """
-    shown = chosen_commitments(store, proposal.study, attestation.round, closing)
-    listed = _list_of(store, proposal.study, attestation.round, closing)
-    digest = commitments_hash(proposal, opened_commitments(proposal, listed, shown.values()))
-    lengths = {part: len(tag) for part, tag in attestation.pad_tags.items()}
-    if attestation.pad_commitments != digest or lengths != {str(part): REPETITIONS for part in shares.PARTS}:
-        raise InvalidInput("the signature is not under the commitments to the list's pad sums, or lacks the pads' tags")
 
 
 def _closing(documents: Mapping[str, Signed]) -> int:

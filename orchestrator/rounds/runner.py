@@ -24,6 +24,7 @@ from datasites.study.recomputed.next_model import ServerOptimizer, model_from_by
 from datasites.study.recomputed.planning import FinishedRound, Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds import checkpoints as ends
+from orchestrator.rounds.attendance import Attendance, Expected
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
 from orchestrator.rounds.decryption import excluded_sites, serve
@@ -52,6 +53,8 @@ class StudyRunner:
         self._refusing = self._refusals.parties
         self.helping = Helping(self.proposal, store, board, self.waits, self._refusals)
         self.intake.excluded = self._excluded()
+        self._attendance = Attendance(proposal=self.proposal, store=store, board=board)
+        self._expected = Expected(asked=frozenset())
         self._optimizer = ServerOptimizer(self.proposal.training)
         self._planner = Planner(self.proposal)
 
@@ -89,9 +92,7 @@ class StudyRunner:
             await self.intake.close()
 
     async def _approvals(self) -> None:
-        def missing() -> str:
-            return ends.missing_approvals(self._store, self.proposal)
-
+        missing = self._attendance.missing
         left = parse_time(self.proposal.expires) - dt.datetime.now(dt.UTC)
         await self.waits.until(lambda: not missing(), max(0.0, left.total_seconds()), missing)
         if missing():
@@ -190,17 +191,18 @@ class StudyRunner:
             self._planner.observe(FinishedRound(number=past, sites=sites, releases=releases))
 
     async def _collect(self, number: int, documents: Mapping[str, Signed]) -> None:
-        """Ask every site, add what comes, stop when all came or the deadline passed; ask once more if too few did."""
-        sites = {p.name for p in self.proposal.participants if self.proposal.blocks_of(p.name)} - self.intake.excluded
+        """Ask whom the round waits for, add what comes, stop in time; ask once more if too few came."""
+        self._expected = self._attendance.expected(number, self.intake.excluded)
         await self.intake.open(number)
         for attempt in (1, 2):
-            for site in sites - set(self.intake.headers(number)):
-                self._refusals.forget(number, site)
-                self._board.publish(site, self._item("train", number, documents=documents))
-            await self.waits.until(
-                lambda: set(self.intake.headers(number)) | self._refusing(number) >= sites,
-                self.proposal.deadline_seconds,
-                lambda: f"round {number}: updates of {names(sites - set(self.intake.headers(number)))}",
+            asked = self._expected.asked - set(self.intake.headers(number))
+            self._refusals.forget(number, *asked)
+            self._board.publish(asked, self._item("train", number, documents=documents))
+            await self._attendance.arrived(
+                self.waits,
+                number,
+                missing=lambda: self._expected.asked - set(self.intake.headers(number)) - self._refusing(number),
+                enough_came=lambda: self._enough(number, set(self.intake.headers(number))),
             )
             if self._enough(number, set(self.intake.headers(number))):
                 break
@@ -227,9 +229,8 @@ class StudyRunner:
                 **self.helping.chosen(number, closing),
                 **self.helping.voids(number, closing),
             }
-            for site in present:
-                self._refusals.forget(number, site)
-                self._board.publish(site, self._item("attest", number, closing, documents))
+            self._refusals.forget(number, *present)
+            self._board.publish(present, self._item("attest", number, closing, documents))
             await self._attested(number, closing, present)
             self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "attest")
             attested = self._documents(number, "attestation", closing)
@@ -323,6 +324,7 @@ class StudyRunner:
         model = next_model(self.proposal, opened, self._optimizer, model, totals, sites)
         moments = self._optimizer.moments
         checkpoint = ends.finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
+        checkpoint |= self._expected.noted
         checkpoint["at"] = self._journal.now().isoformat(timespec="seconds")
         self._store.put_document(self.proposal.study, number, "checkpoint", checkpoint)
         self._journal.append("round-finished", {"study": self.proposal.study, "round": number, **checkpoint})
@@ -394,5 +396,5 @@ class StudyRunner:
         return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
 
     def _tell_everybody(self, kind: str, number: int) -> None:
-        for party in (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers):
-            self._board.publish(party.name, self._item(kind, number))
+        everybody = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
+        self._board.publish([party.name for party in everybody], self._item(kind, number))

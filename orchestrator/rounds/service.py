@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from datasites.node.roster import Roster
 from datasites.study.messages import WorkItem
 from datasites.study.proposal import Proposal
-from datasites.study.signing import parse
+from datasites.study.signing import open_sealed
 from orchestrator.rounds.board import Bell, Board
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
@@ -25,6 +25,7 @@ from privacy.ledger.journal import Journal
 
 _log = logging.getLogger(__name__)
 _STORAGE_SECONDS = 3.0
+_PROPOSALS_KEPT = 200
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Service:
     troubles: dict[str, str] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
     standing: Standing = field(init=False)
+    _proposals: dict[str, Proposal] = field(default_factory=dict)
     threads: Threads = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +72,20 @@ class Service:
             self.board.withdraw(name)
             if state in ("waiting", "running"):
                 self.store.set_state(name, "paused", self.standing.trouble)
+
+    def proposal(self, study: str) -> Proposal:
+        """Return the proposal of a study, which never changes; its signature was checked when it was read first.
+
+        Raises:
+            InvalidInput: there is no such study.
+        """
+        if study not in self._proposals:
+            signed, _, _ = self.store.study(study)
+            opened = open_sealed(signed, "proposal", self.identity.public_key, Proposal)
+            while len(self._proposals) >= _PROPOSALS_KEPT:
+                del self._proposals[next(iter(self._proposals))]
+            self._proposals[study] = opened
+        return self._proposals[study]
 
     def waiting(self, study: str) -> str:
         """Return what a running study waits for, and what keeps those it waits for; nothing if it waits for nobody."""
@@ -116,7 +132,7 @@ class Service:
 
     def forget_keys(self, study: str) -> None:
         """Ask the keyholder to destroy the round keys of a study that never goes on."""
-        proposal = parse(Proposal, dict(self.store.study(study)[0].payload))
+        proposal = self.proposal(study)
         rounds = self.store.last_round(study, "key")
         if rounds:
             item = WorkItem(kind="forget", study=study, round=rounds, closing=0, documents={})

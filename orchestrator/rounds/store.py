@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -60,6 +60,7 @@ CREATE TABLE IF NOT EXISTS documents (
 
 _PLACES_KEPT = 1000
 Documents = dict[tuple[str, int], dict[str, Any]]
+T = TypeVar("T")
 
 STATES = (
     "waiting",
@@ -90,6 +91,8 @@ class Store:
         upgrade(self._engine, _SCHEMA)
         self._lock = threading.RLock()
         self._known: dict[tuple[str, int, str], Documents] = {}
+        self._opened: dict[tuple[str, int, str, int, str], Any] = {}
+        self._proposals: dict[str, Signed] = {}
 
     @property
     def folder(self) -> Path:
@@ -127,9 +130,7 @@ class Store:
 
     def studies(self) -> list[tuple[str, Signed, str, str]]:
         """Return (name, signed proposal, state, reason) of every study."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_STUDIES).order_by(_STUDIES.c.study)).all()
-        return [(r.study, parse(Signed, r.proposal.encode()), r.state, r.reason) for r in rows]
+        return [(name, self._proposal(name), state, reason) for name, state, reason in self.states()]
 
     def study(self, name: str) -> tuple[Signed, str, str]:
         """Return (signed proposal, state, reason).
@@ -137,11 +138,24 @@ class Store:
         Raises:
             InvalidInput: there is no such study.
         """
+        query = sa.select(_STUDIES.c.state, _STUDIES.c.reason).where(_STUDIES.c.study == name)
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.study == name)).one_or_none()
+            row = connection.execute(query).one_or_none()
         if row is not None:
-            return parse(Signed, row.proposal.encode()), row.state, row.reason
+            return self._proposal(name), row.state, row.reason
         raise InvalidInput(f"there is no study called {name[:80]!r}; `tessera status` lists them")
+
+    def _proposal(self, study: str) -> Signed:
+        """Return the signed proposal of a study that exists; it never changes, so it is read once."""
+        found = self._proposals.get(study)
+        if found is None:
+            query = sa.select(_STUDIES.c.proposal).where(_STUDIES.c.study == study)
+            with self._engine.connect() as connection:
+                found = parse(Signed, connection.execute(query).scalar_one().encode())
+            with self._lock:
+                _make_room(self._proposals)
+                self._proposals[study] = found
+        return found
 
     def states(self, *, after: str = "") -> list[tuple[str, str, str]]:
         """Return (name, state, reason) of every study whose name comes after ``after``, by name; reads no proposal."""
@@ -249,6 +263,27 @@ class Store:
             rows = connection.execute(places.group_by(_DOCUMENTS.c.study).order_by(_DOCUMENTS.c.study)).all()
         return {str(study): int(number) for study, number in rows}
 
+    def opened(
+        self, value: type[T], study: str, round_: int, kind: str, *, closing: int = 0, author: str = ""
+    ) -> T | None:
+        """Return the value inside one signed document, or None; since it never changes, it is parsed once.
+
+        Whoever kept the document has checked its signature.
+        """
+        place = (study, round_, kind, closing, author)
+        found = self._opened.get(place)
+        if found is None:
+            document = self.document(study, round_, kind, closing=closing, author=author)
+            if document is None:
+                return None
+            found = parse(value, document["payload"])
+            with self._lock:
+                _make_room(self._opened)
+                self._opened[place] = found
+        if not isinstance(found, value):
+            raise InvalidInput(f"expected a {value.__name__} in a document of kind {kind!r}")
+        return found
+
     def _place(self, study: str, round_: int, kind: str) -> Documents:
         """Return what lies in one place; since nothing in it ever changes, it is read from the database once."""
         place = (study, round_, kind)
@@ -257,8 +292,7 @@ class Store:
                 query = sa.select(_DOCUMENTS).filter_by(study=study, round=round_, kind=kind)
                 with self._engine.connect() as connection:
                     rows = connection.execute(query).all()
-                while len(self._known) >= _PLACES_KEPT:
-                    del self._known[next(iter(self._known))]
+                _make_room(self._known)
                 self._known[place] = {(r.author, r.closing): json.loads(r.document) for r in rows}
             return self._known[place]
 
@@ -322,6 +356,12 @@ class Store:
         """Remove the ciphertexts of a finished round."""
         for digest in digests:
             self.update_path(study, round_, digest).unlink(missing_ok=True)
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    """Forget the oldest of what was read, so that one more can be kept."""
+    while len(kept) >= _PLACES_KEPT:
+        del kept[next(iter(kept))]
 
 
 def _checked_digest(digest: str) -> str:

@@ -157,10 +157,12 @@ class Threads:
         if word.kind in ("withdrawn", "cancelled"):
             await self._end(study, word.kind, word.text)
         elif word.kind == "denied":
-            await self._end_for_all(proposal, state, "denied", word)
+            if not self._goes_on_without(proposal):
+                await self._end_for_all(proposal, state, "denied", word)
         elif word.kind in ("revoked", "dropped"):
+            early = not self._started(study) and state != "running"
             gone = withdrawn_sites(service.store, study)
-            if (not self._started(study) and state != "running") or not _enough_left(proposal, set(gone)):
+            if not (self._goes_on_without(proposal) if early else _enough_left(proposal, set(gone))):
                 await self._end_for_all(proposal, state, "revoked", word)
             elif study in service.runners:
                 service.runners[study].leave_out(word.to or word.author, word.sentence)
@@ -172,6 +174,13 @@ class Threads:
             service.resume(study)
         elif study in service.runners:
             service.runners[study].wake()
+
+    def _goes_on_without(self, proposal: Proposal) -> bool:
+        """Return whether the study may begin without those who have said no: only if its proposal says so."""
+        said_no = ("denied", "revoked", "dropped")
+        gone = {w.to or w.author for _, w in words(self._service.store, proposal.study) if w.kind in said_no}
+        left = len(proposal.participants) - len(gone)
+        return 0 < proposal.waits.starts_with <= left and _enough_left(proposal, gone)
 
     async def _end_for_all(self, proposal: Proposal, state: str, new: str, word: Word) -> None:
         if state not in OVER_FOR_GOOD:

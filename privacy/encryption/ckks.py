@@ -32,6 +32,7 @@ import tenseal.sealapi as seal
 import zstandard
 from numpy.typing import NDArray
 
+from privacy.encryption import round_keys
 from privacy.encryption.ciphertexts import Buffer, coefficients
 from privacy.encryption.packing import pack, unpack_fields
 from privacy.encryption.parameters import SLOT_TOLERANCE, EncryptionParameters, check_security
@@ -49,18 +50,26 @@ class RoundKeyPair:
     public: bytes = field(repr=False)
 
 
-def generate_round_key(parameters: EncryptionParameters) -> RoundKeyPair:
+def generate_round_key(parameters: EncryptionParameters, random_part: NDArray[np.uint64] | None = None) -> RoundKeyPair:
     """Return a new key pair for one round, drawn from the operating system's generator by SEAL.
+
+    Args:
+        parameters: the study's parameters.
+        random_part: the public key's second polynomial, of :func:`privacy.encryption.round_keys.expanded`; None for the
+            one that SEAL draws, as in studies from before it followed from the proposal.
 
     Raises:
         Refused: the parameters are insecure or unsafe.
     """
     context = _context(parameters)
     generator = seal.KeyGenerator(context)
-    public = seal.PublicKey()
-    generator.create_public_key(public)
+    drawn = seal.PublicKey()
+    generator.create_public_key(drawn)
     secret = _save(generator.secret_key())
-    return RoundKeyPair(secret=secret, public=_save(public)[-public_key_bytes(parameters) :])
+    public = _save(drawn)[-public_key_bytes(parameters) :]
+    if random_part is not None:
+        public = round_keys.bound_public(public, published_secret(secret, parameters), random_part, parameters)
+    return RoundKeyPair(secret=secret, public=public)
 
 
 def public_key_bytes(parameters: EncryptionParameters) -> int:
@@ -144,37 +153,16 @@ def published_secret(secret: bytes, parameters: EncryptionParameters) -> bytes:
 def secret_of(published: Buffer, public: bytes, parameters: EncryptionParameters) -> bytes:
     """Return the secret key that :func:`decrypt_sum` takes, after checking that it is the public key's.
 
-    It has to decrypt what is encrypted to ``public`` here and now. Two keys that both do differ by less than the noise
-    of any sum, so a keyholder cannot choose among several after it has seen one.
-
     Args:
         published: of :func:`published_secret`, from another party.
         public: the round's public key.
         parameters: the study's parameters.
 
     Raises:
-        InvalidInput: wrong length, a coefficient out of range, or the key of another public key.
+        InvalidInput: as :func:`privacy.encryption.round_keys.require_opening`.
     """
-    expected = secret_key_bytes(parameters)
-    if len(published) != expected:
-        raise InvalidInput(f"expected a secret key of {expected} bytes, got {len(published)}")
-    rows = np.frombuffer(published, "<u8").reshape(len(parameters.primes), -1)
-    if any(int(row.max()) >= prime for row, prime in zip(rows, parameters.primes, strict=True)):
-        raise InvalidInput("the published key's coefficients are out of range")
-    secret = _secret_key_prefix(parameters) + bytes(published)
-    probe = np.frombuffer(os.urandom(8 * parameters.values_per_ciphertext), "<u8") % np.uint64(
-        2 * parameters.levels + 1
-    )
-    integers = probe.astype(np.int64) - parameters.levels
-    try:
-        found = decrypt_sum(
-            secret, parameters, encrypt(public, parameters, integers), values=len(integers), contributors=1
-        )
-    except UnsafeSum:
-        found = np.zeros(0, np.int64)
-    if not np.array_equal(found, integers):
-        raise InvalidInput("the published key does not decrypt what is encrypted to the round's public key")
-    return secret
+    round_keys.require_opening(published, public, parameters)
+    return _secret_key_prefix(parameters) + bytes(published)
 
 
 def _decrypt(

@@ -4,10 +4,11 @@ Whoever answers for a part commits to the part's sum before anybody signs the li
 commitments determine the challenge r. Each site signs t = <r, p> + m for each of its three pads p, and everybody
 compares the sum of the t with the part's sum:
 
-    >>> said = commitment(part, list_hash, total, masks)              # before the list is signed
+    >>> said = commitment(part, list_hash, total, masks, salt)        # before the list is signed
     >>> challenge = pad_challenge(list_hash, sum_hash, commitments_hash)
     >>> signed = pad_tag(rows, seed, part, list_hash, challenge, parameters)
-    >>> commitment(part, list_hash, total, implied_masks([signed, ...], total, challenge, parameters)) == said
+    >>> implied = implied_masks([signed, ...], total, challenge, parameters)
+    >>> commitment(part, list_hash, total, implied, salt) == said
 
 The mask m comes from the pad's seed and is another one for every list, so a tag tells nothing to whoever lacks the
 seed. Only the sum of all masks of a list becomes known, with the sum of all pads. A false sum, fixed before r was
@@ -31,6 +32,8 @@ _MASK_BYTES = 24
 _CHALLENGE = b"tessera/v1/pad-tag/"
 _MASK = b"tessera/v1/pad-mask/"
 _COMMITMENT = b"tessera/v1/pad-commitment/"
+_SALT = b"tessera/v1/pad-salt/"
+SALT_BYTES = 32
 
 
 def pad_challenge(list_hash: str, sum_hash: str, commitments_hash: str) -> Challenge:
@@ -89,13 +92,32 @@ def implied_masks(
     return tuple((said - own) % prime for said, own in zip(combine(tags, parameters), bare, strict=True))
 
 
-def commitment(part: int, list_hash: str, total: PartSum, masks: Sequence[int]) -> str:
+def salt_of(seeds: Iterable[bytes], part: int, list_hash: str) -> bytes:
+    """Return the salt of a part's commitment under one list: all who hold the seeds get the same, nobody else any.
+
+    Args:
+        seeds: of all listed sites, in any order.
+        part: which of the three pads.
+        list_hash: the list.
+    """
+    return hashlib.sha256(_SALT + bytes([part]) + _digests(list_hash) + b"".join(sorted(seeds))).digest()
+
+
+def commitment(part: int, list_hash: str, total: PartSum, masks: Sequence[int], salt: bytes = b"") -> str:
     """Return the commitment to one part of one list: its sum, and the sum of its masks.
 
-    It tells nothing about either: an honest site's pad, of which nobody else knows all parts, is in the sum.
+    It tells nothing about either to whoever lacks the salt, which becomes known with the sum: not even whether a guess
+    of both is right.
+
+    Args:
+        part: which of the three pads.
+        list_hash: the list.
+        total: the part's sum.
+        masks: the sum of its masks.
+        salt: of :func:`salt_of`; empty in studies from before there were salts.
     """
     numbers = b"".join(number.to_bytes(8, "little") for number in masks)
-    inner = _digests(list_hash) + hashlib.sha256(to_bytes(total)).digest() + numbers
+    inner = _digests(list_hash) + hashlib.sha256(to_bytes(total)).digest() + numbers + salt
     return hashlib.sha256(_COMMITMENT + bytes([part]) + inner).hexdigest()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from support.review_desk import NOW, PASSWORD, identity, make_context, make_desk, make_proposal, participant, party
 
 from datasites.data.glance import Glance, Preview, Terms, Variables
+from datasites.data.missing import Changes, Missing, Whole
 from datasites.node.notices.absences import Absences
 from datasites.node.notices.settings import FILE
 from datasites.portal.context import PortalContext, ReportFile
@@ -166,6 +167,10 @@ class FullPortal:
             preprocessing={"clinical": self.name("scaled")},
             terms=Terms(data_use=("DUO:0000007 cancer",)),
             previews=(Preview(name=self.name("mock"), columns=columns, rows=((self.name("value"), "1"),)),),
+            missing=Whole(
+                modalities=(Missing(modality="clinical", patients=150, of=190, variables=((columns[0], 4),)),),
+                changes=Changes(since=1, added=1, changed=2, withdrawn=3, same=4),
+            ),
         )
 
     def _jobs(self) -> PlainJobs:

@@ -15,10 +15,11 @@ from datasites.node.web.server import WebServer
 
 
 @contextmanager
-def serving(app: FastAPI, config: Config) -> Iterator[tuple[str, int]]:
+def serving(app: FastAPI, config: Config, *, port: int = 0, host: str = "127.0.0.1") -> Iterator[tuple[str, int]]:
     """Serve an application and give its address."""
     server = WebServer(app, config)
-    listener = socket.create_server(("127.0.0.1", 0))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

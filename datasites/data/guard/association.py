@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from privacy.sentences import say
+
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 TELLING = 0.85
@@ -109,7 +111,13 @@ def _by_rank(values: Floats, outcome: Floats) -> Floats:
 def said(found: Sequence[tuple[str, float]], where: str, outcome: str) -> list[str]:
     """Return a warning for each variable that :func:`telling` found, and what to do about it."""
     return [
-        f"{where}: {name!r} alone nearly tells {outcome} ({score:.2f} of 1): if it defines the outcome or follows from "
-        "it, it must not be an input"
+        say(
+            "{where}: {name!r} alone nearly tells {outcome} ({score:.2f} of 1): if it defines the outcome or follows "
+            "from it, it must not be an input",
+            where=where,
+            name=name,
+            outcome=outcome,
+            score=score,
+        )
         for name, score in found
     ]

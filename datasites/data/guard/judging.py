@@ -7,8 +7,10 @@ import numpy as np
 from datasites.data.guard.association import flat_share, said, telling
 from datasites.data.reading.encoding import encode
 from datasites.data.reading.measured import Floats, HospitalData, Measured
+from datasites.language.formats import percent
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
+from privacy.sentences import say
 
 _MOST_FLAT = 0.5
 _SHOWN = 20
@@ -33,7 +35,14 @@ def warnings_of(schema: StudySchema, outcome: Outcome, data: HospitalData) -> li
         found = said(telling(columns, own, classes=classes), modality.name, outcome.label)
         lines += found[:_SHOWN]
         if len(found) > _SHOWN:
-            lines.append(f"{modality.name}: {len(found) - _SHOWN} more columns nearly tell {outcome.label}")
+            lines.append(
+                say(
+                    "{modality}: {more} more columns nearly tell {outcome}",
+                    modality=modality.name,
+                    more=len(found) - _SHOWN,
+                    outcome=outcome.label,
+                )
+            )
         lines += _flat(modality, measured, rows)
     return lines
 
@@ -45,10 +54,20 @@ def _flat(modality: Modality, measured: Measured, rows: list[int]) -> list[str]:
         if share <= _MOST_FLAT:
             return []
         return [
-            f"{modality.name}: {share:.0%} of the inputs hardly differ between patients: check unit, centre and scale"
+            say(
+                "{modality}: {share} of the inputs hardly differ between patients: check unit, centre and scale",
+                modality=modality.name,
+                share=lambda: percent(share),
+            )
         ]
     numbers = [place for place, name in enumerate(modality.inputs) if name.endswith(":value")]
     flat = [modality.inputs[p].removesuffix(":value") for p in numbers if flat_share(inputs[:, [p]]) > _MOST_FLAT]
     if not flat:
         return []
-    return [f"{modality.name}: {', '.join(flat[:_SHOWN])} hardly differ between patients: check unit, centre and scale"]
+    return [
+        say(
+            "{modality}: {columns} hardly differ between patients: check unit, centre and scale",
+            modality=modality.name,
+            columns=", ".join(flat[:_SHOWN]),
+        )
+    ]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from datasites.study.schema.variables import MISSING, Category, Number, plain
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 Floats = NDArray[np.float64]
 _NUMBER = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
@@ -29,7 +30,15 @@ _BOTH_COMMA = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d+(?![\d.,])")
 _BOTH_POINT = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+\.\d+(?![\d.,])")
 _WHOLE = re.compile(r"(\d+)\.0+")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
-_EITHER = "decimals or thousands? say which sign parts decimals"
+_EITHER = say("decimals or thousands? say which sign parts decimals")
+_NO_NUMBER = say("not a number")
+_UNKNOWN_UNIT = say("a unit that the schema does not know")
+_NOT_WHOLE = say("not a whole number")
+_NO_WORD = say("no word of the schema")
+_NO_DATE = say("not a date such as 2024-05-31")
+_COMMA_BEFORE = say("a comma before the decimals")
+_COMMAS_BETWEEN = say("commas between thousands")
+_OWN_UNIT = say("the unit of the column")
 _SHOWN = 60
 STRANGE = 5
 """How many strange spellings a reading report shows of one column."""
@@ -186,14 +195,14 @@ class NumberColumn:
         found = _NUMBER.fullmatch(candidate)
         if found is None or "," in candidate:
             mixed = bool(re.fullmatch(r"[+-]?[\d.,]+", stripped))
-            reading.refuse(_EITHER if mixed else "not a number", text, 1)
+            reading.refuse(_EITHER if mixed else _NO_NUMBER, text, 1)
             return math.nan
         value, unit, factor = float(found[1]), found[2].strip(), self._factor
         if unit:
             try:
                 factor = unit_factor(self._variable, unit)
             except KeyError:
-                reading.refuse("a unit that the schema does not know", text, 1)
+                reading.refuse(_UNKNOWN_UNIT, text, 1)
                 return math.nan
         problem = self._problem(value, factor)
         if problem:
@@ -201,9 +210,9 @@ class NumberColumn:
             return math.nan
         reading.understood += 1
         if candidate != stripped:
-            reading.mapped["a comma before the decimals" if self._sign == "," else "commas between thousands"] += 1
+            reading.mapped[_COMMA_BEFORE if self._sign == "," else _COMMAS_BETWEEN] += 1
         if factor != 1.0:
-            reading.mapped[f"from {unit or 'the unit of the column'} to {self._variable.unit}"] += 1
+            reading.mapped[_converted(unit or _OWN_UNIT, self._variable.unit)] += 1
         return value * factor
 
     def _bounded(self, values: Floats) -> Floats:
@@ -217,16 +226,26 @@ class NumberColumn:
         reading.missing += int(missing.sum())
         reading.understood += int(fits.sum())
         if self._factor != 1.0:
-            reading.mapped[f"from the unit of the column to {variable.unit}"] += int(fits.sum())
+            reading.mapped[_converted(_OWN_UNIT, variable.unit)] += int(fits.sum())
         return np.where(fits, converted, np.nan)
 
     def _problem(self, value: float, factor: float) -> str:
         variable, converted = self._variable, value * factor
         if not variable.low <= converted <= variable.high:  # NaN and infinities too
             hints = [u for u, f in variable.units.items() if variable.low <= value * f <= variable.high]
-            hint = f"; as {hints[0]} it would fit" if hints else ""
-            return f"outside {variable.low:g} to {variable.high:g} {variable.unit}".rstrip() + hint
-        return "not a whole number" if variable.whole and converted != round(converted) else ""
+            outside = _outside(variable)
+            return say("{outside}; as {unit} it would fit", outside=outside, unit=hints[0]) if hints else outside
+        return _NOT_WHOLE if variable.whole and converted != round(converted) else ""
+
+
+def _converted(unit: str, own: str) -> str:
+    return say("converted from {unit} to {own}", unit=unit, own=own)
+
+
+def _outside(variable: Number) -> str:
+    if not variable.unit:
+        return say("outside {low:g} to {high:g}", low=variable.low, high=variable.high)
+    return say("outside {low:g} to {high:g} {unit}", low=variable.low, high=variable.high, unit=variable.unit)
 
 
 def unit_factor(variable: Number, unit: str) -> float:
@@ -310,15 +329,18 @@ class CategoryColumn:
         places = tuple(sorted({place for place in found if place is not None}))
         if self._others and not places and plain(text):
             reading.understood += count
-            reading.mapped[f"{text.strip()[:_SHOWN]!r} is none of them"] += count
+            reading.mapped[say("{spelling!r} is none of them", spelling=text.strip()[:_SHOWN])] += count
             return (len(self._variable.levels),)
         if None in found or not places:
-            reading.refuse("no word of the schema", text, count)
+            reading.refuse(_NO_WORD, text, count)
             return ()
         reading.understood += count
         names = [self._variable.levels[place].name for place in places]
         if sorted(parts) != sorted(map(plain, names)):
-            reading.mapped[f"{text.strip()[:_SHOWN]!r} is {' and '.join(names)}"] += count
+            levels = " + ".join(names)
+            reading.mapped[say("{spelling!r} is read as {levels}", spelling=text.strip()[:_SHOWN], levels=levels)] += (
+                count
+            )
         return places
 
 
@@ -348,6 +370,6 @@ def years_between(since: pd.Series, until: pd.Series, reading: Reading) -> pd.Se
     strange = [date.isna() & ~gone & ~(absent[0] | absent[1]) for date, gone in zip(dates, absent, strict=True)]
     for text, odd in ((texts[0], strange[0]), (texts[1], strange[1] & ~strange[0])):
         for word, count in text[odd].value_counts().items():
-            reading.refuse("not a date such as 2024-05-31", str(word), int(count))
+            reading.refuse(_NO_DATE, str(word), int(count))
     reading.missing -= int((strange[0] | strange[1]).sum())
     return (dates[1] - dates[0]).dt.total_seconds() / (365.25 * 86400)

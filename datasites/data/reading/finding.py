@@ -11,6 +11,7 @@ from datasites.data.reading.tables import SUFFIXES, Dialect, Table, known, open_
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.variables import plain
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 RECORDS = "records"
 """The group of columns that are no inputs: outcome, cohort, criteria."""
@@ -67,7 +68,13 @@ def open_sources(paths: Sequence[Path], schema: StudySchema, mapping: LocalMappi
     for name, table in list(tables.items()):
         asked = mapping.tables[name].patient if name in mapping.tables else ""
         if not asked and not wanted & set(map(plain, table.columns)) and schema.patient.column not in table.columns:
-            notes.append(f"{table.name}: no column of the schema and no {schema.patient.column!r}; it was not read")
+            notes.append(
+                say(
+                    "{table}: no column of the schema and no {column!r}; it was not read",
+                    table=table.name,
+                    column=schema.patient.column,
+                )
+            )
             del tables[name]
             continue
         sources.patients[name] = _column_called(table, asked or schema.patient.column, notes)
@@ -93,8 +100,11 @@ def find_modality(sources: Sources, modality: Modality, mapping: LocalMapping) -
         )
     if found and absent:
         sources.notes.append(
-            f"modality {modality.name}: {', '.join(absent[:_NAMED])}{' and others' if len(absent) > _NAMED else ''} "
-            "stand in no table; they count as missing for every patient"
+            say(
+                "modality {modality}: {columns} stand in no table; they count as missing for every patient",
+                modality=modality.name,
+                columns=", ".join(absent[:_NAMED]) + (" ..." if len(absent) > _NAMED else ""),
+            )
         )
     return found
 
@@ -118,7 +128,10 @@ def find(sources: Sources, name: str, rule: ColumnRule) -> Place | None:
         nearly = [(key, column) for key, table in sources.tables.items() for column in _nearly(table, asked)]
         if len(nearly) == 1:
             table = sources.tables[nearly[0][0]]
-            sources.notes.append(f"{table.name}: column {nearly[0][1]!r} is read as {name!r}")
+            read_as = say(
+                "{table}: column {column!r} is read as {name!r}", table=table.name, column=nearly[0][1], name=name
+            )
+            sources.notes.append(read_as)
             return Place(table=nearly[0][0], column=nearly[0][1], rule=rule)
     if len(holders) > 1:
         names = ", ".join(sources.tables[key].name for key in holders)
@@ -161,7 +174,11 @@ def _files(paths: Sequence[Path], notes: list[str]) -> list[Path]:
         inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
         found += [p for p in inside if known(p)]
         notes += [
-            f"{p.relative_to(path)} is no table ({', '.join(SUFFIXES)}) and was not read"
+            say(
+                "{file} is no table ({kinds}) and was not read",
+                file=str(p.relative_to(path)),
+                kinds=", ".join(SUFFIXES),
+            )
             for p in inside
             if not known(p)
         ]
@@ -180,5 +197,5 @@ def _column_called(table: Table, name: str, notes: list[str]) -> str:
             f"{', '.join(table.columns[:_NAMED])}{' ...' if len(table.columns) > _NAMED else ''}; "
             "name it as `patient` of the table in the mapping"
         )
-    notes.append(f"{table.name}: column {nearly[0]!r} says whose row it is")
+    notes.append(say("{table}: column {column!r} says whose row it is", table=table.name, column=nearly[0]))
     return nearly[0]

@@ -18,10 +18,14 @@ from datasites.study.schema.document import PatientId, RowRule
 from datasites.study.schema.variables import Category, Number
 from datasites.study.text import visible
 from privacy.errors import InvalidInput
+from privacy.sentences import joined as sentences_joined
+from privacy.sentences import say, say_plural
 
 Floats = NDArray[np.floating]
 _MAPPED = 12
 _EXAMPLES = 3
+NOTHING = say("nothing")
+CHECK_IDS = say("check the ids")
 
 
 @dataclass(kw_only=True)
@@ -94,21 +98,30 @@ class Group:
 
     def problems(self, share: float) -> list[str]:
         """Return the columns of which more than a share of the cells was refused, and why."""
-        found = []
+        found: list[str] = []
         for name, reading in self.readings.items():
             read = reading.cells - reading.missing
             if reading.refusals > share * max(read, 1):
                 table = self.sources.tables[self.places[name].table].name
-                examples = "; ".join(f"{word!r}: {reason}" for word, reason, _ in reading.strange()[:_EXAMPLES])
+                examples = [say("{word!r}: {reason}", word=w, reason=r) for w, r, _ in reading.strange()[:_EXAMPLES]]
                 found.append(
-                    f"{table}, column {reading.column!r}: {reading.refusals} of {read} values were not understood "
-                    f"({examples}); correct them, or say in the mapping what they mean"
+                    say(
+                        "{table}, column {column!r}: {refused} of {read} values were not understood ({examples}); "
+                        "correct them, or say in the mapping what they mean",
+                        table=table,
+                        column=reading.column,
+                        refused=reading.refusals,
+                        read=read,
+                        examples=sentences_joined(examples),
+                    )
                 )
         return found
 
     def _facts(self, name: str, reading: Reading) -> ColumnFacts:
-        mapped = [f"{rule}: {cells} cells" for rule, cells in reading.mapped.most_common()]
-        more = [f"and {len(mapped) - _MAPPED} more spellings"] if len(mapped) > _MAPPED else []
+        common = reading.mapped.most_common()
+        mapped = [say_plural("{rule}: {count} cell", "{rule}: {count} cells", n, rule=rule) for rule, n in common]
+        rest = len(mapped) - _MAPPED
+        more = [say_plural("and {count} more spelling", "and {count} more spellings", rest)] if rest > 0 else []
         return ColumnFacts(
             group=self.name,
             variable=name,
@@ -170,27 +183,55 @@ def unread_columns(sources: Sources, groups: Sequence[Group]) -> None:
             shown = ", ".join(visible(column)[:40] for column in rest[:_MAPPED]) + (
                 " ..." if len(rest) > _MAPPED else ""
             )
-            sources.notes.append(f"{table.name}: {len(rest)} columns are not in the schema and were not read: {shown}")
+            sources.notes.append(
+                say_plural(
+                    "{table}: {count} column is not in the schema and was not read: {columns}",
+                    "{table}: {count} columns are not in the schema and were not read: {columns}",
+                    len(rest),
+                    table=table.name,
+                    columns=shown,
+                )
+            )
 
 
 def _commonest(ids: list[str]) -> str:
     return Counter(map(shape, ids)).most_common(1)[0][0]
 
 
+def ids_problem(facts: TableFacts) -> str:
+    """Return why the ids of a modality's table are a problem: none joined, or more would under another spelling."""
+    return say(
+        "{table}: {joined} of its {patients} ids are patients of the study (others look like {looks}, the study's like "
+        "{wanted}); {hint}",
+        table=facts.table,
+        joined=facts.joined,
+        patients=facts.patients,
+        looks=facts.looks or NOTHING,
+        wanted=facts.wanted or NOTHING,
+        hint=facts.hint or CHECK_IDS,
+    )
+
+
 def _hint(patients: list[str], wanted: set[str], joined: int) -> str:
     loose = {alike(patient) for patient in wanted}
     found = sum(alike(patient) in loose for patient in patients)
     if found > joined:
-        return (
-            f"{found} instead of {joined} would agree without capitals, signs and leading zeros: write ids alike in "
-            "all tables"
+        return say(
+            "{found} instead of {joined} would agree without capitals, signs and leading zeros: write ids alike in all "
+            "tables",
+            found=found,
+            joined=joined,
         )
     for separator in ("-", ".", "_", "/", " "):
         for parts in range(1, 6):
             cut = sum(separator.join(p.split(separator)[:parts]) in wanted for p in patients if separator in p)
             if cut > joined:
-                return (
-                    f"{cut} instead of {joined} would agree in their first {parts} parts, parted by {separator!r}: "
-                    "let the schema say so in `patient`"
+                return say(
+                    "{cut} instead of {joined} would agree in their first {parts} parts, parted by {separator!r}: let "
+                    "the schema say so in `patient`",
+                    cut=cut,
+                    joined=joined,
+                    parts=parts,
+                    separator=separator,
                 )
     return ""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import Sources, find_modality, open_sources
-from datasites.data.reading.groups import Group, table_facts, unread_columns
+from datasites.data.reading.groups import Group, ids_problem, table_facts, unread_columns
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.measured import Floats, HospitalData, Measured
 from datasites.data.reading.patients import OneRowEach, Rows, one_row_each
@@ -27,6 +27,7 @@ from datasites.data.reading.report import ModalityFacts, ReadingReport, Step, Ta
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 __all__ = ["HospitalData", "Measured", "read_hospital"]
 _PIECE = 65_536
@@ -62,7 +63,7 @@ def read_hospital(
     rows = np.array([row for patient, row in kept.items() if patient in with_any], dtype=np.int64)
     patients = tuple(records.patients[row] for row in rows)
     if len(kept) > len(patients):
-        left_out.append(Step(reason="without any modality", patients=len(kept) - len(patients)))
+        left_out.append(Step(reason=say("without any modality"), patients=len(kept) - len(patients)))
     told = records.values[schema.cohort_column][rows] if with_cohort else np.zeros(len(rows))
     own = [names.index(cohort)] * len(rows) if cohort else [int(place) for place in told]
     data = HospitalData(
@@ -105,11 +106,7 @@ def _modality(
         facts = table_facts(modality.name, wanted.table.name, len(rows.patients), rows.without_id, each.patients, known)
         tables.append(facts)
         if not facts.joined or facts.hint:
-            problems.append(
-                f"{wanted.table.name}: {facts.joined} of its {facts.patients} ids are patients of the study (others "
-                f"look like {facts.looks or 'nothing'}, the study's like {facts.wanted or 'nothing'}); "
-                f"{facts.hint or 'check the ids'}"
-            )
+            problems.append(ids_problem(facts))
         found.append((each, rows, [number[name] for name in names]))
     order, values = _joined(found, kept, len(modality.names), np.dtype(np.float32 if wide else np.float64))
     filled = _filled(values)
@@ -168,13 +165,22 @@ def _report(
 ) -> ReadingReport:
     groups = [records.group, *(part.group for part in parts)]
     problems = [*records.problems, *(problem for part in parts for problem in part.problems)]
-    problems += [f"{part.facts.name}: {p}" for part in parts for p in spelled_twice(part.measured.patients)]
+    problems += [
+        say("{where}: {why}", where=part.facts.name, why=p)
+        for part in parts
+        for p in spelled_twice(part.measured.patients)
+    ]
     problems += [problem for group in groups for problem in group.problems(mapping.refuse_above)]
     if not data.patients:
-        problems.append("no patient is left; the list of who was left out says why")
+        problems.append(say("no patient is left; the list of who was left out says why"))
     outcomes = _outcomes(outcome, data)
     if outcomes and sum(step.patients > 0 for step in outcomes) < 2 and data.patients:
-        problems.append(f"every patient has the same {outcome.label}: nothing can be learned from this table alone")
+        problems.append(
+            say(
+                "every patient has the same {outcome}: nothing can be learned from this table alone",
+                outcome=outcome.label,
+            )
+        )
     names = [level.name for level in schema.cohorts]
     return ReadingReport(
         schema=schema.name,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datasites.data.patient_rows import plain_id
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import RECORDS, Sources, find
-from datasites.data.reading.groups import Group, table_facts
+from datasites.data.reading.groups import CHECK_IDS, NOTHING, Group, table_facts
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.patients import Rows
 from datasites.data.reading.report import Step, TableFacts
@@ -21,6 +21,7 @@ from datasites.study.schema.document import Criterion, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Quantity
 from datasites.study.schema.variables import Category, Level, Number
 from privacy.errors import InvalidInput
+from privacy.sentences import say, say_plural
 
 Floats = NDArray[np.float64]
 _LONGEST_TIME = 1e6
@@ -62,15 +63,13 @@ def read_records(
     merged = _Merged()
     named: dict[str, set[str]] = {}
     counted_rows: list[tuple[str, int, int]] = []
-    tables, problems = [], []
+    tables: list[TableFacts] = []
+    problems: list[str] = []
     for table in group.tables():
         names, rows, wanted = group.read(table, schema.patient)
         conflicts = merged.add(names, rows)
         if conflicts:
-            problems.append(
-                f"{wanted.table.name}: {conflicts} patients have rows that contradict each other in "
-                f"{', '.join(names)}; correct them, or leave out the rows that do not count"
-            )
+            problems.append(_contradiction(wanted.table.name, names, conflicts))
         named[wanted.table.name] = set(filter(None, rows.patients))
         without = sum(not patient for patient in rows.patients)
         counted_rows.append((wanted.table.name, len(rows.patients), without))
@@ -79,10 +78,7 @@ def read_records(
         facts = table_facts(RECORDS, name, total, without, sorted(named[name]), elsewhere or named[name])
         tables.append(facts)
         if not facts.joined or facts.hint:
-            problems.append(
-                f"{name}: {facts.joined} of its {facts.patients} ids are in the other tables with outcome, cohort or "
-                f"criteria (others look like {facts.looks or 'nothing'}); {facts.hint or 'check the ids'}"
-            )
+            problems.append(_apart(facts))
     patients = list(merged.places)
     problems += spelled_twice(patients)
     readers = {name: reader for name, reader in group.readers.items() if isinstance(reader, CategoryColumn)}
@@ -126,14 +122,43 @@ class _Merged:
         return np.concatenate([column, np.full(len(self.places) - len(column), np.nan)])
 
 
+def _contradiction(table: str, columns: Sequence[str], patients: int) -> str:
+    return say_plural(
+        "{table}: {count} patient has rows that contradict each other in {columns}; correct them, or leave out the "
+        "rows that do not count",
+        "{table}: {count} patients have rows that contradict each other in {columns}; correct them, or leave out the "
+        "rows that do not count",
+        patients,
+        table=table,
+        columns=", ".join(columns),
+    )
+
+
+def _apart(facts: TableFacts) -> str:
+    return say(
+        "{table}: {joined} of its {patients} ids are in the other tables with outcome, cohort or criteria (others look "
+        "like {looks}); {hint}",
+        table=facts.table,
+        joined=facts.joined,
+        patients=facts.patients,
+        looks=facts.looks or NOTHING,
+        hint=facts.hint or CHECK_IDS,
+    )
+
+
 def spelled_twice(patients: Collection[str]) -> list[str]:
     """Return a problem where two ids differ in capitals, signs or spaces only: one patient would count as two."""
     repeated = len(patients) - len({plain_id(patient) for patient in patients})
     if not repeated:
         return []
     return [
-        f"{repeated} ids are another spelling of an id (capitals, spaces and punctuation do not count): one patient "
-        "would count as two; write every patient in one way"
+        say_plural(
+            "{count} id is another spelling of an id (capitals, spaces and punctuation do not count): one patient "
+            "would count as two; write every patient in one way",
+            "{count} ids are another spelling of an id (capitals, spaces and punctuation do not count): one patient "
+            "would count as two; write every patient in one way",
+            repeated,
+        )
     ]
 
 
@@ -196,15 +221,15 @@ def _reasons(records: Records, schema: StudySchema, outcome: Outcome, with_cohor
 
     for criterion in schema.inclusion:
         values = records.values[criterion.column]
-        leave_out(np.isnan(values), f"unknown whether: {criterion.label}")
-        leave_out(~_inside(values, criterion), f"not: {criterion.label}")
+        leave_out(np.isnan(values), say("unknown whether: {criterion}", criterion=criterion.label))
+        leave_out(~_inside(values, criterion), say("not: {criterion}", criterion=criterion.label))
     for column in outcome.columns:
-        leave_out(np.isnan(records.values[column]), f"without {outcome.label}")
+        leave_out(np.isnan(records.values[column]), say("without a value of {outcome}", outcome=outcome.label))
     if isinstance(outcome, Classes):
         beyond = records.values[outcome.column] >= len(outcome.levels)
-        leave_out(beyond, f"{outcome.label} that this outcome leaves out")
+        leave_out(beyond, say("{outcome} that this outcome leaves out", outcome=outcome.label))
     if with_cohort:
-        leave_out(np.isnan(records.values[schema.cohort_column]), "without a cohort")
+        leave_out(np.isnan(records.values[schema.cohort_column]), say("without a cohort"))
     return [reasons[place] for place in found]
 
 

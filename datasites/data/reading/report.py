@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from datasites.data.missing import Changes
 from datasites.study.signing import Message
 
 
@@ -73,17 +74,6 @@ class Step(Message):
 
     reason: str
     patients: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changes(Message):
-    """How many patients a new version adds, changes, withdraws and keeps, compared with version ``since``."""
-
-    since: int
-    added: int
-    changed: int
-    withdrawn: int
-    same: int
 
 
 @dataclass(frozen=True, kw_only=True)

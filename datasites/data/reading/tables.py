@@ -27,6 +27,7 @@ import pyarrow.parquet
 from datasites.data.reading.sniffing import told
 from datasites.study.text import visible
 from privacy.errors import InvalidInput
+from privacy.sentences import say
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
@@ -177,7 +178,11 @@ def _encoding(head: bytes, whole: bool, path: Path, notes: list[str]) -> str:
         codecs.getincrementaldecoder("utf-8")().decode(head, final=whole)
         return "utf-8"
     except UnicodeDecodeError:
-        notes.append(f"{path.name} is not UTF-8; it is read as Windows-1252, as Western European programs write it")
+        notes.append(
+            say(
+                "{file} is not UTF-8; it is read as Windows-1252, as Western European programs write it", file=path.name
+            )
+        )
         return "cp1252"
 
 

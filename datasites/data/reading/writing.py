@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, mock_labels, write_dataset
+from datasites.data.glance import STUDY_SCHEMA
+from datasites.data.missing import Missing, count, write_missing
 from datasites.data.patient_rows import check_patients
-from datasites.data.publishing import STUDY_SCHEMA
 from datasites.data.reading.encoding import encode, mock_inputs
-from datasites.data.reading.measured import HospitalData, Measured
+from datasites.data.reading.finding import RECORDS
+from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
+from datasites.language import LANGUAGES, speaking, spoken, tr
 from datasites.node.files import write_atomically
+from datasites.node.web.documents import render_page
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.signing import dump
 from privacy.canonical import canonical_json
 
 _MANY = 60
+Rows = tuple[tuple[str, ...], NDArray[np.float32]]
 
 
 def write_hospital(
@@ -72,8 +74,7 @@ def write_hospital(
         gains={m.name: float(m.gain) for m in schema.modalities if m.gain is not None},
         self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
     )
-    known = set(data.patients)
-    inputs = {name: _inputs(schema.modality(name), data.modalities[name], known) for name in held}
+    inputs, missing = _inputs(schema, data)
     private = Part(
         cases=data.patients,
         cohorts=data.cohorts,
@@ -81,36 +82,57 @@ def write_hospital(
         inputs=inputs,
     )
     write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
+    write_missing(folder, missing)
     write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
 
 
-def _inputs(
-    modality: Modality, measured: Measured, known: Collection[str]
-) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    rows = [place for place, patient in enumerate(measured.patients) if patient in known]
-    values = encode(modality, measured)
-    return tuple(measured.patients[r] for r in rows), values if len(rows) == len(values) else values[rows]
+def _inputs(schema: StudySchema, data: HospitalData) -> tuple[dict[str, Rows], list[Missing]]:
+    """Return patients and inputs of each modality that somebody has, and what is missing of it."""
+    known = set(data.patients)
+    inputs, missing = {}, []
+    for modality in schema.modalities:
+        if modality.name in data.modalities:
+            measured = data.modalities[modality.name]
+            rows = [place for place, patient in enumerate(measured.patients) if patient in known]
+            kept = slice(None) if len(rows) == len(measured.patients) else rows  # the whole of a large table is no copy
+            missing.append(count(modality.name, modality.names, measured.values[kept], of=len(known)))
+            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[kept])
+    return inputs, missing
 
 
 def write_report(folder: Path, report: ReadingReport) -> tuple[Path, Path]:
-    """Write the reading report as a page and as JSON, private to this user; return the paths.
+    """Write the reading report as JSON and as a page in every language, private to this user.
+
+    The pages are called ``reading-SCHEMA-TIME.html`` and, in another language than English,
+    ``reading-SCHEMA-TIME.de.html``. The JSON is English.
+
+    Returns:
+        The paths of the English page and of the JSON.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     stem = f"reading-{report.schema}-{report.read_at.replace(':', '').replace('+0000', 'Z')}"
-    page, facts = folder / f"{stem}.html", folder / f"{stem}.json"
+    facts = folder / f"{stem}.json"
     write_atomically(facts, json.dumps(dump(report), indent=2, ensure_ascii=False).encode())
-    write_atomically(page, page_of(report).encode())
-    return page, facts
+    for language in LANGUAGES:
+        with speaking(language):
+            page = page_of(report)
+        write_atomically(folder / f"{stem}{'' if language == 'en' else f'.{language}'}.html", page)
+    return folder / f"{stem}.html", facts
 
 
-def page_of(report: ReadingReport) -> str:
-    """Return the report as one page without anything to load."""
-    environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
-    template = files("datasites.data.reading").joinpath("reading_report.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(r=report, columns=shown(report), plain=plain_columns(report))
+def page_of(report: ReadingReport) -> bytes:
+    """Return the report as one page without anything to load, in the language that is spoken."""
+    return render_page(
+        Path(__file__).parent / "reading_report.html",
+        r=report,
+        columns=shown(report),
+        plain=plain_columns(report),
+        spoken=spoken,
+        group=lambda name: tr("the patients' records") if name == RECORDS else name,
+    )
 
 
 def shown(report: ReadingReport) -> list[ColumnFacts]:

@@ -60,6 +60,7 @@ def _read_own(
     json_output: bool,
 ) -> None:
     from datasites.data.guard.judging import warnings_of
+    from datasites.data.missing import write_changes
     from datasites.data.reading.hospital import read_hospital
     from datasites.data.reading.mapping import read_mapping
     from datasites.data.reading.schema_files import read_schema_document
@@ -78,7 +79,7 @@ def _read_own(
     report = replace(report, problems=(*report.problems, *check_spelling(home / "datasets", data.patients)))
     page, facts = write_report(home / "reading", report)
     _say(report)
-    console.print(f"reading report: {page}", highlight=False, soft_wrap=True)
+    console.print(f"reading report: {page} (.de.html and .fr.html beside it)", highlight=False, soft_wrap=True)
     if report.problems:
         rest = len(report.problems) - _SHOWN_PROBLEMS
         more = f" (and {rest} more, in the reading report)" if rest > 0 else ""
@@ -99,7 +100,7 @@ def _read_own(
             cohort=cohort or document.cohorts[0].name,
         )
         if earlier:
-            report = replace(report, changes=changes_between(earlier[-1], folder))
+            report = replace(report, changes=write_changes(folder, changes_between(earlier[-1], folder)))
             page, facts = write_report(home / "reading", report)
             _say_changes(report)
         console.print(f"{called}, version {version}: {report.patients} patients; `tessera datasite run` publishes it")

@@ -7,6 +7,7 @@ before the list was signed, and that all sites of the list vouch for. So it does
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from datasites.keyholder.checks import CheckedSum, SumRequest, check_sum_request
@@ -15,6 +16,7 @@ from datasites.node.http import SignedClient
 from datasites.study.messages import Opening, PadSums, RoundKey
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.chain import RoundEvidence
+from datasites.study.recomputed.checks import check_public_key
 from datasites.study.signing import open_sealed
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, shares
@@ -65,12 +67,13 @@ class PublishedRounds:
         body = self._fetched(proposal, number, "opening", opening_bytes(proposal))
         if sha256_hex(body) != opening.body_hash:
             raise Refused("the opening does not have the hash that the keyholder signed")
-        published, sums = split_opening(proposal, body)
+        published, sums, salts = split_opening(proposal, body)
         third = self._fetched(proposal, number, "pads", shares.sum_bytes(counts_of(proposal), proposal.encryption))
-        self._check_sums(proposal, checked, evidence, {**sums, shares.MISSING_PART: third})
+        self._check_sums(proposal, checked, evidence, {**sums, shares.MISSING_PART: third}, salts)
         public = self._fetched(proposal, number, "key", ckks.public_key_bytes(proposal.encryption))
         if sha256_hex(public) != key.key_hash:
             raise Refused("the orchestrator sent another public key than the keyholder signed")
+        check_public_key(proposal, number, public)
         secret = ckks.secret_of(published, public, proposal.encryption)
         parts = [shares.from_bytes(s, counts_of(proposal), proposal.encryption) for s in (*sums.values(), third)]
         bare = shares.subtract(checked.ciphertexts, parts, proposal.encryption)
@@ -80,7 +83,12 @@ class PublishedRounds:
         return integers
 
     def _check_sums(
-        self, proposal: Proposal, checked: CheckedSum, evidence: RoundEvidence, sums: dict[int, bytes]
+        self,
+        proposal: Proposal,
+        checked: CheckedSum,
+        evidence: RoundEvidence,
+        sums: Mapping[int, bytes],
+        salts: Mapping[int, bytes],
     ) -> None:
         """Check every pad sum: all listed sites vouch for it.
 
@@ -90,7 +98,7 @@ class PublishedRounds:
         if checked.vouched is not None:
             for part, data in sums.items():
                 total = shares.from_bytes(data, counts_of(proposal), proposal.encryption)
-                if not checked.vouched.fits(part, total, proposal.encryption):
+                if not checked.vouched.fits(part, total, proposal.encryption, salts[part]):
                     raise Refused(f"pad sum {part} is not the one that the hospitals of the list vouch for")
             return
         hashes = {part: sha256_hex(data) for part, data in sums.items()}

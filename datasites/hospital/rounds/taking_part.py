@@ -130,7 +130,7 @@ class RoundParticipant:
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
             keys = self._pad_keys(proposal, plan, item)
-            public = self._public_key(keys)
+            public = self._public_key(proposal, keys)
             own = self._own_numbers(proposal, item, model)
             job = self._job(proposal, plan, model)
             self.preflight(job)  # what fails whatever the records are must fail before the charge
@@ -193,8 +193,10 @@ class RoundParticipant:
     def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
         return PadKeys.of(proposal, plan, item)
 
-    def _public_key(self, keys: PadKeys) -> bytes:
-        return self._blob(keys.round_key.key_hash, max(0, min(keys.round_key.key_bytes, _KEY_BYTES)))
+    def _public_key(self, proposal: Proposal, keys: PadKeys) -> bytes:
+        public = self._blob(keys.round_key.key_hash, max(0, min(keys.round_key.key_bytes, _KEY_BYTES)))
+        checks.check_public_key(proposal, keys.round_key.round, public)
+        return public
 
     def _own_numbers(self, proposal: Proposal, item: WorkItem, model: bytes) -> dict[str, float]:
         """Return what the daemon releases besides the worker's numbers: how its last update agreed with the others'."""

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from datasites.node.files import write_atomically
+from datasites.node.home import Home
 from privacy.errors import InvalidInput
 
 AUTHORITY_DAYS = 3650
@@ -85,6 +86,21 @@ def ensure_server_certificate(
     if not path.exists() or not _still_good(path, authority, names, moment):
         write_atomically(path, _new_server(authority, names, moment))
     return path
+
+
+def renew_own(home: Home) -> None:
+    """Make a role's certificate again where its own authority made it and it ends soon; others are their owner's.
+
+    Raises:
+        InvalidInput: the authority's file is damaged.
+    """
+    folder, config = home.folder / "tls", home.config()
+    path = folder / "server.pem"
+    if (folder / "authority.pem").exists() and path.exists() and config.tls_certificate == str(path):
+        authority = ensure_authority(folder, name=config.name)
+        _, certificate = _read(path)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        ensure_server_certificate(authority, folder, names=[str(name.value) for name in names])
 
 
 def client_context(ca: Path) -> ssl.SSLContext:
@@ -149,7 +165,7 @@ def _still_good(path: Path, authority: Authority, names: Sequence[str], now: dt.
     except Exception:  # cryptography raises one of several kinds; each means: make it again
         return False
     lasts = certificate.not_valid_after_utc - now > dt.timedelta(days=RENEW_DAYS)
-    return lasts and list(standing) == [_general_name(name) for name in names]
+    return lasts and list(standing) == [general_name(name) for name in names]
 
 
 def _new_authority(name: str, now: dt.datetime) -> bytes:
@@ -162,17 +178,35 @@ def _new_authority(name: str, now: dt.datetime) -> bytes:
     return _key_pem(key) + certificate.public_bytes(Encoding.PEM)
 
 
-def _new_server(authority: Authority, names: Sequence[str], now: dt.datetime) -> bytes:
+def new_key() -> tuple[ec.EllipticCurvePrivateKey, bytes]:
+    """Return a new key for a server, and the same as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
-    builder = _builder(authority.certificate.subject, subject, key.public_key(), now, SERVER_DAYS)
+    return key, _key_pem(key)
+
+
+def _new_server(authority: Authority, names: Sequence[str], now: dt.datetime) -> bytes:
+    key, pem = new_key()
+    return pem + server_certificate(authority, [general_name(name) for name in names], key.public_key(), now=now)
+
+
+def server_certificate(
+    authority: Authority,
+    names: Sequence[x509.GeneralName],
+    key: ec.EllipticCurvePublicKey,
+    *,
+    now: dt.datetime | None = None,
+) -> bytes:
+    """Return a server's certificate (PEM) for these names and this key, good for :data:`SERVER_DAYS` days."""
+    moment = now or dt.datetime.now(dt.UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(names[0].value)[:64])])
+    builder = _builder(authority.certificate.subject, subject, key, moment, SERVER_DAYS)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     certificate = builder.add_extension(issuer, critical=False).sign(authority.key, hashes.SHA256())
-    return _key_pem(key) + certificate.public_bytes(Encoding.PEM)
+    return certificate.public_bytes(Encoding.PEM)
 
 
 def _builder(
@@ -203,7 +237,12 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.DNSName | x509.IPAddress:
+    """Return a host's name or address as a certificate holds it; a name is written as name servers write it (IDNA).
+
+    Raises:
+        InvalidInput: no host can be called so.
+    """
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

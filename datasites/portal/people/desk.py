@@ -13,6 +13,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from datasites.language import mark
+from datasites.node.joining.changes import CONFIRMED
 from datasites.portal.context import PortalContext
 from datasites.portal.people.admission import Admission
 from datasites.portal.people.proof import Challenges, Proof, relying_party
@@ -305,6 +306,13 @@ class PeopleDesk:
             self.records.wrote("account-closed", name=act.target, person=names)
             return act.target
         confirm = self._context.approvals.confirm
+        if act.kind == "roster":
+            change = self._context.confirm_roster(act.target)
+            self.records.wrote(CONFIRMED, **change.entry(by=names))
+            for party in change.joins:
+                key, institution = party.public_key, party.institution
+                confirm(key, name=party.name, institution=institution, person=person, now=now, by=names)
+            return act.target
         confirm(act.target, name=act.name, institution=act.institution, person=person, now=now, by=names)
         return act.target
 

@@ -23,7 +23,7 @@ _TARGET = "target"
 KEPT_ACTION, _KEPT = "kept-action", "kept."
 _LONGEST, _MOST = 4000, 500
 _WAITS = dt.timedelta(minutes=15)
-_PAGES = {"/budget/continue": "/studies", "/logout": "/inbox"}
+_PAGES = {"/budget/continue": "/studies", "/logout": "/inbox", "/roster": "/fingerprints"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ HAPPENED = {
     "dataset-published": mark("dataset published"),
     "denied": mark("study denied"),
     "fingerprint-confirmed": mark("fingerprint confirmed"),
+    "roster-confirmed": mark("changed roster put in force"),
     "gap-imported": mark("spending taken over after a gap"),
     "journal-exported": mark("journal downloaded"),
     "models-deleted": mark("models deleted"),

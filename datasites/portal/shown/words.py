@@ -82,6 +82,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
         ),
         *_helpers(proposal),
         *_first_round(proposal),
+        *_patience(proposal),
         _noise_sentence(proposal),
     ]
     if cost is not None:
@@ -159,6 +160,34 @@ def _constants(constants: PublicConstants) -> tuple[str, ...]:
             constants=constants.constants_hash[:16],
         ),
     )
+
+
+def _patience(proposal: Proposal) -> tuple[str, ...]:
+    """Return whose absence the rounds put up with; nothing where they wait for everybody."""
+    waits, found = proposal.waits, list[str]()
+    if waits.starts_with:
+        text = tr(
+            "The study begins once {count} of {all} hospitals have approved; the others join with their approval, and "
+            "each is charged from the first round that it takes part in.",
+            count=waits.starts_with,
+            all=len(proposal.participants),
+        )
+        found.append(text)
+    if waits.grace_seconds is not None:
+        text = tr(
+            "A round closes {seconds} s after enough hospitals have come. A hospital that comes later is charged for "
+            "the round, and its update is not used.",
+            seconds=waits.grace_seconds,
+        )
+        found.append(text)
+    if waits.pass_over_after:
+        text = tr(
+            "A hospital that missed {count} rounds in a row is passed over, and not charged, until it asks for work "
+            "again.",
+            count=waits.pass_over_after,
+        )
+        found.append(text)
+    return tuple(found)
 
 
 def _helpers(proposal: Proposal) -> tuple[str, ...]:
@@ -310,6 +339,8 @@ def act_title(act: Act | PersonAct, roles: Mapping[str, str]) -> str:
             return tr("Invite a {role}", role=tr(roles.get(act.target, act.target)))
         if act.kind == "close-account":
             return tr("Close the account {name}", name=act.target)
+        if act.kind == "roster":
+            return tr("Put the consortium's changed roster in force: {change}", change=act.name)
         digits = fingerprint(act.target)
         return tr(
             "Confirm the fingerprint {digits} of {name}, {where}", digits=digits, name=act.name, where=act.institution

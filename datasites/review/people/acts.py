@@ -16,14 +16,15 @@ from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 from privacy.sentences import say
 
-PersonActKind = Literal["invite", "fingerprint", "close-account"]
+PersonActKind = Literal["invite", "fingerprint", "close-account", "roster"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PersonAct:
-    """One act: ``invite`` as a role (``target``), confirm the ``fingerprint`` of a key, or ``close-account``.
+    """One act: ``invite`` as a role (``target``), confirm the ``fingerprint`` of a key, ``close-account``.
 
-    ``name`` and ``institution`` say whose key it is.
+    ``name`` and ``institution`` say whose key it is. An act ``roster`` puts a changed roster in force: ``target`` is
+    its hash, ``name`` says who joins and who leaves.
     """
 
     kind: PersonActKind

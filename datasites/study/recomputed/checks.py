@@ -13,14 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datasites.strategy.weights import SMALLEST_WEIGHT, effective_sites
 from datasites.study.messages import Commitments, RoundKey, RoundPlan, UpdateHeader
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.released_numbers import expected_names
 from datasites.study.signing import Signed, open_sealed, parse
+from privacy.encryption import round_keys
 from privacy.encryption.parameters import check_security
 from privacy.encryption.shares import PARTS
-from privacy.errors import Refused
+from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 from privacy.sentences import joined, say
 
@@ -139,6 +143,37 @@ def check_key(proposal: Proposal, plan: RoundPlan, key: RoundKey) -> None:
     expected = (proposal.study, proposal.proposal_hash, plan.round, plan.key_hash)
     if (key.study, key.proposal_hash, key.round, key.key_hash) != expected:
         raise Refused("the round key is for another study, round or plan")
+
+
+def random_part(proposal: Proposal, number: int) -> NDArray[np.uint64] | None:
+    """Return what the second polynomial of a round's public key has to be; None where the keyholder draws it.
+
+    Returns:
+        uint64[primes, N]; None in studies from before it followed from the proposal.
+    """
+    if proposal.protocol < 2:
+        return None
+    return round_keys.expanded(proposal.encryption, proposal.proposal_hash, number)
+
+
+def check_public_key(proposal: Proposal, number: int, public: bytes) -> None:
+    """Check that nothing of a round's public key is the keyholder's choice but what it keeps secret.
+
+    Args:
+        proposal: the study's.
+        number: the round.
+        public: the key's bytes, which have the hash that the keyholder signed.
+
+    Raises:
+        Refused: its random part is another than follows from the proposal and the round.
+    """
+    expected = random_part(proposal, number)
+    if expected is None:
+        return
+    try:
+        round_keys.require_random_part(public, expected)
+    except InvalidInput as error:
+        raise Refused(f"round {number}: {error}; nothing is encrypted with it") from error
 
 
 def check_header_pads(proposal: Proposal, header: UpdateHeader) -> None:

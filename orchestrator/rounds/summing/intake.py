@@ -95,13 +95,15 @@ class Intake:
         )
         if (header.study, header.round, header.site) != (self._proposal.study, number, site):
             raise InvalidInput("the update's header names another study, round or site than its address")
-        plan = self._store.document(self._proposal.study, number, "plan")
-        if plan is None or header.plan_hash != parse(RoundPlan, plan["payload"]).plan_hash:
+        plan = self._store.opened(RoundPlan, self._proposal.study, number, "plan")
+        if plan is None or header.plan_hash != plan.plan_hash:
             raise Refused(f"round {number}: the update was made for another plan; fetch the current one")
         if header.proposal_hash != self._proposal.proposal_hash:
             raise Refused(f"round {number}: the update was made for another proposal")
         if site in self.excluded:
             raise Refused(f"{site} takes no part in this study any more: an update of it could not be used")
+        if self._proposal.waits.starts_with and site not in self._store.documents(header.study, 0, "approval"):
+            raise Refused(f"the approval of {site} has not arrived; send it first")
         self._check_shapes(site, header)
         checked_header_numbers(self._proposal, site, number, header.releases)
         canonical_json(dump(signed))  # the list of the round quotes it

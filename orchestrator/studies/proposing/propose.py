@@ -15,6 +15,7 @@ from typing import Any
 
 from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
+from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.proposal import (
     Block,
     Chain,
@@ -155,7 +156,17 @@ def _draft(
         canonical=NEWEST,
         chain=chain,
         constants=constants,
+        patience=_patience(settings),
+        protocol=2,
     )
+
+
+def _patience(settings: StudySettings) -> Patience | None:
+    """Return whose absence the rounds put up with; None, as in earlier proposals, where they wait for everybody."""
+    chosen = Patience(
+        grace_seconds=settings.grace, pass_over_after=settings.pass_over_after, starts_with=settings.start_with
+    )
+    return None if chosen == WAITS_FOR_ALL else chosen
 
 
 def _checked(settings: StudySettings, offers: Sequence[Offer]) -> StudySettings:

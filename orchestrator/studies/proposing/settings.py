@@ -44,24 +44,25 @@ class StudySettings:
 
     ``epsilon`` is the worst case per patient at ``delta`` (None: no privacy). ``evaluation_share`` of it pays for one
     evaluation in the last round, on a fifth of the patients that are kept out of every round; 0 leaves it out. A
-    patient pays for training or for the evaluation, so a share of 1 takes nothing from training but that fifth.
-    With blending (``dgb``) ``blending_share`` of it pays for the losses that are released early on. ``min_sites``
-    None is what suits the noise: under shared noise all hospitals but one, since the shares of all that may be
-    missing are charged and not there (docs/shared-noise.md, section 7). ``fusion`` of an MLP: one ``shared`` head,
-    ``tokens`` (that head with learned missing tokens and modality dropout), or one head per modality
-    ``combination``, which every hospital keeps to itself. ``learning_rate`` is shortened for a linear model of
-    numbers or survival (:func:`orchestrator.studies.proposing.propose.with_steady_steps`). ``steps_per_round`` None
-    spreads the usual number of full-batch steps over the rounds, which is where the noise of small hospitals is
-    best spent (docs/results.md). ``centred`` spends the first round on feature means and ``cohort_gain`` scales the
-    cohort indicator, both of the linear model (:class:`models.config.ModelConfig`); ``standardised`` are the
-    modalities of unknown scale, whose spreads a centred study releases as well; ``shrunk`` pulls released means
-    towards zero and ``public_centres`` takes the constants that are brought in their place;
-    :mod:`orchestrator.studies.proposing.schedule` knows which values suit which epsilon. ``check_chain`` False asks
-    that no hospital recomputes the models; their people read what that voids
-    (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two helpers if it has any,
-    0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so that only the
-    keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this one begins
-    with. ``filing`` says who answers for the study; ``replaces`` is the proposal hash of an earlier version of it.
+    patient pays for training or for the evaluation, so a share of 1 takes nothing from training but that fifth. With
+    blending (``dgb``) ``blending_share`` of it pays for the losses that are released early on. ``min_sites`` None is
+    what suits the noise: under shared noise all hospitals but one, since the shares of all that may be missing are
+    charged and not there (docs/shared-noise.md, section 7). ``fusion`` of an MLP: one ``shared`` head, ``tokens`` (that
+    head with learned missing tokens and modality dropout), or one head per modality ``combination``, which every
+    hospital keeps to itself. ``learning_rate`` is shortened for a linear model of numbers or survival
+    (:func:`orchestrator.studies.proposing.propose.with_steady_steps`). ``steps_per_round`` None spreads the usual
+    number of full-batch steps over the rounds, which is where the noise of small hospitals is best spent
+    (docs/results.md). ``centred`` spends the first round on feature means and ``cohort_gain`` scales the cohort
+    indicator, both of the linear model (:class:`models.config.ModelConfig`); ``standardised`` are the modalities of
+    unknown scale, whose spreads a centred study releases as well; ``shrunk`` pulls released means towards zero and
+    ``public_centres`` takes the constants that are brought in their place;
+    :mod:`orchestrator.studies.proposing.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no hospital recomputes the models; their people
+    read what that voids (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two
+    helpers if it has any, 0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so
+    that only the keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this
+    one begins with. ``grace``, ``pass_over_after`` and ``start_with`` say whose absence rounds put up with
+    (:class:`datasites.study.patience.Patience`). ``filing`` says who answers for the study; ``replaces`` is the
+    proposal hash of an earlier version of it.
     """
 
     study: str
@@ -93,6 +94,9 @@ class StudySettings:
     min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600
+    grace: int | None = None
+    pass_over_after: int = 0
+    start_with: int = 0
     expires_days: int = 30
     seed: int | None = None
     check_chain: bool = True

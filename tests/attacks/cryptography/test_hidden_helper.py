@@ -98,7 +98,8 @@ class Coalition:
         blocks = ciphertexts.unpack(self.body, counts_of(proposal), proposal.encryption)
         bare = shares.subtract(blocks, [sums[p] for p in shares.PARTS], proposal.encryption)
         integers = integers_of(proposal, stage.secret(), bare, {"shared": sorted(self.headers)})
-        body = pack_opening(proposal, stage.secret(), [sums[1], sums[2]])
+        salts = [self.salt(part) for part in shares.PARTS]
+        body = pack_opening(proposal, stage.secret(), [sums[1], sums[2]], salts)
         opening = Opening(
             study=proposal.study,
             round=1,
@@ -124,10 +125,19 @@ class Coalition:
             pad_commitments=tuple(stage.shown(closed).values()),
         )
 
+    def salt(self, part: int) -> bytes:
+        own = next(own for own in self.true.values() if part in own.sums)
+        return own.salt(self.stage.proposal, part, self.listed.list_hash)
+
     def sums_of(self, helper: str, sums: dict[int, shares.PartSum]) -> Signed:
         parts = {str(p): sha256_hex(shares.to_bytes(sums[p])) for p in parts_of(self.stage.proposal, helper)}
         said = PadSums(
-            study=self.stage.proposal.study, round=1, list_hash=self.listed.list_hash, helper=helper, parts=parts
+            study=self.stage.proposal.study,
+            round=1,
+            list_hash=self.listed.list_hash,
+            helper=helper,
+            parts=parts,
+            salt=self.salt(3).hex(),
         )
         return seal(self.stage.consortium.homes[helper].identity(), "pads", said)
 

@@ -42,9 +42,13 @@ def invented(stage: HelpedStage) -> bytes:
 
 
 def kept(stage: HelpedStage) -> tuple[bytes, dict[int, shares.PartSum]]:
-    published, sums = split_opening(stage.proposal, stage.liar.opened["opening"])
+    published, sums, _ = split_opening(stage.proposal, stage.liar.opened["opening"])
     counts = counts_of(stage.proposal)
     return published, {p: shares.from_bytes(data, counts, stage.proposal.encryption) for p, data in sums.items()}
+
+
+def salts(stage: HelpedStage) -> bytes:
+    return b"".join(split_opening(stage.proposal, stage.liar.opened["opening"])[2].values())
 
 
 def with_sums(
@@ -53,7 +57,7 @@ def with_sums(
     """The keyholder publishes another sum of one of its parts."""
     published, sums = kept(stage)
     sums[part] = change
-    body = published + b"".join(shares.to_bytes(sums[p]) for p in (1, 2))
+    body = published + b"".join(shares.to_bytes(sums[p]) for p in (1, 2)) + salts(stage)
     hashes = {str(p): sha256_hex(shares.to_bytes(sums[p])) for p in (1, 2)}
     return stage.opening(shown, body, parts=hashes, **said)
 
@@ -126,8 +130,8 @@ def _chunks(body: bytes) -> list[bytes]:
 def test_another_secret_key_is_noticed(helped: HelpedStage, shown: RoundEvidence) -> None:
     _, sums = kept(helped)
     other = ckks.generate_round_key(helped.proposal.encryption).secret
-    lied = helped.opening(shown, pack_opening(helped.proposal, other, list(sums.values())))
-    with pytest.raises(Refused, match="does not decrypt what is encrypted to the round's public key"):
+    lied = helped.opening(shown, pack_opening(helped.proposal, other, list(sums.values()), [salts(helped)]))
+    with pytest.raises(Refused, match="is not the secret of the round's public key"):
         helped.recompute(lied)
 
 

@@ -31,7 +31,7 @@ LENGTH, LIAR = 100, "site-1"
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 0.3)
+    monkeypatch.setattr(helping, "HELPER_SECONDS", 2.0)
     with Played(tmp_path, sites=4, helpers=2) as consortium:
         consortium.open()
         yield consortium
@@ -152,7 +152,7 @@ def test_a_lone_helper_that_accuses_costs_the_hospital_that_round_and_no_other(
     played.propose("pilot", length=LENGTH, rounds=2)
     played.play("pilot", until=lambda status: status["rounds_completed"] >= 1)
     monkeypatch.undo()
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 0.3)
+    monkeypatch.setattr(helping, "HELPER_SECONDS", 2.0)
     status = played.play("pilot")
     assert status["state"] == "finished"
     assert accused(played)[0] == (H, [LIAR], [LIAR])

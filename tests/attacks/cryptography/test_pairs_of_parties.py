@@ -52,7 +52,7 @@ def other_key(stage: HelpedStage) -> bytes:
 
 def published_secret(stage: HelpedStage) -> bytes:
     """Return the round's secret key as everybody gets it."""
-    published, _ = split_opening(stage.proposal, stage.liar.opened["opening"])
+    published, _, _ = split_opening(stage.proposal, stage.liar.opened["opening"])
     return ckks.secret_of(published, stage.liar.opened["key"], stage.proposal.encryption)
 
 

@@ -82,7 +82,7 @@ def test_an_input_that_tells_the_outcome_is_shown_to_the_steward_alone(tmp_path,
     assert any("'oldpeak' alone nearly tells" in line for line in report["warnings"])
     assert len(report["warnings"]) == 1
     assert "'oldpeak' alone nearly tells" in Path(facts["report"]).read_text().replace("&#39;", "'")
-    assert any("1 columns are not in the schema and were not read: ward" in note for note in report["notes"])
+    assert any("1 column is not in the schema and was not read: ward" in note for note in report["notes"])
     for path in (home / "datasets").rglob("*"):
         assert path.is_dir() or b"nearly tells" not in path.read_bytes()  # what is published says nothing of it
 

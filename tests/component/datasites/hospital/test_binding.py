@@ -21,6 +21,7 @@ from datasites.hospital.rounds import taking_part as rounds
 from datasites.review.accounts import Account
 from datasites.study.messages import Refusal, RoundKey, RoundPlan, WorkItem
 from datasites.study.proposal import Plan, Proposal
+from datasites.study.recomputed.checks import random_part
 from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
@@ -82,7 +83,7 @@ class Scene:
         return self.proposal
 
     def round(self) -> None:
-        pair = generate_round_key(self.proposal.encryption)
+        pair = generate_round_key(self.proposal.encryption, random_part(self.proposal, 1))
         where = {"study": "bound", "proposal_hash": self.proposal.proposal_hash, "round": 1}
         key = RoundKey(
             **where,

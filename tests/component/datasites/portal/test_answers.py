@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html import unescape
@@ -13,6 +14,7 @@ from support.review_desk import PASSWORD
 
 from datasites.data.dataset import Part, Schema, write_dataset
 from datasites.data.glance import TERMS, glance, read_terms
+from datasites.data.missing import MISSING
 from datasites.portal.app import create_portal
 from datasites.portal.shown.answers import benefit, epsilons, left_over
 from datasites.report.words import certainty
@@ -149,6 +151,33 @@ def test_the_dataset_is_shown_without_a_value_of_its_patients(page_of, new_propo
         assert text in glance_of
     for private in ("PRIVATE-1", "61.5", "47.2"):
         assert private not in page
+
+
+def test_the_portal_refuses_inputs_that_are_scaled_by_the_hospitals_own_patients(page_of, new_proposal, dataset):
+    model = replace(new_proposal().model, self_scaled=("clinical",))
+    page, answer = page_of(new_proposal(model=model))
+    assert "It cannot be approved: it breaks this hospital's policy" in page
+    assert "no epsilon can be stated" in page and answer.status_code == 403
+    assert "scales its values by statistics of its own patients" in unescape(answer.text)
+    schema = json.loads((dataset / "schema.json").read_text())
+    (dataset / "schema.json").write_text(json.dumps(schema | {"self_scaled": ["clinical"]}))
+    page, answer = page_of(new_proposal(nonce="3" * 32))  # the request says nothing of it
+    assert "It cannot be approved: clinical: the dataset's values are scaled" in page
+    assert answer.status_code == 403 and "which the request does not say" in unescape(answer.text)
+
+
+def test_what_is_missing_is_shown_to_the_hospitals_own_people(page_of, new_proposal, dataset):
+    page, _ = page_of(new_proposal())
+    part = page[page.index('id="missing"') : page.index("Some rows of the mock")]
+    assert "never released" in part
+    assert re.search(r"clinical.*?>2<.*?>0<.*?not known", part, re.DOTALL)
+    changes = {"since": 1, "added": 3, "changed": 2, "withdrawn": 5, "same": 30}
+    missing = {"clinical": {"patients": 190, "of": 200, "variables": {"age": 19, "smoker": 1}}}
+    (dataset / MISSING).write_text(json.dumps({"modalities": missing, "changes": changes}))
+    page, _ = page_of(new_proposal(nonce="1" * 32))
+    part = page[page.index('id="missing"') : page.index("Some rows of the mock")]
+    assert re.search(r"clinical.*?>190<.*?>10<.*?age</code>\s10 %.*?smoker</code>\sbelow 1 %", part, re.DOTALL)
+    assert "3 patients were added, 2 changed, 5 withdrawn, 30 are as before" in part
 
 
 @pytest.mark.parametrize(

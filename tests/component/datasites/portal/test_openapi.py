@@ -32,6 +32,8 @@ def operations() -> list[tuple[str, str]]:
             ("POST", "/api/jobs/{job_id}/decision"),
             ("GET", "/api/fingerprints"),
             ("PUT", "/api/fingerprints/{public_key}"),
+            ("GET", "/api/roster"),
+            ("PUT", "/api/roster/{digest}"),
             ("POST", "/api/requests/{proposal_hash}/approve"),
             ("POST", "/api/requests/{proposal_hash}/deny"),
             ("POST", "/api/requests/{proposal_hash}/ask"),

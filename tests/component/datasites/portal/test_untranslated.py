@@ -12,6 +12,7 @@ from support.pseudo_language import made_up, texts_in, unmarked
 from support.review_desk import NOW, PASSWORD, identity, make_proposal
 
 from datasites.data.glance import Glance, Preview, Terms, Variables
+from datasites.data.missing import Changes, Missing, Whole
 from datasites.node.notices.absences import Absences
 from datasites.node.notices.settings import FILE
 from datasites.node.web.languages import COOKIE
@@ -70,6 +71,16 @@ GLANCE = Glance(
     preprocessing={"mrna": "Zq"},
     terms=Terms(data_use=("DUO:0000007 Zqq", "DUO:0000021", "DUO:0000022 CH", "DUO:0000025 1", "DUO:0000012 Zq")),
     previews=(Preview(name="Zq", columns=("Zq",), rows=(("1",),)),),
+    missing=Whole(
+        modalities=(
+            Missing(modality="mrna", patients=9, of=10, variables=(("Zq", 1), *((f"{n}", n) for n in range(20)))),
+            Missing(modality="mrna", patients=1000, of=1000, variables=(("Zq", 1),)),
+            Missing(modality="mrna", patients=9, of=10, variables=(("Zq", 0),)),
+            Missing(modality="mrna", patients=9, of=10),
+            Missing(modality="mrna", patients=0, of=10),
+        ),
+        changes=Changes(since=1, added=1, changed=2, withdrawn=3, same=4),
+    ),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import time
@@ -32,25 +31,6 @@ def played(tmp_path: Path) -> Iterator[Played]:
     with Played(tmp_path, sites=SITES) as made:
         made.open()
         yield made
-
-
-@pytest.fixture
-def let_pass(played: Played, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Call it to have so many seconds pass by the orchestrator's event loop, whatever this machine needed."""
-
-    def pass_by(seconds: float) -> None:
-        async def jump() -> None:
-            loop = asyncio.get_running_loop()
-            real = loop.time
-            monkeypatch.setattr(loop, "time", lambda: real() + seconds)
-            for _ in range(20):  # until those whose time is over have noticed
-                await asyncio.sleep(0)
-
-        portal = played.wire.app.portal if played.wire.app is not None else None
-        assert portal is not None
-        portal.call(jump)
-
-    return pass_by
 
 
 def from_role(played: Played, *roles: str) -> Callable[[httpx.Request], bool]:

@@ -6,9 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from datasites.study.signing import Signed
+from datasites.study.messages import HelperKey, Void
+from datasites.study.signing import Signed, seal
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput, Refused
+from privacy.identity import Identity
 
 SIGNED = Signed(kind="proposal", payload={"study": "s"}, public_key="k", signature="x")
 OTHER = Signed(kind="proposal", payload={"study": "t"}, public_key="k", signature="x")
@@ -67,3 +69,13 @@ def test_everything_is_there_after_a_restart(tmp_path, database):
 def test_only_hashes_name_blobs(store, digest):
     with pytest.raises(InvalidInput, match="SHA-256"):
         store.blob_path(digest)
+
+
+def test_the_value_in_a_document_is_parsed_once_and_only_as_what_it_is(store):
+    void = Void(study="s", round=1, list_hash="l", party="a")
+    assert store.opened(Void, "s", 1, "void", author="a") is None
+    store.put_document("s", 1, "void", seal(Identity.generate(), "void", void), author="a")
+    found = store.opened(Void, "s", 1, "void", author="a")
+    assert found == void and store.opened(Void, "s", 1, "void", author="a") is found
+    with pytest.raises(InvalidInput, match="expected a HelperKey"):
+        store.opened(HelperKey, "s", 1, "void", author="a")

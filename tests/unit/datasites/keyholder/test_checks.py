@@ -13,6 +13,7 @@ import pytest
 
 from datasites.keyholder.checks import CheckedSum, SumRequest, check_study, check_sum_request
 from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
+from datasites.study.patience import Patience
 from datasites.study.proposal import Block, Party, Proposal
 from datasites.study.signing import Signed, dump, seal
 from privacy.canonical import NEWEST, sha256_hex
@@ -529,6 +530,20 @@ def test_a_study_that_everybody_approved_is_served(proposal: Proposal) -> None:
 def test_a_study_that_one_participant_has_not_approved_is_refused(proposal: Proposal) -> None:
     with pytest.raises(Refused, match="dorna has not approved"):
         checked_study(proposal, approvals_of(proposal)[:3])
+
+
+def test_a_study_that_begins_early_needs_its_number_and_everybody_in_a_list(proposal: Proposal) -> None:
+    early = dataclasses.replace(proposal, patience=Patience(starts_with=3))
+    approvals = approvals_of(early)
+    assert checked_study(early, approvals[:3]) == early
+    assert checked_study(early, approvals[:3], needed={"alba", "bruna", "corva"}) == early
+    with pytest.raises(Refused, match="dorna has not approved"):
+        checked_study(early, approvals[:3], needed={"alba", "bruna", "dorna"})
+    with pytest.raises(Refused, match="begins with 3 approvals, got 2"):
+        checked_study(early, approvals[:2])
+    with pytest.raises(Refused, match="signature"):
+        forged = ORCHESTRATOR.sign("approval", approvals[3].payload)
+        checked_study(early, [*approvals[:3], dataclasses.replace(approvals[3], signature=forged)])
 
 
 def test_approvals_of_an_earlier_version_are_refused(proposal: Proposal) -> None:

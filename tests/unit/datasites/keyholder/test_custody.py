@@ -205,7 +205,7 @@ def test_secret_keys_lie_encrypted_and_unreadable_for_others(
 ) -> None:
     made = []
     generate = ckks.generate_round_key
-    monkeypatch.setattr(ckks, "generate_round_key", lambda p: made.append(generate(p)) or made[-1])
+    monkeypatch.setattr(ckks, "generate_round_key", lambda *p: made.append(generate(*p)) or made[-1])
     custody.open_round(proposal, 1)
     (path,) = key_files(tmp_path)
     assert path.stat().st_mode & 0o077 == 0

@@ -16,8 +16,7 @@ from datasites.language.catalog import LANGUAGES
 from datasites.language.messages import ROOT, collected, read
 
 OTHERS = [code for code in LANGUAGES if code != "en"]
-_ENGLISH = {"reading_report.html"}  # what a command line writes, and that is English
-HTML = sorted(p for r in ("datasites", "orchestrator") for p in (ROOT / r).rglob("*.html") if p.name not in _ENGLISH)
+HTML = sorted(p for r in ("datasites", "orchestrator") for p in (ROOT / r).rglob("*.html"))
 TYPST = sorted(p for r in ("datasites", "orchestrator") for p in (ROOT / r).rglob("*.typ"))
 SAME_EVERYWHERE = {"Tessera", "AUROC", "JSON", "PDF", "ε", "δ", "API", "CSV", "UTC", "SHA"}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness.proposals import make_mechanism
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.review_desk import NOW, identity, make_desk, make_proposal
 
@@ -237,8 +237,14 @@ def check(hospital: Hospital, act: object) -> None:
     assert sum(w.kind == "returned" for w in words) == len(freed), act
 
 
+def histories(least: int, most: int, studies: int = 4) -> st.SearchStrategy[list[tuple[str, int, int, int | None]]]:
+    """Lists of acts, each with the study and the round it is about, and the write at which the process dies."""
+    act = st.tuples(st.sampled_from(ACTS), st.integers(0, studies - 1), st.integers(1, ROUNDS), CRASHES)
+    return st.lists(act, min_size=least, max_size=most)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 3), st.integers(1, ROUNDS), CRASHES), max_size=25))
+@given(histories(0, 25))
 def test_nothing_stays_reserved_for_what_cannot_run_and_spent_is_what_was_charged(
     tmp_path: Path, acts: list[tuple[str, int, int, int | None]]
 ) -> None:
@@ -249,6 +255,17 @@ def test_nothing_stays_reserved_for_what_cannot_run_and_spent_is_what_was_charge
     hospital.ledger.verify()
     hospital.close()
     assert verify_folder(hospital.folder).holds
+
+
+@pytest.mark.thorough
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None
+)
+@given(histories(100, 250, studies=20))
+def test_nothing_stays_reserved_over_ten_times_as_long_a_history(
+    tmp_path: Path, acts: list[tuple[str, int, int, int | None]]
+) -> None:
+    test_nothing_stays_reserved_for_what_cannot_run_and_spent_is_what_was_charged.hypothesis.inner_test(tmp_path, acts)
 
 
 @pytest.mark.parametrize("ending", ["revoke", "withdraw", "drop", "finish", "fail", "release", "expire"])

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from datasites.study.messages import WorkItem
+from datasites.study.signing import Signed
 from orchestrator.rounds.board import Board, Waiting
-from privacy.canonical import canonical_hash
+from privacy.canonical import sha256_hex
 
 
 def item(kind: str = "train", study: str = "pilot", number: int = 1) -> WorkItem:
     return WorkItem(kind=kind, study=study, round=number, closing=0, documents={})  # type: ignore[arg-type]
+
+
+def read(answer: bytes) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads(answer)
+    return items
 
 
 def play(scene: Callable[[Board], Awaitable[None]]) -> None:
@@ -28,7 +36,7 @@ def test_new_work_ends_the_wait_at_once() -> None:
         await asyncio.sleep(0.01)
         assert not asking.done()
         board.publish("alba", item())
-        assert [i["kind"] for i in await asyncio.wait_for(asking, 30)] == ["train"]
+        assert [i["kind"] for i in read(await asyncio.wait_for(asking, 30))] == ["train"]
 
     play(scene)
 
@@ -37,11 +45,11 @@ def test_work_that_was_dealt_with_is_not_told_again_until_there_is_more() -> Non
     async def scene(board: Board) -> None:
         board.publish("alba", item())
         first = await board.wait("alba", 20)
-        asking = asyncio.create_task(board.wait("alba", 20, canonical_hash(first)))
+        asking = asyncio.create_task(board.wait("alba", 20, sha256_hex(first)))
         await asyncio.sleep(0.02)
         assert not asking.done()
         board.publish("alba", item("train", "another"))
-        assert [i["study"] for i in await asyncio.wait_for(asking, 30)] == ["pilot", "another"]
+        assert [i["study"] for i in read(await asyncio.wait_for(asking, 30))] == ["pilot", "another"]
 
     play(scene)
 
@@ -53,13 +61,13 @@ def test_what_is_done_once_is_told_until_it_was_dealt_with_and_never_again(kind:
         board.publish("alba", item())
         first = await board.wait("alba", 20)
         assert await board.wait("alba", 20) == first  # it was told, but failed or was lost
-        rest = await board.wait("alba", 0.01, canonical_hash(first))
-        assert [i["kind"] for i in rest] == ["train"]
-        asking = asyncio.create_task(board.wait("alba", 20, canonical_hash(rest)))
+        rest = await board.wait("alba", 0.01, sha256_hex(first))
+        assert [i["kind"] for i in read(rest)] == ["train"]
+        asking = asyncio.create_task(board.wait("alba", 20, sha256_hex(rest)))
         await asyncio.sleep(0.02)
         assert not asking.done()
         board.publish("alba", item(kind, "over, too"))
-        assert [i["study"] for i in await asyncio.wait_for(asking, 30)] == ["pilot", "over, too"]
+        assert [i["study"] for i in read(await asyncio.wait_for(asking, 30))] == ["pilot", "over, too"]
 
     play(scene)
 
@@ -68,9 +76,9 @@ def test_after_the_wait_everything_open_is_told_again_so_that_nothing_is_forgott
     async def scene(board: Board) -> None:
         board.publish("alba", item())
         first = await board.wait("alba", 20)
-        assert await board.wait("alba", 0.01, canonical_hash(first)) == first
+        assert await board.wait("alba", 0.01, sha256_hex(first)) == first
         board.withdraw("pilot", party="alba")
-        assert await board.wait("alba", 0.01, canonical_hash(first)) == []
+        assert await board.wait("alba", 0.01, sha256_hex(first)) == b"[]"
 
     play(scene)
 
@@ -79,13 +87,13 @@ def test_after_the_wait_everything_open_is_told_again_so_that_nothing_is_forgott
 def test_work_that_its_party_refused_is_told_at_once_when_it_is_asked_for_again(asks: str) -> None:
     async def scene(board: Board) -> None:
         board.publish("alba", item())
-        known = canonical_hash(await board.wait("alba", 20))
+        known = sha256_hex(await board.wait("alba", 20))
         board.withdraw("pilot", party="alba")
         asking = asyncio.create_task(board.wait("alba", 20, known))
         if asks == "before":
             await asyncio.sleep(0.01)
         board.publish("alba", item())
-        assert [i["kind"] for i in await asyncio.wait_for(asking, 1)] == ["train"]
+        assert [i["kind"] for i in read(await asyncio.wait_for(asking, 1))] == ["train"]
         asking = asyncio.create_task(board.wait("alba", 20, known))  # once is enough
         await asyncio.sleep(0.02)
         assert not asking.done()
@@ -94,13 +102,13 @@ def test_work_that_its_party_refused_is_told_at_once_when_it_is_asked_for_again(
     play(scene)
 
 
-@pytest.mark.parametrize("known", ["", canonical_hash([]), "rubbish"])
+@pytest.mark.parametrize("known", ["", sha256_hex(b"[]"), "rubbish"])
 def test_a_board_that_closes_answers_everybody(known: str) -> None:
     async def scene(board: Board) -> None:
         asking = asyncio.create_task(board.wait("alba", 20, known))
         await asyncio.sleep(0.01)
         board.close()
-        assert await asyncio.wait_for(asking, 30) == []
+        assert await asyncio.wait_for(asking, 30) == b"[]"
 
     play(scene)
 
@@ -122,3 +130,27 @@ def test_of_two_waits_at_a_time_the_one_that_goes_on_is_still_told() -> None:
 
     first, second, end = asyncio.run(scenario())
     assert first.endswith("the helpers' keys") and second.endswith("the helpers' keys") and not end
+
+
+class Counted(dict[str, Signed]):
+    """Documents that count how often they are written."""
+
+    written = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.written += 1
+        return super().__iter__()
+
+
+def test_what_many_parties_are_asked_is_written_once() -> None:
+    async def scene(board: Board) -> None:
+        sites = [f"site-{number}" for number in range(200)]
+        documents = Counted(plan=Signed(kind="round-plan", payload={}, public_key="", signature=""))
+        board.publish(sites, WorkItem(kind="attest", study="pilot", round=1, closing=1, documents=documents))
+        answers, once = {await board.wait("site-0", 1)}, documents.written
+        answers |= {await board.wait(site, 1) for site in sites}
+        assert len(answers) == 1 and documents.written == once
+        board.withdraw("pilot", party="site-7")
+        assert await board.wait("site-7", 0) == b"[]" and await board.wait("site-8", 0) in answers
+
+    play(scene)

@@ -77,7 +77,7 @@ def test_a_refusal_says_which_unit_would_fit() -> None:
 def test_a_column_in_another_unit_is_converted_and_counted() -> None:
     found, reading = numbers(["210000", "x"], rule=NumberRule(unit="/uL"))
     assert same(found, [210, None])
-    assert reading.mapped == {"from the unit of the column to 10^9/L": 1}
+    assert reading.mapped == {"converted from the unit of the column to 10^9/L": 1}
     typed = Reading(column="c", variable="platelets")
     values = NumberColumn(PLATELETS, typed, NumberRule(unit="/uL")).feed(pd.Series([210000.0, np.nan, 5e9]))
     assert same(list(values), [210, None, None])

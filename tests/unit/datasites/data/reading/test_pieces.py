@@ -106,7 +106,7 @@ def test_rows_of_records_that_contradict_each_other_are_counted_once_a_patient(t
     pd.DataFrame(rows, columns=["pid", "a", "b", "c"]).to_csv(tmp_path / "wide.csv", index=False)
     data, report = read_hospital([tmp_path], schema, "o")
     assert [p for p in report.problems if "contradict" in p] == [
-        "records.csv: 1 patients have rows that contradict each other in o; correct them, or leave out the rows that "
+        "records.csv: 1 patient has rows that contradict each other in o; correct them, or leave out the rows that "
         "do not count"
     ]
     assert dict(zip(data.patients, data.outcome[:, 0], strict=True)) == {"A": 0, "B": 1, "C": 1, "D": 0}

@@ -1,0 +1,94 @@
+"""A forward proxy for tests: HTTP CONNECT with Basic credentials, and a record of who asked for what."""
+
+from __future__ import annotations
+
+import base64
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+USER, PASSWORD = "klinik", "proxy-secret-word"
+
+
+@dataclass
+class ConnectProxy:
+    """``targets`` are the hosts that were asked for with the right credentials; ``refused`` counts the other requests.
+
+    ``elsewhere`` leads names that no name server knows to addresses of this machine.
+    """
+
+    port: int
+    elsewhere: dict[str, tuple[str, int]] = field(default_factory=dict)
+    targets: list[str] = field(default_factory=list)
+    refused: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{USER}:{PASSWORD}@127.0.0.1:{self.port}"
+
+
+@contextmanager
+def connect_proxy() -> Iterator[ConnectProxy]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    proxy = ConnectProxy(port=listener.getsockname()[1])
+    ended = threading.Event()
+
+    def accept() -> None:
+        while not ended.is_set():
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=_serve, args=(proxy, client, ended), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
+def _serve(proxy: ConnectProxy, client: socket.socket, ended: threading.Event) -> None:
+    with closing(client):
+        client.settimeout(20)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            part = client.recv(4096)
+            if not part:
+                return
+            head += part
+        first, *lines = head.decode("latin-1").split("\r\n")
+        wanted = "basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode().lower()
+        given = [
+            line.partition(":")[2].strip().lower() for line in lines if line.lower().startswith("proxy-authorization")
+        ]
+        method, target, _ = first.split(" ")
+        if method != "CONNECT" or given != [wanted]:
+            proxy.refused += 1
+            client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+            return
+        proxy.targets.append(target)
+        host, _, port = target.rpartition(":")
+        with closing(socket.create_connection(proxy.elsewhere.get(host, (host.strip("[]"), int(port))), 20)) as server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            _copy(client, server, ended)
+
+
+def _copy(client: socket.socket, server: socket.socket, ended: threading.Event) -> None:
+    while not ended.is_set():
+        ready, _, _ = select.select([client, server], [], [], 0.2)
+        for one in ready:
+            try:
+                data = one.recv(65536)
+            except OSError:
+                return
+            if not data:
+                return
+            (server if one is client else client).sendall(data)
