@@ -90,6 +90,7 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
         centre=False,
         standardised=(),
         shrunk=False,
+        public_centres=False,
         cohort_gain=1.0,
         mechanism=mechanism,
     )
@@ -144,6 +145,7 @@ def settings_of(
     noise: Noise,
     sites: int,
     unscaled: tuple[str, ...] = (),
+    constants: bool = False,
 ) -> SimulationSettings:
     """Return what ``chosen`` runs with this model under this privacy.
 
@@ -156,11 +158,21 @@ def settings_of(
         noise: where the noise is added; under shared noise all ``sites`` must be in the sum, one may collude.
         sites: how many institutions take part.
         unscaled: modalities whose features have no public scale: a private study of the linear model releases one.
+        constants: there are constants of public tables, which the schedule takes where they help.
     """
     base = replace(_BASE[config.architecture], rounds=rounds)
     if math.isfinite(epsilon):
         places = 1 if chosen.arrangement == "pooled" else sites
-        base = _private(base, config, epsilon=epsilon, delta=delta, noise=noise, sites=places, unscaled=unscaled)
+        base = _private(
+            base,
+            config,
+            epsilon=epsilon,
+            delta=delta,
+            noise=noise,
+            sites=places,
+            unscaled=unscaled,
+            constants=constants,
+        )
     changed = chosen.change(base, config.architecture)
     return _with_charged_losses(changed, epsilon, delta)
 
@@ -174,8 +186,10 @@ def _private(
     noise: Noise,
     sites: int,
     unscaled: tuple[str, ...],
+    constants: bool,
 ) -> SimulationSettings:
-    schedule = private_schedule(config.architecture, epsilon, noise if sites > 1 else "shared")  # one place, one noise
+    where = noise if sites > 1 else "shared"  # one place, one noise
+    schedule = private_schedule(config.architecture, epsilon, where, constants=constants and not unscaled)
     schedule = standardising(schedule, unscaled)
     fewest = sites if noise == "shared" else 3
     mechanism = Mechanism(
@@ -199,6 +213,7 @@ def _private(
         cohort_gain=schedule.cohort_gain,
         standardised=schedule.standardised,
         shrunk=schedule.shrunk and not schedule.standardised,
+        public_centres=schedule.public_centres,
         mechanism=calibrate(mechanism, epsilon, delta),
     )
 

@@ -10,7 +10,7 @@ exact sum of rounded updates. Without privacy (``mechanism`` None) a site takes 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -30,7 +30,7 @@ from models.batch import RecordLoss, modalities_of
 from models.build import build_model, record_loss
 from models.config import ModelConfig
 from models.networks import LinearFusion
-from models.parameters import assign, blocks, flatten
+from models.parameters import assign, blocks, flatten, from_bytes, to_bytes
 from orchestrator.simulation.sites import Records, SimulatedSite, score
 from orchestrator.studies.evaluation import Metrics
 from privacy.dp.mechanism import Mechanism
@@ -89,6 +89,7 @@ def simulate(
     settings: SimulationSettings,
     *,
     seed: int,
+    begin: Callable[[bytes, ModelConfig], bytes] | None = None,
 ) -> Outcome:
     """Train one study over ``sites`` and score it on ``test`` after every round.
 
@@ -98,6 +99,7 @@ def simulate(
         test: held-out records, in no site.
         settings: see :class:`SimulationSettings`.
         seed: of the initial model, the noise and the sampling; public, so a simulation is not private.
+        begin: writes public constants into the initial model, for settings with public centres.
 
     Raises:
         Refused: proximity weighting under shared noise.
@@ -115,8 +117,11 @@ def simulate(
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised,
         shrunk=settings.shrunk,
+        public_centres=settings.public_centres,
     )
     study = _start(config, sites, settings, seed)
+    if settings.public_centres and begin is not None:
+        from_bytes(study.model, begin(to_bytes(study.model), config))
     curve = []
     weights: dict[str, dict[str, float]] = {}
     factors: dict[str, float] = {}

@@ -38,6 +38,7 @@ class SimulationSettings:
     cohort_gain: float = 1.0
     standardised: tuple[str, ...] = ()
     shrunk: bool = False
+    public_centres: bool = False
 
     @property
     def last_measured(self) -> int:

@@ -18,8 +18,8 @@ from datasites.study.text import check_prose
 from models.config import CENTRES, CENTRING_NORM
 from privacy.errors import InvalidInput, Refused
 
-MOST_CENTRE = CENTRING_NORM
-"""Largest L2 norm of one modality's public means, of scaled inputs: that of a released mean."""
+MOST_CENTRE = 2.0 * CENTRING_NORM
+"""Largest L2 norm of one modality's public means, of scaled inputs: twice what a released mean can have."""
 
 MOST_WEIGHT = 3.0
 """Largest L2 norm of all public weights. A record's scaled inputs have a norm near 1 in every modality, so nobody's

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from datasites.study.public_constants import MOST_CENTRE, MOST_WEIGHT, PublicCon
 from datasites.study.recomputed.next_model import Arrays, model_from_bytes, model_to_bytes
 from datasites.study.signing import Message, dump, parse
 from models.config import CENTRES, ModelConfig
-from orchestrator.studies.proposing.settings import Offer
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import InvalidInput
 
@@ -94,13 +93,11 @@ def read_constants(path: Path) -> ConstantsFile:
             raise InvalidInput(f"{path.name}: expected at most {_LARGEST_FILE >> 20} MiB of constants")
         return parse(ConstantsFile, json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"expected constants from `tessera constants make` at {path}, could not read them"
-        ) from error
+        raise InvalidInput(f"expected a file of `tessera constants make` at {path}, could not read one") from error
 
 
 def begun_with(
-    constants: ConstantsFile | None, model: bytes, config: ModelConfig, offer: Offer
+    constants: ConstantsFile | None, model: bytes, config: ModelConfig, *, task: str, names: Mapping[str, Sequence[str]]
 ) -> tuple[PublicConstants, bytes]:
     """Return what a proposal states of its constants, and the initial model that holds them (safetensors).
 
@@ -110,7 +107,8 @@ def begun_with(
         constants: as they were brought.
         model: the initial model without them.
         config: of the study's model.
-        offer: whose published schema names the features in their order.
+        task: of the study.
+        names: of each modality's features in their order, as the hospitals' published schema has them.
 
     Raises:
         InvalidInput: no constants, of another task, or of too few of a modality's features; or means that are too
@@ -119,13 +117,13 @@ def begun_with(
     if constants is None:
         raise InvalidInput("expected constants from public tables for public centres; give --constants FILE")
     stated, arrays = constants.stated, model_from_bytes(model)
-    if stated.weights and constants.task != offer.task:
+    if stated.weights and constants.task != task:
         raise InvalidInput(
-            f"the constants' weights are of the task {constants.task}, the study's is {offer.task}; make constants of "
+            f"the constants' weights are of the task {constants.task}, the study's is {task}; make constants of "
             "that task, or with --centres-only"
         )
     for modality in config.modalities:
-        _write(arrays, modality, constants, config, offer.names.get(modality, ()))
+        _write(arrays, modality, constants, config, names.get(modality, ()))
     branches = [name for name in arrays if name.startswith("branches.")]
     norm = math.sqrt(sum(float(np.square(arrays[n].astype(np.float64)).sum()) for n in branches))
     if norm > MOST_WEIGHT:
@@ -134,9 +132,7 @@ def begun_with(
     return stated, model_to_bytes(arrays)
 
 
-def _write(
-    arrays: Arrays, modality: str, constants: ConstantsFile, config: ModelConfig, names: tuple[str, ...]
-) -> None:
+def _write(arrays: Arrays, modality: str, constants: ConstantsFile, config: ModelConfig, names: Sequence[str]) -> None:
     wanted, found = config.features[modality], constants.modalities.get(modality)
     if len(names) != wanted:
         raise InvalidInput(f"no hospital's published schema names the {wanted} features of {modality}; publish again")

@@ -88,7 +88,7 @@ def build_proposal(
         chain, model = continued(chain, beginning, model), beginning.model
     stated = None
     if settings.public_centres:
-        stated, model = begun_with(brought.constants, model, model_config, offers[0])
+        stated, model = begun_with(brought.constants, model, model_config, task=settings.task, names=offers[0].names)
         chain = replace(chain, origin="public", model_hash=sha256_hex(model), seed=0)
     proposal = _draft(
         settings,

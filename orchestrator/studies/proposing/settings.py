@@ -56,7 +56,8 @@ class StudySettings:
     indicator, both of the linear model (:class:`models.config.ModelConfig`); ``standardised`` are the modalities of
     unknown scale, whose spreads a centred study releases as well; ``shrunk`` pulls released means towards zero and
     ``public_centres`` takes the constants that are brought in their place;
-    :mod:`orchestrator.studies.proposing.schedule` knows which values suit which epsilon. ``check_chain`` False asks that no hospital recomputes the models; their people
+    :mod:`orchestrator.studies.proposing.schedule` knows which values suit which epsilon.
+    ``check_chain`` False asks that no hospital recomputes the models; their people
     read what that voids (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two
     helpers if it has any, 0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so
     that only the keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this

@@ -32,7 +32,7 @@ from privacy.errors import InvalidInput, Refused
 NAMES = ("alba", "bruna", "corva", "dorna")
 GENES = tuple(f"G{i}" for i in range(200))
 SETTINGS = StudySettings(
-    study="pilot", purpose="To see.", legal_basis="None needed.", task="early-late", rounds=1, noise="shared", epsilon=1.0
+    study="pilot", purpose="To see.", legal_basis="None.", task="early-late", rounds=1, noise="shared", epsilon=1.0
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_the_same_tables_make_the_same_file_and_its_weights_say_who_is_late(
     mrna = made.modalities["mrna"]
     assert np.allclose(mrna.centres, 0.3, atol=0.25)
     weights = np.array(mrna.weights)
-    assert weights[:10].min() > 0 and weights[:10].mean() > 8 * np.abs(weights[10:]).mean()
+    assert weights[:10].min() > 0 and weights[:10].mean() > 5 * np.abs(weights[10:]).mean()
     assert not make_constants(public(), "x", weights=False).modalities["mrna"].weights
 
 
@@ -120,7 +120,7 @@ def test_who_decides_reads_the_source_and_the_hashes(made: ConstantsFile) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda a: a.update({"centres.mrna": a["centres.mrna"] * 100}), "larger than 2"),
+        (lambda a: a.update({"centres.mrna": a["centres.mrna"] * 100}), "larger than 4"),
         (lambda a: a.update({"branches.mrna.weight": a["branches.mrna.weight"] * 100}), "norm of at most 3"),
         (lambda a: a.update({"cohort.weight": a["cohort.weight"] + 1}), "cohort.weight is not zero"),
         (lambda a: a["centres.mrna"].__setitem__(0, np.nan), "not finite"),
@@ -170,7 +170,9 @@ def test_constants_that_do_not_fit_are_refused_before_anything_is_sent(made: Con
         replace(proposal, constants=None)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format":"x"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format":"x"}', "\x00"], ids=["empty", "list", "none", "other", "bytes"]
+)
 def test_a_file_that_holds_no_constants_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(InvalidInput):
@@ -206,7 +208,7 @@ def test_the_noise_of_a_released_mean_is_what_is_computed_from_public_numbers(no
     """Hospitals without a signal send noise alone; its spread in the mean update is the computed one."""
     names = tuple(f"G{i}" for i in range(1500))
     proposal, model = proposed(None, names, noise=noise, seed=3)
-    weights = {b.name: {n: w for n, w in zip(NAMES, (1.0, 1.0, 1.0, 1.0), strict=True)} for b in proposal.blocks}
+    weights = {b.name: dict.fromkeys(NAMES, 1.0) for b in proposal.blocks}
     plan = RoundPlan(
         study="pilot", proposal_hash=proposal.proposal_hash, round=1, model_hash=sha256_hex(model), key_hash="0" * 64,
         weights=weights, scales={}, deadline_seconds=60, canonical=proposal.canonical,
