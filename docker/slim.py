@@ -47,8 +47,6 @@ FILES = [
     "pyarrow/_flight.*",
     "pyarrow/libarrow_s3.so*",
     "pyarrow/_s3fs.*",
-    "pyarrow/libarrow_substrait.so*",
-    "pyarrow/_substrait.*",
     "pyarrow/_pyarrow_cpp_tests.*",
     "zstandard/_cffi.*",
     "zstandard/backend_cffi.py",

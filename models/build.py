@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.batch import Batch
 from models.config import SPREADS, InvalidModel, ModelConfig, check_modality
+from models.counter import Counter
 from models.losses import batch_loss
 from models.networks import FusionNetwork, LateFusionNetwork, LinearFusion
 
@@ -42,6 +43,10 @@ def check_config(config: ModelConfig) -> None:
     """Refuse a configuration that describes no model."""
     for modality in config.features:
         check_modality(modality)
+    if (config.counting is not None) != (config.architecture == "counts"):
+        raise InvalidModel("the architecture counts goes with something to count, and no other has it")
+    if config.counting is not None:
+        config.counting.check(config.features, cohorts=len(config.cohorts), classes=config.classes)
     if not set(config.gains) <= set(config.features) or not all(0 < gain <= 1000 for gain in config.gains.values()):
         raise InvalidModel("expected gains above 0 of the model's own modalities")
     told_apart = config.predicts is None or config.predicts.kind == "categorical"
@@ -71,6 +76,8 @@ def check_config(config: ModelConfig) -> None:
 def _module(config: ModelConfig) -> nn.Module:
     if config.architecture == "linear":
         return LinearFusion(config)
+    if config.architecture == "counts":
+        return Counter(config)
     if config.architecture == "mlp-auxiliary":
         return LateFusionNetwork(config)
     if config.architecture in ("mlp", "convolutional"):

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from models.counting import Counting
 from models.targets import QUANTITY_CELLS, InvalidModel, Target
 
 __all__ = ["InvalidModel", "ModelConfig", "Target"]
 
-Architecture = Literal["linear", "mlp", "mlp-auxiliary", "convolutional"]
+Architecture = Literal["linear", "mlp", "mlp-auxiliary", "convolutional", "counts"]
 Heads = Literal["shared", "combination"]
 
 _FIRST: Mapping[str, float] = {"mrna": 1.2, "image": 0.75, "clinical": 2.3}
@@ -102,6 +103,8 @@ class ModelConfig:
 
     ``gains`` (above 0) are public factors by modality: the inputs are multiplied by gain / sqrt(features), so that a
     record's inputs have a norm near 1 in every modality, one learning rate suits all and none eats the clipping norm.
+
+    ``counting`` goes with the architecture ``counts`` and says what is counted (:mod:`models.counting`).
     """
 
     architecture: Architecture
@@ -124,6 +127,7 @@ class ModelConfig:
     self_scaled: tuple[str, ...] = ()
     shrunk: bool = False
     public_centres: bool = False
+    counting: Counting | None = None
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 
     def is_centre(self, parameter: str) -> bool:

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from models.batch import Batch, has
 from models.config import USUAL_SPREAD, InvalidModel, ModelConfig
+from models.counter import Counter, counting_loss
 from models.networks import LateFusionNetwork, LinearFusion
 from models.outcomes import outcome_loss
 
 
 def batch_loss(model: torch.nn.Module, batch: Batch, config: ModelConfig) -> Tensor:
     """Return the training loss of every record, float32 [B]; no record's loss depends on another's."""
+    if isinstance(model, Counter):
+        return counting_loss(model, batch)
     if isinstance(model, LateFusionNetwork):
         loss = _with_auxiliary(model, batch, config)
     else:

@@ -24,11 +24,11 @@ def blocks(model: nn.Module, config: ModelConfig) -> list[BlockTuple]:
     """Return the blocks that are exchanged: one per modality, then ``shared``, as (name, modality, names, length).
 
     Heads per combination are in no block: most belong to one institution, so they stay at their site. Nor are centres:
-    the server writes them.
+    the server writes them. A counting study has the one block of all its cells.
     """
     sizes = {name: p.numel() for name, p in model.named_parameters() if not config.is_centre(name)}
     found: list[BlockTuple] = []
-    for modality in config.modalities:
+    for modality in () if config.counting is not None else config.modalities:
         names = [n for n in sizes if _belongs(n, modality) and not is_local(n, config)]
         found.append((modality, modality, names, sum(sizes[n] for n in names)))
     taken = {n for _, _, names, _ in found for n in names}

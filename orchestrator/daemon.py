@@ -19,6 +19,7 @@ from datasites.node.home import Home
 from datasites.node.joining.entering import FOLDER
 from datasites.node.process import alone_in, announce, bind, on_end_signal
 from datasites.node.web.server import WebServer
+from datasites.node.wellbeing import Wellbeing
 from orchestrator.api import metrics
 from orchestrator.api.joining import follow_roster, founding_app
 from orchestrator.api.server import create_app
@@ -79,7 +80,8 @@ def _serve(home: Home) -> None:
         await asyncio.gather(*beside, return_exceptions=True)
 
     notices = ScientistsNotices(folder, service.journal, name=config.name)
-    asyncio.run(serve())
+    with Wellbeing(home, {"keyholder": lambda: service.contacts.trouble(service.roster.keyholder.name)}):
+        asyncio.run(serve())
     notices.outbox.close()
     (folder / "address.json").unlink(missing_ok=True)
 

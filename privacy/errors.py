@@ -6,6 +6,7 @@
     ├── InvalidInput          something given is malformed or out of range
     │   └── NewerStore        newer code wrote this store
     ├── Refused               a rule of the protocol or of a policy says no
+    │   ├── Withheld          the own people read why, everybody else only that it cannot run
     │   ├── BudgetExceeded    the privacy cap would be passed
     │   └── UnsafeSum         a decrypted sum failed the slot check; the round's key is gone
     ├── StudyOver             a study was ended and cannot start or go on any more
@@ -32,6 +33,13 @@ class NewerStore(InvalidInput):
 
 class Refused(TesseraError):
     """A rule of the protocol or of a policy forbids this; nothing was changed."""
+
+
+class Withheld(Refused):
+    """What is here is not what was approved: which part differs would tell others something about records."""
+
+    outward = "the study cannot run here as it was approved; this site's people find the reason in their journal"
+    """What everybody else is told, whatever differs."""
 
 
 class BudgetExceeded(Refused):

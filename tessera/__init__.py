@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from tessera.live import Callback, Run
     from tessera.pictures import Picture
     from tessera.simulation import Simulation
+    from tessera.statistics.answer import Statistic
+    from tessera.statistics.asking import Analytics
+    from tessera.statistics.simulated import analytics
     from tessera.study import Study
     from tessera.tracking import MLflow, TensorBoard, WandB
     from tessera.trained.explaining import Explanation
     from tessera.trained.model import Model, load
 
 __all__ = [
+    "Analytics",
     "Callback",
     "Dataset",
     "Explanation",
@@ -44,16 +48,21 @@ __all__ = [
     "Run",
     "ServerStep",
     "Simulation",
+    "Statistic",
     "Study",
     "StudyOver",
     "TensorBoard",
     "TesseraError",
     "WandB",
+    "analytics",
     "connect",
     "load",
 ]
 
 _PLACES = {
+    "Analytics": "tessera.statistics.asking",
+    "Statistic": "tessera.statistics.answer",
+    "analytics": "tessera.statistics.simulated",
     "ServerStep": "datasites.strategy.server_steps",
     "WandB": "tessera.tracking",
     "TensorBoard": "tessera.tracking",

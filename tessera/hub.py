@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -25,6 +26,8 @@ from tessera.shown import html_table
 
 if TYPE_CHECKING:
     from tessera.live import Run
+    from tessera.statistics.asking import Analytics
+    from tessera.statistics.live import StatisticsRun
 
 _ANSWER_SECONDS, _POLL_SECONDS = 30.0, 2.0
 _OTHERS = (CARD, "schema.json", STUDY_SCHEMA)
@@ -171,10 +174,70 @@ class Hub:
             InvalidInput: no such study.
         """
         from tessera.live import Run
+        from tessera.statistics.live import StatisticsRun
 
         found = Run(self, study)
-        found.status()
-        return found
+        return StatisticsRun(self, study) if found.proposal.model.counting is not None else found
+
+    def analytics(
+        self,
+        epsilon: float,
+        *,
+        delta: float = 1e-4,
+        noise: str = "shared",
+        sites: Sequence[str] = (),
+        name: str = "",
+        purpose: str = "",
+        investigator: str = "",
+        filing: str | os.PathLike[str] | None = None,
+        min_sites: int | None = None,
+        colluders: int = 1,
+        options: Mapping[str, Any] | None = None,
+        progress: bool = True,
+        **answers: Any,
+    ) -> Analytics[StatisticsRun]:
+        """Return what asks hospitals for statistics of their patients: counts, means, survival curves and others.
+
+        ``hub.analytics(epsilon=.3).kaplan_meier("os_months", "os_event", bins=24).wait().plot()``: every question is a
+        study of its own, with the approval, the charge, the encryption and the report of any study.
+
+        Args:
+            epsilon: of each question, worst case per patient, above 0.
+            delta: of that epsilon.
+            noise: ``shared`` (hospitals share one noise) or ``local`` (each adds its own).
+            sites: names of hospitals; all of the roster when empty.
+            name: of the study; by default the statistic's with random letters.
+            purpose: what it is for; by default the statistic.
+            investigator: who answers for it; by default the hub's person.
+            filing: TOML file with everything else that hospitals read before they decide (docs/deploy.md).
+            min_sites: fewest hospitals in the sum, at least 3; None takes what suits the noise.
+            colluders: hospitals that may work with the orchestrator; shared noise is charged for that.
+            options: further fields of :class:`orchestrator.studies.proposing.settings.StudySettings`.
+            progress: whether to show steps.
+            answers: what the filing lacks, as for :meth:`tessera.study.Study.propose`.
+
+        Raises:
+            InvalidInput: an epsilon that is none, or datasets of different schemas.
+        """
+        from tessera.statistics.live import analytics
+
+        if not 0 < epsilon < math.inf:
+            raise InvalidInput(f"expected a finite epsilon above 0, got {epsilon:g}")
+        person = investigator or (self.person if filing is None else "")
+        return analytics(
+            self,
+            epsilon=epsilon,
+            delta=delta,
+            noise=noise,
+            sites=sites,
+            name=name,
+            min_sites=min_sites,
+            colluders=colluders,
+            filing=None if filing is None else Path(filing),
+            answers={"purpose": purpose, "principal_investigator": person, **answers},
+            options=options or {},
+            progress=progress,
+        )
 
     def _fetch(self, sites: Sequence[str], seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 _SIZE_INCHES = (6.4, 3.6)
@@ -65,3 +66,45 @@ def bars(title: str, names: Sequence[str], values: Sequence[float]) -> Picture:
     axes.set(title=title)
     axes.grid(alpha=0.3, axis="x")
     return Picture(figure)
+
+
+def steps(title: str, table: pd.DataFrame, *, unit: str) -> Picture:
+    """Return a picture of survival curves as steps with a band, one for each group.
+
+    Args:
+        title: above the axes.
+        table: the columns survival, low and high; the index ends with the time, a group may stand before it.
+        unit: of the time.
+    """
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    groups = [("", table)] if table.index.nlevels == 1 else [(str(g), t) for g, t in table.groupby(level=0, sort=False)]
+    for name, rows in groups:
+        times = np.array([0.0, *rows.index.get_level_values(-1)])
+        curve, low, high = (np.array([1.0, *rows[column]]) for column in ("survival", "low", "high"))
+        axes.fill_between(times, low, high, step="post", alpha=0.15, linewidth=0)
+        axes.step(times, curve, where="post", label=name)
+    axes.set(title=title, xlabel=unit, ylabel="without the event", ylim=(0.0, 1.02))
+    if len(groups) > 1:
+        axes.legend()
+    axes.grid(alpha=0.3)
+    return Picture(figure)
+
+
+def intervals(title: str, table: pd.DataFrame, *, unit: str) -> Picture:
+    """Return a picture of values as points with their intervals, the first on top; values without any as bars."""
+    if "low" not in table:
+        return bars(title, [_name(key) for key in table.index], list(table.iloc[:, 0]))
+    figure = Figure(figsize=(_SIZE_INCHES[0], 1.0 + 0.3 * len(table)), dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    value, places = table.iloc[:, 0].to_numpy(), np.arange(len(table))[::-1]
+    axes.hlines(places, table["low"], table["high"], alpha=0.5)
+    axes.plot(value, places, "o", markersize=4)
+    axes.set_yticks(places, [_name(key) for key in table.index])
+    axes.set(title=title, xlabel=unit or str(table.columns[0]))
+    axes.grid(alpha=0.3, axis="x")
+    return Picture(figure)
+
+
+def _name(key: object) -> str:
+    return ", ".join(map(str, key)) if isinstance(key, tuple) else str(key)

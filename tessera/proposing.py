@@ -43,7 +43,7 @@ def propose(
     progress: bool,
 ) -> Run:
     """Send a study to hospitals; see :meth:`tessera.study.Study.propose`."""
-    answered = _filed(filing, answers)
+    answered = filed_answers(filing, answers)
     names = sites or tuple(party.name for party in hub.roster.sites)
     settings = settings_of(study, answered, options, task_of(study, hub, names))
     code = study.code()
@@ -122,7 +122,12 @@ def task_of(study: Study, hub: Hub, sites: tuple[str, ...]) -> str:
     return held[0] if len(held) == 1 and held[0] in TASKS else STAGE_TASK
 
 
-def _filed(path: Path | None, answers: Mapping[str, Any]) -> Filed:
+def filed_answers(path: Path | None, answers: Mapping[str, Any]) -> Filed:
+    """Return what a study is filed with: of a file (``TESSERA_FILING`` by default) and of answers beside it.
+
+    Raises:
+        InvalidInput: an answer is missing; all are named.
+    """
     named = os.environ.get(FILING, "")
     try:
         return filed(path or (Path(named) if named else None), {**_BLANK, **answers})

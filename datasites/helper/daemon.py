@@ -18,6 +18,7 @@ from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
+from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import PadSums, RoundKey, WorkItem
 from datasites.study.proposal import Proposal
@@ -169,4 +170,5 @@ def _serve(home: Home) -> None:
         journal=journal,
         queue=WorkQueue(client, witness=witness),
     )
-    work_until_asked(folder, "helper", helper.step, client, journal)
+    with watched(home):
+        work_until_asked(folder, "helper", helper.step, client, journal)

@@ -29,6 +29,7 @@ from datasites.node.notices.outbox import Outbox
 from datasites.node.notices.settings import NoticeSettings
 from datasites.node.process import Loop, alone_in, announce, bind, on_end_signal, stop_loops
 from datasites.node.web.server import WebServer
+from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.portal.app import create_portal
 from datasites.review.budgets import budgets
@@ -238,7 +239,8 @@ def _serve(home: Home) -> None:
             sys.stdout.write(f"{config.name}: make the first steward's account within three days at {welcome}\n")
             sys.stdout.flush()
         layers.start()
-        server.run(sockets=[listener])
+        with watched(home):
+            server.run(sockets=[listener])
     finally:
         layers.cancel()
         stop_loops(loops)

@@ -26,6 +26,7 @@ from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
+from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import Opening, PadSums, SumResult, WorkItem
 from datasites.study.proposal import Proposal
@@ -226,4 +227,5 @@ def _serve(home: Home) -> None:
         standing=standing,
         witness=witness,
     )
-    work_until_asked(folder, "keyholder", keyholder.step, client, custody, journal)
+    with watched(home):
+        work_until_asked(folder, "keyholder", keyholder.step, client, custody, journal)

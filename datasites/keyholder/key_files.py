@@ -16,6 +16,7 @@ from privacy.errors import Refused, Tampered
 from privacy.identity import Identity
 
 _NONCE_BYTES = 12
+_SHORT_DIGITS = 32
 
 
 class KeyFiles:
@@ -35,7 +36,7 @@ class KeyFiles:
         """Write one secret key, encrypted, whole or not at all."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, secret, _label(key))
-        write_atomically(self._path(key.study, key.round), sealed)
+        write_atomically(self._places(key.study, key.round)[0], sealed)
 
     def load(self, key: RoundKey) -> bytes:
         """Return one secret key.
@@ -44,8 +45,8 @@ class KeyFiles:
             Refused: it was destroyed.
             Tampered: its file was changed, or is that of another keyholder, round or key.
         """
-        path = self._path(key.study, key.round)
-        if not path.exists():
+        path = next((p for p in self._places(key.study, key.round) if p.exists()), None)
+        if path is None:
             raise Refused(f"the key of round {key.round} is gone")
         sealed = path.read_bytes()
         try:
@@ -55,7 +56,7 @@ class KeyFiles:
 
     def destroy_all_but(self, wanted: Collection[tuple[str, int]]) -> None:
         """Destroy every key but those of the given (study, round) pairs."""
-        kept = {self._path(study, number) for study, number in wanted}
+        kept = {path for study, number in wanted for path in self._places(study, number)}
         for path in [p for p in self._folder.glob("*.key") if p not in kept]:
             with path.open("r+b") as file:
                 file.write(os.urandom(path.stat().st_size))
@@ -64,8 +65,10 @@ class KeyFiles:
             path.unlink()
             sync_folder(self._folder)
 
-    def _path(self, study: str, number: int) -> Path:
-        return self._folder / f"{sha256_hex(study.encode())[:32]}-{number}.key"
+    def _places(self, study: str, number: int) -> tuple[Path, Path]:
+        """Return where a key lies: by the whole hash of its study, and where it lay before, by half of it."""
+        digest = sha256_hex(study.encode())
+        return self._folder / f"{digest}-{number}.key", self._folder / f"{digest[:_SHORT_DIGITS]}-{number}.key"
 
 
 def _label(key: RoundKey) -> bytes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasites.keyholder.custody import KeyCustody
-from datasites.keyholder.served import journaled_mark
+from datasites.keyholder.served import was_journaled
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.rollback import IMPORTED, Gap
@@ -94,7 +94,7 @@ class KeyholderStanding:
             if (study, number) not in imported and self.custody.answered_sum(study, number) != body["sum_hash"]:
                 yield study, number
         for study, number in self.custody.answered():
-            marked = journaled_mark(self.home, f"answer-{study}-{number}").exists()  # else a crash came in between
+            marked = was_journaled(self.home, f"answer-{study}-{number}")  # else a crash came in between
             if marked and (study, number) not in journaled and (study, number) not in imported:
                 yield study, number
 

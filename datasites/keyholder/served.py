@@ -20,6 +20,8 @@ from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
+_SHORT_DIGITS = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
@@ -105,9 +107,9 @@ class Served:
 
     def journal_once(self, what: str, kind: str, body: Mapping[str, Any]) -> None:
         """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""
-        mark = journaled_mark(self.home, what)
-        if not mark.exists():
+        if not was_journaled(self.home, what):
             self.journal.append(kind, dict(body))
+            mark = _marks(self.home, what)[0]
             mark.parent.mkdir(exist_ok=True)
             mark.touch(mode=0o600)
 
@@ -140,9 +142,15 @@ def void_list(proposal: Proposal, item: WorkItem) -> Commitments:
     return listed
 
 
-def journaled_mark(home: Home, what: str) -> Path:
-    """Return the file that says that an event was journaled."""
-    return home.folder / "journaled" / sha256_hex(what.encode())[:32]
+def was_journaled(home: Home, what: str) -> bool:
+    """Say whether an event was journaled here, as a file says that is named by its hash."""
+    return any(mark.exists() for mark in _marks(home, what))
+
+
+def _marks(home: Home, what: str) -> tuple[Path, Path]:
+    """Return the mark of an event: by the whole hash, and as it was before, by half of it."""
+    digest = sha256_hex(what.encode())
+    return home.folder / "journaled" / digest, home.folder / "journaled" / digest[:_SHORT_DIGITS]
 
 
 def served_proposals(home: Home) -> list[Signed]:

@@ -103,8 +103,8 @@ def opened_commitments(proposal: Proposal, listed: Commitments, signed: Iterable
     """Return commitments by party, each signed by it, of this list, and of exactly its parts.
 
     Raises:
-        Refused: the keyholder's is missing, no helper's is there, one is of another list or of a stranger, or two are
-            of one party.
+        Refused: the keyholder's is missing, no helper's is there, one is of another list or of a stranger, two are of
+            one party, or keyholder and a helper commit to different sums of the part that both know.
         InvalidInput, Tampered: one is not as its signature says.
     """
     holders = {proposal.keyholder.public_key: (proposal.keyholder.name, shares.KEYHOLDER_PARTS)}
@@ -124,6 +124,8 @@ def opened_commitments(proposal: Proposal, listed: Commitments, signed: Iterable
         found[name] = said
     if proposal.keyholder.name not in found or len(found) < 2:
         raise Refused("expected the keyholder's commitment to the list's pad sums, and a helper's")
+    if lying := disagreeing(proposal, found):
+        raise Refused(f"{proposal.keyholder.name} and {', '.join(sorted(lying))} commit to different pad sums")
     return found
 
 

@@ -18,7 +18,9 @@ from privacy.canonical import sha256_hex
 SHORT_DIGITS = 16
 
 
-def hashed_place(folder: Path, name: str, ending: str = "", *, is_of: Callable[[Path], bool]) -> Path:
+def hashed_place(
+    folder: Path, name: str, ending: str = "", *, is_of: Callable[[Path], bool], short: int = SHORT_DIGITS
+) -> Path:
     """Return the place of ``name`` in ``folder``, by its full hash.
 
     Args:
@@ -26,9 +28,10 @@ def hashed_place(folder: Path, name: str, ending: str = "", *, is_of: Callable[[
         name: a study's, of any characters.
         ending: of a file's name, with the dot.
         is_of: says whether what lies under the short hash is really of ``name``; asked only where there is something.
+        short: how many digits of the hash named it before.
     """
     digest = sha256_hex(name.encode())
-    place, old = folder / f"{digest}{ending}", folder / f"{digest[:SHORT_DIGITS]}{ending}"
+    place, old = folder / f"{digest}{ending}", folder / f"{digest[:short]}{ending}"
     if not place.exists() and old.exists() and is_of(old):
         old.rename(place)
         sync_folder(folder)

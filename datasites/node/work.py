@@ -21,6 +21,7 @@ from typing import Any
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
+from datasites.node.places import hashed_place, is_of_study
 from datasites.study.messages import RoundPlan, WorkItem
 from datasites.study.signing import Signed, dump, open_sealed, parse
 from privacy.canonical import canonical_json, plain_json, sha256_hex
@@ -86,7 +87,13 @@ class Witness:
         if signed is None:
             return
         plan = open_sealed(signed, "round-plan", self._orchestrator, RoundPlan)
-        path = self._folder / f"{sha256_hex(plan.study.encode())[:32]}.json"
+        path = hashed_place(
+            self._folder,
+            plan.study,
+            ".json",
+            is_of=lambda old: is_of_study(old, plan.study, "payload", "study"),
+            short=32,
+        )
         known = _kept(path) if path.exists() else None
         if known is None or known.public_key != signed.public_key or int(known.payload["round"]) < plan.round:
             write_atomically(path, json.dumps(dump(signed)).encode())

@@ -235,9 +235,7 @@ class ApprovalStore:
         try:
             request = self.request(proposal_hash)
             self._check_decision(request, max(now, clock_high_water or now))
-            checks.check_code(request.proposal, code_folder or request.folder)
-            checks.check_dataset(request.proposal, self.site, dataset)
-            checks.check_environment(request.proposal, environment)
+            checks.check_as_approved(request.proposal, code_folder or request.folder, self.site, dataset, environment)
         except TesseraError as error:
             raise self._round_refused(proposal_hash, error, now, clock_high_water) from error
         return request.proposal

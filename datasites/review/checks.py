@@ -20,7 +20,7 @@ from datasites.study.proposal import DatasetReference, Environment, Proposal
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.signing import open_sealed
 from datasites.study.text import folded
-from privacy.errors import Refused, TesseraError
+from privacy.errors import Refused, TesseraError, Withheld
 from privacy.identity import Identity, verify
 from privacy.sentences import joined, say
 
@@ -142,6 +142,23 @@ def check_signature(proposal_hash: str, study: str, site: str, signature: Review
         raise Refused(
             say("the signature of {reviewer} does not hold under this proposal", reviewer=signature.reviewer)
         ) from error
+
+
+def check_as_approved(
+    proposal: Proposal, folder: Path, site: str, dataset: DatasetReference, environment: Environment
+) -> None:
+    """Compare code, dataset and software that are here with those that were approved.
+
+    Raises:
+        Withheld: something differs. The message is for the own people: that the dataset differs tells others that its
+            files were changed, which no budget was charged for.
+    """
+    try:
+        check_code(proposal, folder)
+        check_dataset(proposal, site, dataset)
+        check_environment(proposal, environment)
+    except Refused as error:
+        raise Withheld(str(error)) from error
 
 
 def check_code(proposal: Proposal, folder: Path, *, besides: Collection[str] = ()) -> None:

@@ -23,7 +23,7 @@ from datasites.strategy.noise import NoiseMode
 from datasites.strategy.proximity import ProximityWeights
 from datasites.strategy.server_steps import AdagradStep, AdamStep, MeanStep, MomentumStep, ServerStep, YogiStep
 from datasites.strategy.shared_noise import SharedNoise
-from datasites.strategy.weights import PatientCounts, WeightRule
+from datasites.strategy.weights import EqualWeights, PatientCounts, WeightRule
 from privacy.errors import InvalidInput, Refused
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(name="fedyogi", server_step=YogiStep(rate=0.05)),
         Strategy(name="fedadagrad", server_step=AdagradStep(rate=0.05)),
         Strategy(name="fedavgm", server_step=MomentumStep()),
+        Strategy(name="equal", weights=EqualWeights()),
     )
 }
 SERVER_STEPS: dict[str, type[ServerStep]] = {

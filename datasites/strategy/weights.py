@@ -74,6 +74,18 @@ class PatientCounts(WeightRule):
         return dict(counts)
 
 
+class EqualWeights(WeightRule):
+    """Every site counts alike, so that the mean of the updates is their sum over their number."""
+
+    explanation: ClassVar[str] = mark("Every hospital counts alike.")
+
+    def raw(
+        self, counts: Mapping[str, float], known: Mapping[str, float], cohorts: Mapping[str, str]
+    ) -> dict[str, float]:
+        """Return 1 for every site."""
+        return dict.fromkeys(counts, 1.0)
+
+
 def effective_sites(weights: Mapping[str, float]) -> float:
     """Return (sum w)^2 / sum w^2: 3.0 for three equal weights, 1.0 for one site alone."""
     total = sum(weights.values())

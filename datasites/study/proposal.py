@@ -16,6 +16,7 @@ from typing import Any, Literal
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
+from datasites.study.counting import check_counting
 from datasites.study.filing import Filing
 from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.public_constants import PublicConstants
@@ -173,16 +174,16 @@ class Proposal(Message):
     """Everything a study will do. Its hash is what people approve; nothing outside it may change a round.
 
     ``canonical`` is the version of the canonical JSON of this study's hashes (:mod:`privacy.canonical`); proposals from
-    before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves the
-    choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties that
-    hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key and pad
-    sums go to the participants once the round is answered, so that everybody can check the sum. ``constants`` says from
-    which public tables the initial model's centres and weights come. ``filing`` says who
+    before RFC 8785 do not state it, which means 1. ``chain`` None (proposals from before there were chains) leaves
+    the choice of every model to the orchestrator, as an unchecked chain does. ``helpers`` are nobody or two parties
+    that hold part of the pads (docs/decisions/0018-pads-among-helpers.md). ``published`` says that a round's key
+    and pad sums go to the participants once the round is answered, so that everybody can check the sum.
+    ``constants`` says from which public tables the initial model's centres and weights come. ``filing`` says who
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
-    replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
-    commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
-    it, which means 1. ``patience`` says whose absence rounds put up with
-    (None: every round waits for all until the deadline).
+    replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and
+    that commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not
+    state it, which means 1. ``patience`` says whose absence rounds put up with (None: every round waits for all
+    until the deadline).
     """
 
     study: str
@@ -226,6 +227,7 @@ class Proposal(Message):
         self._check_noise()
         self.strategy.check(self)
         self._check_centring()
+        check_counting(self)
 
     def _check_helpers(self) -> None:
         if len(self.helpers) not in (0, 2):
@@ -263,9 +265,7 @@ class Proposal(Message):
     def _check_centring(self) -> None:
         public = self.chain is not None and self.chain.origin == "public"
         if not public == (self.constants is not None) == self.model.public_centres:
-            raise InvalidInput(
-                "expected public constants, a model with public centres and a chain that begins with it together"
-            )
+            raise InvalidInput("expected public constants, a model with public centres and a chain from them together")
         if not self.model.centred:
             return
         if self.chain is not None and self.chain.origin == "study":
@@ -386,6 +386,7 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
     "gains": ({},),
     "shrunk": (False,),
     "public_centres": (False,),
+    "counting": (None,),
 }
 """Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.next_model import flatten
-from datasites.study.recomputed.released_numbers import training_share
+from datasites.study.recomputed.released_numbers import step_records
 from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput
 
@@ -54,7 +54,7 @@ def noise_only(
     absence would tell. The shape is that of plain gradient steps; a round of Adam or FedProx differs
     (docs/threat-model.md).
     """
-    records = max(1.0, training_share(proposal, plan.round) * proposal.participant(site).dataset.patients)
+    records = step_records(proposal, plan.round, proposal.participant(site).dataset.patients)
     parameters = load(model)
     return {
         block.name: proposal.noise_mode.without_data(

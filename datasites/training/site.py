@@ -18,7 +18,7 @@ from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Block, Proposal
 from datasites.study.recomputed.centring import Moment, moment_of, unit_of
 from datasites.study.recomputed.next_model import flatten
-from datasites.study.recomputed.released_numbers import training_share, validates
+from datasites.study.recomputed.released_numbers import step_records, validates
 from datasites.training.local_parameters import PREFIX, own_names
 from datasites.training.statistics import released_losses, released_scores
 from models.batch import RecordLoss
@@ -78,7 +78,7 @@ def rows_together(proposal: Proposal) -> int:
     these only such with layers of whole tiles: with an embedding of 10 or 15, say, the last bits differ by place.
     """
     model = proposal.model
-    widths = () if model.architecture == "linear" else (model.embedding, model.hidden)
+    widths = () if model.architecture in ("linear", "counts") else (model.embedding, model.hidden)
     ours = proposal.plan.kind == "declarative" and all(width % _TILE == 0 for width in widths)
     return TOGETHER if ours else 1
 
@@ -186,7 +186,7 @@ def _train(
         optimizer=settings.optimizer,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        expected_records=max(1.0, training_share(proposal, plan.round) * patients),
+        expected_records=step_records(proposal, plan.round, patients),
         modality_of_parameter=owner.get,
         part_scales=plan.scales,
         proximal_mu=settings.proximal_mu,

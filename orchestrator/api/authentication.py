@@ -45,6 +45,7 @@ class Authenticator:
         registry: gives the party of a public key, or None where the key is unknown.
         lifetime_seconds: how old a token may be.
         max_body_bytes: the longest body that is read into memory.
+        heard: told the name of every party that has called.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Authenticator:
         *,
         lifetime_seconds: float = 60,
         max_body_bytes: int = JSON_BYTES,
+        heard: Callable[[str], object] = lambda _: None,
     ) -> None:
+        self._heard = heard
         self._registry = registry
         self._max_body_bytes = max_body_bytes
         self._verifier = TokenVerifier(
@@ -86,7 +89,9 @@ class Authenticator:
         body = await read_body(request, allowed if isinstance(allowed, int) else allowed(request, self._party(token)))
         if sha256_hex(body) != token.body_hash:
             raise Refused("expected a token for this body, got one for another body; sign every request anew")
-        return self._party(token)
+        party = self._party(token)
+        self._heard(party.name)
+        return party
 
     async def streamed(self, request: Request) -> StreamedCall:
         """Check everything but the body, which is left unread for the endpoint to stream and compare."""

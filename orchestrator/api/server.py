@@ -150,7 +150,8 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
         title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
     )
     install_problem_handlers(app)
-    authenticate = Authenticator(service.identity.public_key, lambda key: service.roster.by_key(key))
+    key, heard = service.identity.public_key, service.contacts.heard
+    authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard)
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,

@@ -156,6 +156,23 @@ class Helping:
             problem="; ".join(reasons) or f"no commitment of {names(self._names)} to the pad sums came",
         )
 
+    def accused(self, number: int) -> frozenset[str]:
+        """Return the sites whose tags of a pad every helper that is there calls false; nobody where one has answered.
+
+        The keyholder cannot check the tags of the part that it lacks, and no pad sum fits one that is false. A helper
+        that answers shows that the tags of this part are right, and so that the other one lies.
+        """
+        refusals = [self._refusals.of(number, name) for name in self._names]
+        named = [frozenset(refused.without) for refused in refusals if refused is not None]
+        if self.answered(number) or not named:
+            return frozenset()
+        return frozenset.intersection(*named)
+
+    def why(self, number: int) -> str:
+        """Return why helpers refuse a round."""
+        said = ((name, self._refusals.of(number, name)) for name in self._names)
+        return "; ".join(f"{name}: {refused.reason}" for name, refused in said if refused is not None)
+
     def chosen(self, number: int, closing: int) -> dict[str, Signed]:
         """Return the commitments that the sites of a list sign under, as documents of a work item."""
         return chosen_commitments(self._store, self._proposal.study, number, closing)

@@ -289,7 +289,10 @@ class StudyRunner:
             refused = self._refusals.of(number, keyholder)
             listed = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
             unusable = listed & set(refused.without if refused else ())
-            self._lose(number, self._reason(number), unusable)
+            reason = self._reason(number)
+            if not unusable and (unusable := listed & self.helping.accused(number)):
+                reason = self.helping.why(number)
+            self._lose(number, reason, unusable)
             if unusable:
                 return None
             raise self._refusal(number)

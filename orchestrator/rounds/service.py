@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 
 from datasites.node.roster import Roster
+from datasites.node.wellbeing import Contacts
 from datasites.study.messages import WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
@@ -42,6 +43,7 @@ class Service:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
+    contacts: Contacts = field(default_factory=Contacts)
     standing: Standing = field(init=False)
     _proposals: dict[str, Proposal] = field(default_factory=dict)
     threads: Threads = field(init=False)

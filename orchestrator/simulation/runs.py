@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from datasites.data.federations import build
+from datasites.data.federations import Federation, build
 from datasites.data.synthetic import DEFAULT_SHAPE, generate
 from datasites.data.tcga.tables import Images, Tables, read_tables
 from datasites.strategy.registry import NOISE_MODES, STRATEGIES
@@ -26,6 +26,7 @@ from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
 from orchestrator.simulation.schema_patients import schema_patients
 from orchestrator.simulation.sites import (
+    Patients,
     SimulatedSite,
     SimulatedStudy,
     flip_labels,
@@ -277,12 +278,19 @@ def _only(study: SimulatedStudy, site: SimulatedSite) -> SimulatedStudy:
 
 def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStudy:
     """Return the study that one method and seed make of a request: sites, held-out patients, proposal, first model."""
+    everyone, federation = people_of(request, method, seed)
+    task = everyone.task if request.schema is not None else ""
+    settings = request.settings(method, seed, everyone.unscaled, task)
+    made = simulated_study(everyone, federation, settings, request.plan, _constants(request.constants))
+    return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
+
+
+def people_of(request: SimulationRequest, method: str, seed: int) -> tuple[Patients, Federation]:
+    """Return the patients of a request, and who holds which of them."""
     if request.schema is not None:
-        everyone, plan = schema_patients(
+        return schema_patients(
             request.schema, request.outcome, request.sites or _SCHEMA_SITES, request.synthetic_patients, seed
         )
-        settings = request.settings(method, seed, task=everyone.task)
-        return simulated_study(everyone, plan, settings, request.plan, _constants(request.constants))
     images: Images = "tissue-maps" if request.architecture == "convolutional" else "features"
     tables = _tables(request.data, request.synthetic_patients, images)
     federation = build(
@@ -294,10 +302,7 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
         alpha=request.alpha,
         split=request.split,
     )
-    everyone = _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts)
-    settings, constants = request.settings(method, seed, everyone.unscaled), _constants(request.constants)
-    made = simulated_study(everyone, federation, settings, request.plan, constants)
-    return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
+    return _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts), federation
 
 
 def _corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int) -> Sequence[SimulatedSite]:
@@ -326,5 +331,7 @@ def _tables(data: Path | None, synthetic_patients: int, images: Images) -> Table
 
 
 @lru_cache(maxsize=1)
-def _patients(data: Path | None, synthetic_patients: int, images: Images, task: str, cohorts: tuple[str, ...]) -> Any:
+def _patients(
+    data: Path | None, synthetic_patients: int, images: Images, task: str, cohorts: tuple[str, ...]
+) -> Patients:
     return patients(_tables(data, synthetic_patients, images), task, cohorts)

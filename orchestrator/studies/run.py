@@ -169,8 +169,9 @@ def keep_result(
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
         digest = status["checkpoints"][-1]["model_hash"]
         write_atomically(out / "model.safetensors", client.get_bytes(f"/blobs/{digest}"))
-        heads = status["proposal"]["payload"]["model"]["heads"]
-        measured = None if heads == "combination" else test  # heads stay at their hospitals: no whole model is here
+        model = status["proposal"]["payload"]["model"]
+        whole = model["heads"] != "combination" and model.get("counting") is None
+        measured = test if whole else None  # heads that stay at their hospitals, and counts, are no model to score
         proposal = proposal_of(status)
         code = files_of(home, proposal) if measured is not None and proposal.plan.kind == "python" else None
         metrics = final_metrics(client, status, measured, code) if measured is not None else None

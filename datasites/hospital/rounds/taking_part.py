@@ -50,7 +50,7 @@ from datasites.worker.job import Trainer, TrainingJob, TrainingResult
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
 from privacy.encryption import ckks
-from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
+from privacy.errors import InvalidInput, Refused, Tampered, TesseraError, Withheld
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
 
@@ -109,6 +109,8 @@ class RoundParticipant:
                 self._finish(item)
         except Declined:  # the orchestrator's no, not ours: nothing is refused here
             raise
+        except Withheld as error:
+            self._refuse(item, error.outward, own=str(error))
         except (Refused, InvalidInput, Tampered) as error:
             self._refuse(item, str(error))
         except KeyError:
@@ -339,9 +341,10 @@ class RoundParticipant:
             raise Refused("the orchestrator sent other bytes than the plan names")
         return data
 
-    def _refuse(self, item: WorkItem, reason: str) -> None:
+    def _refuse(self, item: WorkItem, reason: str, own: str = "") -> None:
+        """Journal a refusal, with the reason that only the own people read where there is one, and tell it."""
         refusal = Refusal(study=item.study, round=item.round, party=self.site, reason=reason[:500])
-        self.journal.append("refused", {"item": item.kind, **dump(refusal)})
+        self.journal.append("refused", {"item": item.kind, **dump(refusal), "reason": (own or reason)[:500]})
         try:
             path = f"/studies/{item.study}/rounds/{item.round}/refusal"
             self.client.post_json(path, dump(seal(self.home.identity(), "refusal", refusal)))

@@ -54,13 +54,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     """Return a few sentences: what is asked, on which data, with which protection, at which cost."""
     own = proposal.participant(site)
     sentences = [
-        tr(
-            _TASKS.get(proposal.task, _ANOTHER_TASK),
-            task=outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes),
-            who=proposal.orchestrator.name,
-            institution=proposal.orchestrator.institution,
-            others=listed([p.institution for p in proposal.participants if p.name != site]),
-        ),
+        _asked(proposal, site),
         tr_plural(
             "Here it would read {what} of about {patients} patients in {dataset}, version {version}, in one round.",
             "Here it would read {what} of about {patients} patients in {dataset}, version {version}, in up to {count} "
@@ -72,7 +66,11 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             version=own.dataset.version,
         )
         + " "
-        + tr("No record leaves: each round sends one update of the model, with noise, encrypted."),
+        + (
+            tr("No record leaves: the round sends counts, with noise, encrypted.")
+            if proposal.model.counting is not None
+            else tr("No record leaves: each round sends one update of the model, with noise, encrypted.")
+        ),
         tr(
             "Only the sum of at least {least} hospitals is ever decrypted, by {who} of {institution}, who never "
             "receives a single hospital's update.",
@@ -87,21 +85,62 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     ]
     if cost is not None:
         sentences.append(_cost_sentence(cost))
-    custody, basis = proposal.custody, proposal.legal_basis.rstrip(".")
+    basis = proposal.legal_basis.rstrip(".")
     sentences += [
-        tr_plural(
-            "The trained model goes to {who}, who may keep it for one day ({licence}).",
-            "The trained model goes to {who}, who may keep it for {count} days ({licence}).",
-            custody.retention_days,
-            who=listed(custody.downloaders),
-            licence=custody.licence,
-        ),
+        _goes_to(proposal),
         tr("Legal basis: {basis}.", basis=basis),
         tr("The code is our own, reviewed and selected by a specification.")
         if proposal.plan.kind == "declarative"
         else tr("The study brings its own Python code: the guarantee assumes that the reviewed code is honest."),
     ]
     return tuple(sentences)
+
+
+def _asked(proposal: Proposal, site: str) -> str:
+    """Return who asks for what, together with whom."""
+    others = listed([p.institution for p in proposal.participants if p.name != site])
+    who, institution = proposal.orchestrator.name, proposal.orchestrator.institution
+    if proposal.model.counting is None:
+        task = outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes)
+        asked = _TASKS.get(proposal.task, _ANOTHER_TASK)
+        return tr(asked, task=task, who=who, institution=institution, others=others)
+    what = "; ".join(question.title for question in proposal.model.counting.questions)
+    return (
+        tr(
+            "{who} of {institution} asks for statistics, together with {others}: {what}. No model is trained.",
+            who=who,
+            institution=institution,
+            others=others,
+            what=what,
+        )
+        + " "
+        + tr_plural(
+            "One table is counted, and a patient counts in it once at most.",
+            "{count} tables are counted, and a patient counts once at most in each.",
+            len(proposal.model.counting.counts),
+        )
+    )
+
+
+def _goes_to(proposal: Proposal) -> str:
+    """Return who gets what comes out, and for how long."""
+    custody = proposal.custody
+    who, licence = listed(custody.downloaders), custody.licence
+    if proposal.model.counting is not None:
+        return tr_plural(
+            "The noised statistics go to {who}, who may keep them for one day ({licence}).",
+            "The noised statistics go to {who}, who may keep them for {count} days ({licence}).",
+            custody.retention_days,
+            who=who,
+            licence=licence,
+        )
+    return tr_plural(
+        "The trained model goes to {who}, who may keep it for one day ({licence}).",
+        "The trained model goes to {who}, who may keep it for {count} days ({licence}).",
+        custody.retention_days,
+        who=who,
+        licence=licence,
+    )
 
 
 def _cost_sentence(cost: CostPreview) -> str:

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Block, Proposal, Training
 from datasites.study.recomputed.centring import Moment, centre_size, moment_of, shrunk, spreads_from
-from datasites.study.recomputed.released_numbers import training_share
+from datasites.study.recomputed.released_numbers import step_records
 from models.config import CENTRES, SPREADS
 from privacy.errors import InvalidInput
 
@@ -82,9 +82,12 @@ def mean_updates(
 
 
 def trained_records(proposal: Proposal, block: Block, number: int, sites: Sequence[str]) -> float:
-    """Return how many records of ``sites`` that hold a block's modality train in a round, from the released counts."""
+    """Return how many records of ``sites`` that hold a block's modality train in a round, from the released counts.
+
+    A counting study divides by none, so it is 1 there.
+    """
     holders = [p for p in proposal.participants if p.name in sites and block.modality in (None, *p.modalities)]
-    return max(1.0, training_share(proposal, number) * sum(p.dataset.patients for p in holders))
+    return step_records(proposal, number, sum(p.dataset.patients for p in holders))
 
 
 def noise_deviation(proposal: Proposal, plan: RoundPlan, block: Block, sites: Sequence[str]) -> float:

@@ -38,6 +38,21 @@ def training_share(proposal: Proposal, number: int) -> float:
     return 1.0 - VALIDATION if validates(proposal, number) else 1.0
 
 
+def step_records(proposal: Proposal, number: int, patients: float) -> float:
+    """Return by how many records a step of round ``number`` is divided: those that are expected to train, at least 1.
+
+    A counting study is not divided: its step is the sum itself.
+
+    Args:
+        proposal: the study's.
+        number: the round.
+        patients: released count of the sites that take the step.
+    """
+    if proposal.model.counting is not None:
+        return 1.0
+    return max(1.0, training_share(proposal, number) * patients)
+
+
 def terms_of(modalities: tuple[str, ...], most: int) -> tuple[str, ...]:
     """Return the loss terms a site reports: its combination first, then each modality alone, at most ``most``.
 

@@ -70,6 +70,8 @@ def calibrated_mechanism(
     )
     if without_privacy(settings):
         return mechanism
+    if settings.counting is not None:  # one Gaussian release: its noise has a closed form
+        return replace(mechanism, noise_multiplier=_multiplier(settings, mechanism, 1.0))
     return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from datasites.review.environment import current_environment
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
+from datasites.study.counting import box_of
 from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.proposal import (
     Block,
@@ -34,6 +35,7 @@ from models.config import ModelConfig
 from orchestrator.studies.proposing.beginning import Beginning, continued
 from orchestrator.studies.proposing.brought import NOTHING, Brought
 from orchestrator.studies.proposing.constants import begun_with
+from orchestrator.studies.proposing.counting import least_levels
 from orchestrator.studies.proposing.mechanisms import calibrated_mechanism, fewest_sites
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import NEWEST, sha256_hex
@@ -124,6 +126,8 @@ def _draft(
     constants: PublicConstants | None,
 ) -> Proposal:
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
+    training = _training(settings, mechanism, offers)
+    least = least_levels(settings, mechanism, training, cells=max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     return Proposal(
         study=settings.study,
@@ -135,14 +139,14 @@ def _draft(
         plan=plan,
         task=settings.task,
         model=model_config,
-        training=_training(settings, mechanism, offers),
+        training=training,
         mechanism=mechanism,
         noise=settings.noise,
         rounds=settings.rounds,
         min_sites=fewest_sites(settings),
         colluders=settings.colluders,
         blocks=blocks,
-        encryption=_encryption(blocks, packed_sites),
+        encryption=_encryption(blocks, packed_sites, least),
         deadline_seconds=settings.deadline_seconds,
         participants=tuple(_participant(o) for o in offers),
         orchestrator=orchestrator,
@@ -194,8 +198,9 @@ def _custody(settings: StudySettings, orchestrator: Party) -> Custody:
     return Custody(downloaders=(orchestrator.name,), licence=settings.licence, retention_days=settings.retention_days)
 
 
-def _encryption(blocks: Sequence[Block], sites: int) -> EncryptionParameters:
-    return choose_parameters(sites=sites, levels=default_levels(sites), length=max(b.length for b in blocks))
+def _encryption(blocks: Sequence[Block], sites: int, least: int) -> EncryptionParameters:
+    levels = max(least, default_levels(sites))
+    return choose_parameters(sites=sites, levels=levels, length=max(b.length for b in blocks))
 
 
 def chosen_helpers(settings: StudySettings, helpers: Sequence[Party]) -> tuple[Party, ...]:
@@ -253,6 +258,7 @@ def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelCo
         standardised=settings.standardised if settings.centred else (),
         shrunk=settings.shrunk,
         public_centres=settings.public_centres,
+        counting=settings.counting,
         **_FUSIONS[settings.fusion],
     )
 
@@ -318,15 +324,18 @@ def _participant(offer: Offer) -> Participant:
 
 def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
     strategy = strategy_named(settings.aggregation)
+    patients = [o.dataset.patients for o in offers]
     keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
     return Training(
         optimizer="sgd",
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        update_bound=noise_named(settings.noise).update_bound(
+        update_bound=box_of(mechanism, patients)
+        if settings.counting is not None
+        else noise_named(settings.noise).update_bound(
             mechanism,
             learning_rate=settings.learning_rate,
-            patients=[o.dataset.patients for o in offers],
+            patients=patients,
             training_share=1.0 - VALIDATION if keeps_apart else 1.0,
         ),
         server_optimizer=strategy.server_step.name,

@@ -8,6 +8,7 @@ from typing import Literal
 from datasites.study.filing import Filing
 from datasites.study.proposal import DatasetReference, Party
 from models.config import Architecture, Target
+from models.counting import Counting
 
 Fusion = Literal["shared", "tokens", "combination"]
 
@@ -64,6 +65,7 @@ class StudySettings:
     one begins with. ``grace``, ``pass_over_after`` and ``start_with`` say whose absence rounds put up with
     (:class:`datasites.study.patience.Patience`). ``filing`` says who answers for the study; ``replaces`` is the
     proposal hash of an earlier version of it.
+    ``counting`` makes it a counting study (:mod:`orchestrator.studies.proposing.counting`).
     """
 
     study: str
@@ -105,3 +107,4 @@ class StudySettings:
     publish: bool = True
     licence: str = "research only"
     retention_days: int = 3650
+    counting: Counting | None = None

@@ -12,19 +12,28 @@ from support.live_study import WorkersHere, _dataset, _no_code
 from support.played import Played
 
 import tessera
-from datasites.data.dataset import read_schema
+from datasites.data.dataset import Schema, read_schema
+from datasites.data.federations import build
 from datasites.data.ingest import ingest
 from datasites.data.publishing import Card
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.node.home import Home
 from datasites.study.signing import seal
 from datasites.worker.trainer import SandboxedTrainer
-from orchestrator.simulation.sites import offer, patients
+from models.counter import contributions
+from models.counting import Counting
+from orchestrator.analytics.columns import Columns
+from orchestrator.analytics.questions import Questions
+from orchestrator.simulation.engine import Shard, run_study
+from orchestrator.simulation.sites import make_sites, offer, patients
 from orchestrator.studies.evaluation import evaluate_model
+from orchestrator.studies.proposing.counting import counting_settings
 from orchestrator.studies.proposing.propose import build_proposal
 from orchestrator.studies.proposing.settings import StudySettings
+from privacy.canonical import sha256_hex
 from tessera.hub import Dataset, Hub
 from tessera.live import Run
+from tessera.statistics.live import StatisticsRun
 
 SETTINGS = StudySettings(
     study="played", purpose="Whether it works.", legal_basis="Synthetic patients.", task="early-late", rounds=2,
@@ -60,6 +69,11 @@ def card(made: Any) -> Card:
     )
 
 
+def questions_about(schema: Schema) -> Questions:
+    columns = Columns(features=schema.features, cohorts=schema.cohorts, task=schema.task, classes=schema.classes)
+    return Questions(columns=columns)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("played")
@@ -85,6 +99,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         for hospital in played.hospitals:
             hospital.approve(seal(played.identity, "proposal", proposal))
         assert played.play("played")["state"] == "finished", played.failures[-3:]
+        ask = questions_about(read_schema(folder / "dealt" / "sites" / plan.sites[0].name))
+        counting = Counting(questions=(ask.counts("cohort", "sex"), ask.means("age"), ask.histogram("age", bins=6)))
+        settings = counting_settings(replace(SETTINGS, study="counted", epsilon=1.0), counting)
+        counted, zeros = build_proposal(
+            settings, offers, orchestrator=played.roster.orchestrator, keyholder=played.roster.keyholder, code={}
+        )
+        played.register(counted, zeros)
+        for hospital in played.hospitals:
+            hospital.approve(seal(played.identity, "proposal", counted))
+        assert played.play("counted")["state"] == "finished", played.failures[-3:]
         for module in ("tessera.live", "tessera.hub", "orchestrator.studies.run"):
             patch.setattr(f"{module}.client_of", lambda _home, **_: played.signed("orchestrator"))
         hub = Hub(Home(folder=played.homes["orchestrator"].folder), person="Ada")
@@ -140,7 +164,7 @@ def test_the_hub_shows_what_hospitals_published(run):
     assert list(hub.sites().index) == [party.name for party in hub.roster.sites]
     found = hub.dataset(name)
     assert len(found.mock()) == 48 and list(found.mock("mrna")) == list(found.schema.features["mrna"])
-    assert hub.dataset(found.name).site == name and list(hub.studies().index) == ["played"]
+    assert hub.dataset(found.name).site == name and set(hub.studies().index) == {"played", "counted"}
     assert hub.run("played").state == "finished" and "Ada" in repr(hub) and name in hub._repr_html_()
     for wrong in (lambda: hub.dataset("nobody"), lambda: found.mock("genes"), lambda: hub.datasets(["nobody"])):
         with pytest.raises(tessera.InvalidInput):
@@ -175,3 +199,23 @@ def test_only_the_orchestrators_identity_connects(run, tmp_path):
         tessera.connect()
     with pytest.raises(tessera.InvalidInput, match=r"identity\.pem"):
         tessera.connect(url="https://orchestrator.example", identity=tmp_path)
+
+
+def test_statistics_come_from_an_encrypted_round_and_are_those_of_the_simulation_bit_for_bit(run):
+    found = run.hub.run("counted")
+    assert isinstance(found, StatisticsRun) and found.wait(progress=False) is found and found.metrics == {}
+    proposal, status = found.proposal, found.status()
+    plan = build("tri-modal", TABLES, task="early-late", seed=5, sites=3)
+    sites, _ = make_sites(patients(TABLES, "early-late", plan.cohorts), plan)
+    (done,) = run_study(proposal, found._bytes(status["initial"]["model_hash"]), Shard(proposal, sites))
+    assert sha256_hex(done.model) == status["checkpoints"][-1]["model_hash"]
+    exact = sum(contributions(site.records, proposal.model.counting.counts).sum(dim=0) for site in sites).numpy()
+    counts, means, histogram = found.answers
+    off = counts.table["patients"].to_numpy() - exact[: len(counts.table)]
+    assert (abs(off) < 5 * counts.noise).all() and abs(off).max() > 0.1
+    assert counts.hospitals == 3 and "epsilon 1 at delta 0.0001" in repr(counts) and found.plot()._repr_png_()
+    assert means.table["value"].iloc[0] == pytest.approx(60, abs=25) and len(histogram.table) == 7
+    assert proposal.mechanism.epsilon() == pytest.approx(1.0, rel=2e-3) and found.table.equals(counts.table)
+    assert "patients by cohort, sex" in found._repr_html_() and found.state == "finished"
+    with pytest.raises(tessera.TesseraError, match="no model"):
+        _ = found.model

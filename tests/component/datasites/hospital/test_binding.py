@@ -27,6 +27,7 @@ from datasites.study.signing import Signed, parse, seal
 from privacy.canonical import sha256_hex
 from privacy.encryption.ckks import generate_round_key
 from privacy.encryption.pads import generate_pad_key
+from privacy.errors import Withheld
 
 CODE = b"rate = 1\n"
 LENGTH = 50
@@ -182,8 +183,24 @@ def test_one_change_and_no_record_is_read(
     change(scene, monkeypatch)
     scene.round()
     assert (scene.trained, scene.charged, scene.office.sent) == (0, [], [])
-    assert reason in scene.office.reasons[-1]
-    assert any(e.kind == "refused" for e in scene.hospital.participant.journal.entries())
+    (refused,) = [e for e in scene.hospital.participant.journal.entries() if e.kind == "refused"]
+    assert reason in refused.body["reason"]
+    withheld = change in (flip_a_byte, another_dataset, another_environment)
+    assert (Withheld.outward if withheld else reason) in scene.office.reasons[-1]
+
+
+def test_others_hear_the_same_whatever_differs_from_what_was_approved(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an orchestrator learns that a hospital's files were edited, which nothing was charged for."""
+    scene.approve()
+    another_dataset(scene, monkeypatch)
+    scene.round()
+    another_environment(scene, monkeypatch)
+    scene.round()
+    flip_a_byte(scene, monkeypatch)
+    scene.round()
+    assert scene.office.reasons == [Withheld.outward] * 3
 
 
 def test_an_approval_that_expires_between_two_looks_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

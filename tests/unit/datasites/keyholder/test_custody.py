@@ -6,6 +6,8 @@ import dataclasses
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from safetensors.numpy import load
 
 from datasites.keyholder.checks import CheckedSum
 from datasites.keyholder.custody import BadPads, KeyCustody, integers_to_bytes
+from datasites.keyholder.opened import FreshWanted
+from datasites.keyholder.served import Served
 from datasites.study.proposal import Block, Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pads
@@ -236,6 +240,37 @@ def test_a_key_file_of_another_round_is_refused(custody: KeyCustody, proposal: P
     one.write_bytes(two.read_bytes())
     with pytest.raises(Tampered):
         custody.answer(checked_sum(proposal, public))
+
+
+def test_a_key_lies_under_the_whole_hash_of_its_study_and_one_from_before_is_read_and_destroyed(
+    custody: KeyCustody, proposal: Proposal, tmp_path: Path
+) -> None:
+    """Half a hash is one that two studies can be made to share; files from before have such names."""
+    _, public = custody.open_round(proposal, 1)
+    (path,) = key_files(tmp_path)
+    digest = sha256_hex(proposal.study.encode())
+    assert path.name == f"{digest}-1.key"
+    path.rename(path.with_name(f"{digest[:32]}-1.key"))
+    again = KeyCustody(tmp_path / "keys", KEYHOLDER)
+    assert len(key_files(tmp_path)) == 1
+    with pytest.raises(FreshWanted):  # the key is there, of before this start
+        again.answer(checked_sum(proposal, public))
+    again.close()
+    assert custody.answer(checked_sum(proposal, public)).integers
+    assert not key_files(tmp_path)
+
+
+def test_an_event_that_was_journaled_under_half_a_hash_is_not_journaled_again(tmp_path: Path) -> None:
+    home: Any = SimpleNamespace(folder=tmp_path)
+    journal: Any = SimpleNamespace(append=lambda kind, body: written.append((kind, body)))
+    written: list[Any] = []
+    served = Served(home=home, client=None, journal=journal)  # type: ignore[arg-type]
+    (tmp_path / "journaled").mkdir()
+    (tmp_path / "journaled" / sha256_hex(b"old")[:32]).touch()
+    for what in ("old", "new", "new"):
+        served.journal_once(what, "kind", {})
+    assert written == [("kind", {})]
+    assert (tmp_path / "journaled" / sha256_hex(b"new")).exists()
 
 
 def test_keys_that_a_crash_left_behind_are_destroyed_at_the_next_start(

@@ -1,0 +1,1 @@
+"""The commands of the package beside those of the roles: ``tessera predict``, ``tessera analytics``."""

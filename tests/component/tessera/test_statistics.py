@@ -1,0 +1,85 @@
+"""Statistics as a scientist asks for them: simulated, with the truth beside; every kind, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+import tessera
+
+ASKED = {
+    "counts": lambda a: a.counts("cohort", "mrna", "sex", "pattern", ("age", (50, 65))),
+    "missingness": lambda a: a.missingness("mrna", "age", "sex", by="cohort"),
+    "means": lambda a: a.means("age", by="sex", bounds={"age": (30, 90)}),
+    "quantiles": lambda a: a.quantiles("age", (0.5,), by="cohort"),
+    "histogram": lambda a: a.histogram("age", bins=8),
+    "cross_table": lambda a: a.cross_table("sex", "outcome"),
+    "correlations": lambda a: a.correlations("age", "year_dx"),
+    "kaplan_meier": lambda a: a.kaplan_meier("leak_os_days", "leak_os_event", bins=24, by="sex"),
+    "log_rank": lambda a: a.log_rank("leak_os_days", "leak_os_event", by="cohort"),
+}
+
+
+@pytest.fixture(scope="module")
+def survival() -> tessera.Analytics:
+    return tessera.analytics(epsilon=3, schema="tcga-survival", sites=3, patients=240)
+
+
+@pytest.fixture(scope="module")
+def staging() -> tessera.Analytics:
+    return tessera.analytics(epsilon=3, patients=300, sites=3, noise="local")
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_every_statistic_is_near_the_truth_and_shows_itself(kind, survival, staging):
+    found = ASKED[kind](survival if kind in ("kaplan_meier", "log_rank") else staging)
+    (one,) = found
+    assert one.answer.kind == kind and one.exact is not None and list(one.table.index) == list(one.exact.index)
+    if "low" in one.table:
+        value = one.table.columns[0]
+        held = (one.table["low"] <= one.exact[value]) & (one.exact[value] <= one.table["high"])
+        assert held.mean() > 0.7, one  # of the noise alone: most of few
+    assert one.plot()._repr_png_() and "epsilon 3 at delta 0.0001" in repr(one) and "<table>" in one._repr_html_()
+
+
+def test_a_log_rank_test_has_a_p_value(survival):
+    (one,) = ASKED["log_rank"](survival)
+    assert 0 <= one.p_value <= 1 and "p = " in one.note
+    (other,) = survival.counts()
+    with pytest.raises(AttributeError, match="no p-value"):
+        _ = other.p_value
+
+
+def test_several_questions_share_one_epsilon_and_the_noise_grows_by_the_root_of_their_tables(staging):
+    ask = staging.questions
+    alone, many = staging.counts("sex"), staging.together(*[ask.counts("sex")] * 4)
+    assert len(many) == 4 and many[0].noise == pytest.approx(2 * alone[0].noise, rel=0.01)
+
+
+def test_more_epsilon_means_less_noise_and_shared_noise_less_than_local():
+    def noise(**given) -> float:
+        return tessera.analytics(patients=200, **{"sites": 5, "epsilon": 1.0, **given}).counts()[0].noise
+
+    assert noise(epsilon=2.0) < noise() < noise(noise="local")
+
+
+WRONG = {
+    "no variable": (lambda a: a.means("weight"), "no variable 'weight'; there are age"),
+    "a category": (lambda a: a.means("sex"), "expected a number, 'sex' is a category"),
+    "a number without cuts": (lambda a: a.counts("age"), "say where it is cut"),
+    "edges beyond": (lambda a: a.histogram("age", edges=(0, 5, 50)), "between 12 and 100 years"),
+    "falling edges": (lambda a: a.histogram("age", edges=(60, 50)), "expected rising edges"),
+    "bounds": (lambda a: a.means("age", bounds={"age": (90, 30)}), "lower one first"),
+    "no probability": (lambda a: a.quantiles("age", (1.5,)), "probabilities between 0 and 1"),
+    "one number": (lambda a: a.correlations("age"), "two to 10 different numbers"),
+    "nothing": (lambda a: a.means(), "at least one number"),
+    "another outcome": (lambda a: a.kaplan_meier("os_months", "os_event"), "outcome that these datasets were made for"),
+    "bins": (lambda a: a.histogram("age", bins=0), "1 to 500 bins"),
+    "too many tables": (lambda a: a.counts(*["sex"] * 401), "1 to 400 tables"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_asked_is_refused_in_words(name, staging):
+    ask, message = WRONG[name]
+    with pytest.raises(tessera.InvalidInput, match=message):
+        ask(staging)
