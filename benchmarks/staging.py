@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from research.baselines import BASELINES, Predict, fit
 from research.methods import DEFAULT_METHODS, architecture_of, method, settings_of
-from research.scaling import standardised
+from research.scaling import halfway, standardised
 from research.simulate import modality_mask, simulate
 
 from datasites.data.federations import FEDERATIONS, MINIMUM_SITES, SPLITS, build
@@ -152,6 +152,10 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
     chosen = method(name)
     federation = "upper-bound" if chosen.arrangement == "upper-bound" else options["federation"]
     sites, test, everyone = federate(options, seed, federation)
+    if chosen.scaled:
+        if math.isfinite(options["epsilon"]):
+            raise InvalidInput(f"{name} exchanges exact deviations: expected it without --epsilon")
+        sites, test = halfway(sites, test)
     architecture = architecture_of(chosen, options["model"])
     config = ModelConfig(
         architecture=architecture,

@@ -42,12 +42,14 @@ class Method:
     """How the institutions train, and what the orchestrator does with their updates.
 
     ``heads`` is for the paper's network: one per modality combination is how it was published
-    (:mod:`research.combination_heads`).
+    (:mod:`research.combination_heads`). ``scaled`` divides every input by the root of its deviation over all sites,
+    exchanged exactly: without privacy only (:func:`research.scaling.halfway`).
     """
 
     name: str
     arrangement: Arrangement = "federated"
     heads: Heads = "shared"
+    scaled: bool = False
     change: Callable[[SimulationSettings, str], SimulationSettings] = lambda settings, _: settings
 
 
@@ -114,6 +116,7 @@ METHODS: Mapping[str, Method] = {
         Method(name="upper-bound", arrangement="upper-bound"),
         Method(name="fedavg-uncentred", change=lambda s, _: _uncentred(s)),
         Method(name="fedavg-auxiliary"),
+        Method(name="fedavg-scaled", scaled=True),
         Method(name="fedavg-combination", heads="combination"),
         Method(name="fedavgm", change=_fedavgm),
         Method(name="dgb+pcw+momentum", change=lambda s, _: _momentum(_both(s))),

@@ -81,14 +81,26 @@ def init(
     out: Annotated[Path, typer.Option(help="A new TOML file.")],
     name: Annotated[str, typer.Option(help="Name of the schema.")],
     patient: Annotated[str, typer.Option(help="The column that says whose row it is.")] = "patient_id",
+    dictionary: Annotated[
+        Path | None, typer.Option(help="Your data dictionary (a table, or REDCap's): the schema is then complete.")
+    ] = None,
 ) -> None:
-    """Draft a schema from tables: names and kinds of columns, frequent words, no number of any record."""
-    from datasites.data.reading.schema_files import draft
+    """Draft a schema from tables, or make one by a data dictionary: no number of any record enters it."""
+    from datasites.data.reading.schema_files import described, draft
     from datasites.node.files import write_atomically
     from privacy.errors import InvalidInput
 
     if out.exists():
         raise InvalidInput(f"expected a new file, {out} exists; choose another name")
+    if dictionary is not None:
+        text, notes = described(tables, dictionary, name=name, patient=patient)
+        write_atomically(out, text.encode(), mode=0o644)
+        for note in notes:
+            console.print(note, highlight=False, markup=False)
+        console.print(f"the schema is in {out}; read your tables by it:", highlight=False)
+        command = f"tessera datasite ingest {tables[0]} --schema {out} --home HOME"
+        console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+        return
     write_atomically(out, draft(tables, name=name, patient=patient).encode(), mode=0o644)
     console.print(f"a draft is in {out}: fill in labels, units, ranges and the outcome, then run", highlight=False)
     console.print(f"  tessera schema check {out}", highlight=False, soft_wrap=True)
