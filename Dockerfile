@@ -49,7 +49,29 @@ COPY tessera tessera
 COPY docker/parts.sh ./
 RUN PIP_ONLY_BINARY= pip install --quiet --no-deps --no-build-isolation --target /own . && sh parts.sh /own /parts
 
-FROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}
+# The base image without what only its maker needs (half of it), as one layer.
+FROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}} AS root
+COPY docker/root.sh /tmp/
+RUN sh /tmp/root.sh && rm /tmp/root.sh
+# Every role runs under an account of its own; an account that is in no table breaks libraries that ask for its name.
+RUN set -e; for number in $(seq 0 19); do \
+      echo "tessera$number:x:$((10000 + number)):10000:Tessera:/tmp:/usr/sbin/nologin" >> /etc/passwd; done; \
+    echo "tessera:x:10000:" >> /etc/group; \
+    mkdir -p /var/lib/tessera /exchange /data /results; chmod 1777 /var/lib/tessera /exchange
+
+FROM scratch
+COPY --from=root / /
+COPY --from=slim /opt/tessera /opt/tessera
+COPY --from=own /parts/1 /opt/tessera/
+COPY --from=own /parts/2 /opt/tessera/
+COPY --from=own /parts/3 /opt/tessera/
+COPY --from=own /parts/4 /opt/tessera/
+COPY docker/three.toml docker/paper.toml docker/filing.toml /etc/tessera/
+COPY docker/three.toml /etc/tessera/demo.toml
+ENV PATH=/opt/tessera/bin:/usr/local/bin:/usr/bin:/bin \
+    LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp MPLCONFIGDIR=/tmp \
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+    TESSERA_HOME=/var/lib/tessera/home TESSERA_EXCHANGE=/exchange
 ARG BASE_IMAGE BASE_DIGEST VERSION=0.1.0 REVISION= CREATED=
 LABEL org.opencontainers.image.title="Tessera" \
       org.opencontainers.image.description="Privacy-hardened, multi-modal federated learning: every role of a consortium" \
@@ -60,24 +82,6 @@ LABEL org.opencontainers.image.title="Tessera" \
       org.opencontainers.image.vendor="The Tessera authors" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.base.digest="${BASE_DIGEST}"
-# Every role runs under an account of its own; an account that is in no table breaks libraries that ask for its name.
-RUN set -e; for number in $(seq 0 19); do \
-      echo "tessera$number:x:$((10000 + number)):10000:Tessera:/tmp:/usr/sbin/nologin" >> /etc/passwd; done; \
-    echo "tessera:x:10000:" >> /etc/group; \
-    mkdir -p /var/lib/tessera /exchange /data; chmod 1777 /var/lib/tessera /exchange; \
-    rm -rf /usr/bin/pip* /usr/local/bin/pip* /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip; \
-    for tool in pip setuptools wheel pkg_resources _distutils_hack; do \
-      rm -rf /usr/lib/python3/dist-packages/$tool* /usr/local/lib/python3*/site-packages/$tool*; done
-COPY --from=slim /opt/tessera /opt/tessera
-COPY --from=own /parts/1 /opt/tessera/
-COPY --from=own /parts/2 /opt/tessera/
-COPY --from=own /parts/3 /opt/tessera/
-COPY --from=own /parts/4 /opt/tessera/
-COPY docker/three.toml docker/paper.toml docker/filing.toml /etc/tessera/
-ENV PATH=/opt/tessera/bin:/usr/local/bin:/usr/bin:/bin \
-    LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp MPLCONFIGDIR=/tmp \
-    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
-    TESSERA_HOME=/var/lib/tessera/home TESSERA_EXCHANGE=/exchange
 USER 10000:10000
 WORKDIR /tmp
 ENTRYPOINT ["tessera"]

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 HASHED := $(PIP) --require-hashes --only-binary :all: -c constraints-hashed.txt
 
-.PHONY: setup lock wheel sbom demo test test-unit thorough check bench chaos tables docker audit results
+.PHONY: setup lock wheel sbom demo test test-unit thorough check bench chaos tables docker charts audit results
 
 setup: $(STAMP)
 
@@ -69,6 +69,12 @@ test-unit: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
 # compose.yaml on a real Docker engine: builds the image, trains with three hospitals, takes everything down.
+# Helm's own code and the schemas of Kubernetes, which nothing else needs.
+charts: setup
+	$(BIN)/python .ci/locked.py requirements charts > $(VENV)/charts.txt
+	$(HASHED) -r $(VENV)/charts.txt
+	$(BIN)/python -m pytest -n 0 -q tests/component/test_deployment.py
+
 docker: setup
 	$(BIN)/python -m pytest -m docker tests/docker
 

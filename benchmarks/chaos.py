@@ -3,7 +3,7 @@
     python benchmarks/chaos.py --kills 200 --seed 1 --json
 
 Orchestrator, keyholder and hospitals are the product's own processes (:mod:`chaos_consortium`), patients are made up,
-and studies are proposed over PySyft and approved in each portal, one after another, while the adversary
+and studies are proposed over PySyft and approved in each portal, two at a time (``--at-once``), while the adversary
 (:mod:`chaos_faults`) kills, stops, cuts, holds, slows and fills disks. After every fault, once the role is up again,
 and at the end :mod:`chaos_checks` counts:
 
@@ -122,26 +122,31 @@ class Studies:
         except (httpx.HTTPError, OSError, ValueError, KeyError):
             return False  # its portal suffers just now
 
-    def finish(self, proposal: Proposal, progress: Any) -> None:
-        """Wait until the last round is over.
-
-        Raises:
-            TesseraError: it took too long.
-        """
+    def see_through(self, first: int, count: int, progress: Any, started: Any = lambda _: None) -> None:
+        """Propose ``count`` studies, have them approved, and wait until all of them are over, side by side."""
+        proposals = [self.propose(number) for number in range(first, first + count)]
+        for proposal in proposals:
+            started(proposal)
+            self.approve(proposal)
         deadline = time.monotonic() + STUDY_SECONDS
         while True:
-            status = self._status(proposal.study)
-            for index, checkpoint in enumerate(status.get("checkpoints", ()), start=1):
-                self.models[(proposal.study, index)] = str(checkpoint["model_hash"])
-            progress(len(self.models))
-            if status.get("state") == "finished":
+            over = [self._over(proposal, progress) for proposal in proposals]
+            if all(over):
                 return
-            if status.get("state") in ("paused", "failed"):
-                self.pauses.append(f"{proposal.study} {status['state']}: {status['reason']}")
-                self._consortium.client.post_json(f"/studies/{proposal.study}/resume", {})
             if time.monotonic() > deadline:
-                raise TesseraError(f"{proposal.study} is still {status.get('state')} after {STUDY_SECONDS:g} s")
+                raise TesseraError(f"{[p.study for p in proposals]} are not over after {STUDY_SECONDS:g} s")
             time.sleep(0.3)
+
+    def _over(self, proposal: Proposal, progress: Any) -> bool:
+        """Note the models of a study, let it go on where a fault paused it, and say whether it is finished."""
+        status = self._status(proposal.study)
+        for index, checkpoint in enumerate(status.get("checkpoints", ()), start=1):
+            self.models[(proposal.study, index)] = str(checkpoint["model_hash"])
+        progress(len(self.models))
+        if status.get("state") in ("paused", "failed"):
+            self.pauses.append(f"{proposal.study} {status['state']}: {status['reason']}")
+            self._consortium.client.post_json(f"/studies/{proposal.study}/resume", {})
+        return bool(status.get("state") == "finished")
 
     def _status(self, study: str) -> dict[str, Any]:
         try:
@@ -189,15 +194,16 @@ def disturbed(
     adversary = Adversary(
         consortium, seed=arguments.seed, kinds=kinds, kills=arguments.kills, after=after, state=checks.state
     )
+
+    def proposed(proposal: Proposal) -> None:
+        checks.proposals[proposal.study] = proposal
+
     number = 0
     adversary.start()
     try:
         while not adversary.done or number == 0:
-            number += 1
-            proposal = studies.propose(number)
-            checks.proposals[proposal.study] = proposal
-            studies.approve(proposal)
-            studies.finish(proposal, display.rounds)
+            studies.see_through(number + 1, arguments.at_once, display.rounds, proposed)
+            number += arguments.at_once
     finally:
         adversary.stop()
     left_over = consortium.end()
@@ -248,10 +254,8 @@ def undisturbed(consortium: ChaosConsortium, arguments: argparse.Namespace, numb
     """Run the same studies in peace; return the model of every round."""
     studies = Studies(consortium, seed=arguments.seed, rounds=arguments.rounds)
     studies.meet()
-    for index in range(1, number + 1):
-        proposal = studies.propose(index)
-        studies.approve(proposal)
-        studies.finish(proposal, display.rounds)
+    for first in range(1, number + 1, arguments.at_once):
+        studies.see_through(first, arguments.at_once, display.rounds)
     return studies.models
 
 
@@ -301,6 +305,7 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=3)
     parser.add_argument("--helpers", type=int, choices=(0, 2), default=2, help="parties that hold part of the pads")
     parser.add_argument("--rounds", type=int, default=10, help="rounds of each study")
+    parser.add_argument("--at-once", type=int, choices=(1, 2, 3), default=2, help="studies that run side by side")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kill and any others, by commas")
     parser.add_argument("--out", type=Path, help="a new folder that is kept, with homes, logs and witnesses")
     parser.add_argument("--no-reference", dest="reference", action="store_false", help="skip the undisturbed run")

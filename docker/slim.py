@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import shutil
 import struct
 import subprocess
@@ -29,12 +30,18 @@ FOLDERS = [
     "torch/share",
     "caffe2",
     "torchgen/packaged",
+    "torch/_inductor/codegen",
+    "torch/_inductor/kernel",
+    "torch/_inductor/fx_passes",
     "pyarrow/include",
     "pyarrow/src",
     "pyarrow/tests",
     "numpy/distutils",
     "sqlalchemy/testing",
-    "sympy/physics/tests",
+    "jedi/third_party",
+    "matplotlib/mpl-data/sample_data",
+    "matplotlib/mpl-data/fonts/afm",
+    "matplotlib/mpl-data/fonts/pdfcorefonts",
 ]
 FILES = [
     "torch/lib/*.a",
@@ -48,13 +55,18 @@ FILES = [
     "pyarrow/libarrow_s3.so*",
     "pyarrow/_s3fs.*",
     "pyarrow/_pyarrow_cpp_tests.*",
+    "PIL/_avif.*",
+    "pillow.libs/libavif-*",
     "zstandard/_cffi.*",
     "zstandard/backend_cffi.py",
 ]
 SUFFIXES = frozenset({".a", ".pyx", ".pxd", ".h", ".hpp", ".pyi", ".c", ".cpp"})
-KEPT_TESTS = frozenset({"torch", "numpy"})  # their own code imports folders of this name
+KEPT_TESTS = frozenset({"torch"})  # its own code imports folders of this name
 KEPT_LANGUAGES = ("root", "de", "en", "fr")
 KEPT_APIS = frozenset({"drive.v3.json"})  # what PySyft can ask for; the others take 100 MB
+
+LEAST_BYTES = 100_000
+"""Smaller libraries may lie there twice."""
 
 IMPORTED = [
     "torch._dynamo",
@@ -134,6 +146,7 @@ def main(prefix: Path) -> None:
     for path in superfluous(site):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     shortened = {path.relative_to(site).as_posix() for path in libraries(site) if shorten(path)}
+    link_twins(libraries(site))
     for record in site.glob("*.dist-info/RECORD"):
         rewrite(record, shortened)
     python = prefix / "bin" / "python"
@@ -189,6 +202,18 @@ def shorten(path: Path) -> bool:
         file.write(bytes(6))  # size, number and names of its entries
         file.truncate(end)
     return True
+
+
+def link_twins(paths: list[Path]) -> None:
+    """Replace libraries that lie there twice by links to the first: a wheel cannot hold links."""
+    first: dict[str, Path] = {}
+    for path in sorted(paths):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest not in first:
+            first[digest] = path
+        elif path.stat().st_size > LEAST_BYTES:
+            path.unlink()
+            path.symlink_to(os.path.relpath(first[digest], path.parent))
 
 
 def rewrite(record: Path, shortened: set[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import logging
 import os
+import socket
 import sqlite3
 import sys
 import threading
@@ -25,6 +26,7 @@ from orchestrator.api.joining import follow_roster, founding_app
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.rounds.notices import ScientistsNotices
+from orchestrator.rounds.peers import FILE, Peers
 from orchestrator.rounds.retention import enforce
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
@@ -54,20 +56,32 @@ def _serve(home: Home) -> None:
     renew_own(home)
     if not (folder / "roster.json").exists() and not _founded(home):
         return
+    server: WebServer | None = None
+    ended = threading.Event()
+
+    def end() -> None:
+        ended.set()
+        if server is not None:
+            server.should_exit = True
+
+    on_end_signal(end)
+    files = Path(os.environ.get("STORE_FOLDER") or folder)
+    store, journal = Store(files / "store", _database_url()), Journal(folder / "journal.sqlite", identity)
+    lease = store.leadership(holder=f"{socket.gethostname()} {folder}", public_key=identity.public_key)
+    if lease is not None and not lease.wait(ended):
+        return
+    if lease is not None:
+        lease.share(journal)
+        lease.hold()
     listener = bind(config.host, config.port)
-    service = Service(
-        identity=identity,
-        roster=home.roster(),
-        store=Store(folder / "store", _database_url()),
-        journal=Journal(folder / "journal.sqlite", identity),
-    )
-    app = create_app(service, mailbox_folder=folder / "mailbox", home=home)
+    service = Service(identity=identity, roster=home.roster(), store=store, journal=journal, peers=Peers(folder / FILE))
+    app = create_app(service, mailbox_folder=files / "mailbox", home=home)
     metrics.install(app, service, folder)
     https = config.public_url.startswith("https:") or bool(config.tls_certificate)
     dashboard, end_streams = create_dashboard(service, folder, https=https)
     app.mount(MOUNT, dashboard)
     server = WebServer(app, config, service.end_waiting, end_streams)
-    on_end_signal(lambda: setattr(server, "should_exit", True))
+    server.should_exit = ended.is_set()
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
@@ -83,6 +97,8 @@ def _serve(home: Home) -> None:
     with Wellbeing(home, {"keyholder": lambda: service.contacts.trouble(service.roster.keyholder.name)}):
         asyncio.run(serve())
     notices.outbox.close()
+    if lease is not None:
+        lease.release()
     (folder / "address.json").unlink(missing_ok=True)
 
 

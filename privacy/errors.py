@@ -8,6 +8,7 @@
     ├── Refused               a rule of the protocol or of a policy says no
     │   ├── Withheld          the own people read why, everybody else only that it cannot run
     │   ├── BudgetExceeded    the privacy cap would be passed
+    │   ├── OtherProtocol     the two sides' versions are too far apart to understand one another
     │   └── UnsafeSum         a decrypted sum failed the slot check; the round's key is gone
     ├── StudyOver             a study was ended and cannot start or go on any more
     └── Tampered              a signature, hash or chain does not hold
@@ -44,6 +45,10 @@ class Withheld(Refused):
 
 class BudgetExceeded(Refused):
     """The worst case of this request does not fit under the owner's privacy cap."""
+
+
+class OtherProtocol(Refused):
+    """Two parties whose protocols are too far apart to understand one another; one of them has to upgrade first."""
 
 
 class UnsafeSum(Refused):

@@ -1,58 +1,76 @@
-"""One round, one key, one list: a helper's keys live in memory, so that no kill and no restore brings one back.
+"""One round, one key, one list: what a helper has decided lies on disk before anybody is told of it.
 
-A round passes through these states, all of them gone when the process ends::
+A round passes through these states, each durable before anything leaves::
 
-    (none) --open_round--> open --answer--> answered    its list's pad sums repeat, the private key is gone
+    (none) --open_round--> open --answer--> answered    its list's pad sums repeat, the private key is destroyed
                              |--void-->                 open, but never for the lists that were declared void
                              `--forget-->               (none): another key may be made, which opens no old seed
 
-A helper that was started anew since it made a round's key holds nothing of that round. The other helper answers.
+A process that was started anew cannot know whether its files are an older copy, which lacks an answer or a void. So
+under a key from before its start it declares nothing void, and answers only a list that all its hospitals sign once
+more and for good, with a word that this start drew (docs/decisions/0022-helpers-started-anew.md).
 
-    >>> custody = PadCustody(identity.public_key)
+    >>> custody = PadCustody(home / "rounds-kept", identity)
     >>> key = custody.open_round(proposal, 1, "helper-north")
     >>> sums, body = custody.answer(check_list(proposal, round_key, request), "helper-north")
 """
 
 from __future__ import annotations
 
+import hmac
+import secrets
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from datasites.helper.round_files import KINDS, RoundFiles
 from datasites.keyholder.checks import CheckedList
-from datasites.keyholder.opened import open_parts, own_parts, parts_of, require_vouched
+from datasites.keyholder.opened import BadPads, FreshWanted, open_parts, own_parts, parts_of, require_vouched
 from datasites.keyholder.vouched import OwnParts, commit_to
 from datasites.study.messages import HelperKey, PadCommitment, PadSums
 from datasites.study.proposal import Proposal
+from datasites.study.signing import dump, parse
 from privacy.canonical import sha256_hex
 from privacy.encryption import pads, shares
 from privacy.errors import Refused
+from privacy.identity import Identity
 
 
 @dataclass
 class _Round:
-    """What is held of one round; ``private`` is gone once there is an answer."""
+    """What is held of one round; ``private`` is gone once there is an answer.
+
+    ``made_now`` says that the key was made since this process began, which therefore knows all that was decided.
+    ``seen`` are the hashes of the seeds that each site sealed here, from the first list that it was in.
+    """
 
     key: HelperKey
     private: bytes = field(repr=False)
     voided: set[str] = field(default_factory=set)
     opened: tuple[str, OwnParts] | None = field(default=None, repr=False)
     answer: tuple[PadSums, bytes] | None = None
+    made_now: bool = True
+    seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class PadCustody:
-    """The round keys and answers of one helper, for as long as its process lives.
+    """The round keys and answers of one helper.
 
     Args:
-        public_key: the helper's identity, which sites seal to as well.
+        folder: where they lie; made with mode 0700.
+        identity: the helper, whose key sites seal to as well.
     """
 
-    def __init__(self, public_key: str) -> None:
-        self._holder = public_key
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        self._holder = identity.public_key
+        self._files = RoundFiles(folder, identity)
         self._rounds: dict[tuple[str, int], _Round] = {}
+        self._newest: dict[str, int] = {}
+        self._start = secrets.token_hex(16)
         self._lock = threading.RLock()
 
     def open_round(self, proposal: Proposal, number: int, name: str) -> HelperKey:
-        """Return a round's key, made at the first call of this process; the keys of rounds long over are destroyed.
+        """Return a round's key, the same at every call; those of rounds long over are destroyed.
 
         Args:
             proposal: as :func:`datasites.keyholder.checks.check_study` returned it.
@@ -66,10 +84,10 @@ class PadCustody:
         if not 1 <= number <= proposal.rounds:
             raise Refused(f"expected a round between 1 and {proposal.rounds}, got {number}")
         with self._lock:
-            for study, earlier in [place for place in self._rounds if place[0] == proposal.study]:
+            for earlier in self._known(proposal.study):
                 if earlier < number - 1:  # the key of the next round is made while this one runs
-                    del self._rounds[(study, earlier)]
-            found = self._rounds.get((proposal.study, number))
+                    self._drop(proposal.study, earlier)
+            found = self._found(proposal.study, number)
             if found is None:
                 pair = pads.generate_pad_key(hybrid=True)
                 key = HelperKey(
@@ -79,7 +97,9 @@ class PadCustody:
                     helper=name,
                     pad_key=pair.public,
                 )
-                found = self._rounds[(proposal.study, number)] = _Round(key=key, private=pair.private)
+                found = _Round(key=key, private=pair.private)
+                self._keep(found)
+                self._rounds[(proposal.study, number)] = found
             if found.key.proposal_hash != proposal.proposal_hash:
                 raise Refused(f"round {number} has a key for another proposal of the same name")
             return found.key
@@ -91,13 +111,19 @@ class PadCustody:
         that key does not count this void.
 
         Raises:
-            Refused: the list was answered, or nothing is held of the round: then it may have been.
+            Refused: the list was answered, or nothing is held of the round, or its key is from before this start: then
+                it may have been.
         """
         with self._lock:
             found = self._held(study, number)
+            if list_hash in found.voided:
+                return found.key
+            if not found.made_now:
+                raise Refused(f"round {number}: started anew since the key was made; no list of it is declared void")
             if found.answer is not None and found.answer[0].list_hash == list_hash:
                 raise Refused(f"round {number}: this list was answered; it cannot be void")
             found.voided.add(list_hash)
+            self._keep(found)
             return found.key
 
     def answer(self, listed: CheckedList, name: str) -> tuple[PadSums, bytes]:
@@ -108,6 +134,7 @@ class PadCustody:
 
         Raises:
             BadPads: a listed site's seeds do not open, or are not those it signed for or tagged; nothing is bound.
+            FreshWanted: the key is from before this start; nothing is bound.
             Refused: another list was answered, this one is void, or nothing is held of the round.
         """
         proposal, plan, list_hash = listed.proposal, listed.plan, listed.commitments.list_hash
@@ -116,8 +143,10 @@ class PadCustody:
             if list_hash in found.voided:
                 raise Refused(f"round {plan.round}: this list was declared void and is never answered")
             if found.answer is None:
-                found.answer = self._sums(listed, name, found)
-                found.private, found.opened = b"", None
+                self._require_signed_for_good(found, listed)
+                answer = self._sums(listed, name, found)
+                self._keep(found, answer)
+                found.answer, found.private, found.opened = answer, b"", None
             if found.answer[0].list_hash != list_hash:
                 raise Refused(f"round {plan.round} was answered with another list; one list per round")
             return found.answer
@@ -126,15 +155,39 @@ class PadCustody:
         """Return what this helper will say about the pads of a list that nobody has signed; it binds no round.
 
         Raises:
-            BadPads: a listed site's seeds do not open, or are not those it signed for.
-            Refused: nothing is held of the round, or a list of it was answered.
+            BadPads: a listed site's seeds do not open, are not those it signed for, or are others than it sealed for an
+                earlier list of the round.
+            Refused: nothing is held of the round, a list of it was answered, or a later round has begun.
         """
         with self._lock:
             held = self._held(listed.proposal.study, listed.round)
             if held.answer is not None:
                 raise Refused(f"round {listed.round} was answered here; nothing more is said about its pads")
+            if listed.round < self._newest.get(listed.proposal.study, 0):
+                raise Refused(f"round {listed.round} is over: a list of a later one was shown here")
             own = self._own(listed, name, held)
+            self._require_one_update_each(held, listed)
+            self._newest[listed.proposal.study] = listed.round
             return commit_to(listed.proposal, listed.commitments, name, own, listed.proposal.encryption)
+
+    def _require_one_update_each(self, held: _Round, listed: CheckedList) -> None:
+        """Refuse a second update of a site in a round: it was restored in between, and stands in one list already."""
+        twice = [
+            s for s, header in listed.headers.items() if held.seen.get(s, header.seed_hashes) != header.seed_hashes
+        ]
+        if twice:
+            raise BadPads(sorted(twice), "are others than those of their first update in this round")
+        held.seen |= {site: header.seed_hashes for site, header in listed.headers.items()}
+
+    def _require_signed_for_good(self, held: _Round, listed: CheckedList) -> None:
+        """Under a key from before this start, want the list signed once more: an older copy knows of no answer.
+
+        A hospital that stands in an answered list signs no other one for good
+        (docs/decisions/0022-helpers-started-anew.md).
+        """
+        fresh = any(hmac.compare_digest(word.encode(), self._start.encode()) for word in listed.fresh)
+        if not held.made_now and not fresh:
+            raise FreshWanted(listed.round, self._start, "this helper")
 
     def _own(self, listed: CheckedList, name: str, held: _Round) -> OwnParts:
         """Return this helper's parts of a list: its seeds and their sums, kept until the round is answered."""
@@ -169,13 +222,50 @@ class PadCustody:
     def forget(self, study: str) -> None:
         """Destroy everything that is held of a study that is over."""
         with self._lock:
-            for place in [place for place in self._rounds if place[0] == study]:
-                del self._rounds[place]
+            for number in self._known(study):
+                self._drop(study, number)
+            self._newest.pop(study, None)
 
     def _held(self, study: str, number: int) -> _Round:
-        found = self._rounds.get((study, number))
+        found = self._found(study, number)
         if found is None:
             raise Refused(
-                f"this helper holds nothing of round {number}: it was started anew since, or the round is long over"
+                f"this helper holds nothing of round {number}: it made no key for it, or the round is long over"
             )
         return found
+
+    def _found(self, study: str, number: int) -> _Round | None:
+        """Return what is held of a round, from memory or as an earlier process left it on disk."""
+        place = study, number
+        if place not in self._rounds:
+            for kind in KINDS:  # an answer first: a crash may have left its key behind
+                kept = self._files.load(study, number, kind)
+                if kept is not None:
+                    answer = (parse(PadSums, kept.values["sums"]), kept.body) if kind == "answer" else None
+                    self._rounds[place] = _Round(
+                        key=parse(HelperKey, kept.values["key"]),
+                        private=b"" if answer else kept.body,
+                        voided=set(kept.values["voided"]),
+                        answer=answer,
+                        made_now=False,
+                    )
+                    break
+        return self._rounds.get(place)
+
+    def _keep(self, held: _Round, answer: tuple[PadSums, bytes] | None = None) -> None:
+        """Write down what is held of a round, durably; with an answer its key is destroyed."""
+        answer = answer or held.answer
+        study, number = held.key.study, held.key.round
+        values = {"key": dump(held.key), "voided": sorted(held.voided)}
+        if answer is None:
+            self._files.store(study, number, "key", values, held.private)
+        else:
+            self._files.store(study, number, "answer", {**values, "sums": dump(answer[0])}, answer[1])
+            self._files.destroy(study, number, "key")
+
+    def _known(self, study: str) -> set[int]:
+        return self._files.rounds(study) | {number for name, number in self._rounds if name == study}
+
+    def _drop(self, study: str, number: int) -> None:
+        self._rounds.pop((study, number), None)
+        self._files.destroy(study, number, *KINDS)

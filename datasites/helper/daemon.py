@@ -1,6 +1,6 @@
 """A helper's process: dials the orchestrator, offers round keys, answers lists with pad sums, declares lists void.
 
-It listens nowhere and stores no key. Every key, answer, void and refusal goes to its journal.
+It listens nowhere. Every key, answer, void and refusal goes to its journal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasites.helper.custody import PadCustody
 from datasites.keyholder.checks import ListRequest, check_list, check_unsigned_list
-from datasites.keyholder.opened import BadPads
+from datasites.keyholder.opened import BadPads, FreshWanted
 from datasites.keyholder.served import Served, served_proposals, void_list
 from datasites.keyholder.vouched import shown_commitments
 from datasites.node.files import lack_of_room, remove_unfinished
@@ -55,7 +55,7 @@ class Helper:
     def look_back(self) -> None:
         """Compare what was signed here with the journal, and note where it is older: it was restored from a backup.
 
-        Nothing has to be refused: no round's key was in the backup.
+        Nothing has to be refused: under a key from the backup only what hospitals sign for good is answered.
 
         Raises:
             TesseraError: the orchestrator cannot be asked; ask again before working.
@@ -93,6 +93,8 @@ class Helper:
                 self.custody.forget(item.study)
         except BadPads as error:
             self.served.refuse(item, str(error), without=error.sites)
+        except FreshWanted as error:
+            self.served.refuse(item, str(error), fresh=error.fresh)
         except Declined:  # the orchestrator's no, not ours: nothing is refused here
             raise
         except (Refused, InvalidInput, Tampered) as error:
@@ -166,7 +168,7 @@ def _serve(home: Home) -> None:
     helper = Helper(
         home=home,
         client=client,
-        custody=PadCustody(identity.public_key),
+        custody=PadCustody(folder / "rounds-kept", identity),
         journal=journal,
         queue=WorkQueue(client, witness=witness),
     )

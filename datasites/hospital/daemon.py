@@ -19,6 +19,7 @@ from datasites.hospital.datasite import Datasite
 from datasites.hospital.people.invitations import first_link
 from datasites.hospital.proposals import Node
 from datasites.hospital.reports import write_reports_apart
+from datasites.hospital.rounds.lanes import Lanes
 from datasites.hospital.thread import Thread
 from datasites.hospital.watch import Watch
 from datasites.node.files import lack_of_room, remove_unfinished
@@ -156,7 +157,7 @@ class Reports:
 
 
 class Worker:
-    """Asks for work and does it; ``over`` is told of every study that ended, once."""
+    """Asks for work and has it done, several studies at once; ``over`` is told of every study that ended, once."""
 
     def __init__(self, datasite: Datasite, over: Callable[[str], object]) -> None:
         self._datasite, self._tell = datasite, over
@@ -167,30 +168,39 @@ class Worker:
             trouble=lambda: datasite.standing.trouble or lack_of_room(datasite.home.folder),
         )
         self._queue = WorkQueue(datasite.client, witness=self._witness)
+        self.lanes = Lanes(datasite.participant.handle, self._at_once)
         self._over: set[str] = set()
         self._stands = False
 
+    def _at_once(self) -> int:
+        policy = self._datasite.policies.current()
+        return policy.workers.at_once(policy.sandbox.memory_bytes)
+
     def step(self) -> float:
-        """Do what is to be done now, or wait for it; nothing at all while the chains are older than what left."""
+        """Begin what is to be done now, or wait for it; nothing at all while the chains are older than what left."""
         if not self._stands:
             self._stands = self._datasite.standing.holds()
             if not self._stands:
                 self._witness.meet()  # the orchestrator shows why nothing comes from here
                 return _ROLLED_BACK_SECONDS
-        self._queue.deal(self._handle)
+        items = self._queue.ask()
+        self.lanes.show([item for item in items if item.kind != "finished"])
+        for item in items:
+            if item.kind == "finished":  # told once: done before the orchestrator hears that it was heard
+                self._finish(item)
+        self._queue.handled()
         return 0.0
 
-    def _handle(self, item: WorkItem) -> None:
-        if item.kind != "finished":
-            self._datasite.participant.handle(item)
-        elif item.study not in self._over:
-            for request in self._datasite.approvals.requests():
-                if request.proposal.study == item.study and request.state == "approved":
-                    self._datasite.endings.finished(request.proposal_hash, item.study)
-            self._datasite.participant.handle(item)
-            self._datasite.pool.close()  # its memory is not needed until the next study
-            self._over.add(item.study)
-            self._tell(item.study)
+    def _finish(self, item: WorkItem) -> None:
+        if item.study in self._over:
+            return
+        for request in self._datasite.approvals.requests():
+            if request.proposal.study == item.study and request.state == "approved":
+                self._datasite.endings.finished(request.proposal_hash, item.study)
+        self._datasite.participant.handle(item)
+        self.lanes.places.when_idle(self._datasite.pool.close)  # its memory is not needed until the next study
+        self._over.add(item.study)
+        self._tell(item.study)
 
 
 def _look_at_roster(datasite: Datasite) -> float:
@@ -217,11 +227,12 @@ def _serve(home: Home) -> None:
     datasite = Datasite.open(home)
     node = Node(datasite)
     notices, reports = Notices(datasite), Reports(datasite)
+    worker = Worker(datasite, reports.want)
     loops = [
         Loop("syft", node.step),
         Loop("approvals", Messenger(datasite).step),
         Loop("notices", notices.step),
-        Loop("work", Worker(datasite, reports.want).step),
+        Loop("work", worker.step),
         Loop("reports", reports.step),
         Loop("roster", lambda: _look_at_roster(datasite)),
     ]
@@ -244,6 +255,7 @@ def _serve(home: Home) -> None:
     finally:
         layers.cancel()
         stop_loops(loops)
+        worker.lanes.close()
         notices.outbox.close()
         datasite.close()
         (folder / "address.json").unlink(missing_ok=True)

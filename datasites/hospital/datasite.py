@@ -18,6 +18,7 @@ from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budget_acts import BudgetActs
 from datasites.review.endings import Endings
+from datasites.review.environment import current_environment, data_hash
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
 from datasites.review.policy_file import PolicyFile
@@ -55,13 +56,12 @@ class Datasite:
     @classmethod
     def open(cls, home: Home) -> Datasite:
         """Open a home's stores; InvalidInput where a file is missing or malformed."""
-        config, identity, roster = home.config(), home.identity(), home.roster()
+        config, identity = home.config(), home.identity()
         journal = Journal(home.folder / "journal.sqlite", identity)
         ledger = Ledger(home.folder / "ledger.sqlite", identity)
         policies = PolicyFile(home.folder / "policy.toml", journal=journal, ledger=ledger)
         datasets = Datasets(home=home, ledger=ledger, journal=journal, policy=policies.current)
-        url, server = config.orchestrator_url, roster.orchestrator.public_key
-        client = SignedClient(identity, url, server, ca=config.ca, proxy=config.proxy)
+        client = _client(home)
         standing = Standing(home=home, client=client, ledger=ledger, journal=journal)
         approvals = ApprovalStore(
             home.folder / "approvals.sqlite",
@@ -136,6 +136,14 @@ class Datasite:
         self.client.close()
         for store in (self.approvals, self.accounts, self.ledger, self.journal):
             store.close()
+
+
+def _client(home: Home) -> SignedClient:
+    """Return what asks the orchestrator, and tells it which software touches data here."""
+    config, key, software = home.config(), home.roster().orchestrator.public_key, data_hash(current_environment())
+    return SignedClient(
+        home.identity(), config.orchestrator_url, key, ca=config.ca, proxy=config.proxy, data_software=software
+    )
 
 
 def _reserve(proposal: Proposal, site: str, standing: Standing, datasets: Datasets) -> None:

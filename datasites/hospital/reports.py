@@ -18,7 +18,8 @@ from datasites.language import LANGUAGES, speaking, tr
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.node.process import end_with_parent, own_module
+from datasites.node.process import end_with_parent
+from datasites.node.warm import start_module
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.review.policy import Policy
@@ -158,16 +159,19 @@ def write_reports_apart(home: Home, *, finished: str = "") -> None:
     Raises:
         TesseraError: it failed, or took more than five minutes; its message is in this process's log.
     """
-    command = own_module("datasites.hospital.reports", str(home.folder), finished)
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as writer:  # noqa: S603  our own module; the pipe ends it with us
-        try:
-            code = writer.wait(_LONGEST_SECONDS)
-        except subprocess.TimeoutExpired:
-            writer.kill()
-            raise TesseraError(
-                f"the privacy report was not written within {_LONGEST_SECONDS:g} seconds; try again when the machine "
-                "is less busy"
-            ) from None
+    writer = start_module("datasites.hospital.reports", [str(home.folder), finished], pipe=True)
+    try:
+        code = writer.wait(_LONGEST_SECONDS)
+    except subprocess.TimeoutExpired:
+        writer.kill()
+        writer.wait()
+        raise TesseraError(
+            f"the privacy report was not written within {_LONGEST_SECONDS:g} seconds; try again when the machine "
+            "is less busy"
+        ) from None
+    finally:
+        if writer.stdin is not None:
+            writer.stdin.close()
     if code != 0:
         raise TesseraError("the privacy report could not be written; the reason is in the log above")
 

@@ -25,15 +25,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from datasites.keyholder.vouched import Vouched, vouched_of
-from datasites.study.messages import (
-    Approval,
-    Attestation,
-    BlockShape,
-    Commitments,
-    RoundKey,
-    RoundPlan,
-    UpdateHeader,
-)
+from datasites.study.messages import Approval, Attestation, BlockShape, Commitments, RoundKey, RoundPlan, UpdateHeader
 from datasites.study.parties import check_parties, check_roster, check_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.recomputed.checks import check_header_pads, check_weights, too_few_effective
@@ -43,6 +35,9 @@ from privacy.canonical import sha256_hex
 from privacy.encryption import ciphertexts, tags
 from privacy.encryption.parameters import check_security
 from privacy.errors import InvalidInput, Refused, Tampered
+
+WORDS = "+"
+"""Stands between the words that an attestation repeats."""
 
 FEWEST_SITES = 3
 """No proposal may let a sum of fewer institutions be decrypted."""
@@ -72,7 +67,8 @@ class SumRequest(ListRequest):
 class CheckedList:
     """A list that all its sites signed, which sites are in each block, and their headers by site.
 
-    ``vouched`` is what its sites signed about its pads, with helpers.
+    ``vouched`` is what its sites signed about its pads, with helpers. ``fresh`` are the words of starts of keyholder or
+    helpers that all of them repeated.
     """
 
     proposal: Proposal
@@ -82,6 +78,7 @@ class CheckedList:
     contributors: Mapping[str, tuple[str, ...]]
     tags: tuple[tuple[int, ...], ...] = ()
     vouched: Vouched | None = None
+    fresh: frozenset[str] = frozenset()
 
     @property
     def round(self) -> int:
@@ -103,7 +100,7 @@ class CheckedList:
 class CheckedSum:
     """A sum that passed every check: what to decrypt, which sites are in each block, and their sealed pads by site.
 
-    ``fresh`` is the word of a keyholder's start that all sites repeated when they attested, or nothing.
+    ``fresh`` are the words of starts that all sites repeated when they attested.
     """
 
     proposal: Proposal
@@ -114,7 +111,7 @@ class CheckedSum:
     ciphertexts: Mapping[str, Sequence[bytes]]
     contributors: Mapping[str, tuple[str, ...]]
     pads: Mapping[str, str]
-    fresh: str = ""
+    fresh: frozenset[str] = frozenset()
     headers: Mapping[str, UpdateHeader] = field(default_factory=dict)
     vouched: Vouched | None = None
 
@@ -135,11 +132,9 @@ def check_study(
     Args:
         signed: the proposal, signed by the orchestrator (kind ``proposal``).
         approvals: what the participants signed (kind ``approval``), in any order.
-        orchestrator: the orchestrator as it is known here.
-        keyholder: the keyholder as it is known here.
+        orchestrator, keyholder, helpers: as they are known here; the proposal names nobody else.
         hospitals: those of the roster that this party's own people confirmed.
         now: the time, never earlier than the newest journal entry.
-        helpers: the helpers as they are known here; the proposal names nobody else.
         needed: of a study that begins before all have approved: the sites whose approval has to be there.
 
     Raises:
@@ -192,7 +187,7 @@ def check_sum_request(
         ciphertexts=ciphertexts,
         contributors=listed.contributors,
         pads={site: header.pad for site, header in listed.headers.items()},
-        fresh=_common_word(request.attestations),
+        fresh=listed.fresh,
         headers=listed.headers,
         vouched=listed.vouched,
     )
@@ -221,7 +216,7 @@ def check_list(
         vouched = vouched_of(proposal, commitments, request.pad_commitments, request.attestations)
     except (InvalidInput, Tampered) as error:
         raise Refused(f"the sum is not decrypted: {error}") from error
-    return replace(listed, tags=tuple(tags_), vouched=vouched)
+    return replace(listed, tags=tuple(tags_), vouched=vouched, fresh=_common_words(request.attestations))
 
 
 def check_unsigned_list(proposal: Proposal, round_key: RoundKey, request: ListRequest) -> CheckedList:
@@ -247,9 +242,9 @@ def check_unsigned_list(proposal: Proposal, round_key: RoundKey, request: ListRe
     )
 
 
-def _common_word(attestations: Sequence[Signed]) -> str:
-    words = {str(signed.payload.get("fresh", "")) for signed in attestations}
-    return words.pop() if len(words) == 1 else ""
+def _common_words(attestations: Sequence[Signed]) -> frozenset[str]:
+    said = [frozenset(str(signed.payload.get("fresh", "")).split(WORDS)) for signed in attestations]
+    return frozenset.intersection(*said) - {""} if said else frozenset()
 
 
 def _check_parties(proposal: Proposal, orchestrator: Party, keyholder: Party) -> None:
@@ -264,7 +259,7 @@ def _check_approvals(
     proposal: Proposal, approvals: Sequence[Signed], now: dt.datetime, needed: Collection[str]
 ) -> None:
     by_key = {a.public_key: a for a in approvals if a.payload.get("proposal_hash") == proposal.proposal_hash}
-    starts_with = proposal.waits.starts_with
+    starts_with, there = proposal.waits.starts_with, 0
     for participant in proposal.participants:
         signed = by_key.get(participant.public_key)
         if signed is None:
@@ -275,9 +270,9 @@ def _check_approvals(
         if (approval.study, approval.site) != (proposal.study, participant.name):
             raise Refused(f"the approval of {participant.name} names another study or site")
         check_time(proposal, approval, now)
-    there = {participant.public_key for participant in proposal.participants} & set(by_key)
-    if len(there) < starts_with:
-        raise Refused(f"the study begins with {starts_with} approvals, got {len(there)}")
+        there += 1
+    if there < starts_with:
+        raise Refused(f"the study begins with {starts_with} approvals, got {there}")
 
 
 def _checked_plan(proposal: Proposal, round_key: RoundKey, signed: Signed) -> RoundPlan:

@@ -41,11 +41,11 @@ class HelpersWanted(Refused):
 
 
 class FreshWanted(Refused):
-    """The sites of a list have to attest it once more, with the word ``fresh``: the keyholder was started anew."""
+    """The sites of a list have to attest it once more, with the word ``fresh``: who answers it was started anew."""
 
-    def __init__(self, number: int, fresh: str) -> None:
+    def __init__(self, number: int, fresh: str, who: str = "the keyholder") -> None:
         super().__init__(
-            f"round {number}: the keyholder was started anew since it made the key, and cannot know that it answered "
+            f"round {number}: {who} was started anew since it made the key, and cannot know that it answered "
             "no other list; expected the hospitals to sign this one once more, for good"
         )
         self.fresh = fresh

@@ -1,6 +1,7 @@
 """Is this role well? For container health checks: standard library only, so that asking costs next to nothing.
 
     python -P -m datasites.node.health FOLDER             # exit code 0: well; else the reasons, one a line
+    python -P -m datasites.node.health FOLDER --hangs     # says only whether the process hangs
     python -P -m datasites.node.health FOLDER --restart   # also ends a process that hangs, so that it is started again
 
 A role that serves is asked for ``/healthz`` where it listens; keyholder and helpers, which listen nowhere, must have
@@ -101,8 +102,15 @@ def _answers(url: str) -> str:
         return f"does not answer: {type(error).__name__}"
 
 
+def hanging(folder: Path) -> str:
+    """Return why an announced process does nothing any more; nothing for one that is ill, starting or ended."""
+    address = _announced(folder)
+    return hangs(folder, address) if address is not None else ""
+
+
 if __name__ == "__main__":
-    _reason = (restart if "--restart" in sys.argv[2:] else alive)(Path(sys.argv[1]))
+    _look = restart if "--restart" in sys.argv[2:] else hanging if "--hangs" in sys.argv[2:] else alive
+    _reason = _look(Path(sys.argv[1]))
     if _reason:
         sys.stderr.write(f"{_reason}\n")
         sys.exit(1)

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import ssl
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -22,8 +23,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from datasites.node.credentials.tls import client_context, machine_context
 from datasites.node.credentials.tokens import make_token
+from datasites.node.plugins import DISTRIBUTION
+from datasites.study.protocol import DATA_HEADER, PROTOCOL, PROTOCOL_HEADER, RELEASE_HEADER, check_protocol
 from privacy.canonical import plain_json, sha256_hex
-from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError, UnsafeSum
+from privacy.errors import BudgetExceeded, InvalidInput, OtherProtocol, Refused, Tampered, TesseraError, UnsafeSum
 from privacy.identity import Identity
 
 Params = Mapping[str, str | int | float | None]
@@ -36,6 +39,7 @@ class Declined(Refused):
 PROBLEMS: tuple[tuple[type[TesseraError], int, str], ...] = (
     (BudgetExceeded, 409, "budget-exceeded"),
     (UnsafeSum, 409, "unsafe-sum"),
+    (OtherProtocol, 426, "other-protocol"),
     (Refused, 403, "refused"),
     (Tampered, 400, "tampered"),
     (InvalidInput, 400, "invalid-input"),
@@ -51,6 +55,7 @@ _BY_STATUS: dict[int, type[TesseraError]] = {
     401: Declined,
     403: Declined,
     409: Declined,
+    426: OtherProtocol,
 }
 PLAIN = {"Accept-Encoding": "identity"}
 """What asks a server not to compress its answer: a few bytes could become gigabytes before anybody counts them."""
@@ -76,6 +81,7 @@ class SignedClient:
         ca: file of the certificate that must vouch for an HTTPS server; empty: whom this machine trusts.
         proxy: address of a forward proxy, such as ``http://user:password@proxy.example:3128``; empty: none.
         trust: TLS settings in the place of ``ca``.
+        data_software: hash of the part of this party's software that touches data; empty where none does.
 
     Raises:
         InvalidInput: no certificate can be read, or the proxy's address is none.
@@ -93,8 +99,10 @@ class SignedClient:
         ca: str = "",
         proxy: str = "",
         trust: ssl.SSLContext | None = None,
+        data_software: str = "",
     ) -> None:
         self.identity = identity
+        self._spoken = {PROTOCOL_HEADER: PROTOCOL, RELEASE_HEADER: version(DISTRIBUTION), DATA_HEADER: data_software}
         self.base_url = base_url
         self._audience = server_public_key
         self._timeout_seconds = timeout_seconds
@@ -185,7 +193,7 @@ class SignedClient:
     ) -> bytes:
         query = {name: value for name, value in (params or {}).items() if value is not None}
         timeout = httpx.Timeout(self._timeout_seconds, read=self._timeout_seconds + wait_seconds)
-        headers = PLAIN | ({"Content-Type": kind} if kind else {})
+        headers = PLAIN | self._spoken | ({"Content-Type": kind} if kind else {})
         body_hash = sha256_hex(body)
         retrying = Retrying(
             retry=retry_if_exception_type((_TryAgain, httpx.TransportError)),
@@ -222,6 +230,7 @@ class SignedClient:
             if response.status_code in (502, 503, 504, 507):
                 raise _TryAgain(f"status {response.status_code}")
             if response.is_success:
+                check_protocol(response.headers.get(PROTOCOL_HEADER), "the server")
                 return read_plain(response, max_bytes)
             raise _problem(response.status_code, read_plain(response, _MAX_PROBLEM_BYTES))
         finally:

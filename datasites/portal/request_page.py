@@ -76,7 +76,7 @@ def _request(
         unconfirmed=[p.institution for p in service.unconfirmed(found)],
         confirmed=service.context.approvals.confirmed(),
         blocked=service.blocked(found),
-        differences=service.differences(found)[:5],
+        software=service.software(found),
         unchecked=service.context.unchecked(proposal),
         findings=findings,
         flags=_flags(findings),

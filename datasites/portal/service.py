@@ -1,7 +1,6 @@
 """What the portal does for a signed-in person, whether a page or the machine API asks for it.
 
-:class:`PortalService` also keeps what changes while people look: dry runs in the background, the journal as it grows,
-and sign-ins with the hospital's own accounts that have begun and not ended.
+:class:`PortalService` also keeps dry runs in the background, the journal as it grows, and sign-ins under way.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from datasites.portal.people.waiting import WaitingActs
 from datasites.portal.shown.answers import data_use
 from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
-from datasites.review.environment import differences
+from datasites.review.environment import Compared, compare
 from datasites.review.people.acts import PersonAct
 from datasites.review.policy import Violation, check
 from datasites.review.records import Request
@@ -42,7 +41,6 @@ from privacy.sentences import joined, say, sentence_of
 if TYPE_CHECKING:
     from datasites.review.oidc import Begun
     from datasites.worker.trainer import Trial
-
 
 Decision = Literal["deny", "ask", "revoke"]
 SIGN_IN_SECONDS = 600
@@ -72,12 +70,11 @@ class SignIns:
         """Remember one and return the secret that its browser keeps in a cookie."""
         browser = secrets.token_urlsafe(32)
         until = now + dt.timedelta(seconds=SIGN_IN_SECONDS)
+        made = Pending(begun=begun, browser=browser, to=to, account=account, until=until, draft=draft)
         with self._lock:
             while len(self._pending) >= _MOST:
-                del self._pending[next(iter(self._pending))]
-            self._pending[begun.state] = Pending(
-                begun=begun, browser=browser, to=to, account=account, until=until, draft=draft
-            )
+                self._pending.pop(next(iter(self._pending)))
+            self._pending[begun.state] = made
         return browser
 
     def take(self, state: str, browser: str, *, now: dt.datetime) -> Pending:
@@ -276,9 +273,9 @@ class PortalService:
             modalities=", ".join(sorted(own)),
         )
 
-    def differences(self, request: Request) -> list[str]:
-        """Return where the software that a request names differs from what runs here."""
-        return differences(request.proposal.environment, self.context.environment())
+    def software(self, request: Request) -> Compared:
+        """Return how the software that a request names differs from what runs here."""
+        return compare(request.proposal.environment, self.context.environment())
 
     def blocked(self, request: Request) -> str:
         """Return why a request cannot be approved now, or an empty text."""
@@ -294,7 +291,7 @@ class PortalService:
             self.context.approvals.check_people(request.proposal)
         except Refused as error:
             return sentence_of(error)
-        if self.differences(request):
+        if self.software(request).refused:
             return say("the software here is not what it names; the study has to be proposed again")
         cost = self.cost(request)
         if cost is None or not cost.fits:
@@ -321,12 +318,9 @@ class PortalService:
             )
         if scales := self.scales(request):
             raise Refused(scales)
-        if self.differences(request):
+        if differing := self.software(request).refused:
             raise Refused(
-                say(
-                    "the software is not what the proposal names: {differences}",
-                    differences=joined(self.differences(request)[:3]),
-                )
+                say("the software is not what the proposal names: {differences}", differences=joined(differing[:3]))
             )
         cost = self.context.preview(request.proposal)
         return self.context.approvals.approve(

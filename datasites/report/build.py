@@ -61,7 +61,7 @@ def build_report(
     seeded = {r.proposal_hash for r in requests if r.proposal.seed is not None}
     with speaking(language):
         studies = tuple(
-            study_report(account, study, by_hash.get(study.proposal_hash), records)
+            study_report(account, study, by_hash.get(study.proposal_hash), records, environment)
             for account in records.accounts
             for study in account.studies
         )

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 
-from datasites.language import tr, tr_plural
+from datasites.language import spoken, tr, tr_plural
 from datasites.language.formats import moment, significant
 from datasites.report import words
 from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, SecondEpsilon, StudyReport
 from datasites.report.records import Records
 from datasites.review.budgets import StudyState, study_state
+from datasites.review.environment import Compared, compare
 from datasites.review.records import Request
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Environment, Proposal
@@ -27,7 +28,13 @@ from privacy.ledger.costs import ZERO, Cost
 from privacy.ledger.ledger import Account, StudyAccount
 
 
-def study_report(account: Account, study: StudyAccount, request: Request | None, records: Records) -> StudyReport:
+def study_report(
+    account: Account,
+    study: StudyAccount,
+    request: Request | None,
+    records: Records,
+    environment: Environment | None = None,
+) -> StudyReport:
     """Return one study's part of the report.
 
     Args:
@@ -35,6 +42,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         study: its line in the ledger.
         request: its proposal and decisions; None when they are not here any more.
         records: the entries of ledger and journal.
+        environment: the software that runs here now.
     """
     proposal = request.proposal if request else None
     mechanism = _mechanism(study)
@@ -56,7 +64,7 @@ def study_report(account: Account, study: StudyAccount, request: Request | None,
         thread=_thread(request) if request else (),
         code=_code(proposal) if proposal else tr("The proposal is not in this datasite's records any more."),
         code_hash=canonical_hash(dict(proposal.plan.code)) if proposal else None,
-        environment=software(proposal.environment) if proposal else (),
+        environment=software(proposal.environment, environment) if proposal else (),
         people=_people(request) if request else (),
         parties=_parties(proposal) if proposal else (),
         mechanism=(*_mechanism_facts(mechanism), *_centring_facts(proposal)) if mechanism else (),
@@ -225,15 +233,32 @@ def _code(proposal: Proposal) -> str:
     )
 
 
-def software(environment: Environment) -> tuple[Fact, ...]:
-    """Return the software of a study or of a report: hashes of code and lock file, and the versions of packages."""
+def software(environment: Environment, here: Environment | None = None) -> tuple[Fact, ...]:
+    """Return the software of a study or of a report: hashes of code and lock file, and the versions of packages.
+
+    Args:
+        environment: what was approved, or what writes the report.
+        here: what runs now; where it differs from what was approved, that is said.
+    """
+    differing = compare(environment, here) if here is not None else Compared(refused=())
+    differs = [
+        Fact(label=label, value="; ".join(spoken(line) for line in lines))
+        for label, lines in (
+            (tr("Differs now, as the rest of the software may"), differing.allowed),
+            (tr("Differs now, so that no round runs"), differing.refused),
+        )
+        if lines
+    ]
+    release = (Fact(label=tr("Tessera's release"), value=environment.release),) if environment.release else ()
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
     files = (Fact(label=tr("Files of packages"), value=environment.files_hash),) if environment.files_hash else ()
     return (
+        *release,
         Fact(label=tr("Tessera's code"), value=environment.code_hash),
         Fact(label=tr("Lock file"), value=environment.lock_hash),
         *files,
         Fact(label=tr("Packages"), value=packages),
+        *differs,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from datasites.review.accounts import Account
-from datasites.review.environment import differences
+from datasites.review.environment import compare
 from datasites.review.policy import Policy
 from datasites.review.records import Confirmation, Request
 from datasites.study.messages import Approval, ReviewerSignature
@@ -211,9 +211,9 @@ def check_environment(proposal: Proposal, environment: Environment) -> None:
     """Compare the software that is here with the one that was approved.
 
     Raises:
-        Refused: a package version, the lock or Tessera's own code differs.
+        Refused: something differs that may not differ (:func:`datasites.review.environment.compare`).
     """
-    found = differences(proposal.environment, environment)
+    found = compare(proposal.environment, environment).refused
     if found:
         raise Refused(
             say("the software is not the approved one: {found}; propose the study again", found=joined(found[:3]))

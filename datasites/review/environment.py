@@ -3,6 +3,12 @@
 The same installation gives the same :class:`~datasites.study.proposal.Environment`, so the orchestrator writes it into
 a proposal and every datasite compares it with its own before every round. The values are those of the running
 process: they are computed once, from what it was started with.
+
+Under the same release of Tessera everything must be the same, to the last byte. Between releases at most one minor
+version apart, what touches data must be the same: the rooms and packages whose code reads records, trains, clips, adds
+noise, charges or encrypts. The rest may differ, such as the portal, the reports and the web server, and people are
+shown how. So a patch of the portal needs no approval anew, and a patch of the training does. What is new counts as
+touching data until it is named among the rest (:data:`REST_OF_CODE`, :data:`REST_OF_PACKAGES`).
 """
 
 from __future__ import annotations
@@ -10,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,9 +27,36 @@ from packaging.utils import canonicalize_name
 from datasites.node.installed import Installed, survey
 from datasites.node.plugins import DISTRIBUTION, PACKAGES, plugged_in
 from datasites.study.proposal import Environment
+from datasites.study.protocol import understands
 from privacy.canonical import canonical_hash
 from privacy.errors import InvalidInput
 from privacy.sentences import say
+
+REST_OF_CODE = (
+    "datasites/helper",
+    "datasites/hospital/cli.py",
+    "datasites/hospital/commands",
+    "datasites/hospital/facts.py",
+    "datasites/hospital/people",
+    "datasites/hospital/reports.py",
+    "datasites/hospital/study_reports.py",
+    "datasites/hospital/watch.py",
+    "datasites/keyholder",
+    "datasites/language",
+    "datasites/node",
+    "datasites/portal",
+    "datasites/report",
+    "orchestrator",
+    "tessera",
+)
+"""Files and folders of ours that touch no record and no update before it is encrypted."""
+REST_OF_PACKAGES = frozenset(
+    {"argon2-cffi", "authlib", "babel", "certifi", "fastapi", "fonttools", "httpx", "idna", "jinja2", "joserfc"}
+    | {"manimgx-fonts", "manimgx-fonts-cjk", "matplotlib", "precis-i18n", "prometheus-client", "psutil", "pygments"}
+    | {"pyhanko", "python-multipart", "rich", "structlog", "tenacity", "tomlkit", "typer", "typst", "uvicorn"}
+    | {"webauthn"}
+)
+"""Direct dependencies of ours that touch none either."""
 
 _SOURCE_SUFFIXES = frozenset({".py", ".html", ".css", ".js", ".json", ".typ", ".toml", ".po"})
 
@@ -44,13 +79,24 @@ def current_environment() -> Environment:
             say("expected {distribution} to be installed; install it first", distribution=DISTRIBUTION)
         ) from error
     everything = _closure(direct)
+    touching = {n: version for n, version in _closure(direct - REST_OF_PACKAGES).items() if n not in REST_OF_PACKAGES}
     packages = {name: everything[name] for name in sorted(direct) if name in everything}
+    files = installed_files()
     return Environment(
         lock_hash=canonical_hash(everything),
         code_hash=code_hash(),
         packages=packages,
-        files_hash=installed_files().files_hash,
+        files_hash=files.files_hash,
+        release=importlib.metadata.version(DISTRIBUTION),
+        data_code=_hash_of_code(besides=REST_OF_CODE),
+        data_lock=canonical_hash(touching),
+        data_files=canonical_hash({name: files.packages[name] for name in touching if name in files.packages}),
     )
+
+
+def data_hash(environment: Environment) -> str:
+    """Return one SHA-256 over the part of an environment that touches data."""
+    return canonical_hash({name: getattr(environment, name) for name in ("data_code", "data_lock", "data_files")})
 
 
 @lru_cache(maxsize=1)
@@ -67,30 +113,73 @@ def dependencies(distribution: str = DISTRIBUTION) -> set[str]:
 @lru_cache(maxsize=1)
 def code_hash() -> str:
     """Return the SHA-256 over the path and content of every source file, and over what is plugged in."""
-    digest = hashlib.sha256("\n".join(plugged_in()).encode())
+    return _hash_of_code(begin="\n".join(plugged_in()))
+
+
+def _hash_of_code(*, begin: str = "", besides: tuple[str, ...] = ()) -> str:
+    digest = hashlib.sha256(begin.encode())
     for package in PACKAGES:
         root = _folder(package)
         for path in sorted(p for p in root.rglob("*") if p.suffix in _SOURCE_SUFFIXES):
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0{content}\n".encode())
+            name = f"{package}/{path.relative_to(root).as_posix()}"
+            if not any(name == rest or name.startswith(f"{rest}/") for rest in besides):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
 
-def differences(expected: Environment, actual: Environment) -> list[str]:
-    """Return what differs between two environments, one readable line each.
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """How the software here differs from what was approved, one readable line each.
 
-    Proposals from before files were covered have no ``files_hash``; their code is not that of today either.
+    Nothing runs while anything is ``refused``. What is ``allowed`` may differ, and people are shown it.
     """
-    found: list[str] = [
+
+    refused: tuple[str, ...]
+    allowed: tuple[str, ...] = ()
+
+
+def compare(approved: Environment, actual: Environment) -> Compared:
+    """Return how an environment differs from the approved one, and what of it keeps rounds from running."""
+    if not approved.release or approved.release == actual.release:
+        return Compared(refused=tuple(differences(approved, actual)))
+    expected, here = approved.release, actual.release
+    releases = say("Tessera {expected} was approved, {actual} is here", expected=expected, actual=here)
+    if not understands(expected, here):
+        return Compared(refused=(say("{releases}: more than one minor version apart", releases=releases),))
+    versions = (approved.packages, actual.packages)
+    touching, rest = _packages(*versions, rest=False), _packages(*versions, rest=True)
+    if approved.data_code != actual.data_code:
+        touching.append(say("the part of Tessera's source code that touches data is not the one approved"))
+    if approved.data_lock != actual.data_lock:
+        touching.append(say("the versions of all packages that touch data together are not those approved"))
+    elif approved.data_files != actual.data_files:
+        touching.append(say("the packages that touch data have the approved versions, but not the approved files"))
+    return Compared(refused=tuple(touching), allowed=(releases, *rest))
+
+
+def _packages(expected: Mapping[str, str], actual: Mapping[str, str], *, rest: bool) -> list[str]:
+    return [
         say(
             "{package}: {expected} was approved, {actual} is here",
             package=name,
-            expected=expected.packages.get(name) or say("none"),
-            actual=actual.packages.get(name) or say("none"),
+            expected=expected.get(name) or say("none"),
+            actual=actual.get(name) or say("none"),
         )
-        for name in sorted(set(expected.packages) | set(actual.packages))
-        if expected.packages.get(name) != actual.packages.get(name)
+        for name in sorted(set(expected) | set(actual))
+        if expected.get(name) != actual.get(name) and (name in REST_OF_PACKAGES) == rest
     ]
+
+
+def differences(expected: Environment, actual: Environment) -> list[str]:
+    """Return everything that differs between two environments, one readable line each.
+
+    Proposals from before files were covered have no ``files_hash``; their code is not that of today either.
+    """
+    found: list[str] = sorted(
+        _packages(expected.packages, actual.packages, rest=False)
+        + _packages(expected.packages, actual.packages, rest=True)
+    )
     if expected.lock_hash != actual.lock_hash:
         found.append(say("the installed versions of all dependencies together are not those approved"))
     elif expected.files_hash != actual.files_hash:

@@ -11,6 +11,7 @@ that breaks it can be read and denied, but never approved.
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,24 @@ class SandboxPolicy(_Section):
     jobs_may_measure: bool = False
 
 
+class WorkersPolicy(_Section):
+    """How many studies train here at once: ``studies`` at most, and no more than cores and memory carry.
+
+    A training worker takes one core and ``sandbox.memory_bytes``. ``cores`` and ``memory_bytes`` 0 are what the machine
+    has. Whatever they are, one study trains.
+    """
+
+    studies: int = Field(default=2, ge=1, le=64)
+    cores: int = Field(default=0, ge=0, le=4096)
+    memory_bytes: int = Field(default=0, ge=0)
+
+    def at_once(self, each_bytes: int) -> int:
+        """Return how many studies may train at once, when each worker may take ``each_bytes``."""
+        cores = self.cores or len(os.sched_getaffinity(0))
+        memory = self.memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return max(1, min(self.studies, cores, memory // each_bytes))
+
+
 class Partner(_Section):
     """A party whose key the owner has checked out of band; with an institution the key counts as that one's only."""
 
@@ -136,6 +155,7 @@ class Policy(_Section):
     review: ReviewPolicy = ReviewPolicy()
     people: PeoplePolicy = PeoplePolicy()
     sandbox: SandboxPolicy = SandboxPolicy()
+    workers: WorkersPolicy = WorkersPolicy()
     partners: tuple[Partner, ...] = ()
     accept_only_partners: bool = False
 
@@ -181,7 +201,9 @@ class Policy(_Section):
     @property
     def policy_hash(self) -> str:
         """SHA-256 of the canonical policy; what came later counts only where it is said, so that old hashes hold."""
-        value = self.model_dump(mode="json", exclude={"people"} if self.people == PeoplePolicy() else None)
+        later = {"people": PeoplePolicy(), "workers": WorkersPolicy()}
+        unsaid = {section for section, usual in later.items() if getattr(self, section) == usual}
+        value = self.model_dump(mode="json", exclude=unsaid)
         if not self.sandbox.jobs_may_measure:
             del value["sandbox"]["jobs_may_measure"]
         if math.isinf(self.budget.epsilon_cap):

@@ -183,9 +183,10 @@ class Attestation(Message):
 
     Tags are below 2**60, beyond what a JSON number carries in RFC 8785, and travel as decimal digits.
     ``earlier`` are the hashes of the other lists of this round that it attested before. ``fresh`` repeats what a
-    keyholder that was started anew drew for this start: the site says now, and for good, that it signs no other list
-    after this one in this round. With helpers, ``pad_tags`` are the masked tags of the site's three pads by part
-    (:mod:`privacy.encryption.pad_tags`), and ``pad_commitments`` is the hash of the commitments that they are under.
+    keyholder or helpers that were started anew drew for this start (joined by ``+``): the site says now, and for good,
+    that it signs no other list after this one in this round. With helpers, ``pad_tags`` are the masked tags of the
+    site's three pads by part (:mod:`privacy.encryption.pad_tags`), and ``pad_commitments`` is the hash of the
+    commitments that they are under.
     """
 
     study: str
@@ -237,7 +238,8 @@ class WorkItem(Message):
     nobody has signed; ``attest``, ``pads`` and ``decrypt`` carry these (``commitment/NAME``). ``pads`` carries what
     ``decrypt`` carries, and ``decrypt`` also the helpers' answers (``pads/NAME``). When a list was redone, ``attest``
     carries the voids of earlier ones (``void/CLOSING/NAME``), and ``void`` the ``commitments`` of the list that is to
-    be void. ``confirm`` asks to attest once more: it carries the ``commitments`` and the keyholder's ``refusal``.
+    be void. ``confirm`` asks to attest once more: it carries the ``commitments`` and the keyholder's ``refusal``, or
+    those of helpers (``refusal/NAME``).
     """
 
     kind: Literal["key", "train", "attest", "confirm", "decrypt", "forget", "finished", "commit", "pads", "void"]
@@ -254,7 +256,7 @@ class Refusal(Message):
 
     ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.
     ``wants`` are the helpers whose answers the keyholder needs before it decrypts. ``fresh`` asks the sites of the list
-    to attest it once more with this word, without helpers: the keyholder was started anew in this round.
+    to attest it once more with this word: a helper was started anew in this round, or without helpers the keyholder.
     """
 
     study: str

@@ -133,12 +133,19 @@ class Environment(Message):
     """The software that will run: hashes over all versions and over Tessera's own code, and package versions.
 
     ``files_hash`` covers the content of every file of the installed dependencies; proposals from before that have none.
+    The three hashes ``data_code``, ``data_lock`` and ``data_files`` cover the part that touches data, in the same ways:
+    it must be the same under another ``release`` of Tessera, while the rest may differ within one minor version
+    (:mod:`datasites.review.environment`). Proposals from before have none of these four: nothing may differ.
     """
 
     lock_hash: str
     code_hash: str
     packages: Mapping[str, str]
     files_hash: str = ""
+    release: str = ""
+    data_code: str = ""
+    data_lock: str = ""
+    data_files: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

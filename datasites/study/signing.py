@@ -80,7 +80,7 @@ def dump(value: Any) -> dict[str, Any]:
 _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
     | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh", "self_scaled"}
-    | {"pad_tags", "pad_commitments", "salt"}
+    | {"pad_tags", "pad_commitments", "salt", "release", "data_code", "data_lock", "data_files"}
 )
 """Fields that came later; empty, they are left out of a document."""
 _VERSIONS = frozenset({"canonical", "protocol"})

@@ -12,7 +12,6 @@ import json
 import os
 import select
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from datasites.node.process import own_module
+from datasites.node.warm import Child, start_module
 from datasites.review.environment import code_hash
 from datasites.review.policy import Layer, SandboxPolicy
 from datasites.study.signing import dump
@@ -72,7 +71,7 @@ class WorkerPool:
         self.limits = limits
         self._hidden = tuple(map(str, hidden))
         self._lock = threading.Lock()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: Child | None = None
         self._control: socket.socket | None = None
 
     def __enter__(self) -> WorkerPool:
@@ -189,12 +188,8 @@ class WorkerPool:
         if self._control is not None and self.server_pid is not None:
             return self._control
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._server = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
-            own_module("datasites.worker.server", str(theirs.fileno())),
-            pass_fds=[theirs.fileno()],
-            env=_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            cwd="/",
+        self._server = start_module(
+            "datasites.worker.server", [str(theirs.fileno())], pass_fds=[theirs.fileno()], env=_ENVIRONMENT, folder="/"
         )
         theirs.close()
         ours.settimeout(_START_SECONDS)

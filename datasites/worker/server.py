@@ -36,7 +36,7 @@ from privacy.errors import Refused
 _NICENESS = 5  # people at the portal, and the daemon's own work, come before training
 _MESSAGE_BYTES = 1 << 20
 _LOOK_SECONDS = 0.1
-_PRELOADED = (
+PRELOADED = (
     "datasites.worker.child",
     "datasites.data.dataset",
     "models.build",
@@ -50,7 +50,7 @@ def preload() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for name in _PRELOADED:
+    for name in PRELOADED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

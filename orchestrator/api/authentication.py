@@ -14,17 +14,30 @@ disk ``Depends(authenticate.streamed)`` and compares the hash itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 
 from datasites.node.credentials.tokens import Token, TokenVerifier
+from datasites.node.web.metrics import AsgiApp, Message, Receive, Send
 from datasites.study.proposal import Party
+from datasites.study.protocol import (
+    DATA_HEADER,
+    MOST_CHARACTERS,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    RELEASE_HEADER,
+    UNSAID,
+    check_protocol,
+)
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
 Registry = Callable[[str], Party | None]
+Runs = Callable[[str, str, str, str], object]
+"""Told a party's name, protocol, release and the hash of its software that touches data."""
 JSON_BYTES = 1024**2
 """No JSON document that a hospital or the keyholder sends needs more."""
 
@@ -46,6 +59,7 @@ class Authenticator:
         lifetime_seconds: how old a token may be.
         max_body_bytes: the longest body that is read into memory.
         heard: told the name of every party that has called.
+        runs: told what software each caller names.
     """
 
     def __init__(
@@ -56,8 +70,9 @@ class Authenticator:
         lifetime_seconds: float = 60,
         max_body_bytes: int = JSON_BYTES,
         heard: Callable[[str], object] = lambda _: None,
+        runs: Runs = lambda *_: None,
     ) -> None:
-        self._heard = heard
+        self._heard, self._runs = heard, runs
         self._registry = registry
         self._max_body_bytes = max_body_bytes
         self._verifier = TokenVerifier(
@@ -99,13 +114,37 @@ class Authenticator:
         return StreamedCall(party=self._party(token), body_hash=token.body_hash)
 
     def _open(self, request: Request) -> Token:
-        return self._verifier.open(request.headers.get("authorization"), method=request.method, target=_target(request))
+        """Check the token first: only of a party of the consortium anything is noted."""
+        headers = request.headers
+        token = self._verifier.open(headers.get("authorization"), method=request.method, target=_target(request))
+        said, name = headers.get(PROTOCOL_HEADER), self._party(token).name
+        release, data = headers.get(RELEASE_HEADER, ""), headers.get(DATA_HEADER, "")
+        self._runs(name, (said or UNSAID)[: MOST_CHARACTERS + 1], release, data)
+        check_protocol(said, name)
+        return token
 
     def _party(self, token: Token) -> Party:
         party = self._registry(token.caller)
         if party is None:
             raise Refused("the caller's key is not known here; ask the operator to register it")
         return party
+
+
+class SpeaksProtocol:
+    """ASGI middleware: every answer names the protocol that is spoken here."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Pass one request on and name the protocol in its answer."""
+
+        async def speaking(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (PROTOCOL_HEADER.lower().encode(), PROTOCOL.encode())]
+            await send(message)
+
+        await self._app(scope, receive, speaking)
 
 
 def _target(request: Request) -> str:

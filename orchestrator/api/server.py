@@ -24,7 +24,7 @@ from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, S
 from datasites.study.proposal import Party, Proposal
 from datasites.study.recomputed.checks import check_public_key
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
-from orchestrator.api.authentication import JSON_BYTES, Authenticator, StreamedCall
+from orchestrator.api.authentication import JSON_BYTES, Authenticator, SpeaksProtocol, StreamedCall
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
@@ -150,8 +150,9 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
         title="Tessera orchestrator", version="1", lifespan=lifespan, responses=ERRORS, docs_url=None, redoc_url=None
     )
     install_problem_handlers(app)
-    key, heard = service.identity.public_key, service.contacts.heard
-    authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard)
+    app.add_middleware(SpeaksProtocol)
+    key, heard, runs = service.identity.public_key, service.contacts.heard, service.peers.heard
+    authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard, runs=runs)
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,

@@ -22,7 +22,21 @@ from rich.markup import escape
 from datasites.node.commands import JsonOption, console, show
 from datasites.node.plugins import role_commands, top_commands
 from datasites.study.text import visible
-from orchestrator.cli import audit, backup, constants, data, joining, operate, plan, roles, schema, simulate, study
+from orchestrator.cli import (
+    attend,
+    audit,
+    backup,
+    constants,
+    data,
+    joining,
+    operate,
+    plan,
+    roles,
+    schema,
+    simulate,
+    study,
+    upgrade,
+)
 from orchestrator.cli.options import one_dataclass
 from orchestrator.demo.settings import DemoSettings
 from privacy.errors import InvalidInput, Refused, StudyOver, Tampered, TesseraError
@@ -36,7 +50,21 @@ app = typer.Typer(
 )
 for _name, _commands in role_commands():
     app.add_typer(_commands, name=_name)
-for _module in (operate, backup, roles, joining, study, simulate, audit, data, schema, plan, constants):
+for _module in (
+    operate,
+    backup,
+    roles,
+    joining,
+    attend,
+    study,
+    simulate,
+    audit,
+    data,
+    schema,
+    plan,
+    constants,
+    upgrade,
+):
     app.add_typer(_module.app)
 for _commands in top_commands():
     app.add_typer(_commands)

@@ -147,9 +147,9 @@ class StudyOptions:
 @one_dataclass
 def propose(name: StudyArgument, home: HomeOption, options: StudyOptions, json_output: JsonOption = False) -> None:
     """Send a study to the hospitals for review; it starts by itself once all have approved."""
-    settings = _settings(name, options)
+    settings = settings_of(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, options)
+        made = proposing(home, settings, view, options)
     follow = f"tessera study wait {shlex.quote(name)}"
     console.print(f"{name} is proposed as {made['proposal_hash'][:16]}; follow it with: {follow}", highlight=False)
     if json_output:
@@ -168,9 +168,9 @@ def run(
     language: ReportLanguage = "en",
 ) -> None:
     """Propose a study, wait for the hospitals' people and for all rounds, and print the result as JSON."""
-    settings = _settings(name, options)
+    settings = settings_of(name, options)
     with _view() as view:
-        made = _propose(home, settings, view, options)
+        made = proposing(home, settings, view, options)
         view.note(f"proposal {made['proposal_hash']}")
         result = _followed(home, name, view, timeout, test, out, language)
     show(result)
@@ -194,7 +194,8 @@ def wait(
 add_words(study_app)
 
 
-def _settings(name: str, options: StudyOptions) -> Any:
+def settings_of(name: str, options: StudyOptions) -> Any:
+    """Return what a study is proposed with, checked before anything is asked for."""
     from datasites.strategy.registry import NOISE_MODES
     from datasites.study.text import check_study_name
     from orchestrator.studies.proposing.filings import filed
@@ -231,7 +232,8 @@ def _view() -> Iterator[Any]:
         yield view
 
 
-def _propose(home: Path, settings: Any, view: Any, options: StudyOptions) -> dict[str, Any]:
+def proposing(home: Path, settings: Any, view: Any, options: StudyOptions) -> dict[str, Any]:
+    """Propose the study to the hospitals."""
     from datasites.node.home import Home
     from orchestrator.studies.proposing.brought import NOTHING, Brought
     from orchestrator.studies.run import propose as send

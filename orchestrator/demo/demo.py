@@ -29,7 +29,7 @@ from datasites.study.proposal import Proposal
 from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import DELTA, Homes, Prepared, Steward, prepare
 from orchestrator.demo.filing import FILING, LEGAL_BASIS
-from orchestrator.demo.processes import Processes
+from orchestrator.demo.processes import Processes, warm_start
 from orchestrator.demo.schema_data import prepare_schema, prepare_tables
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide
@@ -70,12 +70,13 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
     _check(settings)
     started = time.monotonic()
     out = _out_folder(settings)
-    progress.step("Splitting patients over hospitals")
-    prepared = _prepared(settings, out)
-    homes = Homes.make(out, prepared, settings.epsilon)
-    stewards = homes.invite()
     with ExitStack() as stack:
-        processes = stack.enter_context(Processes(logs=out / "logs"))
+        warm = stack.enter_context(warm_start())  # imports while patients are dealt out
+        progress.step("Splitting patients over hospitals")
+        prepared = _prepared(settings, out)
+        homes = Homes.make(out, prepared, settings.epsilon)
+        stewards = homes.invite()
+        processes = stack.enter_context(Processes(logs=out / "logs", warm=warm))
         progress.step("Starting orchestrator, keyholder and hospitals")
         homes.start(processes, settings.start_seconds)
         identity = homes.orchestrator.identity()

@@ -13,11 +13,25 @@ from pathlib import Path
 from types import TracebackType
 
 from datasites.node.process import own_module
+from datasites.node.warm import Child, Warm
 from datasites.study.text import visible
 from privacy.errors import TesseraError
 
 _END_SECONDS = 10.0
 _INHERITED = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DATABASE_URL", "DATABASE_URL_FILE"})
+_IN_ADVANCE = (
+    "orchestrator.daemon",
+    "datasites.keyholder.daemon",
+    "datasites.helper.daemon",
+    "datasites.hospital.daemon",
+    "datasites.worker.server:preload",
+    "datasites.report.rehearsal:rehearse",
+)
+
+
+def warm_start() -> Warm:
+    """Start a process that imports what every role needs, from which :class:`Processes` forks them in milliseconds."""
+    return Warm.start(_IN_ADVANCE)
 
 
 @dataclass
@@ -25,10 +39,12 @@ class Processes:
     """Child processes by name; leaving the ``with`` block ends every one of them.
 
     Each child gets the read end of a pipe as standard input, so it also ends when this process is killed outright.
+    With ``warm`` they are forked from that process; otherwise each imports what it needs, which takes seconds.
     """
 
     logs: Path
-    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    warm: Warm | None = None
+    children: dict[str, Child] = field(default_factory=dict)
 
     def __enter__(self) -> Processes:
         return self
@@ -41,13 +57,18 @@ class Processes:
     def start(self, name: str, arguments: Sequence[str]) -> None:
         """Start ``tessera ARGUMENTS`` with its log in ``logs/NAME.log``."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        command = own_module("orchestrator.cli.main", *arguments, "--end-with-parent")
+        module, line = "orchestrator.cli.main", [*arguments, "--end-with-parent"]
         with (self.logs / f"{name}.log").open("ab") as log:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             log.write(f"{now} starting: tessera {' '.join(arguments)}\n".encode())
             log.flush()
+            if self.warm is not None:
+                self.children[name] = self.warm.run(
+                    module, line, env=_environment(), output=log.fileno(), group=True, warm=True
+                )
+                return
             self.children[name] = subprocess.Popen(  # noqa: S603  our own command line, no shell
-                command,
+                own_module(module, *line),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

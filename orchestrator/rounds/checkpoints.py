@@ -14,6 +14,7 @@ from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.centring import CENTRING_ROUND, first_training_round
 from datasites.study.recomputed.next_model import model_to_bytes
+from datasites.study.recomputed.planning import FinishedRound
 from datasites.study.signing import dump
 from orchestrator.rounds.board import names
 from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
@@ -45,6 +46,13 @@ def finished_checkpoint(
         "scales": dict(plan.scales),
         "seconds": round(seconds, 3),
     }
+
+
+def finished_round(store: Store, study: str, number: int) -> FinishedRound:
+    """Return what the planner has to see of a round that is over."""
+    done = store.document(study, number, "checkpoint") or {}
+    sites, releases = tuple(done.get("sites", ())), done.get("releases", {})
+    return FinishedRound(number=number, sites=sites, releases=releases)
 
 
 class StudyPaused(TesseraError):

@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasites.keyholder.checks import WORDS
 from datasites.keyholder.opened import counts_of, salt_in
 from datasites.keyholder.vouched import PREFIX, commitments_hash, disagreeing, opened_commitments, vouched_of
 from datasites.study.messages import Attestation, Commitments, PadCommitment, PadSums, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse
+from orchestrator.rounds import refusals
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.refusals import Refusals
 from orchestrator.rounds.store import Store
@@ -25,6 +27,9 @@ from privacy.errors import InvalidInput, Refused
 
 HELPER_SECONDS = 10.0
 """For how long a round waits for a helper that is gone, once."""
+
+RETURN_SECONDS = 60.0
+"""For how long it waits where no helper has answered: one that was killed comes back with what it holds."""
 
 CONFIRM_SECONDS = 60.0
 """For how long a round waits for hospitals to sign a list once more."""
@@ -63,6 +68,7 @@ class Helping:
         self._refusals, self._refusing = refusals, refusals.parties
         self._names = tuple(helper.name for helper in proposal.helpers)
         self._gone: set[str] = set()
+        self._listed: dict[int, dict[str, Signed]] = {}
         self._digests: dict[tuple[int, int], str] = {}
 
     async def keys(self, number: int) -> dict[str, Signed]:
@@ -86,15 +92,40 @@ class Helping:
         """Ask for the pad sums of a list, and return once one helper has answered or none will."""
         item = self._item("pads", number, documents, closing=_closing(documents), attestations=tuple(attestations))
         self._board.publish(self._names, item)
+        self._listed[number] = dict(documents)
         if self._names:
             await self._until(number, lambda: bool(self.answered(number)) or self._all_refuse(number), "pad sums")
+            if not self.answered(number):
+                await self._once_more(number, self._names, 1)
+
+    async def _once_more(self, number: int, parties: Collection[str], wanted: int) -> None:
+        """Ask helpers that were started anew for their pad sums, with signatures for good; wait for so many answers."""
+        documents = self._listed[number]
+        signed = await self.confirmations(number, documents, parties)
+        if not signed:
+            return
+        asked = [n for n in parties if (r := self._refusals.of(number, n)) is not None and not r.without]
+        self._refusals.forget(number, *asked)
+        for name in asked:
+            item = self._item("pads", number, documents, closing=_closing(documents), attestations=signed)
+            self._board.publish(name, item)
+        gone = set(self._names) - set(asked)
+
+        def over() -> bool:
+            return len(self.answered(number)) >= wanted or self._refusing(number) | gone >= set(self._names)
+
+        await self._until(number, over, "pad sums under signatures for good")
 
     async def all_answers(self, number: int, wanted: Collection[str]) -> None:
         """Wait for the answers of ``wanted``, or until they refuse or seem gone."""
         there = set(wanted) - self._gone
-        await self._until(
-            number, lambda: set(self.answered(number)) | self._refusing(number) >= there, "the other pad sums"
+        await self._waits.until(
+            lambda: set(self.answered(number)) | self._refusing(number) >= there,
+            HELPER_SECONDS if self.answered(number) else RETURN_SECONDS,
+            lambda: f"round {number}: {names(self._names)} (helpers), the other pad sums",
         )
+        if there - set(self.answered(number)) and number in self._listed:
+            await self._once_more(number, sorted(there - set(self.answered(number))), len(there))
         self._gone |= there - set(self.answered(number)) - self._refusing(number)
         for name in self._names:
             self._withdraw(name, lambda i: i.kind == "pads")
@@ -156,22 +187,29 @@ class Helping:
             problem="; ".join(reasons) or f"no commitment of {names(self._names)} to the pad sums came",
         )
 
-    def accused(self, number: int) -> frozenset[str]:
+    def blamed(self, number: int, refused: refusals.Refused | None) -> tuple[frozenset[str], str]:
+        """Return the sites that the keyholder, or else its helpers, cannot use the updates of, and why.
+
+        Args:
+            number: the round.
+            refused: the keyholder's refusal.
+        """
+        if refused is not None and refused.without:
+            return frozenset(refused.without), refused.reason
+        said = ((name, self._refusals.of(number, name)) for name in self._names)
+        return self._accused(number), "; ".join(f"{name}: {one.reason}" for name, one in said if one is not None)
+
+    def _accused(self, number: int) -> frozenset[str]:
         """Return the sites whose tags of a pad every helper that is there calls false; nobody where one has answered.
 
         The keyholder cannot check the tags of the part that it lacks, and no pad sum fits one that is false. A helper
         that answers shows that the tags of this part are right, and so that the other one lies.
         """
-        refusals = [self._refusals.of(number, name) for name in self._names]
-        named = [frozenset(refused.without) for refused in refusals if refused is not None]
+        said = [self._refusals.of(number, name) for name in self._names]
+        named = [frozenset(refused.without) for refused in said if refused is not None]
         if self.answered(number) or not named:
             return frozenset()
         return frozenset.intersection(*named)
-
-    def why(self, number: int) -> str:
-        """Return why helpers refuse a round."""
-        said = ((name, self._refusals.of(number, name)) for name in self._names)
-        return "; ".join(f"{name}: {refused.reason}" for name, refused in said if refused is not None)
 
     def chosen(self, number: int, closing: int) -> dict[str, Signed]:
         """Return the commitments that the sites of a list sign under, as documents of a work item."""
@@ -241,21 +279,30 @@ class Helping:
             found |= {f"void/{closing}/{name}": parse(Signed, document) for name, document in documents.items()}
         return found
 
-    async def confirmations(self, number: int, item: WorkItem) -> tuple[Signed, ...]:
-        """Return the signatures of a list's sites for a keyholder that was started anew, if it asks and all give one.
+    async def confirmations(
+        self, number: int, about: Mapping[str, Signed], parties: Collection[str]
+    ) -> tuple[Signed, ...]:
+        """Return the signatures of a list's sites for parties that were started anew, if they ask and all give one.
 
         Args:
             number: the round.
-            item: what the keyholder was asked to decrypt.
+            about: documents with the ``commitments``, the list.
+            parties: who may ask: the keyholder, or helpers.
         """
         study, keyholder = self._proposal.study, self._proposal.keyholder.name
-        refusal = self._store.documents(study, number, "refusal").get(keyholder)
-        word = str(refusal["payload"].get("fresh", "")) if refusal else ""
-        if refusal is None or not word:
+        sent = self._store.documents(study, number, "refusal")
+        commitments = about["commitments"]
+        words = {n: str(sent[n]["payload"].get("fresh", "")) for n in parties if n in sent}
+        words = {name: word for name, word in words.items() if word}
+        if not words:
             return ()
-        sites = sorted(str(u["payload"]["site"]) for u in item.documents["commitments"].payload["updates"])
-        documents = {"commitments": item.documents["commitments"], "refusal": parse(Signed, refusal)}
-        self._board.publish(sites, self._item("confirm", number, documents, closing=item.closing))
+        word = WORDS.join(sorted(words.values()))
+        sites = sorted(str(u["payload"]["site"]) for u in commitments.payload["updates"])
+        asked = {("refusal" if n == keyholder else f"refusal/{n}"): parse(Signed, sent[n]) for n in words}
+        documents, closing = {"commitments": commitments, **asked}, int(commitments.payload["closing"])
+        for site in sites:
+            self._refusals.forget(number, site)
+            self._board.publish(site, self._item("confirm", number, documents, closing=closing))
 
         def signed() -> dict[str, Signed]:
             found = self._store.documents(study, number, CONFIRMATION)

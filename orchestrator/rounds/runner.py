@@ -21,7 +21,7 @@ from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import enough
 from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
-from datasites.study.recomputed.planning import FinishedRound, Planner
+from datasites.study.recomputed.planning import Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds import checkpoints as ends
 from orchestrator.rounds.attendance import Attendance, Expected
@@ -132,8 +132,7 @@ class StudyRunner:
         return keyholder in self._documents(number, kind)
 
     def _refusal(self, number: int) -> StudyPaused:
-        reason = self._reason(number)
-        return StudyPaused(f"round {number}: the keyholder refused: {reason}")
+        return StudyPaused(f"round {number}: the keyholder refused: {self._reason(number)}")
 
     def _reason(self, number: int) -> str:
         refused = self._refusals.of(number, self.proposal.keyholder.name)
@@ -186,9 +185,7 @@ class StudyRunner:
     def _look_back(self, number: int) -> None:
         """Have the planner see every finished round before ``number``, also those before a restart."""
         for past in range(self._planner.finished + 1, number):
-            done = self._store.document(self.proposal.study, past, "checkpoint") or {}
-            sites, releases = tuple(done.get("sites", ())), done.get("releases", {})
-            self._planner.observe(FinishedRound(number=past, sites=sites, releases=releases))
+            self._planner.observe(ends.finished_round(self._store, self.proposal.study, past))
 
     async def _collect(self, number: int, documents: Mapping[str, Signed]) -> None:
         """Ask whom the round waits for, add what comes, stop in time; ask once more if too few came."""
@@ -197,7 +194,7 @@ class StudyRunner:
         for attempt in (1, 2):
             asked = self._expected.asked - set(self.intake.headers(number))
             self._refusals.forget(number, *asked)
-            self._board.publish(asked, self._item("train", number, documents=documents))
+            self._board.publish(asked, self._item("train", number, papers=documents))
             await self._attendance.arrived(
                 self.waits,
                 number,
@@ -288,11 +285,9 @@ class StudyRunner:
         if not await self._answered_with(number, item):
             refused = self._refusals.of(number, keyholder)
             listed = {str(u["payload"]["site"]) for u in commitments.payload["updates"]}
-            unusable = listed & set(refused.without if refused else ())
-            reason = self._reason(number)
-            if not unusable and (unusable := listed & self.helping.accused(number)):
-                reason = self.helping.why(number)
-            self._lose(number, reason, unusable)
+            named, why = self.helping.blamed(number, refused)
+            unusable = listed & named
+            self._lose(number, why if unusable else self._reason(number), unusable)
             if unusable:
                 return None
             raise self._refusal(number)
@@ -307,7 +302,7 @@ class StudyRunner:
             self._board.publish(keyholder, replace(item, documents={**item.documents, **known}))
             if await self._answered(number, "result"):
                 return True
-            again = await self.helping.confirmations(number, item) or item.attestations
+            again = await self.helping.confirmations(number, item.documents, [keyholder]) or item.attestations
             refused = self._refusals.of(number, keyholder)
             await self.helping.all_answers(number, refused.wants if refused else ())
             newer = self.helping.documents(number)
@@ -370,8 +365,7 @@ class StudyRunner:
         return str(document["model_hash"])
 
     def _load_optimizer(self, after_round: int) -> None:
-        document = self._store.document(self.proposal.study, after_round, "checkpoint")
-        if document is not None:
+        if (document := self._store.document(self.proposal.study, after_round, "checkpoint")) is not None:
             self._optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
 
     def _closings(self, number: int) -> int:
@@ -390,14 +384,12 @@ class StudyRunner:
             raise ends.too_few(self._store, self.proposal, number, sites)
 
     def _excluded(self) -> frozenset[str]:
-        study = self.proposal.study
-        return excluded_sites(self._store, study) | frozenset(withdrawn_sites(self._store, study))
+        place = (self._store, self.proposal.study)
+        return excluded_sites(*place) | frozenset(withdrawn_sites(*place))
 
-    def _item(
-        self, kind: Any, number: int, closing: int = 0, documents: Mapping[str, Signed] | None = None
-    ) -> WorkItem:
-        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
+    def _item(self, kind: Any, number: int, closing: int = 0, papers: Mapping[str, Signed] | None = None) -> WorkItem:
+        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=papers or {})
 
     def _tell_everybody(self, kind: str, number: int) -> None:
-        everybody = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
-        self._board.publish([party.name for party in everybody], self._item(kind, number))
+        parties = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
+        self._board.publish([party.name for party in parties], self._item(kind, number))

@@ -15,6 +15,7 @@ from datasites.study.messages import WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
 from orchestrator.rounds.board import Bell, Board
+from orchestrator.rounds.peers import Peers
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
@@ -43,6 +44,7 @@ class Service:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
+    peers: Peers = field(default_factory=Peers)
     contacts: Contacts = field(default_factory=Contacts)
     standing: Standing = field(init=False)
     _proposals: dict[str, Proposal] = field(default_factory=dict)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,46 +18,13 @@ import sqlalchemy as sa
 from datasites.node.files import sync_folder, write_atomically
 from datasites.node.places import hashed_place
 from datasites.study.signing import Signed, dump, parse
+from orchestrator.rounds.leadership import Leadership
+from orchestrator.rounds.tables import DOCUMENTS as _DOCUMENTS
+from orchestrator.rounds.tables import SCHEMA as _SCHEMA
+from orchestrator.rounds.tables import STUDIES as _STUDIES
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
-from privacy.storage import Schema, set_pragmas, sql, upgrade
-
-_METADATA = sa.MetaData()
-_STUDIES = sa.Table(
-    "studies",
-    _METADATA,
-    sa.Column("study", sa.String(80), primary_key=True),
-    sa.Column("proposal", sa.Text, nullable=False),
-    sa.Column("state", sa.String(20), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-)
-_DOCUMENTS = sa.Table(
-    "documents",
-    _METADATA,
-    sa.Column("study", sa.String(80), primary_key=True),
-    sa.Column("round", sa.Integer, primary_key=True),
-    sa.Column("kind", sa.String(20), primary_key=True),
-    sa.Column("closing", sa.Integer, primary_key=True),
-    sa.Column("author", sa.String(80), primary_key=True),
-    sa.Column("document", sa.Text, nullable=False),
-)
-
-_SCHEMA = Schema(
-    "orchestrator",
-    table="studies",
-    migrations=(
-        sql("""
-CREATE TABLE IF NOT EXISTS studies (
-    study VARCHAR(80) NOT NULL, proposal TEXT NOT NULL, state VARCHAR(20) NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (study));
-CREATE TABLE IF NOT EXISTS documents (
-    study VARCHAR(80) NOT NULL, round INTEGER NOT NULL, kind VARCHAR(20) NOT NULL, closing INTEGER NOT NULL,
-    author VARCHAR(80) NOT NULL, document TEXT NOT NULL,
-    PRIMARY KEY (study, round, kind, closing, author));
-"""),
-    ),
-)
-"""The migrations make the tables; the tables above are what queries name. A test compares the two."""
+from privacy.storage import set_pragmas, upgrade
 
 _PLACES_KEPT = 1000
 Documents = dict[tuple[str, int], dict[str, Any]]
@@ -90,6 +58,7 @@ class Store:
             sa.event.listen(self._engine, "connect", _durable)
         upgrade(self._engine, _SCHEMA)
         self._lock = threading.RLock()
+        self._require: Callable[[sa.Connection], object] = lambda _: None
         self._known: dict[tuple[str, int, str], Documents] = {}
         self._opened: dict[tuple[str, int, str, int, str], Any] = {}
         self._proposals: dict[str, Signed] = {}
@@ -98,6 +67,23 @@ class Store:
     def folder(self) -> Path:
         """Where blobs and ciphertexts lie, and the database unless it is elsewhere."""
         return self._folder
+
+    def leadership(self, *, holder: str, public_key: str) -> Leadership | None:
+        """Return the lease that this store's transactions look at from now on; None where nobody else can have one.
+
+        Only PostgreSQL can have several processes at it: a file is held by the one process of its folder.
+        """
+        if self._engine.dialect.name != "postgresql":
+            return None
+        lease = Leadership(self._engine, holder=holder, public_key=public_key)
+        self._require = lease.require
+        return lease
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self._engine.begin() as connection:
+            self._require(connection)
+            yield connection
 
     def close(self) -> None:
         """Let go of the database."""
@@ -112,7 +98,7 @@ class Store:
             Refused: another proposal has this name already.
         """
         text = plain_json(dump(proposal)).decode()
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             found = connection.execute(
                 sa.select(_STUDIES.c.proposal).where(_STUDIES.c.study == study)
             ).scalar_one_or_none()
@@ -125,7 +111,7 @@ class Store:
         """Move a study to one of :data:`STATES`, with the reason people should read."""
         if state not in STATES:
             raise InvalidInput(f"expected a study state out of {STATES}, got {state!r}")
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_STUDIES.update().where(_STUDIES.c.study == study).values(state=state, reason=reason))
 
     def studies(self) -> list[tuple[str, Signed, str, str]]:
@@ -210,7 +196,7 @@ class Store:
         with self._lock:
             known = self._place(study, round_, kind)
             if (author, closing) not in known:
-                with self._engine.begin() as connection:
+                with self._writing() as connection:
                     connection.execute(_DOCUMENTS.insert().values(**place, document=text))
                 self._known[(study, round_, kind)] = {**known, (author, closing): json.loads(text)}
                 return True

@@ -14,11 +14,11 @@ from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, parse, seal
 from datasites.study.thread import ENDINGS, WORD, ScientistKind, Word, accepted, conditions_of, open_word
-from orchestrator.rounds.store import Store
 from privacy.errors import Refused
 
 if TYPE_CHECKING:
     from orchestrator.rounds.service import Service
+    from orchestrator.rounds.store import Store
 
 OVER_FOR_GOOD = frozenset({"finished", "denied", "revoked", "withdrawn", "cancelled", "expired"})
 """The states of a study that never trains again."""

@@ -12,21 +12,21 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from datasites.node.credentials.tls import own_context
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.review.budgets import Budget, budgets, finite
-from datasites.review.records import ReviewRecords
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, parse
 from datasites.study.thread import Word
-from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import OVER_FOR_GOOD, sealed_words
 from privacy.errors import Refused, TesseraError
-from privacy.ledger.ledger import Ledger
+
+if TYPE_CHECKING:  # what asks the orchestrator needs no database and no ledger
+    from datasites.review.budgets import Budget
+    from orchestrator.rounds.store import Store
 
 
 def takes_part(proposal: Mapping[str, Any], name: str) -> bool:
@@ -144,6 +144,8 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON; null stands for an infinite epsilon, and for a cap that is not set."""
+        from datasites.review.budgets import finite
+
         lines = [
             {
                 "population": budget.population,
@@ -285,6 +287,9 @@ def _site(name: str, approvals: Mapping[str, Any], checkpoints: Sequence[Mapping
 
 
 def _budgets(path: Path) -> tuple[Budget, ...]:
+    from datasites.review.budgets import budgets
+    from privacy.ledger.ledger import Ledger
+
     if not path.exists():
         return ()
     ledger = Ledger(path, None)
@@ -295,6 +300,8 @@ def _budgets(path: Path) -> tuple[Budget, ...]:
 
 
 def _requests(folder: Path) -> tuple[RequestLine, ...]:
+    from datasites.review.records import ReviewRecords
+
     if not (folder / "approvals.sqlite").exists():
         return ()
     records = ReviewRecords(folder / "approvals.sqlite", read_only=True)

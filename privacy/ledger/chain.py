@@ -23,15 +23,16 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from privacy.canonical import NEWEST, CanonicalVersion, canonical_hash, canonical_json, plain_json
+from privacy.canonical import NEWEST, CanonicalVersion, canonical_hash, canonical_json
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity, verify
+from privacy.ledger.head_file import head_file, write_head
 from privacy.storage import Schema, open_sqlite, read_sqlite, sql
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ def _make_tables(op: Operations) -> None:
 
 SCHEMA = Schema("chain", table="entries", migrations=(_make_tables,))
 """Migrations of a chain add to its tables. They never rewrite an entry: its hash and signature bind its bytes."""
+
+
+Row = Sequence[Any]
+"""An entry as it lies in the table: number, kind, body as text, time, previous hash, hash, signature."""
+Mirror = Callable[[Callable[[int], Sequence[Row]]], None]
+"""Keeps a copy of a chain elsewhere; it is given what reads the rows after a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +133,7 @@ class Chain:
         self._clock = clock
         self._lock = threading.RLock()
         self._process = 0
+        self.mirror: Mirror | None = None
         self._connection: sqlite3.Connection | None = None
         if identity is None and not path.exists():
             raise InvalidInput(f"expected a {purpose} in the file {path.name}, found none")
@@ -152,6 +160,8 @@ class Chain:
             before = self._begin(connection)
             try:
                 yield
+                if self.mirror is not None and self._tail()[0] != before:
+                    self.mirror(self.rows)  # an entry is there first, and seen here then
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:  # SQLite itself ends some that fail, on a full disk for one
@@ -173,6 +183,18 @@ class Chain:
         self._connect().execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
         return _entry(row)
 
+    def adopt(self, rows: Sequence[Row]) -> None:
+        """Add entries that this chain's owner wrote elsewhere: what follows the newest one, as a mirror was given it.
+
+        Raises:
+            Tampered: one does not follow, or is not signed by the owner; nothing is added.
+        """
+        with self.transaction():
+            for problem in problems(rows, self.purpose, self.public_key, after=self._tail()):
+                raise Tampered(f"another copy of this {self.purpose} went on apart: {problem}; restore the newest one")
+            statement = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+            self._connect().executemany(statement, [tuple(row) for row in rows])
+
     @property
     def head(self) -> Head:
         """Return the end of the chain, signed when this process holds the owner's identity."""
@@ -188,7 +210,7 @@ class Chain:
 
     def entries(self, *, since: int = 0, kind: str | None = None) -> Iterator[Entry]:
         """Yield the entries with an index above ``since``, oldest first, of one ``kind`` or of all."""
-        for row in self._rows(since, kind):
+        for row in self.rows(since, kind):
             yield _entry(row)
 
     def entry(self, index: int) -> Entry:
@@ -208,7 +230,7 @@ class Chain:
         Raises:
             Tampered: the first thing that does not hold.
         """
-        for problem in problems(self._rows(0, None), self.purpose, self.public_key):
+        for problem in problems(self.rows(0), self.purpose, self.public_key):
             raise Tampered(f"the {self.purpose} does not hold: {problem}; restore it and compare with its peers")
 
     def check_not_rolled_back(self, heads: Iterable[Head | str]) -> None:
@@ -242,12 +264,16 @@ class Chain:
                 self._connection.close()
             self._connection = None
 
+    def _write_head_file(self, head: Head) -> None:
+        write_head(head_file(self.path), asdict(head))
+
     def _author(self) -> Identity:
         if self._identity is None:
             raise Refused(f"this {self.purpose} was opened for reading only: open it with its owner's identity")
         return self._identity
 
-    def _rows(self, since: int, kind: str | None) -> list[tuple[Any, ...]]:
+    def rows(self, since: int, kind: str | None = None) -> list[tuple[Any, ...]]:
+        """Return the rows of entries above ``since``, oldest first, of one ``kind`` or of all."""
         where, values = ("AND kind = ?", (since, kind)) if kind is not None else ("", (since,))
         return self._query(f"SELECT {_COLUMNS} FROM entries WHERE number > ? {where} ORDER BY number", values)  # noqa: S608
 
@@ -295,22 +321,6 @@ class Chain:
             raise InvalidInput(f"{self.path.name} is the chain of another owner or purpose than this {self.purpose}")
         return str(expected)
 
-    def _write_head_file(self, head: Head) -> None:
-        temporary = self.path.with_name(f"{self.path.name}.head.{os.getpid()}.{threading.get_ident()}")
-        try:
-            with temporary.open("wb") as file:
-                file.write(plain_json(asdict(head)))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(head_file(self.path))
-        except OSError:  # the entry stands; a head file that lags behind says nothing wrong
-            temporary.unlink(missing_ok=True)
-
-
-def head_file(path: Path) -> Path:
-    """Return where the newest head of the chain at ``path`` is noted."""
-    return path.with_name(path.name + ".head")
-
 
 def genesis(purpose: Purpose, public_key: str) -> str:
     """Return the hash that the first entry of an owner's chain points back to."""
@@ -334,10 +344,15 @@ def _version(header: Mapping[str, Any], digest: str) -> CanonicalVersion | None:
     return 1 if entry_hash(header, 1) == digest else None
 
 
-def problems(rows: Iterable[tuple[Any, ...]], purpose: Purpose, public_key: str) -> Iterator[str]:
-    """Yield everything that does not hold in the rows of a chain, in order; nothing when it is whole."""
-    previous, last = genesis(purpose, public_key), ""
-    for expected, row in enumerate(rows, start=1):
+def problems(
+    rows: Iterable[Row], purpose: Purpose, public_key: str, *, after: tuple[int, str, str] | None = None
+) -> Iterator[str]:
+    """Yield everything that does not hold in the rows of a chain, in order; nothing when it is whole.
+
+    ``after`` is number, hash and time of the entry that they follow; None begins the chain.
+    """
+    number, previous, last = after or (0, genesis(purpose, public_key), "")
+    for expected, row in enumerate(rows, start=number + 1):
         index, kind, text, at, claimed_previous, digest, signature = row
         where = f"entry {expected}"
         try:
@@ -363,7 +378,7 @@ def problems(rows: Iterable[tuple[Any, ...]], purpose: Purpose, public_key: str)
         previous, last = str(digest), str(at)
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _entry(row: Row) -> Entry:
     index, kind, text, at, previous, digest, signature = row
     return Entry(
         index=index,

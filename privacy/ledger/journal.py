@@ -10,13 +10,13 @@ have seen. Bodies are plain JSON and never hold a secret, a record or a patient 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from privacy.identity import Identity
-from privacy.ledger.chain import Chain, Entry, Head
+from privacy.ledger.chain import Chain, Entry, Head, Mirror, Row
 
 PRIVACY_AUDIT = "privacy-audit"
 """Kind of the entries that hold the result of ``tessera audit-privacy``."""
@@ -54,6 +54,18 @@ class Journal:
     def now(self) -> datetime:
         """Return the time by the high-water mark: never earlier than the newest entry."""
         return self._chain.now()
+
+    def mirrored(self, mirror: Mirror | None) -> None:
+        """Have every new entry kept elsewhere too, before it can be seen here; None ends it."""
+        self._chain.mirror = mirror
+
+    def rows(self, since: int) -> Sequence[Row]:
+        """Return the rows of the entries above ``since``, oldest first, for a mirror."""
+        return self._chain.rows(since)
+
+    def adopt(self, rows: Sequence[Row]) -> None:
+        """Add what this journal's owner wrote elsewhere (:meth:`privacy.ledger.chain.Chain.adopt`)."""
+        self._chain.adopt(rows)
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """Write one entry and return it once it is on disk (safe from several threads and processes)."""

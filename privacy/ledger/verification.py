@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from privacy.errors import NewerStore, TesseraError
-from privacy.ledger.chain import SCHEMA, Chain, Entry, Head, Purpose, head_file, problems
+from privacy.ledger.chain import SCHEMA, Chain, Entry, Head, Purpose, problems
 from privacy.ledger.cost_documents import cost_from_json
 from privacy.ledger.costs import ZERO
 from privacy.ledger.filter import TOLERANCE
+from privacy.ledger.head_file import head_file
 from privacy.ledger.state import State
 from privacy.storage import structure, version_of
 
@@ -137,7 +138,7 @@ def _check_file(path: Path, purpose: Purpose, public_key: str | None) -> tuple[C
         chain = Chain(copy, None, purpose=purpose)
         try:
             owner = public_key or chain.public_key
-            rows = chain._rows(0, None)
+            rows = chain.rows(0)
             found = structure + list(problems(rows, purpose, owner))
             entries = list(chain.entries()) if not found else []
         finally:

@@ -26,12 +26,12 @@ from datasites.node.home import Home
 from datasites.node.letters import Place
 from datasites.review.accounts import AccountStore
 from orchestrator.cli.main import app
-from orchestrator.rounds import store as orchestrator_store
+from orchestrator.rounds import tables as orchestrator_tables
 from orchestrator.rounds.store import Store
 from orchestrator.studies.status import read_status
 from privacy.errors import BudgetExceeded, NewerStore, Refused
-from privacy.ledger.chain import head_file
 from privacy.ledger.costs import Cost, StudyCost, gaussian_cost
+from privacy.ledger.head_file import head_file
 from privacy.ledger.verification import heads_seen_by, verify_folder
 from privacy.storage import VERSION_TABLE, structure, version_of
 
@@ -352,7 +352,7 @@ def _same_as_the_tables_that_queries_name(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         options = {"version_table": VERSION_TABLE, "compare_type": True}
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, orchestrator_store._METADATA) == []
+        assert compare_metadata(context, orchestrator_tables.METADATA) == []
     engine.dispose()
 
 

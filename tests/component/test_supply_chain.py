@@ -113,8 +113,10 @@ def test_two_builds_of_the_wheel_have_the_same_bytes(tmp_path):
 
 def test_the_image_says_what_it_is_and_both_stages_take_the_named_base():
     text = (ROOT / "Dockerfile").read_text()
-    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
-    assert bases == ["${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}"] * 2
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
+    bases = [base for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE) if base not in stages]
+    assert bases == ["${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}"] * 2 + ["scratch"]
+    assert set(re.findall(r"--from=(\S+)", text)) <= {*stages, "wheels"}
     assert f"VERSION={PROJECT['version']} " in text
     labels = set(re.findall(r"org\.opencontainers\.image\.([\w.]+)=", text))
     assert labels >= {"title", "version", "revision", "created", "licenses", "base.name", "base.digest"}

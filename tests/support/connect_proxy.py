@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import select
 import socket
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-USER, PASSWORD = "klinik", "proxy-secret-word"
+USER, PASSWORD = os.environ.get("PROXY_USER", "klinik"), os.environ.get("PROXY_PASSWORD", "proxy-secret-word")
 
 
 @dataclass
@@ -31,8 +32,8 @@ class ConnectProxy:
 
 
 @contextmanager
-def connect_proxy() -> Iterator[ConnectProxy]:
-    listener = socket.create_server(("127.0.0.1", 0))
+def connect_proxy(host: str = "127.0.0.1", port: int = 0) -> Iterator[ConnectProxy]:
+    listener = socket.create_server((host, port))
     proxy = ConnectProxy(port=listener.getsockname()[1])
     ended = threading.Event()
 
@@ -92,3 +93,15 @@ def _copy(client: socket.socket, server: socket.socket, ended: threading.Event) 
             if not data:
                 return
             (server if one is client else client).sendall(data)
+
+
+if __name__ == "__main__":  # a process of its own: tests that have several machines
+    import sys
+
+    with connect_proxy("0.0.0.0", int(sys.argv[1])) as _proxy:  # noqa: S104 - the test's own network
+        _seen = 0
+        while True:
+            threading.Event().wait(0.2)
+            for _target in _proxy.targets[_seen:]:
+                print(_target, flush=True)
+            _seen = len(_proxy.targets)

@@ -49,7 +49,7 @@ class HelpedStage(Stage):
     def opened_helper(self, name: str) -> Helper:
         home = self.consortium.homes[name]
         journal = Journal(self.folder / f"{name}.sqlite", home.identity())
-        custody = PadCustody(home.identity().public_key)
+        custody = PadCustody(self.folder / f"{name}-rounds", home.identity())
         return Helper(home=home, client=self.liar, custody=custody, journal=journal, queue=None)  # type: ignore[arg-type]
 
     def offer_key(self, name: str) -> None:

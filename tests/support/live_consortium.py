@@ -73,10 +73,11 @@ class LiveHospital:
             tried = Preflight(trainer=trainer)
             part = replace(made.participant, train=trainer, build=trainer.initial_model, preflight=tried)
         self.datasite = replace(made, participant=part)
+        self._worker = daemon.Worker(self.datasite, lambda _: None)
         self._loops = [
             Loop("syft", Node(self.datasite).step),
             Loop("approvals", daemon.Messenger(self.datasite).step),
-            Loop("work", daemon.Worker(self.datasite, lambda _: None).step),
+            Loop("work", self._worker.step),
         ]
         app = create_portal(facts.context(self.datasite))
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
@@ -93,6 +94,7 @@ class LiveHospital:
     def close(self) -> None:
         self._server.should_exit = True
         stop_loops(self._loops, seconds=5.0)
+        self._worker.lanes.close(5.0)
         self._thread.join(30)
         self.datasite.close()
 

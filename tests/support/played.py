@@ -202,12 +202,12 @@ class Played(Consortium):
             self.keyholder = None
 
     def open_helper(self, name: str) -> None:
-        """Open a helper as its daemon does: with no key in its memory."""
+        """Open a helper as its daemon does."""
         home, client = self.homes[name], self.signed(name)
         self.helping[name] = Helper(
             home=home,
             client=client,
-            custody=PadCustody(home.identity().public_key),
+            custody=PadCustody(home.folder / "rounds-kept", home.identity()),
             journal=Journal(home.folder / "journal.sqlite", home.identity()),
             queue=WorkQueue(client, wait_seconds=0.0, witness=Witness(home=home, client=client)),
         )

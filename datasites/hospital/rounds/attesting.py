@@ -8,7 +8,7 @@ under one set of commitments: two sets would tell two things about the same mask
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,9 @@ class Attesting:
         round_pads.require_may_sign(proposal, self.journal, item, commitments.list_hash, keys)
         self.journal.check_not_rolled_back([header.journal_head])
         self.ledger.check_not_rolled_back([header.ledger_head])
+        if fresh and proposal.helpers:
+            self._confirm(item, commitments, folder, fresh)
+            return
         more = self._vouched(proposal, commitments, item, sent, folder)
         if isinstance(more, Signed):
             self._send(item, more)
@@ -82,6 +85,17 @@ class Attesting:
         present = [str(u.payload["site"]) for u in commitments.updates]
         proximity.keep_sites(proposal, plan, folder, present)
         self._send(item, signed)
+
+    def _confirm(self, item: WorkItem, commitments: Commitments, folder: Path, fresh: str) -> None:
+        """Sign a list of a study with helpers for good: what was signed before, with their words."""
+        path = folder / "attestation.json"
+        kept = parse(Signed, path.read_bytes()) if path.exists() else None
+        if kept is None or kept.payload["list_hash"] != commitments.list_hash:
+            raise Refused(f"round {item.round}: this list was not signed here")
+        about = {"study": item.study, "round": item.round, "list_hash": commitments.list_hash}
+        self.journal.append("confirmed", about)
+        again = replace(parse(Attestation, dict(kept.payload)), fresh=fresh)
+        self._send(item, seal(self.home.identity(), "attestation", again))
 
     def _vouched(
         self, proposal: Proposal, commitments: Commitments, item: WorkItem, sent: Sent | None, folder: Path

@@ -7,9 +7,11 @@ has the list signed once more (docs/decisions/0019-one-list-without-helpers.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from datasites.keyholder.checks import WORDS
 from datasites.study.messages import HelperKey, Refusal, RoundKey, RoundPlan, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed import checks
@@ -21,7 +23,7 @@ from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import Refused
 from privacy.ledger.journal import Journal
 
-_FRESH_DIGITS = 64
+_WORD = re.compile("[0-9a-f]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ def require_may_sign(
     if set(_lists(journal, item, "confirmed")) - {list_hash}:
         raise Refused(f"round {item.round}: another list was signed here for good; no other is signed")
     if item.kind == "confirm":
-        if proposal.helpers or [*signed][-1:] != [list_hash]:
+        if [*signed][-1:] != [list_hash]:
             raise Refused(f"round {item.round}: only the newest list that was signed here is signed for good")
         return
     if list_hash in signed:
@@ -185,19 +187,30 @@ def signed_before(journal: Journal, item: WorkItem, list_hash: str) -> bool:
 
 
 def asked_for_good(proposal: Proposal, item: WorkItem) -> str:
-    """Return the word of a keyholder that was started anew and wants the list signed once more; else nothing.
+    """Return the words of a keyholder or helpers that were started anew and want the list signed once more.
+
+    Returns:
+        The words, joined; nothing if the item asks for a first signature.
 
     Raises:
-        Refused: the keyholder asks for nothing of this round.
-        InvalidInput, Tampered: it did not sign this.
+        Refused: nobody who could ask for it asks for anything of this round.
+        InvalidInput, Tampered: they did not sign this.
     """
     if item.kind != "confirm":
         return ""
-    keyholder = proposal.keyholder.public_key
-    asked = open_sealed(item.documents["refusal"], "refusal", keyholder, Refusal, since=proposal.canonical)
-    if (asked.study, asked.round) != (item.study, item.round) or not 0 < len(asked.fresh) <= _FRESH_DIGITS:
-        raise Refused(f"round {item.round}: the keyholder asks nobody to sign once more")
-    return asked.fresh
+    askers = {f"refusal/{helper.name}": helper for helper in proposal.helpers} or {"refusal": proposal.keyholder}
+    words = []
+    for place, party in askers.items():
+        signed = item.documents.get(place)
+        if signed is None:
+            continue
+        asked = open_sealed(signed, "refusal", party.public_key, Refusal, since=proposal.canonical)
+        if (asked.study, asked.round) != (item.study, item.round) or not _WORD.fullmatch(asked.fresh):
+            raise Refused(f"round {item.round}: {party.name} asks nobody to sign once more")
+        words.append(asked.fresh)
+    if not words:
+        raise Refused(f"round {item.round}: nobody asks to sign once more")
+    return WORDS.join(sorted(words))
 
 
 def _lists(journal: Journal, item: WorkItem, kind: str) -> Iterable[str]:

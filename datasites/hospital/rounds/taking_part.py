@@ -330,8 +330,8 @@ class RoundParticipant:
 
     def _forget_pads(self, study: str) -> None:
         """Forget the seeds of a study's earlier rounds, which nobody asks for any more."""
-        for place in [place for place in self.sent_now if place[0] == study]:
-            del self.sent_now[place]
+        for place in [place for place in list(self.sent_now) if place[0] == study]:  # other studies go on meanwhile
+            self.sent_now.pop(place, None)
 
     # small things ----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ _SECTIONS = {
     "study": mark("Studies"),
     "review": mark("Review"),
     "sandbox": mark("Sandbox"),
+    "workers": mark("Studies at once"),
     "people": mark("People"),
 }
 RULES = {
@@ -47,6 +48,9 @@ RULES = {
     "sandbox.output_bytes": mark("Most output"),
     "sandbox.minimum_layers": mark("Layers that must be active"),
     "sandbox.jobs_may_measure": mark("Run plain jobs that can see the sizes of files"),
+    "workers.studies": mark("Studies that train at once"),
+    "workers.cores": mark("Cores for training (0: all)"),
+    "workers.memory_bytes": mark("Memory for training (0: all)"),
     "people.security_key": mark("Security keys"),
     "people.required_people": mark("People needed for accounts and keys"),
     "people.idle_minutes": mark("A session ends without use after"),

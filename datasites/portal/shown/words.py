@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datasites.language import mark, spoken, tr, tr_plural
 from datasites.language.formats import instant, whole
 from datasites.language.formats import listed as in_words
+from datasites.portal.shown.constants_words import constants_sentences
 from datasites.report.words import certainty
 from datasites.review.accounts import Account
 from datasites.review.budget_acts import Act
@@ -17,7 +18,6 @@ from datasites.review.records import Request, word
 from datasites.study.outcome_words import outcome_text
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
-from datasites.study.public_constants import PublicConstants
 from datasites.study.recomputed.released_numbers import expected_names
 from datasites.study.text import delta_text, epsilon_text
 from privacy.identity import fingerprint
@@ -163,7 +163,7 @@ def _cost_sentence(cost: CostPreview) -> str:
 
 def _first_round(proposal: Proposal) -> tuple[str, ...]:
     if proposal.constants is not None:
-        return _constants(proposal.constants)
+        return constants_sentences(proposal.constants)
     if not proposal.model.centred:
         return ()
     if proposal.model.standardised:
@@ -179,24 +179,6 @@ def _first_round(proposal: Proposal) -> tuple[str, ...]:
         tr(
             "The first round sends averages instead: of each value the hospitals exchange, over the patients of those "
             "that hold it, under the same noise, encryption and cost. They stay readable in the model."
-        ),
-    )
-
-
-def _constants(constants: PublicConstants) -> tuple[str, ...]:
-    about = {"patients": constants.patients, "source": constants.source.rstrip(".")}
-    first = (
-        tr("The study begins with averages and weights from tables of {patients} public patients: {source}.", **about)
-        if constants.weights
-        else tr("The study begins with averages from tables of {patients} public patients: {source}.", **about)
-    )
-    return (
-        first,
-        tr(
-            "This hospital checks that the model holds these constants and that none is too large. Whoever has the "
-            "tables can make them again and compare: tables {tables}, constants {constants}.",
-            tables=constants.tables_hash[:16],
-            constants=constants.constants_hash[:16],
         ),
     )
 

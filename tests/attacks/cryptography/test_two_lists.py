@@ -16,8 +16,8 @@ import pytest
 from harness.consortium import steps_of
 from support.helped import H, HelpedStage, J, List
 
-from datasites.study.messages import Commitments
-from datasites.study.signing import parse, seal
+from datasites.study.messages import Commitments, Refusal
+from datasites.study.signing import Signed, parse, seal
 
 ALL, FEWER = (0, 1, 2, 3), (1, 2, 3)
 
@@ -177,28 +177,98 @@ def test_two_lists_without_a_common_hospital_need_min_sites_each(helped: HelpedS
 # started anew, restored --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", ["pads", "void"])
-def test_a_helper_that_was_started_anew_holds_nothing_and_says_so(helped: HelpedStage, asked: str) -> None:
+def test_a_helper_that_was_started_anew_repeats_its_answer_and_declares_nothing_void(helped: HelpedStage) -> None:
     helped.train_all()
     first = helped.listed(*ALL)
-    helped.ask_pads(H, first)
+    answer = helped.ask_pads(H, first)
+    assert answer is not None
     helped.restart_helper(H)
-    if asked == "pads":
-        assert helped.ask_pads(H, first) is None
-    else:
-        assert helped.ask_void(H, first) is None
-    assert "started anew" in helped.refusal(H)
-    assert is_total(helped.read(first, J), *ALL)
+    again = helped.ask_pads(H, first)
+    assert again is not None and again.payload == answer.payload
+    assert helped.ask_void(H, first) is None
+    other = second(helped)
+    assert helped.ask_pads(H, (other[0], [helped.forged(i, other) for i in FEWER])) is None
+    assert "one list per round" in helped.refusal(H)
 
 
-def test_a_helper_that_offers_another_key_after_a_start_opens_no_old_seed(helped: HelpedStage) -> None:
+@pytest.mark.parametrize("when", ["before its key", "after its key"])
+def test_a_restored_helper_that_has_forgotten_its_answer_gives_no_second_one(helped: HelpedStage, when: str) -> None:
+    """Played: orchestrator and keyholder restore an honest helper's folder, and show it another list."""
+    folder = helped.folder / f"{H}-rounds"
+    copy = shutil.copytree(folder, helped.folder / "copy") if when == "after its key" else None
     helped.train_all()
     first = helped.listed(*ALL)
-    helped.ask_pads(H, first)
+    assert helped.ask_pads(H, first) is not None
+    shutil.rmtree(folder)
+    if copy is not None:
+        shutil.copytree(copy, folder)
     helped.restart_helper(H)
-    helped.offer_key(H)
-    assert helped.ask_pads(H, first) is None
-    assert "no seed opens with the key that is held here" in helped.refusal(H)
+    other = second(helped)
+    lied = (other[0], [helped.forged(i, other) for i in FEWER])
+    assert helped.ask_pads(H, lied) is None
+    assert ("sign this one once more" if copy is not None else "holds nothing") in helped.refusal(H)
+    if copy is None:
+        return
+    asked = {f"refusal/{H}": helped.liar.sent["refusal"][-1]}
+    assert len(confirmed(helped, first, asked)) == 4
+    assert not confirmed(helped, other, asked)  # an honest hospital signs no other list for good, nor any other at all
+    assert not helped.attested(other[0], FEWER, helped.shown(other))
+    assert helped.ask_void(H, first) is None
+    good = (first[0], confirmed(helped, first, asked))
+    assert helped.ask_pads(H, (first[0], [*good[1][:3], helped.liar.sent["attestation"][0]])) is None
+    assert helped.ask_pads(H, good) is not None  # the list that it answered before
+    assert helped.ask_pads(H, lied) is None
+
+
+def confirmed(stage: HelpedStage, closed: List, asked: dict[str, Signed]) -> list[Signed]:
+    """Return what honest hospitals sign when they are asked to sign a list for good."""
+    before = len(stage.liar.sent["attestation"])
+    for hospital in stage.consortium.hospitals:
+        hospital.participant.handle(stage.item("confirm", {"commitments": closed[0], **asked}))
+    return stage.liar.sent["attestation"][before:]
+
+
+def test_no_stranger_and_no_other_round_moves_a_hospital_to_sign_for_good(helped: HelpedStage) -> None:
+    helped.train_all()
+    first = helped.listed(*ALL)
+    refusal = Refusal(study=helped.proposal.study, round=1, party=H, reason="", fresh="ab" * 16)
+    own = helped.consortium.homes[H].identity()
+    for key, changed in (
+        (helped.consortium.homes["keyholder"].identity(), refusal),
+        (helped.consortium.homes[J].identity(), refusal),
+        (own, replace(refusal, round=2)),
+        (own, replace(refusal, study="another")),
+        (own, replace(refusal, fresh="")),
+        (own, replace(refusal, fresh="ab+cd")),
+        (own, replace(refusal, fresh="ab" * 40)),
+    ):
+        assert not confirmed(helped, first, {f"refusal/{H}": seal(key, "refusal", changed)})
+    assert not confirmed(helped, first, {})
+    assert len(confirmed(helped, first, {f"refusal/{H}": seal(own, "refusal", refusal)})) == 4
+
+
+def test_a_helper_opens_one_update_of_a_hospital_in_a_round(helped: HelpedStage) -> None:
+    """Played: a hospital is restored to before its upload, within a round, and sends a second update."""
+    helped.train_all()
+    first = helped.listed(*ALL)
+    assert len(first[1]) == 4
+    hospital = helped.consortium.hospitals[0]
+    folder = hospital.home.round_folder(helped.proposal.study, 1)
+    (folder / "header.json").unlink()
+    helped.restart_hospital(0)
+    assert helped.train(0)
+    for name in (H, J):
+        documents = {"plan": helped.plan, "key": helped.key, "commitments": resealed(helped)}
+        before = len(helped.liar.sent["pad-commitment"])
+        helped.helpers[name].handle(helped.item("commit", documents))
+        assert len(helped.liar.sent["pad-commitment"]) == before
+        assert "others than those of their first update" in helped.refusal(name)
+        assert parse(Refusal, dict(helped.liar.sent["refusal"][-1].payload)).without == ("site-0",)
+
+
+def resealed(stage: HelpedStage) -> Signed:
+    """The list of all updates as they are now, signed by the orchestrator."""
+    return stage.listed(*ALL, asked=(), closing=2, committing=())[0]
 
 
 def ask_every_round_after(helped: HelpedStage, name: str) -> None:
@@ -207,8 +277,14 @@ def ask_every_round_after(helped: HelpedStage, name: str) -> None:
         helped.helpers[name].handle(replace(helped.item("key"), round=number))
 
 
+def restore(helped: HelpedStage) -> None:
+    """Start a helper anew from an empty folder."""
+    shutil.rmtree(helped.folder / f"{H}-rounds")
+    helped.restart_helper(H)
+
+
 FORGETFUL = {
-    "started anew": lambda helped: helped.restart_helper(H),
+    "restored": lambda helped: restore(helped),
     "told that the study is over": lambda helped: helped.helpers[H].handle(helped.item("forget")),
     "told that the study has ended well": lambda helped: helped.helpers[H].handle(helped.item("finished")),
     "asked for keys of later rounds": lambda helped: ask_every_round_after(helped, H),

@@ -25,3 +25,9 @@ def test_a_hospitals_process_and_the_status_command_start_without_an_accountant(
     code = f"import sys, {modules}; print({heavy} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
+
+
+def test_asking_for_the_status_imports_neither_a_database_nor_a_ledger() -> None:
+    code = "import sys, orchestrator.studies.status; print({'sqlalchemy', 'privacy.ledger.ledger'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "set()"

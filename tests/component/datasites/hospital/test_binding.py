@@ -20,7 +20,7 @@ from harness.consortium import Consortium, Hospital, playing
 from datasites.hospital.rounds import taking_part as rounds
 from datasites.review.accounts import Account
 from datasites.study.messages import Refusal, RoundKey, RoundPlan, WorkItem
-from datasites.study.proposal import Plan, Proposal
+from datasites.study.proposal import Environment, Plan, Proposal
 from datasites.study.recomputed.checks import random_part
 from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.signing import Signed, parse, seal
@@ -201,6 +201,41 @@ def test_others_hear_the_same_whatever_differs_from_what_was_approved(
     flip_a_byte(scene, monkeypatch)
     scene.round()
     assert scene.office.reasons == [Withheld.outward] * 3
+
+
+def released(environment: Environment, release: str, **changes: str) -> Environment:
+    return replace(environment, release=release, code_hash="8" * 64, lock_hash="7" * 64, files_hash="6" * 64, **changes)
+
+
+def test_a_running_study_survives_a_patch_release(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = rounds.current_environment()
+    scene.approve(environment=replace(here, release="3.4.5"))
+    monkeypatch.setattr(rounds, "current_environment", lambda: released(here, "3.4.6"))
+    scene.round()
+    assert (scene.trained, scene.charged, scene.office.sent) == (1, ["round-charged"], ["update"])
+
+
+@pytest.mark.parametrize(
+    ("release", "changes", "reason"),
+    [
+        ("3.4.6", {"data_code": "5" * 64}, "the part of Tessera's source code that touches data"),
+        ("3.4.6", {"data_lock": "5" * 64}, "the versions of all packages that touch data"),
+        ("3.4.6", {"data_files": "5" * 64}, "not the approved files"),
+        ("3.6.0", {}, "more than one minor version apart"),
+        ("4.4.5", {}, "more than one minor version apart"),
+        ("3.4.5", {}, "the software is not the approved one"),
+    ],
+    ids=["code", "versions", "files", "minor", "major", "same release"],
+)
+def test_no_release_that_touches_data_otherwise_reads_a_record(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, release: str, changes: dict[str, str], reason: str
+) -> None:
+    here = rounds.current_environment()
+    scene.approve(environment=replace(here, release="3.4.5"))
+    monkeypatch.setattr(rounds, "current_environment", lambda: released(here, release, **changes))
+    scene.round()
+    assert (scene.trained, scene.charged, scene.office.sent) == (0, [], [])
+    assert any(reason in str(dict(e.body)) for e in scene.hospital.participant.journal.entries())
 
 
 def test_an_approval_that_expires_between_two_looks_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

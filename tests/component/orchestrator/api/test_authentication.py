@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -13,9 +14,10 @@ from datasites.node.credentials.tokens import make_token
 from datasites.node.http import Declined, SignedClient
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
-from orchestrator.api.authentication import Authenticator, StreamedCall
+from datasites.study.protocol import PROTOCOL, PROTOCOL_HEADER, major_minor
+from orchestrator.api.authentication import Authenticator, SpeaksProtocol, StreamedCall
 from privacy.canonical import sha256_hex
-from privacy.errors import BudgetExceeded, InvalidInput, Refused, Tampered, TesseraError
+from privacy.errors import BudgetExceeded, InvalidInput, OtherProtocol, Refused, Tampered, TesseraError
 from privacy.identity import Identity
 
 SERVER = Identity.from_seed(b"s" * 32)
@@ -136,3 +138,59 @@ def test_a_server_that_stays_away_is_named_in_one_line() -> None:
 def test_an_answer_that_is_too_long_is_not_read() -> None:
     with pytest.raises(InvalidInput, match="at most 3 bytes"):
         client().get_json("/whoami", max_bytes=3)
+
+
+def spoken(said: str | None) -> httpx.Response:
+    """Ask as a known caller whose protocol has another version."""
+    header = make_token(KNOWN, audience=SERVER.public_key, method="GET", target="/whoami", body_hash=sha256_hex(b""))
+    named = {} if said is None else {PROTOCOL_HEADER: said}
+    return TestClient(make_app()).get("/whoami", headers={"Authorization": header, **named})
+
+
+def test_a_neighbouring_protocol_is_understood() -> None:
+    major, minor = major_minor(PROTOCOL)
+    assert spoken(None).json() == spoken(f"{major}.{minor + 1}").json() == spoken(f"{major}.{minor - 1}").json()
+
+
+@pytest.mark.parametrize("steps", [2, 40])
+def test_a_protocol_out_of_the_window_is_refused_with_both_versions(steps: int) -> None:
+    major, minor = major_minor(PROTOCOL)
+    answer = spoken(f"{major}.{minor + steps}")
+    assert answer.status_code == 426
+    problem = answer.json()
+    assert problem["type"] == "urn:tessera:other-protocol"
+    assert f"{major}.{minor + steps}" in problem["detail"] and PROTOCOL in problem["detail"]
+
+
+def test_a_server_out_of_the_window_is_named_by_the_client() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=1, headers={PROTOCOL_HEADER: "7.0"}))
+    asking = SignedClient(KNOWN, "http://server", SERVER.public_key, transport=transport)
+    with pytest.raises(OtherProtocol, match=r"the server speaks version 7\.0"):
+        asking.get_json("/whoami")
+
+
+def test_a_refusal_for_the_protocol_reaches_the_client_as_one() -> None:
+    problem = {"type": "urn:tessera:other-protocol", "detail": "north speaks version 0.1"}
+    transport = httpx.MockTransport(lambda _: httpx.Response(426, json=problem))
+    asking = SignedClient(KNOWN, "http://server", SERVER.public_key, transport=transport)
+    with pytest.raises(OtherProtocol, match=r"north speaks version 0\.1"):
+        asking.get_json("/whoami")
+
+
+def test_every_answer_names_the_protocol_and_what_callers_run_is_heard() -> None:
+    heard: list[tuple[str, ...]] = []
+    app = FastAPI()
+    app.add_middleware(SpeaksProtocol)
+    authenticate = Authenticator(
+        SERVER.public_key, {KNOWN.public_key: PARTY}.get, runs=lambda *said: heard.append(said)
+    )
+
+    @app.get("/whoami")
+    async def whoami(caller: Party = Depends(authenticate)) -> str:
+        return caller.name
+
+    transport = InProcess(app)
+    asking = SignedClient(KNOWN, "http://server", SERVER.public_key, transport=transport, data_software="a" * 64)
+    assert asking.get_json("/whoami") == "north"
+    assert heard == [("north", PROTOCOL, version("tessera-fl"), "a" * 64)]
+    assert transport.client.get("/nowhere").headers[PROTOCOL_HEADER] == PROTOCOL

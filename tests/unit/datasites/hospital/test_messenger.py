@@ -74,7 +74,7 @@ def test_reports_are_written_beside_the_work_and_tried_again(monkeypatch: pytest
     reports = Reports(site)  # type: ignore[arg-type]
     worker = Worker(site, reports.want)  # type: ignore[arg-type]
     for study in ("one", "two", "one"):
-        worker._handle(WorkItem(kind="finished", study=study, round=0, closing=0, documents={}))
+        worker._finish(WorkItem(kind="finished", study=study, round=0, closing=0, documents={}))
     assert done == ["one", "two"] and written == []  # nobody waits for a report
     with pytest.raises(TesseraError):
         reports.step()

@@ -1,8 +1,16 @@
 """The environment of a process is comparable, and differences are readable."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from datasites.review.environment import current_environment, differences
+from datasites.review.environment import (
+    REST_OF_CODE,
+    REST_OF_PACKAGES,
+    compare,
+    current_environment,
+    data_hash,
+    differences,
+)
 from datasites.study.proposal import Environment
 from datasites.study.signing import dump, parse
 from privacy.canonical import plain_json
@@ -39,3 +47,38 @@ def test_proposals_from_before_files_counted_keep_their_hash_and_can_be_read():
     assert dump(environment) == old
     found = differences(environment, current_environment())
     assert "Tessera's own source code is not the version approved" in found
+
+
+def test_the_rest_is_named_by_what_there_is():
+    root = Path(__file__).resolve().parents[4]
+    assert all((root / place).exists() for place in REST_OF_CODE)
+    assert set(current_environment().packages) >= REST_OF_PACKAGES
+
+
+def test_what_touches_no_data_may_differ_between_releases():
+    here = current_environment()
+    other = replace(here, release="9.9.9", code_hash="0" * 64, packages={**here.packages, "typst": "0.0"})
+    found = compare(replace(here, release="9.9.8"), other)
+    assert found.refused == ()
+    assert found.allowed[0] == "Tessera 9.9.8 was approved, 9.9.9 is here"
+    assert found.allowed[1].startswith("typst: ")
+    assert data_hash(here) == data_hash(other)
+
+
+def test_under_the_same_release_nothing_may_differ():
+    here = current_environment()
+    found = compare(here, replace(here, code_hash="0" * 64))
+    assert len(found.refused) == 1 and not found.allowed
+
+
+def test_proposals_from_before_the_parts_are_compared_as_a_whole():
+    here = current_environment()
+    old = replace(here, release="", data_code="", data_lock="", data_files="", code_hash="0" * 64)
+    assert set(dump(old)) == {"lock_hash", "code_hash", "packages", "files_hash"}
+    assert len(compare(old, here).refused) == 1
+
+
+def test_a_package_that_touches_data_may_not_differ_between_releases():
+    here = current_environment()
+    other = replace(here, release="9.9.9", packages={**here.packages, "torch": "1.0"})
+    assert [line.split(":")[0] for line in compare(replace(here, release="9.9.8"), other).refused] == ["torch"]
