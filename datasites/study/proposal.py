@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from datasites.strategy.noise import NoiseMode
 from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
 from datasites.strategy.server_steps import ServerStep
 from datasites.study.counting import check_counting
 from datasites.study.filing import Filing
+from datasites.study.later_fields import without_additions
 from datasites.study.patience import WAITS_FOR_ALL, Patience
 from datasites.study.public_constants import PublicConstants
 from datasites.study.schema.variables import check_variable_name
@@ -318,12 +319,12 @@ class Proposal(Message):
     @cached_property
     def proposal_hash(self) -> str:
         """SHA-256 of the canonical proposal: the thing that is approved."""
-        return canonical_hash(_without_additions(dump(self)), self.canonical)
+        return canonical_hash(without_additions(dump(self)), self.canonical)
 
     @cached_property
     def plan_hash(self) -> str:
         """The proposal hash without dates and nonce: the same for an identical re-run."""
-        value = _without_additions(dump(self))
+        value = without_additions(dump(self))
         for field in ("created", "expires", "nonce", "replaces"):
             value.pop(field, None)
         return canonical_hash(value, self.canonical)
@@ -384,24 +385,3 @@ class Proposal(Message):
     @cached_property
     def _exchanged(self) -> tuple[Block, ...]:
         return tuple(b for b in self.blocks if len(self.institutions(self.contributors(b))) >= self.min_sites)
-
-
-_ADDED: Mapping[str, tuple[Any, ...]] = {
-    "centred": (False,),
-    "cohort_gain": (1.0,),
-    "standardised": ((), []),
-    "gains": ({},),
-    "shrunk": (False,),
-    "public_centres": (False,),
-    "counting": (None,),
-}
-"""Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
-
-
-def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
-    kept = {n: v for n, v in proposal["model"].items() if n not in _ADDED or v not in _ADDED[n]}
-    found = {**proposal, "model": kept}
-    for name in ("chain", "constants"):
-        if found[name] is None:
-            del found[name]
-    return found
