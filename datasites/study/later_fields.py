@@ -1,4 +1,4 @@
-"""Fields of a proposal that came later: where they say nothing they are not hashed, so that approvals keep their names."""
+"""Fields of a proposal that came later: those that say nothing are not hashed, so that approvals keep their names."""
 
 from __future__ import annotations
 
