@@ -55,16 +55,16 @@ def contributions(batch: Batch, counts: Sequence[Count]) -> Tensor:
 
 def _table(batch: Batch, count: Count) -> Tensor:
     records = len(batch["cohort"])
-    place = torch.zeros(records, dtype=torch.int64)
+    place = torch.zeros_like(batch["cohort"])
     for axis in count.axes:
         place = place * len(axis.groups) + group_of(batch, axis)
-    added = torch.ones(records)
+    added = torch.ones_like(batch["presence"][:, 0])
     for factor in (*count.needs, *count.factors):
         added = torch.where(_measured(batch, factor.modality, factor.missing), added, torch.zeros_like(added))
     for factor in count.factors:
         added = added * _value(batch, factor)
     added = torch.round(added * _GRID) / _GRID
-    found = torch.zeros(records, count.cells)
+    found = torch.zeros(records, count.cells, device=added.device)
     return found.scatter(1, place[:, None], added[:, None])
 
 
@@ -91,7 +91,7 @@ def _number(batch: Batch, axis: Axis) -> Tensor:
 
 
 def _between(values: Tensor, edges: Sequence[float]) -> Tensor:
-    inner = torch.tensor(edges[1:-1], dtype=values.dtype)
+    inner = torch.tensor(edges[1:-1], dtype=values.dtype, device=values.device)
     return torch.bucketize(values.contiguous(), inner, right=True)
 
 
@@ -111,7 +111,7 @@ def _pattern(batch: Batch, axis: Axis) -> Tensor:
 
 def _survival(batch: Batch, axis: Axis) -> Tensor:
     label = batch["label"].to(torch.int64)
-    ends = torch.tensor(axis.ends)
+    ends = torch.tensor(axis.ends, device=label.device)
     whole = (ends[None, :] <= (label // 2)[:, None]).sum(dim=1)
     return 2 * whole + label % 2
 

@@ -34,7 +34,7 @@ def batch_loss(model: torch.nn.Module, batch: Batch, config: ModelConfig) -> Ten
     else:
         loss = outcome_loss(model(batch), batch["label"], config)
     if config.class_weights:
-        loss = loss * torch.tensor(config.class_weights)[batch["label"]]
+        loss = loss * torch.tensor(config.class_weights, device=loss.device)[batch["label"]]
     return loss
 
 

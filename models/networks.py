@@ -215,5 +215,6 @@ def combinations(modalities: tuple[str, ...]) -> list[str]:
 
 def has_exactly(batch: Batch, wanted: list[str]) -> Tensor:
     """Return 1 for records with exactly the modalities ``wanted``, else 0; float32 [B, 1]."""
-    pattern = torch.tensor([float(m in wanted) for m in modalities_of(batch)])
-    return (batch["presence"] == pattern).all(dim=1, keepdim=True).to(torch.float32)
+    held = batch["presence"]
+    pattern = torch.tensor([float(m in wanted) for m in modalities_of(batch)], device=held.device)
+    return (held == pattern).all(dim=1, keepdim=True).to(torch.float32)

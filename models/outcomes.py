@@ -60,7 +60,7 @@ def ordinal_loss(logits: Tensor, label: Tensor) -> Tensor:
         logits: float32 [B, classes - 1]; entry k is the log-odds of a stage later than k.
         label: int64 [B] in 0..classes-1.
     """
-    steps = torch.arange(logits.shape[1])
+    steps = torch.arange(logits.shape[1], device=logits.device)
     later = (label[:, None] > steps).to(logits.dtype)  # [B, classes - 1]
     return functional.binary_cross_entropy_with_logits(logits, later, reduction="none").sum(dim=1)
 
@@ -86,7 +86,7 @@ def survival_loss(logits: Tensor, label: Tensor) -> Tensor:
         label: int64 [B] (:meth:`models.targets.Target.interval_label`).
     """
     whole, event = (label // 2)[:, None], (label % 2)[:, None]
-    steps = torch.arange(logits.shape[1])
+    steps = torch.arange(logits.shape[1], device=logits.device)
     entered = (steps < whole + event).to(logits.dtype)
     here = ((steps == whole) & (event == 1)).to(logits.dtype)
     return (entered * functional.binary_cross_entropy_with_logits(logits, here, reduction="none")).sum(dim=1)
@@ -145,7 +145,7 @@ def expected_loss(survival: Tensor, target: Target) -> Tensor:
         survival: float32 [B, edges], the probability of no event until each edge.
         target: the outcome.
     """
-    edges = torch.tensor((0.0, *target.edges))
+    edges = torch.tensor((0.0, *target.edges), device=survival.device)
     return 1.0 - (survival * edges.diff() / edges[-1]).sum(dim=1)
 
 
@@ -162,9 +162,11 @@ def cells(label: Tensor, config: ModelConfig) -> Tensor:
     if target is None or target.kind == "categorical":
         found = label.to(torch.int64)
     elif target.is_quantity:
-        found = torch.bucketize(label.to(torch.float64), torch.tensor(target.cuts, dtype=torch.float64))
+        found = torch.bucketize(
+            label.to(torch.float64), torch.tensor(target.cuts, dtype=torch.float64, device=label.device)
+        )
     else:
-        ends = torch.tensor(target.horizons)
+        ends = torch.tensor(target.horizons, device=label.device)
         whole, event = label // 2, label % 2
         found = 2 * (ends[None, :] <= whole[:, None]).sum(dim=1) + event
     if len(found) and not 0 <= int(found.min()) <= int(found.max()) < config.cells:

@@ -50,7 +50,7 @@ def is_local(name: str, config: ModelConfig) -> bool:
 def flatten(model: nn.Module, names: Sequence[str]) -> NDArray[np.float32]:
     """Return the parameters ``names`` one after the other, float32 [n]."""
     parameters = dict(model.named_parameters())
-    parts = [parameters[name].detach().reshape(-1).numpy() for name in names]
+    parts = [parameters[name].detach().reshape(-1).cpu().numpy() for name in names]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, dtype=np.float32)
 
 
@@ -75,7 +75,7 @@ def assign(model: nn.Module, names: Sequence[str], values: NDArray[np.floating])
 
 def to_bytes(model: nn.Module) -> bytes:
     """Return all parameters as safetensors bytes; the same parameters give the same bytes."""
-    tensors = {name: p.detach().contiguous() for name, p in sorted(model.named_parameters())}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in sorted(model.named_parameters())}
     data: bytes = safetensors.torch.save(tensors)
     return data
 

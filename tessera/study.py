@@ -112,6 +112,7 @@ class Study:
         jobs: int | None = None,
         keep: str | os.PathLike[str] | None = None,
         progress: bool = True,
+        device: str = "cpu",
     ) -> Simulation:
         """Run the study without network and encryption: the code of live rounds, the same model for the same seed.
 
@@ -131,9 +132,10 @@ class Study:
             keep: a folder in which every seed's result and model stay. Called again after an interruption, only the
                 seeds that are missing run.
             progress: whether to show a bar.
+            device: ``cpu``, ``cuda`` or ``auto``: CUDA where there is one, with other last bits.
 
         Raises:
-            InvalidInput: tables that cannot be read, or numbers that make no study.
+            InvalidInput: tables that cannot be read, numbers that make no study, or no such device.
         """
         from tessera.simulation import simulate
 
@@ -146,6 +148,7 @@ class Study:
             synthetic_patients=patients,
             split=split,
             alpha=alpha,
+            device=device,
         )
         return simulate(
             self,

@@ -34,7 +34,10 @@ def alive(folder: Path) -> str:
     """Return an empty string if the role of ``folder`` is well, else what is wrong, one thing a line."""
     address = _announced(folder)
     if address is None:
-        return "has not announced itself, or has ended"
+        invited = (folder / "joining" / "invitation.json").exists() and not (folder / "roster.json").exists()
+        return (
+            "waits for the consortium's operator to admit it" if invited else "has not announced itself, or has ended"
+        )
     return hangs(folder, address) or "\n".join(problems(folder))
 
 

@@ -10,12 +10,12 @@ refusal goes to the journal through the ``record`` callback, in the same transac
                    \\----> denied
 
 Any of these but denied and revoked becomes "ended" when the scientist or another hospital ends the study. Every
-decision is also sealed as a :class:`~datasites.study.thread.Word` for the scientist; what comes back is heard by
-:class:`datasites.review.thread.ThreadHere`.
+decision is also sealed as a word for the scientist; :class:`datasites.review.thread.ThreadHere` hears what comes back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
@@ -26,6 +26,7 @@ from datasites.review import checks
 from datasites.review.accounts import Account
 from datasites.review.policy import Policy, check
 from datasites.review.records import Confirmation, Decision, Request, ReviewRecords, State, open_proposal, word
+from datasites.review.rules.automatic import rule_of
 from datasites.review.thread import ThreadHere
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
@@ -119,7 +120,7 @@ class ApprovalStore:
                 if now >= parties.parse_time(proposal.expires):
                     raise Refused(f"the proposal expired at {proposal.expires}; propose the study again")
                 self._record("proposal-received", {"study": proposal.study, "proposal_hash": proposal_hash})
-                self._approve_rerun(proposal, now)
+                self._approve_by_rule(proposal, now)
         return self.request(proposal_hash)
 
     def request(self, proposal_hash: str) -> Request:
@@ -310,7 +311,7 @@ class ApprovalStore:
             raise Refused(say("the approval is for another proposal; approve this one"))
         parties.check_time(proposal, approval, now)
         if any(d.kind == "approved-automatically" for d in request.decisions):
-            self._check_rerun(proposal, now)
+            self._check_rule(proposal, now)
         else:
             required = self.policy.required_reviewers(proposal)
             checks.check_signatures(approval, required=required, roles=self.policy.review.required_roles)
@@ -321,20 +322,21 @@ class ApprovalStore:
         if not accepted(request.words, self.site):
             raise Refused(say("the scientist has not accepted the conditions of the approval here yet"))
 
-    def _check_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
-        if not self.policy.review.auto_approve_reruns or self._earlier(proposal, now) is None:
-            raise Refused(say("re-runs are not approved automatically any more; approve this one"))
+    def _check_rule(self, proposal: Proposal, now: dt.datetime) -> None:
+        if not self._rule(proposal, now):
+            raise Refused(say("such a study is not approved automatically any more; approve this one"))
 
-    def _earlier(self, proposal: Proposal, now: dt.datetime) -> Request | None:
-        return checks.holding(self._records.same_plan(proposal), APPROVAL, self._identity.public_key, now)
+    def _rule(self, proposal: Proposal, now: dt.datetime) -> str:
+        known, key = self._records.same_plan(proposal), self._identity.public_key
+        return rule_of(self.policy, proposal, lambda: checks.holding(known, APPROVAL, key, now))
 
-    def _approve_rerun(self, proposal: Proposal, now: dt.datetime) -> None:
-        if not self.policy.review.auto_approve_reruns or check(self.policy, proposal, self.site):
-            return
-        earlier = self._earlier(proposal, now)
-        if earlier is not None and self._fits(proposal):
-            self._store_approval(proposal, (), now)
-            self._decide(proposal, "approved-automatically", "policy", f"re-run of {earlier.proposal_hash}", now)
+    def _approve_by_rule(self, proposal: Proposal, now: dt.datetime) -> None:
+        reason = "" if check(self.policy, proposal, self.site) else self._rule(proposal, now)
+        with contextlib.suppress(Refused):  # of unconfirmed parties: people look at it
+            self.check_people(proposal)
+            if reason and self._fits(proposal):
+                self._store_approval(proposal, (), now)
+                self._decide(proposal, "approved-automatically", "policy", reason, now)
 
     def _fits(self, proposal: Proposal) -> bool:
         """Reserve the worst case; False when the budget has no room, so that people look at it."""

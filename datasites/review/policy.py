@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasites.language.shapes import expected
 from datasites.strategy.registry import noise_named
@@ -78,6 +78,7 @@ class ReviewPolicy(_Section):
     """How many people must sign, in which roles, and for how long an approval holds.
 
     ``auto_approve_plain_jobs`` runs plain PySyft jobs, sandboxed and on mock data, without a person's look at them.
+    ``auto_approve_analytics_epsilon`` above 0 approves counting studies that cost at most so much, without a person.
     """
 
     required_reviewers: int = Field(default=1, ge=1, le=9)
@@ -86,6 +87,7 @@ class ReviewPolicy(_Section):
     approval_days: int = Field(default=90, ge=1, le=3650)
     auto_approve_reruns: bool = False
     auto_approve_plain_jobs: bool = False
+    auto_approve_analytics_epsilon: float = Field(default=0.0, ge=0, le=10, allow_inf_nan=False)
 
 
 class PeoplePolicy(_Section):
@@ -110,6 +112,7 @@ class SandboxPolicy(_Section):
     ``round_seconds`` above ``time_seconds`` (plus some for the encryption) a hanging one does as well.
     ``jobs_may_measure`` runs plain PySyft jobs also where the layer ``disk`` is missing: such a job can see names,
     sizes and times of files in this role's home, so how large the private part is, and what it prints leaves.
+    ``device`` other than ``cpu`` is refused, with the reason.
     """
 
     time_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
@@ -118,6 +121,19 @@ class SandboxPolicy(_Section):
     output_bytes: int = Field(default=2**28, ge=2**16)
     minimum_layers: tuple[Layer, ...] = ("rlimits", "no-new-privileges", "landlock", "seccomp")
     jobs_may_measure: bool = False
+    device: str = "cpu"
+
+    @field_validator("device")
+    @classmethod
+    def _on_processors(cls, name: str) -> str:
+        if name == "cpu":
+            return name
+        raise ValueError(
+            say(
+                "rounds on private records run on processors: that each record's numbers do not depend on others is "
+                "tried for these only; expected device = cpu"
+            )
+        )
 
 
 class WorkersPolicy(_Section):
@@ -204,6 +220,9 @@ class Policy(_Section):
         later = {"people": PeoplePolicy(), "workers": WorkersPolicy()}
         unsaid = {section for section, usual in later.items() if getattr(self, section) == usual}
         value = self.model_dump(mode="json", exclude=unsaid)
+        del value["sandbox"]["device"]  # there is one
+        if not self.review.auto_approve_analytics_epsilon:
+            del value["review"]["auto_approve_analytics_epsilon"]
         if not self.sandbox.jobs_may_measure:
             del value["sandbox"]["jobs_may_measure"]
         if math.isinf(self.budget.epsilon_cap):

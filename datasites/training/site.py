@@ -85,14 +85,14 @@ def rows_together(proposal: Proposal) -> int:
 
 def _vectors(model: nn.Module, blocks: Iterable[Block]) -> Vectors:
     """Return a copy of every block's parameters, float32 [block.length]."""
-    arrays = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    arrays = {name: parameter.detach().cpu().numpy() for name, parameter in model.named_parameters()}
     return {block.name: flatten(arrays, block) for block in blocks}
 
 
 def own_parameters(proposal: Proposal, model: nn.Module) -> Vectors:
     """Return a trained model's parameters that its site keeps, by their names in a worker's result."""
     named = dict(model.named_parameters())
-    return {PREFIX + name: named[name].detach().numpy().copy() for name in own_names(proposal, named)}
+    return {PREFIX + name: named[name].detach().cpu().numpy().copy() for name in own_names(proposal, named)}
 
 
 def split_records(
@@ -108,7 +108,7 @@ def split_records(
     """
     if not validates(proposal, number):
         return dict(inputs), {name: tensor[:0] for name, tensor in inputs.items()}
-    side = torch.from_numpy(trains())
+    side = torch.from_numpy(trains()).to(inputs["label"].device)
     return {n: t[side] for n, t in inputs.items()}, {n: t[~side] for n, t in inputs.items()}
 
 

@@ -69,11 +69,13 @@ def _losses(
     for rows, records in fixed_batches(batch, together):
         columns = np.zeros((records, len(terms)))
         for place, term in enumerate(terms):
-            keep = torch.tensor([float(m in term.split("+")) for m in modalities_of(rows)])
+            keep = torch.tensor(
+                [float(m in term.split("+")) for m in modalities_of(rows)], device=rows["presence"].device
+            )
             presence = rows["presence"] * keep
             with torch.no_grad():
                 losses = record_loss(model, {**rows, "presence": presence})
-            columns[:, place] = torch.where(presence.amax(dim=1) > 0, losses, torch.zeros_like(losses))[:records]
+            columns[:, place] = torch.where(presence.amax(dim=1) > 0, losses, torch.zeros_like(losses))[:records].cpu()
         pieces.append(columns)
     return np.concatenate(pieces)
 
@@ -103,7 +105,7 @@ def released_scores(
     """
     histograms = score_histograms(
         scores_of(model, validation, config, together),
-        cells(validation["label"], config).numpy(),
+        cells(validation["label"], config).cpu().numpy(),
         classes=config.cells,
         release=release,
         randomness=randomness,
@@ -121,5 +123,5 @@ def scores_of(
             outputs = model(rows)
         if tuple(outputs.shape) != (together, config.outputs):
             raise InvalidInput(f"expected outputs [{together}, {config.outputs}], got {tuple(outputs.shape)}")
-        pieces.append(np.asarray(scores(outputs, rows["label"], config)[:records].numpy(), np.float64))
+        pieces.append(np.asarray(scores(outputs, rows["label"], config)[:records].cpu().numpy(), np.float64))
     return np.concatenate(pieces)

@@ -63,6 +63,9 @@ class SimulationOptions:
     synthetic_patients: Annotated[
         int, typer.Option("--patients", min=30, help="Synthetic patients, where no data is given.")
     ] = 1500
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one; the same bits only on cpu.")
+    ] = "cpu"
 
 
 @app.command()
@@ -74,21 +77,27 @@ def simulate(
     jobs: Annotated[int, typer.Option(min=1, help="Studies side by side, a process each.")] = os.cpu_count() or 1,
     engine: Annotated[str, typer.Option(help="local, or ray: the sites of one study over many processes.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; a local one is started without.")] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE,VALUE of an option above; repeat it to combine several.")
+    ] = None,
+    keep: Annotated[Path | None, typer.Option(help="Folder for every study's model, curve and scores.")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Run studies as a live consortium would, without network and encryption: same seed, same model, bit for bit."""
     from orchestrator.simulation.runs import SimulationRequest, summary
+    from orchestrator.simulation.sweep import by_cell, jobs_of, parse_grid, private_cost
 
     if engine not in ("local", "ray"):
         raise InvalidInput(f"expected --engine local or ray, got {engine!r}")
     request = SimulationRequest(**{**vars(options), "methods": tuple(options.methods or ["fedavg"])})
-    started = time.monotonic()
-    chosen = range(first_seed, first_seed + seeds)
-    results = _on_ray(request, chosen, address, jobs) if engine == "ray" else _in_processes(request, chosen, jobs)
+    cells, started = parse_grid(grid or []), time.monotonic()
+    work = jobs_of(request, cells, range(first_seed, first_seed + seeds), keep)
+    results = _on_ray(work, address, jobs) if engine == "ray" else _in_processes(work, jobs)
     report = {
         "metrics": "exact on public data, outside the protocol" if options.data else "exact on synthetic patients",
         "engine": engine,
-        "methods": summary(results),
+        **({"grid": by_cell(cells, results)} if grid else {"methods": summary(results)}),
+        "on_private_data": private_cost(results),
         "runs": results,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -98,27 +107,23 @@ def simulate(
         _print_table(report)
 
 
-def _in_processes(request: Any, seeds: range, jobs: int) -> list[dict[str, Any]]:
-    from orchestrator.simulation.runs import run_all, run_one
+def _in_processes(work: list[Any], jobs: int) -> list[dict[str, Any]]:
+    from orchestrator.simulation.process_engine import processes_for
+    from orchestrator.simulation.sweep import run_jobs
 
-    studies = len(seeds) * len(request.methods)
     with _progress() as bar:
-        if studies > 1 and jobs > 1:
-            task = bar.add_task("Studies", total=studies)
-            return run_all(request, seeds, jobs=jobs, done=lambda n: bar.update(task, completed=n))
-        return [run_one(request, m, s, on_round=_round_bar(bar, m, s)) for s in seeds for m in request.methods]
+        if len(work) > 1 and jobs > 1:
+            task = bar.add_task("Studies", total=len(work))
+            return run_jobs(work, processes=jobs, done=lambda n: bar.update(task, completed=n))
+        with processes_for(jobs, work[0].request.device) as make:
+            return [job.run(make_engine=make, on_round=_round_bar(bar, job.name, job.seed)) for job in work]
 
 
-def _on_ray(request: Any, seeds: range, address: str | None, jobs: int) -> list[dict[str, Any]]:
+def _on_ray(work: list[Any], address: str | None, jobs: int) -> list[dict[str, Any]]:
     from orchestrator.simulation.ray_engine import ray_cluster
-    from orchestrator.simulation.runs import run_one
 
     with ray_cluster(address, processes=jobs) as make, _progress() as bar:
-        return [
-            run_one(request, m, s, make_engine=make, on_round=_round_bar(bar, m, s))
-            for s in seeds
-            for m in request.methods
-        ]
+        return [job.run(make_engine=make, on_round=_round_bar(bar, job.name, job.seed)) for job in work]
 
 
 def _progress() -> Any:
@@ -141,9 +146,27 @@ def _print_table(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{report['metrics']}; {report['seconds']} s")
-    figures = next(iter(report["methods"].values()))
-    for column in ("method", *(name.replace("_", " ").replace("auroc", "AUROC") for name in figures)):
+    lines = report.get("grid") or [{"cell": {}, "methods": report["methods"]}]
+    names = list(lines[0]["cell"])
+    figures = next(iter(lines[0]["methods"].values()))
+    for column in (*names, "method", *(name.replace("_", " ").replace("auroc", "AUROC") for name in figures)):
         table.add_column(column)
-    for name, entry in report["methods"].items():
-        table.add_row(name, *(f"{v['mean']:.3f} ± {v['half_width']:.3f}" for v in entry.values()))
+    for line in lines:
+        settings = [str(line["cell"][name]) for name in names]
+        for name, entry in line["methods"].items():
+            scores = (f"{v['mean']:.3f} ± {v['half_width']:.3f}" for v in entry.values())
+            table.add_row(*settings, name, *scores)
     Console().print(table)
+    console.print(_cost(report["on_private_data"]), highlight=False)
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    if not cost["studies"]:
+        return "On private data this would have been no study."
+    if cost["epsilon"] is None:
+        return "On private data this would have been without privacy."
+    studies = f"{cost['studies']} studies" if cost["studies"] > 1 else "one study"
+    return (
+        f"On private data this would have been {studies}: epsilon {cost['epsilon']:.3g} at delta {cost['delta']:g} for "
+        f"every patient of a hospital in all of them, {cost['largest']:.3g} for the costliest alone."
+    )

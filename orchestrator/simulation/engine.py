@@ -32,6 +32,7 @@ from datasites.training.site import own_parameters, split_records, train_round
 from datasites.worker.child import load_plan
 from models.batch import RecordLoss, restricted
 from models.build import build_model, record_loss
+from models.devices import chosen_device, on_device
 from models.parameters import from_bytes
 from orchestrator.simulation.sites import SimulatedSite
 from privacy.canonical import sha256_hex
@@ -82,16 +83,21 @@ class Shard:
         proposal: with a public seed.
         sites: whose ``trains`` was drawn with the seed's membership secret.
         code: the folder of an own network, whose code runs here; None for Tessera's models.
+        device: where models and records are; on another one than ``cpu`` the last bits of a model differ.
     """
 
-    def __init__(self, proposal: Proposal, sites: Sequence[SimulatedSite], code: Path | None = None) -> None:
+    def __init__(
+        self, proposal: Proposal, sites: Sequence[SimulatedSite], code: Path | None = None, *, device: str = "cpu"
+    ) -> None:
         self._proposal, self._seed = proposal, _public_seed(proposal)
         self._model, self._loss = _network(proposal, self._seed, code)
+        place = chosen_device(device)
+        self._model.to(place)
         self._everybody = [p.name for p in proposal.participants]
         self._own: dict[str, dict[str, NDArray[np.float32]]] = {}
         self._last: dict[str, tuple[RoundPlan, bytes, Integers]] = {}
         wanted = proposal.model.features
-        self._records = {s.name: (restricted(s.records, wanted), s.trains) for s in sites}
+        self._records = {s.name: (on_device(restricted(s.records, wanted), place), s.trains) for s in sites}
 
     def round(self, plan: RoundPlan, model: bytes) -> Sum:
         """Train every site of this shard and add what they would encrypt."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +19,8 @@ from datasites.data.tcga.tables import Images, Tables, read_tables
 from datasites.strategy.registry import NOISE_MODES, STRATEGIES
 from datasites.study.proposal import Participant
 from models.batch import restricted
-from models.config import Architecture
+from models.config import Architecture, InvalidModel
+from models.devices import chosen_device
 from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
 from orchestrator.simulation.schema_patients import schema_patients
@@ -44,7 +43,7 @@ from orchestrator.studies.proposing.settings import Fusion, StudySettings
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
-_BASELINES = ("upper-bound", "pooled", "local")
+BASELINES = ("upper-bound", "pooled", "local")
 _FIGURES = (
     *("auroc", "balanced_accuracy", "cross_entropy", "calibration_error"),
     *("concordance", "mean_absolute_error", "deviance"),
@@ -82,9 +81,10 @@ class SimulationRequest:
     outcome: str | None = None
     plan: Path | None = None
     constants: Path | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        methods = (*STRATEGIES, *_BASELINES)
+        methods = (*STRATEGIES, *BASELINES)
         unknown = [name for name in self.methods if name not in methods]
         if unknown or not self.methods:
             raise InvalidInput(f"expected --method out of {', '.join(methods)}, got {', '.join(unknown) or 'none'}")
@@ -96,6 +96,10 @@ class SimulationRequest:
             if value not in allowed:
                 raise InvalidInput(f"expected --{option} out of {', '.join(allowed)}, got {value!r}")
         self._check_schema()
+        try:
+            chosen_device(self.device)
+        except InvalidModel as error:
+            raise InvalidInput(str(error)) from error
         check_fusion(self.fusion, self.architecture, self.noise)
         if self.fusion == "combination":
             raise InvalidInput("heads that stay at their hospitals give no model to score; expected shared or tokens")
@@ -143,27 +147,6 @@ class SimulationRequest:
         return with_schedule(settings, self.rounds, constants=self.constants is not None)
 
 
-def run_all(
-    request: SimulationRequest, seeds: Sequence[int], *, jobs: int, done: Callable[[int], None] = lambda _: None
-) -> list[dict[str, Any]]:
-    """Run every method and seed in up to ``jobs`` processes and return the results in order.
-
-    Args:
-        request: what to simulate.
-        seeds: public seeds of the split, the initial model and all noise.
-        jobs: processes.
-        done: told how many studies are finished.
-    """
-    wanted = [(method, seed) for seed in seeds for method in request.methods]
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    with ProcessPoolExecutor(min(jobs, len(wanted)), mp_context=get_context("spawn")) as executor:
-        futures = {executor.submit(run_one, request, *job): job for job in wanted}
-        for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            done(len(found))
-    return [found[job] for job in wanted]
-
-
 def run_one(
     request: SimulationRequest,
     method: str,
@@ -186,7 +169,7 @@ def run_one(
     torch.set_num_threads(1)
     started = time.monotonic()
     study = study_of(request, method, seed)
-    make = make_engine or (lambda s: Shard(s.proposal, s.sites, s.code))
+    make = make_engine or (lambda s: Shard(s.proposal, s.sites, s.code, device=request.device))
     if method == "local":
         result = _alone(study, make)
     else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dp_accounting
 from dp_accounting import DpEvent
@@ -21,6 +22,9 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from privacy.dp.mechanism import Mechanism
 
 ADJACENCY = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 ORDERS: tuple[float, ...] = (
@@ -34,6 +38,22 @@ ORDERS: tuple[float, ...] = (
 """Rényi orders of a study's curve: dense where the best order of a study lies (epsilon 1 to 20)."""
 INTERVAL = 1e-3
 """Width of the PLD's bins; the bound is valid at any width, a finer one is tighter and slower."""
+
+
+def composed_epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    """Return epsilon of several studies on the same patients together, by PLD (add/remove adjacency).
+
+    Args:
+        mechanisms: of the studies, at least one.
+        delta: in (0, 1).
+
+    Returns:
+        an upper bound, infinite where one has no noise.
+    """
+    event = dp_accounting.ComposedDpEvent([mechanism.event() for mechanism in mechanisms])
+    found = pld_epsilon(event, delta, slack=sum(mechanism.total_variation() for mechanism in mechanisms))
+    left = delta - sum(mechanism.failure() for mechanism in mechanisms)  # docs/filter.md, theorem 2
+    return min(found, pld_epsilon(event, left)) if left > 0 else found
 
 
 def pld_epsilon(event: DpEvent, delta: float, *, slack: float = 0.0) -> float:

@@ -168,7 +168,8 @@ class PerExampleClipper:
         return keep
 
     def _norms(self, pairs: _Pairs, records: int) -> dict[str, Tensor]:
-        totals = {group: torch.zeros(records, dtype=torch.float64) for group in self.groups}
+        device = next(self.model.parameters()).device
+        totals = {group: torch.zeros(records, dtype=torch.float64, device=device) for group in self.groups}
         for name, (x, g) in pairs.items():
             layer = self._layers[name]
             per_parameter = RULES[type(layer)].squared_norms(layer, x, g)

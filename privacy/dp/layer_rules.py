@@ -122,7 +122,7 @@ def _outer_sums(x: Tensor, g: Tensor) -> Tensor:
     One product over records and positions would be faster. But where a record's terms cancel, they are large on the
     way, and the low bits of what other records added before are lost.
     """
-    total = torch.zeros(g.shape[2], x.shape[2], dtype=torch.float64)
+    total = torch.zeros(g.shape[2], x.shape[2], dtype=torch.float64, device=g.device)
     at_once = max(1, _VALUES_AT_ONCE // total.numel())
     for start in range(0, len(x), at_once):
         place = slice(start, start + at_once)
@@ -171,9 +171,9 @@ def _embedding_norms(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Ten
 def _embedding_sums(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     tokens, gradient = _tokens(layer, x, g)
     # first the sum of each record and token, as in _outer_sums
-    places = tokens + layer.num_embeddings * torch.arange(len(tokens)).unsqueeze(1)
+    places = tokens + layer.num_embeddings * torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
     found, place = torch.unique(places, return_inverse=True)
-    sums = torch.zeros(len(found), gradient.shape[2], dtype=gradient.dtype)
+    sums = torch.zeros(len(found), gradient.shape[2], dtype=gradient.dtype, device=gradient.device)
     sums.index_add_(0, place.flatten(), gradient.flatten(0, 1))
     total = torch.zeros_like(layer.weight, dtype=gradient.dtype)
     return {"weight": total.index_add_(0, found % layer.num_embeddings, sums)}

@@ -186,7 +186,7 @@ class HooksEngine:
             _backward(losses.sum())
         for p in self._model.parameters():
             if p.grad_sample is None:  # type: ignore[attr-defined]  # set by Opacus
-                p.grad_sample = torch.zeros(batch_size(inputs), *p.shape)  # type: ignore[attr-defined]
+                p.grad_sample = torch.zeros(batch_size(inputs), *p.shape, device=p.device)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Give the model back as it was."""
@@ -262,6 +262,7 @@ def use_noise(optimizer: KeyedOptimizer | KeyedHooksOptimizer, randomness: Rando
     deviation = optimizer.deviation
 
     def noised(total: Tensor) -> Tensor:
-        return torch.from_numpy(randomness.add_gaussian(total.detach().numpy(), deviation))
+        made = randomness.add_gaussian(total.detach().cpu().numpy(), deviation)
+        return torch.from_numpy(made).to(total.device)
 
     optimizer.noise = noised

@@ -157,13 +157,13 @@ def clipped_gradient_sum(
     batch = poisson_batch(inputs, mechanism.sampling_rate, stream)
     with _guarded(model, randomness), PerExampleClipper(model, group_of, together=together) as clipper:
         sums = clipper.clipped_sum(batch, record_loss, bounds)
-    return {name: total.numpy() for name, total in sums.items()}
+    return {name: total.cpu().numpy() for name, total in sums.items()}
 
 
 def poisson_batch(inputs: Batch, sampling_rate: float, stream: Randomness) -> dict[str, Tensor]:
     """Return the records of one Poisson batch, possibly none."""
     chosen = torch.from_numpy(stream.child("sample").poisson_sample(batch_size(inputs), sampling_rate))
-    return {name: value[chosen] for name, value in inputs.items()}
+    return {name: value[chosen.to(value.device)] for name, value in inputs.items()}
 
 
 def split_norm(max_grad_norm: float, weights: Mapping[str, float]) -> dict[str, float]:
@@ -265,9 +265,13 @@ def _guarded(model: nn.Module, randomness: Randomness) -> Iterator[None]:
     """Train with a keyed torch generator (dropout repeats too) and refuse a model that changes its buffers."""
     training = model.training
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    device = next(model.parameters()).device
+    accelerators = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=accelerators), torch.enable_grad():
         # torch.manual_seed would also queue a call for every absent accelerator, and the queue never empties
-        torch.default_generator.manual_seed(int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1)))
+        seed = int(randomness.child("torch").uniform_words(1)[0] >> np.uint64(1))
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[k] for k in accelerators)):
+            generator.manual_seed(seed)
         model.train()
         try:
             yield

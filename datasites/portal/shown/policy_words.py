@@ -41,12 +41,14 @@ RULES = {
     "review.required_roles": mark("Roles that must sign"),
     "review.approval_days": mark("An approval holds for"),
     "review.auto_approve_reruns": mark("Approve repeated plans automatically"),
+    "review.auto_approve_analytics_epsilon": mark("Approve statistics up to this epsilon automatically"),
     "review.auto_approve_plain_jobs": mark("Run plain jobs without a person's look"),
     "sandbox.time_seconds": mark("Longest run"),
     "sandbox.round_seconds": mark("An update leaves at a multiple of"),
     "sandbox.memory_bytes": mark("Most memory"),
     "sandbox.output_bytes": mark("Most output"),
     "sandbox.minimum_layers": mark("Layers that must be active"),
+    "sandbox.device": mark("Rounds run on"),
     "sandbox.jobs_may_measure": mark("Run plain jobs that can see the sizes of files"),
     "workers.studies": mark("Studies that train at once"),
     "workers.cores": mark("Cores for training (0: all)"),
@@ -60,10 +62,12 @@ _WEAKER = {
     "noise.allow_infinite_epsilon": mark("Such a study has no privacy at all."),
     "study.allow_free_python": mark("The guarantee then assumes that the reviewed code is honest."),
     "review.auto_approve_reruns": mark("Nobody here looks at a repeated plan."),
+    "review.auto_approve_analytics_epsilon": mark("Nobody here looks at small questions about the patients."),
     "review.auto_approve_plain_jobs": mark("Code runs here that nobody has read."),
     "sandbox.jobs_may_measure": mark("Where the layer disk is missing, a job sees how large the private part is."),
 }
 _VALUES = {
+    "sandbox.device": {"cpu": mark("processors")},
     "people.security_key": {
         "if-registered": mark("asked of everybody who has one"),
         "required": mark("nobody decides without one"),
@@ -104,7 +108,7 @@ def policy_sections(policy: Policy) -> list[tuple[str, list[Rule]]]:
 
 
 def _rule(key: str, value: Any) -> Rule:
-    return _named(key, _value(key, value), tr(_WEAKER[key]) if value is True and key in _WEAKER else "")
+    return _named(key, _value(key, value), tr(_WEAKER[key]) if value and key in _WEAKER else "")
 
 
 def _named(key: str, value: str, weaker: str = "") -> Rule:

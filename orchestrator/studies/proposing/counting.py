@@ -40,9 +40,10 @@ def counting_settings(settings: StudySettings, asked: Counting) -> StudySettings
 
 
 def least_levels(settings: StudySettings, mechanism: Mechanism, training: Training, *, cells: int) -> int:
-    """Return the fewest levels of a hospital's integers that a study needs: of a counting study enough for its box.
+    """Return the fewest levels of a hospital's integers that a study needs for its public box and its noise.
 
-    An update of training lies within a few steps of its noise; a count may be thousands of deviations large.
+    An update of training lies within a few steps of its noise; a count may be thousands of deviations large. Under
+    shared noise every study needs levels that hold a share of at least three steps beside its box.
 
     Args:
         settings: the scientist's.
@@ -53,12 +54,12 @@ def least_levels(settings: StudySettings, mechanism: Mechanism, training: Traini
     Raises:
         InvalidInput: no number of levels holds so many patients at so little noise.
     """
-    if settings.counting is None:
+    deviation, levels = mechanism.share_deviation, 64
+    if mechanism.noise == "local" and settings.counting is None:
         return 1
-    deviation, levels = mechanism.share_deviation, 512
     if mechanism.noise == "local":
         wanted = _STEPS_PER_DEVIATION * training.update_bound / deviation if deviation > 0 else training.update_bound
-        return min(_MOST_LEVELS, max(levels, 1 << math.ceil(math.log2(max(1.0, wanted)))))
+        return min(_MOST_LEVELS, max(512, 1 << math.ceil(math.log2(max(1.0, wanted)))))
     while levels <= _MOST_LEVELS:
         try:
             return choose_encoding(mechanism, values=cells, bound=training.update_bound, levels=levels).levels

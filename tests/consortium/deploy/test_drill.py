@@ -1,8 +1,8 @@
 """Five parties on machines of their own, by the commands of docs/deploy.md and no others.
 
 Network namespaces stand for machines; hospital B reaches the orchestrator through a proxy alone. While a study trains,
-a fourth hospital joins and the keyholder gets a patch release; afterwards hospital A loses its disk and comes back from
-a backup that is older than the study.
+a fourth hospital joins, and the keyholder and hospital C get a patch release; afterwards hospital A loses its disk and
+comes back from a backup that is older than the study.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from support.namespaces import Network, network, permitted
 from datasites.data.ingest import place_dataset
 from datasites.node.consortium import Consortium
 from datasites.node.home import Home
+from datasites.node.plugins import DISTRIBUTION
 from datasites.review.accounts import AccountStore
 from datasites.worker.sandbox import available_layers
 
@@ -48,6 +50,7 @@ BEHIND = {"hospital-b": "10.78.0.2", "proxy": "10.78.0.1"}
 ROUNDS = 40
 
 pytestmark = [
+    pytest.mark.thorough,  # several minutes, and it asks for the right to make network namespaces
     pytest.mark.timeout(900),
     pytest.mark.skipif(not permitted(), reason="needs the right to make network namespaces"),
 ]
@@ -226,12 +229,20 @@ def prepare(drill: Drill, machine: str) -> None:
 
 
 def patched(drill: Drill) -> str:
-    """The keyholder's next patch release: the same packages with one more line, in a folder of their own."""
-    folder = drill.place("keyholder") / "release"
+    """The next patch release: the same packages, with one more line where no data are touched."""
+    folder = drill.folder / "release"
+    if folder.exists():
+        return str(folder)
     for package in ("datasites", "orchestrator", "privacy", "models", "tessera"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (folder / "datasites" / "keyholder" / "record.py").open("a") as module:
         module.write("\n# a patch\n")
+    here = distribution(DISTRIBUTION)
+    facts = Path(str(here.locate_file(f"tessera_fl-{here.version}.dist-info")))
+    made = folder / "tessera_fl-0.1.99.dist-info"
+    shutil.copytree(facts, made)
+    text = (made / "METADATA").read_text()
+    (made / "METADATA").write_text(text.replace(f"\nVersion: {here.version}\n", "\nVersion: 0.1.99\n"))
     return str(folder)
 
 
@@ -290,15 +301,13 @@ def grow(drill: Drill) -> None:
 
 
 def upgrade(drill: Drill) -> None:
-    """The keyholder gets a patch release in the middle of the study."""
-    drill.stop("keyholder")
-    command = drill._command("keyholder", "tessera keyholder run --home /var/lib/tessera/home")
-    drill.start(
-        "keyholder",
-        [*command[:4], sys.executable, "-m", "orchestrator.cli.main", *command[5:]],
-        PYTHONPATH=patched(drill),
-    )
-    drill.becomes(lambda: drill.health("keyholder") == "", "the keyholder to be well again", 120)
+    """The keyholder and a hospital get a patch release in the middle of the study."""
+    module = [sys.executable, "-m", "orchestrator.cli.main"]
+    for machine, role in (("keyholder", "keyholder"), ("hospital-c", "datasite")):
+        drill.stop(machine)
+        command = drill._command(machine, f"tessera {role} run --home /var/lib/tessera/home")
+        drill.start(machine, [*command[:4], *module, *command[5:]], PYTHONPATH=patched(drill))
+        drill.becomes(lambda m=machine: drill.health(m) == "", f"{machine} to be well again", 120)
 
 
 def restore(drill: Drill, options: str) -> None:

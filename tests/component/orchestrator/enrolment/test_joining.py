@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import socket
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 from support.connect_proxy import PASSWORD, connect_proxy
+from support.joined import HOSPITALS, Consortium
 from support.web_server import serving
 
 from datasites.node.credentials.tls import ascii_host, client_context
+from datasites.node.health import alive
 from datasites.node.home import Home
 from datasites.node.joining import entering
 from datasites.node.joining.certificates import requested_names
@@ -26,69 +27,12 @@ from datasites.node.joining.entering import await_admission
 from datasites.review.policy import Policy
 from datasites.study.signing import dump, seal
 from orchestrator.api.joining import founding_app
-from orchestrator.cli import main
 from orchestrator.enrolment.desk import Desk
 from privacy.errors import InvalidInput, Refused, Tampered, TesseraError
 from privacy.identity import fingerprint
 
-HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
-CONSORTIUM = """
-[keyholder]
-name = "keyholder"
-institution = "Neutral keyholder"
-""" + "".join(f'[[hospitals]]\nname = "{name}"\ninstitution = "{name.title()}"\n' for name in HOSPITALS)
 ASCII_NAME = ascii_host("studie-köln.example")
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
-
-
-@pytest.fixture
-def tessera(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Type a command; return what it printed on both streams."""
-
-    def run(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        out, err = capsys.readouterr()
-        assert ended.value.code == code, f"{arguments}: {ended.value.code}\n{out}\n{err}"
-        assert "Traceback" not in out + err
-        return " ".join(f"{out} {err}".split())
-
-    return run
-
-
-class Consortium:
-    """An orchestrator's folder with TLS, and its founding server."""
-
-    def __init__(self, folder: Path, tessera: Callable[..., str], host: str = "localhost") -> None:
-        self.folder, self.tessera, self.home = folder, tessera, folder / "orchestrator"
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.url = f"https://{host}:{self.port}"
-        tessera("orchestrator", "init", "--home", self.home, "--port", self.port, "--public-url", self.url)
-        (folder / "consortium.toml").write_text(CONSORTIUM)
-
-    @property
-    def orchestrator(self) -> Home:
-        return Home(folder=self.home)
-
-    def invite(self, *arguments: object, code: int = 0) -> str:
-        return self.tessera("invite", "--home", self.home, *arguments, code=code)
-
-    def invite_all(self) -> Path:
-        self.invite("--consortium", self.folder / "consortium.toml", "--out", self.folder / "invitations")
-        return self.folder / "invitations"
-
-    def join(self, invitation: object, name: str, *more: object, code: int = 0) -> str:
-        return self.tessera("join", invitation, "--home", self.folder / name, *more, code=code)
-
-    def admit_all(self) -> None:
-        self.tessera("admit", "--all", "--home", self.home)
-
-
-@pytest.fixture
-def consortium(tmp_path: Path, tessera: Callable[..., str]) -> Consortium:
-    return Consortium(tmp_path, tessera)
 
 
 @pytest.fixture
@@ -208,6 +152,7 @@ def test_an_invitation_is_good_for_one_party_and_for_it_again_and_again(founding
     home = Home(folder=founding.folder / "hospital-a")
     with pytest.raises(TesseraError, match="not admitted"):
         await_admission(home, seconds=0)
+    assert "waits for the consortium's operator" in alive(home.folder)
     said = founding.join(out, "thief", code=3)
     assert "used already" in said and fingerprint(home.party().public_key) in said
     assert not (founding.folder / "thief").exists()

@@ -1,0 +1,1 @@
+"""What a policy decides without a person."""
