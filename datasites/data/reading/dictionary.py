@@ -129,7 +129,7 @@ def schema_by_dictionary(entries: list[Entry], *, name: str, patient: str) -> St
 
 def read_levels(text: str) -> list[tuple[str, tuple[str, ...]]]:
     """Return names of levels with their codes in the table; a level without a code is its own."""
-    levels = []
+    levels: list[tuple[str, tuple[str, ...]]] = []
     for part in re.split(r"[|;\n]", text):
         code, comma, name = (word.strip() for word in part.partition("," if "," in part else "="))
         if comma and name:
