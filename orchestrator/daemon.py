@@ -10,7 +10,9 @@ import socket
 import sqlite3
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,9 +27,10 @@ from orchestrator.api import metrics
 from orchestrator.api.joining import follow_roster, founding_app
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
+from orchestrator.rounds.keeping.retention import enforce
+from orchestrator.rounds.keeping.tidying import KEPT_BYTES, room_taken, tidy
 from orchestrator.rounds.notices import ScientistsNotices
 from orchestrator.rounds.peers import FILE, Peers
-from orchestrator.rounds.retention import enforce
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
 from privacy.errors import InvalidInput
@@ -35,6 +38,7 @@ from privacy.ledger.journal import Journal
 
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3600.0
+_TIDY_SECONDS = 20.0
 _NOTICE_SECONDS = 5.0
 _FOUNDING_SECONDS = 0.5
 
@@ -85,7 +89,7 @@ def _serve(home: Home) -> None:
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
-        watching = (_sweep(service), _notify(notices, service), follow_roster(service, home))
+        watching = (_sweep(service), _tidy(service), _notify(notices, service), follow_roster(service, home))
         beside = [asyncio.create_task(work) for work in watching]
         threading.Thread(target=app.state.summaries.read_ahead, name="summaries", daemon=True).start()
         await server.serve(sockets=[listener])
@@ -100,6 +104,19 @@ def _serve(home: Home) -> None:
     if lease is not None:
         lease.release()
     (folder / "address.json").unlink(missing_ok=True)
+
+
+def tidy_home(home: Home, dry_run: bool) -> list[dict[str, Any]]:
+    """Delete what rounds that are over no longer need, where the process does not run; or only say what would go."""
+    store = Store(Path(os.environ.get("STORE_FOLDER") or home.folder) / "store", _database_url())
+    journal = None if dry_run else Journal(home.folder / "journal.sqlite", home.identity())
+    try:
+        found = tidy(store, journal, dry_run=dry_run)
+    finally:
+        store.close()
+        if journal is not None:
+            journal.close()
+    return [{"study": one.study, "files": one.files, "bytes": one.bytes} for one in found]
 
 
 def _founded(home: Home) -> bool:
@@ -146,6 +163,18 @@ async def _sweep(service: Service) -> None:
         if not service.standing.trouble:
             enforce(service, dt.datetime.now(dt.UTC))
         await asyncio.sleep(_SWEEP_SECONDS)
+
+
+async def _tidy(service: Service) -> None:
+    """Delete what rounds that are over no longer need, as soon as the files take more than a study may keep."""
+    while True:
+        began = time.monotonic()
+        try:
+            if not service.standing.trouble and await asyncio.to_thread(room_taken, service.store) > KEPT_BYTES:
+                await asyncio.to_thread(tidy, service.store, service.journal)
+        except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+            _log.warning("files of rounds that are over stay for now: %s", error)
+        await asyncio.sleep(max(_TIDY_SECONDS, 50 * (time.monotonic() - began)))
 
 
 def _database_url() -> str | None:

@@ -14,8 +14,10 @@ from datasites.data.dataset import Schema
 from datasites.data.ingest import PREPROCESSING
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.next_model import model_from_bytes
+from datasites.study.thread import ScientistKind
 from orchestrator.demo.roles import TEST_FOLDER
 from orchestrator.demo.view import DemoView
+from orchestrator.studies import words
 from orchestrator.studies.evaluation import evaluate_model, headline
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.run import wait as follow
@@ -121,6 +123,24 @@ class Run:
             for callback in callbacks:
                 callback.end(self, metrics)
         return self
+
+    def reply(self, hospital: str, text: str, *, accept: bool = False) -> None:
+        """Answer one hospital; with ``accept`` the conditions of its approval are accepted as well.
+
+        Raises:
+            InvalidInput: no such hospital, or no text.
+            Refused: ``accept`` without conditions that wait for it.
+        """
+        words.answer(self.hub.home, self.name, hospital, text, accept=accept, person=self.hub.person)
+
+    def withdraw(self, reason: str) -> None:
+        """Take the study back before its first round, or end it after; hospitals read the reason and free its budget.
+
+        Raises:
+            Refused: it is over already.
+        """
+        kind: ScientistKind = "cancelled" if self.status()["rounds_completed"] else "withdrawn"
+        words.say(self.hub.home, self.name, kind, reason, person=self.hub.person)
 
     def values(self, number: int) -> dict[str, float]:
         """Return the public numbers of one finished round: seconds, sites, bytes sent, norms of model and step."""
@@ -234,7 +254,7 @@ class Run:
     def _code(self, proposal: Proposal) -> dict[str, bytes]:
         from orchestrator.studies.proposing.brought import files_of
 
-        return files_of(self.hub.home, proposal) if proposal.plan.kind == "python" else {}
+        return files_of(self.hub.home, proposal) if proposal.own_network else {}
 
     def _exact(self, status: Mapping[str, Any], rounds: int, only: str = "") -> dict[str, Any]:
         if self.test is None:

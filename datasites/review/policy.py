@@ -389,7 +389,8 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
         return []
     known = {partner.public_key for partner in policy.partners}
     hospitals = [p for p in proposal.participants if p.name != site]
-    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
+    asker = () if proposal.scientist is None else (proposal.scientist,)
+    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *asker)
     return [
         Violation(
             rule="accept_only_partners",

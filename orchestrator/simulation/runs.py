@@ -194,7 +194,7 @@ def _together(
     study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None, on_end: OnEnd | None = None
 ) -> dict[str, Any]:
     curve, last = [], None
-    for last in run_study(study.proposal, study.model, make(study)):
+    for last in run_study(study.proposal, study.model, make(study), study.code):
         curve.append(round(headline(asdict(scores_of_round(study, last))), 6))
         if on_round is not None:
             on_round(last.plan.round, study.proposal.rounds, curve[-1])

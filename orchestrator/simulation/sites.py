@@ -20,6 +20,7 @@ from datasites.data.federations import Federation, Site
 from datasites.data.ingest import CLINICAL_VARIABLES, site_part
 from datasites.data.tcga.preprocessing import clinical_features, unscaled
 from datasites.data.tcga.tables import Tables, class_count, labels
+from datasites.strategy.own_step import PLAN_FILE
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.streams import membership_secret, public_secret
 from models.batch import modalities_of, to_tensors
@@ -28,7 +29,7 @@ from models.outcomes import predicted
 from models.parameters import to_bytes
 from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.studies.evaluation import Metrics, scored
-from orchestrator.studies.proposing.brought import PLAN_FILE, Brought
+from orchestrator.studies.proposing.brought import Brought
 from orchestrator.studies.proposing.constants import ConstantsFile
 from orchestrator.studies.proposing.propose import build_proposal, model_config_of
 from orchestrator.studies.proposing.settings import Offer, StudySettings
@@ -88,7 +89,7 @@ def simulated_study(
         code=brought.code if code is not None else {},
         packed_sites=min(len(offers), _MOST_PACKED),
         brought=brought,
-        built=None if code is None else _built(code, model_config_of(settings, offers), settings.seed),
+        built=_built(code, model_config_of(settings, offers), settings.seed) if code and brought.network else None,
     )
     sites, test = make_sites(everyone, federation, lambda site: simulated_membership(settings.seed or 0, site))
     return SimulatedStudy(

@@ -45,6 +45,7 @@ HAPPENED = {
     "policy-changed": mark("policy changed"),
     "policy-refused": mark("policy file not accepted"),
     "proposal-received": mark("proposal received"),
+    "study-asked": mark("asked by a scientist with a key of their own"),
     "proposal-rejected": mark("proposal rejected"),
     "refusal-unsent": mark("refusal not sent"),
     "refused": mark("round refused"),

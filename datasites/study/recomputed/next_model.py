@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from safetensors.numpy import load, save
 
+from datasites.strategy.own_step import OWN, Stepping
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Block, Proposal, Training
 from datasites.study.recomputed.centring import Moment, centre_size, moment_of, shrunk, spreads_from
@@ -104,10 +105,14 @@ def noise_deviation(proposal: Proposal, plan: RoundPlan, block: Block, sites: Se
 
 @dataclass
 class ServerOptimizer:
-    """The server's step on a whole model; its moments travel in the checkpoint."""
+    """The server's step on a whole model; its moments travel in the checkpoint.
+
+    ``own`` runs the rule of the study's code tree, where the study brings one.
+    """
 
     training: Training
     moments: Arrays = field(default_factory=dict)
+    own: Stepping | None = None
 
     def step(self, model: Arrays, blocks: Sequence[Block], updates: Mapping[str, np.ndarray]) -> Arrays:
         """Return the next model.
@@ -119,11 +124,25 @@ class ServerOptimizer:
         """
         rule = self.training.server_step
         result = {name: np.array(value, np.float32) for name, value in model.items()}
+        if rule.name == OWN and self.own is not None:
+            return self._own_step(self.own, result, blocks, updates)
         for block in blocks:
             state = self._state(block)
             scatter(result, block, rule.step(flatten(result, block), updates[block.name], state))
             self.moments |= {f"{block.name}.{name}": value for name, value in state.items()}
         return result
+
+    def _own_step(
+        self, own: Stepping, model: Arrays, blocks: Sequence[Block], updates: Mapping[str, np.ndarray]
+    ) -> Arrays:
+        before = {block.name: flatten(model, block).astype(np.float32) for block in blocks}
+        states = {block.name: self._state(block) for block in blocks}
+        found = own(before, {block.name: updates[block.name] for block in blocks}, states)
+        for block in blocks:
+            scatter(model, block, found.models[block.name])
+        kept = {block.name: found.states.get(block.name, {}) for block in blocks}
+        self.moments = {f"{block}.{name}": value for block, state in kept.items() for name, value in state.items()}
+        return model
 
     def _state(self, block: Block) -> Arrays:
         found = {name.rpartition("."): value for name, value in self.moments.items()}

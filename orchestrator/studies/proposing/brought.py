@@ -9,12 +9,12 @@ from pathlib import Path
 
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
+from datasites.strategy.own_step import PLAN_FILE, RULE_PLAN
 from datasites.study.proposal import Proposal
 from orchestrator.studies.proposing.constants import ConstantsFile
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
-PLAN_FILE = "plan.py"
 PLAN_TEXT = '''"""What this study asks for.
 
 The plan is declarative: every datasite trains the model named in the proposal with its own, already reviewed
@@ -34,6 +34,11 @@ class Brought:
     def files(self) -> Mapping[str, bytes]:
         """The files that hospitals get: the own code, or one that says that there is none."""
         return self.tree or {PLAN_FILE: PLAN_TEXT.encode()}
+
+    @property
+    def network(self) -> bool:
+        """Whether a network of one's own is among them; otherwise the model is Tessera's, with its blocks."""
+        return bool(self.tree) and self.tree.get(PLAN_FILE) != RULE_PLAN.encode()
 
     @property
     def code(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from datasites.review.environment import current_environment
+from datasites.strategy.own_step import STEP_FILE, OwnStep
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.counting import box_of
 from datasites.study.patience import WAITS_FOR_ALL, Patience
@@ -21,6 +22,7 @@ from datasites.study.proposal import (
     Block,
     Chain,
     Custody,
+    Environment,
     Participant,
     Party,
     Plan,
@@ -64,6 +66,8 @@ def build_proposal(
     beginning: Beginning | None = None,
     brought: Brought = NOTHING,
     built: bytes | None = None,
+    scientist: Party | None = None,
+    environment: Environment | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -77,6 +81,8 @@ def build_proposal(
         beginning: the earlier study that this one continues; None begins with the model of a public seed.
         brought: own code, constants from public tables.
         built: the initial model (safetensors) that own code makes of the public seed.
+        scientist: who asks with a key of their own; None where the orchestrator's people ask.
+        environment: the software that will run; this process's own by default.
 
     Raises:
         InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
@@ -108,6 +114,10 @@ def build_proposal(
     reason = exchanges_nothing(proposal)
     if reason:
         raise InvalidInput(reason)
+    proposal = replace(proposal, environment=environment or proposal.environment)
+    if scientist is not None:
+        custody = replace(proposal.custody, downloaders=(scientist.name, *proposal.custody.downloaders))
+        proposal = replace(proposal, scientist=scientist, custody=custody)
     return replace(proposal, published=published(settings, proposal)), model
 
 
@@ -126,7 +136,7 @@ def _draft(
     constants: PublicConstants | None,
 ) -> Proposal:
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
-    training = _training(settings, mechanism, offers)
+    training = _training(settings, mechanism, offers, plan)
     least = least_levels(settings, mechanism, training, cells=max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     return Proposal(
@@ -322,9 +332,10 @@ def _participant(offer: Offer) -> Participant:
     )
 
 
-def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
+def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer], plan: Plan) -> Training:
     strategy = strategy_named(settings.aggregation)
     patients = [o.dataset.patients for o in offers]
+    server_step = OwnStep() if plan.kind == "python" and STEP_FILE in plan.code else strategy.server_step
     keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
     return Training(
         optimizer="sgd",
@@ -338,8 +349,8 @@ def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Of
             patients=patients,
             training_share=1.0 - VALIDATION if keeps_apart else 1.0,
         ),
-        server_optimizer=strategy.server_step.name,
-        server_learning_rate=strategy.server_step.rate,
+        server_optimizer=server_step.name,
+        server_learning_rate=server_step.rate,
         aggregation=strategy.name,
         proximal_mu=strategy.proximal_mu,
     )

@@ -122,10 +122,10 @@ def test_what_hospitals_have_to_read_is_asked_for_by_name(hub, monkeypatch):
 
 def test_another_identity_is_refused_before_anything_is_asked(three, tmp_path):
     home = three.homes.keyholder.folder
-    with pytest.raises(tessera.InvalidInput, match="folder of an orchestrator"):
+    with pytest.raises(tessera.InvalidInput, match="folder of an orchestrator or a scientist"):
         tessera.connect(home)
     before = (home / "config.json").read_bytes()
-    with pytest.raises(tessera.Refused, match="orchestrator's identity alone"):
+    with pytest.raises(tessera.Refused, match="nor that of a scientist in the roster"):
         tessera.connect(url="http://127.0.0.1:9", identity=home)
     assert (home / "config.json").read_bytes() == before
     with pytest.raises(tessera.InvalidInput, match="expected connect"):
