@@ -26,6 +26,7 @@ from privacy.errors import InvalidInput, TesseraError
 from tessera.facts import Reading, facts_of
 from tessera.pictures import Picture, curve
 from tessera.shown import html_table
+from tessera.trained.evaluated import evaluation_table
 from tessera.trained.model import Model
 
 if TYPE_CHECKING:
@@ -157,6 +158,26 @@ class Run:
         }
 
     @property
+    def rounds(self) -> pd.DataFrame:
+        """The public numbers of every finished round (:meth:`values`): they cost no privacy."""
+        lines = [self.values(number) for number in range(1, len(self.status()["checkpoints"]) + 1)]
+        return pd.DataFrame(lines, index=pd.RangeIndex(1, len(lines) + 1, name="round"))
+
+    @property
+    def evaluation(self) -> pd.DataFrame:
+        """The study's last own evaluation on private records: figures with intervals of 90 %, noise and chance in them.
+
+        It scores the model that went into its round.
+
+        Raises:
+            TesseraError: the study released none; ``Study(evaluation=0.2)`` asks for one.
+        """
+        released = [c["evaluation"] for c in self.status()["checkpoints"] if c.get("evaluation")]
+        if not released:
+            raise TesseraError(f"{self.name} has released no evaluation; a study asks for one with evaluation=0.2")
+        return evaluation_table(released[-1])
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Scores of the last model.
 
@@ -168,7 +189,7 @@ class Run:
         found: dict[str, float] = {}
         released = [c["evaluation"] for c in status["checkpoints"] if c.get("evaluation")]
         if released:
-            found |= {f"private_{name}": float(released[-1][name]) for name in _CHARGED if name in released[-1]}
+            found |= {f"private_{n}": float(released[-1][n]) for n in _CHARGED if released[-1].get(n) is not None}
         if self.test is not None and status["checkpoints"]:
             exact = self._exact(status, len(status["checkpoints"]))
             found |= {name: float(exact[name]) for name in _SCORES if exact.get(name) is not None}

@@ -144,6 +144,7 @@ class PadCustody:
                 raise Refused(f"round {plan.round}: this list was declared void and is never answered")
             if found.answer is None:
                 self._require_signed_for_good(found, listed)
+                self._require_one_update_each(found, listed)
                 answer = self._sums(listed, name, found)
                 self._keep(found, answer)
                 found.answer, found.private, found.opened = answer, b"", None

@@ -24,6 +24,7 @@ from datasites.portal.people.desk import PeopleDesk
 from datasites.portal.people.drafts import NOTHING, Draft, Drafts
 from datasites.portal.people.proof import Proof
 from datasites.portal.people.waiting import WaitingActs
+from datasites.portal.report_writing import ReportWriting
 from datasites.portal.shown.answers import data_use
 from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
@@ -217,7 +218,7 @@ class PortalService:
         self.people = PeopleDesk(context)
         self.acts = WaitingActs(context, self.people)
         self.drafts = Drafts()
-        self._writing = threading.Lock()
+        self.writing = ReportWriting(context)
         self._costs: dict[str, Cached[CostPreview | None]] = {}
 
     def find(self, proposal_hash: str) -> Request:
@@ -339,19 +340,6 @@ class PortalService:
         approvals = self.context.approvals
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
-
-    def write_reports(self) -> None:
-        """Write the reports as of now, one writer at a time.
-
-        Raises:
-            Refused: they are being written.
-        """
-        if not self._writing.acquire(blocking=False):
-            raise Refused(say("the reports are being written already; look again in a moment"))
-        try:
-            self.context.write_reports()
-        finally:
-            self._writing.release()
 
     def confirm(self, public_key: str, caller: Credential, proof: Proof) -> bool:
         """Confirm the key of a party of one of the studies here; return whether it is done or waits for others.

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from datasites.language import spoken, tr, tr_plural
 from datasites.language.formats import moment, significant
+from datasites.language.remembered import retold
 from datasites.report import words
 from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, SecondEpsilon, StudyReport
 from datasites.report.records import Records
@@ -146,7 +147,7 @@ def _given_back(study: StudyAccount, state: StudyState, records: Records) -> str
             return ""
         return tr("not yet: the study is over here, and its reservation still counts")
     cost = tr_plural("the cost of {count} round", "the cost of {count} rounds", left)
-    reasons = dict.fromkeys(entry.body["reason"] for entry in _freed(study, records))
+    reasons = dict.fromkeys(retold(entry.body["reason"]) for entry in _freed(study, records))
     return f"{cost} ({'; '.join(reasons)})" if reasons else cost
 
 

@@ -129,10 +129,7 @@ class SandboxPolicy(_Section):
         if name == "cpu":
             return name
         raise ValueError(
-            say(
-                "rounds on private records run on processors: that each record's numbers do not depend on others is "
-                "tried for these only; expected device = cpu"
-            )
+            say("rounds on private records run on processors, the only kernels tried so far; expected device = cpu")
         )
 
 
@@ -387,9 +384,8 @@ def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Vio
 def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
     if not policy.accept_only_partners:
         return []
-    known = {partner.public_key for partner in policy.partners}
     hospitals = [p for p in proposal.participants if p.name != site]
-    asker = () if proposal.scientist is None else (proposal.scientist,)
+    asker = [proposal.scientist] if proposal.scientist else []
     others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *asker)
     return [
         Violation(
@@ -397,5 +393,5 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
             message=say("{name} ({institution}) is not a partner", name=party.name, institution=party.institution),
         )
         for party in others
-        if party.public_key not in known
+        if party.public_key not in {partner.public_key for partner in policy.partners}
     ]

@@ -37,6 +37,8 @@ ColludersOption = Annotated[
 EvaluationShareOption = Annotated[
     float,
     typer.Option(
+        "--evaluation-share",
+        "--evaluate",
         min=0.0,
         max=1.0,
         help="Part of epsilon for one evaluation at the end, on a fifth of the patients that never trains; those pay "
