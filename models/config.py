@@ -94,7 +94,7 @@ class ModelConfig:
     have no public scale: the second round releases their means more finely and the third their spreads, by which
     the inputs are then divided. ``shrunk`` pulls released means towards zero where their noise is larger than they
     are; ``public_centres`` takes means from public tables instead, as constants of the initial model
-    (:mod:`datasites.study.public_constants`), and no round releases any. ``cohort_gain`` (linear only, above 0)
+    (:mod:`datasites.study.schema.public_constants`), and no round releases any. ``cohort_gain`` (linear only, above 0)
     multiplies the cohort indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of
     the clipping norm.
 

@@ -30,7 +30,7 @@ from datasites.study.parts import (
     Training,
 )
 from datasites.study.patience import WAITS_FOR_ALL, Patience
-from datasites.study.public_constants import PublicConstants
+from datasites.study.schema.public_constants import PublicConstants
 from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded

@@ -26,7 +26,6 @@ from orchestrator.cli import (
     attend,
     audit,
     backup,
-    constants,
     data,
     joining,
     operate,
@@ -62,7 +61,6 @@ for _module in (
     data,
     schema,
     plan,
-    constants,
     upgrade,
 ):
     app.add_typer(_module.app)

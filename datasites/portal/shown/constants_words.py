@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datasites.language import tr
-from datasites.study.public_constants import PublicConstants
+from datasites.study.schema.public_constants import PublicConstants
 
 
 def constants_sentences(constants: PublicConstants) -> tuple[str, ...]:

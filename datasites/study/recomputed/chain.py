@@ -24,11 +24,11 @@ from safetensors.numpy import load, save
 from datasites.strategy.own_step import Stepping
 from datasites.study.messages import Commitments, LostRound, RoundPlan, SumResult, UpdateHeader
 from datasites.study.proposal import Proposal
-from datasites.study.public_constants import check_constants
 from datasites.study.recomputed.checks import check_plan_bounds, enough
 from datasites.study.recomputed.next_model import Arrays, ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from datasites.study.recomputed.planning import FinishedRound, Planner
 from datasites.study.recomputed.released_numbers import checked_header_numbers
+from datasites.study.schema.public_constants import check_constants
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasites.study.public_constants import MOST_CENTRE, MOST_WEIGHT, PublicConstants
 from datasites.study.recomputed.next_model import Arrays, model_from_bytes, model_to_bytes
+from datasites.study.schema.public_constants import MOST_CENTRE, MOST_WEIGHT, PublicConstants
 from datasites.study.signing import Message, dump, parse
 from models.config import CENTRES, ModelConfig
 from privacy.canonical import canonical_json, sha256_hex

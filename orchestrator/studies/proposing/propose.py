@@ -29,10 +29,10 @@ from datasites.study.proposal import (
     Proposal,
     Training,
 )
-from datasites.study.public_constants import PublicConstants
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.study.recomputed.released_numbers import VALIDATION
+from datasites.study.schema.public_constants import PublicConstants
 from models.config import ModelConfig
 from orchestrator.studies.proposing.beginning import Beginning, continued
 from orchestrator.studies.proposing.brought import NOTHING, Brought
@@ -91,13 +91,7 @@ def build_proposal(
     settings = _checked(settings, offers)
     model_config = model_config_of(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0, built)
-    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
-    if beginning is not None:
-        chain, model = continued(chain, beginning, model), beginning.model
-    stated = None
-    if settings.public_centres:
-        stated, model = begun_with(brought.constants, model, model_config, task=settings.task, names=offers[0].names)
-        chain = replace(chain, origin="public", model_hash=sha256_hex(model), seed=0)
+    chain, model, stated = _begun(settings, offers[0], model_config, model, beginning, brought)
     proposal = _draft(
         settings,
         offers,
@@ -119,6 +113,24 @@ def build_proposal(
         custody = replace(proposal.custody, downloaders=(scientist.name, *proposal.custody.downloaders))
         proposal = replace(proposal, scientist=scientist, custody=custody)
     return replace(proposal, published=published(settings, proposal)), model
+
+
+def _begun(
+    settings: StudySettings,
+    offer: Offer,
+    config: ModelConfig,
+    model: bytes,
+    beginning: Beginning | None,
+    brought: Brought,
+) -> tuple[Chain, bytes, PublicConstants | None]:
+    """Return the chain, its first model, and what is stated of constants from public tables."""
+    chain, stated = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain), None
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
+    if settings.public_centres:
+        stated, model = begun_with(brought.constants, model, config, task=settings.task, names=offer.names)
+        chain = replace(chain, origin="public", model_hash=sha256_hex(model), seed=0)
+    return chain, model, stated
 
 
 def _draft(

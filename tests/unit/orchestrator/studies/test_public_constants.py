@@ -14,10 +14,10 @@ import pytest
 from datasites.portal.shown.words import summary
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import DatasetReference, Party, Proposal
-from datasites.study.public_constants import MOST_WEIGHT, check_constants
 from datasites.study.recomputed.centring import moment_of, shrunk
 from datasites.study.recomputed.chain import ModelChain
 from datasites.study.recomputed.next_model import mean_updates, model_from_bytes, model_to_bytes, noise_deviation
+from datasites.study.schema.public_constants import MOST_WEIGHT, check_constants
 from datasites.training.encoding import encode_update
 from orchestrator.simulation.public_constants import PublicPatients, make_constants
 from orchestrator.studies.proposing.brought import Brought
