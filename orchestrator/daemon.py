@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from datasites.node.credentials.tls import renew_own
 from datasites.node.files import remove_unfinished
-from datasites.node.home import Home
+from datasites.node.home import Config, Home
 from datasites.node.joining.entering import FOLDER
 from datasites.node.process import alone_in, announce, bind, on_end_signal
 from datasites.node.web.server import WebServer
@@ -29,17 +29,19 @@ from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.rounds.keeping.retention import enforce
 from orchestrator.rounds.keeping.tidying import KEPT_BYTES, room_taken, tidy
+from orchestrator.rounds.leadership import Leadership
 from orchestrator.rounds.notices import ScientistsNotices
 from orchestrator.rounds.peers import FILE, Peers
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3600.0
 _TIDY_SECONDS = 20.0
 _NOTICE_SECONDS = 5.0
+_PORT_SECONDS = 60.0
 _FOUNDING_SECONDS = 0.5
 
 
@@ -71,13 +73,13 @@ def _serve(home: Home) -> None:
     on_end_signal(end)
     files = Path(os.environ.get("STORE_FOLDER") or folder)
     store, journal = Store(files / "store", _database_url()), Journal(folder / "journal.sqlite", identity)
-    lease = store.leadership(holder=f"{socket.gethostname()} {folder}", public_key=identity.public_key)
+    lease = _lease(store, home)
     if lease is not None and not lease.wait(ended):
         return
     if lease is not None:
         lease.share(journal)
         lease.hold()
-    listener = bind(config.host, config.port)
+    listener = _bound(config, patient=lease is not None)
     service = Service(identity=identity, roster=home.roster(), store=store, journal=journal, peers=Peers(folder / FILE))
     app = create_app(service, mailbox_folder=files / "mailbox", home=home)
     metrics.install(app, service, folder)
@@ -106,13 +108,41 @@ def _serve(home: Home) -> None:
     (folder / "address.json").unlink(missing_ok=True)
 
 
+def _lease(store: Store, home: Home) -> Leadership | None:
+    holder = f"{socket.gethostname()} {home.folder}"
+    return store.leadership(holder=holder, public_key=home.identity().public_key)
+
+
+def _bound(config: Config, *, patient: bool) -> socket.socket:
+    """Return the socket to listen on; the leader before may hold the port until it notices that it leads no more.
+
+    Raises:
+        InvalidInput: somebody listens there.
+    """
+    deadline = time.monotonic() + (_PORT_SECONDS if patient else 0.0)
+    while True:
+        try:
+            return bind(config.host, config.port)
+        except InvalidInput:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
 def tidy_home(home: Home, dry_run: bool) -> list[dict[str, Any]]:
     """Delete what rounds that are over no longer need, where the process does not run; or only say what would go."""
     store = Store(Path(os.environ.get("STORE_FOLDER") or home.folder) / "store", _database_url())
     journal = None if dry_run else Journal(home.folder / "journal.sqlite", home.identity())
+    lease = None if dry_run else _lease(store, home)
     try:
+        if lease is not None and journal is not None:
+            if leader := lease.take():
+                raise Refused(f"the orchestrator of {leader} leads and tidies by itself; nothing was deleted")
+            lease.share(journal)
         found = tidy(store, journal, dry_run=dry_run)
     finally:
+        if lease is not None:
+            lease.release()
         store.close()
         if journal is not None:
             journal.close()

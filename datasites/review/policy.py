@@ -134,10 +134,9 @@ class SandboxPolicy(_Section):
 
 
 class WorkersPolicy(_Section):
-    """How many studies train here at once: ``studies`` at most, and no more than cores and memory carry.
+    """How many studies train here at once: ``studies`` at most, at one core and ``sandbox.memory_bytes`` each.
 
-    A training worker takes one core and ``sandbox.memory_bytes``. ``cores`` and ``memory_bytes`` 0 are what the machine
-    has. Whatever they are, one study trains.
+    ``cores`` and ``memory_bytes`` 0 are what the machine has. Whatever they are, one study trains.
     """
 
     studies: int = Field(default=2, ge=1, le=64)
@@ -346,8 +345,7 @@ def _noise_violations(policy: Policy, proposal: Proposal) -> list[Violation]:
 
 def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
     rules = policy.study
-    patients = proposal.participant(site).dataset.patients
-    author = proposal.orchestrator
+    patients, author = proposal.participant(site).dataset.patients, proposal.orchestrator
     broken = {
         "study.maximum_rounds": proposal.rounds > rules.maximum_rounds
         and say_plural(
