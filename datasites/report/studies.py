@@ -297,6 +297,16 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
 
 
 def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
+    if proposal is not None and proposal.constants is not None:
+        stated = proposal.constants
+        what = tr(
+            "{source} ({patients} public patients; tables {tables}, constants {constants})",
+            source=stated.source.rstrip("."),
+            patients=stated.patients,
+            tables=stated.tables_hash[:16],
+            constants=stated.constants_hash[:16],
+        )
+        return (Fact(label=tr("Constants of the first model"), value=what),)
     if proposal is None or not proposal.model.centred:
         return ()
     if proposal.model.standardised:

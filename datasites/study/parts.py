@@ -140,12 +140,13 @@ class Chain(Message):
 
     ``model_hash`` is the SHA-256 of the initial model's safetensors bytes. ``origin`` says who can recompute it:
     everybody from the public ``seed`` and the model's configuration; everybody who knows the last model of an earlier
-    study, whose proposal hash is ``study``; or nobody (``given``), so that the initial model counts as unchecked.
+    study, whose proposal hash is ``study``; everybody who has the ``public`` tables that the proposal's constants name;
+    or nobody (``given``), so that the initial model counts as unchecked.
     With ``checked`` False the orchestrator may name any model in any round.
     """
 
     model_hash: str
-    origin: Literal["seed", "study", "given"] = "seed"
+    origin: Literal["seed", "study", "public", "given"] = "seed"
     seed: int = 0
     study: str = ""
     checked: bool = True

@@ -30,6 +30,7 @@ from datasites.study.parts import (
     Training,
 )
 from datasites.study.patience import WAITS_FOR_ALL, Patience
+from datasites.study.schema.public_constants import PublicConstants
 from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded
@@ -69,7 +70,8 @@ class Proposal(Message):
     commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
     it, which means 1. ``patience`` says whose absence rounds put up with
     (None: every round waits for all until the deadline). ``scientist`` asks for the study with a key of
-    their own (None: the orchestrator's people ask).
+    their own (None: the orchestrator's people ask). ``constants`` says from which public tables the initial model's
+    centres and weights come.
     """
 
     study: str
@@ -105,6 +107,7 @@ class Proposal(Message):
     protocol: Literal[1, 2] = 1
     patience: Patience | None = None
     scientist: Party | None = None
+    constants: PublicConstants | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -167,6 +170,9 @@ class Proposal(Message):
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
 
     def _check_centring(self) -> None:
+        public = self.chain is not None and self.chain.origin == "public"
+        if not public == (self.constants is not None) == self.model.public_centres:
+            raise InvalidInput("expected public constants, a model with public centres and a chain from them together")
         if not self.model.centred:
             return
         if self.chain is not None and self.chain.origin == "study":
@@ -176,7 +182,7 @@ class Proposal(Message):
             )
         linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
         plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
-        least = 4 if self.model.standardised else 2
+        least = 4 if self.model.standardised else 1 if public else 2
         if not (linear and declared and plain and self.rounds >= least):
             raise InvalidInput(
                 "the first round of a centred study (the first three of a standardised one) releases feature means "
@@ -286,6 +292,8 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
     "cohort_gain": (1.0,),
     "standardised": ((), []),
     "gains": ({},),
+    "shrunk": (False,),
+    "public_centres": (False,),
     "counting": (None,),
 }
 """Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
@@ -294,6 +302,7 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
     kept = {n: v for n, v in proposal["model"].items() if n not in _ADDED or v not in _ADDED[n]}
     found = {**proposal, "model": kept}
-    if found["chain"] is None:
-        del found["chain"]
+    for name in ("chain", "constants"):
+        if found[name] is None:
+            del found[name]
     return found

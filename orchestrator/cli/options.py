@@ -50,6 +50,13 @@ AggregationOption = Annotated[
     typer.Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad, fedavgm, dgb, pcw or dgb+pcw."),
 ]
 
+ConstantsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Means and weights from public tables (tessera constants make); the schedule takes them where they help."
+    ),
+]
+
 
 def one_dataclass(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take its options as a dataclass.

@@ -29,7 +29,8 @@ from models.outcomes import predicted
 from models.parameters import to_bytes
 from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.studies.evaluation import Metrics, scored
-from orchestrator.studies.proposing.brought import NOTHING, Brought
+from orchestrator.studies.proposing.brought import Brought
+from orchestrator.studies.proposing.constants import ConstantsFile
 from orchestrator.studies.proposing.propose import build_proposal, model_config_of
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import sha256_hex
@@ -56,7 +57,11 @@ class SimulatedStudy:
 
 
 def simulated_study(
-    everyone: Patients, federation: Federation, settings: StudySettings, code: Path | None = None
+    everyone: Patients,
+    federation: Federation,
+    settings: StudySettings,
+    code: Path | None = None,
+    constants: ConstantsFile | None = None,
 ) -> SimulatedStudy:
     """Return the study that ``settings`` describe over the sites of ``federation``.
 
@@ -67,6 +72,7 @@ def simulated_study(
         federation: who holds which of them.
         settings: as for a live study, with a public seed.
         code: folder with ``plan.py`` of an own network.
+        constants: from public tables, for settings with public centres.
 
     Raises:
         InvalidInput: no public seed, or settings that make no study.
@@ -74,7 +80,7 @@ def simulated_study(
     if settings.seed is None:
         raise InvalidInput("expected a public seed: a simulation has no secrets, and no privacy")
     offers = [offer(everyone, federation, site) for site in federation.sites]
-    brought = NOTHING if code is None else Brought(tree=_files(code))
+    brought = Brought(tree={} if code is None else _files(code), constants=constants)
     proposal, model = build_proposal(
         settings,
         offers,
@@ -131,6 +137,7 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
         classes=everyone.classes,
         predicts=everyone.predicts,
         gains=dict(everyone.gains),
+        names={m: names for m, names in everyone.names.items() if m in held},
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from datasites.data.dataset import read_schema
 from datasites.data.publishing import CARD, Card
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
@@ -252,4 +253,5 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         predicts=card.predicts,
         gains=dict(card.gains),
         self_scaled=card.self_scaled,
+        names=dict(read_schema(path.parent).features),
     )

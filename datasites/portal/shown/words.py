@@ -9,6 +9,7 @@ from datasites.language import mark, spoken, tr, tr_plural
 from datasites.language.formats import instant, whole
 from datasites.language.formats import listed as in_words
 from datasites.portal.shown.asking import asker_words, code_words
+from datasites.portal.shown.constants_words import constants_sentences
 from datasites.report.words import certainty
 from datasites.review.accounts import Account
 from datasites.review.budget_acts import Act
@@ -162,6 +163,8 @@ def _cost_sentence(cost: CostPreview) -> str:
 
 
 def _first_round(proposal: Proposal) -> tuple[str, ...]:
+    if proposal.constants is not None:
+        return constants_sentences(proposal.constants)
     if not proposal.model.centred:
         return ()
     if proposal.model.standardised:

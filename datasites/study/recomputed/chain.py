@@ -28,6 +28,7 @@ from datasites.study.recomputed.checks import check_plan_bounds, enough
 from datasites.study.recomputed.next_model import Arrays, ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from datasites.study.recomputed.planning import FinishedRound, Planner
 from datasites.study.recomputed.released_numbers import checked_header_numbers
+from datasites.study.schema.public_constants import check_constants
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
@@ -83,6 +84,8 @@ class ModelChain:
     def __init__(self, proposal: Proposal, initial: bytes, own: Stepping | None = None) -> None:
         if proposal.chain is None or sha256_hex(initial) != proposal.chain.model_hash:
             raise Refused("the initial model is not the one that the proposal binds; propose the study again")
+        if proposal.constants is not None:
+            check_constants(model_from_bytes(initial), proposal.constants)
         self.proposal = proposal
         self.links: list[Link] = []
         self._optimizer = ServerOptimizer(proposal.training, own=own)

@@ -8,6 +8,7 @@ Whoever holds the plan, the model and the sum gets the same bytes. numpy only, n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from safetensors.numpy import load, save
 from datasites.strategy.own_step import OWN, Stepping
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Block, Proposal, Training
-from datasites.study.recomputed.centring import Moment, centre_size, moment_of, spreads_from
+from datasites.study.recomputed.centring import Moment, centre_size, moment_of, shrunk, spreads_from
 from datasites.study.recomputed.released_numbers import step_records
 from models.config import CENTRES, SPREADS
 from privacy.errors import InvalidInput
@@ -90,6 +91,18 @@ def trained_records(proposal: Proposal, block: Block, number: int, sites: Sequen
     return step_records(proposal, number, sum(p.dataset.patients for p in holders))
 
 
+def noise_deviation(proposal: Proposal, plan: RoundPlan, block: Block, sites: Sequence[str]) -> float:
+    """Return the standard deviation of the noise on each coordinate of a block's mean update, from public numbers."""
+    mechanism, contributors = proposal.mechanism, proposal.contributors(block)
+    present = [site for site in sites if site in contributors]
+    step = proposal.training.learning_rate * mechanism.share_deviation / mechanism.sampling_rate
+    if not proposal.noise_mode.sites_train:
+        return step * math.sqrt(len(present)) / trained_records(proposal, block, plan.round, sites)
+    weights = plan.weights[block.name]
+    parts = [weights[site] / trained_records(proposal, block, plan.round, [site]) for site in present]
+    return step * math.sqrt(mechanism.steps_per_round) * math.hypot(*parts) / sum(weights[site] for site in present)
+
+
 @dataclass
 class ServerOptimizer:
     """The server's step on a whole model; its moments travel in the checkpoint.
@@ -142,6 +155,7 @@ def with_centres(
     updates: Mapping[str, np.ndarray],
     size: float,
     moment: Moment = "means",
+    deviations: Mapping[str, float] | None = None,
 ) -> Arrays:
     """Return the model with its centres or spreads written from the mean updates of a round that releases them.
 
@@ -152,6 +166,7 @@ def with_centres(
         updates: block name to mean update, float32 of the block's length.
         size: the update per unit of a mean: the step's length times the loss's unit.
         moment: what the round released.
+        deviations: of a model that shrinks its means: the noise in each block's mean update, by its name.
     """
     result = {name: np.array(value, np.float32) for name, value in model.items()}
     for block in blocks:
@@ -161,6 +176,8 @@ def with_centres(
             CENTRES + block.modality
         ].size  # of classes without an order the first weight vector holds them
         found = (updates[block.name][:features] / np.float32(size)).astype(np.float32)
+        if deviations is not None and moment == "means":
+            found = shrunk(found, deviations[block.name] / size)
         if moment == "spreads":
             result[SPREADS + block.modality] = spreads_from(found)
         else:
@@ -184,7 +201,9 @@ def next_model(
         training = proposal.training
         pull = training.weight_decay + training.proximal_mu
         size = centre_size(proposal.mechanism, rate=training.learning_rate, pull=pull, moment=moment)
-        return with_centres(model, proposal.exchanged_blocks(), updates, size, moment)
+        blocks = proposal.exchanged_blocks()
+        deviations = {b.name: noise_deviation(proposal, plan, b, sites) for b in blocks}
+        return with_centres(model, blocks, updates, size, moment, deviations if proposal.model.shrunk else None)
     return optimizer.step(model, proposal.exchanged_blocks(), updates)
 
 

@@ -1,4 +1,4 @@
-"""What a scientist brings to a study besides settings: the code of an own network."""
+"""What a scientist brings to a study besides settings: the code of an own network, constants from public tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.strategy.own_step import PLAN_FILE, RULE_PLAN
 from datasites.study.proposal import Proposal
+from orchestrator.studies.proposing.constants import ConstantsFile
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
@@ -24,9 +25,10 @@ Tessera code (see `environment.code_hash` in the proposal). No code of this job 
 
 @dataclass(frozen=True, kw_only=True)
 class Brought:
-    """``tree`` has the files of own code; without any the study is made of settings alone."""
+    """``tree`` has the files of own code, ``constants`` those of public tables; without any settings make the study."""
 
     tree: Mapping[str, bytes] = field(default_factory=dict)
+    constants: ConstantsFile | None = None
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -46,7 +48,9 @@ class Brought:
     @property
     def key(self) -> str:
         """A hash of everything that is brought; empty where nothing is."""
-        return sha256_hex(json.dumps(self.code).encode()) if self.tree else ""
+        parts = [json.dumps(self.code)] if self.tree else []
+        parts += [self.constants.constants_hash] if self.constants else []
+        return sha256_hex("".join(parts).encode()) if parts else ""
 
 
 NOTHING = Brought()

@@ -32,9 +32,11 @@ from datasites.study.proposal import (
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.study.recomputed.released_numbers import VALIDATION
+from datasites.study.schema.public_constants import PublicConstants
 from models.config import ModelConfig
 from orchestrator.studies.proposing.beginning import Beginning, continued
 from orchestrator.studies.proposing.brought import NOTHING, Brought
+from orchestrator.studies.proposing.constants import begun_with
 from orchestrator.studies.proposing.counting import least_levels
 from orchestrator.studies.proposing.mechanisms import calibrated_mechanism, fewest_sites
 from orchestrator.studies.proposing.settings import Offer, StudySettings
@@ -77,7 +79,7 @@ def build_proposal(
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
         beginning: the earlier study that this one continues; None begins with the model of a public seed.
-        brought: own code.
+        brought: own code, constants from public tables.
         built: the initial model (safetensors) that own code makes of the public seed.
         scientist: who asks with a key of their own; None where the orchestrator's people ask.
         environment: the software that will run; this process's own by default.
@@ -89,9 +91,7 @@ def build_proposal(
     settings = _checked(settings, offers)
     model_config = model_config_of(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0, built)
-    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
-    if beginning is not None:
-        chain, model = continued(chain, beginning, model), beginning.model
+    chain, model, stated = _begun(settings, offers[0], model_config, model, beginning, brought)
     proposal = _draft(
         settings,
         offers,
@@ -103,6 +103,7 @@ def build_proposal(
         keyholder=keyholder,
         helpers=helpers,
         packed_sites=packed_sites or len(offers),
+        constants=stated,
     )
     reason = exchanges_nothing(proposal)
     if reason:
@@ -112,6 +113,24 @@ def build_proposal(
         custody = replace(proposal.custody, downloaders=(scientist.name, *proposal.custody.downloaders))
         proposal = replace(proposal, scientist=scientist, custody=custody)
     return replace(proposal, published=published(settings, proposal)), model
+
+
+def _begun(
+    settings: StudySettings,
+    offer: Offer,
+    config: ModelConfig,
+    model: bytes,
+    beginning: Beginning | None,
+    brought: Brought,
+) -> tuple[Chain, bytes, PublicConstants | None]:
+    """Return the chain, its first model, and what is stated of constants from public tables."""
+    chain, stated = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain), None
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
+    if settings.public_centres:
+        stated, model = begun_with(brought.constants, model, config, task=settings.task, names=offer.names)
+        chain = replace(chain, origin="public", model_hash=sha256_hex(model), seed=0)
+    return chain, model, stated
 
 
 def _draft(
@@ -126,6 +145,7 @@ def _draft(
     keyholder: Party,
     helpers: Sequence[Party],
     packed_sites: int,
+    constants: PublicConstants | None,
 ) -> Proposal:
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
     training = _training(settings, mechanism, offers, plan)
@@ -161,6 +181,7 @@ def _draft(
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
         chain=chain,
+        constants=constants,
         patience=_patience(settings),
         protocol=2,
     )
@@ -257,6 +278,8 @@ def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelCo
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
+        shrunk=settings.shrunk,
+        public_centres=settings.public_centres,
         counting=settings.counting,
         **_FUSIONS[settings.fusion],
     )

@@ -182,6 +182,8 @@ def test_a_helper_that_was_started_anew_repeats_its_answer_and_declares_nothing_
     first = helped.listed(*ALL)
     answer = helped.ask_pads(H, first)
     assert answer is not None
+    left = [path.suffix for path in (helped.folder / f"{H}-rounds").iterdir()]
+    assert left == [".answer"]  # sent: the key is destroyed
     helped.restart_helper(H)
     again = helped.ask_pads(H, first)
     assert again is not None and again.payload == answer.payload
