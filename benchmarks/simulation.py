@@ -35,6 +35,7 @@ def main() -> None:
         epsilon=8.0,
         delta=1e-4,
         noise="local",
+        alpha=100.0,  # hospitals of about one size, none empty
         synthetic_patients=4 * given.sites * given.patients // 3,  # a quarter is held out
     )
     started = time.perf_counter()

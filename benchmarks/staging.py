@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from research.baselines import BASELINES, Predict, fit
 from research.methods import DEFAULT_METHODS, architecture_of, method, settings_of
-from research.scaling import standardised
+from research.scaling import halfway, standardised
 from research.simulate import modality_mask, simulate
 
 from datasites.data.federations import FEDERATIONS, MINIMUM_SITES, SPLITS, build
@@ -49,6 +49,7 @@ from orchestrator.simulation.sites import (
     score,
 )
 from orchestrator.studies.evaluation import Metrics, evaluate, interval
+from orchestrator.studies.proposing.constants import begun_with, read_constants
 from privacy.errors import InvalidInput
 
 
@@ -93,6 +94,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--corrupt", default="", help="flip:SITE,SITE or permute")
     parser.add_argument("--alpha", type=float, default=0.5, help="of the dirichlet federation")
     parser.add_argument("--minimum-cases", type=int, default=30, help="of a tissue source site")
+    parser.add_argument(
+        "--constants", help="of public tables (tessera constants make), used where the schedule takes it"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -148,6 +152,10 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
     chosen = method(name)
     federation = "upper-bound" if chosen.arrangement == "upper-bound" else options["federation"]
     sites, test, everyone = federate(options, seed, federation)
+    if chosen.scaled:
+        if math.isfinite(options["epsilon"]):
+            raise InvalidInput(f"{name} exchanges exact deviations: expected it without --epsilon")
+        sites, test = halfway(sites, test)
     architecture = architecture_of(chosen, options["model"])
     config = ModelConfig(
         architecture=architecture,
@@ -165,16 +173,25 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         delta=options["delta"],
         noise=options["noise"] if chosen.arrangement in ("federated", "upper-bound") else "local",
         sites=len(sites),
+        constants=options["constants"] is not None,
     )
     if chosen.arrangement == "alone":
         return alone(config, sites, test, settings, draw)
     together = [pool(sites)] if chosen.arrangement == "pooled" else sites
-    outcome = simulate(config, together, test, settings, seed=draw)
+    outcome = simulate(config, together, test, settings, seed=draw, begin=beginning(options, everyone))
     return everything(partial(predict, outcome.model, config=config), config, sites, test) | {
         "curve": outcome.curve,
         "weights": outcome.weights,
         "scales": outcome.scales,
     }
+
+
+def beginning(options: dict, everyone):
+    """Return what writes public constants into an initial model, None without them."""
+    if options["constants"] is None:
+        return None
+    file = read_constants(Path(options["constants"]))
+    return lambda model, config: begun_with(file, model, config, task=options["task"], names=everyone.names)[1]
 
 
 def run_baseline(options: dict, seed: int, name: str) -> dict:
@@ -293,7 +310,9 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
             reached = np.flatnonzero(curve >= goal)
             entry["rounds_to_reference"] = int(reached[0]) + 1 if len(reached) else None
         methods[name] = entry
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "data")}
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "data", "constants")}
+    if arguments.constants:
+        settings["constants"] = read_constants(Path(arguments.constants)).constants_hash
     settings["epsilon"] = None if math.isinf(arguments.epsilon) else arguments.epsilon
     source = "public data, outside the protocol" if arguments.data else "synthetic tables"
     head = {"settings": settings, "metrics": f"exact on {source}", "reference": reference}

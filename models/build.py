@@ -64,6 +64,10 @@ def check_config(config: ModelConfig) -> None:
         raise InvalidModel(f"only the linear model is centred or has a cohort gain, got {config.architecture}")
     if config.standardised and not (config.centred and set(config.standardised) <= set(config.features)):
         raise InvalidModel("only modalities of a centred model are standardised: their means are released first")
+    if config.public_centres and (not config.centred or config.standardised or config.shrunk):
+        raise InvalidModel("public centres are of a centred model that releases no means or spreads of its own")
+    if config.shrunk and not config.centred:
+        raise InvalidModel("only a centred model releases means that can be shrunk")
     maps = config.side * config.side * 3
     if config.architecture == "convolutional" and config.features.get("image", maps) != maps:
         raise InvalidModel(f"the convolutional encoder reads {maps} image values (side {config.side})")

@@ -89,11 +89,14 @@ class ModelConfig:
     weight of the unimodal losses of ``mlp-auxiliary``; ``side`` is the edge length of the tissue maps that
     ``convolutional`` expects as its image input (side x side x 3 values).
 
-    ``centred`` (linear only) subtracts feature means from the inputs; the first round of a study releases them in
-    place of a gradient (:mod:`models.losses`). ``standardised`` names the modalities of a centred model whose features
-    have no public scale: the second round releases their means more finely and the third their spreads, by which the
-    inputs are then divided. ``cohort_gain`` (linear only, above 0) multiplies the cohort
-    indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of the clipping norm.
+    ``centred`` (linear only) subtracts feature means from the inputs; the first round of a study releases them in place
+    of a gradient (:mod:`models.losses`). ``standardised`` names the modalities of a centred model whose features
+    have no public scale: the second round releases their means more finely and the third their spreads, by which
+    the inputs are then divided. ``shrunk`` pulls released means towards zero where their noise is larger than they
+    are; ``public_centres`` takes means from public tables instead, as constants of the initial model
+    (:mod:`datasites.study.schema.public_constants`), and no round releases any. ``cohort_gain`` (linear only, above 0)
+    multiplies the cohort indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of
+    the clipping norm.
 
     ``self_scaled`` names the modalities of which hospitals scaled their values by statistics of their own patients: one
     patient then moves everybody's inputs, and no epsilon can be stated.
@@ -122,6 +125,8 @@ class ModelConfig:
     gains: Mapping[str, float] = field(default_factory=dict)
     predicts: Target | None = None
     self_scaled: tuple[str, ...] = ()
+    shrunk: bool = False
+    public_centres: bool = False
     counting: Counting | None = None
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}  # as part of a proposal
 

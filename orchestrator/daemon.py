@@ -10,13 +10,15 @@ import socket
 import sqlite3
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from datasites.node.credentials.tls import renew_own
 from datasites.node.files import remove_unfinished
-from datasites.node.home import Home
+from datasites.node.home import Config, Home
 from datasites.node.joining.entering import FOLDER
 from datasites.node.process import alone_in, announce, bind, on_end_signal
 from datasites.node.web.server import WebServer
@@ -25,17 +27,21 @@ from orchestrator.api import metrics
 from orchestrator.api.joining import follow_roster, founding_app
 from orchestrator.api.server import create_app
 from orchestrator.dashboard.app import MOUNT, create_dashboard
+from orchestrator.rounds.keeping.retention import enforce
+from orchestrator.rounds.keeping.tidying import KEPT_BYTES, room_taken, tidy
+from orchestrator.rounds.leadership import Leadership
 from orchestrator.rounds.notices import ScientistsNotices
 from orchestrator.rounds.peers import FILE, Peers
-from orchestrator.rounds.retention import enforce
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3600.0
+_TIDY_SECONDS = 20.0
 _NOTICE_SECONDS = 5.0
+_PORT_SECONDS = 60.0
 _FOUNDING_SECONDS = 0.5
 
 
@@ -67,13 +73,13 @@ def _serve(home: Home) -> None:
     on_end_signal(end)
     files = Path(os.environ.get("STORE_FOLDER") or folder)
     store, journal = Store(files / "store", _database_url()), Journal(folder / "journal.sqlite", identity)
-    lease = store.leadership(holder=f"{socket.gethostname()} {folder}", public_key=identity.public_key)
+    lease = _lease(store, home)
     if lease is not None and not lease.wait(ended):
         return
     if lease is not None:
         lease.share(journal)
         lease.hold()
-    listener = bind(config.host, config.port)
+    listener = _bound(config, patient=lease is not None)
     service = Service(identity=identity, roster=home.roster(), store=store, journal=journal, peers=Peers(folder / FILE))
     app = create_app(service, mailbox_folder=files / "mailbox", home=home)
     metrics.install(app, service, folder)
@@ -85,7 +91,7 @@ def _serve(home: Home) -> None:
 
     async def serve() -> None:
         announce(folder, listener, "orchestrator", public_url=config.public_url, https=bool(config.tls_certificate))
-        watching = (_sweep(service), _notify(notices, service), follow_roster(service, home))
+        watching = (_sweep(service), _tidy(service), _notify(notices, service), follow_roster(service, home))
         beside = [asyncio.create_task(work) for work in watching]
         threading.Thread(target=app.state.summaries.read_ahead, name="summaries", daemon=True).start()
         await server.serve(sockets=[listener])
@@ -100,6 +106,47 @@ def _serve(home: Home) -> None:
     if lease is not None:
         lease.release()
     (folder / "address.json").unlink(missing_ok=True)
+
+
+def _lease(store: Store, home: Home) -> Leadership | None:
+    holder = f"{socket.gethostname()} {home.folder}"
+    return store.leadership(holder=holder, public_key=home.identity().public_key)
+
+
+def _bound(config: Config, *, patient: bool) -> socket.socket:
+    """Return the socket to listen on; the leader before may hold the port until it notices that it leads no more.
+
+    Raises:
+        InvalidInput: somebody listens there.
+    """
+    deadline = time.monotonic() + (_PORT_SECONDS if patient else 0.0)
+    while True:
+        try:
+            return bind(config.host, config.port)
+        except InvalidInput:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+def tidy_home(home: Home, dry_run: bool) -> list[dict[str, Any]]:
+    """Delete what rounds that are over no longer need, where the process does not run; or only say what would go."""
+    store = Store(Path(os.environ.get("STORE_FOLDER") or home.folder) / "store", _database_url())
+    journal = None if dry_run else Journal(home.folder / "journal.sqlite", home.identity())
+    lease = None if dry_run else _lease(store, home)
+    try:
+        if lease is not None and journal is not None:
+            if leader := lease.take():
+                raise Refused(f"the orchestrator of {leader} leads and tidies by itself; nothing was deleted")
+            lease.share(journal)
+        found = tidy(store, journal, dry_run=dry_run)
+    finally:
+        if lease is not None:
+            lease.release()
+        store.close()
+        if journal is not None:
+            journal.close()
+    return [{"study": one.study, "files": one.files, "bytes": one.bytes} for one in found]
 
 
 def _founded(home: Home) -> bool:
@@ -146,6 +193,18 @@ async def _sweep(service: Service) -> None:
         if not service.standing.trouble:
             enforce(service, dt.datetime.now(dt.UTC))
         await asyncio.sleep(_SWEEP_SECONDS)
+
+
+async def _tidy(service: Service) -> None:
+    """Delete what rounds that are over no longer need, as soon as the files take more than a study may keep."""
+    while True:
+        began = time.monotonic()
+        try:
+            if not service.standing.trouble and await asyncio.to_thread(room_taken, service.store) > KEPT_BYTES:
+                await asyncio.to_thread(tidy, service.store, service.journal)
+        except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+            _log.warning("files of rounds that are over stay for now: %s", error)
+        await asyncio.sleep(max(_TIDY_SECONDS, 50 * (time.monotonic() - began)))
 
 
 def _database_url() -> str | None:

@@ -6,7 +6,8 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from datasites.data.tcga.tables import TASKS
 from datasites.study.proposal import Proposal
@@ -15,6 +16,10 @@ from datasites.study.schema.outcomes import Classes
 from datasites.study.signing import Message
 from models.config import ModelConfig
 from privacy.canonical import sha256_hex
+from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Reading = Literal["tables", "schema", "inputs"]
 """How raw values become inputs: as cohort tables, by the study's schema, or not at all: they are inputs already."""
@@ -51,12 +56,46 @@ class Origin(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration(Message):
+    """How outputs are scaled before they become probabilities.
+
+    ``slope`` multiplies every log-odds, above 0; ``shifts`` are added, one for each output. ``patients`` they were
+    fitted on, ``where`` says whose; ``error_before`` and ``error_after`` are expected calibration errors (10 bins) on
+    those same patients. ``confined`` says that private records were used without noise.
+    """
+
+    slope: float
+    shifts: tuple[float, ...]
+    patients: int
+    where: str
+    error_before: float
+    error_after: float
+    confined: bool = False
+
+    def __post_init__(self) -> None:
+        numbers = (self.slope, *self.shifts, self.error_before, self.error_after)
+        if not all(math.isfinite(number) for number in numbers) or not self.slope > 0:
+            raise InvalidInput("expected finite numbers and a slope above 0 in a model's calibration")
+
+    def apply(self, outputs: Tensor) -> Tensor:
+        """Return scaled outputs, float32 [B, outputs].
+
+        Raises:
+            InvalidInput: it was fitted for another number of outputs.
+        """
+        if outputs.shape[1] != len(self.shifts):
+            raise InvalidInput(f"the calibration is of {len(self.shifts)} outputs, the model has {outputs.shape[1]}")
+        return self.slope * outputs + outputs.new_tensor(self.shifts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts(Message):
     """Everything about a model but its parameters.
 
     ``features`` are the inputs of each modality, in order; ``partly`` those that a cohort's tables have, where it lacks
     some. ``schema`` is the study's schema where ``reading`` is ``schema``. ``code`` maps each file of an own network's
     code to its hash; without, the model is one of Tessera's. ``metrics`` are on public or synthetic patients.
+    ``calibration`` scales the outputs, where somebody calibrated the model on patients of their own.
     """
 
     format: int = 1
@@ -75,11 +114,23 @@ class ModelFacts(Message):
     metrics: Mapping[str, float] = field(default_factory=dict)
     metrics_label: str = ""
     made: str = ""
+    calibration: Calibration | None = None
 
     @property
     def cohorts(self) -> tuple[str, ...]:
         """The cohorts that the model knows, in its order."""
         return self.config.cohorts
+
+
+def schema_document(schema: str | Path) -> StudySchema:
+    """Return a schema by its file, or by the name of one that comes along.
+
+    Raises:
+        InvalidInput: there is none, or it is malformed.
+    """
+    from datasites.data.reading.schema_files import read_schema_document
+
+    return read_schema_document(Path(schema))
 
 
 def facts_of(
@@ -117,7 +168,7 @@ def facts_of(
         partly=partly or {},
         reading=reading,
         schema=schema,
-        code=dict(proposal.plan.code) if proposal.plan.kind == "python" else {},
+        code=dict(proposal.plan.code) if proposal.own_network else {},
         privacy=_privacy(proposal, rounds, simulated),
         origin=Origin(
             study=proposal.study,

@@ -15,8 +15,10 @@ import pandas as pd
 from datasites.data.dataset import Schema, read_schema
 from datasites.data.glance import STUDY_SCHEMA
 from datasites.data.publishing import CARD, Card
-from datasites.node.home import Config, Home
+from datasites.node.consortium import check_address
+from datasites.node.home import Config, Home, Role
 from datasites.node.roster import Roster
+from datasites.study.proposal import Party
 from datasites.study.schema.document import StudySchema
 from datasites.study.signing import parse
 from orchestrator.studies.status import client_of, line_of, summaries_of
@@ -289,55 +291,65 @@ def connect(
     *,
     url: str = "",
     identity: str | os.PathLike[str] | None = None,
+    ca: str | os.PathLike[str] | None = None,
     person: str = "",
 ) -> Hub:
     """Open a consortium for a scientist.
 
     Args:
-        home: the orchestrator's folder, where it lies on this machine.
+        home: the orchestrator's folder, where it lies on this machine; or a scientist's, once it was connected by url.
         url: of the orchestrator, where it runs on another machine.
-        identity: with ``url``: a folder with ``identity.pem`` and ``roster.json`` that signs proposals here.
-        person: who proposes, with name and title: the investigator of studies that name no other.
+        identity: with ``url``: a scientist's folder with ``identity.pem`` (``tessera scientist init`` makes it) and
+            the consortium's ``roster.json``, which names the scientist.
+        ca: with ``url``: the certificate file that vouches for the orchestrator, where this machine does not trust it.
+        person: who proposes, with name and title: the investigator of studies that name no other; a scientist's own
+            name by default.
 
     Raises:
         InvalidInput: neither a folder nor an address and an identity, or no such folder.
-        Refused: the identity is not the one that signs proposals in this consortium.
+        Refused: the identity is nobody in the roster who asks for studies.
     """
     if (home is None) == (not url or identity is None):
         raise InvalidInput('expected connect("HOME"), or connect(url=..., identity=...) with a folder')
     place = Home(folder=Path(home if home is not None else str(identity)))
     if home is None:
-        _remote(place, url)
-    if place.config().role != "orchestrator":
-        raise InvalidInput(f"expected the folder of an orchestrator, got one of a {place.config().role}")
-    _check_signs(place)
-    return Hub(place, person)
+        _remote(place, url, "" if ca is None else str(Path(ca).resolve()))
+    if place.config().role not in ("orchestrator", "scientist"):
+        raise InvalidInput(f"expected the folder of an orchestrator or a scientist, got one of a {place.config().role}")
+    return Hub(place, person or _asker(place)[1])
 
 
-def _remote(place: Home, url: str) -> None:
+def _remote(place: Home, url: str, ca: str) -> None:
     """Make a folder with an identity ready to speak to an orchestrator elsewhere."""
     for name in ("identity.pem", "roster.json"):
         if not (place.folder / name).is_file():
             raise InvalidInput(f"expected {name} in the folder of the identity, found none")
-    _check_signs(place)
+    party, _ = _asker(place)
     if (place.folder / "address.json").exists():
         raise InvalidInput("this folder belongs to an orchestrator of this machine: connect by the folder, without url")
-    known = place.roster().orchestrator
-    kept = place.config().ca if (place.folder / "config.json").exists() else ""
+    role: Role = "orchestrator" if party == place.roster().orchestrator else "scientist"
+    kept = place.config() if (place.folder / "config.json").exists() else None
     config = Config(
-        name=known.name,
-        institution=known.institution,
-        role="orchestrator",
-        orchestrator_url=url,
-        public_url=url,
-        ca=kept,
+        name=party.name,
+        institution=party.institution,
+        role=role,
+        orchestrator_url=check_address(url),
+        public_url=url if role == "orchestrator" else "",
+        ca=ca or (kept.ca if kept else ""),
+        proxy=kept.proxy if kept else "",
     )
     Home.create(place.folder, config)
 
 
-def _check_signs(place: Home) -> None:
-    if place.identity().public_key != place.roster().orchestrator.public_key:
-        raise Refused(
-            "hospitals take proposals from the orchestrator's identity alone, and this folder holds another one; ask "
-            "those who run the orchestrator for a folder with its identity"
-        )
+def _asker(place: Home) -> tuple[Party, str]:
+    """Return whose key a folder holds, and the name of the person, if it is a person's."""
+    roster, key = place.roster(), place.identity().public_key
+    if key == roster.orchestrator.public_key:
+        return roster.orchestrator, ""
+    for one in roster.scientists:
+        if key == one.public_key:
+            return one, one.name
+    raise Refused(
+        "this folder's key is neither the orchestrator's nor that of a scientist in the roster: make one with `tessera "
+        "scientist init`, have it put into the roster, and copy the new roster here"
+    )

@@ -14,8 +14,10 @@ from datasites.data.dataset import Schema
 from datasites.data.ingest import PREPROCESSING
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.next_model import model_from_bytes
+from datasites.study.thread import ScientistKind
 from orchestrator.demo.roles import TEST_FOLDER
 from orchestrator.demo.view import DemoView
+from orchestrator.studies import words
 from orchestrator.studies.evaluation import evaluate_model, headline
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.run import wait as follow
@@ -24,6 +26,7 @@ from privacy.errors import InvalidInput, TesseraError
 from tessera.facts import Reading, facts_of
 from tessera.pictures import Picture, curve
 from tessera.shown import html_table
+from tessera.trained.evaluated import evaluation_table
 from tessera.trained.model import Model
 
 if TYPE_CHECKING:
@@ -122,6 +125,24 @@ class Run:
                 callback.end(self, metrics)
         return self
 
+    def reply(self, hospital: str, text: str, *, accept: bool = False) -> None:
+        """Answer one hospital; with ``accept`` the conditions of its approval are accepted as well.
+
+        Raises:
+            InvalidInput: no such hospital, or no text.
+            Refused: ``accept`` without conditions that wait for it.
+        """
+        words.answer(self.hub.home, self.name, hospital, text, accept=accept, person=self.hub.person)
+
+    def withdraw(self, reason: str) -> None:
+        """Take the study back before its first round, or end it after; hospitals read the reason and free its budget.
+
+        Raises:
+            Refused: it is over already.
+        """
+        kind: ScientistKind = "cancelled" if self.status()["rounds_completed"] else "withdrawn"
+        words.say(self.hub.home, self.name, kind, reason, person=self.hub.person)
+
     def values(self, number: int) -> dict[str, float]:
         """Return the public numbers of one finished round: seconds, sites, bytes sent, norms of model and step."""
         status = self.status()
@@ -137,6 +158,26 @@ class Run:
         }
 
     @property
+    def rounds(self) -> pd.DataFrame:
+        """The public numbers of every finished round (:meth:`values`): they cost no privacy."""
+        lines = [self.values(number) for number in range(1, len(self.status()["checkpoints"]) + 1)]
+        return pd.DataFrame(lines, index=pd.RangeIndex(1, len(lines) + 1, name="round"))
+
+    @property
+    def evaluation(self) -> pd.DataFrame:
+        """The study's last own evaluation on private records: figures with intervals of 90 %, noise and chance in them.
+
+        It scores the model that went into its round.
+
+        Raises:
+            TesseraError: the study released none; ``Study(evaluation=0.2)`` asks for one.
+        """
+        released = [c["evaluation"] for c in self.status()["checkpoints"] if c.get("evaluation")]
+        if not released:
+            raise TesseraError(f"{self.name} has released no evaluation; a study asks for one with evaluation=0.2")
+        return evaluation_table(released[-1])
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Scores of the last model.
 
@@ -148,7 +189,7 @@ class Run:
         found: dict[str, float] = {}
         released = [c["evaluation"] for c in status["checkpoints"] if c.get("evaluation")]
         if released:
-            found |= {f"private_{name}": float(released[-1][name]) for name in _CHARGED if name in released[-1]}
+            found |= {f"private_{n}": float(released[-1][n]) for n in _CHARGED if released[-1].get(n) is not None}
         if self.test is not None and status["checkpoints"]:
             exact = self._exact(status, len(status["checkpoints"]))
             found |= {name: float(exact[name]) for name in _SCORES if exact.get(name) is not None}
@@ -234,7 +275,7 @@ class Run:
     def _code(self, proposal: Proposal) -> dict[str, bytes]:
         from orchestrator.studies.proposing.brought import files_of
 
-        return files_of(self.hub.home, proposal) if proposal.plan.kind == "python" else {}
+        return files_of(self.hub.home, proposal) if proposal.own_network else {}
 
     def _exact(self, status: Mapping[str, Any], rounds: int, only: str = "") -> dict[str, Any]:
         if self.test is None:

@@ -14,9 +14,14 @@ import linecache
 import symtable
 import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from datasites.strategy.own_step import STEP_FILE
+from datasites.strategy.server_steps import ServerStep
+from orchestrator.studies.proposing.own_code import rule_file
 from privacy.errors import InvalidInput
 
 INSTALLED = ("torch", "numpy", "math", "models", "collections", "typing", "dataclasses", "functools", "itertools")
@@ -25,6 +30,16 @@ INSTALLED = ("torch", "numpy", "math", "models", "collections", "typing", "datac
 _HEAD = '''"""The network and the loss of this study, as its scientist wrote them."""
 
 from __future__ import annotations
+'''
+_RULE_HEAD = '''"""The server's rule of this study, as its scientist wrote it."""
+
+from __future__ import annotations
+'''
+_RULE_TAIL = '''
+
+def server_step():
+    """Return the rule that makes the next model of the mean update."""
+    return {make}
 '''
 _TAIL = '''
 
@@ -60,7 +75,7 @@ def tree_of(network: Callable[..., Any], loss: Callable[..., Any] | None) -> dic
     loss_name = "" if loss is None else found.take(loss)
     found.imports.setdefault("torch", "import torch")
     if not loss_name:
-        found.imports["ordinal_loss"] = "from models.losses import ordinal_loss"
+        found.imports["ordinal_loss"] = "from models.outcomes import ordinal_loss"
     whole = loss is not None and "model" in inspect.signature(loss).parameters
     made = f"{name}(config)" if _takes_config(network) else f"{name}()"
     valued = f"{loss_name}(model, batch)" if whole else f'{loss_name or "ordinal_loss"}(model(batch), batch["label"])'
@@ -68,10 +83,49 @@ def tree_of(network: Callable[..., Any], loss: Callable[..., Any] | None) -> dic
     return {"plan.py": ("\n\n".join(parts) + _TAIL.format(make=made, loss=valued)).encode()}
 
 
+def rule_of(step: ServerStep | type[ServerStep]) -> dict[str, bytes]:
+    """Return ``server_step.py`` for a server's rule of one's own.
+
+    Args:
+        step: a subclass of :class:`tessera.ServerStep`, or one object of it whose fields are plain constants.
+
+    Raises:
+        InvalidInput: it is none, no source can be found, or it names something that cannot be sent.
+    """
+    kind = step if inspect.isclass(step) else type(step)
+    if not issubclass(kind, ServerStep) or inspect.isabstract(kind):
+        raise InvalidInput(
+            "expected a subclass of tessera.ServerStep with a method step(model, mean_update, state), got "
+            f"{getattr(kind, '__name__', kind)!r}"
+        )
+    given = {} if inspect.isclass(step) else {f.name: getattr(step, f.name) for f in fields(step) if f.init}
+    odd = [name for name, value in given.items() if not _constant(value)]
+    if odd:
+        raise InvalidInput(f"expected plain constants as fields of {kind.__name__}, and {odd[0]!r} is none")
+    found = _Source((*INSTALLED, "tessera", "datasites"))
+    name = found.take(kind)
+    made = f"{name}({', '.join(f'{field}={value!r}' for field, value in given.items())})"
+    parts = [
+        _RULE_HEAD,
+        "\n".join(sorted(found.imports.values())),
+        *found.constants.values(),
+        *found.definitions.values(),
+    ]
+    return {STEP_FILE: ("\n\n".join(parts) + _RULE_TAIL.format(make=made)).encode()}
+
+
+def rule_tree(step: ServerStep | type[ServerStep] | Path | None) -> dict[str, bytes]:
+    """Return the file of a server's rule: read as it is, or made of a class or an object; no file for None."""
+    if step is None:
+        return {}
+    return rule_file(step) if isinstance(step, Path) else rule_of(step)
+
+
 class _Source:
     """Definitions, imports and constants, in the order in which they are needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, installed: tuple[str, ...] = INSTALLED) -> None:
+        self._installed = installed
         self.imports: dict[str, str] = {}
         self.constants: dict[str, str] = {}
         self.definitions: dict[str, str] = {}
@@ -102,7 +156,7 @@ class _Source:
         if name in self.imports or name in self.constants or name in self.definitions:
             return
         module = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
-        installed = module.split(".")[0].lstrip("_") in INSTALLED
+        installed = module.split(".")[0].lstrip("_") in self._installed
         if isinstance(value, ModuleType) and installed:
             self.imports[name] = f"import {module} as {name}" if module != name else f"import {module}"
         elif not isinstance(value, ModuleType) and installed and hasattr(value, "__name__"):
@@ -116,8 +170,8 @@ class _Source:
             self.take(value)
         else:
             raise InvalidInput(
-                f"the network uses {name!r}, a {type(value).__name__} of module {module or '?'}, which hospitals' "
-                f"workers have not; use {', '.join(INSTALLED)}, plain constants, or a folder with plan.py"
+                f"the code uses {name!r}, a {type(value).__name__} of module {module or '?'}, which hospitals' "
+                f"workers have not; use {', '.join(self._installed)}, plain constants, or a folder with plan.py"
             )
 
 

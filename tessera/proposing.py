@@ -111,7 +111,7 @@ def settings_of(study: Study, answered: Filed, options: Mapping[str, Any], task:
         evaluation_share=study.evaluation,
         **vars(answered),
     )
-    return replace(with_schedule(settings, study.rounds), **options)
+    return replace(with_schedule(settings, study.planned_rounds), **options)
 
 
 def task_of(study: Study, hub: Hub, sites: tuple[str, ...]) -> str:

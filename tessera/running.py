@@ -93,8 +93,8 @@ class Job:
         """Read a line that :meth:`encode` wrote."""
         value: dict[str, Any] = json.loads(line)
         request = value["request"]
-        request |= {"data": request["data"] and Path(request["data"]), "methods": tuple(request["methods"])}
-        request["plan"] = request["plan"] and Path(request["plan"])
+        request |= {name: request[name] and Path(request[name]) for name in ("data", "plan", "schema")}
+        request["methods"] = tuple(request["methods"])
         return cls(
             request=SimulationRequest(**request), seed=value["seed"], key=value["key"], folder=Path(value["folder"])
         )

@@ -15,11 +15,12 @@ import pandas as pd
 
 from datasites.node.files import write_atomically
 from datasites.study.proposal import Proposal
+from datasites.study.schema.document import StudySchema
 from datasites.study.signing import parse
 from orchestrator.simulation.runs import SimulationRequest
 from orchestrator.studies.evaluation import interval
 from privacy.canonical import sha256_hex
-from tessera.facts import facts_of
+from tessera.facts import facts_of, schema_document
 from tessera.pictures import Picture, curve
 from tessera.running import Job, run_jobs
 from tessera.shown import html_table
@@ -111,17 +112,23 @@ def simulate(
         every = [Job(request=request, seed=seed, key=key, folder=place) for seed in seeds]
         run_jobs([job for job in every if not job.done], processes=jobs, show=progress)
         runs = [job.result() for job in every]
-        model = _model(every[0], code)
+        model = _model(every[0], code, None if study.schema is None else schema_document(study.schema))
     return Simulation(
         study=study,
         runs=tuple(runs),
         seconds=round(time.monotonic() - started, 2),
-        data="synthetic patients" if request.data is None else f"the tables of {request.data.name}",
+        data=_data(study, request),
         model=model,
     )
 
 
-def _model(job: Job, code: Mapping[str, bytes]) -> Model:
+def _data(study: Study, request: SimulationRequest) -> str:
+    if request.data is not None:
+        return f"the tables of {request.data.name}"
+    return "synthetic patients" if study.schema is None else f"made-up patients of the schema {Path(study.schema).stem}"
+
+
+def _model(job: Job, code: Mapping[str, bytes], schema: StudySchema | None) -> Model:
     facts, parameters = job.facts(), job.model_file.read_bytes()
     proposal = parse(Proposal, facts["proposal"])
     made = facts_of(
@@ -130,12 +137,13 @@ def _model(job: Job, code: Mapping[str, bytes]) -> Model:
         rounds=proposal.rounds,
         features=facts["names"],
         partly={c: {m: tuple(names) for m, names in own.items()} for c, own in facts["partly"].items()},
-        reading="tables",
+        reading="tables" if schema is None else "schema",
+        schema=schema,
         metrics={name: facts["result"][name] for name in _scores(facts["result"])},
         metrics_label="Exact, on held-out public or synthetic patients of the simulation",
         simulated=True,
     )
-    return Model(made, parameters, code)
+    return Model(made, parameters, code if proposal.own_network else {})
 
 
 def _key(request: SimulationRequest, own: Mapping[str, bytes]) -> str:

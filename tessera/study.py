@@ -13,6 +13,7 @@ from privacy.errors import InvalidInput
 from tessera.shown import html_table
 
 if TYPE_CHECKING:
+    from datasites.strategy.server_steps import ServerStep
     from orchestrator.simulation.runs import SimulationRequest
     from tessera.hub import Hub
     from tessera.live import Run
@@ -32,7 +33,10 @@ class Study:
 
     Args:
         name: of the study; hospitals see it.
-        outcome: ``stage``, or a task or outcome by its name (``I-II``, ``early-late``, ``ordinal``).
+        outcome: ``stage``, or a task or outcome by its name (``I-II``, ``early-late``, ``ordinal``); of a schema, by
+            default its first.
+        schema: of a study of other data than cohort tables: a file, or the name of one that comes along
+            (``tcga-survival``, ``heart``, ...). A simulation takes made-up patients of it.
         model: ``linear``, ``mlp``, ``mlp-auxiliary`` or ``convolutional``; or a network of your own: a
             ``torch.nn.Module`` class whose source can be read (:mod:`tessera.own_code`), or a folder with ``plan.py``.
         loss: of an own network: ``loss(logits, label)``, float32 [B]; the ordinal cross-entropy by default.
@@ -42,6 +46,8 @@ class Study:
         rounds: of plain training; None takes the schedule that suits model, epsilon and noise.
         aggregation: ``fedavg``, ``fedprox``, ``fedadam``, ``fedyogi``, ``fedadagrad``, ``fedavgm`` (server momentum),
             ``dgb``, ``pcw`` or ``dgb+pcw``.
+        server_step: a server's rule of your own, in the place of the aggregation's: a subclass of
+            :class:`tessera.ServerStep` or an object of it, or a file that defines ``server_step()``.
         fusion: of a network: ``shared`` head, or ``tokens`` for what is missing.
         evaluation: share of epsilon, 0 to 1, for one evaluation on private records in the last round.
         min_sites: fewest hospitals in a sum that is decrypted, at least 3; None takes what suits the noise.
@@ -54,6 +60,7 @@ class Study:
     name: str
     _: KW_ONLY
     outcome: str = "stage"
+    schema: str | Path | None = None
     model: str | Path | Callable[..., Any] = "linear"
     loss: Callable[..., Any] | None = None
     epsilon: float = 8.0
@@ -61,6 +68,7 @@ class Study:
     noise: str = "shared"
     rounds: int | None = None
     aggregation: str = "fedavg"
+    server_step: type[ServerStep] | ServerStep | Path | None = None
     fusion: str = "shared"
     evaluation: float = 0.0
     min_sites: int | None = None
@@ -83,6 +91,10 @@ class Study:
             raise InvalidInput(f"expected a share of epsilon from 0 to 1 for the evaluation, got {self.evaluation:g}")
         if self.rounds is not None and not 1 <= self.rounds <= 1000:
             raise InvalidInput(f"expected 1 to 1000 rounds, got {self.rounds}")
+        if self.schema is not None:
+            from tessera.facts import schema_document
+
+            schema_document(self.schema)
         check_aggregation(self.aggregation, self.noise)
         check_fusion(self.fusion, self.architecture, self.noise)
 
@@ -230,10 +242,12 @@ class Study:
         from tessera.facts import STAGE_TASK
 
         return SimulationRequest(
-            task=STAGE_TASK if self.outcome == "stage" else self.outcome,
+            task=STAGE_TASK if self.outcome == "stage" or self.schema is not None else self.outcome,
+            schema=None if self.schema is None else Path(self.schema),
+            outcome=self.schema_outcome,
             methods=(self.aggregation,),
             architecture=self.architecture,
-            rounds=self.rounds,
+            rounds=self.planned_rounds,
             epsilon=self.epsilon,
             delta=self.delta,
             noise=self.noise,
@@ -250,20 +264,33 @@ class Study:
         return self.model if isinstance(self.model, str) else "mlp"
 
     def code(self) -> dict[str, bytes]:
-        """Return the files that hospitals review: a network and a loss of your own; none for Tessera's models.
+        """Return the files that hospitals review: own network, loss and server's rule; none where all is Tessera's.
 
         Raises:
             InvalidInput: the source cannot be read, or names something that hospitals' workers have not.
         """
-        if isinstance(self.model, str):
-            return {}
+        from orchestrator.studies.proposing.own_code import read_plan, with_rule
+        from tessera.own_code import rule_tree, tree_of
+
         if isinstance(self.model, Path):
-            from orchestrator.studies.proposing.own_code import read_plan
+            network: Mapping[str, bytes] = read_plan(self.model)
+        else:
+            network = {} if isinstance(self.model, str) else tree_of(self.model, self.loss)
+        return with_rule(network, rule_tree(self.server_step))
 
-            return read_plan(self.model)
-        from tessera.own_code import tree_of
+    @property
+    def schema_outcome(self) -> str | None:
+        """The outcome of the schema; None is its first, or that there is no schema."""
+        return None if self.schema is None or self.outcome == "stage" else self.outcome
 
-        return tree_of(self.model, self.loss)
+    @property
+    def planned_rounds(self) -> int | None:
+        """The rounds that were asked for; None takes the schedule, which suits Tessera's plain step alone."""
+        if self.rounds is None and self.server_step is not None:
+            from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS
+
+            return PLAIN_ROUNDS
+        return self.rounds
 
     @property
     def privacy(self) -> str:

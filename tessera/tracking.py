@@ -28,7 +28,7 @@ def public_facts(run: Run) -> dict[str, str | float | int]:
         "noise": proposal.noise,
         "rounds": proposal.rounds,
         "hospitals": len(proposal.participants),
-        "architecture": "own network" if proposal.plan.kind == "python" else proposal.model.architecture,
+        "architecture": "own network" if proposal.own_network else proposal.model.architecture,
         "aggregation": proposal.training.aggregation,
     }
 

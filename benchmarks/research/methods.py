@@ -42,12 +42,14 @@ class Method:
     """How the institutions train, and what the orchestrator does with their updates.
 
     ``heads`` is for the paper's network: one per modality combination is how it was published
-    (:mod:`research.combination_heads`).
+    (:mod:`research.combination_heads`). ``scaled`` divides every input by the root of its deviation over all sites,
+    exchanged exactly: without privacy only (:func:`research.scaling.halfway`).
     """
 
     name: str
     arrangement: Arrangement = "federated"
     heads: Heads = "shared"
+    scaled: bool = False
     change: Callable[[SimulationSettings, str], SimulationSettings] = lambda settings, _: settings
 
 
@@ -89,6 +91,8 @@ def _uncentred(settings: SimulationSettings) -> SimulationSettings:
         weight_decay=0.0,
         centre=False,
         standardised=(),
+        shrunk=False,
+        public_centres=False,
         cohort_gain=1.0,
         mechanism=mechanism,
     )
@@ -112,6 +116,7 @@ METHODS: Mapping[str, Method] = {
         Method(name="upper-bound", arrangement="upper-bound"),
         Method(name="fedavg-uncentred", change=lambda s, _: _uncentred(s)),
         Method(name="fedavg-auxiliary"),
+        Method(name="fedavg-scaled", scaled=True),
         Method(name="fedavg-combination", heads="combination"),
         Method(name="fedavgm", change=_fedavgm),
         Method(name="dgb+pcw+momentum", change=lambda s, _: _momentum(_both(s))),
@@ -143,6 +148,7 @@ def settings_of(
     noise: Noise,
     sites: int,
     unscaled: tuple[str, ...] = (),
+    constants: bool = False,
 ) -> SimulationSettings:
     """Return what ``chosen`` runs with this model under this privacy.
 
@@ -155,11 +161,21 @@ def settings_of(
         noise: where the noise is added; under shared noise all ``sites`` must be in the sum, one may collude.
         sites: how many institutions take part.
         unscaled: modalities whose features have no public scale: a private study of the linear model releases one.
+        constants: there are constants of public tables, which the schedule takes where they help.
     """
     base = replace(_BASE[config.architecture], rounds=rounds)
     if math.isfinite(epsilon):
         places = 1 if chosen.arrangement == "pooled" else sites
-        base = _private(base, config, epsilon=epsilon, delta=delta, noise=noise, sites=places, unscaled=unscaled)
+        base = _private(
+            base,
+            config,
+            epsilon=epsilon,
+            delta=delta,
+            noise=noise,
+            sites=places,
+            unscaled=unscaled,
+            constants=constants,
+        )
     changed = chosen.change(base, config.architecture)
     return _with_charged_losses(changed, epsilon, delta)
 
@@ -173,8 +189,10 @@ def _private(
     noise: Noise,
     sites: int,
     unscaled: tuple[str, ...],
+    constants: bool,
 ) -> SimulationSettings:
-    schedule = private_schedule(config.architecture, epsilon, noise if sites > 1 else "shared")  # one place, one noise
+    where = noise if sites > 1 else "shared"  # one place, one noise
+    schedule = private_schedule(config.architecture, epsilon, where, constants=constants and not unscaled)
     schedule = standardising(schedule, unscaled)
     fewest = sites if noise == "shared" else 3
     mechanism = Mechanism(
@@ -197,6 +215,8 @@ def _private(
         centre=schedule.centred,
         cohort_gain=schedule.cohort_gain,
         standardised=schedule.standardised,
+        shrunk=schedule.shrunk and not schedule.standardised,
+        public_centres=schedule.public_centres,
         mechanism=calibrate(mechanism, epsilon, delta),
     )
 

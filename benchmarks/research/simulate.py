@@ -9,7 +9,8 @@ exact sum of rounded updates. Without privacy (``mechanism`` None) a site takes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -29,7 +30,7 @@ from models.batch import RecordLoss, modalities_of
 from models.build import build_model, record_loss
 from models.config import ModelConfig
 from models.networks import LinearFusion
-from models.parameters import assign, blocks, flatten
+from models.parameters import assign, blocks, flatten, from_bytes, to_bytes
 from orchestrator.simulation.sites import Records, SimulatedSite, score
 from orchestrator.studies.evaluation import Metrics
 from privacy.dp.mechanism import Mechanism
@@ -88,6 +89,7 @@ def simulate(
     settings: SimulationSettings,
     *,
     seed: int,
+    begin: Callable[[bytes, ModelConfig], bytes] | None = None,
 ) -> Outcome:
     """Train one study over ``sites`` and score it on ``test`` after every round.
 
@@ -97,6 +99,7 @@ def simulate(
         test: held-out records, in no site.
         settings: see :class:`SimulationSettings`.
         seed: of the initial model, the noise and the sampling; public, so a simulation is not private.
+        begin: writes public constants into the initial model, for settings with public centres.
 
     Raises:
         Refused: proximity weighting under shared noise.
@@ -113,8 +116,12 @@ def simulate(
         centred=settings.centre,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised,
+        shrunk=settings.shrunk,
+        public_centres=settings.public_centres,
     )
     study = _start(config, sites, settings, seed)
+    if settings.public_centres and begin is not None:
+        from_bytes(study.model, begin(to_bytes(study.model), config))
     curve = []
     weights: dict[str, dict[str, float]] = {}
     factors: dict[str, float] = {}
@@ -178,7 +185,10 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
     if settings.mechanism is not None and moment is not None:
         pull = settings.weight_decay + settings.proximal_mu
         size = centre_size(settings.mechanism, rate=settings.learning_rate, pull=pull, moment=moment)
-        stepped = with_centres(arrays, study.exchanged, means, size, moment)
+        deviations = {b.name: _deviation(study, b, weights[b.name]) for b in study.exchanged}
+        stepped = with_centres(
+            arrays, study.exchanged, means, size, moment, deviations if study.config.shrunk else None
+        )
     else:
         scaled = {b.name: means[b.name] * np.float32(factors.get(b.modality or "", 1.0)) for b in study.exchanged}
         stepped = study.server.step(arrays, study.exchanged, scaled)
@@ -188,6 +198,19 @@ def _round(study: Study, number: int) -> tuple[dict[str, dict[str, float]], dict
         losses = evaluate_losses(study.model, study.sites, record_loss, settings.mechanism, study.seed, number)
         study.blending = observe(study.blending, losses, settings.blending)
     return weights, factors
+
+
+def _deviation(study: Study, block: Block, weights: Mapping[str, float]) -> float:
+    """Return the noise on each coordinate of a block's mean update, as
+    :func:`datasites.study.recomputed.next_model.noise_deviation` has it of a live round."""
+    mechanism, holders = study.settings.mechanism, study.holders(block)
+    if mechanism is None:
+        return 0.0
+    step = study.settings.learning_rate * mechanism.share_deviation / mechanism.sampling_rate
+    if mechanism.noise == "shared":
+        return step * math.sqrt(len(study.sites)) / sum(s.patients for s in holders)
+    parts = [weights[s.name] / s.patients for s in holders]
+    return step * math.sqrt(mechanism.steps_per_round) * math.hypot(*parts) / sum(weights[s.name] for s in holders)
 
 
 def _factors(study: Study) -> dict[str, float]:

@@ -37,6 +37,8 @@ class SimulationSettings:
     centre: bool = False
     cohort_gain: float = 1.0
     standardised: tuple[str, ...] = ()
+    shrunk: bool = False
+    public_centres: bool = False
 
     @property
     def last_measured(self) -> int:

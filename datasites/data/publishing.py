@@ -28,6 +28,7 @@ from privacy.identity import Identity
 from privacy.ledger.costs import gaussian_cost
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, case_hash
+from privacy.sentences import say
 
 COUNT_NOISE_MULTIPLIER = 10.0
 """Standard deviation, in patients, of the released count of a dataset version."""
@@ -169,12 +170,12 @@ class Datasets:
         )
 
     def _released_count(self, schema: Schema, folder: Path, population: str) -> int:
-        name = f"count of {schema.name} version {schema.version}"
+        name = str(say("count of {dataset} version {version}", dataset=schema.name, version=schema.version))
         self.ledger.release(
             population,
             name=name,
             cost=gaussian_cost(COUNT_NOISE_MULTIPLIER),
-            by="publishing",
+            by=mark("publishing"),
             reason=mark("the number of patients that scientists see; used wherever a study needs n"),
         )
         secret, cases = _secret(self.home.identity(), "cases"), case_ids(folder / "private")

@@ -2,7 +2,7 @@
 
 A round passes through these states, each durable before anything leaves::
 
-    (none) --open_round--> open --answer--> answered    its list's pad sums repeat, the private key is destroyed
+    (none) --open_round--> open --answer--> answered    its list's pad sums repeat; sent, the private key is destroyed
                              |--void-->                 open, but never for the lists that were declared void
                              `--forget-->               (none): another key may be made, which opens no old seed
 
@@ -144,6 +144,7 @@ class PadCustody:
                 raise Refused(f"round {plan.round}: this list was declared void and is never answered")
             if found.answer is None:
                 self._require_signed_for_good(found, listed)
+                self._require_one_update_each(found, listed)
                 answer = self._sums(listed, name, found)
                 self._keep(found, answer)
                 found.answer, found.private, found.opened = answer, b"", None
@@ -219,6 +220,12 @@ class PadCustody:
         )
         return answer, sums[shares.MISSING_PART]
 
+    def destroy_key(self, study: str, number: int) -> None:
+        """Destroy the private key of a round that is answered; it waits on disk until the answer was sent."""
+        with self._lock:
+            if self._held(study, number).answer is not None:
+                self._files.destroy(study, number, "key")
+
     def forget(self, study: str) -> None:
         """Destroy everything that is held of a study that is over."""
         with self._lock:
@@ -242,6 +249,8 @@ class PadCustody:
                 kept = self._files.load(study, number, kind)
                 if kept is not None:
                     answer = (parse(PadSums, kept.values["sums"]), kept.body) if kind == "answer" else None
+                    if answer is not None:  # a crash came before its key was destroyed
+                        self._files.destroy(study, number, "key")
                     self._rounds[place] = _Round(
                         key=parse(HelperKey, kept.values["key"]),
                         private=b"" if answer else kept.body,
@@ -253,7 +262,7 @@ class PadCustody:
         return self._rounds.get(place)
 
     def _keep(self, held: _Round, answer: tuple[PadSums, bytes] | None = None) -> None:
-        """Write down what is held of a round, durably; with an answer its key is destroyed."""
+        """Write down what is held of a round, durably."""
         answer = answer or held.answer
         study, number = held.key.study, held.key.round
         values = {"key": dump(held.key), "voided": sorted(held.voided)}
@@ -261,7 +270,6 @@ class PadCustody:
             self._files.store(study, number, "key", values, held.private)
         else:
             self._files.store(study, number, "answer", {**values, "sums": dump(answer[0])}, answer[1])
-            self._files.destroy(study, number, "key")
 
     def _known(self, study: str) -> set[int]:
         return self._files.rounds(study) | {number for name, number in self._rounds if name == study}

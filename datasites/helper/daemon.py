@@ -118,6 +118,7 @@ class Helper:
         self.served.journal_once(f"pads-{sums.list_hash}", "pads-summed", entry)
         signed = seal(self.home.identity(), "pads", sums)
         self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/pads", pack_envelope(signed, body))
+        self.custody.destroy_key(item.study, item.round)
 
     def _listed(self, item: WorkItem) -> tuple[Proposal, RoundKey, ListRequest]:
         """Return the study, the keyholder's key of the round, and the list of a work item."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,10 +22,14 @@ from datasites.node.commands import (
     UrlOption,
     add_import_gap,
     add_run,
+    add_tidy,
     console,
     show,
 )
 from datasites.node.commands import init as init_role
+
+if TYPE_CHECKING:
+    from datasites.node.home import Home
 
 app = typer.Typer(help="A hospital's datasite.", no_args_is_help=True)
 
@@ -121,3 +125,12 @@ add_import_gap(
     _import_gap,
     "After a restore from an old backup: book the rounds that journal and ledger have forgotten.",
 )
+
+
+def _tidied(home: Home, dry_run: bool) -> list[dict[str, Any]]:
+    from datasites.hospital.rounds.tidying import tidy_home
+
+    return tidy_home(home, dry_run=dry_run)
+
+
+add_tidy(app, _tidied)

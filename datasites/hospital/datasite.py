@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +27,7 @@ from datasites.study.proposal import Proposal
 from datasites.worker.job import Outcome
 from datasites.worker.pool import WorkerPool
 from datasites.worker.preflight import Preflight
+from datasites.worker.rule import RuleOf, sandboxed_rules
 from datasites.worker.trainer import SandboxedTrainer
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger
@@ -76,11 +78,7 @@ class Datasite:
         endings = _endings(standing, datasets, approvals)
         pool = WorkerPool(policies.current().sandbox, hidden=(home.folder,))
         accounts = AccountStore(home.folder / "accounts.sqlite", idle_minutes=policies.current().people.idle_minutes)
-
-        def changed(policy: Policy) -> None:
-            pool.limits, accounts.sessions.idle_minutes = policy.sandbox, policy.people.idle_minutes
-
-        policies.changed = changed
+        policies.changed = _applied(pool, accounts)
         trainer = _trainer(home, config.name, pool, approvals, journal, passed := set[str]())
         participant = RoundParticipant(
             site=config.name,
@@ -92,6 +90,7 @@ class Datasite:
             train=trainer,
             dataset=datasets.here,
             build=trainer.initial_model,
+            rule_of=_rules(home, pool, approvals, journal),
             preflight=Preflight(trainer=trainer, passed=passed),
             round_seconds=lambda: policies.current().sandbox.round_seconds,
         )
@@ -178,6 +177,24 @@ def _trainer(
         folder=home.folder / "scratch",
         code_of=lambda proposal_hash: approvals.request(proposal_hash).folder,
         failed=failed,
+    )
+
+
+def _applied(pool: WorkerPool, accounts: AccountStore) -> Callable[[Policy], None]:
+    """Return what makes a changed policy hold for workers and sessions."""
+
+    def changed(policy: Policy) -> None:
+        pool.limits, accounts.sessions.idle_minutes = policy.sandbox, policy.people.idle_minutes
+
+    return changed
+
+
+def _rules(home: Home, pool: WorkerPool, approvals: ApprovalStore, journal: Journal) -> RuleOf:
+    return sandboxed_rules(
+        pool,
+        home.folder / "scratch",
+        lambda proposal: approvals.request(proposal.proposal_hash).folder,
+        lambda outcome, log: _keep_log(home, journal, outcome, log),
     )
 
 

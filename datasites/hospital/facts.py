@@ -64,6 +64,7 @@ def context(datasite: Datasite) -> PortalContext:
         glance=lambda proposal: at_a_glance(datasite, proposal),
         layers=lambda: {str(name): on for name, on in available_layers().items()},
         public_url=config.public_url,
+        folder=datasite.home.folder,
         roster_change=lambda: offered(datasite.home),
         confirm_roster=lambda digest: confirm(datasite.home, digest),
         hospital_login=_hospital_login(datasite.home.folder),

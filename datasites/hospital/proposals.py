@@ -10,15 +10,18 @@ from pathlib import Path
 
 from datasites.hospital.datasite import Datasite
 from datasites.node.home import Home
+from datasites.node.roster import Roster
 from datasites.review.approvals import ApprovalStore
 from datasites.review.checks import check_code
 from datasites.review.records import PROPOSAL, Request, open_proposal
 from datasites.study.proposal import Proposal
+from datasites.study.requests import REQUEST_FILE, check_request
 from datasites.study.signing import Signed, open_sealed, parse
 from datasites.syft.client import OwnerNode, ReceivedJob
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE, in_workers
 from privacy.errors import Refused, TesseraError
+from privacy.ledger.journal import Journal
 
 _POLL_SECONDS = 20.0
 _JOBS_SECONDS = 2.0
@@ -42,7 +45,8 @@ class Node:
             self._datasite.client, self._datasite.site, lambda name: home.roster().by_name(name).public_key
         )
         sandbox = in_workers(self._datasite.pool)
-        return OwnerNode(home.folder / "syft", postbox, scientists=[roster.orchestrator.name], sandbox=sandbox)
+        asking = [roster.orchestrator.name, *(scientist.name for scientist in roster.scientists)]
+        return OwnerNode(home.folder / "syft", postbox, scientists=asking, sandbox=sandbox)
 
     def step(self) -> float:
         """Publish once, then wait for news and deal with it; begin again from the folder after a failed disk."""
@@ -87,8 +91,9 @@ class Node:
             self._receive_plain(job)
             return
         try:
-            plans = self._datasite.home.folder / "plans"
-            receive_proposal(self._datasite.approvals, job.folder, plans, now=dt.datetime.now(dt.UTC))
+            home = self._datasite.home
+            check_asked(job, home.roster(), self._datasite.journal)
+            receive_proposal(self._datasite.approvals, job.folder, home.folder / "plans", now=dt.datetime.now(dt.UTC))
             self._owner.approve(job, "received for review; training needs the portal's approval")
         except TesseraError as error:
             self._datasite.journal.append("proposal-rejected", {"job": job.name, "reason": str(error)})
@@ -114,6 +119,26 @@ class Node:
             self._owner.reject(job, str(error))
 
 
+def check_asked(job: ReceivedJob, roster: Roster, journal: Journal) -> None:
+    """Check who asks for a study, and journal a scientist's own signature.
+
+    Raises:
+        Refused: the scientist that it names did not ask for it, is not in the roster, or somebody else sent it.
+    """
+    proposal = open_proposal(parse(Signed, (job.folder / PROPOSAL_FILE).read_bytes()))
+    path = job.folder / REQUEST_FILE
+    request = parse(Signed, path.read_bytes()) if path.is_file() else None
+    check_request(proposal, request, roster.scientists)
+    asker = proposal.scientist
+    if job.submitter not in {roster.orchestrator.name, *([asker.name] if asker else [])}:
+        raise Refused(f"{job.submitter} sent a proposal that is not theirs")
+    if asker is not None and request is not None:
+        body = {"study": proposal.study, "proposal_hash": proposal.proposal_hash, "scientist": asker.name}
+        known = journal.entries(kind=ASKED)
+        if not any(entry.body["proposal_hash"] == proposal.proposal_hash for entry in known):
+            journal.append(ASKED, {**body, "public_key": asker.public_key, "signature": request.signature})
+
+
 def receive_proposal(approvals: ApprovalStore, job: Path, plans: Path, *, now: dt.datetime) -> Request:
     """Keep a submitted proposal and its code where PySyft's synchronisation cannot change it any more.
 
@@ -130,13 +155,13 @@ def receive_proposal(approvals: ApprovalStore, job: Path, plans: Path, *, now: d
     """
     signed = parse(Signed, (job / PROPOSAL_FILE).read_bytes())
     proposal = open_proposal(signed)
-    check_code(proposal, job, besides=(PROPOSAL_FILE,))
+    check_code(proposal, job, besides=(PROPOSAL_FILE, REQUEST_FILE))
     folder = plans / str(signed.signature).translate(_SAFE)[:40]
     new = not folder.exists()
     if new:
         staging = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(job, staging, ignore=shutil.ignore_patterns(PROPOSAL_FILE))
+        shutil.copytree(job, staging, ignore=shutil.ignore_patterns(PROPOSAL_FILE, REQUEST_FILE))
         staging.replace(folder)
     try:
         return approvals.receive(signed, folder, now=now)
@@ -154,4 +179,5 @@ def decline(approvals: ApprovalStore, job: Path, home: Home, reason: str) -> Non
         approvals.thread.decline(proposal, reason, now=dt.datetime.now(dt.UTC))
 
 
+ASKED = "study-asked"
 _SAFE = str.maketrans({"/": "_", "+": "-", "=": None})

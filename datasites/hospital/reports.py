@@ -28,7 +28,8 @@ from privacy.ledger.journal import PRIVACY_AUDIT, Journal
 from privacy.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
-    from datasites.report.facts import EmpiricalAudit
+    from datasites.report.facts import EmpiricalAudit, Report
+    from datasites.report.writing import Sign
     from datasites.review.records import Request
     from privacy.ledger.chain import Entry
 
@@ -43,11 +44,13 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES), *, fi
         home: the datasite's.
         languages: of the reports, codes of :data:`datasites.language.LANGUAGES`.
         finished: a study whose own report is fetched from the orchestrator as well, by name.
+
+    Raises:
+        TesseraError: a PDF could not be set; everything else was written.
     """
     from datasites.node.credentials.signed_pdf import signer_of
     from datasites.report.build import build_report
     from datasites.report.records import Records
-    from datasites.report.writing import write_all
 
     config, identity = home.config(), home.identity()
     journal = Journal(home.folder / "journal.sqlite", identity)
@@ -70,20 +73,38 @@ def write_reports(home: Home, languages: Sequence[str] = tuple(LANGUAGES), *, fi
             "policy_hash": approvals.policy.policy_hash,
             "environment": current_environment(),
         }
-        paths: list[Path] = []
+        built: list[tuple[Report, Sign]] = []
         for language in languages:
             with speaking(language):
                 audits = tuple(_audit(entry) for entry in journal.entries(kind=PRIVACY_AUDIT))
                 report = build_report(**facts, audits=audits, language=language)
-                sign = signer_of(home, f"{tr('Privacy budget report')} {report.number}")
-                paths += write_all(report, folder, sign=sign)
+                built.append((report, signer_of(home, f"{tr('Privacy budget report')} {report.number}")))
+        paths, problem = _written(built, folder)
         write_atomically(folder / "summary.json", json.dumps(summary(ledger, config.name)).encode())
         if finished:
             _fetch(home, finished, facts["requests"], folder, journal)
+        if problem is not None:
+            raise problem
     finally:
         for store in (approvals, ledger, journal):
             store.close()
-    return tuple(paths)
+    return paths
+
+
+def _written(built: Sequence[tuple[Report, Sign]], folder: Path) -> tuple[tuple[Path, ...], TesseraError | None]:
+    """Write the JSON of every language, then pages and PDFs; return the paths, and why a PDF could not be set."""
+    from datasites.report.writing import json_of, write_all
+
+    paths: list[Path] = []
+    problem = None
+    for report, _ in built:
+        json_of(report, folder)
+    for report, sign in built:
+        try:
+            paths += write_all(report, folder, sign=sign)
+        except TesseraError as error:
+            problem = problem or error
+    return tuple(paths), problem
 
 
 def _fetch(home: Home, study: str, requests: Sequence[Request], folder: Path, journal: Journal) -> None:

@@ -11,7 +11,7 @@ import string
 from collections.abc import Iterator
 from functools import lru_cache
 
-from datasites.language.catalog import DEFAULT, LANGUAGES, read_catalog
+from datasites.language.catalog import DEFAULT, LANGUAGES, read_catalog, spoken
 from privacy.sentences import Sentence
 
 _LONGEST = 1000
@@ -27,6 +27,11 @@ def told(text: str) -> str:
     if isinstance(text, Sentence) or not isinstance(text, str) or len(text) > _LONGEST:
         return text
     return _told(text)
+
+
+def retold(text: str) -> str:
+    """Return a stored English text in the language that is spoken, where the catalogue knows it; see :func:`told`."""
+    return spoken(told(text))
 
 
 @lru_cache(maxsize=4096)
@@ -53,8 +58,6 @@ class _Part(str):
         return made
 
     def __format__(self, _: str) -> str:
-        from datasites.language.catalog import spoken
-
         return spoken(self.said)
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from datasites.node.home import Role
+    from datasites.node.home import Home, Role
 
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="TESSERA_HOME", resolve_path=True, help="The role's folder.")
@@ -114,6 +114,37 @@ def add_import_gap(app: typer.Typer, import_gap: Callable[[Path, str, str], Gap]
             console.print(line, highlight=False)
         if json_output:
             show(imported)
+
+
+def add_tidy(app: typer.Typer, tidy_home: Callable[[Home, bool], list[dict[str, Any]]]) -> None:
+    """Add the command ``tidy`` to a role's app: delete what rounds that are over no longer need.
+
+    Args:
+        app: gets the command.
+        tidy_home: takes the role's folder and whether only to say what would go; returns study, files and bytes.
+    """
+
+    @app.command("tidy")
+    def command(
+        home: HomeOption,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; the role may run.")] = False,
+        json_output: JsonOption = False,
+    ) -> None:
+        """Delete what rounds that are over no longer need; a role that runs does it by itself."""
+        from datasites.node.home import Home
+        from datasites.node.process import alone_in
+
+        if dry_run:
+            found = tidy_home(Home(folder=home), True)
+        else:
+            with alone_in(home) as place:
+                found = tidy_home(place, False)
+        for one in found:
+            size = f"{one['bytes'] / 1e6:.1f} MB"
+            console.print(f"study {one['study']}: {one['files']} files, {size}", highlight=False, markup=False)
+        console.print(("nothing was deleted" if dry_run else "deleted") if found else "nothing is superfluous")
+        if json_output:
+            show({"home": str(home), "dry_run": dry_run, "studies": found})
 
 
 def prepare_process(role: str = "") -> None:

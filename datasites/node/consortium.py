@@ -111,7 +111,7 @@ def check_address(url: str) -> str:
 
 
 def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
-    """Return the roster of these parties, hospitals and helpers in the order given.
+    """Return the roster of these parties; hospitals, helpers and scientists in the order given.
 
     Raises:
         InvalidInput: not exactly one orchestrator and one keyholder, fewer than three hospitals, a name or a key that
@@ -128,6 +128,7 @@ def build_roster(enrolled: Iterable[Enrolled]) -> Roster:
         keyholder=by_role["keyholder"][0],
         sites=tuple(by_role["datasite"]),
         helpers=tuple(by_role["helper"]),
+        scientists=tuple(by_role["scientist"]),
     )
     roster.check()
     neutral = folded(roster.keyholder.institution)

@@ -30,7 +30,7 @@ from datasites.study.signing import parse
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 
-Role = Literal["orchestrator", "keyholder", "datasite", "helper"]
+Role = Literal["orchestrator", "keyholder", "datasite", "helper", "scientist"]
 
 
 @dataclass(frozen=True, kw_only=True)

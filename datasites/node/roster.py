@@ -20,33 +20,46 @@ from privacy.identity import check_public_key
 
 @dataclass(frozen=True, kw_only=True)
 class Roster:
-    """The orchestrator, the keyholder, the hospitals and the helpers, with names unique among them."""
+    """The orchestrator, the keyholder, the hospitals and the helpers, with names unique among them.
+
+    ``scientists`` are people who may ask for studies with a key of their own; they do none of a round's work.
+    """
 
     orchestrator: Party
     keyholder: Party
     sites: tuple[Party, ...]
     helpers: tuple[Party, ...] = ()
+    scientists: tuple[Party, ...] = ()
 
     @property
     def everybody(self) -> tuple[Party, ...]:
-        """All parties, the orchestrator first."""
+        """All parties that work in rounds, the orchestrator first."""
         return (self.orchestrator, self.keyholder, *self.helpers, *self.sites)
 
+    @property
+    def known(self) -> tuple[Party, ...]:
+        """All parties and scientists."""
+        return (*self.everybody, *self.scientists)
+
     def by_key(self, public_key: str) -> Party | None:
-        """Return the party with this key, or None."""
+        """Return the party with this key, or None; scientists are no parties."""
         return self._keys.get(public_key)
 
     @cached_property
     def _keys(self) -> dict[str, Party]:
         return {party.public_key: party for party in reversed(self.everybody)}
 
+    def known_by_key(self, public_key: str) -> Party | None:
+        """Return the party or the scientist with this key, or None."""
+        return next((p for p in self.known if p.public_key == public_key), None)
+
     def by_name(self, name: str) -> Party:
-        """Return the party of this name.
+        """Return the party or the scientist of this name.
 
         Raises:
             InvalidInput: nobody has it.
         """
-        for party in self.everybody:
+        for party in self.known:
             if party.name == name:
                 return party
         raise InvalidInput(f"nobody called {name!r} is in the roster; enrol them first")
@@ -57,7 +70,7 @@ class Roster:
         Raises:
             InvalidInput: not so.
         """
-        names, keys = [p.name for p in self.everybody], [p.public_key for p in self.everybody]
+        names, keys = [p.name for p in self.known], [p.public_key for p in self.known]
         for key in keys:
             check_public_key(key)
         if len(set(names)) < len(names) or len(set(keys)) < len(keys):

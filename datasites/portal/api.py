@@ -331,7 +331,7 @@ def _summary(context: PortalContext, request: ReviewRequest) -> dict[str, Any]:
         "state": request.state,
         "received": request.received,
         "expires": proposal.expires,
-        "proposer": proposal.orchestrator.name,
+        "proposer": (proposal.scientist or proposal.orchestrator).name,
         "rounds": proposal.rounds,
         "signed_by": tuple(s.reviewer for s in request.signatures),
         "signatures_needed": context.approvals.policy.required_reviewers(proposal),

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datasites.language import mark
 from datasites.node.web import problems
+from datasites.node.web.folder_figures import FolderFigures
 from datasites.node.web.languages import Languages
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from datasites.node.web.middleware import STATIC, Assets, SecurityHeaders, ShortBodies
@@ -60,6 +61,8 @@ def install(app: FastAPI, service: PortalService) -> None:
     registry = new_registry()
     registry.register(JournalFigures(service.context.journal, _SUMS))
     registry.register(_Figures(service))
+    if service.context.folder is not None:
+        registry.register(FolderFigures(service.context.folder))
 
     @app.get("/readyz", responses={503: {"model": Ready}}, summary="Can it be used?")
     def readyz(context: Context, response: Response) -> Ready:

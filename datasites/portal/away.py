@@ -55,11 +55,12 @@ def say_away(request: Request, context: Context, caller: FormPerson, until: _Day
     try:
         if context.absences is None:
             raise Refused(say("notices are not set up here"))
-        today = context.clock().date()
+        today, before = context.clock().date(), context.absences.all()
         said = context.absences.say(person.name, until=until, delegate=delegate, today=today)
     except TesseraError as error:
         return show_away(request, context, person, problem=sentence_of(error), status=describe(error).status)
-    context.journal.append("absence-said", {**asdict(said), "until": said.until.isoformat()})
+    if said not in before:
+        context.journal.append("absence-said", {**asdict(said), "until": said.until.isoformat()})
     return RedirectResponse("/away?notice=away", 303)
 
 

@@ -85,6 +85,7 @@ class PortalContext:
         hospital_login: the hospital's own sign-in, where its owner has set one up.
         roster_change: how the consortium's roster would change, if people here confirm it; None where it would not.
         confirm_roster: puts the roster of this hash in force.
+        folder: the datasite's, for figures of its disk and certificate; None where there is none.
         secure_cookies: True when the portal is served over HTTPS.
         public_url: where people reach the portal; empty: wherever they say they did.
         clock: the present time.
@@ -116,6 +117,7 @@ class PortalContext:
     hospital_login: OidcProvider | None = None
     roster_change: Callable[[], Change | None] = lambda: None
     confirm_roster: Callable[[str], Change] = nothing_offered
+    folder: Path | None = None
     secure_cookies: bool = False
     public_url: str = ""
     clock: Callable[[], dt.datetime] = _utc_now

@@ -127,9 +127,9 @@ async def answer_act(
 
 @router.post("/reports")
 def write_reports(service: ServiceHere, _: FormPerson) -> Response:
-    """Write the reports as of now; every person who may read may ask for them."""
-    service.write_reports()
-    return RedirectResponse("/reports?notice=written", 303)
+    """Begin to write the reports as of now, for everybody who may read; the page says how it goes."""
+    service.writing.start()
+    return RedirectResponse("/reports#writing", 303)
 
 
 def _decided(

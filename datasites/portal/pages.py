@@ -22,7 +22,7 @@ from datasites.portal.access import Context, Reader, ServiceHere, address_of, co
 from datasites.portal.people.drafts import NOTHING, Draft, typed_here
 from datasites.portal.service import PortalService
 from datasites.portal.shown.gaps import gaps, gaps_left
-from datasites.portal.shown.journal_words import HAPPENED
+from datasites.portal.shown.journal_words import HAPPENED, IN_WORDS
 from datasites.portal.shown.policy_words import rule_in_words
 from datasites.portal.shown.words import (
     STUDY_STATES,
@@ -81,7 +81,6 @@ NOTICES = {
     "act-asked": mark("Asked. The policy wants another person to ask for the same within a week."),
     "away": mark("Noted. Your delegate gets your notices until then, and so do you."),
     "back": mark("Noted. Your notices go to you alone."),
-    "written": mark("The reports are those of this moment."),
     "welcome": mark("Your account is made. Keep your password: nobody can restore it."),
 }
 _TONES = {"approved": "good", "pending": "warn", "changes-requested": "warn"}
@@ -117,6 +116,7 @@ _environment.globals.update(
     act_title=lambda act: act_title(act, _ROLES),
     fingerprint=fingerprint,
     gaps=gaps,
+    in_words=IN_WORDS,
     gaps_left=gaps_left,
     listed=listed,
     modality=modality,
@@ -348,9 +348,17 @@ def show_fingerprints(
 
 
 @router.get("/reports")
-def reports(request: Request, context: Context, _: Reader) -> HTMLResponse:
-    """The reports that may be downloaded."""
-    return page(request, "reports.html", reports=context.reports())
+def reports(request: Request, service: ServiceHere, _: Reader) -> HTMLResponse:
+    """The reports that may be downloaded, and whether new ones are being written."""
+    writing = service.writing.state()
+    found = service.context.reports()
+    return page(request, "reports.html", reports=found, writing=writing, seen=place(writing))
+
+
+@router.get("/reports/events")
+def report_events(request: Request, service: ServiceHere, _: Reader, seen: Seen = "") -> Response:
+    """Say when the writing of the reports went on."""
+    return service.streams.events(request, service.writing.state, seen=seen)
 
 
 @router.get("/reports/{name}")

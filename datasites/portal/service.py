@@ -24,9 +24,11 @@ from datasites.portal.people.desk import PeopleDesk
 from datasites.portal.people.drafts import NOTHING, Draft, Drafts
 from datasites.portal.people.proof import Proof
 from datasites.portal.people.waiting import WaitingActs
+from datasites.portal.report_writing import ReportWriting
 from datasites.portal.shown.answers import data_use
 from datasites.review.accounts import Account, Credential
 from datasites.review.budgets import Budget, CostPreview, StudyStatus
+from datasites.review.checks import others_of
 from datasites.review.environment import Compared, compare
 from datasites.review.people.acts import PersonAct
 from datasites.review.policy import Violation, check
@@ -216,7 +218,7 @@ class PortalService:
         self.people = PeopleDesk(context)
         self.acts = WaitingActs(context, self.people)
         self.drafts = Drafts()
-        self._writing = threading.Lock()
+        self.writing = ReportWriting(context)
         self._costs: dict[str, Cached[CostPreview | None]] = {}
 
     def find(self, proposal_hash: str) -> Request:
@@ -240,10 +242,8 @@ class PortalService:
 
     def unconfirmed(self, request: Request) -> list[Party]:
         """Return the parties of a study whose fingerprint nobody here has compared."""
-        proposal, known = request.proposal, self.context.approvals.confirmed()
-        others = [p for p in proposal.participants if p.name != self.context.site]
-        parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
-        return [p for p in parties if p.public_key not in known]
+        known, others = self.context.approvals.confirmed(), others_of(request.proposal, self.context.site)
+        return [p for p in others if p.public_key not in known]
 
     def glance(self, request: Request) -> Glance | None:
         """Return the dataset that a request asks for, as far as it is public."""
@@ -341,19 +341,6 @@ class PortalService:
         act = {"deny": approvals.deny, "ask": approvals.ask, "revoke": approvals.revoke}[decision]
         return act(proposal_hash, reviewer=person, reason=reason, now=self.context.clock())
 
-    def write_reports(self) -> None:
-        """Write the reports as of now, one writer at a time.
-
-        Raises:
-            Refused: they are being written.
-        """
-        if not self._writing.acquire(blocking=False):
-            raise Refused(say("the reports are being written already; look again in a moment"))
-        try:
-            self.context.write_reports()
-        finally:
-            self._writing.release()
-
     def confirm(self, public_key: str, caller: Credential, proof: Proof) -> bool:
         """Confirm the key of a party of one of the studies here; return whether it is done or waits for others.
 
@@ -382,13 +369,9 @@ class PortalService:
 
     def parties(self) -> list[Party]:
         """Return everybody but this site who is named in a study here, each key once."""
-        found: dict[str, Party] = {}
-        for request in self.context.approvals.requests():
-            proposal = request.proposal
-            for party in (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants):
-                if party.public_key != self.context.public_key:
-                    found.setdefault(party.public_key, party)
-        return list(found.values())
+        named = [p for request in self.context.approvals.requests() for p in others_of(request.proposal, "")]
+        found = {party.public_key: party for party in reversed(named) if party.public_key != self.context.public_key}
+        return list(reversed(found.values()))
 
     def _preview(self, request: Request) -> CostPreview | None:
         try:

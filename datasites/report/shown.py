@@ -8,6 +8,7 @@ from typing import Any
 
 from datasites.language import mark, tr, tr_plural
 from datasites.language.formats import listed, moment, percent, whole
+from datasites.language.remembered import retold
 from datasites.report.facts import (
     ChainLine,
     DeniedRequest,
@@ -16,6 +17,7 @@ from datasites.report.facts import (
     PartyLine,
     Person,
     PopulationReport,
+    ReleaseLine,
     Report,
     RoundLine,
     StudyReport,
@@ -29,6 +31,8 @@ _EVENTS = (
 )  # fmt: skip
 """Entries of the ledger, as it calls them."""
 _TIMES = {"at", "made", "since", "last_entry"}
+_STORED = {"reason", "by"}
+"""What ledger and journal keep in English: our own sentences are said in the report's language."""
 
 
 def presentable(report: Report) -> dict[str, Any]:
@@ -48,7 +52,9 @@ def _present(value: Any, name: str = "") -> Any:
         return {**shown, **add(value)} if add else shown
     if isinstance(value, tuple):
         return [_present(item) for item in value]
-    return moment(value) if isinstance(value, str) and name in _TIMES else value
+    if not isinstance(value, str):
+        return value
+    return moment(value) if name in _TIMES else retold(value) if name in _STORED else value
 
 
 def _epsilon(value: Epsilon) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def _point(point: TimelinePoint) -> dict[str, Any]:
     head, _, number = point.event.partition(" ")
     counted = head == "round" and number.isdigit()
     return {
-        "event_text": tr("round {number}", number=number) if counted else tr(point.event),
+        "event_text": tr("round {number}", number=number) if counted else retold(point.event),
         "spent_text": epsilon_text(point.epsilon_spent),
         "promised_text": epsilon_text(point.epsilon_promised_and_spent),
         "share_text": "" if point.epsilon_cap is None else _share(point.share_promised_and_spent),
@@ -128,11 +134,15 @@ def _round(line: RoundLine) -> dict[str, Any]:
 
 
 def _person(person: Person) -> dict[str, Any]:
-    return {"role_text": tr(person.role), "decision_text": tr(person.decision)}
+    return {"role_text": tr(person.role), "decision_text": tr(person.decision), "reason": person.reason}
 
 
 def _party(party: PartyLine) -> dict[str, Any]:
     return {"role_text": tr(party.role)}
+
+
+def _release(line: ReleaseLine) -> dict[str, Any]:
+    return {"name": retold(line.name)}
 
 
 def _denied(line: DeniedRequest) -> dict[str, Any]:
@@ -181,6 +191,7 @@ _ADDED: Mapping[type, Callable[[Any], dict[str, Any]]] = {
     Person: _person,
     PartyLine: _party,
     DeniedRequest: _denied,
+    ReleaseLine: _release,
     EmpiricalAudit: _audit,
     ChainLine: _chain,
 }

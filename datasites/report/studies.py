@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from datasites.language import spoken, tr, tr_plural
 from datasites.language.formats import moment, significant
+from datasites.language.remembered import retold
 from datasites.report import words
 from datasites.report.facts import Date, Epsilon, Fact, PartyLine, Person, RoundLine, SecondEpsilon, StudyReport
 from datasites.report.records import Records
@@ -146,7 +147,7 @@ def _given_back(study: StudyAccount, state: StudyState, records: Records) -> str
             return ""
         return tr("not yet: the study is over here, and its reservation still counts")
     cost = tr_plural("the cost of {count} round", "the cost of {count} rounds", left)
-    reasons = dict.fromkeys(entry.body["reason"] for entry in _freed(study, records))
+    reasons = dict.fromkeys(retold(entry.body["reason"]) for entry in _freed(study, records))
     return f"{cost} ({'; '.join(reasons)})" if reasons else cost
 
 
@@ -296,6 +297,16 @@ def _parties(proposal: Proposal) -> tuple[PartyLine, ...]:
 
 
 def _centring_facts(proposal: Proposal | None) -> tuple[Fact, ...]:
+    if proposal is not None and proposal.constants is not None:
+        stated = proposal.constants
+        what = tr(
+            "{source} ({patients} public patients; tables {tables}, constants {constants})",
+            source=stated.source.rstrip("."),
+            patients=stated.patients,
+            tables=stated.tables_hash[:16],
+            constants=stated.constants_hash[:16],
+        )
+        return (Fact(label=tr("Constants of the first model"), value=what),)
     if proposal is None or not proposal.model.centred:
         return ()
     if proposal.model.standardised:

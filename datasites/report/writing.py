@@ -31,14 +31,24 @@ def write_all(report: Report, folder: Path, *, sign: Sign | None = None) -> tupl
     They are called ``privacy-report.html``, ``.pdf`` and ``.json``, and ``privacy-report.de.html`` in another
     language than English. The JSON waits for neither of the others. ``sign`` puts a signature on the PDF.
     """
-    stem = NAME if report.language == "en" else f"{NAME}.{report.language}"
-    html, pdf, data = (folder / f"{stem}.{suffix}" for suffix in ("html", "pdf", "json"))
-    write_json(report, data)
+    html, pdf = (_path(report, folder, suffix) for suffix in ("html", "pdf"))
+    data = json_of(report, folder)
     with speaking(report.language):
         drawn = pictures(report.populations, report.studies)
     write_html(report, html, drawn)
     write_pdf(report, pdf, drawn, sign=sign)
     return html, pdf, data
+
+
+def json_of(report: Report, folder: Path) -> Path:
+    """Write the report's JSON alone into ``folder``, under its name there; return its path."""
+    data = _path(report, folder, "json")
+    write_json(report, data)
+    return data
+
+
+def _path(report: Report, folder: Path, suffix: str) -> Path:
+    return folder / (f"{NAME}.{suffix}" if report.language == "en" else f"{NAME}.{report.language}.{suffix}")
 
 
 def write_html(report: Report, path: Path, drawn: Sequence[Picture] | None = None) -> None:

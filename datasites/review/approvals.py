@@ -383,6 +383,8 @@ class ApprovalStore:
             if request.state not in allowed_from:
                 state = word(request.state)
                 raise Refused(say("this proposal is {state}; that cannot become {kind}", state=state, kind=word(kind)))
+            if (last := request.decisions[-1:]) and last[0].says(kind, reviewer.name, reason):
+                return request  # the second click of two
             self._decide(request.proposal, kind, reviewer.name, reason, now, titled=reviewer.title)
         if kind in {"denied", "revoked"}:
             self.thread.release(proposal_hash, f"{kind} by {reviewer.titled}: {reason}")

@@ -16,7 +16,7 @@ from datasites.review.policy import Policy
 from datasites.review.records import Confirmation, Request
 from datasites.study.messages import Approval, ReviewerSignature
 from datasites.study.parties import parse_time
-from datasites.study.proposal import DatasetReference, Environment, Proposal
+from datasites.study.proposal import DatasetReference, Environment, Party, Proposal
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.signing import open_sealed
 from datasites.study.text import folded
@@ -220,6 +220,13 @@ def check_environment(proposal: Proposal, environment: Environment) -> None:
         )
 
 
+def others_of(proposal: Proposal, site: str) -> tuple[Party, ...]:
+    """Return everybody whom a study names besides this site; the scientist who asks for it comes first."""
+    asker = () if proposal.scientist is None else (proposal.scientist,)
+    others = [p for p in proposal.participants if p.name != site]
+    return (*asker, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
+
+
 def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirmation]) -> None:
     """Check that the owner has confirmed the key of everybody in the study out of band, as whose it is named.
 
@@ -229,8 +236,7 @@ def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirm
         Refused: somebody's fingerprint is not confirmed yet, or was confirmed as somebody else's.
     """
     known = {c.public_key: c for c in confirmed}
-    others = [p for p in proposal.participants if p.name != site]
-    parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
+    parties = others_of(proposal, site)
     missing = [f"{p.name} ({p.institution})" for p in parties if p.public_key not in known]
     if missing:
         raise Refused(
@@ -259,8 +265,8 @@ def check_separation(proposal: Proposal, reviewer: str, public_key: str) -> None
     Raises:
         Refused: the reviewer's name or key is that of the proposer or of another party of the study.
     """
-    parties = (proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.participants)
-    if public_key in {p.public_key for p in parties} or reviewer in {proposal.orchestrator.name}:
+    asking = {proposal.orchestrator.name} | ({proposal.scientist.name} if proposal.scientist else set())
+    if public_key in {p.public_key for p in others_of(proposal, "")} or reviewer in asking:
         raise Refused(say("who proposed a study, or takes part in it as an institution, cannot approve it"))
     if reviewer in proposal.custody.downloaders:
         raise Refused(say("who will receive the trained model cannot approve the study; another person has to"))

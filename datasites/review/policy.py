@@ -129,18 +129,14 @@ class SandboxPolicy(_Section):
         if name == "cpu":
             return name
         raise ValueError(
-            say(
-                "rounds on private records run on processors: that each record's numbers do not depend on others is "
-                "tried for these only; expected device = cpu"
-            )
+            say("rounds on private records run on processors, the only kernels tried so far; expected device = cpu")
         )
 
 
 class WorkersPolicy(_Section):
-    """How many studies train here at once: ``studies`` at most, and no more than cores and memory carry.
+    """How many studies train here at once: ``studies`` at most, at one core and ``sandbox.memory_bytes`` each.
 
-    A training worker takes one core and ``sandbox.memory_bytes``. ``cores`` and ``memory_bytes`` 0 are what the machine
-    has. Whatever they are, one study trains.
+    ``cores`` and ``memory_bytes`` 0 are what the machine has. Whatever they are, one study trains.
     """
 
     studies: int = Field(default=2, ge=1, le=64)
@@ -349,8 +345,7 @@ def _noise_violations(policy: Policy, proposal: Proposal) -> list[Violation]:
 
 def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
     rules = policy.study
-    patients = proposal.participant(site).dataset.patients
-    author = proposal.orchestrator
+    patients, author = proposal.participant(site).dataset.patients, proposal.orchestrator
     broken = {
         "study.maximum_rounds": proposal.rounds > rules.maximum_rounds
         and say_plural(
@@ -387,14 +382,14 @@ def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Vio
 def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
     if not policy.accept_only_partners:
         return []
-    known = {partner.public_key for partner in policy.partners}
     hospitals = [p for p in proposal.participants if p.name != site]
-    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers)
+    asker = [proposal.scientist] if proposal.scientist else []
+    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *asker)
     return [
         Violation(
             rule="accept_only_partners",
             message=say("{name} ({institution}) is not a partner", name=party.name, institution=party.institution),
         )
         for party in others
-        if party.public_key not in known
+        if party.public_key not in {partner.public_key for partner in policy.partners}
     ]

@@ -85,6 +85,10 @@ class Decision:
         """The full name and function where they are known, otherwise the name of the account."""
         return self.titled or self.person
 
+    def says(self, kind: str, person: str, reason: str) -> bool:
+        """Return whether it is this person's decision with these very words."""
+        return (self.kind, self.person, self.reason) == (kind, person, reason)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

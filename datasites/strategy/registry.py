@@ -20,6 +20,7 @@ import datasites.strategy
 from datasites.strategy.blending import Blending, GradientBlending, NoBlending
 from datasites.strategy.local_noise import LocalNoise
 from datasites.strategy.noise import NoiseMode
+from datasites.strategy.own_step import OwnStep
 from datasites.strategy.proximity import ProximityWeights
 from datasites.strategy.server_steps import AdagradStep, AdamStep, MeanStep, MomentumStep, ServerStep, YogiStep
 from datasites.strategy.shared_noise import SharedNoise
@@ -84,7 +85,7 @@ STRATEGIES: dict[str, Strategy] = {
     )
 }
 SERVER_STEPS: dict[str, type[ServerStep]] = {
-    s.name: s for s in (MeanStep, AdamStep, MomentumStep, YogiStep, AdagradStep)
+    s.name: s for s in (MeanStep, AdamStep, MomentumStep, YogiStep, AdagradStep, OwnStep)
 }
 NOISE_MODES: dict[str, NoiseMode] = {n.name: n for n in (LocalNoise(), SharedNoise())}
 

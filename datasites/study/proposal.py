@@ -1,177 +1,59 @@
 """What may be asked of a data owner: one frozen proposal whose hash is what people approve.
 
 The data owner defines these values; the orchestrator fills them in. Every value is frozen, travels as canonical
-JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused. The messages of a round
-are in :mod:`datasites.study.messages`.
+JSON and is checked when parsed: an unknown field, a missing field or a wrong type is refused. Its parts are in
+:mod:`datasites.study.parts`, the messages of a round in :mod:`datasites.study.messages`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from datasites.strategy.noise import NoiseMode
-from datasites.strategy.registry import Strategy, noise_named, server_step_named, strategy_named
-from datasites.strategy.server_steps import ServerStep
+from datasites.strategy.own_step import OWN, PLAN_FILE, RULE_PLAN, STEP_FILE
+from datasites.strategy.registry import Strategy, noise_named
 from datasites.study.counting import check_counting
 from datasites.study.filing import Filing
+from datasites.study.parts import (
+    HASH,
+    Block,
+    Chain,
+    Custody,
+    DatasetReference,
+    Environment,
+    Participant,
+    Party,
+    Plan,
+    Training,
+)
 from datasites.study.patience import WAITS_FOR_ALL, Patience
+from datasites.study.schema.public_constants import PublicConstants
 from datasites.study.schema.variables import check_variable_name
 from datasites.study.signing import Message, dump
 from datasites.study.text import check_modality_name, check_name, check_prose, check_study_name, folded
 from models.config import ModelConfig
-from privacy.canonical import CanonicalVersion, canonical_hash
+from privacy.canonical import CanonicalVersion, canonical_hash, sha256_hex
 from privacy.dp.mechanism import Mechanism
 from privacy.encryption.parameters import EncryptionParameters
 from privacy.errors import InvalidInput
 
+__all__ = [
+    "Block",
+    "Chain",
+    "Custody",
+    "DatasetReference",
+    "Environment",
+    "Participant",
+    "Party",
+    "Plan",
+    "Proposal",
+    "Training",
+]
 
-@dataclass(frozen=True, kw_only=True)
-class Party(Message):
-    """One institution and the Ed25519 key it is known by."""
-
-    name: str
-    institution: str
-    public_key: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetReference(Message):
-    """One version of one dataset, as the study may refer to it.
-
-    ``fingerprint`` is keyed (HMAC under the owner's secret), ``patients`` is the released DP count.
-    """
-
-    name: str
-    version: int
-    fingerprint: str
-    schema_hash: str
-    patients: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Participant(Party):
-    """A hospital in a study: which modalities and which dataset it contributes."""
-
-    modalities: tuple[str, ...]
-    cohort: str
-    dataset: DatasetReference
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan(Message):
-    """The code of the study: our own reviewed code by specification, or free Python from the code tree.
-
-    ``code`` maps each file of the submitted tree to its SHA-256; it is checked before every round.
-    """
-
-    kind: Literal["declarative", "python"]
-    code: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block(Message):
-    """A run of parameters that is encrypted together: one modality's, or what all sites share.
-
-    ``modality`` None means every participant contributes; otherwise those who hold the modality do.
-    ``parameters`` names the model's parameters in the order in which they are laid out.
-    """
-
-    name: str
-    modality: str | None
-    length: int
-    parameters: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(Message):
-    """Local training and the server's step, both public.
-
-    ``update_bound`` is the public half-width of the box every coordinate of an update is projected on.
-    ``aggregation`` and ``server_optimizer`` are names of :mod:`datasites.strategy.registry`.
-    """
-
-    optimizer: Literal["sgd", "adam"]
-    learning_rate: float
-    weight_decay: float
-    update_bound: float
-    server_optimizer: str
-    server_learning_rate: float
-    aggregation: str
-    proximal_mu: float = 0.0
-
-    def __post_init__(self) -> None:
-        strategy_named(self.aggregation)
-        server_step_named(self.server_optimizer, self.server_learning_rate)
-
-    @property
-    def strategy(self) -> Strategy:
-        """How sites are weighted and modalities blended."""
-        return strategy_named(self.aggregation)
-
-    @property
-    def server_step(self) -> ServerStep:
-        """The server's step, at the rate of this study."""
-        return server_step_named(self.server_optimizer, self.server_learning_rate)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Custody(Message):
-    """Who may have the trained model, under which licence, for how long."""
-
-    downloaders: tuple[str, ...]
-    licence: str
-    retention_days: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment(Message):
-    """The software that will run: hashes over all versions and over Tessera's own code, and package versions.
-
-    ``files_hash`` covers the content of every file of the installed dependencies; proposals from before that have none.
-    The three hashes ``data_code``, ``data_lock`` and ``data_files`` cover the part that touches data, in the same ways:
-    it must be the same under another ``release`` of Tessera, while the rest may differ within one minor version
-    (:mod:`datasites.review.environment`). Proposals from before have none of these four: nothing may differ.
-    """
-
-    lock_hash: str
-    code_hash: str
-    packages: Mapping[str, str]
-    files_hash: str = ""
-    release: str = ""
-    data_code: str = ""
-    data_lock: str = ""
-    data_files: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chain(Message):
-    """Which model a study begins with, and whether every site recomputes each next one
-    (:mod:`datasites.study.recomputed.chain`).
-
-    ``model_hash`` is the SHA-256 of the initial model's safetensors bytes. ``origin`` says who can recompute it:
-    everybody from the public ``seed`` and the model's configuration; everybody who knows the last model of an earlier
-    study, whose proposal hash is ``study``; or nobody (``given``), so that the initial model counts as unchecked.
-    With ``checked`` False the orchestrator may name any model in any round.
-    """
-
-    model_hash: str
-    origin: Literal["seed", "study", "given"] = "seed"
-    seed: int = 0
-    study: str = ""
-    checked: bool = True
-
-    def __post_init__(self) -> None:
-        if not _HASH.fullmatch(self.model_hash) or not 0 <= self.seed < 1 << 63:
-            raise InvalidInput("expected the initial model's SHA-256 and a seed from 0 to 2^63 - 1")
-        if (self.origin == "study") != bool(_HASH.fullmatch(self.study)) or (self.origin != "study" and self.study):
-            raise InvalidInput("expected the proposal hash of the study whose last model this one begins with")
-
-
-_HASH = re.compile("[0-9a-f]{64}")
+_RULE_PLAN_HASH = sha256_hex(RULE_PLAN.encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +69,9 @@ class Proposal(Message):
     replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
     commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
     it, which means 1. ``patience`` says whose absence rounds put up with
-    (None: every round waits for all until the deadline).
+    (None: every round waits for all until the deadline). ``scientist`` asks for the study with a key of
+    their own (None: the orchestrator's people ask). ``constants`` says from which public tables the initial model's
+    centres and weights come.
     """
 
     study: str
@@ -222,6 +106,8 @@ class Proposal(Message):
     replaces: str = ""
     protocol: Literal[1, 2] = 1
     patience: Patience | None = None
+    scientist: Party | None = None
+    constants: PublicConstants | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -230,7 +116,25 @@ class Proposal(Message):
         self._check_noise()
         self.strategy.check(self)
         self._check_centring()
+        self._check_server_rule()
         check_counting(self)
+
+    @property
+    def own_server_rule(self) -> bool:
+        """Whether the server's rule is in the study's own code tree (:mod:`datasites.strategy.own_step`)."""
+        return self.training.server_optimizer == OWN
+
+    @property
+    def own_network(self) -> bool:
+        """Whether the study's own code makes the model, and so runs where the records are."""
+        return self.plan.kind == "python" and self.plan.code.get(PLAN_FILE) != _RULE_PLAN_HASH
+
+    def _check_server_rule(self) -> None:
+        brings = self.plan.kind == "python" and STEP_FILE in self.plan.code
+        if self.own_server_rule != brings:
+            raise InvalidInput(
+                f"expected the server's rule {OWN!r} and {STEP_FILE} in the code of a study with Python, or neither"
+            )
 
     def _check_helpers(self) -> None:
         if len(self.helpers) not in (0, 2):
@@ -266,6 +170,9 @@ class Proposal(Message):
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
 
     def _check_centring(self) -> None:
+        public = self.chain is not None and self.chain.origin == "public"
+        if not public == (self.constants is not None) == self.model.public_centres:
+            raise InvalidInput("expected public constants, a model with public centres and a chain from them together")
         if not self.model.centred:
             return
         if self.chain is not None and self.chain.origin == "study":
@@ -275,7 +182,7 @@ class Proposal(Message):
             )
         linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
         plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
-        least = 4 if self.model.standardised else 2
+        least = 4 if self.model.standardised else 1 if public else 2
         if not (linear and declared and plain and self.rounds >= least):
             raise InvalidInput(
                 "the first round of a centred study (the first three of a standardised one) releases feature means "
@@ -288,11 +195,12 @@ class Proposal(Message):
 
     def _check_texts(self) -> None:
         check_study_name(self.study)
-        if self.replaces and not _HASH.fullmatch(self.replaces):
+        if self.replaces and not HASH.fullmatch(self.replaces):
             raise InvalidInput("expected the proposal hash of the version that this one replaces")
         for text in (self.purpose, self.legal_basis):
             check_prose(text, "a purpose and a legal basis")
-        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants):
+        asker = () if self.scientist is None else (self.scientist,)
+        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants, *asker):
             check_name(party.name, "a party's name")
             check_name(party.institution, "an institution")
         check_variable_name(self.task)
@@ -384,6 +292,8 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
     "cohort_gain": (1.0,),
     "standardised": ((), []),
     "gains": ({},),
+    "shrunk": (False,),
+    "public_centres": (False,),
     "counting": (None,),
 }
 """Fields of the model that came later, with their defaults: not hashed there, so that approvals keep their names."""
@@ -392,6 +302,7 @@ _ADDED: Mapping[str, tuple[Any, ...]] = {
 def _without_additions(proposal: dict[str, Any]) -> dict[str, Any]:
     kept = {n: v for n, v in proposal["model"].items() if n not in _ADDED or v not in _ADDED[n]}
     found = {**proposal, "model": kept}
-    if found["chain"] is None:
-        del found["chain"]
+    for name in ("chain", "constants"):
+        if found[name] is None:
+            del found[name]
     return found

@@ -68,7 +68,7 @@ def second_figures(
             )
         )
     elif gains is not None:
-        for arrived, gain in ((hospitals, gains[0]), (proposal.min_sites, gains[1])):
+        for arrived, gain in {hospitals: gains[0], proposal.min_sites: gains[1]}.items():  # one, where all are needed
             quieter = replace(mechanism, noise_multiplier=mechanism.noise_multiplier * gain)
             found.append(
                 SecondFigure(

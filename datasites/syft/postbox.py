@@ -59,7 +59,7 @@ class Postbox:
         Raises:
             InvalidInput: the roster does not know this identity.
         """
-        party = roster.by_key(identity.public_key)
+        party = roster.known_by_key(identity.public_key)
         if party is None:
             raise InvalidInput("expected an identity that the roster knows; enrol it first")
         http = SignedClient(identity, base_url, roster.orchestrator.public_key)

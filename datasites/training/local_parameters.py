@@ -20,7 +20,7 @@ from datasites.study.proposal import Proposal
 PREFIX = "own/"
 """Stands before an own parameter's name in a worker's result, where blocks have their plain names."""
 
-_KEPT = "own.safetensors"
+KEPT = "own.safetensors"
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
@@ -53,12 +53,12 @@ def keep(folder: Path, own: Arrays) -> None:
     """Keep a round's own parameters in its folder; what is not finite becomes 0."""
     if own:
         finite = {n: np.nan_to_num(v, nan=0.0, posinf=0.0, neginf=0.0) for n, v in sorted(own.items())}
-        write_atomically(folder / _KEPT, bytes(save(finite)))
+        write_atomically(folder / KEPT, bytes(save(finite)))
 
 
 def newest(folders: Iterable[Path]) -> dict[str, NDArray[np.float32]]:
     """Return the own parameters of the first folder that has some (give the newest round first)."""
     for folder in folders:
-        if (folder / _KEPT).exists():
-            return dict(load((folder / _KEPT).read_bytes()))
+        if (folder / KEPT).exists():
+            return dict(load((folder / KEPT).read_bytes()))
     return {}

@@ -79,7 +79,7 @@ def rows_together(proposal: Proposal) -> int:
     """
     model = proposal.model
     widths = () if model.architecture in ("linear", "counts") else (model.embedding, model.hidden)
-    ours = proposal.plan.kind == "declarative" and all(width % _TILE == 0 for width in widths)
+    ours = not proposal.own_network and all(width % _TILE == 0 for width in widths)
     return TOGETHER if ours else 1
 
 

@@ -13,6 +13,7 @@ import os
 import runpy
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,20 +25,24 @@ from torch import Tensor, nn
 
 import models.build
 from datasites.data.dataset import Schema, case_ids, load, membership, read_schema
+from datasites.language import mark
+from datasites.strategy.own_step import InThisProcess, check_rule, load_rule, output_bytes, read_input, stepped
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.released_numbers import VALIDATION
 from datasites.study.signing import parse
 from datasites.study.streams import worker_stream
-from datasites.training.site import own_parameters, split_records, train_round
+from datasites.training.site import own_parameters, rows_together, split_records, train_round
 from datasites.worker.independence import check_independence
-from datasites.worker.job import RESULT_NAME, WorkerJob
+from datasites.worker.job import OTHER_BITS, RESULT_NAME, WorkerJob
+from datasites.worker.same_bits import same_bits
 from models.batch import RecordLoss, modalities_of, restricted, to_tensors
 from models.config import ModelConfig
 from models.parameters import from_bytes
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 METADATA = "tessera"
+RULE_HOLDS = mark("the server's rule gives a model, and the same one again for the same numbers")
 
 
 def main(source: BinaryIO) -> None:
@@ -50,11 +55,24 @@ def main(source: BinaryIO) -> None:
     if given.get("script") is not None:
         run_script(**given["script"])
         return
+    if "rule" in given:
+        take_step(**given["rule"])
+        return
     job = read_job(data)
     vectors, facts = run(job)
-    staging = job.output / f"{RESULT_NAME}.new"
-    staging.write_bytes(safetensors.numpy.save(vectors, metadata={METADATA: json.dumps(facts)}))
-    staging.replace(job.output / RESULT_NAME)
+    _write(job.output, safetensors.numpy.save(vectors, metadata={METADATA: json.dumps(facts)}))
+
+
+def take_step(*, code: str, given: str, output: str) -> None:
+    """Take one step of the server's rule in a code tree; see :class:`datasites.worker.job.RuleJob`."""
+    step = stepped(load_rule(Path(code)), *read_input(Path(given).read_bytes()))
+    _write(Path(output), output_bytes(step))
+
+
+def _write(folder: Path, data: bytes) -> None:
+    staging = folder / f"{RESULT_NAME}.new"
+    staging.write_bytes(data)
+    staging.replace(folder / RESULT_NAME)
 
 
 def read_job(data: bytes) -> WorkerJob:
@@ -72,6 +90,7 @@ def read_job(data: bytes) -> WorkerJob:
         seed=value["seed"],
         membership=value["membership"],
         checks=value["checks"],
+        bits=value["bits"],
     )
 
 
@@ -114,14 +133,28 @@ def run(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return {name: p.detach().numpy() for name, p in _plan(job)[0].named_parameters()}, {}
     training, validation = records_of(job)
     model, record_loss = _plan(job)
-    checks = check_independence(model, record_loss, training) if job.checks else []
+    checks = check_independence(model, record_loss, training) + _rule_checks(job) if job.checks else []
     if job.model is not None:
         from_bytes(model, job.model.read_bytes())
+    if job.bits and not same_bits(model, record_loss, training, rows_together(proposal)):
+        raise Refused(OTHER_BITS)
     randomness = worker_stream(proposal, job.plan, job.site, job.seed)
     vectors, releases = train_round(proposal, job.plan, job.site, model, record_loss, training, validation, randomness)
     if job.model is not None:
         vectors |= own_parameters(proposal, model)
     return vectors, {"releases": releases, "checks": checks}
+
+
+def _rule_checks(job: WorkerJob) -> list[tuple[str, bool]]:
+    """Try the server's rule of the code tree on made-up numbers, if the study brings one."""
+    if not job.proposal.own_server_rule or job.code is None:
+        return []
+    try:
+        check_rule(InThisProcess(folder=job.code), {b.name: b.length for b in job.proposal.exchanged_blocks()})
+    except Exception:  # foreign code may raise anything
+        traceback.print_exc()
+        return [(RULE_HOLDS, False)]
+    return [(RULE_HOLDS, True)]
 
 
 def _check_fits(schema: Schema, model: ModelConfig, contributed: Sequence[str]) -> None:
@@ -157,7 +190,7 @@ def _plan(job: WorkerJob) -> tuple[nn.Module, RecordLoss]:
     """Return the model and the loss: our own by specification, or those of the approved code tree."""
     config, chain = job.proposal.model, job.proposal.chain
     seed = chain.seed if chain is not None else job.proposal.seed or 0
-    if job.proposal.plan.kind == "declarative":
+    if not job.proposal.own_network:
         return models.build.build_model(config, seed=seed), models.build.record_loss
     if job.code is None:
         raise InvalidInput("expected the code tree of a plan with free Python, got none")

@@ -22,6 +22,13 @@ MODEL_NAME = "model.safetensors"
 EXIT_FAILED, EXIT_MEMORY, EXIT_REFUSED = 70, 71, 78
 
 
+OTHER_BITS = (
+    "on this machine a record gives other bits by who stands beside it, so that the bound on one record would not "
+    "hold; run the hospital on another kind of processor, or with the pinned torch"
+)
+"""Why a round cannot run here (:mod:`datasites.worker.same_bits`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerJob:
     """One round for one worker; everything it needs is in here or in the folders it names.
@@ -38,6 +45,7 @@ class WorkerJob:
         seed: 32 secret bytes of this round alone (hexadecimal).
         membership: 32 secret bytes of this dataset that split training from validation records (hexadecimal).
         checks: whether to try the plan's independence between records first (dry run).
+        bits: whether to try first that a record gives the same bits among whatever others (mock records only).
     """
 
     proposal: Proposal
@@ -51,6 +59,7 @@ class WorkerJob:
     seed: str
     membership: str
     checks: bool = False
+    bits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +91,21 @@ class OpenJob:
     """
 
     files: tuple[Path, ...]
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleJob:
+    """One step of a study's own server's rule: no records, no key, numbers that everybody of the study knows.
+
+    Args:
+        code: the approved code tree.
+        input: what :func:`datasites.strategy.own_step.input_bytes` wrote.
+        output: an empty folder for the result.
+    """
+
+    code: Path
+    input: Path
     output: Path
 
 

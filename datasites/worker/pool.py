@@ -31,6 +31,7 @@ from datasites.worker.job import (
     Launch,
     OpenJob,
     Outcome,
+    RuleJob,
     ScriptJob,
     Status,
     WorkerJob,
@@ -117,11 +118,7 @@ class WorkerPool:
         """
         readable = [p.resolve() for p in (job.schema, job.part, job.model, job.code) if p is not None]
         log = log_of(job)
-        outcome = self._ran(_encoded(job), readable, job.output, self.limits, [log])
-        result = job.output / RESULT_NAME
-        if outcome.status == "ok" and not result.is_file():
-            return replace(outcome, status="failed", reason="the worker ended without a result")
-        return replace(outcome, result=result if outcome.status == "ok" else None)
+        return _with_result(self._ran(_encoded(job), readable, job.output, self.limits, [log]), job.output)
 
     def run_script(self, job: ScriptJob, *, stdout: Path, stderr: Path) -> Outcome:
         """Run somebody else's Python file to its end, in the same sandbox; the layers that protect are demanded.
@@ -146,6 +143,13 @@ class WorkerPool:
         files = [path.resolve() for path in job.files]
         value = {"open": [str(path) for path in files]}
         return self._ran(json.dumps(value).encode(), files, job.output, self.limits, [log_of(job)])
+
+    def run_rule(self, job: RuleJob) -> Outcome:
+        """Take one step of a study's own server's rule, in the sandbox of a round; ``job.output`` must be empty."""
+        code, given = job.code.resolve(), job.input.resolve()
+        value = {"rule": {"code": str(code), "given": str(given), "output": str(job.output.resolve())}}
+        ran = self._ran(json.dumps(value).encode(), [code, given], job.output, self.limits, [log_of(job)])
+        return _with_result(ran, job.output)
 
     def _ran(
         self, job: bytes, readable: Sequence[Path], output: Path, limits: SandboxPolicy, logs: Sequence[Path]
@@ -208,7 +212,15 @@ class WorkerPool:
         return ours
 
 
-def log_of(job: WorkerJob | OpenJob) -> Path:
+def _with_result(outcome: Outcome, output: Path) -> Outcome:
+    """Return how a job ended, with its result where it ended well."""
+    result = output / RESULT_NAME
+    if outcome.status == "ok" and not result.is_file():
+        return replace(outcome, status="failed", reason="the worker ended without a result")
+    return replace(outcome, result=result if outcome.status == "ok" else None)
+
+
+def log_of(job: WorkerJob | OpenJob | RuleJob) -> Path:
     """Return where a job's standard output and error go, beside its folder of output."""
     return job.output.parent / f"{job.output.name}.log"
 
@@ -239,6 +251,7 @@ def _encoded(job: WorkerJob) -> bytes:
         "proposal": dump(job.proposal),
         "plan": dump(job.plan),
         "checks": job.checks,
+        "bits": job.bits,
     }
     for name in ("site", "seed", "membership"):
         value[name] = getattr(job, name)

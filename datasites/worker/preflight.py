@@ -1,8 +1,10 @@
 """The try before the first charge: whatever does not depend on the records must fail here, where it costs nothing.
 
 Two things are tried in the sandbox of the real round: our own code opens every file that the round will read, the
-private ones included, and reads no byte of them; then the round runs on the made-up records of the mock part. So a
-missing file, a folder that a worker cannot see, a package that does not import or a plan that crashes costs no privacy.
+private ones included, and reads no byte of them; then the round runs on the made-up records of the mock part, after a
+look whether this machine gives a record the same bits among whatever others (:mod:`datasites.worker.same_bits`). So a
+missing file, a folder that a worker cannot see, a package that does not import, a plan that crashes or kernels under
+which the accounting would not hold cost no privacy.
 """
 
 from __future__ import annotations

@@ -53,7 +53,10 @@ LAYERS: tuple[Layer, ...] = (
     "seccomp",
 )
 _THREADS = 4096  # pyarrow needs threads, and the kernel counts all of the user's (none of root's)
-_SOFTWARE = ("datasites", "models", "privacy", "numpy", "torch", "pandas", "pyarrow", "safetensors", "opacus")
+_SOFTWARE = (
+    *("datasites", "models", "privacy", "orchestrator", "tessera"),  # a rule of a study's own writes `import tessera`
+    *("numpy", "torch", "pandas", "pyarrow", "safetensors", "opacus"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from datasites.study.recomputed.next_model import model_to_bytes
 from datasites.study.recomputed.released_numbers import checked_numbers
 from datasites.study.streams import membership_secret, worker_seed
 from datasites.training.local_parameters import PREFIX, shapes
-from datasites.worker.job import MODEL_NAME, OpenJob, Outcome, TrainingJob, TrainingResult, WorkerJob
+from datasites.worker.job import MODEL_NAME, OTHER_BITS, OpenJob, Outcome, TrainingJob, TrainingResult, WorkerJob
 from datasites.worker.pool import WorkerPool, log_of
 from privacy.errors import InvalidInput, Refused
 
@@ -72,7 +72,7 @@ class SandboxedTrainer:
 
     def __call__(self, job: TrainingJob) -> TrainingResult | None:
         """Train one round; None when the worker failed, was stopped, or wrote something else than an update."""
-        with _JobFolder(self.folder) as place:
+        with JobFolder(self.folder) as place:
             model = place / MODEL_NAME
             model.write_bytes(job.model)
             outcome = self.pool.run(
@@ -97,7 +97,7 @@ class SandboxedTrainer:
 
     def try_files(self, job: TrainingJob) -> str:
         """Open what a round will read, in the sandbox and without reading a byte; return what is wrong, or nothing."""
-        with _JobFolder(self.folder) as place:
+        with JobFolder(self.folder) as place:
             (place / "out").mkdir()
             (place / MODEL_NAME).write_bytes(b"")
             opened = OpenJob(
@@ -108,13 +108,15 @@ class SandboxedTrainer:
 
     def try_round(self, job: TrainingJob) -> str:
         """Run a round on the mock part instead of the private one; return what is wrong, or nothing."""
-        with _JobFolder(self.folder) as place:
+        with JobFolder(self.folder) as place:
             model = place / MODEL_NAME
             model.write_bytes(job.model)
-            outcome = self.pool.run(
-                self._worker_job(job.proposal, job.plan, job.dataset / "mock", place, model=model, secret=bytes(32))
-            )
+            mock = job.dataset / "mock"
+            tried = self._worker_job(job.proposal, job.plan, mock, place, model=model, secret=bytes(32))
+            outcome = self.pool.run(replace(tried, bits=True))
             problem = self._told(outcome, "a round on made-up records fails too")
+            if problem and OTHER_BITS in outcome.log.read_text(errors="replace"):
+                return OTHER_BITS
             if outcome.result is None:
                 return problem
             try:
@@ -141,7 +143,7 @@ class SandboxedTrainer:
             watch: told where the log grows while the round runs; the file is gone when this returns.
         """
         proposal = request.proposal
-        with _JobFolder(self.folder) as place:
+        with JobFolder(self.folder) as place:
             job = self._worker_job(
                 proposal, trial_plan(proposal), dataset / "mock", place, model=None, secret=bytes(32), checks=True
             )
@@ -168,7 +170,7 @@ class SandboxedTrainer:
         Raises:
             Refused: the worker failed, or wrote something else than a model.
         """
-        with _JobFolder(self.folder) as place:
+        with JobFolder(self.folder) as place:
             job = self._worker_job(proposal, trial_plan(proposal), None, place, model=None, secret=bytes(32))
             outcome = self.pool.run(job)
             if outcome.result is None:
@@ -270,7 +272,7 @@ def _releases(facts: Mapping[str, Any], proposal: Proposal, site: str, number: i
     return checked_numbers(proposal, site, number, releases)
 
 
-class _JobFolder:
+class JobFolder:
     """A folder that exists while one job runs."""
 
     def __init__(self, parent: Path) -> None:

@@ -1,7 +1,9 @@
-"""A plain PySyft data scientist over Tessera's mailbox: list datasets, read a mock, submit a job, read its output.
+"""A plain PySyft scientist over Tessera's mailbox: list datasets, print a mock table, submit a job, read its output.
 
-    python docs/examples/plain_syft_client.py http://127.0.0.1:8000 roster.json scientist.pem north
+    tessera scientist init --home ada --name ada --institution "Example Institute" --orchestrator-url URL
+    python docs/examples/plain_syft_client.py URL roster.json ada/identity.pem north
 
+The consortium runs already, and its roster names this scientist (docs/pysyft.md says how to try it on one machine).
 The client is ``syft_rds.SyftRDSClient`` as it comes; only its transport is ours. A plain job runs on the *mock* once
 the hospital has approved it; training on private records goes through a proposal and encrypted rounds instead.
 """
@@ -13,6 +15,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from datasites.node.roster import Roster
 from datasites.syft.connection import address
@@ -21,18 +26,32 @@ from datasites.syft.session import connect
 from privacy.identity import Identity
 
 JOB = """
-import json, pathlib, syft
+import json, pathlib, pandas, syft
 
-lines = syft.resolve_dataset_file_path("{dataset}").read_text().splitlines()
-pathlib.Path("outputs/summary.json").write_text(json.dumps({{"rows": len(lines) - 1, "header": lines[0]}}))
+path = next(path for path in syft.resolve_dataset_files_path("{dataset}") if path.name == "{table}")
+table = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+pathlib.Path("outputs/summary.json").write_text(json.dumps({{"rows": len(table), "columns": len(table.columns)}}))
 """
+
+
+def first_table(dataset: Any) -> Path:
+    """Return the first table among a dataset's mock files; schemas and cards lie beside them."""
+    tables = [path for path in sorted(dataset.mock_files) if path.suffix in (".parquet", ".csv")]
+    if not tables:
+        raise SystemExit(f"{dataset.owner} published {dataset.name} without a table")
+    return min(tables, key=lambda path: path.stem != "records")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a mock table."""
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="the orchestrator's address")
     parser.add_argument("roster", type=Path, help="the consortium's roster")
-    parser.add_argument("identity", type=Path, help="this scientist's private key")
+    parser.add_argument("identity", type=Path, help="the private key of a scientist of the roster")
     parser.add_argument("site", help="the hospital to ask")
     parser.add_argument("--folder", type=Path, default=Path("SyftBox"), help="where syft keeps its files")
     parser.add_argument("--wait", type=float, default=300.0, help="seconds to wait for the hospital")
@@ -55,11 +74,14 @@ def main() -> int:
     for dataset in client.dataset_manager.get_all():
         print(f"dataset {dataset.name} of {dataset.owner}: {dataset.summary}")
     dataset = client.dataset_manager.get_all()[0]
-    print(f"first line of the mock: {dataset.mock_files[0].read_text().splitlines()[0]}")
+    path = first_table(dataset)
+    table = read_table(path)
+    print(f"mock table {path.name}: {len(table)} rows, {len(table.columns)} columns")
+    print(table.head().to_string(max_cols=8))
 
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "main.py"
-        code.write_text(JOB.format(dataset=dataset.name))
+        code.write_text(JOB.format(dataset=dataset.name, table=path.name))
         client.submit_python_job(hospital, str(code), job_name="plain-example", force_submission=True)
     print("job plain-example submitted")
 

@@ -81,7 +81,7 @@ async def follow_roster(service: Service, home: Home) -> None:
             _log.warning("the roster cannot be read: %s", error)
             continue
         if now != service.roster:
-            names = {p.name for p in now.everybody} ^ {p.name for p in service.roster.everybody}
+            names = {p.name for p in now.known} ^ {p.name for p in service.roster.known}
             service.roster = now
             service.journal.append("roster-changed", {"parties": len(now.everybody), "changed": sorted(names)})
             service.bell.ring()

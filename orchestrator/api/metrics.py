@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from datasites.node.web.folder_figures import FolderFigures
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import STATES
@@ -41,6 +42,7 @@ def install(app: FastAPI, service: Service, folder: Path) -> None:
     registry = new_registry()
     registry.register(JournalFigures(service.journal, _SUMS))
     registry.register(_Studies(service))
+    registry.register(FolderFigures(folder))
 
     @app.get("/metrics", response_class=Response, responses=FIGURES)
     def metrics(request: Request) -> Response:
@@ -93,6 +95,9 @@ class _Studies(Collector):
         for state in STATES:
             studies.add_metric((state,), states[state])
         yield studies
+        peers = [p.name for p in self._service.roster.everybody if p.name != self._service.roster.orchestrator.name]
+        silent = sum(bool(self._service.contacts.trouble(name)) for name in peers)
+        yield GaugeMetricFamily("tessera_silent_peers", "Parties that have not called for a minute.", value=silent)
         yield CounterMetricFamily(
             "tessera_sum_worker_restarts",
             "Summing processes that ended unasked since this process began.",

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, Response
@@ -46,6 +46,7 @@ from orchestrator.api.openapi import (
     object_of,
     read_json,
 )
+from orchestrator.api.requests import add_requests
 from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
@@ -53,14 +54,11 @@ from orchestrator.rounds.decryption import check_answer, closing_of, require_rou
 from orchestrator.rounds.helping import CONFIRMATION
 from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
+from orchestrator.rounds.summing.own_rules import require_code
 from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Head
-
-if TYPE_CHECKING:
-    from orchestrator.rounds.service import Service
-
 
 _EVIDENCE_BYTES = 16 << 20
 _TROUBLE_CHARACTERS = 500
@@ -153,27 +151,29 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     app.add_middleware(SpeaksProtocol)
     key, heard, runs = service.identity.public_key, service.contacts.heard, service.peers.heard
     authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard, runs=runs)
+    admits = Authenticator(key, lambda who: service.roster.known_by_key(who), heard=heard, runs=runs)  # scientists too
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,
-        authenticate,
-        knows=lambda name: any(party.name == name for party in service.roster.everybody),
+        admits,
+        knows=lambda name: any(party.name == name for party in service.roster.known),
         bell=service.bell,
-        authenticate_letter=authenticate.up_to(letters.limits.letter_bytes + _HEADER_BYTES),
+        authenticate_letter=admits.up_to(letters.limits.letter_bytes + _HEADER_BYTES),
     )
     app.include_router(mailbox)
     _add_health(app, service)
-    _add_work(app, service, authenticate)
-    _add_studies(app, service, authenticate)
-    add_listing(app, service, authenticate)
+    _add_work(app, service, authenticate, admits)
+    _add_studies(app, service, authenticate, admits)
+    add_listing(app, service, admits)
+    add_requests(app, service, admits)
     _add_keyholder_calls(app, service, authenticate)
     _add_site_calls(app, service, authenticate)
     _add_attestations(app, service, authenticate)
     add_chain_calls(app, service, authenticate)
     add_helper_calls(app, service, authenticate)
-    add_thread(app, service, authenticate)
+    add_thread(app, service, authenticate, admits)
     add_standing(app, service, authenticate)
-    add_study_reports(app, service, authenticate)
+    add_study_reports(app, service, admits)
     if home is not None:
         add_joining(app, home)
         add_roster(app, home, authenticate)
@@ -202,8 +202,8 @@ def _ours(service: Service, authenticate: Authenticator, size: int, what: str) -
     return Depends(authenticate.up_to(allowed))
 
 
-def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
-    caller = Depends(authenticate)
+def _add_work(app: FastAPI, service: Service, authenticate: Authenticator, admits: Authenticator) -> None:
+    caller, reader = Depends(authenticate), Depends(admits)
     models = _ours(service, authenticate, _MODEL_BYTES, "store models")
 
     @app.get("/work")
@@ -214,7 +214,7 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
         return Response(await service.board.wait(party.name, seconds, known), media_type="application/json")
 
     @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
-    async def blob(digest: Digest, party: Party = caller) -> FileResponse:
+    async def blob(digest: Digest, party: Party = reader) -> FileResponse:
         if party.public_key != service.roster.orchestrator.public_key:
             await asyncio.to_thread(require_readable, service.store, party.name, digest)
         return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
@@ -227,8 +227,8 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator) -> No
         return {"hash": service.store.put_blob(data)}
 
 
-def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
-    caller = Depends(authenticate)
+def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator, admits: Authenticator) -> None:
+    caller, reader = Depends(authenticate), Depends(admits)
     proposals = _ours(service, authenticate, _PROPOSAL_BYTES, "register studies")
 
     @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[proposals])
@@ -240,6 +240,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         service.store.blob_path(registration.model_hash)
         if proposal.chain is not None and proposal.chain.model_hash != registration.model_hash:
             raise InvalidInput("the study begins with another model than its proposal binds")
+        require_code(service.store, proposal)
         service.store.add_study(proposal.study, signed)
         service.store.put_document(proposal.study, 0, "initial", {"model_hash": registration.model_hash})
         service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})
@@ -250,7 +251,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) ->
         return {**study_status(service.store, study, who), "waiting": service.waiting(study)}
 
     @app.get("/studies/{study}")
-    async def study(study: StudyName, party: Party = caller) -> dict[str, Any]:
+    async def study(study: StudyName, party: Party = reader) -> dict[str, Any]:
         return status_of(study, party.name)
 
     @app.post("/studies/{study}/resume")

@@ -13,12 +13,12 @@ from orchestrator.api.authentication import Authenticator
 from orchestrator.api.openapi import SIGNED_BODY, StudyName
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.thread import sealed_words
-from orchestrator.studies.status import require_party
+from orchestrator.studies.status import asked_for, require_party
 
 
-def add_thread(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+def add_thread(app: FastAPI, service: Service, authenticate: Authenticator, admits: Authenticator) -> None:
     """Add these requests to the orchestrator's application."""
-    caller = Depends(authenticate)
+    caller, reader = Depends(authenticate), Depends(admits)
 
     def reads_all(party: Party) -> bool:
         return party.public_key == service.roster.orchestrator.public_key
@@ -29,11 +29,11 @@ def add_thread(app: FastAPI, service: Service, authenticate: Authenticator) -> N
 
     @app.get("/studies/{study}/words")
     async def read(
-        study: StudyName, since: int = Query(0, ge=0, le=2**31), party: Party = caller
+        study: StudyName, since: int = Query(0, ge=0, le=2**31), party: Party = reader
     ) -> list[dict[str, Any]]:
         require_party(service.store, study, party.name)
-        reader = "" if reads_all(party) else party.name
-        return [{"place": place, "word": word} for place, word in sealed_words(service.store, study, reader, since)]
+        whose = "" if reads_all(party) or asked_for(service.store, study, party.name) else party.name
+        return [{"place": place, "word": word} for place, word in sealed_words(service.store, study, whose, since)]
 
     @app.post("/studies/{study}/words", openapi_extra=SIGNED_BODY)
     async def say(study: StudyName, request: Request, party: Party = caller) -> dict[str, Any]:

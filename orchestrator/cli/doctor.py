@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 import psutil
+from cryptography import x509
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -39,6 +40,7 @@ from privacy.identity import Identity, fingerprint
 from privacy.ledger.verification import FILES, verify_folder
 
 CLOCK_SECONDS = 10.0
+SOON_DAYS = 30
 ENOUGH_DISK_BYTES = 2 * 1024**3
 _ANSWER_SECONDS = 5.0
 _NAMED_FILES = 5
@@ -85,6 +87,7 @@ def examine(folder: Path, *, lock: Path | None = None) -> tuple[Check, ...]:
 def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "keys", lambda: _keys(home.folder)
     yield "roster", lambda: _roster(home, config)
+    yield "certificates", lambda: _certificates(config)
     yield "clock", lambda: _clock(home, config)
     if config.role not in ("keyholder", "helper"):
         yield "port", lambda: _port(home.folder, config)
@@ -188,6 +191,20 @@ def _clock(home: Home, config: Config) -> str:
     if apart > CLOCK_SECONDS:
         raise _Failed(f"{apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s")
     return f"within {max(apart, 1.0):.0f} s of the orchestrator's"
+
+
+def _certificates(config: Config) -> str:
+    """Name every certificate that this role's settings name, and when it ends; 30 days before, that is a fault."""
+    ends = []
+    for what, place in (("this server's", config.tls_certificate), ("the trusted", config.ca)):
+        for found in x509.load_pem_x509_certificates(Path(place).read_bytes()) if place else ():
+            name = f"{what} certificate in {Path(place).name} ({found.subject.rfc4514_string()[:80]})"
+            end, left = found.not_valid_after_utc, found.not_valid_after_utc - datetime.now(UTC)
+            if left < timedelta(days=SOON_DAYS):
+                told = "has expired on" if left <= timedelta(0) else "ends on"
+                raise _Failed(f"{name} {told} {end:%Y-%m-%d}", "renew it and restart the role (docs/deploy.md)")
+            ends.append(f"{name} ends on {end:%Y-%m-%d}, in {left.days} days")
+    return "; ".join(ends) or "none are used"
 
 
 _CERTIFICATES = (

@@ -49,7 +49,20 @@ app = typer.Typer(
 )
 for _name, _commands in role_commands():
     app.add_typer(_commands, name=_name)
-for _module in (operate, backup, roles, joining, attend, study, simulate, audit, data, schema, plan, upgrade):
+for _module in (
+    operate,
+    backup,
+    roles,
+    joining,
+    attend,
+    study,
+    simulate,
+    audit,
+    data,
+    schema,
+    plan,
+    upgrade,
+):
     app.add_typer(_module.app)
 for _commands in top_commands():
     app.add_typer(_commands)

@@ -37,6 +37,8 @@ ColludersOption = Annotated[
 EvaluationShareOption = Annotated[
     float,
     typer.Option(
+        "--evaluation-share",
+        "--evaluate",
         min=0.0,
         max=1.0,
         help="Part of epsilon for one evaluation at the end, on a fifth of the patients that never trains; those pay "
@@ -46,6 +48,13 @@ EvaluationShareOption = Annotated[
 AggregationOption = Annotated[
     str,
     typer.Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad, fedavgm, dgb, pcw or dgb+pcw."),
+]
+
+ConstantsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Means and weights from public tables (tessera constants make); the schedule takes them where they help."
+    ),
 ]
 
 

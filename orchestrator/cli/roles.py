@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,8 +14,10 @@ from datasites.node.commands import (
     HostOption,
     InstitutionOption,
     PortOption,
+    UrlOption,
     add_import_gap,
     add_run,
+    add_tidy,
     console,
     prepare_process,
     show,
@@ -24,7 +26,11 @@ from datasites.node.commands import init as init_role
 from orchestrator.cli.options import one_dataclass
 from orchestrator.demo.settings import RoleSettings
 
+if TYPE_CHECKING:
+    from datasites.node.home import Home
+
 app = typer.Typer()
+scientist_app = typer.Typer(help="A scientist with a key of their own.", no_args_is_help=True)
 orchestrator_app = typer.Typer(help="The study scientists' orchestrator.", no_args_is_help=True)
 
 
@@ -49,9 +55,9 @@ def roster(
 
     made = build_roster(read_party(path) for path in parties)
     made.save(out)
-    for party in made.everybody:
+    for party in made.known:
         console.print(f"{party.name} ({escape(party.institution)}): {fingerprint(party.public_key)}", highlight=False)
-    show({"roster": str(out), "parties": len(made.everybody)})
+    show({"roster": str(out), "parties": len(made.known)})
 
 
 @orchestrator_app.command()
@@ -94,6 +100,22 @@ def _publish_at(home: Path, url: str) -> None:
     Home.create(home, config)
 
 
+@scientist_app.command("init")
+def scientist_init(
+    home: HomeOption,
+    orchestrator_url: UrlOption,
+    name: Annotated[str, typer.Option(help="Name in the roster, such as ada.example.")],
+    institution: InstitutionOption,
+) -> None:
+    """Make a scientist's folder and key, and show the public part; it goes into the roster beside the parties'."""
+    init_role(home, "scientist", name=name, institution=institution, url=orchestrator_url)
+
+
+@scientist_app.callback()
+def scientist() -> None:
+    """Keep `init` a command of its own while there is no other."""
+
+
 @orchestrator_app.command("dashboard-link")
 def dashboard_link(home: HomeOption) -> None:
     """Print a link that opens the studies' dashboard in one browser, once, within half an hour."""
@@ -121,3 +143,12 @@ add_import_gap(
     _import_gap,
     "After a restore from an old backup, while the orchestrator runs: write off the rounds it has forgotten.",
 )
+
+
+def _tidied(home: Home, dry_run: bool) -> list[dict[str, Any]]:
+    from orchestrator.daemon import tidy_home
+
+    return tidy_home(home, dry_run)
+
+
+add_tidy(orchestrator_app, _tidied)

@@ -1,4 +1,4 @@
-"""``tessera schema`` and ``tessera federation``: the study's schema as a document; public tables dealt to hospitals."""
+"""``tessera schema``, ``federation``, ``constants``: the schema as a document; public tables dealt, and made use of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 from datasites.data.commands import deal
 from datasites.node.commands import JsonOption, console, show
+from orchestrator.cli.options import TaskOption
+from privacy.errors import InvalidInput
 
 app = typer.Typer()
 schema_app = typer.Typer(help="The study's schema: modalities, columns, outcome.", no_args_is_help=True)
@@ -18,6 +20,8 @@ federation_app = typer.Typer(
 )
 app.add_typer(federation_app, name="federation")
 federation_app.command("deal")(deal)
+constants_app = typer.Typer(help="Constants from public tables, for a small epsilon.", no_args_is_help=True)
+app.add_typer(constants_app, name="constants")
 
 SchemaArgument = Annotated[Path, typer.Argument(help="A schema: TOML, JSON, or the name of one that comes along.")]
 
@@ -81,14 +85,25 @@ def init(
     out: Annotated[Path, typer.Option(help="A new TOML file.")],
     name: Annotated[str, typer.Option(help="Name of the schema.")],
     patient: Annotated[str, typer.Option(help="The column that says whose row it is.")] = "patient_id",
+    dictionary: Annotated[
+        Path | None, typer.Option(help="Your data dictionary (a table, or REDCap's): the schema is then complete.")
+    ] = None,
 ) -> None:
-    """Draft a schema from tables: names and kinds of columns, frequent words, no number of any record."""
-    from datasites.data.reading.schema_files import draft
+    """Draft a schema from tables, or make one by a data dictionary: no number of any record enters it."""
+    from datasites.data.reading.schema_files import described, draft
     from datasites.node.files import write_atomically
-    from privacy.errors import InvalidInput
 
     if out.exists():
         raise InvalidInput(f"expected a new file, {out} exists; choose another name")
+    if dictionary is not None:
+        text, notes = described(tables, dictionary, name=name, patient=patient)
+        write_atomically(out, text.encode(), mode=0o644)
+        for note in notes:
+            console.print(note, highlight=False, markup=False)
+        console.print(f"the schema is in {out}; read your tables by it:", highlight=False)
+        command = f"tessera datasite ingest {tables[0]} --schema {out} --home HOME"
+        console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+        return
     write_atomically(out, draft(tables, name=name, patient=patient).encode(), mode=0o644)
     console.print(f"a draft is in {out}: fill in labels, units, ranges and the outcome, then run", highlight=False)
     console.print(f"  tessera schema check {out}", highlight=False, soft_wrap=True)
@@ -141,7 +156,6 @@ def agreed(
     from datasites.node.roster import Roster
     from datasites.study.schema.document import check_agreement
     from datasites.study.signing import Signed, parse
-    from privacy.errors import InvalidInput
 
     found, known = read_schema_document(schema), Roster.load(roster)
     keys: dict[str, Any] = {party.name: party.public_key for party in known.sites}
@@ -161,3 +175,66 @@ def agreed(
         show({"schema_hash": found.schema_hash, "signed": sorted(set(done)), "waiting": waiting})
     if waiting:
         raise typer.Exit(1)
+
+
+@constants_app.command("make")
+def make(
+    out: Annotated[Path, typer.Argument(help="A new file.")],
+    datasets: Annotated[
+        list[Path] | None, typer.Argument(help="Dataset folders of public patients, as datasite ingest writes them.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="What the tables are, for the hospitals' people.")] = "",
+    data: Annotated[Path | None, typer.Option(help="A folder of public TCGA tables, in the datasets' place.")] = None,
+    task: TaskOption = "early-late",
+    centres_only: Annotated[bool, typer.Option("--centres-only", help="Means alone, no weights.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Make constants of public tables: whoever has the same tables makes the same file."""
+    from datasites.node.files import write_atomically
+    from orchestrator.simulation.public_constants import from_datasets, from_tables, make_constants
+
+    if not source.strip():
+        raise InvalidInput("expected --source: say what the tables are; the hospitals' people read it")
+    if (data is None) == (not datasets):
+        raise InvalidInput("expected dataset folders, or --data with a folder of public tables")
+    if out.exists():
+        raise InvalidInput(f"expected a new file, {out} exists")
+    public = from_tables(data, task) if data is not None else from_datasets(datasets or [])
+    made = make_constants(public, source, weights=not centres_only)
+    write_atomically(out, made.data, mode=0o644)
+    _say(made, json_output)
+
+
+@constants_app.command("show")
+def show_constants(
+    file: Annotated[Path, typer.Argument(help="A file of constants.")], json_output: JsonOption = False
+) -> None:
+    """Say what a file of constants holds, and the hashes that a proposal states."""
+    from orchestrator.studies.proposing.constants import read_constants
+
+    _say(read_constants(file), json_output)
+
+
+def _say(made: Any, json_output: bool) -> None:
+    stated = made.stated
+    facts = {
+        "source": stated.source,
+        "task": made.task,
+        "patients": stated.patients,
+        "features": {name: len(constants.names) for name, constants in made.modalities.items()},
+        "weights": stated.weights,
+        "tables": dict(made.tables),
+        "tables_hash": stated.tables_hash,
+        "constants_hash": stated.constants_hash,
+    }
+    if json_output:
+        show(facts)
+        return
+    features = ", ".join(f"{n} of {name}" for name, n in facts["features"].items())
+    console.print(
+        f"{'Means and weights' if stated.weights else 'Means'} from {stated.patients} public patients", highlight=False
+    )
+    console.print(f"Source: {stated.source}", highlight=False)
+    console.print(f"Features: {features}", highlight=False)
+    console.print(f"Tables (SHA-256 over all): {stated.tables_hash}", highlight=False)
+    console.print(f"This file (SHA-256): {stated.constants_hash}", highlight=False)

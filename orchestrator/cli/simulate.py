@@ -12,6 +12,7 @@ from rich.console import Console
 from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import (
     ColludersOption,
+    ConstantsOption,
     DataOption,
     DeltaOption,
     EpsilonOption,
@@ -55,6 +56,7 @@ class SimulationOptions:
     min_sites: MinSitesOption = None
     colluders: ColludersOption = 1
     evaluation_share: EvaluationShareOption = 0.0
+    constants: ConstantsOption = None
     alpha: Annotated[float, typer.Option(min=0.01, help="Evenness of the dirichlet federation.")] = 0.5
     split: Annotated[str, typer.Option(help="stratified or site-held-out.")] = "stratified"
     corrupt: Annotated[str, typer.Option(help="flip:SITE,SITE turns labels around; permute shuffles all.")] = ""

@@ -13,6 +13,7 @@ from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import (
     AggregationOption,
     ColludersOption,
+    ConstantsOption,
     DeltaOption,
     EpsilonOption,
     EvaluationShareOption,
@@ -63,7 +64,9 @@ _FILED = (
     "retention_days",
     "licence",
 )
-_NOT_SETTINGS = frozenset({"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", *_FILED})
+_NOT_SETTINGS = frozenset(
+    {"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", "constants", "server_step", *_FILED}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ class StudyOptions:
     standardise: Annotated[
         list[str] | None, typer.Option(help="A modality whose features have no public scale: image, say.")
     ] = None
+    constants: ConstantsOption = None
     filing: FilingOption = None
     purpose: FiledOption = ""
     legal_basis: FiledOption = ""
@@ -136,6 +140,9 @@ class StudyOptions:
     plan: Annotated[
         Path | None,
         typer.Option(help="Folder with plan.py: a network and a loss of your own; try it with tessera plan check."),
+    ] = None
+    server_step: Annotated[
+        Path | None, typer.Option(help="File with server_step(): a server's rule of your own (docs/server-rules.md).")
     ] = None
 
 
@@ -217,7 +224,8 @@ def settings_of(name: str, options: StudyOptions) -> Any:
     answered = vars(filed(options.filing, answers))
     standardised = tuple(dict.fromkeys(options.standardise or ()))
     made = StudySettings(study=name, rounds=PLAIN_ROUNDS, standardised=standardised, **answered, **chosen)
-    return with_schedule(made, options.rounds)
+    rounds = options.rounds or (PLAIN_ROUNDS if options.server_step is not None else None)
+    return with_schedule(made, rounds, constants=options.constants is not None)
 
 
 @contextmanager
@@ -235,10 +243,21 @@ def proposing(home: Path, settings: Any, view: Any, options: StudyOptions) -> di
     from orchestrator.studies.run import propose as send
 
     brought, built = NOTHING, None
-    if options.plan is not None:
-        from orchestrator.studies.proposing.own_code import build_with, read_plan
+    if options.constants is not None:
+        from orchestrator.studies.proposing.constants import read_constants
 
-        brought = Brought(tree=read_plan(options.plan))
+        brought = Brought(constants=read_constants(options.constants))
+        if not settings.public_centres:
+            view.note(
+                f"the constants of {options.constants} are not used: at this epsilon and noise the hospitals' own "
+                "released means are better, and other models, --rounds and --standardise take none"
+            )
+    if options.plan is not None or options.server_step is not None:
+        from orchestrator.studies.proposing.own_code import build_with, read_plan, rule_file, with_rule
+
+        network = {} if options.plan is None else read_plan(options.plan)
+        rule = {} if options.server_step is None else rule_file(options.server_step)
+        brought = replace(brought, tree=with_rule(network, rule))
         built = build_with(brought.tree)
     sites = tuple(options.site or ())
     return send(Home(folder=home), settings, view, sites=sites, replaces=options.replaces, brought=brought, built=built)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from datasites.language import current, tr
+from datasites.language.remembered import retold
 from datasites.node.web.charts import Chart, lines, series_of
 from datasites.strategy.registry import noise_named, strategy_named
 from datasites.study.proposal import Proposal
@@ -137,7 +138,7 @@ def _doing(name: str, status: Mapping[str, Any]) -> str:
         return ""
     refusal = status["refusals"].get(str(status["rounds_completed"] + 1), {}).get(name)
     if refusal:
-        return tr("refused: {reason}", reason=refusal["payload"]["reason"])
+        return tr("refused: {reason}", reason=retold(refusal["payload"]["reason"]))
     return tr("update is here") if name in status["updates_now"] else tr("not yet")
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from datasites.node.home import Config, Home, Role, address
 from datasites.node.roster import Roster
 from datasites.review.accounts import AccountStore
 from datasites.review.policy import SandboxPolicy
+from datasites.study.proposal import Party
 from datasites.worker.sandbox import available_layers
 from orchestrator.demo.processes import Processes
 from orchestrator.demo.roles import partner_lines
@@ -89,10 +90,12 @@ class Homes:
     helpers: dict[str, Home]
 
     @classmethod
-    def make(cls, out: Path, prepared: Prepared, epsilon: float, helpers: int = 2) -> Homes:
+    def make(
+        cls, out: Path, prepared: Prepared, epsilon: float, helpers: int = 2, scientists: Sequence[Party] = ()
+    ) -> Homes:
         """Make identities and roster, and policies under which a study at ``epsilon`` may be approved.
 
-        ``helpers`` of the hospitals run a helper beside, the first ones.
+        ``helpers`` of the hospitals run a helper beside, the first ones. ``scientists`` may ask with keys of their own.
         """
         homes = cls(
             orchestrator=_home(out, "orchestrator", "Study scientists (demo)", "orchestrator"),
@@ -108,6 +111,7 @@ class Homes:
             keyholder=homes.keyholder.party(),
             sites=tuple(home.party() for home in homes.hospitals.values()),
             helpers=tuple(home.party() for home in homes.helpers.values()),
+            scientists=tuple(scientists),
         )
         for home in (homes.orchestrator, homes.keyholder, *homes.helpers.values(), *homes.hospitals.values()):
             roster.save(home.folder / "roster.json")

@@ -109,7 +109,7 @@ def starting_policy(roster: Roster, own_key: str) -> str:
 def partner_lines(roster: Roster, own_key: str) -> list[str]:
     """Return everybody else of the roster as a policy's partners, whose fingerprints count as compared."""
     lines = []
-    for party in roster.everybody:
+    for party in roster.known:
         if party.public_key != own_key:
             lines += ["[[partners]]", f"name = {_toml(party.name)}", f'public_key = "{party.public_key}"']
             lines += [f"institution = {_toml(party.institution)}"]

@@ -122,7 +122,7 @@ class Desk:
         if len({member.name for member in members}) < len(members):
             raise InvalidInput("expected every name once among the invited parties")
         present, roster = {one.invitation.name: one for one in self.standings()}, self.roster()
-        taken = {party.name for party in roster.everybody} if roster else {self.home.config().name}
+        taken = {party.name for party in roster.known} if roster else {self.home.config().name}
         for member in members:
             check_member(member.role, member.name, member.institution)
             answered = member.name in present and present[member.name].party is not None

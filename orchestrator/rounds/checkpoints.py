@@ -13,14 +13,14 @@ from datasites.study.messages import RoundPlan, UpdateHeader
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.centring import CENTRING_ROUND, first_training_round
-from datasites.study.recomputed.next_model import model_to_bytes
+from datasites.study.recomputed.next_model import Arrays, ServerOptimizer, model_to_bytes, next_model
 from datasites.study.recomputed.planning import FinishedRound
 from datasites.study.signing import dump
 from orchestrator.rounds.board import names
 from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import unaccepted, withdrawn_sites
-from privacy.errors import TesseraError
+from privacy.errors import Refused, TesseraError
 
 
 def finished_checkpoint(
@@ -61,6 +61,25 @@ class StudyPaused(TesseraError):
 
 class StudyExpired(TesseraError):
     """The proposal expired before everybody had approved it, or before its last round: no hospital serves it again."""
+
+
+def model_after(
+    proposal: Proposal,
+    plan: RoundPlan,
+    optimizer: ServerOptimizer,
+    model: Arrays,
+    totals: Mapping[str, np.ndarray],
+    sites: Collection[str],
+) -> Arrays:
+    """Return the model after a round (:func:`datasites.study.recomputed.next_model.next_model`).
+
+    Raises:
+        StudyPaused: the study's own server's rule gave none.
+    """
+    try:
+        return next_model(proposal, plan, optimizer, model, totals, sorted(sites))
+    except Refused as error:
+        raise StudyPaused(f"round {plan.round}: {error}") from error
 
 
 @contextmanager

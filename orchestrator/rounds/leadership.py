@@ -1,6 +1,6 @@
 """One orchestrator leads, another stands by: a lease in their PostgreSQL database says which.
 
-The leader renews the lease every two seconds. When it has not done so for eight, the one that stands by takes over:
+The leader renews the lease every 1.5 seconds. When it has not done so for six, the one that stands by takes over:
 it gets the journal's newest entries from the database and goes on with every study. A leader that was too slow, not
 dead, cannot write any more: each of its transactions ends by looking at the lease, and the process ends at once when
 another one has it.
@@ -25,8 +25,8 @@ from privacy.errors import Refused
 from privacy.ledger.chain import Row
 from privacy.ledger.journal import Journal
 
-LEASE_SECONDS = 8.0
-RENEW_SECONDS = 2.0
+LEASE_SECONDS = 6.0
+RENEW_SECONDS = 1.5
 ASK_SECONDS = 1.0
 _ROLE = "orchestrator"
 _log = logging.getLogger(__name__)

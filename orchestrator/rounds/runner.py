@@ -20,7 +20,7 @@ from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkI
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import enough
-from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes, next_model
+from datasites.study.recomputed.next_model import ServerOptimizer, model_from_bytes, model_to_bytes
 from datasites.study.recomputed.planning import Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds import checkpoints as ends
@@ -43,8 +43,7 @@ class StudyRunner:
     """Drives one approved study to its last round; everything runs on the event loop."""
 
     def __init__(self, *, study: str, store: Store, board: Board, identity: Identity, journal: Journal) -> None:
-        signed, _, _ = store.study(study)
-        self.proposal: Proposal = open_sealed(signed, "proposal", identity.public_key, Proposal)
+        self.proposal: Proposal = open_sealed(store.study(study)[0], "proposal", identity.public_key, Proposal)
         self._store, self._board, self._identity, self._journal = store, board, identity, journal
         self._records = Records(store=store, identity=identity, journal=journal)
         self.waits = Waiting()
@@ -55,7 +54,7 @@ class StudyRunner:
         self.intake.excluded = self._excluded()
         self._attendance = Attendance(proposal=self.proposal, store=store, board=board)
         self._expected = Expected(asked=frozenset())
-        self._optimizer = ServerOptimizer(self.proposal.training)
+        self.optimizer = ServerOptimizer(self.proposal.training)
         self._planner = Planner(self.proposal)
 
     async def run(self) -> None:
@@ -317,10 +316,9 @@ class StudyRunner:
         """Divide by the weight that arrived, take the server's step, write the checkpoint."""
         headers = [parse(UpdateHeader, dict(u["payload"])) for u in commitments.payload["updates"]]
         opened = parse(RoundPlan, dict(plan.payload))
-        model = model_from_bytes(self._store.blob(self.model_hash(number - 1)))
-        sites = sorted(h.site for h in headers)
-        model = next_model(self.proposal, opened, self._optimizer, model, totals, sites)
-        moments = self._optimizer.moments
+        before, sites = model_from_bytes(self._store.blob(self.model_hash(number - 1))), [h.site for h in headers]
+        model = ends.model_after(self.proposal, opened, self.optimizer, before, totals, sites)
+        moments = self.optimizer.moments
         checkpoint = ends.finished_checkpoint(self._store, self.proposal, opened, headers, model, moments, seconds)
         checkpoint |= self._expected.noted
         checkpoint["at"] = self._journal.now().isoformat(timespec="seconds")
@@ -366,7 +364,7 @@ class StudyRunner:
 
     def _load_optimizer(self, after_round: int) -> None:
         if (document := self._store.document(self.proposal.study, after_round, "checkpoint")) is not None:
-            self._optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
+            self.optimizer.moments = model_from_bytes(self._store.blob(document["moments_hash"]))
 
     def _closings(self, number: int) -> int:
         """Return how often the list of a round was closed; each list is numbered by it."""

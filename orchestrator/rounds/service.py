@@ -19,6 +19,7 @@ from orchestrator.rounds.peers import Peers
 from orchestrator.rounds.rollback import Standing
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
+from orchestrator.rounds.summing.own_rules import OwnRules
 from orchestrator.rounds.summing.sums import WorkerDied
 from orchestrator.rounds.thread import OVER_FOR_GOOD, Threads
 from privacy.errors import Refused
@@ -49,9 +50,11 @@ class Service:
     standing: Standing = field(init=False)
     _proposals: dict[str, Proposal] = field(default_factory=dict)
     threads: Threads = field(init=False)
+    rules: OwnRules = field(init=False)
 
     def __post_init__(self) -> None:
         self.threads = Threads(self)
+        self.rules = OwnRules(self.store)
         self.standing = Standing(
             folder=self.store.folder, store=self.store, journal=self.journal, identity=self.identity
         )
@@ -175,9 +178,11 @@ class Service:
         return True
 
     def _runner(self, study: str) -> StudyRunner:
-        return StudyRunner(
+        made = StudyRunner(
             study=study, store=self.store, board=self.board, identity=self.identity, journal=self.journal
         )
+        made.optimizer.own = self.rules(made.proposal)
+        return made
 
     def runner(self, study: str) -> StudyRunner:
         """Return the running study.
@@ -200,4 +205,5 @@ class Service:
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        self.rules.close()
         self.store.close()

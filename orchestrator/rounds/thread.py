@@ -130,6 +130,19 @@ class Threads:
         """Write a word of the orchestrator's own about a study."""
         self._say(parse(Proposal, dict(self._service.store.study(study)[0].payload)), kind, text)
 
+    async def say_for(
+        self, proposal: Proposal, person: str, *, kind: ScientistKind, text: str, to: str, answers: str
+    ) -> Word:
+        """Write a word for the scientist who asked for a study, act on it, and return it.
+
+        Raises:
+            InvalidInput: not a word as hospitals read it.
+            Refused: the study is past it.
+        """
+        word = self._own(proposal, kind, text, person=person, to=to, answers=answers)
+        await self.take(proposal.study, seal(self._service.identity, WORD, word), word.author)
+        return word
+
     def _check(self, word: Word, proposal: Proposal, state: str) -> None:
         if word.author != proposal.orchestrator.name:
             return
@@ -196,19 +209,26 @@ class Threads:
         service.forget_keys(study)
 
     def _say(self, proposal: Proposal, kind: ScientistKind, text: str) -> None:
+        word = self._own(proposal, kind, text)
+        self._keep(word, seal(self._service.identity, WORD, word))
+
+    def _own(
+        self, proposal: Proposal, kind: ScientistKind, text: str, *, person: str = "", to: str = "", answers: str = ""
+    ) -> Word:
         own = proposal.orchestrator.name
         number = 1 + sum(word.author == own for _, word in words(self._service.store, proposal.study))
-        word = Word(
+        return Word(
             study=proposal.study,
             proposal_hash=proposal.proposal_hash,
             author=own,
             number=number,
             kind=kind,
-            person=own,
+            person=person or own,
             text=text,
             at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            to=to,
+            answers=answers,
         )
-        self._keep(word, seal(self._service.identity, WORD, word))
 
     def _keep(self, word: Word, signed: Signed) -> int:
         store = self._service.store

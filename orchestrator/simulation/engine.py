@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from datasites.strategy.own_step import InThisProcess
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import check_weights
@@ -125,20 +126,22 @@ class Shard:
         return {PROXIMITY: proximity_to_others(self._proposal, last, site, self._everybody, sent, before, model)}
 
 
-def run_study(proposal: Proposal, model: bytes, engine: Engine) -> Iterator[SimulatedRound]:
+def run_study(proposal: Proposal, model: bytes, engine: Engine, code: Path | None = None) -> Iterator[SimulatedRound]:
     """Run every round of a study and yield each when it is finished.
 
     Args:
         proposal: with a public seed, as a live study would have it.
         model: the initial model, safetensors.
         engine: does the sites' part.
+        code: the study's own code tree, whose server's rule runs in this process.
 
     Raises:
         InvalidInput: the proposal has no public seed.
         Refused: a plan outside the bounds.
     """
     _public_seed(proposal)
-    planner, optimizer = Planner(proposal), ServerOptimizer(proposal.training)
+    own = InThisProcess(folder=code) if code is not None and proposal.own_server_rule else None
+    planner, optimizer = Planner(proposal), ServerOptimizer(proposal.training, own=own)
     proposal_hash = proposal.proposal_hash
     for number in range(1, proposal.rounds + 1):
         plan = RoundPlan(
@@ -168,7 +171,7 @@ def _public_seed(proposal: Proposal) -> int:
 
 
 def _network(proposal: Proposal, seed: int, code: Path | None) -> tuple[nn.Module, RecordLoss]:
-    if proposal.plan.kind == "declarative":
+    if not proposal.own_network:
         return build_model(proposal.model, seed=seed), record_loss
     if code is None:
         raise InvalidInput("expected the code of the study's own network; this engine has none")

@@ -36,6 +36,7 @@ from orchestrator.simulation.sites import (
     simulated_study,
 )
 from orchestrator.studies.evaluation import Metrics, headline, interval, network_of
+from orchestrator.studies.proposing.constants import ConstantsFile, read_constants
 from orchestrator.studies.proposing.propose import check_fusion
 from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
 from orchestrator.studies.proposing.settings import Fusion, StudySettings
@@ -79,6 +80,7 @@ class SimulationRequest:
     schema: Path | None = None
     outcome: str | None = None
     plan: Path | None = None
+    constants: Path | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ class SimulationRequest:
             standardised=unscaled,
             seed=seed,
         )
-        return with_schedule(settings, self.rounds)
+        return with_schedule(settings, self.rounds, constants=self.constants is not None)
 
 
 def run_one(
@@ -192,7 +194,7 @@ def _together(
     study: SimulatedStudy, make: MakeEngine, on_round: OnRound | None, on_end: OnEnd | None = None
 ) -> dict[str, Any]:
     curve, last = [], None
-    for last in run_study(study.proposal, study.model, make(study)):
+    for last in run_study(study.proposal, study.model, make(study), study.code):
         curve.append(round(headline(asdict(scores_of_round(study, last))), 6))
         if on_round is not None:
             on_round(last.plan.round, study.proposal.rounds, curve[-1])
@@ -262,7 +264,7 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
     everyone, federation = people_of(request, method, seed)
     task = everyone.task if request.schema is not None else ""
     settings = request.settings(method, seed, everyone.unscaled, task)
-    made = simulated_study(everyone, federation, settings, request.plan)
+    made = simulated_study(everyone, federation, settings, request.plan, _constants(request.constants))
     return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
 
 
@@ -295,6 +297,11 @@ def _corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int
     if kind == "flip":
         return flip_labels(sites, names, classes)
     return permute_labels(sites, seed) if kind == "permute" else sites
+
+
+@lru_cache(maxsize=1)
+def _constants(path: Path | None) -> ConstantsFile | None:
+    return None if path is None else read_constants(path)
 
 
 @lru_cache(maxsize=1)

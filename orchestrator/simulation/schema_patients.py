@@ -108,5 +108,6 @@ def _patients(document: StudySchema, outcome: str, read: list[HospitalData]) -> 
         rows=rows,
         arrays={**arrays, "presence": presence},
         predicts=asked.target,
+        names={m.name: tuple(m.inputs) for m in document.modalities},
         gains={m.name: float(m.gain) for m in document.modalities if m.gain is not None},
     )

@@ -20,6 +20,7 @@ from datasites.data.federations import Federation, Site
 from datasites.data.ingest import CLINICAL_VARIABLES, site_part
 from datasites.data.tcga.preprocessing import clinical_features, unscaled
 from datasites.data.tcga.tables import Tables, class_count, labels
+from datasites.strategy.own_step import PLAN_FILE
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.streams import membership_secret, public_secret
 from models.batch import modalities_of, to_tensors
@@ -28,7 +29,8 @@ from models.outcomes import predicted
 from models.parameters import to_bytes
 from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.studies.evaluation import Metrics, scored
-from orchestrator.studies.proposing.brought import NOTHING, PLAN_FILE, Brought
+from orchestrator.studies.proposing.brought import Brought
+from orchestrator.studies.proposing.constants import ConstantsFile
 from orchestrator.studies.proposing.propose import build_proposal, model_config_of
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import sha256_hex
@@ -55,7 +57,11 @@ class SimulatedStudy:
 
 
 def simulated_study(
-    everyone: Patients, federation: Federation, settings: StudySettings, code: Path | None = None
+    everyone: Patients,
+    federation: Federation,
+    settings: StudySettings,
+    code: Path | None = None,
+    constants: ConstantsFile | None = None,
 ) -> SimulatedStudy:
     """Return the study that ``settings`` describe over the sites of ``federation``.
 
@@ -66,6 +72,7 @@ def simulated_study(
         federation: who holds which of them.
         settings: as for a live study, with a public seed.
         code: folder with ``plan.py`` of an own network.
+        constants: from public tables, for settings with public centres.
 
     Raises:
         InvalidInput: no public seed, or settings that make no study.
@@ -73,7 +80,7 @@ def simulated_study(
     if settings.seed is None:
         raise InvalidInput("expected a public seed: a simulation has no secrets, and no privacy")
     offers = [offer(everyone, federation, site) for site in federation.sites]
-    brought = NOTHING if code is None else Brought(tree=_files(code))
+    brought = Brought(tree={} if code is None else _files(code), constants=constants)
     proposal, model = build_proposal(
         settings,
         offers,
@@ -82,7 +89,7 @@ def simulated_study(
         code=brought.code if code is not None else {},
         packed_sites=min(len(offers), _MOST_PACKED),
         brought=brought,
-        built=None if code is None else _built(code, model_config_of(settings, offers), settings.seed),
+        built=_built(code, model_config_of(settings, offers), settings.seed) if code and brought.network else None,
     )
     sites, test = make_sites(everyone, federation, lambda site: simulated_membership(settings.seed or 0, site))
     return SimulatedStudy(
@@ -130,6 +137,7 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
         classes=everyone.classes,
         predicts=everyone.predicts,
         gains=dict(everyone.gains),
+        names={m: names for m, names in everyone.names.items() if m in held},
     )
 
 

@@ -182,7 +182,10 @@ def learning_curve(
     chosen = sorted({round(1 + i * (rounds - 1) / max(1, points - 1)) for i in range(points)}) if rounds else []
     curve = []
     for number in chosen:
-        model = client.get_bytes(f"/blobs/{status['checkpoints'][number - 1]['model_hash']}")
+        try:
+            model = client.get_bytes(f"/blobs/{status['checkpoints'][number - 1]['model_hash']}")
+        except InvalidInput:
+            continue  # models of long studies are thinned out (orchestrator/rounds/keeping/tidying.py)
         curve.append((number, headline(evaluate_model(proposal, model, test, code=code))))
     return curve
 
@@ -250,7 +253,7 @@ def network_of(proposal: Proposal, model_bytes: bytes, code: Files | None = None
     from models.build import build_model
     from models.parameters import from_bytes
 
-    if proposal.plan.kind == "declarative":
+    if not proposal.own_network:
         model = build_model(proposal.model, seed=0)
     else:
         if {name: sha256_hex(data) for name, data in (code or {}).items()} != dict(proposal.plan.code):

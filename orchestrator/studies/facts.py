@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datasites.language import current, speaking, tr
+from datasites.language.remembered import retold
 from datasites.node.plugins import DISTRIBUTION
 from datasites.study.messages import Approval
 from datasites.study.outcome_words import outcome_text
@@ -303,7 +304,7 @@ def _approval(status: Mapping[str, Any], name: str) -> Approval | None:
 
 def _refusals(status: Mapping[str, Any], name: str) -> list[str]:
     return [
-        tr("round {round}: {reason}", round=number, reason=of[name]["payload"]["reason"])
+        tr("round {round}: {reason}", round=number, reason=retold(of[name]["payload"]["reason"]))
         for number, of in sorted(status.get("refusals", {}).items(), key=lambda item: int(item[0]))
         if name in of
     ]

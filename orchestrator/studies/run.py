@@ -29,7 +29,7 @@ from orchestrator.studies.words import say
 from privacy.canonical import sha256_hex
 from privacy.errors import Refused, StudyOver, TesseraError
 
-BuiltBy = Callable[[StudySettings, Sequence[Offer], ScientistNode], bytes]
+BuiltBy = Callable[[StudySettings, Sequence[Offer], ScientistNode], bytes | None]
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 30.0
 
@@ -173,7 +173,7 @@ def keep_result(
         whole = model["heads"] != "combination" and model.get("counting") is None
         measured = test if whole else None  # heads that stay at their hospitals, and counts, are no model to score
         proposal = proposal_of(status)
-        code = files_of(home, proposal) if measured is not None and proposal.plan.kind == "python" else None
+        code = files_of(home, proposal) if measured is not None and proposal.own_network else None
         metrics = final_metrics(client, status, measured, code) if measured is not None else None
         curve = learning_curve(client, status, measured, code=code) if measured is not None else []
     made = dt.datetime.now(dt.UTC)

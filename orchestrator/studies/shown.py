@@ -7,6 +7,7 @@ from typing import Any
 
 from datasites.language import mark, tr, tr_plural
 from datasites.language.formats import decimal, listed, moment, significant, whole
+from datasites.language.remembered import retold
 from datasites.study.text import delta_text, epsilon_text
 from orchestrator.studies.facts import EvaluationFact, OutcomeFact, RoundFacts, SiteFacts, StudyFacts
 
@@ -22,7 +23,7 @@ def shown(facts: StudyFacts) -> dict[str, Any]:
         "study": facts.study,
         "number": facts.number,
         "orchestrator": facts.orchestrator,
-        "state": f"{tr(facts.state)} ({facts.reason})" if facts.reason else tr(facts.state),
+        "state": f"{tr(facts.state)} ({retold(facts.reason)})" if facts.reason else tr(facts.state),
         "proposal": facts.proposal_hash,
         "made": moment(facts.made) if facts.made else "",
         "purpose": facts.purpose,

@@ -19,6 +19,7 @@ from datasites.node.credentials.tls import own_context
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
+from datasites.study.requests import REQUEST
 from datasites.study.signing import dump, parse
 from datasites.study.thread import Word
 from orchestrator.rounds.thread import OVER_FOR_GOOD, sealed_words
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # what asks the orchestrator needs no database and no ledger
 def takes_part(proposal: Mapping[str, Any], name: str) -> bool:
     """Return whether somebody is a party of the study whose proposal is given as it was signed."""
     parties = (proposal["keyholder"], proposal["orchestrator"], *proposal.get("helpers", ()), *proposal["participants"])
+    if _asker(proposal) == name:
+        return True
     return any(party["name"] == name for party in parties)
 
 
@@ -45,7 +48,7 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     proposal, state, reason = store.study(study)
     payload = proposal.payload
     require_party(store, study, caller)
-    reader = "" if caller == payload["orchestrator"]["name"] else caller
+    reader = "" if caller in (payload["orchestrator"]["name"], _asker(payload)) else caller
     rounds = store.last_round(study, "checkpoint")
     checkpoints = [store.document(study, n, "checkpoint") for n in range(1, rounds + 1)]
     return {
@@ -55,6 +58,7 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
         "rounds": payload["rounds"],
         "rounds_completed": rounds,
         "proposal": dump(proposal),
+        "request": next(iter(store.documents(study, 0, REQUEST).values()), None),
         "approvals": store.documents(study, 0, "approval"),
         "initial": store.document(study, 0, "initial"),
         "checkpoints": checkpoints,
@@ -62,6 +66,15 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
         "refusals": {str(n): store.documents(study, n, "refusal") for n in range(1, rounds + 2)},
         "words": [word for _, word in sealed_words(store, study, reader)],
     }
+
+
+def _asker(proposal: Mapping[str, Any]) -> str:
+    return str((proposal.get("scientist") or {}).get("name", ""))
+
+
+def asked_for(store: Store, study: str, name: str) -> bool:
+    """Return whether a scientist of this name asked for a study."""
+    return bool(name) and _asker(store.study(study)[0].payload) == name
 
 
 def require_party(store: Store, study: str, caller: str) -> None:

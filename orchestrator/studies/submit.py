@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from datasites.data.dataset import read_schema
 from datasites.data.publishing import CARD, Card
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.places import hashed_place, is_of_study
-from datasites.study.proposal import Proposal
+from datasites.study.proposal import Environment, Proposal
+from datasites.study.requests import REQUEST, REQUEST_FILE
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
@@ -31,9 +33,9 @@ _POLL_SECONDS = 2.0
 
 
 def scientist(home: Home, client: SignedClient) -> ScientistNode:
-    """Return the orchestrator's PySyft client."""
+    """Return the PySyft client of the orchestrator, or of a scientist with a folder of their own."""
     roster = home.roster()
-    postbox = Postbox(client, roster.orchestrator.name, lambda name: roster.by_name(name).public_key)
+    postbox = Postbox(client, home.party().name, lambda name: roster.by_name(name).public_key)
     return ScientistNode(home.folder / "syft", postbox)
 
 
@@ -109,7 +111,7 @@ class Draft:
 
     def opened(self, home: Home) -> Proposal:
         """Return the proposal inside."""
-        return open_sealed(self.proposal, "proposal", home.roster().orchestrator.public_key, Proposal)
+        return open_sealed(self.proposal, _kind_of(home), home.identity().public_key, Proposal)
 
 
 def draft_of(
@@ -119,6 +121,7 @@ def draft_of(
     beginning: Beginning | None = None,
     brought: Brought = NOTHING,
     built: bytes | None = None,
+    environment: Environment | None = None,
 ) -> Draft:
     """Build and sign the proposal and write it down; see :func:`orchestrator.studies.proposing.propose.build_proposal`.
 
@@ -136,9 +139,11 @@ def draft_of(
         beginning=beginning,
         brought=brought,
         built=built,
+        scientist=home.party() if is_scientists(home) else None,
+        environment=environment,
     )
     keep_tree(home, proposal, brought)
-    signed = seal(home.identity(), "proposal", proposal)
+    signed = seal(home.identity(), _kind_of(home), proposal)
     draft = Draft(settings=_plain(settings, brought), proposal=signed, model=base64.b64encode(model).decode())
     draft.keep(home)
     return draft
@@ -165,16 +170,15 @@ def submit(
     again = draft is not None
     if draft is None:
         beginning = beginning_of(client, settings.begin_with, centred=settings.centred)
-        draft = draft_of(home, settings, offers, beginning, brought, built)
-    proposal, model = draft.opened(home), base64.b64decode(draft.model)
-    model_hash = sha256_hex(model)
-    client.put_bytes(f"/blobs/{model_hash}", model)
-    client.post_json("/studies", {"proposal": dump(draft.proposal), "model_hash": model_hash})
+        there = parse(Environment, client.get_json("/environment")) if is_scientists(home) else None
+        draft = draft_of(home, settings, offers, beginning, brought, built, there)
+    proposal, files = draft.opened(home), files_of(home, draft.opened(home))
+    register = _asked if is_scientists(home) else _registered
+    sealed = register(client, draft, proposal, files)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for name, data in files_of(home, proposal).items():
+        for name, data in {**files, **sealed}.items():
             write_atomically(tree / name, data)
-        write_atomically(tree / PROPOSAL_FILE, json.dumps(dump(draft.proposal)).encode())
         for site in [p.name for p in proposal.participants if p.name not in draft.sent]:
             node.submit(site, f"{settings.study}-{proposal.proposal_hash[:8]}", tree, again=again)
             draft = replace(draft, sent=(*draft.sent, site))
@@ -182,6 +186,39 @@ def submit(
     node.sync()
     _draft_path(home, settings.study).unlink()
     return proposal
+
+
+def is_scientists(home: Home) -> bool:
+    """Return whether a folder is that of a scientist, who asks with a key of their own."""
+    return home.config().role == "scientist"
+
+
+def _kind_of(home: Home) -> str:
+    return REQUEST if is_scientists(home) else "proposal"
+
+
+def _registered(client: SignedClient, draft: Draft, proposal: Proposal, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Register a study in the orchestrator's own name; return the files that say so to hospitals."""
+    model = base64.b64decode(draft.model)
+    client.put_bytes(f"/blobs/{sha256_hex(model)}", model)
+    for data in files.values() if proposal.own_server_rule else ():
+        client.put_bytes(f"/blobs/{sha256_hex(data)}", data)
+    client.post_json("/studies", {"proposal": dump(draft.proposal), "model_hash": sha256_hex(model)})
+    return {PROPOSAL_FILE: json.dumps(dump(draft.proposal)).encode()}
+
+
+def _asked(client: SignedClient, draft: Draft, proposal: Proposal, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Ask the orchestrator for a study; return its seal and the scientist's request for hospitals."""
+    code = {name: base64.b64encode(data).decode() for name, data in files.items()}
+    answer = client.post_json("/requests", {"request": dump(draft.proposal), "model": draft.model, "files": code})
+    sealed = parse(Signed, answer["proposal"])
+    there = open_sealed(sealed, "proposal", proposal.orchestrator.public_key, Proposal)
+    if there.proposal_hash != proposal.proposal_hash:
+        raise Refused("the orchestrator sealed another study than was asked for; nothing was sent to hospitals")
+    return {
+        PROPOSAL_FILE: json.dumps(dump(sealed)).encode(),
+        REQUEST_FILE: json.dumps(dump(draft.proposal)).encode(),
+    }
 
 
 def _draft_path(home: Home, study: str) -> Path:
@@ -216,4 +253,5 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         predicts=card.predicts,
         gains=dict(card.gains),
         self_scaled=card.self_scaled,
+        names=dict(read_schema(path.parent).features),
     )

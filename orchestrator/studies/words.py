@@ -16,6 +16,7 @@ from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
+from datasites.study.requests import REQUEST_FILE
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.study.thread import WORD, ScientistKind, Word, accepted, check_text
 from datasites.syft.runner import PROPOSAL_FILE
@@ -126,6 +127,8 @@ def resend(home: Home, study: str, sites: Sequence[str] = ()) -> tuple[str, ...]
             for file, data in files_of(home, proposal).items():
                 write_atomically(tree / file, data)
             write_atomically(tree / PROPOSAL_FILE, json.dumps(status["proposal"]).encode())
+            if status.get("request"):
+                write_atomically(tree / REQUEST_FILE, json.dumps(status["request"]).encode())
             for name in names:
                 node.add_peer(name)
                 node.submit(name, f"{study}-{proposal.proposal_hash[:8]}", tree, again=True)
@@ -136,9 +139,11 @@ def resend(home: Home, study: str, sites: Sequence[str] = ()) -> tuple[str, ...]
 def _read(home: Home, client: SignedClient, study: str) -> tuple[dict[str, Any], Proposal]:
     status: dict[str, Any] = client.get_json(f"/studies/{study}")
     key = home.roster().orchestrator.public_key
-    if home.identity().public_key != key:
-        raise InvalidInput("expected the orchestrator's folder: only its people speak for a study")
-    return status, open_sealed(parse(Signed, status["proposal"]), "proposal", key, Proposal)
+    proposal = open_sealed(parse(Signed, status["proposal"]), "proposal", key, Proposal)
+    asker = "" if proposal.scientist is None else proposal.scientist.public_key
+    if home.identity().public_key not in (key, asker):
+        raise InvalidInput("expected the folder of the orchestrator, or of the scientist who asked for the study")
+    return status, proposal
 
 
 def _send(
@@ -156,6 +161,9 @@ def _send(
     own = proposal.orchestrator.name
     if to:
         proposal.participant(to)
+    if home.identity().public_key != proposal.orchestrator.public_key:
+        said_there = {"kind": kind, "text": text, "to": to, "answers": answers}
+        return parse(Word, client.post_json(f"/studies/{proposal.study}/said", said_there)["word"])
     word = Word(
         study=proposal.study,
         proposal_hash=proposal.proposal_hash,

@@ -57,8 +57,20 @@ def _limits(facts: ModelFacts) -> list[str]:
     return [
         "* It is a research model and no medical device: nobody has shown that decisions about patients get better.",
         f"* It says nothing of patients unlike those of {', '.join(map(_plain, facts.cohorts))}.",
-        "* Its probabilities were not calibrated on your patients.",
+        _calibration(facts),
     ]
+
+
+def _calibration(facts: ModelFacts) -> str:
+    found = facts.calibration
+    if found is None:
+        return "* Its probabilities were not calibrated on your patients."
+    stays = " Private records were used without noise: this copy stays where it was made." if found.confined else ""
+    return (
+        f"* Its probabilities were calibrated on {found.patients} patients of {_plain(found.where)} (slope "
+        f"{found.slope:.3f}; calibration error {found.error_before:.3f} before, {found.error_after:.3f} after, on "
+        f"them), and on nobody else's.{stays}"
+    )
 
 
 def _origin(facts: ModelFacts) -> list[str]:

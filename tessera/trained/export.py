@@ -23,6 +23,7 @@ from models.outcomes import predicted
 from privacy.errors import InvalidInput, TesseraError
 
 if TYPE_CHECKING:
+    from tessera.facts import Calibration
     from tessera.trained.model import Model
 
 TOLERANCE = 1e-5
@@ -32,13 +33,15 @@ _ROWS = 16
 class _Exported(nn.Module):
     """The network behind named tensors, with class probabilities as its output."""
 
-    def __init__(self, network: nn.Module, config: ModelConfig) -> None:
+    def __init__(self, network: nn.Module, config: ModelConfig, calibration: Calibration | None) -> None:
         super().__init__()
         self.network, self.config, self.order = network, config, config.modalities
+        self.calibration = calibration
 
     def forward(self, *inputs: Tensor) -> Tensor:
         batch = {**dict(zip(self.order, inputs[:-2], strict=True)), "presence": inputs[-2], "cohort": inputs[-1]}
         outputs = self.network(batch)
+        outputs = outputs if self.calibration is None else self.calibration.apply(outputs)
         if self.config.predicts is not None:
             return predicted(outputs, self.config)
         rising = torch.sigmoid(outputs)
@@ -63,12 +66,13 @@ def to_onnx(model: Model) -> bytes:
         raise InvalidInput("ONNX needs more packages: install them with `pip install 'tessera-fl[model]'`") from error
     order = model.facts.config.modalities
     names = [*order, "presence", "cohort"]
-    data = _exported(_Exported(model.network, model.facts.config).eval(), _random(model, 3), names)
+    exported = _Exported(model.network, model.facts.config, model.facts.calibration).eval()
+    data = _exported(exported, _random(model, 3), names)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     given = _random(model, _ROWS)
     found = session.run(["probabilities"], {n: v.numpy() for n, v in zip(names, given, strict=True)})[0]
     with torch.no_grad():
-        expected = predicted(model.network(dict(zip(names, given, strict=True))), model.facts.config).numpy()
+        expected = model.probabilities(dict(zip(names, given, strict=True))).numpy()
     difference = float((np.abs(found - expected) / np.maximum(1.0, np.abs(expected))).max())
     if not difference <= TOLERANCE:
         raise TesseraError(f"the ONNX file differs from the model by {difference:.1e}, above {TOLERANCE:g}")

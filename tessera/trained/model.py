@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datasites.node.files import write_atomically
 from datasites.study.signing import dump, parse
@@ -24,8 +25,9 @@ from models.outcomes import predicted
 from models.parameters import from_bytes
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
-from tessera.facts import ModelFacts
+from tessera.facts import Calibration, ModelFacts
 from tessera.shown import html_table
+from tessera.trained.calibration import calibrated
 from tessera.trained.card import card_of
 from tessera.trained.frames import Cohort, Frames, columns_of, read_frames
 
@@ -112,9 +114,62 @@ class Model:
         """
         ids, batch = read_frames(frames, self.facts, cohort)
         with torch.no_grad():
-            outputs = self.network(restricted(to_tensors(batch), self.facts.config.features))
-            found = np.asarray(predicted(outputs, self.facts.config).numpy(), dtype=np.float64)
-        return pd.DataFrame(found, index=ids, columns=list(self.classes))
+            found = self.probabilities(restricted(to_tensors(batch), self.facts.config.features))
+        return pd.DataFrame(np.asarray(found.numpy(), dtype=np.float64), index=ids, columns=list(self.classes))
+
+    def probabilities(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return what :meth:`predict` says of inputs after the transforms (:mod:`models.batch`), a row for each."""
+        outputs, calibration = self.network(batch), self.facts.calibration
+        return predicted(outputs if calibration is None else calibration.apply(outputs), self.facts.config)
+
+    def _outputs(self, batch: Mapping[str, np.ndarray]) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = self.network(restricted(to_tensors(batch), self.facts.config.features))
+        return found
+
+    def recalibrated(
+        self, frames: Frames, outcome: Mapping[str, str] | pd.Series, *, cohort: Cohort = None, where: str
+    ) -> Model:
+        """Return this model with its probabilities calibrated on patients who did not train it.
+
+        Args:
+            frames: as for :meth:`predict`, of at least 30 patients.
+            outcome: the class of each patient, by id, as :attr:`classes` names them.
+            cohort: as for :meth:`predict`.
+            where: whose patients they are; the model card says it.
+
+        Raises:
+            InvalidInput: a model without classes, too few patients, a patient without a class, or an unknown class.
+        """
+        ids, batch = read_frames(frames, self.facts, cohort)
+        known = dict(outcome.items())
+        label = [self._class(known.get(case)) for case in ids]
+        return self.with_calibration(
+            calibrated(self._outputs(batch), torch.tensor(label), self.facts.config, where=where, confined=False)
+        )
+
+    def _class(self, name: object) -> int:
+        if name not in self.classes:
+            raise InvalidInput(f"expected a class out of {', '.join(self.classes)} for every patient")
+        return self.classes.index(str(name))
+
+    def with_calibration(self, calibration: Calibration | None) -> Model:
+        """Return this model with another calibration, or with none."""
+        return Model(replace(self.facts, calibration=calibration), self.parameters, self.code)
+
+    def calibrated_on(self, batch: Mapping[str, np.ndarray], label: np.ndarray, *, where: str) -> Model:
+        """Return this model calibrated on records as a hospital keeps them; it stays there, since nothing is noised.
+
+        Args:
+            batch: arrays of :mod:`models.batch`, after the transforms.
+            label: int64 [B], class numbers.
+            where: whose records they are.
+
+        Raises:
+            InvalidInput: as :meth:`recalibrated`.
+        """
+        outputs, target = self._outputs(batch), torch.from_numpy(np.asarray(label, np.int64))
+        return self.with_calibration(calibrated(outputs, target, self.facts.config, where=where, confined=True))
 
     def explain(self, frames: Frames, *, cohort: Cohort = None, threshold: int = 0) -> Explanation:
         """Return what each input adds to the log-odds of a class later than ``threshold``.

@@ -27,7 +27,7 @@ from support.review_desk import PASSWORD
 from datasites.hospital import daemon, facts
 from datasites.hospital.datasite import Datasite
 from datasites.hospital.proposals import Node
-from datasites.node.home import Home, address
+from datasites.node.home import Config, Home, address
 from datasites.node.http import SignedClient
 from datasites.node.process import Loop, announce, bind, stop_loops
 from datasites.portal.app import create_portal
@@ -45,6 +45,7 @@ from orchestrator.studies.status import proposal_of
 SITES, READY_SECONDS = 4, 240.0
 FILING = Path(__file__).parents[2] / "docker" / "filing.toml"
 STEWARD, OFFICER = "anna", "bela"
+SCIENTIST = "ada.example"
 
 
 def idle(site: str) -> Trainer:
@@ -144,10 +145,12 @@ class LiveConsortium:
     trains: bool = False
     processes: Processes = field(init=False)
     homes: Homes = field(init=False)
+    scientist: Home = field(init=False)
     client: SignedClient = field(init=False)
     hospitals: dict[str, LiveHospital] = field(default_factory=dict)
     stewards: dict[str, Person] = field(default_factory=dict)
     officer: Person = field(init=False)
+    officers: dict[str, Person] = field(default_factory=dict)
     _closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> LiveConsortium:
@@ -161,7 +164,10 @@ class LiveConsortium:
 
     def _start(self) -> None:
         data = prepare(None, self.folder, federation="tri-modal", task="early-late", sites=self.count, seed=0)
-        self.homes = Homes.make(self.folder, data, 8.0, helpers=0)
+        config = Config(name=SCIENTIST, institution="Example Institute", role="scientist", orchestrator_url="")
+        self.scientist = Home.create(self.folder / SCIENTIST, config)
+        self.homes = Homes.make(self.folder, data, 8.0, helpers=0, scientists=[self.scientist.party()])
+        self.homes.orchestrator.roster().save(self.scientist.folder / "roster.json")
         links = {steward.site: steward.invitation for steward in self.homes.invite()}
         with (self.homes.hospitals[self.sites[0]].folder / "policy.toml").open("a") as policy:
             policy.write("[review]\nrequired_reviewers = 2\n")
@@ -220,6 +226,26 @@ class LiveConsortium:
             self.stewards[site].approve(proposal_hash)
             if site == self.sites[0]:
                 self.officer.approve(proposal_hash)
+
+    def allow_own_code(self) -> None:
+        """Let every hospital take studies that bring Python, which two people have to approve; see ``approve_code``."""
+        for site in self.sites:
+            policy = self.hospitals[site].policy
+            if "allow_free_python" not in policy.read_text():
+                policy.write_text(policy.read_text() + "\n[study]\nallow_free_python = true\n")
+                self.officers[site] = (
+                    self.officer if site == self.sites[0] else self.invite(site, OFFICER, "privacy-officer")
+                )
+
+    def approve_code(self, proposal_hash: str) -> dict[str, Any]:
+        """Have both people of every hospital approve a study with own code, after its dry run; return each dry run."""
+        tried = {}
+        for site in self.sites:
+            self.stewards[site].has(proposal_hash)
+            tried[site] = self.stewards[site].post(f"requests/{proposal_hash}/dry-run")
+            for person in (self.stewards[site], self.officers[site]):
+                person.approve(proposal_hash)
+        return tried
 
     def reserved(self, site: str, study: str) -> int:
         """Return how many rounds of a study are reserved at a hospital and neither charged nor given back."""

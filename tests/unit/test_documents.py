@@ -14,7 +14,7 @@ PAGES = sorted([*(ROOT / name for name in NAMED), *(ROOT / "docs").glob("*.md")]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))  # they may name files of their day
 ROOMS = ("datasites", "orchestrator", "privacy", "models", "tessera", "tests", "benchmarks", "docs", "docker")
 MODULES = [path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py")]
-FOR_EXAMPLE = {"root_yogi.py"}  # docs/adding-a-strategy.md: the file that its reader makes
+FOR_EXAMPLE = {"root_yogi.py", "server_step.py"}  # files that readers of adding-a-strategy and server-rules make
 
 
 def links(text: str) -> list[str]:

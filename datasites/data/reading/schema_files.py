@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tomlkit
 
+from datasites.data.reading.dictionary import read_dictionary, schema_by_dictionary
 from datasites.data.reading.tables import Table, open_table
 from datasites.study.schema.document import MOST_BYTES, StudySchema, parse_schema
 from datasites.study.schema.variables import MISSING, plain
 from datasites.study.signing import dump
+from datasites.study.text import visible
 from privacy.errors import InvalidInput
 
 SHIPPED = "datasites.data.schemas"
@@ -87,6 +90,38 @@ def draft(tables: Sequence[Path], *, name: str, patient: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def described(tables: Sequence[Path], dictionary: Path, *, name: str, patient: str) -> tuple[str, list[str]]:
+    """Return the schema that a data dictionary describes, in TOML, and what people should know.
+
+    Raises:
+        InvalidInput: a table or the dictionary cannot be read, the dictionary describes no schema, or a column that it
+            needs is in no table.
+    """
+    entries = read_dictionary(dictionary)
+    schema = schema_by_dictionary(entries, name=name, patient=patient)
+    columns = {plain(column): column for path in tables for column in open_table(path).columns}
+    told = {plain(entry.column) for entry in entries} | {plain(schema.patient.column)}
+    absent = [e.column for e in entries if plain(e.column) not in columns and e.role in ("outcome", "patient")]
+    if absent or plain(schema.patient.column) not in columns:
+        raise InvalidInput(
+            f"no table has the column {visible((absent or [schema.patient.column])[0])[:60]!r}, which the dictionary "
+            "or --patient names"
+        )
+    unread = [visible(column)[:40] for key, column in columns.items() if key not in told]
+    missing = [e.column for e in entries if plain(e.column) not in columns]
+    notes = [f"not in the dictionary, and not read: {', '.join(unread)}"] if unread else []
+    notes += [f"in the dictionary, and in no table: {', '.join(missing)}"] if missing else []
+    head = "# Made from a data dictionary: ranges and levels are what it says, centres and scales follow from ranges.\n"
+    return head + tomlkit.dumps(_without_nothing(dump(schema))), notes
+
+
+def _without_nothing(value: Any) -> Any:
+    """Return a value without what a schema need not say: TOML has no word for nothing."""
+    if isinstance(value, dict):
+        return {k: _without_nothing(v) for k, v in value.items() if v not in (None, "", [], {}, ())}
+    return [_without_nothing(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _drafted(table: Table, patient: str) -> list[str]:

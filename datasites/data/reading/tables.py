@@ -35,7 +35,8 @@ MOST_ROWS = 20_000_000
 MOST_COLUMNS = 200_000
 _PIECE_BYTES = 16 << 20
 _PIECE_ROWS = 50_000
-_PIECE_CELLS = 4_000_000
+_PIECE_CELLS = 9_000_000
+"""As float32 more than 32 MiB: the allocator gives pieces of that size back to the system once they are let go."""
 _HEAD_BYTES = 1 << 20
 _EXCEL_BYTES = 256 << 20
 _LARGEST_EXACT = 1 << 53

@@ -19,6 +19,7 @@ from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Chain, Proposal
 from datasites.study.recomputed.chain import ModelChain, RoundEvidence, check_layout, integers_limit, voids
 from datasites.study.signing import parse
+from datasites.worker.rule import RuleOf, brings_none
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
@@ -41,12 +42,13 @@ class InitialModel(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The models of this site's studies."""
+    """The models of this site's studies; ``rule_of`` gives the server's rule of a study that brings its own."""
 
     home: Home
     client: SignedClient
     journal: Journal
     build: InitialModel
+    rule_of: RuleOf = brings_none
 
     def before(self, proposal: Proposal, plan: RoundPlan) -> bytes:
         """Return the model that a round begins with, as safetensors; nothing was charged yet.
@@ -95,7 +97,7 @@ class Models:
     def _followed(self, proposal: Proposal, bound: Chain, number: int, plan: RoundPlan | None) -> ModelChain:
         """Return the chain up to round ``number``, with the next plan checked."""
         kept = self._kept(proposal)
-        chain = kept or ModelChain(proposal, self._initial(proposal, bound))
+        chain = kept or self._begun(proposal, bound)
         try:
             before = chain.round
             self._catch_up(chain, number)
@@ -110,6 +112,9 @@ class Models:
         if chain.round != before or kept is None:
             write_atomically(self._path(proposal, "chain"), chain.to_bytes())
         return chain
+
+    def _begun(self, proposal: Proposal, bound: Chain) -> ModelChain:
+        return ModelChain(proposal, self._initial(proposal, bound), self.rule_of(proposal))
 
     def _catch_up(self, chain: ModelChain, number: int) -> None:
         while chain.round < number:
@@ -129,7 +134,7 @@ class Models:
         Raises:
             Refused: of a round there is now another sum than was recomputed here before.
         """
-        chain = ModelChain(proposal, self._initial(proposal, bound))
+        chain = self._begun(proposal, bound)
         self._catch_up(chain, number)
         for old, new in zip(kept.links, chain.links, strict=False):
             if new.integers_hash not in (old.integers_hash, ""):
@@ -143,7 +148,7 @@ class Models:
         if not path.exists():
             return None
         try:
-            return ModelChain.from_bytes(proposal, path.read_bytes())
+            return ModelChain.from_bytes(proposal, path.read_bytes(), self.rule_of(proposal))
         except InvalidInput:
             return None  # it is recomputed
 

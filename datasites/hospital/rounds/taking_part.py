@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from datasites.hospital.rounds import round_pads
+from datasites.hospital.rounds import round_pads, tidying
 from datasites.hospital.rounds.attesting import Attesting
 from datasites.hospital.rounds.failures import Failures, usable
 from datasites.hospital.rounds.models import InitialModel, Models
@@ -47,6 +47,7 @@ from datasites.study.thread import accepted
 from datasites.training import encoding, local_parameters, proximity
 from datasites.training.encoding import Integers, encode_update
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
+from datasites.worker.rule import RuleOf, brings_none
 from privacy.canonical import sha256_hex
 from privacy.dp.randomness import Randomness
 from privacy.encryption import ckks
@@ -68,10 +69,11 @@ class DatasetHere(Protocol):
 class RoundParticipant:
     """Does the work items of one datasite.
 
-    ``preflight`` tries a round before it is charged and raises Refused where it cannot run here.
-    ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of the policy): updates leave at whole multiples
-    of it only, so that their time does not tell how a worker fared on private data. ``sent_now`` are the rounds whose
-    updates were made since this process began, with the keys that their pads were sealed to: only of those it knows
+    ``rule_of`` gives the server's rule of a study that brings its own. ``preflight`` tries a round before it is charged
+    and raises Refused where it cannot run here. ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of
+    the policy): updates leave at whole multiples of it only, so that their time does not tell how a worker fared on
+    private data. ``sent_now`` are the rounds whose updates were made since this process began, with the keys that their
+    pads were sealed to: only of those it knows
     every list that it signed, whose voids count, and the pads that it has to tag.
     """
 
@@ -84,6 +86,7 @@ class RoundParticipant:
     train: Trainer
     dataset: DatasetHere
     build: InitialModel
+    rule_of: RuleOf = brings_none
     preflight: Callable[[TrainingJob], None] = lambda _: None
     round_seconds: float | Callable[[], float] = 0.0
     sent_now: dict[tuple[str, int], Sent] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class RoundParticipant:
     @property
     def models(self) -> Models:
         """Where the models of rounds come from."""
-        return Models(home=self.home, client=self.client, journal=self.journal, build=self.build)
+        return Models(home=self.home, client=self.client, journal=self.journal, build=self.build, rule_of=self.rule_of)
 
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
@@ -124,8 +127,10 @@ class RoundParticipant:
         folder = self.home.round_folder(item.study, item.round)
         done = (folder / "header.json").exists()
         model = b"" if done else self.models.before(proposal, plan)  # a plan with another model is not kept either
+        tidying.require_kept(folder)
         self._keep_first_plan(folder, plan)
         if not done:
+            tidying.tidy(self.home, self.journal, item.study, now_in=item.round)
             self.failures.require_none(plan)
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
@@ -324,7 +329,9 @@ class RoundParticipant:
         """Recompute the last model too; that it does not follow is for this hospital's people to read."""
         self._forget_pads(item.study)
         try:
-            self.models.finish(self._approved(item.study))
+            proposal = self._approved(item.study)
+            self.models.finish(proposal)
+            tidying.tidy(self.home, self.journal, item.study, now_in=proposal.rounds + 1)
         except (Refused, InvalidInput) as error:
             self.journal.append("models-unconfirmed", {"study": item.study, "reason": str(error)[:500]})
 

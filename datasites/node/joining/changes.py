@@ -109,7 +109,7 @@ def _serial(home: Home) -> int:
 
 
 def _change(edition: Edition, roster: Roster) -> Change:
-    before, after = {p.name: p for p in roster.everybody}, {p.name: p for p in edition.roster.everybody}
+    before, after = {p.name: p for p in roster.known}, {p.name: p for p in edition.roster.known}
     return Change(
         edition=edition,
         joins=tuple(party for name, party in after.items() if name not in before),

@@ -186,7 +186,7 @@ def new_environment(*folders: Path, mount: str) -> Environment:
         finalize=lambda value: spoken(value) if isinstance(value, Sentence) else value,
     )
     environment.globals |= {"tr": tr, "tr_plural": tr_plural, "language": current, "small": delta_text}
-    environment.filters["told"] = told
+    environment.filters |= {"told": told, "spoken": spoken}
     environment.globals |= {"decimal": decimal, "significant": significant}
     home = mount.rpartition("/")[0]
     environment.globals["language_links"] = lambda: language_links(home)

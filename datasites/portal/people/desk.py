@@ -349,7 +349,8 @@ class PeopleDesk:
         name = caller.account.name
         before = self._context.accounts.account(name)
         after = self._context.accounts.rename(name, full_name=full_name, function=function)
-        self.records.wrote("account-renamed", person=name, before=before.title, titled=after.title)
+        if after.title != before.title:
+            self.records.wrote("account-renamed", person=name, before=before.title, titled=after.title)
 
     def end(self, key: str, caller: Credential) -> None:
         """End one of the caller's own sessions or tokens.

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from datasites.language import mark, spoken, tr, tr_plural
 from datasites.language.formats import instant, whole
 from datasites.language.formats import listed as in_words
+from datasites.portal.shown.asking import asker_words, code_words
+from datasites.portal.shown.constants_words import constants_sentences
 from datasites.report.words import certainty
 from datasites.review.accounts import Account
 from datasites.review.budget_acts import Act
@@ -77,6 +79,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
             who=proposal.keyholder.name,
             institution=proposal.keyholder.institution,
         ),
+        *asker_words(proposal),
         *_helpers(proposal),
         *_first_round(proposal),
         *_patience(proposal),
@@ -88,9 +91,7 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
     sentences += [
         _goes_to(proposal),
         tr("Legal basis: {basis}.", basis=basis),
-        tr("The code is our own, reviewed and selected by a specification.")
-        if proposal.plan.kind == "declarative"
-        else tr("The study brings its own Python code: the guarantee assumes that the reviewed code is honest."),
+        *code_words(proposal),
     ]
     return tuple(sentences)
 
@@ -98,7 +99,8 @@ def summary(proposal: Proposal, site: str, cost: CostPreview | None) -> tuple[st
 def _asked(proposal: Proposal, site: str) -> str:
     """Return who asks for what, together with whom."""
     others = listed([p.institution for p in proposal.participants if p.name != site])
-    who, institution = proposal.orchestrator.name, proposal.orchestrator.institution
+    asker = proposal.scientist or proposal.orchestrator
+    who, institution = asker.name, asker.institution
     if proposal.model.counting is None:
         task = outcome_text(proposal.task, proposal.model.predicts, proposal.model.classes)
         asked = _TASKS.get(proposal.task, _ANOTHER_TASK)
@@ -161,6 +163,8 @@ def _cost_sentence(cost: CostPreview) -> str:
 
 
 def _first_round(proposal: Proposal) -> tuple[str, ...]:
+    if proposal.constants is not None:
+        return constants_sentences(proposal.constants)
     if not proposal.model.centred:
         return ()
     if proposal.model.standardised:

@@ -21,12 +21,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from datasites.strategy.own_step import Stepping
 from datasites.study.messages import Commitments, LostRound, RoundPlan, SumResult, UpdateHeader
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import check_plan_bounds, enough
 from datasites.study.recomputed.next_model import Arrays, ServerOptimizer, model_from_bytes, model_to_bytes, next_model
 from datasites.study.recomputed.planning import FinishedRound, Planner
 from datasites.study.recomputed.released_numbers import checked_header_numbers
+from datasites.study.schema.public_constants import check_constants
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused, Tampered
@@ -73,17 +75,20 @@ class ModelChain:
     Args:
         proposal: with a checked chain.
         initial: the initial model as safetensors bytes; its hash is the proposal's.
+        own: runs the study's own server's rule, if it brings one.
 
     Raises:
         Refused: it is another model than the proposal binds.
     """
 
-    def __init__(self, proposal: Proposal, initial: bytes) -> None:
+    def __init__(self, proposal: Proposal, initial: bytes, own: Stepping | None = None) -> None:
         if proposal.chain is None or sha256_hex(initial) != proposal.chain.model_hash:
             raise Refused("the initial model is not the one that the proposal binds; propose the study again")
+        if proposal.constants is not None:
+            check_constants(model_from_bytes(initial), proposal.constants)
         self.proposal = proposal
         self.links: list[Link] = []
-        self._optimizer = ServerOptimizer(proposal.training)
+        self._optimizer = ServerOptimizer(proposal.training, own=own)
         self._planner = Planner(proposal)
         self._advance(model_from_bytes(initial))
 
@@ -184,7 +189,7 @@ class ModelChain:
         )
 
     @classmethod
-    def from_bytes(cls, proposal: Proposal, data: bytes) -> ModelChain:
+    def from_bytes(cls, proposal: Proposal, data: bytes, own: Stepping | None = None) -> ModelChain:
         """Read what :meth:`to_bytes` wrote into this site's own folder.
 
         Raises:
@@ -200,7 +205,7 @@ class ModelChain:
             raise InvalidInput("the stored chain of models is of another proposal")
         chain = cls.__new__(cls)
         chain.proposal, chain.links = proposal, []
-        chain._optimizer, chain._planner = ServerOptimizer(proposal.training), Planner(proposal)
+        chain._optimizer, chain._planner = ServerOptimizer(proposal.training, own=own), Planner(proposal)
         chain._optimizer.moments = {n.removeprefix(_MOMENT): v for n, v in arrays.items() if n.startswith(_MOMENT)}
         chain._advance({n.removeprefix(_MODEL): v for n, v in arrays.items() if n.startswith(_MODEL)})
         for link in links:

@@ -8,15 +8,17 @@ Whoever holds the plan, the model and the sum gets the same bytes. numpy only, n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from safetensors.numpy import load, save
 
+from datasites.strategy.own_step import OWN, Stepping
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Block, Proposal, Training
-from datasites.study.recomputed.centring import Moment, centre_size, moment_of, spreads_from
+from datasites.study.recomputed.centring import Moment, centre_size, moment_of, shrunk, spreads_from
 from datasites.study.recomputed.released_numbers import step_records
 from models.config import CENTRES, SPREADS
 from privacy.errors import InvalidInput
@@ -89,12 +91,28 @@ def trained_records(proposal: Proposal, block: Block, number: int, sites: Sequen
     return step_records(proposal, number, sum(p.dataset.patients for p in holders))
 
 
+def noise_deviation(proposal: Proposal, plan: RoundPlan, block: Block, sites: Sequence[str]) -> float:
+    """Return the standard deviation of the noise on each coordinate of a block's mean update, from public numbers."""
+    mechanism, contributors = proposal.mechanism, proposal.contributors(block)
+    present = [site for site in sites if site in contributors]
+    step = proposal.training.learning_rate * mechanism.share_deviation / mechanism.sampling_rate
+    if not proposal.noise_mode.sites_train:
+        return step * math.sqrt(len(present)) / trained_records(proposal, block, plan.round, sites)
+    weights = plan.weights[block.name]
+    parts = [weights[site] / trained_records(proposal, block, plan.round, [site]) for site in present]
+    return step * math.sqrt(mechanism.steps_per_round) * math.hypot(*parts) / sum(weights[site] for site in present)
+
+
 @dataclass
 class ServerOptimizer:
-    """The server's step on a whole model; its moments travel in the checkpoint."""
+    """The server's step on a whole model; its moments travel in the checkpoint.
+
+    ``own`` runs the rule of the study's code tree, where the study brings one.
+    """
 
     training: Training
     moments: Arrays = field(default_factory=dict)
+    own: Stepping | None = None
 
     def step(self, model: Arrays, blocks: Sequence[Block], updates: Mapping[str, np.ndarray]) -> Arrays:
         """Return the next model.
@@ -106,11 +124,25 @@ class ServerOptimizer:
         """
         rule = self.training.server_step
         result = {name: np.array(value, np.float32) for name, value in model.items()}
+        if rule.name == OWN and self.own is not None:
+            return self._own_step(self.own, result, blocks, updates)
         for block in blocks:
             state = self._state(block)
             scatter(result, block, rule.step(flatten(result, block), updates[block.name], state))
             self.moments |= {f"{block.name}.{name}": value for name, value in state.items()}
         return result
+
+    def _own_step(
+        self, own: Stepping, model: Arrays, blocks: Sequence[Block], updates: Mapping[str, np.ndarray]
+    ) -> Arrays:
+        before = {block.name: flatten(model, block).astype(np.float32) for block in blocks}
+        states = {block.name: self._state(block) for block in blocks}
+        found = own(before, {block.name: updates[block.name] for block in blocks}, states)
+        for block in blocks:
+            scatter(model, block, found.models[block.name])
+        kept = {block.name: found.states.get(block.name, {}) for block in blocks}
+        self.moments = {f"{block}.{name}": value for block, state in kept.items() for name, value in state.items()}
+        return model
 
     def _state(self, block: Block) -> Arrays:
         found = {name.rpartition("."): value for name, value in self.moments.items()}
@@ -123,6 +155,7 @@ def with_centres(
     updates: Mapping[str, np.ndarray],
     size: float,
     moment: Moment = "means",
+    deviations: Mapping[str, float] | None = None,
 ) -> Arrays:
     """Return the model with its centres or spreads written from the mean updates of a round that releases them.
 
@@ -133,6 +166,7 @@ def with_centres(
         updates: block name to mean update, float32 of the block's length.
         size: the update per unit of a mean: the step's length times the loss's unit.
         moment: what the round released.
+        deviations: of a model that shrinks its means: the noise in each block's mean update, by its name.
     """
     result = {name: np.array(value, np.float32) for name, value in model.items()}
     for block in blocks:
@@ -142,6 +176,8 @@ def with_centres(
             CENTRES + block.modality
         ].size  # of classes without an order the first weight vector holds them
         found = (updates[block.name][:features] / np.float32(size)).astype(np.float32)
+        if deviations is not None and moment == "means":
+            found = shrunk(found, deviations[block.name] / size)
         if moment == "spreads":
             result[SPREADS + block.modality] = spreads_from(found)
         else:
@@ -165,7 +201,9 @@ def next_model(
         training = proposal.training
         pull = training.weight_decay + training.proximal_mu
         size = centre_size(proposal.mechanism, rate=training.learning_rate, pull=pull, moment=moment)
-        return with_centres(model, proposal.exchanged_blocks(), updates, size, moment)
+        blocks = proposal.exchanged_blocks()
+        deviations = {b.name: noise_deviation(proposal, plan, b, sites) for b in blocks}
+        return with_centres(model, blocks, updates, size, moment, deviations if proposal.model.shrunk else None)
     return optimizer.step(model, proposal.exchanged_blocks(), updates)
 
 

@@ -1,4 +1,4 @@
-"""What a scientist brings to a study besides settings: the code of an own network."""
+"""What a scientist brings to a study besides settings: the code of an own network, constants from public tables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
+from datasites.strategy.own_step import PLAN_FILE, RULE_PLAN
 from datasites.study.proposal import Proposal
+from orchestrator.studies.proposing.constants import ConstantsFile
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput
 
-PLAN_FILE = "plan.py"
 PLAN_TEXT = '''"""What this study asks for.
 
 The plan is declarative: every datasite trains the model named in the proposal with its own, already reviewed
@@ -24,14 +25,20 @@ Tessera code (see `environment.code_hash` in the proposal). No code of this job 
 
 @dataclass(frozen=True, kw_only=True)
 class Brought:
-    """``tree`` has the files of own code; without any the study is made of settings alone."""
+    """``tree`` has the files of own code, ``constants`` those of public tables; without any settings make the study."""
 
     tree: Mapping[str, bytes] = field(default_factory=dict)
+    constants: ConstantsFile | None = None
 
     @property
     def files(self) -> Mapping[str, bytes]:
         """The files that hospitals get: the own code, or one that says that there is none."""
         return self.tree or {PLAN_FILE: PLAN_TEXT.encode()}
+
+    @property
+    def network(self) -> bool:
+        """Whether a network of one's own is among them; otherwise the model is Tessera's, with its blocks."""
+        return bool(self.tree) and self.tree.get(PLAN_FILE) != RULE_PLAN.encode()
 
     @property
     def code(self) -> dict[str, str]:
@@ -41,7 +48,9 @@ class Brought:
     @property
     def key(self) -> str:
         """A hash of everything that is brought; empty where nothing is."""
-        return sha256_hex(json.dumps(self.code).encode()) if self.tree else ""
+        parts = [json.dumps(self.code)] if self.tree else []
+        parts += [self.constants.constants_hash] if self.constants else []
+        return sha256_hex("".join(parts).encode()) if parts else ""
 
 
 NOTHING = Brought()

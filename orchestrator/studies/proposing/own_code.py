@@ -18,17 +18,19 @@ from typing import Any
 
 from datasites.node.files import write_atomically
 from datasites.review.findings import Finding, find
+from datasites.strategy.own_step import PLAN_FILE, RULE_PLAN, STEP_FILE
 from datasites.study.signing import parse
 from datasites.syft.client import ScientistNode, read_tree
 from datasites.syft.runner import PROPOSAL_FILE
 from models.config import ModelConfig
-from orchestrator.studies.proposing.brought import PLAN_FILE
+from orchestrator.studies.proposing.brought import Brought
 from orchestrator.studies.proposing.propose import model_config_of
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.errors import InvalidInput, Refused
 
 _ROOT = Path(__file__).resolve().parents[3]
 _SECONDS = 600
+_RULE_BYTES = 1 << 20
 _TAIL = 300
 
 
@@ -65,16 +67,41 @@ def read_plan(folder: Path) -> dict[str, bytes]:
     """Return the files of a plan's folder.
 
     Raises:
-        InvalidInput: no such folder, no ``plan.py``, a reserved name, a link, or too many or too large files.
+        InvalidInput: no such folder, neither ``plan.py`` nor ``server_step.py``, a reserved name, a link, or too
+            many or too large files.
     """
-    if not (folder / PLAN_FILE).is_file():
+    rule_alone = (folder / STEP_FILE).is_file() and not (folder / PLAN_FILE).exists()
+    if not (folder / PLAN_FILE).is_file() and not rule_alone:
         raise InvalidInput(
-            f"expected {PLAN_FILE} in {folder}, with build_model(config, *, seed) and record_loss(model, batch)"
+            f"expected {PLAN_FILE} in {folder}, with build_model(config, *, seed) and record_loss(model, batch), or "
+            f"{STEP_FILE} with server_step()"
         )
-    files = read_tree(folder)
+    files = with_rule({}, read_tree(folder)) if rule_alone else read_tree(folder)
     if PROPOSAL_FILE in files:
         raise InvalidInput(f"{PROPOSAL_FILE} is written when the study is proposed; take it out of the folder")
     return files
+
+
+def rule_file(path: Path) -> dict[str, bytes]:
+    """Return a server's rule from a file, under the name that it has in a code tree.
+
+    Raises:
+        InvalidInput: no such file, or it is longer than a rule may be.
+    """
+    if not path.is_file() or path.stat().st_size > _RULE_BYTES:
+        raise InvalidInput(f"expected a Python file with server_step(), of at most {_RULE_BYTES} bytes, at {path}")
+    return {STEP_FILE: path.read_bytes()}
+
+
+def with_rule(network: Mapping[str, bytes], rule: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the code tree of a network (no files: Tessera's) and a server's rule (no files: Tessera's).
+
+    Raises:
+        InvalidInput: both have a rule.
+    """
+    if set(network) & set(rule):
+        raise InvalidInput(f"the folder of the network has a {STEP_FILE} already; give the rule once")
+    return {**(network or ({PLAN_FILE: RULE_PLAN.encode()} if rule else {})), **rule}
 
 
 def try_plan(files: Mapping[str, bytes], config: ModelConfig, *, seed: int = 0) -> Tried:
@@ -104,8 +131,8 @@ def try_plan(files: Mapping[str, bytes], config: ModelConfig, *, seed: int = 0) 
         )
 
 
-def initial_of(files: Mapping[str, bytes], settings: StudySettings, offers: Sequence[Offer]) -> bytes:
-    """Return the initial model of own code over what hospitals offer, once it has passed here.
+def initial_of(files: Mapping[str, bytes], settings: StudySettings, offers: Sequence[Offer]) -> bytes | None:
+    """Return the initial model of own code over what hospitals offer, once it has passed here; None for Tessera's.
 
     Raises:
         InvalidInput: the code cannot be run.
@@ -114,13 +141,13 @@ def initial_of(files: Mapping[str, bytes], settings: StudySettings, offers: Sequ
     tried = try_plan(files, model_config_of(settings, offers), seed=settings.seed or 0)
     if tried.problem:
         raise Refused(f"hospitals would refuse this plan, so it was not sent: {tried.problem}")
-    return tried.model
+    return tried.model if Brought(tree=files).network else None
 
 
 def build_with(files: Mapping[str, bytes]) -> Any:
     """Return what :func:`orchestrator.studies.run.propose` takes as ``built``."""
 
-    def built(settings: StudySettings, offers: Sequence[Offer], _: ScientistNode) -> bytes:
+    def built(settings: StudySettings, offers: Sequence[Offer], _: ScientistNode) -> bytes | None:
         return initial_of(files, settings, offers)
 
     return built

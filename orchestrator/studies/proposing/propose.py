@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from datasites.review.environment import current_environment
+from datasites.strategy.own_step import STEP_FILE, OwnStep
 from datasites.strategy.registry import STRATEGIES, noise_named, strategy_named
 from datasites.study.counting import box_of
 from datasites.study.patience import WAITS_FOR_ALL, Patience
@@ -21,6 +22,7 @@ from datasites.study.proposal import (
     Block,
     Chain,
     Custody,
+    Environment,
     Participant,
     Party,
     Plan,
@@ -30,9 +32,11 @@ from datasites.study.proposal import (
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.study.recomputed.released_numbers import VALIDATION
+from datasites.study.schema.public_constants import PublicConstants
 from models.config import ModelConfig
 from orchestrator.studies.proposing.beginning import Beginning, continued
 from orchestrator.studies.proposing.brought import NOTHING, Brought
+from orchestrator.studies.proposing.constants import begun_with
 from orchestrator.studies.proposing.counting import least_levels
 from orchestrator.studies.proposing.mechanisms import calibrated_mechanism, fewest_sites
 from orchestrator.studies.proposing.settings import Offer, StudySettings
@@ -62,6 +66,8 @@ def build_proposal(
     beginning: Beginning | None = None,
     brought: Brought = NOTHING,
     built: bytes | None = None,
+    scientist: Party | None = None,
+    environment: Environment | None = None,
 ) -> tuple[Proposal, bytes]:
     """Return the proposal and the initial model.
 
@@ -73,8 +79,10 @@ def build_proposal(
         code: file name to SHA-256 of the submitted tree.
         packed_sites: how many sites the packing carries; as many as there are offers unless nothing is encrypted.
         beginning: the earlier study that this one continues; None begins with the model of a public seed.
-        brought: own code.
+        brought: own code, constants from public tables.
         built: the initial model (safetensors) that own code makes of the public seed.
+        scientist: who asks with a key of their own; None where the orchestrator's people ask.
+        environment: the software that will run; this process's own by default.
 
     Raises:
         InvalidInput: hospitals with different schemas or tasks, too few of them, or too few for every modality; or a
@@ -83,9 +91,7 @@ def build_proposal(
     settings = _checked(settings, offers)
     model_config = model_config_of(settings, offers)
     blocks, model = _blocks_and_model(model_config, settings.seed or 0, built)
-    chain = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain)
-    if beginning is not None:
-        chain, model = continued(chain, beginning, model), beginning.model
+    chain, model, stated = _begun(settings, offers[0], model_config, model, beginning, brought)
     proposal = _draft(
         settings,
         offers,
@@ -97,11 +103,34 @@ def build_proposal(
         keyholder=keyholder,
         helpers=helpers,
         packed_sites=packed_sites or len(offers),
+        constants=stated,
     )
     reason = exchanges_nothing(proposal)
     if reason:
         raise InvalidInput(reason)
+    proposal = replace(proposal, environment=environment or proposal.environment)
+    if scientist is not None:
+        custody = replace(proposal.custody, downloaders=(scientist.name, *proposal.custody.downloaders))
+        proposal = replace(proposal, scientist=scientist, custody=custody)
     return replace(proposal, published=published(settings, proposal)), model
+
+
+def _begun(
+    settings: StudySettings,
+    offer: Offer,
+    config: ModelConfig,
+    model: bytes,
+    beginning: Beginning | None,
+    brought: Brought,
+) -> tuple[Chain, bytes, PublicConstants | None]:
+    """Return the chain, its first model, and what is stated of constants from public tables."""
+    chain, stated = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain), None
+    if beginning is not None:
+        chain, model = continued(chain, beginning, model), beginning.model
+    if settings.public_centres:
+        stated, model = begun_with(brought.constants, model, config, task=settings.task, names=offer.names)
+        chain = replace(chain, origin="public", model_hash=sha256_hex(model), seed=0)
+    return chain, model, stated
 
 
 def _draft(
@@ -116,9 +145,10 @@ def _draft(
     keyholder: Party,
     helpers: Sequence[Party],
     packed_sites: int,
+    constants: PublicConstants | None,
 ) -> Proposal:
     mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
-    training = _training(settings, mechanism, offers)
+    training = _training(settings, mechanism, offers, plan)
     least = least_levels(settings, mechanism, training, cells=max(1, sum(b.length for b in blocks)))
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     return Proposal(
@@ -151,6 +181,7 @@ def _draft(
         nonce=secrets.token_hex(16),
         canonical=NEWEST,
         chain=chain,
+        constants=constants,
         patience=_patience(settings),
         protocol=2,
     )
@@ -247,6 +278,8 @@ def model_config_of(settings: StudySettings, offers: Sequence[Offer]) -> ModelCo
         centred=settings.centred,
         cohort_gain=settings.cohort_gain,
         standardised=settings.standardised if settings.centred else (),
+        shrunk=settings.shrunk,
+        public_centres=settings.public_centres,
         counting=settings.counting,
         **_FUSIONS[settings.fusion],
     )
@@ -311,9 +344,10 @@ def _participant(offer: Offer) -> Participant:
     )
 
 
-def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer]) -> Training:
+def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer], plan: Plan) -> Training:
     strategy = strategy_named(settings.aggregation)
     patients = [o.dataset.patients for o in offers]
+    server_step = OwnStep() if plan.kind == "python" and STEP_FILE in plan.code else strategy.server_step
     keeps_apart = mechanism.evaluation is not None or mechanism.losses is not None
     return Training(
         optimizer="sgd",
@@ -327,8 +361,8 @@ def _training(settings: StudySettings, mechanism: Mechanism, offers: Sequence[Of
             patients=patients,
             training_share=1.0 - VALIDATION if keeps_apart else 1.0,
         ),
-        server_optimizer=strategy.server_step.name,
-        server_learning_rate=strategy.server_step.rate,
+        server_optimizer=server_step.name,
+        server_learning_rate=server_step.rate,
         aggregation=strategy.name,
         proximal_mu=strategy.proximal_mu,
     )

@@ -36,6 +36,8 @@ class PrivateSchedule:
     centred: bool = False
     cohort_gain: float = 1.0
     standardised: tuple[str, ...] = ()
+    shrunk: bool = False
+    public_centres: bool = False
     max_parameters: int = 50_000
 
 
@@ -50,6 +52,12 @@ _LINEAR = PrivateSchedule(
 )
 
 
+_SHRUNK = replace(_LINEAR, shrunk=True)
+_PUBLIC = replace(_LINEAR, learning_rate=20.0, max_grad_norm=0.5, public_centres=True)
+_SHRUNK_BELOW: Mapping[str, float] = {"shared": 1.5, "local": 6.0}
+_PUBLIC_BELOW: Mapping[str, float] = {"shared": 1.5, "local": 3.0}
+"""Below which epsilon released means drown in noise, and public constants are worth more than a round that releases."""
+
 _LARGER: Mapping[str, tuple[tuple[float, PrivateSchedule], ...]] = {
     "local": ((16.0, replace(_LINEAR, rounds=10)),),
     "shared": (
@@ -60,30 +68,46 @@ _LARGER: Mapping[str, tuple[tuple[float, PrivateSchedule], ...]] = {
 """By what is charged: from which epsilon on which schedule is better than ``_LINEAR``, the largest epsilon first."""
 
 
-def private_schedule(architecture: Architecture, epsilon: float, noise: str) -> PrivateSchedule:
-    """Return the schedule for one model, one finite epsilon (at a delta near 1e-4) and one kind of noise."""
+def private_schedule(
+    architecture: Architecture, epsilon: float, noise: str, *, constants: bool = False
+) -> PrivateSchedule:
+    """Return the schedule for one model, one finite epsilon (at a delta near 1e-4) and one kind of noise.
+
+    ``constants``: there are constants from public tables, which the schedule takes where they help.
+    """
     if architecture != "linear":
         return PrivateSchedule(learning_rate=0.1)
-    larger = _LARGER[noise_named(noise).accounted_as]
-    return next((schedule for least, schedule in larger if epsilon >= least), _LINEAR)
+    charged = noise_named(noise).accounted_as
+    if constants and constants_help(epsilon, noise):
+        return _PUBLIC
+    smallest = _SHRUNK if epsilon < _SHRUNK_BELOW[charged] else _LINEAR
+    return next((schedule for least, schedule in _LARGER[charged] if epsilon >= least), smallest)
+
+
+def constants_help(epsilon: float, noise: str) -> bool:
+    """Return whether a private study of the linear model gains by public constants (measured: docs/results.md)."""
+    return epsilon < _PUBLIC_BELOW[noise_named(noise).accounted_as]
 
 
 def standardising(schedule: PrivateSchedule, unscaled: tuple[str, ...]) -> PrivateSchedule:
     """Return ``schedule`` with the rounds that release means and spreads of ``unscaled`` modalities, if it centres."""
-    if not unscaled or not schedule.centred:
+    if not unscaled or not schedule.centred or schedule.public_centres:
         return schedule
     return replace(schedule, standardised=unscaled, rounds=schedule.rounds + MORE_MOMENT_ROUNDS)
 
 
-def with_schedule(settings: StudySettings, rounds: int | None) -> StudySettings:
+def with_schedule(settings: StudySettings, rounds: int | None, *, constants: bool = False) -> StudySettings:
     """Return ``settings`` with the rounds that were asked for, or, where none were, with the schedule that suits them.
 
     Only plain steps of the linear model under privacy have a schedule; anything else gets :data:`PLAIN_ROUNDS`.
+    ``constants``: there are constants from public tables. ``public_centres`` of the result says whether it takes them;
+    modalities of unknown scale release spreads, which public tables cannot give.
     """
     scheduled = settings.architecture == "linear" and strategy_named(settings.aggregation).server_step.plain
     if rounds is not None or not scheduled or settings.epsilon is None or math.isinf(settings.epsilon):
         return replace(settings, rounds=rounds or PLAIN_ROUNDS)
-    found = private_schedule(settings.architecture, settings.epsilon, settings.noise)
+    taken = constants and not settings.standardised
+    found = private_schedule(settings.architecture, settings.epsilon, settings.noise, constants=taken)
     reads_losses = strategy_named(settings.aggregation).blending.reads_losses  # which the first rounds would not change
     found = standardising(found, () if reads_losses else settings.standardised)
     return replace(
@@ -97,4 +121,6 @@ def with_schedule(settings: StudySettings, rounds: int | None) -> StudySettings:
         centred=found.centred,
         cohort_gain=found.cohort_gain,
         standardised=found.standardised,
+        shrunk=found.shrunk and not found.standardised,
+        public_centres=found.public_centres,
     )

@@ -15,7 +15,10 @@ Fusion = Literal["shared", "tokens", "combination"]
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What one hospital shows of its dataset: who, which modalities, and the released facts."""
+    """What one hospital shows of its dataset: who, which modalities, and the released facts.
+
+    ``names`` are the inputs of each modality in order, as its published schema has them.
+    """
 
     party: Party
     cohort: str
@@ -28,6 +31,7 @@ class Offer:
     predicts: Target | None = None
     gains: dict[str, float] = field(default_factory=dict)
     self_scaled: tuple[str, ...] = ()
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -51,8 +55,10 @@ class StudySettings:
     number of full-batch steps over the rounds, which is where the noise of small hospitals is best spent
     (docs/results.md). ``centred`` spends the first round on feature means and ``cohort_gain`` scales the cohort
     indicator, both of the linear model (:class:`models.config.ModelConfig`); ``standardised`` are the modalities of
-    unknown scale, whose spreads a centred study releases as well; :mod:`orchestrator.studies.proposing.schedule` knows
-    which values suit which epsilon. ``check_chain`` False asks that no hospital recomputes the models; their people
+    unknown scale, whose spreads a centred study releases as well; ``shrunk`` pulls released means towards zero and
+    ``public_centres`` takes the constants that are brought in their place;
+    :mod:`orchestrator.studies.proposing.schedule` knows which values suit which epsilon.
+    ``check_chain`` False asks that no hospital recomputes the models; their people
     read what that voids (:func:`datasites.study.recomputed.chain.voids`). ``helpers`` None takes the roster's two
     helpers if it has any, 0 takes none. ``publish`` False keeps a round's key and pad sums with those who hold them, so
     that only the keyholder knows whether a sum is right. ``begin_with`` names a finished study whose last model this
@@ -86,6 +92,8 @@ class StudySettings:
     centred: bool = False
     cohort_gain: float = 1.0
     standardised: tuple[str, ...] = ()
+    shrunk: bool = False
+    public_centres: bool = False
     min_sites: int | None = None
     colluders: int = 1
     deadline_seconds: int = 600

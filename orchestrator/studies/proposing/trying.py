@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datasites.strategy.own_step import STEP_FILE, InThisProcess, check_rule
 from datasites.study.signing import parse
-from datasites.worker.child import load_plan
+from datasites.worker.child import RULE_HOLDS, load_plan
 from datasites.worker.independence import check_independence
 from models.config import ModelConfig
 from models.parameters import to_bytes
@@ -54,6 +55,12 @@ def tried(code: Path, config: ModelConfig, seed: int, target: Path) -> dict[str,
     except TesseraError as error:  # such a model may not even run on one record
         return {"layers": layers(model), "checks": checks, "problem": str(error), "outputs": ""}
     checks += check_independence(model, record_loss, made_up(config))
+    if (code / STEP_FILE).is_file():
+        try:
+            check_rule(InThisProcess(folder=code), {"shared": sum(p.numel() for p in model.parameters())})
+        except TesseraError as error:
+            return {"layers": layers(model), "checks": checks, "problem": str(error), "outputs": ""}
+        checks.append((RULE_HOLDS, True))
     return {"layers": layers(model), "checks": checks, "problem": "", "outputs": _outputs(model, config)}
 
 

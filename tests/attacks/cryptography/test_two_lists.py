@@ -182,6 +182,8 @@ def test_a_helper_that_was_started_anew_repeats_its_answer_and_declares_nothing_
     first = helped.listed(*ALL)
     answer = helped.ask_pads(H, first)
     assert answer is not None
+    left = [path.suffix for path in (helped.folder / f"{H}-rounds").iterdir()]
+    assert left == [".answer"]  # sent: the key is destroyed
     helped.restart_helper(H)
     again = helped.ask_pads(H, first)
     assert again is not None and again.payload == answer.payload
@@ -264,6 +266,22 @@ def test_a_helper_opens_one_update_of_a_hospital_in_a_round(helped: HelpedStage)
         assert len(helped.liar.sent["pad-commitment"]) == before
         assert "others than those of their first update" in helped.refusal(name)
         assert parse(Refusal, dict(helped.liar.sent["refusal"][-1].payload)).without == ("site-0",)
+
+
+def test_a_helper_that_was_shown_one_update_answers_no_list_with_another(helped: HelpedStage) -> None:
+    """Played: the other helper alone commits to the second list. It has seen no first one, and answers it."""
+    helped.train_all()
+    first = helped.listed(*ALL, committing=("keyholder", H))
+    assert len(first[1]) == 4
+    hospital = helped.consortium.hospitals[0]
+    (hospital.home.round_folder(helped.proposal.study, 1) / "header.json").unlink()
+    helped.restart_hospital(0)
+    assert helped.train(0)
+    sealed, _ = helped.listed(*ALL, asked=(), closing=2, committing=("keyholder", J))
+    lied = (sealed, [helped.forged(i, (sealed, [])) for i in ALL])
+    assert helped.ask_pads(H, lied) is None
+    assert "others than those of their first update" in helped.refusal(H)
+    assert helped.ask_pads(J, lied) is not None  # what docs/what-could-go-wrong.md says
 
 
 def resealed(stage: HelpedStage) -> Signed:

@@ -57,3 +57,19 @@ def test_importing_it_loads_nothing_heavy(tmp_path):
 def test_what_a_process_refuses_is_raised_here(tmp_path):
     with pytest.raises(tessera.InvalidInput, match="cohort tables"):
         tessera.Study("pfs", rounds=1).simulate(tmp_path / "none", seeds=2, jobs=2, progress=False)
+
+
+@pytest.mark.parametrize("role", ["orchestrator", "keyholder", "datasite", "helper", "scientist"])
+def test_no_role_runs_what_lies_in_the_folder_it_starts_in(users_folder, role):
+    command = ["init", "--help"] if role == "scientist" else ["run", "--home", "nowhere"]
+    environment = {**os.environ, "PYTHONPATH": str(users_folder)}
+    found = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", role, *command],
+        cwd=users_folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "the user was here" not in found.stdout + found.stderr
+    assert ("Usage" in found.stdout) if role == "scientist" else ("expected a Tessera home" in found.stderr)

@@ -144,6 +144,7 @@ def test_a_run_says_how_it_stands_and_tells_its_rounds(run):
     assert run.wait(callbacks=[heard], progress=False) is run
     begin, first, second, end = heard.told
     assert (begin, first[0], second[0], first[1]["sites"]) == ("begin", 1, 2, 3.0)
+    assert list(run.rounds.index) == [1, 2] and dict(run.rounds.loc[2]) == second[1]
     assert second[1]["step_norm"] > 0 and end == run.metrics and 0 < end["auroc"] < 1
     assert run.state == "finished" and run.reviews["approved"].all() and set(run.by_site()["rounds"]) == {2}
     assert repr(run) == "Run('played', finished, 3 of 3 approved, 2 of 2 rounds)" and "finished" in run._repr_html_()

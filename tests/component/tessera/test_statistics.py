@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from typer.testing import CliRunner
 
 import tessera
+from orchestrator.cli.main import app
 
 ASKED = {
     "counts": lambda a: a.counts("cohort", "mrna", "sex", "pattern", ("age", (50, 65))),
@@ -83,3 +87,13 @@ def test_what_cannot_be_asked_is_refused_in_words(name, staging):
     ask, message = WRONG[name]
     with pytest.raises(tessera.InvalidInput, match=message):
         ask(staging)
+
+
+def test_the_command_line_asks_the_same():
+    words = ["analytics", "histogram", "age", "--bins", "4", "--by", "cohort", "--simulate", "--epsilon", "3", "--json"]
+    report = json.loads(CliRunner().invoke(app, words).stdout)
+    (answer,) = report["answers"]
+    assert answer["title"] == "histogram of age" and len(answer["table"]) == 3 * 5 and answer["hospitals"] == 9
+    for wrong in (["means"], ["sums", "age", "--simulate"], ["log-rank", "a", "b", "--simulate"], ["histogram"]):
+        found = CliRunner().invoke(app, ["analytics", *wrong])
+        assert isinstance(found.exception, (tessera.InvalidInput, SystemExit))

@@ -21,7 +21,7 @@ def run() -> Any:
     mechanism = SimpleNamespace(epsilon=lambda: 4.0, target_delta=1e-4)
     proposal = SimpleNamespace(
         study="first", proposal_hash="ab" * 32, mechanism=mechanism, noise="shared", rounds=2,
-        participants=("brca-1", "lusc-1", "lihc-1"), plan=SimpleNamespace(kind="declarative"),
+        participants=("brca-1", "lusc-1", "lihc-1"), own_network=False,
         model=SimpleNamespace(architecture="linear"), training=SimpleNamespace(aggregation="fedavg"),
     )  # fmt: skip
     return SimpleNamespace(name="first", proposal=proposal)

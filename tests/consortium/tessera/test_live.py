@@ -122,11 +122,26 @@ def test_what_hospitals_have_to_read_is_asked_for_by_name(hub, monkeypatch):
 
 def test_another_identity_is_refused_before_anything_is_asked(three, tmp_path):
     home = three.homes.keyholder.folder
-    with pytest.raises(tessera.InvalidInput, match="folder of an orchestrator"):
+    with pytest.raises(tessera.InvalidInput, match="folder of an orchestrator or a scientist"):
         tessera.connect(home)
     before = (home / "config.json").read_bytes()
-    with pytest.raises(tessera.Refused, match="orchestrator's identity alone"):
+    with pytest.raises(tessera.Refused, match="nor that of a scientist in the roster"):
         tessera.connect(url="http://127.0.0.1:9", identity=home)
     assert (home / "config.json").read_bytes() == before
     with pytest.raises(tessera.InvalidInput, match="expected connect"):
         tessera.connect()
+
+
+def test_statistics_are_asked_approved_counted_and_shown(three, hub):
+    asked = hub.analytics(epsilon=0.5, name="ages", options={"helpers": 0}, progress=False, **ASKED)
+    run = asked.together(asked.questions.counts("cohort", "sex"), asked.questions.histogram("age", bins=5))
+    assert run.state == "waiting" and run.proposal.model.counting is not None and not run.reviews["approved"].any()
+    assert run.proposal.purpose == "Whether it works." and run.proposal.mechanism.epsilon() == pytest.approx(
+        0.5, rel=0.01
+    )
+    three.approve(three.hash_of("ages"))
+    counts, ages = run.wait(progress=False, timeout_seconds=300).answers
+    dealt = sum(hub.sites()["patients"])
+    by_cohort = counts.table.loc["cohort", "patients"]
+    assert by_cohort.sum() == pytest.approx(dealt, abs=6 * 3 * counts.noise + 60)  # that count is noised as well
+    assert len(ages.table) == 6 and hub.run("ages").answer.title == counts.title

@@ -108,3 +108,24 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 def test_the_first_seeds_model_comes_along(simulation):
     assert simulation.model.facts.origin.model_hash == simulation.runs[0]["model_hash"]
     assert simulation.model.facts.metrics["auroc"] == simulation.metrics["auroc"]
+
+
+@pytest.mark.parametrize(("name", "score"), [("heart", "auroc"), ("toy", "auroc")])
+def test_a_schema_that_comes_along_is_simulated_by_its_name(name, score):
+    study = tessera.Study("by-schema", schema=name, epsilon=8, rounds=3)
+    sim = study.simulate(sites=4, patients=160, progress=False, jobs=1)
+    assert 0.4 < sim.metrics[score] <= 1 and sim.model.facts.reading == "schema"
+    assert sim.model.facts.schema is not None and sim.model.columns.keys() == sim.model.facts.features.keys()
+    with pytest.raises(tessera.InvalidInput):
+        tessera.Study("by-schema", schema="nowhere.toml")
+
+
+def test_a_study_by_schema_survives_the_way_to_another_process(tmp_path):
+    from orchestrator.simulation.runs import SimulationRequest
+    from tessera.running import Job
+
+    request = tessera.Study("by-schema", schema="heart")._request(
+        data=None, sites=4, federation="tri-modal", synthetic_patients=100, split="stratified", alpha=0.5
+    )
+    job = Job(request=request, seed=1, key="k", folder=tmp_path)
+    assert isinstance(request, SimulationRequest) and Job.decode(job.encode()) == job

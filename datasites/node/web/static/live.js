@@ -49,3 +49,14 @@ if (live && note && "EventSource" in window) {
     connect();
   }, 5000);
 }
+
+// Sends a form once, however often its button is clicked; coming back to the page makes it new.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (form.dataset.sent) return event.preventDefault();
+  setTimeout(() => event.defaultPrevented || (form.dataset.sent = "yes")); // a security key may be asked first
+});
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+});

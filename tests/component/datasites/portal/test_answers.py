@@ -177,7 +177,7 @@ def test_what_is_missing_is_shown_to_the_hospitals_own_people(page_of, new_propo
     page, _ = page_of(new_proposal(nonce="1" * 32))
     part = page[page.index('id="missing"') : page.index("Some rows of the mock")]
     assert re.search(r"clinical.*?>190<.*?>10<.*?age</code>\s10 %.*?smoker</code>\sbelow 1 %", part, re.DOTALL)
-    assert "3 patients were added, 2 changed, 5 withdrawn, 30 are as before" in part
+    assert "compared with version 1: 3 added, 2 changed, 5 withdrawn, 30 as before" in part
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,23 @@ def test_two_people_review_dry_run_approve_watch_revoke_and_download(
     assert answer.body().startswith(b"%PDF")
 
 
+def test_a_double_click_sends_a_form_once_and_the_way_back_shows_how_things_are(
+    browser, serve, desk, new_context, new_proposal
+):
+    proposal_hash = desk.submit(new_proposal())
+    address = serve(new_context(desk))
+    page = browser.new_context().new_page()
+    sign_in(page, address, "anna")
+    page.goto(f"{address}/requests/{proposal_hash}")
+    page.get_by_label("Your password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign and approve").dblclick()
+    page.get_by_text("Signed with your key.").wait_for()
+    assert desk.kinds().count("proposal-signed") == 1
+    page.go_back()  # no page is kept by the browser: what stands there is how things are now
+    page.get_by_role("button", name="Revoke").wait_for()
+    assert page.get_by_role("button", name="Sign and approve").count() == 0
+
+
 def test_everything_works_without_javascript(browser, serve, desk, new_context, new_proposal):
     proposal_hash = desk.submit(new_proposal())
     address = serve(new_context(desk))

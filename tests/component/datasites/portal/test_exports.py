@@ -5,12 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from fastapi.testclient import TestClient
 from support.security_key import SoftwareKey
 
 from datasites.portal.app import create_portal
+from datasites.portal.shown.journal_words import HAPPENED
+from datasites.review.records import State
+
+ROOT = Path(__file__).parents[4]
 
 PASSWORD = "correct horse battery staple"
 HTML = {"accept": "text/html"}
@@ -103,3 +109,15 @@ def test_no_export_holds_a_secret(portal, desk, now, new_proposal) -> None:
     ]
     assert len(everything) > 1000
     assert [secret for secret in secrets if len(secret) > 8 and secret in everything] == []
+
+
+def test_every_kind_that_a_hospital_writes_is_in_words() -> None:
+    sources = [path.read_text() for room in ("hospital", "portal", "review", "data", "node", "helper", "keyholder")
+               for path in (ROOT / "datasites" / room).rglob("*.py")]  # fmt: skip
+    literal = re.compile(r'(?:\b(?:append|record|wrote|journal_once)|_record)\(\s*"([a-z]+(?:-[a-z]+)+)"')
+    written = {kind for source in sources for kind in literal.findall(source)}
+    written |= {f"proposal-{kind}" for kind in get_args(State) if kind != "pending"} | {
+        "proposal-approved-automatically"
+    }
+    assert len(written) >= 50
+    assert written - set(HAPPENED) == {"set-cookie", "round-plan"}  # a header, and a kind of document

@@ -20,6 +20,7 @@ from datasites.report.words import certainty
 from datasites.review.budgets import Budget, CostPreview
 from datasites.study.proposal import Chain
 from privacy.dp.mechanism import HistogramRelease, LossRelease
+from privacy.errors import TesseraError
 from privacy.identity import Identity
 from privacy.ledger.ledger import Ledger, case_hash
 
@@ -240,15 +241,34 @@ def test_the_sandbox_is_tried_once_for_everybody_who_looks(desk, new_context):
     assert tried == [1]
 
 
-def test_whoever_reads_may_have_the_reports_written_now(desk, new_context):
-    written = []
-    context = replace(new_context(desk), write_reports=lambda: written.append(1))
-    with TestClient(create_portal(context), headers=HTML) as portal:
+def test_whoever_reads_may_have_the_reports_written_and_sees_how_it_goes(desk, new_context):
+    begun, go_on, problems = [], threading.Event(), [TesseraError("the disk is full")]
+
+    def write() -> None:
+        begun.append(1)
+        assert go_on.wait(30)
+        if problems:
+            raise problems.pop()
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while portal.app.state.service.writing.state().state == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with TestClient(create_portal(replace(new_context(desk), write_reports=write)), headers=HTML) as portal:
         csrf = sign_in(portal, "otto")
         assert portal.post("/reports", data={"csrf": "another"}).status_code == 403
-        answer = portal.post("/reports", data={"csrf": csrf})
-        assert answer.url.path == "/reports" and "those of this moment" in answer.text
-    assert written == [1]
+        for _ in range(2):  # a double click: one writer, and neither waits for it
+            answer = portal.post("/reports", data={"csrf": csrf})
+            assert answer.url.path == "/reports" and "are being written since" in answer.text
+        go_on.set()
+        wait()
+        assert "the disk is full" in portal.get("/reports").text
+        portal.post("/reports", data={"csrf": csrf})
+        wait()
+        assert "The reports are those of" in portal.get("/reports").text
+    assert begun == [1, 1]
 
 
 def test_a_second_version_is_compared_with_the_approved_one(portal, desk, new_proposal):

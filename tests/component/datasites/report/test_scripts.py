@@ -13,7 +13,10 @@ import pytest
 from support.report_story import Story, told_story
 
 from datasites import report as reporting
+from datasites.hospital import reports as hospital_reports
 from datasites.node.web import fonts
+from datasites.report import writing
+from privacy.errors import TesseraError
 
 NAMES = {
     "japanese": "東京大学医学部附属病院",
@@ -68,3 +71,20 @@ def test_a_letter_that_no_font_has_is_shown_as_its_code_point(story: Story, tmp_
     hieroglyph = "\U00013000"
     assert fonts.printable(f"Klinik {hieroglyph} 東京") == "Klinik [U+13000] 東京"
     reporting.write_pdf(story.build(institution=f"Klinik {hieroglyph}"), tmp_path / "r.pdf")
+
+
+def test_no_json_waits_for_a_page_or_a_pdf(story: Story, tmp_path: Path, monkeypatch) -> None:
+    def there(suffix: str) -> list[str]:
+        return sorted(path.name for path in tmp_path.glob(f"*.{suffix}"))
+
+    def broken(*_: Any, **__: Any) -> bytes:
+        assert {path.name for path in tmp_path.glob("*.json")} == {
+            f"privacy-report{c}.json" for c in ("", ".de", ".fr")
+        }
+        raise TesseraError("the PDF could not be set")
+
+    monkeypatch.setattr(writing, "render_pdf", broken)
+    reports = [(story.build(language=language), lambda document: document) for language in ("en", "de", "fr")]
+    paths, problem = hospital_reports._written(reports, tmp_path)
+    assert paths == () and "could not be set" in str(problem)
+    assert there("html") == ["privacy-report.de.html", "privacy-report.fr.html", "privacy-report.html"]

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
 from datasites.syft.client import OwnerNode
@@ -22,19 +24,23 @@ def _roster(mailbox: Any, server_key: str) -> Roster:
         return Party(name=name, institution=name, public_key=mailbox.identity(name).public_key)
 
     orchestrator = Party(name="orchestrator", institution="Study group", public_key=server_key)
-    return Roster(orchestrator=orchestrator, keyholder=party("keyholder"), sites=(party("north"),))
+    return Roster(
+        orchestrator=orchestrator, keyholder=party("keyholder"), sites=(party("north"),), scientists=(party("ada"),)
+    )
 
 
 def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
     mailbox: Any, sandbox: Sandbox, tmp_path: Path, mailbox_identity: Identity
 ) -> None:
-    mailbox.identities["orchestrator"] = mailbox_identity
     roster, key = tmp_path / "roster.json", tmp_path / "scientist.pem"
     _roster(mailbox, mailbox_identity.public_key).save(roster)
-    mailbox_identity.save(key)
-    (tmp_path / "ages.csv").write_text("case_id,age\nMOCK-1,50\nMOCK-2,61\n")
-    owner = OwnerNode(tmp_path / "north", mailbox.postbox("north"), scientists=["orchestrator"], sandbox=sandbox)
-    owner.publish_dataset("ages", mock_path=tmp_path / "ages.csv", private_location="elsewhere", summary="ages")
+    mailbox.identity("ada").save(key)
+    mock = tmp_path / "mock"
+    mock.mkdir()
+    (mock / "card.json").write_text("{}")
+    pd.DataFrame({"case_id": ["MOCK-1", "MOCK-2"], "age": [50, 61]}).to_parquet(mock / "records.parquet")
+    owner = OwnerNode(tmp_path / "north", mailbox.postbox("north"), scientists=["ada"], sandbox=sandbox)
+    owner.publish_dataset("ages", mock_path=mock, private_location="elsewhere", summary="ages")
     script = subprocess.Popen(
         [sys.executable, SCRIPT, mailbox.url, roster, key, "north", "--folder", tmp_path / "lab", "--wait", "240"],
         stdout=subprocess.PIPE,
@@ -52,8 +58,8 @@ def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
     output, errors = script.communicate(timeout=60)
     assert script.returncode == 0, errors
     assert "dataset ages of north@tessera.invalid: ages" in output
-    assert "first line of the mock: case_id,age" in output
-    assert 'summary.json: {"rows": 2, "header": "case_id,age"}' in output
+    assert "mock table records.parquet: 2 rows, 2 columns" in output and "MOCK-2" in output
+    assert 'summary.json: {"rows": 2, "columns": 2}' in output
 
 
 def test_importing_the_node_loads_no_training_library() -> None:

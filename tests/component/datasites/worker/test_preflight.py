@@ -16,7 +16,7 @@ from datasites.data.dataset import Part, Schema, write_dataset
 from datasites.review.policy import SandboxPolicy
 from datasites.study.proposal import Block
 from datasites.worker import child
-from datasites.worker.job import TrainingJob
+from datasites.worker.job import OTHER_BITS, TrainingJob
 from datasites.worker.pool import WorkerPool
 from datasites.worker.preflight import Preflight
 from datasites.worker.trainer import SandboxedTrainer, trial_plan
@@ -142,6 +142,25 @@ def test_a_private_file_that_only_roots_rights_open_is_found(site: Site, job: Tr
         os.chown(file, 12345, 12345)
     with pytest.raises(Refused, match="cannot open the files"):
         site.preflight(replace(job, dataset=copy))
+
+
+def test_a_machine_that_gives_other_bits_is_found_and_named(
+    site: Site, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker looks before it trains on made-up records; its word reaches the hospital's people."""
+    real, asked = SandboxedTrainer._told, []
+
+    def told(trainer: SandboxedTrainer, outcome: Any, what: str) -> str:
+        asked.append(what)
+        if "made-up" in what:
+            outcome.log.write_text(f"privacy.errors.Refused: {OTHER_BITS}")
+            return what
+        return real(trainer, outcome, what)
+
+    monkeypatch.setattr(SandboxedTrainer, "_told", told)
+    with pytest.raises(Refused, match="a record gives other bits by who stands beside it"):
+        site.preflight(job)
+    assert len(asked) == 2
 
 
 def test_a_plan_that_crashes_whatever_the_records_is_found(site: Site, job: TrainingJob, home: Path) -> None:

@@ -71,9 +71,14 @@ OPERATIONS = [
     ("POST", "/mailbox/remove"),
     ("POST", "/mailbox/share"),
     ("GET", "/mailbox/news"),
+    ("GET", "/environment"),
+    ("POST", "/requests"),
+    ("POST", "/studies/{study}/said"),
 ]
-CALLERS = ("dr-lang", "notary", "alba")
-PEOPLE = {name: Identity.from_seed(name.encode().ljust(32, b".")) for name in ("dr-lang", "notary", *NAMES, "mallory")}
+CALLERS = ("dr-lang", "notary", "alba", "ada")
+PEOPLE = {
+    name: Identity.from_seed(name.encode().ljust(32, b".")) for name in ("dr-lang", "notary", *NAMES, "ada", "mallory")
+}
 
 
 class Signing:
@@ -116,7 +121,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder, identity = tmp_path_factory.mktemp("orchestrator"), PEOPLE["dr-lang"]
     made = Service(
         identity=identity,
-        roster=Roster(orchestrator=party("dr-lang"), keyholder=party("notary"), sites=tuple(map(party, NAMES))),
+        roster=Roster(
+            orchestrator=party("dr-lang"),
+            keyholder=party("notary"),
+            sites=tuple(map(party, NAMES)),
+            scientists=(party("ada"),),
+        ),
         store=Store(folder / "store"),
         journal=Journal(folder / "journal.sqlite", identity),
     )

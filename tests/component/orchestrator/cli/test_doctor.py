@@ -78,7 +78,7 @@ def test_a_good_home_passes_every_check(home):
     assert [c for c in checks.values() if not c.ok] == []
     assert set(checks) == {
         *("settings", "keys", "roster", "clock", "port", "datasets", "policy", "sandbox", "plain-jobs"),
-        *("chains", "times"),
+        *("certificates", "chains", "times"),
         *("standing", "versions", "files", "disk"),
     }
     assert "2 entries" in checks["chains"].found

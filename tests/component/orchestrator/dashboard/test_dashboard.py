@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from support.pilot_study import KEY, NAMES, checkpoint, proposal, status
 from typer.testing import CliRunner
 
+from datasites.language import speaking, tr
 from datasites.node.home import Config, Home
 from datasites.node.roster import Roster
 from datasites.node.web.charts import Series, lines
@@ -264,26 +265,33 @@ def test_the_command_prints_a_link_that_works(tmp_path, dashboard):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (1280, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme", "language"), [(1280, "light", "en"), (360, "light", "de"), (1280, "dark", "fr")]
+)
 def test_in_a_browser_rounds_go_by_and_axe_finds_no_violation(
-    browser, axe, shoot, serve_app, dashboard, service, link, width, scheme
+    browser, axe, shoot, serve_app, dashboard, service, link, width, scheme, language
 ):
+    def at(number: int) -> str:
+        with speaking(language):
+            return tr("Round {done} of {planned}.", done=number, planned=6)
+
     put_study(service.store, 5, training=replace(proposal().training, aggregation="dgb+pcw"))
     address = serve_app(dashboard)
     size = {"width": width, "height": 900}
-    page = browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True).new_page()
+    page = browser.new_context(viewport=size, color_scheme=scheme, locale=language, bypass_csp=True).new_page()
     page.goto(f"{address}/dashboard/enter")
     found = {"how to enter": axe(page)}
     page.goto(f"{address}/dashboard/enter?token={link()}")
     found["enter"] = axe(page)
-    page.get_by_role("button", name="Open the dashboard").click()
+    page.locator("main form button").click()
     page.get_by_role("link", name="pilot").wait_for()
+    assert page.locator("html").get_attribute("lang") == language
     found["studies"] = axe(page)
     shoot(page, f"dashboard-studies-{width}-{scheme}")
     page.get_by_role("link", name="pilot").click()
-    page.get_by_text("Round 5 of 6").wait_for()
+    page.get_by_text(at(5)).wait_for()
     put_round(service.store, "pilot", 6)
-    page.get_by_text("Round 6 of 6").wait_for()  # told by the server, without a reload
+    page.get_by_text(at(6)).wait_for()  # told by the server, without a reload
     found["study"] = axe(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shoot(page, f"dashboard-study-{width}-{scheme}")

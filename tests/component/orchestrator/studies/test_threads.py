@@ -16,7 +16,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, seal
 from datasites.study.thread import WORD, Word
 from orchestrator.cli.main import _code
-from orchestrator.rounds.retention import enforce
+from orchestrator.rounds.keeping.retention import enforce
 from orchestrator.studies import run, words
 from orchestrator.studies.status import study_line
 from privacy.errors import InvalidInput, Refused, StudyOver, TesseraError

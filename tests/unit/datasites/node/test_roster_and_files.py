@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 
 from datasites.node.files import write_atomically
 from datasites.node.home import Config, Home
+from datasites.node.joining.changes import _change
+from datasites.node.joining.documents import Edition
 from datasites.node.process import keep_private
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
@@ -93,3 +96,19 @@ def test_a_role_closes_its_folder_and_what_it_writes_to_other_users(tmp_path):
         0o600,
         0o700,
     ]
+
+
+def test_a_roster_that_adds_a_scientist_shows_them_to_those_who_confirm_it(tmp_path):
+    made = Roster(orchestrator=party("o"), keyholder=party("k"), sites=(party("a"), party("b")))
+    scientist = party("ada")
+    edition = Edition(
+        serial=2, previous="", made="2026-11-27T12:00:00+00:00", roster=replace(made, scientists=(scientist,))
+    )
+    change = _change(edition, made)
+    assert change.joins == (scientist,) and change.title == "+ada"
+    assert made.by_key(scientist.public_key) is None and edition.roster.by_key(scientist.public_key) is None
+    assert edition.roster.known_by_key(scientist.public_key) == scientist == edition.roster.by_name("ada")
+    edition.roster.save(tmp_path / "roster.json")
+    assert Roster.load(tmp_path / "roster.json") == edition.roster
+    with pytest.raises(InvalidInput, match="stands twice"):
+        replace(made, scientists=(made.sites[0],)).check()

@@ -5,42 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.counting import counting
 
 from datasites.review.policy import Policy
 from datasites.review.rules.automatic import is_small_question
-from datasites.study.proposal import Training
-from models.config import ModelConfig
-from models.counting import Axis, Count, Counting, Question
-from privacy.dp.gaussian import gaussian_mu
-from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput, Refused
+from privacy.ledger.costs import study_cost
 
 SWITCH = "[review]\nauto_approve_analytics_epsilon = 0.5\n[budget]\ndelta = 1e-5\n"
-
-
-def counting(new_proposal, epsilon=0.4, **changes):
-    like = new_proposal()
-    cohort = Axis(kind="cohort", name="cohort", groups=like.model.cohorts)
-    asked = Counting(questions=(Question(kind="counts", title="patients", counts=(Count(axes=(cohort,)),)),))
-    model = ModelConfig(
-        architecture="counts", features=dict(like.model.features), cohorts=like.model.cohorts,
-        classes=like.model.classes, counting=asked,
-    )  # fmt: skip
-    mechanism = Mechanism(
-        max_grad_norm=asked.max_grad_norm, noise_multiplier=1.001 / gaussian_mu(epsilon, 0.99e-5), sampling_rate=1.0,
-        steps_per_round=1, rounds=1, target_delta=1e-5, noise=like.mechanism.noise, min_sites=like.min_sites,
-        colluders=like.colluders, max_sites=16,
-    )  # fmt: skip
-    training = Training(
-        optimizer="sgd", learning_rate=1.0, weight_decay=0.0, update_bound=500.0, server_optimizer="sgd",
-        server_learning_rate=1.0, aggregation="equal",
-    )  # fmt: skip
-    block = replace(
-        like.blocks[0], name="shared", modality=None, length=asked.length, parameters=("cells.total.weight",)
-    )
-    return replace(
-        like, study="counts", model=model, mechanism=mechanism, training=training, rounds=1, blocks=(block,), **changes
-    )
 
 
 def states(desk, proposal):
@@ -106,3 +78,10 @@ def test_another_device_than_processors_is_refused_with_the_reason_and_old_hashe
     with pytest.raises(InvalidInput, match="run on processors"):
         Policy.parse("[sandbox]\ndevice = 'cuda'")
     assert Policy.parse("[sandbox]\ndevice = 'cpu'").policy_hash == Policy.parse("").policy_hash
+
+
+def test_what_is_charged_is_one_gaussian_release_exactly(new_proposal):
+    asked = counting(new_proposal)
+    cost = study_cost(asked.mechanism).total
+    assert cost.gaussian_only and cost.mu_squared == pytest.approx(asked.mechanism.noise_multiplier**-2, rel=1e-12)
+    assert cost.epsilon(1e-5) == pytest.approx(asked.mechanism.epsilon(1e-5), rel=1e-3)

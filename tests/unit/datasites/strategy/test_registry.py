@@ -142,7 +142,7 @@ def test_an_unknown_name_is_refused_with_the_names_there_are(new_proposal):
         ({"training": {**dump(made.training), "aggregation": "magic"}}, "out of fedavg, fedprox, fedadam, dgb, pcw,"),
         (
             {"training": {**dump(made.training), "server_optimizer": "lion"}},
-            "out of sgd, adam, momentum, yogi-server, adagrad, got",
+            "out of sgd, adam, momentum, yogi-server, adagrad, own, got",
         ),
     ):
         with pytest.raises(InvalidInput, match=re.escape(message)):

@@ -56,6 +56,11 @@ def test_nine_equal_hospitals_with_local_noise_at_epsilon_8_are_epsilon_2_3_to_r
     assert found["two hospitals"] > 8.0
 
 
+def test_where_every_hospital_is_needed_readers_of_sums_have_one_figure() -> None:
+    found = second_figures(study((100,) * 3, min_sites=3), "site-0", DELTA)
+    assert len([figure for figure in found if figure.of_sums]) == 1
+
+
 def test_every_figure_says_against_whom_it_is() -> None:
     for figure in second_figures(study(), "site-0", DELTA):
         assert figure.label

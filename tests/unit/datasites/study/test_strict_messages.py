@@ -40,6 +40,7 @@ _CHECKED = {"colluders": 1, "aggregation": "fedavg", "server_optimizer": "sgd", 
 """Values of fields that the object itself checks when it is made."""
 _CHECKED_IN: dict[str, dict[str, Any]] = {
     "Chain": {"model_hash": "0" * 64, "study": ""},
+    "PublicConstants": {"tables_hash": "0" * 64, "constants_hash": "0" * 64},
     "Filing": {"contact": "a@b.example", "no_ethics_vote": "", "data_use": ["DUO:0000006"]},
     "Recipient": {"country": "DE"},
     "Proposal": {"replaces": ""},
