@@ -17,6 +17,7 @@ import pytest
 from fastapi import FastAPI
 from support.web_server import serving
 
+from datasites.node import wellbeing as wellbeing_module
 from datasites.node.credentials.tls import SERVER_DAYS, ensure_authority, ensure_server_certificate
 from datasites.node.health import FILE, alive, restart
 from datasites.node.home import Config, Home
@@ -78,15 +79,16 @@ def restore_from_backup(home: Home) -> None:
     ids=["broken-byte", "restored"],
 )
 def test_what_happens_to_the_folder_of_a_running_role_is_seen_at_the_next_look(
-    tmp_path: Path, harm: Callable[[Home], None], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Home], None], said: str
 ) -> None:
+    monkeypatch.setattr(wellbeing_module, "_REST", 0.0)  # chains are not read all the time
     home = make_home(tmp_path)
     with Wellbeing(home, every=3600) as wellbeing:
         assert alive(tmp_path) == ""
         harm(home)
         deadline = time.monotonic() + 60
         while said not in alive(tmp_path):
-            wellbeing.look()  # chains are not read all the time
+            wellbeing.look()
             assert time.monotonic() < deadline, alive(tmp_path)
 
 
@@ -159,3 +161,27 @@ def test_the_check_is_a_command_with_the_reason_on_standard_error(tmp_path: Path
     with Wellbeing(home, {"odd": lambda: "is odd"}):
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (1, "odd: is odd\n")
+
+
+def test_looking_at_the_records_takes_no_lock_of_the_running_role_away(tmp_path: Path) -> None:
+    """Who closes a database's file loses all locks on it: the next command to end would delete the log."""
+    home = make_home(tmp_path)
+    other = (
+        "import sys; from pathlib import Path; from datasites.node.home import Home; "
+        "from privacy.ledger.journal import Journal; home = Home(folder=Path(sys.argv[1])); "
+        "j = Journal(home.folder / 'journal.sqlite', home.identity()); j.append('command', {'n': 1}); j.close()"
+    )
+    running = Journal(tmp_path / "journal.sqlite", home.identity())
+    running.append("before", {"n": 1})
+    with Wellbeing(home, every=3600):
+        subprocess.run([sys.executable, "-c", other, str(tmp_path)], check=True, cwd=Path(__file__).parents[4])
+        running.append("after", {"n": 1})
+    read = (
+        "import sys; from pathlib import Path; from datasites.node.home import Home; "
+        "from privacy.ledger.journal import Journal; home = Home(folder=Path(sys.argv[1])); "
+        "j = Journal(home.folder / 'journal.sqlite', home.identity()); print([e.kind for e in j.entries()])"
+    )
+    command = [sys.executable, "-c", read, str(tmp_path)]
+    done = subprocess.run(command, check=True, cwd=Path(__file__).parents[4], capture_output=True, text=True)
+    running.close()
+    assert done.stdout.strip() == "['a', 'b', 'c', 'before', 'command', 'after']"
