@@ -363,7 +363,9 @@ def test_a_role_that_is_not_well_says_why(consortium: float) -> None:
     )
     compose("stop", "keyholder")
     inside("hospital-b", "python", "-c", flip)
-    wait_for(lambda: "records: ledger.sqlite" in health("hospital-b"), lambda: health("hospital-b"), 90)
+    wait_for(
+        lambda: "records: ledger.sqlite" in health("hospital-b"), lambda: health("hospital-b"), 400
+    )  # it rests between looks
     wait_for(lambda: "keyholder has not been heard of" in health("orchestrator"), lambda: health("orchestrator"), 150)
     compose("start", "keyholder")
     wait_for(lambda: health("orchestrator") == "", lambda: health("orchestrator"), 90)
