@@ -161,9 +161,14 @@ def _with_rare(site: Site, tables: Tables, made: Sequence[Site]) -> Site:
     return _site(site.name, site.institution, cohort, held, site.cases)
 
 
-def _check_wishes(name: str, test_fraction: float, split: str, sites: int | None) -> None:
+def check_federation(name: str) -> None:
+    """Refuse what is none of :data:`FEDERATIONS` (InvalidInput)."""
     if name not in FEDERATIONS:
         raise InvalidInput(f"unknown federation {name!r}: expected one of {', '.join(FEDERATIONS)}")
+
+
+def _check_wishes(name: str, test_fraction: float, split: str, sites: int | None) -> None:
+    check_federation(name)
     if not 0.0 <= test_fraction <= 0.9:
         raise InvalidInput(f"expected a test fraction between 0 and 0.9, got {test_fraction}")
     if split not in SPLITS:

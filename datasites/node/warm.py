@@ -131,7 +131,8 @@ class Warm:
             calls: modules to import, or functions to call after their import: ``module`` or ``module:function``.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.callback(ours.close)
             process = subprocess.Popen(  # noqa: S603  our own module, no shell
                 own_module("datasites.node.warm", str(theirs.fileno()), *calls),
                 pass_fds=[theirs.fileno()],
@@ -140,6 +141,7 @@ class Warm:
                 cwd="/",
                 process_group=0,
             )
+            on_failure.pop_all()
         return cls(ours, process)
 
     def __enter__(self) -> Warm:

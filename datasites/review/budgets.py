@@ -208,7 +208,7 @@ def study_status(account: Account, study: StudyAccount, decided: State | None) -
 def _budget(account: Account) -> Budget:
     return Budget(
         population=account.population,
-        datasets=tuple(say("{name}, version {version}", name=n, version=v) for n, v in account.datasets),
+        datasets=tuple(say("{name} version {version}", name=n, version=v) for n, v in account.datasets),
         cap=account.cap.epsilon if account.cap else 0.0,
         delta=account.cap.delta if account.cap else 0.0,
         spent=account.spent.epsilon,

@@ -20,7 +20,8 @@ from typing import Any
 
 import httpx
 
-from datasites.data.federations import Site
+from datasites.data.federations import Site, check_federation
+from datasites.data.tcga.tables import classes_of
 from datasites.node.credentials.signed_pdf import signer_of
 from datasites.node.home import address
 from datasites.node.http import SignedClient
@@ -122,6 +123,9 @@ def _prepared(settings: DemoSettings, out: Path) -> Prepared:
 def _check(settings: DemoSettings) -> None:
     if settings.schema is None and settings.outcome is not None:
         raise InvalidInput("expected --outcome with --schema, got it alone; TCGA tables have a --task")
+    if settings.schema is None:
+        check_federation(settings.federation)
+        classes_of(settings.task)
     noise = noise_named(settings.noise)
     if not settings.epsilon > 0:
         raise InvalidInput(f"expected epsilon above 0, got {settings.epsilon:g}; use inf for no privacy at all")
