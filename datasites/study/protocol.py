@@ -40,8 +40,14 @@ def major_minor(version: str) -> tuple[int, int]:
 
 
 def understands(one: str, other: str) -> bool:
-    """Return whether two versions have the same major number and minor numbers at most one apart."""
-    (major, minor), (other_major, other_minor) = major_minor(one), major_minor(other)
+    """Return whether two versions have the same major number and minor numbers at most one apart.
+
+    What is no version is understood by nobody: a proposal names one, and a stranger may have written it.
+    """
+    try:
+        (major, minor), (other_major, other_minor) = major_minor(one), major_minor(other)
+    except InvalidInput:
+        return False
     return major == other_major and abs(minor - other_minor) <= 1
 
 

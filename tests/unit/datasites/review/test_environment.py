@@ -82,3 +82,9 @@ def test_a_package_that_touches_data_may_not_differ_between_releases():
     here = current_environment()
     other = replace(here, release="9.9.9", packages={**here.packages, "torch": "1.0"})
     assert [line.split(":")[0] for line in compare(replace(here, release="9.9.8"), other).refused] == ["torch"]
+
+
+def test_a_stranger_who_names_no_version_is_refused_and_breaks_no_page():
+    here = current_environment()
+    compared = compare(replace(here, release="<b>newest</b>"), here)
+    assert len(compared.refused) == 1 and "more than one minor version apart" in compared.refused[0]

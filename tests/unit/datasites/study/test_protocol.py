@@ -31,6 +31,7 @@ def test_one_minor_version_is_understood(one: str, other: str, expected: bool) -
 def test_what_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"such as 1\.4"):
         major_minor(text)
+    assert not understands(text, PROTOCOL) and not understands(PROTOCOL, text)
 
 
 def test_a_party_that_names_no_version_speaks_the_first_one() -> None:
