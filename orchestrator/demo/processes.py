@@ -18,7 +18,9 @@ from datasites.study.text import visible
 from privacy.errors import TesseraError
 
 _END_SECONDS = 10.0
-_INHERITED = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DATABASE_URL", "DATABASE_URL_FILE"})
+_INHERITED = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DATABASE_URL", "DATABASE_URL_FILE", "STORE_FOLDER"}
+)
 _IN_ADVANCE = (
     "orchestrator.daemon",
     "datasites.keyholder.daemon",

@@ -69,7 +69,7 @@ def sent(hospital: Hospital, study: str) -> tuple[dict[str, Any], int]:
 
     folder = hospital.home.round_folder(study, 1)
     header = json.loads((folder / "header.json").read_bytes())["payload"]
-    return header, (folder / "update.bin").stat().st_size
+    return header, int(header["body_bytes"])
 
 
 def test_a_crash_and_a_hang_arrive_like_any_other_update(consortium: Consortium, timed: dict[str, float]) -> None:

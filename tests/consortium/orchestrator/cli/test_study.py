@@ -165,7 +165,7 @@ def test_rounds_that_nobody_named_come_with_the_schedule_that_suits_the_noise(
 ):
     sent = []
     monkeypatch.setattr(
-        study, "_propose", lambda _, settings, *__: sent.append(settings) or {"proposal_hash": "0" * 64}
+        study, "proposing", lambda _, settings, *__: sent.append(settings) or {"proposal_hash": "0" * 64}
     )
     assert run("propose", "new", "--home", home, *FILED, *options)[0] == 0
     assert (sent[0].rounds, sent[0].centred, sent[0].noise) == (rounds, centred, "shared")
