@@ -70,6 +70,7 @@ TABLE: tuple[Row, ...] = (
         covered_by="how long to wait, and the hash of the orchestrator's last answer",
     ),
     Row(request="GET /heads", fields=(), covered_by="sends no field"),
+    Row(request="GET /healthz", fields=(), covered_by="sends no field; asks whether the orchestrator can be reached"),
     Row(
         request="POST /head",
         fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),
