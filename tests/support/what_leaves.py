@@ -71,6 +71,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(request="GET /heads", fields=(), covered_by="sends no field"),
     Row(request="GET /healthz", fields=(), covered_by="sends no field; asks whether the orchestrator can be reached"),
+    Row(request="GET /roster", fields=(), covered_by="sends no field"),
     Row(
         request="POST /head",
         fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),
