@@ -184,6 +184,7 @@ class Consortium:
         folder: Path,
         *,
         sites: int,
+        names: Sequence[str] = (),
         institutions: Sequence[str] = (),
         trainers: Mapping[int, Trainer] | None = None,
         script: Path | None = None,
@@ -197,7 +198,7 @@ class Consortium:
             "orchestrator": _home(folder, "orchestrator", "Study office", "orchestrator"),
             "keyholder": _home(folder, "keyholder", "Notary", "keyholder"),
         }
-        self.names = [f"site-{i}" for i in range(sites)]
+        self.names = list(names) or [f"site-{i}" for i in range(sites)]
         self.helpers = [f"helper-{i}" for i in range(helpers)]
         for i, name in enumerate(self.names):
             self.homes[name] = _home(folder, name, institutions[i] if institutions else f"Hospital {i}", "datasite")

@@ -68,7 +68,7 @@ class LiveStudies:
     def start(cls, folder: Path, tables: Tables, *, federation: str, task: str, sites: int) -> LiveStudies:
         plan = ingest(tables, folder / "dealt", federation=federation, task=task, seed=5, sites=sites)
         names = [site.name for site in plan.sites]
-        consortium = _Named(folder, names)
+        consortium = Consortium(folder, sites=len(names), names=names)
         consortium.start()
         everyone = patients(tables, task, plan.cohorts)
         offers = [
@@ -104,20 +104,6 @@ class LiveStudies:
 
     def close(self) -> None:
         self.consortium.__exit__(None, None, None)
-
-
-class _Named(Consortium):
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self._given = list(names)
-        super().__init__(folder, sites=len(names))
-
-    @property
-    def names(self) -> list[str]:
-        return self._given
-
-    @names.setter
-    def names(self, _: list[str]) -> None:
-        """The federation's names stay."""
 
 
 def _dataset(reference: DatasetReference, folder: Path) -> Callable[[str], tuple[DatasetReference, Path]]:

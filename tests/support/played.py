@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -105,11 +105,12 @@ class Played(Consortium):
         folder: Path,
         *,
         sites: int,
+        names: Sequence[str] = (),
         trainers: Mapping[int, Trainer] | None = None,
         sums_here: bool = True,
         helpers: int = 0,
     ) -> None:
-        super().__init__(folder, sites=sites, trainers=trainers, helpers=helpers)
+        super().__init__(folder, sites=sites, names=names, trainers=trainers, helpers=helpers)
         self.wire, self.failures = Wire(), list[tuple[str, Exception]]()
         self.service: Service
         self.keyholder: Keyholder | None = None

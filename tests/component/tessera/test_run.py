@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,21 +42,6 @@ TABLES = generate(seed=4, shape=SyntheticShape(patients={"BRCA": 60, "LUSC": 60,
 CLINICAL = ["age", "sex", "race", "prior_malignancy", "x_grade", "x_ecog"]
 
 
-class Named(Played):
-    """Hospitals called as the sites of a federation."""
-
-    def __init__(self, folder: Path, names: list[str]) -> None:
-        self._given = names
-        super().__init__(folder, sites=len(names))
-
-    @property
-    def names(self) -> list[str]:
-        return self._given
-
-    @names.setter
-    def names(self, _: list[str]) -> None: ...
-
-
 def card(made: Any) -> Card:
     return Card(
         dataset=made.dataset,
@@ -78,7 +62,8 @@ def questions_about(schema: Schema) -> Questions:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("played")
     plan = ingest(TABLES, folder / "dealt", federation="tri-modal", task="early-late", seed=5, sites=3)
-    with Named(folder, [site.name for site in plan.sites]) as played, pytest.MonkeyPatch.context() as patch:
+    names = [site.name for site in plan.sites]
+    with Played(folder, sites=len(names), names=names) as played, pytest.MonkeyPatch.context() as patch:
         played.open()
         everyone = patients(TABLES, "early-late", plan.cohorts)
         offers = [replace(offer(everyone, plan, s), party=played.homes[s.name].party()) for s in plan.sites]

@@ -38,20 +38,14 @@ class WithHer(Played):
     """Hospitals called as the sites of a federation, and a scientist in everybody's roster."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
-        self._given = names
-        super().__init__(folder, sites=len(names), trainers={i: idle(name) for i, name in enumerate(names)})
+        super().__init__(
+            folder, sites=len(names), names=names, trainers={i: idle(name) for i, name in enumerate(names)}
+        )
         config = Config(name=SCIENTIST, institution="Example Institute", role="scientist", orchestrator_url="")
         self.homes[SCIENTIST] = Home.create(folder / SCIENTIST, config)
         self.roster = replace(self.roster, scientists=(self.homes[SCIENTIST].party(),))
         for home in self.homes.values():
             self.roster.save(home.folder / "roster.json")
-
-    @property
-    def names(self) -> list[str]:
-        return self._given
-
-    @names.setter
-    def names(self, _: list[str]) -> None: ...
 
 
 @pytest.fixture(scope="module")

@@ -54,21 +54,6 @@ class FedYogi(tessera.ServerStep):
         return model + self.rate * first / (np.sqrt(state["second"]) + 1e-3)
 
 
-class Named(Played):
-    """Hospitals called as the sites of a federation."""
-
-    def __init__(self, folder: Path, names: list[str]) -> None:
-        self._given = names
-        super().__init__(folder, sites=len(names))
-
-    @property
-    def names(self) -> list[str]:
-        return self._given
-
-    @names.setter
-    def names(self, _: list[str]) -> None: ...
-
-
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[WorkerPool]:
     with WorkerPool(SandboxPolicy()) as made:
@@ -97,7 +82,7 @@ def test_live_rounds_with_an_own_rule_give_the_model_of_the_simulation(tmp_path,
     brought = Brought(tree=files)
     plan = ingest(TABLES, tmp_path / "dealt", federation="tri-modal", task="early-late", seed=5, sites=3)
     everyone = patients(TABLES, "early-late", plan.cohorts)
-    with Named(tmp_path, [site.name for site in plan.sites]) as played:
+    with Played(tmp_path, sites=len(plan.sites), names=[site.name for site in plan.sites]) as played:
         played.open()
         offers = [replace(offer(everyone, plan, s), party=played.homes[s.name].party()) for s in plan.sites]
         proposal, model = build_proposal(
