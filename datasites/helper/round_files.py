@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from datasites.node.files import sync_folder, write_atomically
+from datasites.node.files import shred, write_atomically
 from privacy.canonical import canonical_json, plain_json, sha256_hex
 from privacy.errors import Tampered
 from privacy.identity import Identity
@@ -75,12 +75,7 @@ class RoundFiles:
         """Overwrite and remove files of a round, whichever there are."""
         for path in [self._path(study, number, kind) for kind in kinds]:
             if path.exists():
-                with path.open("r+b") as file:
-                    file.write(os.urandom(path.stat().st_size))
-                    file.flush()
-                    os.fsync(file.fileno())
-                path.unlink()
-                sync_folder(self._folder)
+                shred(path)
 
     def rounds(self, study: str) -> set[int]:
         """Return the rounds of a study of which anything is kept."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from datasites.node.files import sync_folder, write_atomically
+from datasites.node.files import shred, write_atomically
 from datasites.study.messages import RoundKey
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import Refused, Tampered
@@ -58,12 +58,7 @@ class KeyFiles:
         """Destroy every key but those of the given (study, round) pairs."""
         kept = {path for study, number in wanted for path in self._places(study, number)}
         for path in [p for p in self._folder.glob("*.key") if p not in kept]:
-            with path.open("r+b") as file:
-                file.write(os.urandom(path.stat().st_size))
-                file.flush()
-                os.fsync(file.fileno())
-            path.unlink()
-            sync_folder(self._folder)
+            shred(path)
 
     def _places(self, study: str, number: int) -> tuple[Path, Path]:
         """Return where a key lies: by the whole hash of its study, and where it lay before, by half of it."""

@@ -33,7 +33,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import httpx
@@ -48,6 +48,7 @@ from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.identity import check_public_key
 
 _POLL_SECONDS = 0.2
+T = TypeVar("T", bound=BaseModel)
 AUTHORITY_FILE = "ca.pem"
 
 
@@ -219,6 +220,22 @@ def wait_for(files: Mapping[str, Path], *, seconds: float, waiting: Callable[[st
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
+def read_toml(path: Path, kind: type[T]) -> T:
+    """Read a file that says who is in a consortium, as a value of ``kind``.
+
+    Raises:
+        InvalidInput: it cannot be read, or is not valid; the message says where.
+    """
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"expected a consortium in TOML at {path}, and could not read it") from error
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{path.name} is no consortium: {where}: {first['msg']}") from error
+
+
 class Member(BaseModel):
     """One party: the name it goes by everywhere, and its institution."""
 
@@ -254,14 +271,7 @@ class Consortium(BaseModel):
         Raises:
             InvalidInput: it cannot be read, is not valid, or lists a name twice.
         """
-        try:
-            found = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidInput(f"expected a consortium in TOML at {path}, and could not read it") from error
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InvalidInput(f"{path.name} is no consortium: {where}: {first['msg']}") from error
+        found = read_toml(path, cls)
         if len(set(found.names)) < len(found.names):
             raise InvalidInput(f"{path.name}: a name stands twice; one institution, one name")
         return found

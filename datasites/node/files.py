@@ -67,6 +67,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def shred(path: Path) -> None:
+    """Overwrite a file with noise, remove it, and make both durable: for keys that must not come back."""
+    with path.open("r+b") as file:
+        file.write(os.urandom(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+    sync_folder(path.parent)
+
+
 def remove_unfinished(folder: Path, *, older_than_seconds: float = 60.0) -> None:
     """Remove what a crash left of files that were being written below ``folder``; for the start of a role."""
     latest = time.time() - older_than_seconds

@@ -179,7 +179,7 @@ class Warm:
             env: its environment; that of the warm process if left out.
             output: descriptor of its standard output and errors; those of the warm process if left out.
             folder: where it starts; where this process is if left out.
-        pass_fds: descriptors that it gets under the same numbers.
+            pass_fds: descriptors that it gets under the same numbers.
             pipe: whether its standard input is a pipe whose other end is ``stdin``, else it reads nothing.
             group: whether it leads a process group of its own.
             warm: whether it has a warm process of its own.

@@ -369,9 +369,12 @@ class PortalService:
 
     def parties(self) -> list[Party]:
         """Return everybody but this site who is named in a study here, each key once."""
-        named = [p for request in self.context.approvals.requests() for p in others_of(request.proposal, "")]
-        found = {party.public_key: party for party in reversed(named) if party.public_key != self.context.public_key}
-        return list(reversed(found.values()))
+        found: dict[str, Party] = {}
+        for request in self.context.approvals.requests():
+            for party in others_of(request.proposal, ""):
+                if party.public_key != self.context.public_key:
+                    found.setdefault(party.public_key, party)
+        return list(found.values())
 
     def _preview(self, request: Request) -> CostPreview | None:
         try:

@@ -222,9 +222,8 @@ def check_environment(proposal: Proposal, environment: Environment) -> None:
 
 def others_of(proposal: Proposal, site: str) -> tuple[Party, ...]:
     """Return everybody whom a study names besides this site; the scientist who asks for it comes first."""
-    asker = () if proposal.scientist is None else (proposal.scientist,)
     others = [p for p in proposal.participants if p.name != site]
-    return (*asker, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
+    return (*proposal.asker, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *others)
 
 
 def check_confirmed(proposal: Proposal, site: str, confirmed: Collection[Confirmation]) -> None:

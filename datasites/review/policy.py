@@ -345,7 +345,8 @@ def _noise_violations(policy: Policy, proposal: Proposal) -> list[Violation]:
 
 def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Violation]:
     rules = policy.study
-    patients, author = proposal.participant(site).dataset.patients, proposal.orchestrator
+    patients = proposal.participant(site).dataset.patients
+    author = proposal.orchestrator
     broken = {
         "study.maximum_rounds": proposal.rounds > rules.maximum_rounds
         and say_plural(
@@ -383,13 +384,13 @@ def _partner_violations(policy: Policy, proposal: Proposal, site: str) -> list[V
     if not policy.accept_only_partners:
         return []
     hospitals = [p for p in proposal.participants if p.name != site]
-    asker = [proposal.scientist] if proposal.scientist else []
-    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *asker)
+    others = (*hospitals, proposal.orchestrator, proposal.keyholder, *proposal.helpers, *proposal.asker)
+    known = {partner.public_key for partner in policy.partners}
     return [
         Violation(
             rule="accept_only_partners",
             message=say("{name} ({institution}) is not a partner", name=party.name, institution=party.institution),
         )
         for party in others
-        if party.public_key not in {partner.public_key for partner in policy.partners}
+        if party.public_key not in known
     ]

@@ -199,8 +199,7 @@ class Proposal(Message):
             raise InvalidInput("expected the proposal hash of the version that this one replaces")
         for text in (self.purpose, self.legal_basis):
             check_prose(text, "a purpose and a legal basis")
-        asker = () if self.scientist is None else (self.scientist,)
-        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants, *asker):
+        for party in (self.orchestrator, self.keyholder, *self.helpers, *self.participants, *self.asker):
             check_name(party.name, "a party's name")
             check_name(party.institution, "an institution")
         check_variable_name(self.task)
@@ -281,6 +280,11 @@ class Proposal(Message):
     @cached_property
     def _by_name(self) -> Mapping[str, Participant]:
         return {p.name: p for p in reversed(self.participants)}  # of two namesakes the first
+
+    @property
+    def asker(self) -> tuple[Party, ...]:
+        """The scientist who asks for the study under a key of their own, or nobody: the orchestrator's people ask."""
+        return () if self.scientist is None else (self.scientist,)
 
     @cached_property
     def _exchanged(self) -> tuple[Block, ...]:

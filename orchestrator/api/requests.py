@@ -87,7 +87,7 @@ def add_requests(app: FastAPI, service: Service, admits: Authenticator) -> None:
     async def said(study: StudyName, request: Request, party: Party = caller) -> dict[str, Any]:
         service.standing.require()
         word = parse(Said, await request.body())
-        proposal = parse(Proposal, dict(service.store.study(study)[0].payload))
+        proposal = service.proposal(study)
         if proposal.scientist != party:
             raise Refused(f"only the scientist who asked for {study!r} may say this")
         return {"word": dump(await service.threads.say_for(proposal, party.name, **vars(word)))}
@@ -147,8 +147,8 @@ def check_bounds(service: Service, party: Party, proposal: Proposal) -> None:
     if abs(parse_time(proposal.created) - dt.datetime.now(dt.UTC)) > _CLOCK_APART:
         raise Refused("the proposal was not made now: the clocks of scientist and orchestrator differ, or it is old")
     mine = {
-        parse(Proposal, dict(signed.payload)).proposal_hash: state
-        for _, signed, state, _ in service.store.studies()
+        service.proposal(name).proposal_hash: state
+        for name, signed, state, _ in service.store.studies()
         if (signed.payload.get("scientist") or {}).get("public_key") == party.public_key
     }
     if proposal.chain is not None and proposal.chain.origin == "study" and proposal.chain.study not in mine:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from datasites.node.consortium import read_toml
 from datasites.node.files import write_atomically
 from datasites.node.home import Role
 from datasites.node.joining.codes import draw
@@ -37,14 +37,7 @@ def members_of(path: Path) -> list[Member]:
     Raises:
         InvalidInput: no such file, or nobody in it.
     """
-    try:
-        found = _Members.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"expected a consortium in TOML at {path}, and could not read it") from error
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(f"{path.name} is no consortium: {where}: {first['msg']}") from error
+    found = read_toml(path, _Members)
     keyholder = (found.keyholder,) if found.keyholder else ()
     listed: tuple[tuple[Role, tuple[_Party, ...]], ...] = (
         ("keyholder", keyholder),

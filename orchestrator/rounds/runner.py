@@ -193,7 +193,7 @@ class StudyRunner:
         for attempt in (1, 2):
             asked = self._expected.asked - set(self.intake.headers(number))
             self._refusals.forget(number, *asked)
-            self._board.publish(asked, self._item("train", number, papers=documents))
+            self._board.publish(asked, self._item("train", number, documents=documents))
             await self._attendance.arrived(
                 self.waits,
                 number,
@@ -382,11 +382,13 @@ class StudyRunner:
             raise ends.too_few(self._store, self.proposal, number, sites)
 
     def _excluded(self) -> frozenset[str]:
-        place = (self._store, self.proposal.study)
-        return excluded_sites(*place) | frozenset(withdrawn_sites(*place))
+        study = self.proposal.study
+        return excluded_sites(self._store, study) | frozenset(withdrawn_sites(self._store, study))
 
-    def _item(self, kind: Any, number: int, closing: int = 0, papers: Mapping[str, Signed] | None = None) -> WorkItem:
-        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=papers or {})
+    def _item(
+        self, kind: Any, number: int, closing: int = 0, documents: Mapping[str, Signed] | None = None
+    ) -> WorkItem:
+        return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
 
     def _tell_everybody(self, kind: str, number: int) -> None:
         parties = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)

@@ -93,9 +93,8 @@ class Threads:
             InvalidInput, Tampered: not a word of this study, or not of this author.
             Refused: another word has this number, or the study is past it.
         """
-        store = self._service.store
-        proposal_signed, state, _ = store.study(study)
-        proposal = parse(Proposal, dict(proposal_signed.payload))
+        store, proposal = self._service.store, self._service.proposal(study)
+        _, state, _ = store.study(study)
         word = open_word(signed, proposal)
         if word.author != author:
             raise Refused(f"{author!r} cannot send a word of {word.author!r}")
@@ -113,10 +112,10 @@ class Threads:
     def close(self, study: str) -> None:
         """Write the orchestrator's own last word about a study that is finished or expired, once."""
         store = self._service.store
-        signed, state, reason = store.study(study)
+        _, state, reason = store.study(study)
         last = {word.kind for _, word in words(store, study)} & (ENDINGS | {"finished"})
         if state in OVER_FOR_GOOD and not last:
-            self._say(parse(Proposal, dict(signed.payload)), "finished" if state == "finished" else "ended", reason)
+            self._say(self._service.proposal(study), "finished" if state == "finished" else "ended", reason)
 
     async def expire(self, now: dt.datetime) -> None:
         """End every paused or failed study whose proposal has expired at ``now``: no hospital would serve it again."""
@@ -128,7 +127,7 @@ class Threads:
 
     def tell(self, study: str, kind: ScientistKind, text: str) -> None:
         """Write a word of the orchestrator's own about a study."""
-        self._say(parse(Proposal, dict(self._service.store.study(study)[0].payload)), kind, text)
+        self._say(self._service.proposal(study), kind, text)
 
     async def say_for(
         self, proposal: Proposal, person: str, *, kind: ScientistKind, text: str, to: str, answers: str

@@ -90,13 +90,13 @@ def require_kept(folder: Path) -> None:
 def _superfluous(folder: Path, now_in: int) -> Iterator[Path]:
     """Yield the files of rounds before ``now_in`` that nobody needs any more."""
     rounds = {int(path.name): path for path in folder.glob("*") if path.name.isdigit() and path.is_dir()}
-    own = [number for number, path in rounds.items() if number < now_in and (path / KEPT).exists()]
+    newest_own = max((n for n, path in rounds.items() if n < now_in and (path / KEPT).exists()), default=0)
     for number, path in rounds.items():
         if number >= now_in:
             continue
         yield from path.glob(UPDATE)
         if number < now_in - 1:
             for file in path.iterdir():
-                newest_own = file.name == KEPT and number == max(own)
-                if file.is_file() and file.suffix != ".json" and file.name != UPDATE and not newest_own:
+                stays = file.suffix == ".json" or (file.name == KEPT and number == newest_own)
+                if file.is_file() and file.name != UPDATE and not stays:
                     yield file
