@@ -215,7 +215,8 @@ class AccountStore:
                 )
             )
         by = person.name if person is not None else BY_COMMAND
-        self._rows.run("UPDATE accounts SET vouched_by = ? WHERE name = ? AND vouched_by = ''", by, name)
+        if not self._rows.run("UPDATE accounts SET vouched_by = ? WHERE name = ? AND vouched_by = ''", by, name):
+            raise Refused(say("the account of {name} was confirmed already", name=name))  # by a click at the same time
         return self.account(name)
 
     def retire(self, name: str) -> None:

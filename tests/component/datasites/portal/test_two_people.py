@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import threading
 from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 
 from datasites.portal.app import create_portal
+from datasites.review import accounts
+from datasites.review.accounts import Account
 from datasites.review.people.acts import PersonAct, people_acts
 from datasites.review.people.asked import key_of
+from datasites.review.people.vouching import check_vouches
 from privacy.errors import Refused
 
 PASSWORD = "correct horse battery staple"
@@ -177,3 +181,25 @@ def test_acts_that_are_equal_have_one_key_and_others_have_others() -> None:
     first = PersonAct(kind="invite", target="steward")
     assert key_of(first) == key_of(PersonAct(kind="invite", target="steward"))
     assert key_of(first) != key_of(PersonAct(kind="close-account", target="steward"))
+
+
+def test_two_confirmations_of_an_account_at_the_same_moment_are_one(desk, monkeypatch) -> None:
+    both, outcomes = threading.Barrier(2), []
+
+    def looked_at(person: Account, newcomer: Account) -> None:
+        check_vouches(person, newcomer)
+        both.wait(30)  # the other one has found the account fresh as well
+
+    def confirm() -> None:
+        try:
+            outcomes.append(desk.accounts.vouch("bela", desk.accounts.account("anna")).vouched_by)
+        except Refused as error:
+            outcomes.append(str(error))
+
+    monkeypatch.setattr(accounts, "check_vouches", looked_at)
+    clicks = [threading.Thread(target=confirm, daemon=True) for _ in range(2)]
+    for click in clicks:
+        click.start()
+    for click in clicks:
+        click.join(60)
+    assert sorted(outcomes) == ["anna", "the account of bela was confirmed already"]
