@@ -1,9 +1,9 @@
 """Somebody ends reserved studies by what was seen, under a cap that was lowered.
 
-Played: before the first answer a whole set of studies may take all of delta: what runs of it is a part of one fixed set. A cap
-that is lowered afterwards has room for a part of the set only. A scientist who ends studies then chooses the part by
+Played: before the first answer a whole set of studies may take all of delta; what runs of it is a part of one fixed
+set. A cap that is lowered afterwards has room for a part only. A scientist who ends studies then chooses that part by
 the answers: another Gaussian step after a large loss, a release that may fail after a small one. Each part fits under
-the lower cap, and the strategy passes it: delta is 1.76 times what was allowed in the case played here.
+the lower cap, and the strategy passes it: its delta is 1.76 times what was allowed here.
 
 Delta is computed here by scipy from the formula of Balle and Wang, by nothing of the ledger.
 """
