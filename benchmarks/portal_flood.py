@@ -160,7 +160,10 @@ async def flood(address: str, cookie: str, arguments: argparse.Namespace) -> dic
         while time.monotonic() < end:
             name = f"nobody-{number}-{tried}" if arguments.new_names else f"nobody-{number}"
             form = {"name": name, "password": "a wrong sentence to try"}
-            answer = await client.post("/login", data=form, headers=_PAGE)
+            try:
+                answer = await client.post("/login", data=form, headers=_PAGE)
+            except httpx.TimeoutException:  # where names are used once, some wait very long
+                continue
             tried, refused = tried + 1, refused + (answer.status_code == 429)
 
     async def steward(client: httpx.AsyncClient) -> None:
