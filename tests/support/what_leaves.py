@@ -69,6 +69,11 @@ TABLE: tuple[Row, ...] = (
         fields=("query.wait", "query.known"),
         covered_by="how long to wait, and the hash of the orchestrator's last answer",
     ),
+    Row(
+        request="GET /work",
+        fields=("query.seen",),
+        covered_by="the head of the orchestrator's own journal, given back to it",
+    ),
     Row(request="GET /heads", fields=(), covered_by="sends no field"),
     Row(request="GET /healthz", fields=(), covered_by="sends no field; asks whether the orchestrator can be reached"),
     Row(request="GET /roster", fields=(), covered_by="sends no field"),
@@ -92,7 +97,11 @@ TABLE: tuple[Row, ...] = (
         fields=(),
         covered_by="sends no field; the hash in the address comes from the round plan",
     ),
-    Row(request="GET /studies/*/rounds/*/evidence", fields=(), covered_by="sends no field"),
+    Row(
+        request="GET /studies/*/rounds/*/evidence",
+        fields=("query.files",),
+        covered_by="the word `yes`: the round's files are wanted in the same answer",
+    ),
     Row(request="GET /studies/*/rounds/*/integers", fields=(), covered_by="sends no field"),
     Row(request="GET /studies/*/rounds/*/opened/*", fields=(), covered_by="sends no field"),
     Row(
