@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
+from datasites.data.dataset import Schema, case_ids, check_part, fingerprint, read_schema
 from datasites.data.glance import STUDY_SCHEMA, read_terms
 from datasites.data.versions import check_spelling
 from datasites.language import mark
@@ -121,7 +121,7 @@ class Datasets:
         Everybody sees the fingerprint. It may change only with the version, which its owner raises in public; a new
         one under the same version would tell that the patients' data changed, and nobody would have been charged.
         """
-        load(folder / "private", schema)  # a patient twice is refused here, before anything is charged
+        check_part(folder / "private", schema)  # a patient twice is refused here, before anything is charged
         card = self.home.folder / "published" / f"{schema.name}-v{schema.version}" / CARD
         if card.exists() and parse(Card, card.read_bytes()).dataset.fingerprint != self._fingerprint(folder):
             raise InvalidInput(
