@@ -227,7 +227,7 @@ def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
     for modality, (held, values) in part.inputs.items():
         filled = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
         places = [rows[case] for case in held]
-        filled[places] = values
+        filled[places] = values[:]
         presence[places, order.index(modality)] = 1.0
         arrays[modality] = filled
     arrays["presence"] = presence
