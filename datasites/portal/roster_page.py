@@ -32,13 +32,17 @@ _Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="the roster'
 
 @dataclass(frozen=True, kw_only=True)
 class RosterChange:
-    """A signed roster that waits for this hospital's people; ``digest`` is what they confirm."""
+    """A signed roster that waits for this hospital's people; ``digest`` is what they confirm.
+
+    Of those ``changed``, the keys of ``unsigned`` are not signed by the key known here; nobody can confirm them.
+    """
 
     digest: str
     serial: int
     joins: tuple[Party, ...]
     leaves: tuple[Party, ...]
     changed: tuple[Party, ...]
+    unsigned: tuple[Party, ...]
 
 
 @pages.post("/roster")
@@ -73,6 +77,7 @@ def offered(context: Context, _: Reader) -> RosterChange | None:
         joins=change.joins,
         leaves=change.leaves,
         changed=change.changed,
+        unsigned=change.unsigned,
     )
 
 

@@ -28,7 +28,7 @@ from orchestrator.api.authentication import JSON_BYTES, Authenticator, SpeaksPro
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
-from orchestrator.api.joining import add_joining, add_roster
+from orchestrator.api.joining import add_handovers, add_joining, add_roster
 from orchestrator.api.listing import add_listing
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
@@ -177,6 +177,7 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     if home is not None:
         add_joining(app, home)
         add_roster(app, home, authenticate)
+        add_handovers(app, home)
     return app
 
 
