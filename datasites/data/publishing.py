@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
 from datasites.data.glance import STUDY_SCHEMA, read_terms
+from datasites.data.versions import check_spelling
 from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
@@ -65,7 +66,8 @@ class Datasets:
         """Register one dataset version and write what may be seen of it; return that folder (mock, schema, card).
 
         Raises:
-            InvalidInput: the folder is no dataset, holds a patient twice, or has changed since it was published.
+            InvalidInput: the folder is no dataset, holds a patient twice or spells one otherwise than another dataset
+                of the home, or has changed since it was published.
             BudgetExceeded: the count does not fit under the cap.
         """
         schema = read_schema(folder)
@@ -132,7 +134,12 @@ class Datasets:
 
     def _register(self, schema: Schema, folder: Path) -> str:
         secret = _secret(self.home.identity(), "cases")
-        cases = [case_hash(secret, case) for case in case_ids(folder / "private")]
+        patients = case_ids(folder / "private")
+        if not self._registered(schema):  # a folder may have been placed by hand, past the ingest
+            problems = check_spelling(self.home.folder / "datasets", patients)
+            if problems:
+                raise InvalidInput(problems[0])
+        cases = [case_hash(secret, case) for case in patients]
         population = self.ledger.register_dataset(schema.name, schema.version, cases)
         if self.ledger.account(population).cap is None:
             budget = (self.policy() if callable(self.policy) else self.policy).budget
@@ -144,6 +151,13 @@ class Datasets:
                 reason=mark("the cap of policy.toml when the dataset was first published"),
             )
         return population
+
+    def _registered(self, schema: Schema) -> bool:
+        try:
+            self.ledger.population_of(schema.name, schema.version)
+        except InvalidInput:
+            return False
+        return True
 
     def _card(self, schema: Schema, folder: Path, population: str) -> Card:
         return Card(

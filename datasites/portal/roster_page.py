@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ class RosterChange:
     """A signed roster that waits for this hospital's people; ``digest`` is what they confirm.
 
     Of those ``changed``, the keys of ``unsigned`` are not signed by the key known here; nobody can confirm them.
+    ``roles`` are the parts of who joins, and of who would get another part (``moved``), by name.
     """
 
     digest: str
@@ -43,6 +45,8 @@ class RosterChange:
     leaves: tuple[Party, ...]
     changed: tuple[Party, ...]
     unsigned: tuple[Party, ...]
+    moved: tuple[Party, ...]
+    roles: Mapping[str, str]
 
 
 @pages.post("/roster")
@@ -78,6 +82,8 @@ def offered(context: Context, _: Reader) -> RosterChange | None:
         leaves=change.leaves,
         changed=change.changed,
         unsigned=change.unsigned,
+        moved=change.moved,
+        roles={party.name: change.edition.roster.role_of(party.name) for party in (*change.joins, *change.moved)},
     )
 
 

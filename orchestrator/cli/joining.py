@@ -225,9 +225,16 @@ def confirm_roster(
         if json_output:
             show({"offered": None})
         return
-    for what, parties in (("joins", change.joins), ("leaves", change.leaves), ("has another key", change.changed)):
+    for what, parties in (
+        ("joins as {role}", change.joins),
+        ("leaves", change.leaves),
+        ("has a new key, which the one known here has signed", change.handed),
+        ("would get another key, which nobody here can confirm", change.unsigned),
+        ("would become {role}", change.moved),
+    ):
         for party in parties:
-            line = f"{party.name} ({party.institution}) {what}: {fingerprint(party.public_key)}"
+            part = "" if party in change.leaves else change.part_of(party)
+            line = f"{party.name} ({party.institution}) {what.format(role=part)}: {fingerprint(party.public_key)}"
             console.print(escape(line), highlight=False, soft_wrap=True)
     if by.strip():
         confirm(place, change.digest)

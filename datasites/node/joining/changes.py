@@ -10,11 +10,12 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.joining.documents import Edition, open_edition, read_signed
-from datasites.node.joining.entering import EDITION_FILE
+from datasites.node.joining.entering import EDITION_FILE, FOLDER, UNCONFIRMED, is_unconfirmed
 from datasites.node.keys.handover import follows, line
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
@@ -22,6 +23,14 @@ from datasites.study.signing import Signed, dump, parse
 from privacy.errors import InvalidInput, Refused
 
 OFFERED = "roster.offered.json"
+CALLED = {
+    "orchestrator": mark("orchestrator"),
+    "keyholder": mark("keyholder"),
+    "datasite": mark("hospital"),
+    "helper": mark("helper"),
+    "scientist": mark("scientist"),
+}
+"""What people call each role."""
 CONFIRMED = "roster-confirmed"
 
 
@@ -29,14 +38,30 @@ CONFIRMED = "roster-confirmed"
 class Change:
     """What the offered edition changes: who joins, who leaves, and whose key or institution is another one.
 
-    ``unsigned`` are those of ``changed`` whose key known here has not signed the new one: nobody can confirm them.
+    ``handed`` are those of ``changed`` whose key known here has signed the new one: nobody can confirm the others.
+    ``moved`` keep name, key and institution, and would get another part: a scientist that of a hospital, say.
     """
 
     edition: Edition
     joins: tuple[Party, ...]
     leaves: tuple[Party, ...]
     changed: tuple[Party, ...]
-    unsigned: tuple[Party, ...] = ()
+    handed: tuple[Party, ...] = ()
+    moved: tuple[Party, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether people can put it in force: who stays keeps institution and part, and a new key is handed over."""
+        return not (self.unsigned or self.moved)
+
+    @property
+    def unsigned(self) -> tuple[Party, ...]:
+        """Who would get another key that the one known here has not signed."""
+        return tuple(party for party in self.changed if party not in self.handed)
+
+    def part_of(self, party: Party) -> str:
+        """Return what people call the part of somebody in the offered edition."""
+        return CALLED[self.edition.roster.role_of(party.name)]
 
     @property
     def digest(self) -> str:
@@ -45,10 +70,10 @@ class Change:
 
     @property
     def title(self) -> str:
-        """Who joins (+) and who leaves (-), in one line."""
-        signs = [*(f"+{party.name}" for party in self.joins), *(f"-{party.name}" for party in self.leaves)]
-        signs += [f"{party.name} (new key)" for party in self.changed]
-        return " ".join(signs)
+        """Who joins (+), who leaves (-) and what nobody may confirm (!), in one line, and who has a new key."""
+        signs = {"+": self.joins, "-": self.leaves, "!": (*self.unsigned, *self.moved)}
+        names = [f"{sign}{party.name}" for sign, parties in signs.items() for party in parties]
+        return " ".join([*names, *(f"{p.name} (new key)" for p in self.handed)])
 
     def entry(self, *, by: str) -> dict[str, Any]:
         """Return what the journal says once it is confirmed."""
@@ -99,15 +124,19 @@ def _ask(home: Home, client: SignedClient) -> Any:
 
 
 def offered(home: Home) -> Change | None:
-    """Return the change that waits for this party's people, or None."""
-    path = home.folder / OFFERED
-    if not path.exists():
-        return None
-    roster = home.roster()
-    edition = open_edition(read_signed(path), roster.orchestrator)
-    if edition.serial <= _serial(home) or edition.roster == roster:
-        return None
-    return _change(edition, roster)
+    """Return the change that waits for this party's people, or None.
+
+    Keyholder and helpers that joined by an invitation confirm their first roster as well: everybody in it joins.
+    """
+    path, roster = home.folder / OFFERED, home.roster()
+    edition = open_edition(read_signed(path), roster.orchestrator) if path.exists() else None
+    if edition is not None and (edition.serial <= _serial(home) or edition.roster == roster):
+        edition = None
+    if not is_unconfirmed(home):
+        return None if edition is None else _change(edition, roster)
+    edition = edition or open_edition(read_signed(home.folder / EDITION_FILE), roster.orchestrator)
+    others = tuple(party for party in edition.roster.known if party != home.party())
+    return Change(edition=edition, joins=others, leaves=(), changed=())
 
 
 def confirm(home: Home, digest: str) -> Change:
@@ -115,6 +144,7 @@ def confirm(home: Home, digest: str) -> Change:
 
     Raises:
         Refused: none is offered, or another one than people looked at; or it leaves this party out.
+        InvalidInput: somebody who stays would get another key, institution or part.
     """
     change = offered(home)
     if change is None or not hmac.compare_digest(change.digest, digest):
@@ -122,10 +152,13 @@ def confirm(home: Home, digest: str) -> Change:
     if home.party() not in change.edition.roster.everybody:
         raise Refused("the offered roster leaves this party out; ask the consortium's operator why")
     _check_keys(change)
-    home.keep_handovers(change.edition.handovers)
+    known = home.handovers()
+    home.keep_handovers([*known, *(one for one in change.edition.handovers if one not in known)])
     path = home.folder / OFFERED
-    write_atomically(home.folder / EDITION_FILE, path.read_bytes())
-    change.edition.roster.save(home.folder / "roster.json")
+    if change.edition.serial > _serial(home):
+        write_atomically(home.folder / EDITION_FILE, path.read_bytes())
+        change.edition.roster.save(home.folder / "roster.json")
+    (home.folder / FOLDER / UNCONFIRMED).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     return change
 
@@ -150,12 +183,20 @@ def _change(edition: Edition, roster: Roster) -> Change:
         joins=tuple(party for name, party in after.items() if name not in before),
         leaves=tuple(party for name, party in before.items() if name not in after),
         changed=changed,
-        unsigned=tuple(party for party in changed if not signed(party)),
+        handed=tuple(party for party in changed if signed(party)),
+        moved=tuple(
+            party
+            for name, party in after.items()
+            if name in before and roster.role_of(name) != edition.roster.role_of(name)
+        ),
     )
 
 
 def _check_keys(change: Change) -> None:
-    """Check that who gets another key has it by a hand-over that the key known here has signed.
+    """Check that everybody keeps their part, and that another key is one that the key known here has signed.
+
+    Whoever is a hospital, a helper or the keyholder was looked at as that. An orchestrator that makes hospitals of its
+    own scientists invents hospitals.
 
     Raises:
         InvalidInput: it is not so.
@@ -165,4 +206,10 @@ def _check_keys(change: Change) -> None:
         raise InvalidInput(
             f"expected the keys that are known here, but {named} would get another that theirs has not signed; refuse, "
             "and call them"
+        )
+    if change.moved:
+        named = ", ".join(f"{p.name} ({change.part_of(p)})" for p in change.moved)
+        raise InvalidInput(
+            f"expected everybody in the part that is known here, but {named} would get another part; refuse, and ask "
+            "the operator to take them out and to invite them under a new name"
         )

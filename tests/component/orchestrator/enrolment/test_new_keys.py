@@ -134,7 +134,7 @@ def test_a_party_goes_on_with_a_new_key_once_operator_and_others_have_confirmed_
         change = offered(home_of(founded, other))
         assert change is not None and change.title == f"{name} (new key)" and not change.unsigned
         shown = founded.tessera("confirm-roster", "--home", founded.folder / other, "--by", "Bela")
-        assert fingerprint(new.public_key) in shown and "has another key" in shown
+        assert fingerprint(new.public_key) in shown and "has a new key" in shown
         assert home_of(founded, other).roster() == founded.orchestrator.roster()
         assert home_of(founded, other).roster().by_name(name) == home.party()
         thief = SignedClient(old, founded.url, founded.orchestrator.party().public_key, retry_seconds=0)
