@@ -150,8 +150,13 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     install_problem_handlers(app)
     app.add_middleware(SpeaksProtocol)
     key, heard, runs = service.identity.public_key, service.contacts.heard, service.peers.heard
-    authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard, runs=runs)
-    admits = Authenticator(key, lambda who: service.roster.known_by_key(who), heard=heard, runs=runs)  # scientists too
+    used = [home.folder / f"tokens-{name}.bin" if home is not None else None for name in ("parties", "all")]
+    authenticate = Authenticator(
+        key, lambda caller: service.roster.by_key(caller), heard=heard, kept=used[0], runs=runs
+    )
+    admits = Authenticator(  # scientists too
+        key, lambda who: service.roster.known_by_key(who), heard=heard, kept=used[1], runs=runs
+    )
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,

@@ -345,7 +345,7 @@ class Chain:
                 rows = self._query(_OWNER, ())
             keys = [str(key) for _, key in rows]
             keys += [new_key(json.loads(text)) for (text,) in self._query(_ROTATIONS, (ROTATED,))]
-        except (sqlite3.DatabaseError, ValueError, AttributeError) as error:
+        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise InvalidInput(f"{self.path.name} is not a {self.purpose}: {error}; restore it") from error
         ours = self._identity is None or [self._identity.public_key] == keys[-1:]
         if len(rows) != 1 or rows[0][0] != self.purpose or not ours:

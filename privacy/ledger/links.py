@@ -101,7 +101,7 @@ def new_key(body: Mapping[str, Any]) -> str:
     Raises:
         InvalidInput: it names none.
     """
-    found = body.get("new_key")
+    found = body.get("new_key") if isinstance(body, Mapping) else None
     if not isinstance(found, str):
         raise InvalidInput("expected the new key in new_key")
     check_public_key(found)
