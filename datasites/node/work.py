@@ -58,7 +58,7 @@ class Witness:
         """Return the newest head that the orchestrator gave; what one with another key gave before is not its."""
         path = self._folder / _HEAD
         head = parse(Head, path.read_bytes()) if path.exists() else None
-        return head if head is not None and head.public_key == self._orchestrator else None
+        return head if head is not None and head.public_key in self.home.orchestrator_keys() else None
 
     def meet(self, items: Iterable[WorkItem] = ()) -> None:
         """Show what was seen, keep what is new; the first thing to do with every answer to "what is to be done?".
