@@ -29,6 +29,7 @@ from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.rollback import was_imported
+from datasites.node.tracing.spans import traced
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.study.messages import (
@@ -101,6 +102,7 @@ class RoundParticipant:
         """Where the models of rounds come from."""
         return Models(home=self.home, client=self.client, journal=self.journal, build=self.build, rule_of=self.rule_of)
 
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
         try:
