@@ -29,6 +29,7 @@ from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.rollback import was_imported
+from datasites.node.tracing.spans import traced
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.study.messages import (
@@ -99,8 +100,21 @@ class RoundParticipant:
     @property
     def models(self) -> Models:
         """Where the models of rounds come from."""
-        return Models(home=self.home, client=self.client, journal=self.journal, build=self.build, rule_of=self.rule_of)
 
+        def public_key(study: str, number: int) -> bytes:
+            sent = self.sent_now.get((study, number))
+            return sent.public if sent else b""
+
+        return Models(
+            home=self.home,
+            client=self.client,
+            journal=self.journal,
+            build=self.build,
+            rule_of=self.rule_of,
+            public_key=public_key,
+        )
+
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
         try:
@@ -292,7 +306,7 @@ class RoundParticipant:
             seed_hashes=padded.seed_hashes,
         )
         self._forget_pads(plan.study)
-        self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, own=padded.own)
+        self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, public=public, own=padded.own)
         write_atomically(folder / "update.bin", padded.body)
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
