@@ -77,15 +77,13 @@ def _read_own(
     local, of_all = read_mapping(mapping) if mapping else None, cohort or ""
     with console.status("reading your tables"):
         data, report = read_hospital(tables, document, asked, mapping=local, cohort=of_all, scratch=home)
-    report = replace(report, warnings=tuple(warnings_of(document, document.outcome(asked), data)))
-    report = replace(report, problems=(*report.problems, *check_spelling(home / "datasets", data.patients)))
+    warned = tuple(warnings_of(document, document.outcome(asked), data))
+    problems = (*report.problems, *check_spelling(home / "datasets", data.patients))
+    report = replace(report, warnings=warned, problems=problems)
     page, facts = write_report(home / "reading", report)
     _say(report)
     console.print(f"reading report: {page} (.de.html and .fr.html beside it)", highlight=False, soft_wrap=True)
-    if report.problems:
-        rest = len(report.problems) - _SHOWN_PROBLEMS
-        more = f" (and {rest} more, in the reading report)" if rest > 0 else ""
-        raise InvalidInput(f"no dataset was written: {'; '.join(report.problems[:_SHOWN_PROBLEMS])}{more}")
+    _refuse(report)
     called = name or f"{config.name}-{document.name}"
     earlier = versions_of(home / "datasets", called)
     version = 1 + (int(earlier[-1].name[1:]) if earlier else 0)
@@ -110,6 +108,13 @@ def _read_own(
     if json_output:
         made = {"dataset": None if check else called, "version": None if check else version}
         show({**made, **_counts(report), "report": str(page), "facts": str(facts)})
+
+
+def _refuse(report: ReadingReport) -> None:
+    if report.problems:
+        rest = len(report.problems) - _SHOWN_PROBLEMS
+        more = f" (and {rest} more, in the reading report)" if rest > 0 else ""
+        raise InvalidInput(f"no dataset was written: {'; '.join(report.problems[:_SHOWN_PROBLEMS])}{more}")
 
 
 def _counts(report: ReadingReport) -> dict[str, Any]:
