@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from safetensors.numpy import save
 
 from datasites.keyholder.vouched import OwnParts, Vouched
-from datasites.study.messages import PadSums, UpdateHeader
+from datasites.study.messages import Arrival, PadSums, UpdateHeader
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pad_tags, pads, shares
@@ -65,6 +65,42 @@ class HelperAnswer:
 
     sums: PadSums
     body: bytes
+
+
+@dataclass
+class Updates:
+    """Which update of each site one party opens in a round: the first it was shown, of the process that it cleared.
+
+    ``seen`` are the hashes of the seeds by site, and ``begun`` the words of the sites' processes: of that update, or of
+    the clearance that a site got.
+    """
+
+    seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    begun: dict[str, str] = field(default_factory=dict)
+
+    def see(self, headers: Mapping[str, UpdateHeader]) -> None:
+        """Take note of a list's updates.
+
+        Raises:
+            BadPads: a site's second update in the round: it was restored in between, and stands in one list already.
+        """
+        twice = [
+            site
+            for site, header in headers.items()
+            if self.seen.get(site, header.seed_hashes) != header.seed_hashes
+            or self.begun.get(site, header.begun) != header.begun
+        ]
+        if twice:
+            raise BadPads(sorted(twice), "are others than those of their first update in this round")
+        self.seen |= {site: header.seed_hashes for site, header in headers.items()}
+        self.begun |= {site: header.begun for site, header in headers.items()}
+
+    def clear(self, arrival: Arrival) -> bool:
+        """Open no update of a site but of its present process; False where another one was opened already."""
+        if arrival.site in self.seen:
+            return self.begun[arrival.site] == arrival.begun
+        self.begun[arrival.site] = arrival.begun
+        return True
 
 
 def counts_of(proposal: Proposal) -> dict[str, int]:

@@ -183,7 +183,7 @@ def _draft(
         chain=chain,
         constants=constants,
         patience=_patience(settings),
-        protocol=2,
+        protocol=3,
     )
 
 
