@@ -137,7 +137,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         request="PUT /studies/*/rounds/*/update",
         fields=("signed.payload.helper_pads.*", "signed.payload.seed_hashes[]", "signed.payload.begun"),
-        covered_by="random seeds, encrypted for one helper, hashes of random seeds, and the random word of this process",
+        covered_by="random seeds, encrypted for one helper, hashes of random seeds, and the process's random word",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
