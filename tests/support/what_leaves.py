@@ -70,6 +70,11 @@ TABLE: tuple[Row, ...] = (
         covered_by="how long to wait, and the hash of the orchestrator's last answer",
     ),
     Row(
+        request="GET /work",
+        fields=("query.seen",),
+        covered_by="the head of the orchestrator's own journal, given back to it",
+    ),
+    Row(
         request="GET /invitations/*",
         fields=(),
         covered_by="sends no field; `tessera join` fetches the invitation that a code names, before there is a key",
@@ -108,7 +113,11 @@ TABLE: tuple[Row, ...] = (
         fields=(),
         covered_by="sends no field; the hash in the address comes from the round plan",
     ),
-    Row(request="GET /studies/*/rounds/*/evidence", fields=(), covered_by="sends no field"),
+    Row(
+        request="GET /studies/*/rounds/*/evidence",
+        fields=("query.files",),
+        covered_by="the word `yes`: the round's files are wanted in the same answer",
+    ),
     Row(request="GET /studies/*/rounds/*/integers", fields=(), covered_by="sends no field"),
     Row(request="GET /studies/*/rounds/*/opened/*", fields=(), covered_by="sends no field"),
     Row(
