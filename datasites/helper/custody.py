@@ -25,7 +25,15 @@ from pathlib import Path
 
 from datasites.helper.round_files import KINDS, RoundFiles
 from datasites.keyholder.checks import CheckedList
-from datasites.keyholder.opened import FreshWanted, Updates, open_parts, own_parts, parts_of, require_vouched
+from datasites.keyholder.opened import (
+    FreshWanted,
+    Updates,
+    clearance_of,
+    open_parts,
+    own_parts,
+    parts_of,
+    require_vouched,
+)
 from datasites.keyholder.vouched import OwnParts, commit_to
 from datasites.study.messages import Arrival, Clearance, HelperKey, PadCommitment, PadSums
 from datasites.study.proposal import Proposal
@@ -186,9 +194,7 @@ class PadCustody:
                 held = self._found(study, number)
                 if held is None or not held.made_now or held.answer is not None or not held.updates.clear(arrival):
                     without.add(number)
-            return Clearance(
-                study=study, site=arrival.site, begun=arrival.begun, party=name, without=tuple(sorted(without))
-            )
+            return clearance_of(arrival, name, without)
 
     def _require_signed_for_good(self, held: _Round, listed: CheckedList) -> None:
         """Under a key from before this start, want the list signed once more: an older copy knows of no answer.

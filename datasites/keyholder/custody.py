@@ -28,7 +28,7 @@ from pathlib import Path
 from datasites.keyholder import opened
 from datasites.keyholder.checks import CheckedList, CheckedSum
 from datasites.keyholder.key_files import KeyFiles
-from datasites.keyholder.opened import BadPads, HelperAnswer, ListedPads, Updates, integers_to_bytes
+from datasites.keyholder.opened import BadPads, HelperAnswer, ListedPads, Updates, clearance_of, integers_to_bytes
 from datasites.keyholder.record import CLOSED_ROUND, NEW_ROUND, SCHEMA, Answer, answer_of, round_key_of
 from datasites.keyholder.vouched import OwnParts, commit_to
 from datasites.study.messages import Arrival, Clearance, PadCommitment, RoundKey
@@ -257,7 +257,7 @@ class KeyCustody:
                 updates = self._updates.setdefault(place, Updates())
                 if place not in self._made_now or row["state"] != "open" or not updates.clear(arrival):
                     without.append(place[1])
-        return Clearance(study=study, site=arrival.site, begun=arrival.begun, party=name, without=tuple(without))
+        return clearance_of(arrival, name, without)
 
     def _own(self, listed: CheckedList | CheckedSum) -> OwnParts:
         """Return this keyholder's parts of a list: its seeds and their sums, kept until the round is answered."""

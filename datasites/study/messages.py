@@ -301,15 +301,21 @@ class Arrival(Message):
 class Clearance(Message):
     """What keyholder or helper says about the updates of a hospital that was started anew.
 
-    In no round of the study but those in ``without`` has ``party`` opened an update of ``site`` that lacks the word
-    ``begun``, and with the keys that it holds it opens none (docs/decisions/0025-cleared-after-a-start.md).
+    In no round of the study, but those up to ``over`` and those in ``without``, has ``party`` opened an update of
+    ``site`` that lacks the word ``begun``, and with the keys that it holds it opens none
+    (docs/decisions/0025-cleared-after-a-start.md).
     """
 
     study: str
     site: str
     begun: str
     party: str
+    over: int
     without: tuple[int, ...]
+
+    def covers(self, number: int) -> bool:
+        """Return whether this is said of a round."""
+        return number > self.over and number not in self.without
 
 
 @dataclass(frozen=True, kw_only=True)

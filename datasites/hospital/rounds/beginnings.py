@@ -80,7 +80,8 @@ class Clearing:
                 f"round {item.round}: this hospital was started anew, and {', '.join(missing)} did not say that no "
                 "earlier update of it is opened; it takes part again once they are there"
             )
-        unknown = [p.name for p in parties if item.round in self.beginning.cleared[(proposal.study, p.name)].without]
+        cleared = self.beginning.cleared
+        unknown = [p.name for p in parties if not cleared[(proposal.study, p.name)].covers(item.round)]
         if unknown:
             raise Refused(
                 f"round {item.round}: this hospital was started anew, and {', '.join(unknown)} cannot know that no "

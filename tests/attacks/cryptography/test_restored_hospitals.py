@@ -18,7 +18,7 @@ from harness.consortium import Hospital
 from support.helped import H, HelpedStage, J
 
 from datasites.hospital.rounds.beginnings import Beginning
-from datasites.study.messages import Arrival, Clearance, Refusal
+from datasites.study.messages import Arrival, Clearance, Refusal, UpdateHeader
 from datasites.study.signing import Signed, parse, seal
 
 ALL = (0, 1, 2, 3)
@@ -28,7 +28,7 @@ K = "keyholder"
 def false_clearance(stage: HelpedStage, signer: str, **changes: object) -> Signed:
     """What a lying party says to a hospital that was started anew, whatever it opened."""
     arrival = parse(Arrival, dict(stage.liar.sent["arrival"][-1].payload))
-    said = Clearance(study=arrival.study, site=arrival.site, begun=arrival.begun, party=signer, without=())
+    said = Clearance(study=arrival.study, site=arrival.site, begun=arrival.begun, party=signer, over=0, without=())
     return seal(stage.consortium.homes[signer].identity(), "clearance", replace(said, **changes))
 
 
@@ -75,7 +75,7 @@ def test_whoever_opened_an_update_clears_no_second_one(helped: HelpedStage, aske
     arrival = helped.arrive(0)
     for name in (K, H, J):
         said = helped.ask_clearance(name, arrival)
-        assert said is not None and said.payload["without"] == [1]
+        assert said is not None and not parse(Clearance, dict(said.payload)).covers(1)
     assert not helped.train_cleared(0)
 
 
@@ -127,10 +127,31 @@ def test_who_cleared_a_hospital_opens_its_earlier_update_no_more(helped: HelpedS
     assert helped.read(helped.listed(*ALL, closing=2)) is not None
 
 
-def restored(stage: HelpedStage) -> None:
-    """Start H anew from an empty folder: it knows nothing of the round, and makes another key."""
-    shutil.rmtree(stage.folder / f"{H}-rounds")
-    stage.restart_helper(H)
+def test_an_arrival_that_was_kept_back_brings_no_earlier_update_back(helped: HelpedStage) -> None:
+    """Played: an earlier process was started anew as well, and its word is shown after the later one's."""
+    helped.train_all()
+    helped.forget_upload(0)
+    assert helped.train_cleared(0, J) is False
+    early = helped.liar.sent["arrival"][-1]
+    first = helped.consortium.hospitals[0].participant.beginning
+    helped.restart_hospital(0)
+    late = helped.arrive(0)
+    said = {name: helped.ask_clearance(name, late) for name in (K, H)}
+    assert all(one is not None and parse(Clearance, dict(one.payload)).covers(1) for one in said.values())
+    for name in (K, H):
+        kept_back = helped.ask_clearance(name, early)
+        assert kept_back is not None and not parse(Clearance, dict(kept_back.payload)).covers(1)
+    updates, bodies = dict(helped.updates), dict(helped.bodies)
+    header = parse(UpdateHeader, dict(updates["site-0"].payload))
+    own = helped.consortium.homes["site-0"].identity()
+    helped.updates["site-0"] = seal(own, "update", replace(header, begun=first.word))  # it sent an update, too
+    listed, _ = helped.listed(*ALL, asked=(), committing=())
+    assert not helped.committed(listed, K, H)
+    for name in (K, H):
+        assert "others than those of their first update" in helped.refusal(name)
+    helped.updates, helped.bodies = updates, bodies
+    said[J] = helped.ask_clearance(J, late)  # J heard the earlier word first
+    assert f"{J} cannot know" in sends_nothing(helped, said)
 
 
 def later_keys(stage: HelpedStage) -> None:
@@ -158,10 +179,10 @@ def test_a_helper_that_was_made_to_forget_what_it_opened_clears_nobody(helped: H
         assert len(helped.liar.sent["helper-key"]) == keys and "is over here" in helped.refusal(H)
     helped.forget_upload(0)
     said = helped.ask_clearance(H, helped.arrive(0))
-    assert said is not None and 1 in said.payload["without"]
+    assert said is not None and not parse(Clearance, dict(said.payload)).covers(1)
     helped.restart_helper(H)
     said = helped.ask_clearance(H, helped.arrive(0))
-    assert said is not None and 1 in said.payload["without"]
+    assert said is not None and not parse(Clearance, dict(said.payload)).covers(1)
 
 
 def test_a_restored_keyholder_clears_nobody_for_a_key_of_its_backup(helped: HelpedStage) -> None:
