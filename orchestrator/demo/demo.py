@@ -11,6 +11,7 @@ import datetime as dt
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -221,9 +222,8 @@ class _Demo:
             if state in OVER and status["reason"] != paused:
                 paused = status["reason"]
                 self.progress.note(f"the study is {state}: {paused}")
-                self.progress.note(
-                    f"let it go on with: tessera study resume {STUDY} --home {self.homes.orchestrator.folder}"
-                )
+                quoted = shlex.quote(str(self.homes.orchestrator.folder))
+                self.progress.note(f"let it go on with: tessera study resume {STUDY} --home {quoted}")
             time.sleep(_POLL_SECONDS)
 
     def _site_result(self, site: Site, status: dict[str, Any]) -> dict[str, Any]:

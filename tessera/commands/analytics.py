@@ -72,6 +72,10 @@ def analytics(
     """Ask hospitals for a statistic of their patients: a small study, reviewed, charged, summed under encryption."""
     given = tuple(names or ())
     _check(kind, given)
+    if options.name:
+        from datasites.study.text import check_study_name
+
+        check_study_name(options.name)
     if options.simulate:
         found = _asked(_simulated(options), kind, given, options)
         _print(found, json_output, {})
