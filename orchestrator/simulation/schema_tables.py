@@ -19,9 +19,9 @@ from datasites.data.reading.hospital import HospitalData, read_hospital
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.schema_files import read_schema_document
 from datasites.study.schema.document import StudySchema
-from orchestrator.demo.tcga_tables import deal_tables
 from orchestrator.simulation.schema_patients import patients_of
 from orchestrator.simulation.sites import Patients
+from orchestrator.simulation.tcga_tables import deal_tables
 from privacy.errors import InvalidInput
 
 _HELD_OUT = 0.25
