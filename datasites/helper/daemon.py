@@ -18,6 +18,7 @@ from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
+from datasites.node.tracing.spans import traced
 from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import PadSums, RoundKey, WorkItem
@@ -73,11 +74,12 @@ class Helper:
         self.looked = True
 
     def _signed_in(self, item: dict[str, list[dict[str, object]]]) -> Iterator[tuple[str, int, str]]:
-        own = self.home.identity().public_key
+        own = self.journal.public_keys
         for document in item.get("answers", []):
             sums = open_sealed(parse(Signed, document), "pads", own, PadSums)
             yield sums.study, sums.round, sums.list_hash
 
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; what is refused is journaled and told."""
         try:

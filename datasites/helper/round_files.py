@@ -45,7 +45,7 @@ class RoundFiles:
     def __init__(self, folder: Path, identity: Identity) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._cipher = ChaCha20Poly1305(identity.derive_secret("helper-rounds"))
+        self._cipher = ChaCha20Poly1305(identity.derive_lasting_secret("helper-rounds"))
 
     def store(self, study: str, number: int, kind: Kind, values: Mapping[str, Any], body: bytes) -> None:
         """Write one file, encrypted and synchronised, whole or not at all."""

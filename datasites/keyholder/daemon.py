@@ -26,6 +26,7 @@ from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
+from datasites.node.tracing.spans import traced
 from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import Opening, PadSums, SumResult, WorkItem
@@ -61,6 +62,7 @@ class Keyholder:
         self.queue.deal(self.handle)
         return 0.0
 
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; what is refused is journaled and told."""
         try:

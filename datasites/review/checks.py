@@ -31,7 +31,7 @@ _SETTLED = {
     "approved": say("this request is approved already, so nothing was changed; to stop it, revoke it"),
     "denied": say("this request is denied already, so nothing was changed; the scientist may propose a new version"),
     "revoked": say("this request is revoked already, so nothing was changed; the scientist may propose a new version"),
-    "ended": say("this request has ended, so nothing was changed; the scientist may propose a new version"),
+    "ended": say("this request has ended already, so nothing was changed; the scientist may propose a new version"),
 }
 _NOT_APPROVED = say("this request is not approved here, so there is nothing to revoke")
 

@@ -197,13 +197,13 @@ class _Demo:
     def _approve(self, proposal_hash: str) -> None:
         by_hand = self.stewards if self.settings.manual_all else self.stewards[: 1 if self.settings.manual else 0]
         urls = {site: address(home.folder) for site, home in self.homes.hospitals.items()}
-        for steward in self.stewards:
-            if steward not in by_hand:
-                _approve_as(steward, urls[steward.site], proposal_hash, self.processes)
-        if by_hand:
+        if by_hand:  # first, so that nobody waits for those whom the demo plays
             links = {s.site: f"{urls[s.site]}/register?token={s.invitation}" for s in by_hand}
             for line in approval_guide(links, study=STUDY, others=len(self.stewards) - len(by_hand)):
                 self.progress.note(line)
+        for steward in self.stewards:
+            if steward not in by_hand:
+                _approve_as(steward, urls[steward.site], proposal_hash, self.processes)
 
     def _wait(self, rounds: int) -> dict[str, Any]:
         """Return the study's status at its end; without people in the portals it has to end well."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from datasites.node.tracing.spans import round_span
 from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
@@ -85,7 +86,8 @@ class StudyRunner:
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
                 ends.require_centres(self._store, self.proposal, number)
-                with ends.in_time(self.proposal, number):
+                key = self.proposal.orchestrator.public_key
+                with ends.in_time(self.proposal, number), round_span(key, name, number):
                     await self._round(number)
         finally:
             await self.intake.close()

@@ -93,6 +93,17 @@ TABLE: tuple[Row, ...] = (
     Row(request="GET /heads", fields=(), covered_by="sends no field"),
     Row(request="GET /healthz", fields=(), covered_by="sends no field; asks whether the orchestrator can be reached"),
     Row(request="GET /roster", fields=(), covered_by="sends no field"),
+    Row(request="GET /handovers", fields=(), covered_by="sends no field; asks for the orchestrator's own new key"),
+    Row(
+        request="POST /handovers",
+        fields=(*_SIGNED, *(f"signed.payload.{name}" for name in ("name", "old_key", "new_key", "made", "taken"))),
+        covered_by="public: the key of this party and its new one, each with a signature; `tessera datasite rotate`",
+    ),
+    Row(
+        request="GET /studies",
+        fields=("query.after", "query.limit"),
+        covered_by="which page of the list of studies; `tessera status` and `rotate`",
+    ),
     Row(
         request="POST /head",
         fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),

@@ -29,6 +29,7 @@ from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.rollback import was_imported
+from datasites.node.tracing.spans import traced
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.study.messages import (
@@ -113,6 +114,7 @@ class RoundParticipant:
             public_key=public_key,
         )
 
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
         try:
