@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tessera
-from datasites.data.reading.made_up import write_tables
+from datasites.data.made_up import write_tables
 from datasites.data.reading.schema_files import read_schema_document
 from orchestrator.cli.main import app
 from orchestrator.simulation.schema_tables import table_patients
