@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from datasites.node.web.problems import describe
 from orchestrator.objects import bucket
 from orchestrator.objects.bucket import Objects
 from orchestrator.rounds.store import Store
@@ -141,6 +142,8 @@ def test_a_store_that_stops_answering_is_an_error_of_the_disk(
     monkeypatch.setattr(obstore, "put", silent)
     with pytest.raises(OSError, match="could not be reached") as raised:
         store.put_blob(b"a model")
+    said = describe(raised.value)
+    assert said.status == 503 and "ask again" in said.detail  # callers do
     assert "made-up" not in str(raised.value)
     monkeypatch.undo()
     for name, value in environment.items():
