@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.data.federations import Federation, Site
+from datasites.data.made_up import write_tables
 from datasites.data.reading.encoding import encode
 from datasites.data.reading.hospital import HospitalData, read_hospital
-from datasites.data.reading.made_up import write_tables
 from datasites.data.reading.schema_files import read_schema_document
 from datasites.data.reading.writing import labels_of
 from datasites.study.schema.document import StudySchema
