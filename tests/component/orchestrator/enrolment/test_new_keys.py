@@ -115,6 +115,10 @@ def test_a_party_goes_on_with_a_new_key_once_operator_and_others_have_confirmed_
     assert home.party() == home.roster().by_name(name)
     assert verify_folder(home.folder, public_key=new.public_key).holds
     assert new.derive_lasting_secret("cases") == old.derive_secret("cases") != new.derive_secret("cases")
+    assert new.derive_secret_of(old.public_key, "noise") == old.derive_secret("noise")
+    assert new.derive_secret_of(new.public_key, "noise") == new.derive_secret("noise")
+    with pytest.raises(InvalidInput, match="cannot be drawn again"):
+        new.derive_secret_of(Identity.generate().public_key, "noise")
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in home.folder.glob("identity*.pem"))
     told: list[str] = []
     with running(founded):
