@@ -90,8 +90,7 @@ def train(
     from privacy.dp import opacus_engine
 
     _require_local(mechanism)
-    values = _checked(model, mechanism, learning_rate, expected_records)
-    part = _part(modality_of_parameter)
+    values, part = _checked(model, mechanism, learning_rate, expected_records), _part(modality_of_parameter)
     trained = dict(_trainable(model))
     before = {n: p.detach().clone() for n, p in trained.items()}
     outer = opacus_engine.keyed_optimizer(
