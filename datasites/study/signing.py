@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -152,9 +155,50 @@ def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T], *
         raise InvalidInput(f"the signed {kind} carries another key than the one expected here")
     if signed.canonical < since:
         raise InvalidInput(f"expected a {kind} signed as canonical JSON of version {since}, got {signed.canonical}")
-    verify(public_key, kind, signed.payload, signed.signature, signed.canonical)
-    return parse(expected, dict(signed.payload))
+    plain = plain_json(signed.payload)
+    place = (kind, public_key, signed.signature, signed.canonical, expected, hashlib.sha256(plain).digest())
+    value: T | None = _CHECKED.find(place)
+    if value is None:
+        verify(public_key, kind, signed.payload, signed.signature, signed.canonical)
+        value = parse(expected, plain)
+        _CHECKED.keep(place, value, len(plain))
+    return value
 
+
+class _Checked:
+    """Values whose signatures were checked in this process, so that no document is checked over and over.
+
+    The headers of a list come to a hospital three times in a round, and to keyholder and helpers twice. The same
+    document has the same kind, key, signature and version, and the same payload as plain JSON to the byte, where 1, 1.0
+    and true differ. The oldest ones go where all payloads together are longer than ``most_bytes``.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, place: Any) -> Any:
+        """Return a value that was checked before, or None."""
+        with self._lock:
+            found = self._kept.get(place)
+            if found is None:
+                return None
+            self._kept.move_to_end(place)
+            return found[0]
+
+    def keep(self, place: Any, value: Any, size: int) -> None:
+        """Keep a value that was just checked, of a payload of ``size`` bytes."""
+        with self._lock:
+            if place not in self._kept:
+                self._kept[place] = value, size
+                self._left -= size
+            while self._left < 0:
+                _, (_, old) = self._kept.popitem(last=False)
+                self._left += old
+
+
+_CHECKED = _Checked(4 << 20)
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
