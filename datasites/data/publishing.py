@@ -38,7 +38,10 @@ CARD = "card.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What anybody in the consortium may know of a dataset; the schema lies beside it. ``data_use`` are DUO codes."""
+    """What anybody in the consortium may know of a dataset; the schema lies beside it. ``data_use`` are DUO codes.
+
+    ``own_evaluation`` says that studies may show how good their model is on this hospital's records alone.
+    """
 
     dataset: DatasetReference
     cohort: str
@@ -51,6 +54,7 @@ class Card:
     predicts: Target | None = None
     gains: dict[str, float] = field(default_factory=dict)
     self_scaled: tuple[str, ...] = ()
+    own_evaluation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +146,7 @@ class Datasets:
         cases = [case_hash(secret, case) for case in patients]
         population = self.ledger.register_dataset(schema.name, schema.version, cases)
         if self.ledger.account(population).cap is None:
-            budget = (self.policy() if callable(self.policy) else self.policy).budget
+            budget = self._policy().budget
             self.ledger.set_cap(
                 population,
                 epsilon=budget.epsilon_cap,
@@ -172,7 +176,11 @@ class Datasets:
             predicts=schema.predicts,
             gains=dict(schema.gains),
             self_scaled=schema.self_scaled,
+            own_evaluation=self._policy().study.allow_own_evaluation,
         )
+
+    def _policy(self) -> Policy:
+        return self.policy() if callable(self.policy) else self.policy
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:
         return DatasetReference(

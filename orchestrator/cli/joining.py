@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,7 +131,7 @@ def _say_joined(known: Any, home: Path, theirs: str, own: str) -> None:
         f"orchestrator's fingerprint: {theirs}",
         f"your fingerprint:           {own}",
         "Call the operator on a number that you know, and read both fingerprints to each other.",
-        f"Next: tessera {known.role} run --home {home}",
+        f"Next: tessera {known.role} run --home {shlex.quote(str(home))}",
     ]
     if known.role == "datasite":
         lines.insert(4, f"Look through {home / 'policy.toml'}, and ingest your tables (tessera datasite ingest).")

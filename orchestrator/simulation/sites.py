@@ -138,6 +138,7 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
         predicts=everyone.predicts,
         gains=dict(everyone.gains),
         names={m: names for m, names in everyone.names.items() if m in held},
+        own_evaluation=True,
     )
 
 
