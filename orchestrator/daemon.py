@@ -34,6 +34,7 @@ from orchestrator.rounds.notices import ScientistsNotices
 from orchestrator.rounds.peers import FILE, Peers
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
+from orchestrator.rounds.thread import OVER_FOR_GOOD
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
@@ -147,6 +148,15 @@ def tidy_home(home: Home, dry_run: bool) -> list[dict[str, Any]]:
         if journal is not None:
             journal.close()
     return [{"study": one.study, "files": one.files, "bytes": one.bytes} for one in found]
+
+
+def open_studies(home: Home) -> list[str]:
+    """Return the studies that are not over, where the process does not run."""
+    store = Store(Path(os.environ.get("STORE_FOLDER") or home.folder) / "store", _database_url())
+    try:
+        return [study for study, state, _ in store.states() if state not in OVER_FOR_GOOD]
+    finally:
+        store.close()
 
 
 def _founded(home: Home) -> bool:

@@ -208,6 +208,42 @@ def test_a_round_that_too_few_can_sign_is_lost_and_the_study_goes_on(played: Pla
     assert [bool(c.get("lost")) for c in status["checkpoints"]] == [True, False]
 
 
+def restart_hospital_before_it_sends(played: Played, index: int) -> None:
+    """Start a hospital anew once a round was planned; it has sent nothing in this round."""
+    played.play(
+        "pilot",
+        *(n for n in (*played.names, "keyholder", *played.helpers) if n != played.names[index]),
+        until=lambda _: len(played.service.store.documents("pilot", 1, "update")) == 3,
+    )
+    played.hospitals[index].close()
+    played.open_hospital(index)
+
+
+def test_a_hospital_that_was_killed_before_it_sent_its_update_is_cleared_and_takes_part(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=2)
+    restart_hospital_before_it_sends(played, 3)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    assert all(checkpoint["sites"] == played.names for checkpoint in status["checkpoints"])
+    assert np.allclose(played.model(status)["shared"], expected(played, range(4), 2), atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_hospital_that_was_started_anew_waits_for_a_helper_that_is_gone_and_the_others_go_on(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=5)
+    restart_hospital_before_it_sends(played, 3)
+    played.close_helper("helper-1")
+    played.play("pilot", until=lambda status: status["rounds_completed"] >= 2)
+    played.open_helper("helper-1")
+    status = played.play("pilot")
+    assert status["state"] == "finished"
+    sites = [checkpoint["sites"] for checkpoint in status["checkpoints"]]
+    assert sites[0] == sites[1] == played.names[:3]
+    refused = [e.body["reason"] for e in played.hospitals[3].participant.journal.entries(kind="refused")]
+    assert any("helper-1 did not say" in reason for reason in refused)
+    assert sites[-1] == played.names
+
+
 # restores ----------------------------------------------------------------------------------------------------------
 
 
