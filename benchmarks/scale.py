@@ -35,7 +35,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness.consortium import Consortium
+from harness.consortium import POLL_SECONDS, Consortium
 
 from datasites.node.process import own_module
 from datasites.study.signing import seal
@@ -102,7 +102,7 @@ def rounds_of(folder: Path, sites: int, parameters: int, rounds: int) -> dict[st
         process = psutil.Process(consortium.pid("orchestrator"))
         consortium.propose("scale", length=parameters, rounds=rounds + 1, min_sites=3, deadline_seconds=600)
         health = Health(consortium.url)
-        with consortium.working():
+        with consortium.working(wait=POLL_SECONDS):  # as a datasite's own loop asks
             _reached(consortium, 1)
             before, started = processor_seconds(process), time.monotonic()
             health.start()
