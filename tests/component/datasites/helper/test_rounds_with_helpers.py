@@ -208,6 +208,50 @@ def test_a_round_that_too_few_can_sign_is_lost_and_the_study_goes_on(played: Pla
     assert [bool(c.get("lost")) for c in status["checkpoints"]] == [True, False]
 
 
+def is_closed_again(played: Played, kind: str) -> bool:
+    """Say whether a document about the second list of the round is stored."""
+    store = played.service.store
+    return bool(store.documents("pilot", 1, kind, closing=2)) or (
+        store.document("pilot", 1, kind, closing=2) is not None
+    )
+
+
+@pytest.mark.parametrize("role", ["helper-0", "both helpers", "keyholder", "orchestrator"])
+@pytest.mark.parametrize("kind", ["void", "commitments", "attestation"])
+def test_a_kill_while_a_list_is_redone_loses_nothing_and_gives_no_second_answer(
+    played: Played, role: str, kind: str
+) -> None:
+    played.propose("pilot", length=LENGTH)
+    restart_hospital_before_it_signs(played)
+
+    def reached(_: object) -> bool:
+        voids = played.service.store.documents("pilot", 1, "void", closing=1)
+        return len(voids) == 3 if kind == "void" else is_closed_again(played, kind)
+
+    played.play("pilot", until=reached)
+    kill(played, role)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    assert status["checkpoints"][0]["sites"] == played.names[:3] and not status["checkpoints"][0].get("lost")
+    assert np.allclose(played.model(status)["shared"], expected(played, range(3)), atol=1e-5)
+    for name in played.helpers:
+        assert len(set(lists_answered(played, name))) == len(lists_answered(played, name)) <= 1
+
+
+@pytest.mark.parametrize("role", ["helper-0", "keyholder", "orchestrator"])
+def test_a_kill_while_a_hospital_is_cleared_loses_no_round(played: Played, role: str) -> None:
+    """It may cost the hospital its part: a holder that was started anew does not know what it opened."""
+    played.propose("pilot", length=LENGTH, rounds=4)
+    restart_hospital_before_it_sends(played, 3)
+    played.step("site-3")
+    kill(played, role)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    sites = [checkpoint["sites"] for checkpoint in status["checkpoints"]]
+    assert all(set(played.names[:3]) <= set(found) for found in sites) and sites[-1] == played.names
+    assert not [c["lost"] for c in status["checkpoints"] if c.get("lost")]
+
+
 def restart_hospital_before_it_sends(played: Played, index: int) -> None:
     """Start a hospital anew once a round was planned; it has sent nothing in this round."""
     played.play(
