@@ -12,7 +12,7 @@ from pathlib import Path
 from datasites.helper.custody import PadCustody
 from datasites.keyholder.checks import ListRequest, check_list, check_unsigned_list
 from datasites.keyholder.opened import BadPads, FreshWanted
-from datasites.keyholder.served import Served, served_proposals, void_list
+from datasites.keyholder.served import Served, arrival_in, served_proposals, void_list
 from datasites.keyholder.vouched import shown_commitments
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
@@ -91,6 +91,9 @@ class Helper:
                 self._answer(item)
             elif item.kind == "void":
                 self._void(item)
+            elif item.kind == "clear":
+                arrival = arrival_in(self.served.study(item.study), item)
+                self.served.send(item, "clearance", self.custody.clear(arrival, self._name))
             elif item.kind in ("finished", "forget"):
                 self.custody.forget(item.study)
         except BadPads as error:

@@ -156,8 +156,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
-        fields=("signed.payload.helper_pads.*", "signed.payload.seed_hashes[]"),
-        covered_by="random seeds, encrypted for one helper, and hashes of random seeds",
+        fields=("signed.payload.helper_pads.*", "signed.payload.seed_hashes[]", "signed.payload.begun"),
+        covered_by="random seeds, encrypted for one helper, hashes of random seeds, and the process's random word",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
@@ -199,6 +199,11 @@ TABLE: tuple[Row, ...] = (
         fields=("signed.payload.pad_tags.*", "signed.payload.pad_commitments"),
         covered_by="linear functions of random pads, each masked by a number of the same seed, and a hash of what "
         "keyholder and helpers committed to",
+    ),
+    Row(
+        request="POST /studies/*/rounds/*/arrival",
+        fields=(*_SIGNED, *(f"signed.payload.{name}" for name in ("study", "site", "begun"))),
+        covered_by="a random word that says that this process was started anew",
     ),
     Row(
         request="POST /studies/*/rounds/*/refusal",

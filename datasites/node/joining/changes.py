@@ -144,7 +144,8 @@ def confirm(home: Home, digest: str) -> Change:
 
     Raises:
         Refused: none is offered, or another one than people looked at; or it leaves this party out.
-        InvalidInput: somebody who stays would get another key, institution or part.
+        InvalidInput: somebody who stays would get another key, institution or part, or a hand-over of a key contradicts
+            one that is known here.
     """
     change = offered(home)
     if change is None or not hmac.compare_digest(change.digest, digest):
@@ -153,7 +154,9 @@ def confirm(home: Home, digest: str) -> Change:
         raise Refused("the offered roster leaves this party out; ask the consortium's operator why")
     _check_keys(change)
     known = home.handovers()
-    home.keep_handovers([*known, *(one for one in change.edition.handovers if one not in known)])
+    handovers = [*known, *(one for one in change.edition.handovers if one not in known)]
+    line(handovers)  # else nobody could read them any more
+    home.keep_handovers(handovers)
     path = home.folder / OFFERED
     if change.edition.serial > _serial(home):
         write_atomically(home.folder / EDITION_FILE, path.read_bytes())
