@@ -156,7 +156,7 @@ def test_a_privacy_officer_follows_a_study_through_its_whole_life_in_one_browser
     told = scientist.command("verify", report)
     assert "The PDF is as it was signed." in told and live.hospitals[first].datasite.home.config().institution in told
     page.get_by_role("link", name="Journal").click()
-    page.get_by_text("report downloaded").first.wait_for()
+    page.get_by_role("rowheader", name=re.compile("report downloaded")).first.wait_for()
     shoot(page, "life-10-journal")
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("Password").wait_for()
