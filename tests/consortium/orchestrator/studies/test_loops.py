@@ -147,7 +147,7 @@ def test_a_privacy_officer_follows_a_study_through_its_whole_life_in_one_browser
     shoot(page, "life-8-budget")
     page.get_by_role("link", name="Reports", exact=True).first.click()
     page.get_by_role("button", name="Write the reports as of now").click()
-    page.get_by_text("The reports are those of").wait_for()
+    page.get_by_text("The reports are those of").wait_for(timeout=240_000)
     shoot(page, "life-9-reports")
     address = page.get_by_role("link", name="Privacy report (PDF)", exact=True).first.get_attribute("href")
     report = tmp_path / "report.pdf"
