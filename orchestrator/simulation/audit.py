@@ -42,7 +42,7 @@ from models.parameters import from_bytes
 from orchestrator.studies.proposing.propose import build_proposal
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import sha256_hex
-from privacy.dp.accounting import pld_deltas
+from privacy.dp.accounting import PrivacyLoss
 from privacy.dp.audit import CurveResult, against_curve, too_quiet
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
@@ -156,7 +156,8 @@ def audit_path(
     path = _Path.of(broken.runs(bare), width=canaries, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         scores = path.scores(path.dataset(Path(folder) / "canaries", coins), _doubled if broken.doubled else run)
-    profile = tuple(zip(_EPSILONS, pld_deltas(bare.event(), _EPSILONS, slack=bare.total_variation()), strict=True))
+    deltas = PrivacyLoss(bare.event()).deltas(_EPSILONS, slack=bare.total_variation())
+    profile = tuple(zip(_EPSILONS, deltas, strict=True))
     curve = against_curve(scores[coins], scores[~coins], profile, failure=failure / _PARTS)
     quiet = {"update": too_quiet(path.empty(), bare.noise_multiplier * bare.max_grad_norm)}
     return PathResult(
