@@ -93,8 +93,9 @@ class ModelConfig:
     of a gradient (:mod:`models.losses`). ``standardised`` names the modalities of a centred model whose features
     have no public scale: the second round releases their means more finely and the third their spreads, by which
     the inputs are then divided. ``shrunk`` pulls released means towards zero where their noise is larger than they
-    are; ``public_centres`` takes means from public tables instead, as constants of the initial model
-    (:mod:`datasites.study.schema.public_constants`), and no round releases any. ``cohort_gain`` (linear only, above 0)
+    are; ``public_centres`` takes means as constants of the initial model instead, from public tables
+    (:mod:`datasites.study.schema.public_constants`) or as the study that this one continues released them, and no round
+    releases any. ``cohort_gain`` (linear only, above 0)
     multiplies the cohort indicator: with 1 the bias alone has the norm of a whole record's inputs and takes half of
     the clipping norm.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from datasites.data.tcga.tables import TASKS
+from datasites.study.recomputed.centring import moment_rounds
 from models.config import Architecture
 from orchestrator.demo.view import DemoView
 from orchestrator.studies.proposing.brought import NOTHING, Brought
@@ -57,13 +58,8 @@ def propose(
 def extend(study: Study, run: Run, changes: Mapping[str, Any]) -> Run:
     """Propose a study that begins with a run's last model; see :meth:`tessera.study.Study.extend`."""
     earlier, hub, given = run.proposal, run.hub, dict(changes)
-    if earlier.model.centred:
-        raise InvalidInput(
-            f"{run.name} released feature means first, as the usual schedule does; such a model cannot be continued: "
-            "propose the first study with rounds=, and extend that one"
-        )
     if study.rounds is None:
-        study = study.replace(rounds=earlier.rounds)
+        study = study.replace(rounds=earlier.rounds - moment_rounds(earlier.model))
     answers = (
         {} if earlier.filing is None else {f.name: getattr(earlier.filing, f.name) for f in fields(earlier.filing)}
     )
@@ -109,6 +105,7 @@ def settings_of(study: Study, answered: Filed, options: Mapping[str, Any], task:
         min_sites=study.min_sites,
         colluders=study.colluders,
         evaluation_share=study.evaluation,
+        evaluation_by=tuple(study.evaluation_by),
         **vars(answered),
     )
     return replace(with_schedule(settings, study.planned_rounds), **options)

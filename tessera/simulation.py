@@ -20,10 +20,12 @@ from datasites.study.signing import parse
 from orchestrator.simulation.runs import SimulationRequest
 from orchestrator.studies.evaluation import interval
 from privacy.canonical import sha256_hex
+from privacy.errors import TesseraError
 from tessera.facts import facts_of, schema_document
 from tessera.pictures import Picture, curve
 from tessera.running import Job, run_jobs
 from tessera.shown import html_table
+from tessera.trained.evaluated import evaluation_table
 from tessera.trained.model import Model
 
 if TYPE_CHECKING:
@@ -61,6 +63,20 @@ class Simulation:
     def curves(self) -> list[list[float]]:
         """The AUROC after every round, a list for each seed."""
         return [list(run["curve"]) for run in self.runs]
+
+    @property
+    def evaluation(self) -> pd.DataFrame:
+        """The first seed's own evaluation, with the noise of a live one (:attr:`tessera.live.Run.evaluation`).
+
+        Raises:
+            TesseraError: the study asked for none.
+        """
+        found = self.runs[0].get("evaluation")
+        if found is None:
+            raise TesseraError(
+                f"{self.study.name} has released no evaluation; a study asks for one with evaluation=0.2"
+            )
+        return evaluation_table(found)
 
     def by_cohort(self) -> pd.DataFrame:
         """Return the mean AUROC and balanced accuracy of every cohort."""

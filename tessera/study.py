@@ -50,6 +50,8 @@ class Study:
             :class:`tessera.ServerStep` or an object of it, or a file that defines ``server_step()``.
         fusion: of a network: ``shared`` head, or ``tokens`` for what is missing.
         evaluation: share of epsilon, 0 to 1, for one evaluation on private records in the last round.
+        evaluation_by: groups of which the evaluation shows figures as well: ``site`` (hospitals whose policy allows it)
+            and ``pattern`` (which modalities a patient has); cohorts always.
         min_sites: fewest hospitals in a sum that is decrypted, at least 3; None takes what suits the noise.
         colluders: hospitals that may work with the orchestrator; shared noise is charged for that.
 
@@ -71,11 +73,13 @@ class Study:
     server_step: type[ServerStep] | ServerStep | Path | None = None
     fusion: str = "shared"
     evaluation: float = 0.0
+    evaluation_by: Sequence[str] = ()
     min_sites: int | None = None
     colluders: int = 1
 
     def __post_init__(self) -> None:
         from datasites.study.text import check_study_name
+        from orchestrator.studies.proposing.mechanisms import check_evaluation_by
         from orchestrator.studies.proposing.propose import check_aggregation, check_fusion
 
         check_study_name(self.name)
@@ -89,6 +93,7 @@ class Study:
             raise InvalidInput(f"expected epsilon above 0, got {self.epsilon:g}; math.inf means no privacy")
         if not 0.0 <= self.evaluation <= 1.0:
             raise InvalidInput(f"expected a share of epsilon from 0 to 1 for the evaluation, got {self.evaluation:g}")
+        check_evaluation_by(self.evaluation_by, self.evaluation)
         if self.rounds is not None and not 1 <= self.rounds <= 1000:
             raise InvalidInput(f"expected 1 to 1000 rounds, got {self.rounds}")
         if self.schema is not None:
@@ -229,13 +234,46 @@ class Study:
             changes: as for :meth:`propose`: other hospitals, another purpose, other answers.
 
         Raises:
-            InvalidInput: its model does not fit, or released feature means first, as the usual schedule does.
+            InvalidInput: its model does not fit, or divides by released spreads; or an evaluation is asked for, and the
+                run kept no patients out of training.
             Refused: the run is not finished.
         """
         from tessera.proposing import extend
 
         study = self.replace(name=name or f"{run.name}-more", rounds=self.rounds if rounds is None else rounds)
         return extend(study if epsilon is None else study.replace(epsilon=epsilon), run, changes)
+
+    def evaluate(
+        self,
+        run: Run,
+        *,
+        epsilon: float,
+        sites: Sequence[str] = (),
+        by: Sequence[str] = ("site",),
+        name: str = "",
+        **changes: Any,
+    ) -> Run:
+        """Propose one evaluation of a run's last model on private records of these or other hospitals.
+
+        It is a study of one round that begins with the model, with its own approval and charge: ``wait`` for it and
+        read its ``evaluation``. Patients are scored who trained in no round: a fifth of each hospital. The round's
+        training step, on the others, is a by-product; no patient pays for both.
+
+        Args:
+            run: a finished study of this model.
+            epsilon: worst case per patient of this evaluation alone, above 0.
+            sites: names of hospitals, also such that did not train the model; the run's own when empty.
+            by: ``site`` (hospitals whose policy allows it) and ``pattern`` (which modalities a patient has).
+            name: of the evaluation; by default the run's with ``-evaluated``.
+            changes: as for :meth:`propose`: another purpose, other answers.
+
+        Raises:
+            InvalidInput: the run kept no patients of these hospitals out of training, or divides by released spreads.
+            Refused: the run is not finished.
+        """
+        asked = self.replace(evaluation=1.0, evaluation_by=tuple(by), server_step=None, aggregation="fedavg")
+        named = name or f"{run.name}-evaluated"
+        return asked.extend(run, epsilon=epsilon, name=named, rounds=1, sites=sites, **changes)
 
     def _request(self, **where: Any) -> SimulationRequest:
         from orchestrator.simulation.runs import SimulationRequest
@@ -255,6 +293,7 @@ class Study:
             min_sites=self.min_sites,
             colluders=self.colluders,
             evaluation_share=self.evaluation,
+            evaluation_by=tuple(self.evaluation_by),
             **where,
         )
 

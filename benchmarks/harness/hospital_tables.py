@@ -358,6 +358,7 @@ def _patients(made: Made, data: Any, report: Any) -> list[str]:
 
 def _values(made: Made, modality: Any, data: Any, report: Any) -> list[str]:
     found, measured, kept = [], data.modalities[modality.name], set(data.patients)
+    values = measured.values[:]
     variables = {v.name: v for v in modality.variables}
     tables = [t for t in report.tables if t.group == modality.name]
     apart = sum(t.patients - t.joined for t in tables)
@@ -367,7 +368,7 @@ def _values(made: Made, modality: Any, data: Any, report: Any) -> list[str]:
         variable, lost = variables.get(name), 0
         for patient, cell in made.truth[name].items():
             row = row_of.get(patient)
-            got = math.nan if row is None else float(measured.values[row, place])
+            got = math.nan if row is None else float(values[row, place])
             if math.isnan(got):
                 lost += _true(cell) and patient in kept and patient in made.present[name]
                 continue

@@ -28,11 +28,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datasites.data.patient_rows import all_rows, check_patients, check_rows, telling_rows
+from datasites.data.part_files import (
+    Sliced,
+    blocks,
+    file_hash,
+    modality_blocks,
+    read_columns,
+    read_modality,
+    write_modality,
+)
+from datasites.data.patient_rows import check_patients, check_rows, row_hashes
 from datasites.study.signing import parse
 from datasites.study.text import visible
 from models.config import InvalidModel, Target, check_modality, in_order
@@ -43,9 +50,6 @@ MOCK_ROWS = 48
 MOCK_MISSING = 0.05
 """Share of a mock variable's values that are missing."""
 
-_WIDE = 8000
-_CELLS = 8_000_000
-_ROW = "values"
 _ADDED = frozenset({"predicts", "gains", "self_scaled"})
 PARTS = ("private", "mock")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
@@ -96,13 +100,14 @@ class Part:
     """The rows of one part: one entry per case, and per modality the cases that have it.
 
     ``labels`` are places of classes, counts, numbers in their unit, or survival (:class:`models.targets.Target`).
-    ``inputs`` maps a modality to (cases, float32 [cases, features]); the rows are joined by case id.
+    ``inputs`` maps a modality to (cases, float32 [cases, features]); the rows are joined by case id and read block by
+    block, so that they need not all be in memory.
     """
 
     cases: tuple[str, ...]
     cohorts: tuple[str, ...]
     labels: tuple[float, ...]
-    inputs: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]]
+    inputs: Mapping[str, tuple[tuple[str, ...], Sliced]]
 
 
 def write_dataset(folder: Path, schema: Schema, private: Part, *, mock_seed: int = 0, mock: Part | None = None) -> None:
@@ -179,7 +184,7 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
     Raises:
         InvalidInput: a file is missing or does not fit the schema.
     """
-    records = _read(part_folder / "records.parquet", ["case_id", "cohort", "label"]).sort_values("case_id")
+    records = read_columns(part_folder / "records.parquet", ["case_id", "cohort", "label"]).sort_values("case_id")
     cases = records["case_id"].tolist()
     check_patients(cases)
     batch: Arrays = {}
@@ -188,8 +193,8 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
     for modality, names in schema.features.items():
         values = np.zeros((len(cases), len(names)), dtype=np.float32)
         if modality in schema.modalities:
-            table = _features(part_folder / f"{modality}.parquet", names)
-            check_rows(modality, table.index.tolist(), table.to_numpy(dtype=np.float32))
+            table = read_modality(part_folder / f"{modality}.parquet", names)
+            check_rows(modality, table.index.tolist(), [table.to_numpy(dtype=np.float32)])
             rows = [i for i, case in enumerate(cases) if case in table.index]
             values[rows] = table.loc[[cases[i] for i in rows]].to_numpy(dtype=np.float32)
             presence[rows, order.index(modality)] = 1.0
@@ -198,6 +203,23 @@ def load(part_folder: Path, schema: Schema) -> Arrays:
     batch["cohort"] = np.array([schema.cohorts.index(c) for c in records["cohort"]], dtype=np.int64)
     batch["label"] = _labels(schema, records["label"].to_numpy())
     return batch
+
+
+def check_part(part_folder: Path, schema: Schema) -> None:
+    """Refuse what :func:`load` would refuse, block by block: a large part is not held in memory.
+
+    Raises:
+        InvalidInput: a file is missing or does not fit the schema, or a patient stands in it twice.
+    """
+    records = read_columns(part_folder / "records.parquet", ["case_id", "cohort", "label"])
+    check_patients(records["case_id"].tolist())
+    if not set(records["cohort"]) <= set(schema.cohorts):
+        raise InvalidInput(f"expected the cohorts {', '.join(schema.cohorts)} only in {part_folder.name}")
+    _labels(schema, records["label"].to_numpy())
+    for modality in schema.modalities:
+        path = part_folder / f"{modality}.parquet"
+        cases = read_columns(path, ["case_id"])["case_id"].tolist()
+        check_rows(modality, cases, (block for _, block in modality_blocks(path, schema.features[modality])))
 
 
 def _labels(schema: Schema, values: NDArray[Any]) -> NDArray[np.generic]:
@@ -223,7 +245,7 @@ def case_ids(part_folder: Path) -> list[str]:
     Raises:
         InvalidInput: a patient stands there twice.
     """
-    cases = _read(part_folder / "records.parquet", ["case_id"])["case_id"].tolist()
+    cases = read_columns(part_folder / "records.parquet", ["case_id"])["case_id"].tolist()
     check_patients(cases)
     return sorted(cases)
 
@@ -244,7 +266,7 @@ def fingerprint(folder: Path, secret: bytes) -> str:
     """Return a keyed hash (HMAC-SHA256, hexadecimal) over the schema and every private file of a dataset."""
     digest = hmac.new(secret, b"tessera dataset", hashlib.sha256)
     for path in [folder / "schema.json", *sorted((folder / "private").iterdir())]:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + b"\0" + file_hash(path))
     return digest.hexdigest()
 
 
@@ -322,8 +344,11 @@ def check_disjoint(private: Part, mock: Part, *, by_schema: bool = False) -> Non
     if set(private.cases) & set(mock.cases):
         raise InvalidInput("the mock part shares a case id with the private part; use another mock seed")
     for modality, (_, values) in mock.inputs.items():
-        rows = telling_rows if by_schema or _has_words(values) else all_rows
-        if not set(rows(private.inputs[modality][1])).isdisjoint(rows(values)):
+        telling = by_schema or _has_words(values[:])
+        own, made_up = (
+            row_hashes((b for _, b in blocks(v)), telling=telling) for v in (private.inputs[modality][1], values)
+        )
+        if np.isin(made_up, own).any():
             raise InvalidInput(f"the mock part shares a {modality} row with the private part; use another mock seed")
 
 
@@ -348,38 +373,7 @@ def _write_part(folder: Path, schema: Schema, part: Part) -> None:
     records.to_parquet(folder / "records.parquet", index=False)
     for modality, (cases, values) in part.inputs.items():
         names = list(schema.features[modality])
-        if values.shape != (len(cases), len(names)) or not np.isfinite(values).all():
+        if values.shape != (len(cases), len(names)) or not all(np.isfinite(b).all() for _, b in blocks(values)):
             raise InvalidInput(f"expected finite {modality} inputs of shape ({len(cases)}, {len(names)})")
-        check_rows(modality, cases, values)
-        _write_modality(folder / f"{modality}.parquet", names, cases, values)
-
-
-def _write_modality(path: Path, names: list[str], cases: Sequence[str], values: NDArray[np.float32]) -> None:
-    """Write one modality's rows, in pieces: a large table is not copied whole once more."""
-    if len(names) > _WIDE:
-        pd.DataFrame({"case_id": list(cases), _ROW: list(values)}).to_parquet(path, index=False)
-        return
-    schema = pa.schema([("case_id", pa.string()), *((name, pa.float32()) for name in names)])
-    with pq.ParquetWriter(path, schema) as writer:
-        step = max(1, _CELLS // max(1, len(names)))
-        for start in range(0, max(1, len(cases)), step):
-            piece = values[start : start + step]
-            columns = [pa.array(list(cases[start : start + step]), pa.string()), *(pa.array(c) for c in piece.T)]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-
-
-def _features(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    if len(names) <= _WIDE:
-        return _read(path, ["case_id", *names]).set_index("case_id")
-    table = _read(path, ["case_id", _ROW])
-    rows = [np.asarray(row, dtype=np.float32) for row in table[_ROW]]
-    if any(row.shape != (len(names),) for row in rows):
-        raise InvalidInput(f"{path.parent.name}/{path.name}: expected {len(names)} values in every row")
-    return pd.DataFrame(np.reshape(rows, (len(rows), len(names))), index=pd.Index(table["case_id"]))
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=columns)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path.parent.name}/{path.name}: missing, or other columns than its schema says") from error
+        check_rows(modality, cases, (block for _, block in blocks(values)))
+        write_modality(folder / f"{modality}.parquet", names, cases, values)

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
-from numpy.typing import NDArray
 
 from datasites.data.dataset import Schema
+from datasites.data.part_files import Sliced, blocks
 from datasites.node.files import write_atomically
 from datasites.study.signing import Message, dump, parse
 from privacy.errors import InvalidInput
@@ -25,7 +25,6 @@ from privacy.sentences import say
 
 MISSING = "missing.json"
 _INDICATOR = ":missing"
-_PIECE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ class Whole:
     changes: Changes | None = None
 
 
-def count(modality: str, names: Sequence[str], values: NDArray[np.floating], *, of: int) -> Missing:
+def count(modality: str, names: Sequence[str], values: Sliced, *, of: int) -> Missing:
     """Return what is missing of one modality.
 
     Args:
@@ -70,10 +69,10 @@ def count(modality: str, names: Sequence[str], values: NDArray[np.floating], *, 
         of: how many patients the dataset has.
     """
     absent = np.zeros(len(names), dtype=int)
-    for start in range(0, len(values), _PIECE):  # a mask of a whole large table would take a quarter of its memory
-        absent += np.isnan(values[start : start + _PIECE]).sum(axis=0)
-    variables = tuple(zip(names, map(int, absent), strict=True)) if len(values) else ()
-    return Missing(modality=modality, patients=len(values), of=of, variables=variables)
+    for _, block in blocks(values):
+        absent += np.isnan(block).sum(axis=0)
+    variables = tuple(zip(names, map(int, absent), strict=True)) if values.shape[0] else ()
+    return Missing(modality=modality, patients=values.shape[0], of=of, variables=variables)
 
 
 def write_missing(folder: Path, modalities: Sequence[Missing]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from privacy.errors import InvalidInput
 
 _TELLING = 16
 """So many different values in a row do not agree with another row's by chance."""
+
+_HASH_BYTES = 16
 
 
 def plain_id(case: str) -> str:
@@ -45,17 +47,22 @@ def check_patients(cases: Sequence[str]) -> None:
         )
 
 
-def check_rows(modality: str, cases: Sequence[str], values: NDArray[np.float32]) -> None:
+def check_rows(modality: str, cases: Sequence[str], blocks: Iterable[NDArray[np.float32]]) -> None:
     """Refuse one modality's rows when a patient has two, or when two patients have the very same measurements.
 
     Few or constant values can agree by chance; ``_TELLING`` different ones or more do not.
+
+    Args:
+        modality: its name.
+        cases: of the rows.
+        blocks: the rows, some at a time.
 
     Raises:
         InvalidInput: so it is; no patient is named.
     """
     check_patients(cases)
-    rows = telling_rows(values)
-    repeated = len(rows) - len(set(rows))
+    rows = row_hashes(blocks)
+    repeated = len(rows) - len(np.unique(rows))
     if repeated:
         raise InvalidInput(
             f"expected one {modality} row per patient, {repeated} rows repeat another case's values exactly; "
@@ -63,17 +70,24 @@ def check_rows(modality: str, cases: Sequence[str], values: NDArray[np.float32])
         )
 
 
-def telling_rows(values: NDArray[np.float32]) -> list[bytes]:
-    """Return a hash of each row that cannot agree with another by chance: one of enough different values."""
-    if values.shape[1] < _TELLING:
-        return []
-    return [_hash(row) for row in values if len(np.unique(row)) >= _TELLING]
+def row_hashes(blocks: Iterable[NDArray[np.float32]], *, telling: bool = True) -> NDArray[np.void]:
+    """Return a hash of every row, 16 bytes each, or only of those that cannot agree with another by chance.
+
+    Args:
+        blocks: the rows, some at a time; a large table's rows are held as hashes only.
+        telling: leave out rows of fewer different values than ``_TELLING``.
+    """
+    found = bytearray()
+    for block in blocks:
+        for row in block[_different(block) >= _TELLING] if telling else block:
+            found += hashlib.blake2b(row.tobytes(), digest_size=_HASH_BYTES).digest()
+    return np.frombuffer(bytes(found), dtype=f"V{_HASH_BYTES}")
 
 
-def all_rows(values: NDArray[np.float32]) -> list[bytes]:
-    """Return a hash of every row."""
-    return [_hash(row) for row in values]
-
-
-def _hash(row: NDArray[np.float32]) -> bytes:
-    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()  # a large table's rows are held once, not twice
+def _different(block: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return how many different values each row has."""
+    if not block.shape[1]:
+        return np.zeros(len(block), dtype=np.int64)
+    ordered = np.sort(block, axis=1)
+    found: NDArray[np.int64] = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1)
+    return found

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasites.data.dataset import Schema, case_ids, fingerprint, load, read_schema
+from datasites.data.dataset import Schema, case_ids, check_part, fingerprint, read_schema
 from datasites.data.glance import STUDY_SCHEMA, read_terms
+from datasites.data.versions import check_spelling
 from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
@@ -37,7 +38,10 @@ CARD = "card.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What anybody in the consortium may know of a dataset; the schema lies beside it. ``data_use`` are DUO codes."""
+    """What anybody in the consortium may know of a dataset; the schema lies beside it. ``data_use`` are DUO codes.
+
+    ``own_evaluation`` says that studies may show how good their model is on this hospital's records alone.
+    """
 
     dataset: DatasetReference
     cohort: str
@@ -50,6 +54,7 @@ class Card:
     predicts: Target | None = None
     gains: dict[str, float] = field(default_factory=dict)
     self_scaled: tuple[str, ...] = ()
+    own_evaluation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,8 @@ class Datasets:
         """Register one dataset version and write what may be seen of it; return that folder (mock, schema, card).
 
         Raises:
-            InvalidInput: the folder is no dataset, holds a patient twice, or has changed since it was published.
+            InvalidInput: the folder is no dataset, holds a patient twice or spells one otherwise than another dataset
+                of the home, or has changed since it was published.
             BudgetExceeded: the count does not fit under the cap.
         """
         schema = read_schema(folder)
@@ -119,7 +125,7 @@ class Datasets:
         Everybody sees the fingerprint. It may change only with the version, which its owner raises in public; a new
         one under the same version would tell that the patients' data changed, and nobody would have been charged.
         """
-        load(folder / "private", schema)  # a patient twice is refused here, before anything is charged
+        check_part(folder / "private", schema)  # a patient twice is refused here, before anything is charged
         card = self.home.folder / "published" / f"{schema.name}-v{schema.version}" / CARD
         if card.exists() and parse(Card, card.read_bytes()).dataset.fingerprint != self._fingerprint(folder):
             raise InvalidInput(
@@ -132,10 +138,15 @@ class Datasets:
 
     def _register(self, schema: Schema, folder: Path) -> str:
         secret = _secret(self.home.identity(), "cases")
-        cases = [case_hash(secret, case) for case in case_ids(folder / "private")]
+        patients = case_ids(folder / "private")
+        if not self._registered(schema):  # a folder may have been placed by hand, past the ingest
+            problems = check_spelling(self.home.folder / "datasets", patients)
+            if problems:
+                raise InvalidInput(problems[0])
+        cases = [case_hash(secret, case) for case in patients]
         population = self.ledger.register_dataset(schema.name, schema.version, cases)
         if self.ledger.account(population).cap is None:
-            budget = (self.policy() if callable(self.policy) else self.policy).budget
+            budget = self._policy().budget
             self.ledger.set_cap(
                 population,
                 epsilon=budget.epsilon_cap,
@@ -144,6 +155,13 @@ class Datasets:
                 reason=mark("the cap of policy.toml when the dataset was first published"),
             )
         return population
+
+    def _registered(self, schema: Schema) -> bool:
+        try:
+            self.ledger.population_of(schema.name, schema.version)
+        except InvalidInput:
+            return False
+        return True
 
     def _card(self, schema: Schema, folder: Path, population: str) -> Card:
         return Card(
@@ -158,7 +176,11 @@ class Datasets:
             predicts=schema.predicts,
             gains=dict(schema.gains),
             self_scaled=schema.self_scaled,
+            own_evaluation=self._policy().study.allow_own_evaluation,
         )
+
+    def _policy(self) -> Policy:
+        return self.policy() if callable(self.policy) else self.policy
 
     def _reference(self, schema: Schema, folder: Path, patients: int) -> DatasetReference:
         return DatasetReference(

@@ -10,10 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from datasites.data.dataset import case_ids, load, read_schema
+from datasites.data.dataset import case_ids, read_schema
 from datasites.data.missing import Changes
+from datasites.data.part_files import modality_blocks, read_columns
 from datasites.data.reading.groups import table_facts
 from privacy.sentences import say
 
@@ -68,17 +67,20 @@ def changes_between(before: Path, after: Path) -> Changes:
 
 def _digests(folder: Path, other: Path) -> dict[str, bytes]:
     schema, compared = read_schema(folder), read_schema(other)
-    batch = load(folder / "private", schema)
-    rows = []
-    for name in sorted(batch):
-        if name in schema.features and schema.features[name] != compared.features.get(name):
-            continue
-        if name == "presence" and set(schema.features) != set(compared.features):
-            continue
-        rows.append(np.asarray(batch[name], dtype=np.float64).reshape(len(batch["label"]), -1))
-    together = np.concatenate(rows, axis=1)
-    cases = case_ids(folder / "private")
-    return {case: hashlib.sha256(row.tobytes()).digest() for case, row in zip(cases, together, strict=True)}
+    records = read_columns(folder / "private" / "records.parquet", ["case_id", "cohort", "label"])
+    rows = zip(records["case_id"], records["cohort"], records["label"].tolist(), strict=True)
+    found = {case: _hash(cohort.encode(), repr(float(label)).encode()) for case, cohort, label in rows}
+    for modality in sorted(set(schema.modalities) & set(compared.features)):
+        names = schema.features[modality]
+        alike = names == compared.features[modality]
+        for cases, block in modality_blocks(folder / "private" / f"{modality}.parquet", names):
+            for case, row in zip(cases, block, strict=True):
+                found[case] = _hash(found[case], modality.encode(), row.tobytes() if alike else b"")
+    return found
+
+
+def _hash(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def _number(path: Path) -> int:

@@ -12,6 +12,7 @@ from datasites.keyholder.checks import check_study
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
+from datasites.node.joining.entering import is_unconfirmed
 from datasites.node.places import hashed_place, is_of_study
 from datasites.study.messages import Commitments, PadCommitment, Refusal, Void, WorkItem
 from datasites.study.proposal import Proposal
@@ -63,6 +64,11 @@ class Served:
         return proposal
 
     def _checked(self, status: Mapping[str, Any], sites: Collection[str]) -> Proposal:
+        if is_unconfirmed(self.home):
+            raise Refused(
+                "nobody here has compared the fingerprints of the roster that the orchestrator sent; compare them by "
+                "telephone, then: tessera confirm-roster --by NAME"
+            )
         roster = self.home.roster()
         return check_study(
             parse(Signed, status["proposal"]),

@@ -25,16 +25,25 @@ def decimal(value: float, digits: int) -> str:
     return format_decimal(value, format=pattern, locale=LOCALES[current()])
 
 
-def significant(value: float, digits: int) -> str:
-    """Return a finite number with at most ``digits`` significant digits and no trailing zeros.
+_WRITTEN_OUT = range(-6, 9)
+"""Powers of ten of which a number is written with all its zeros."""
 
-    >>> significant(0.25, 3)
-    '0.25'
+
+def significant(value: float, digits: int) -> str:
+    """Return a finite number with at most ``digits`` significant digits and no trailing zeros, as people write it.
+
+    >>> significant(0.25, 3), significant(1e-05, 3), significant(1.5e-12, 3), significant(1234567.0, 3)
+    ('0.25', '0.00001', '1.5 * 10^-12', '1,230,000')
     """
     text = f"{value:.{digits}g}"
-    if current() == DEFAULT or "e" in text:
-        return text
-    return decimal(value, len(text.partition(".")[2]))
+    head, small_or_large, power = text.partition("e")
+    places = len(head.partition(".")[2])
+    if not small_or_large:
+        return text if current() == DEFAULT else decimal(value, places)
+    exponent = int(power)
+    if exponent in _WRITTEN_OUT:
+        return decimal(float(text), max(0, places - exponent))
+    return f"{decimal(float(head), places)} * 10^{exponent}"
 
 
 def whole(value: int) -> str:

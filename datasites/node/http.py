@@ -150,8 +150,20 @@ class SignedClient:
         Raises:
             InvalidInput, Refused, Tampered, TesseraError: what the server said, or that it cannot be reached.
         """
-        body = self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)
-        return _read_json(body)
+        return self.get_json_beside(path, "", params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)[0]
+
+    def get_json_beside(
+        self,
+        path: str,
+        header: str,
+        *,
+        params: Params | None = None,
+        wait_seconds: float = 0.0,
+        max_bytes: int = _MAX_JSON_BYTES,
+    ) -> tuple[Any, str]:
+        """Return the JSON at ``path`` and a header of the answer, empty where it has none; see :meth:`get_json`."""
+        body, headers = self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)
+        return _read_json(body), headers.get(header, "")
 
     def post_json(
         self, path: str, value: Any, *, params: Params | None = None, max_bytes: int = _MAX_JSON_BYTES
@@ -159,7 +171,7 @@ class SignedClient:
         """Send ``value`` as JSON and return the JSON of the answer (None where it is empty)."""
         body = plain_json(value)
         return _read_json(
-            self._ask("POST", path, params=params, body=body, kind="application/json", max_bytes=max_bytes)
+            self._ask("POST", path, params=params, body=body, kind="application/json", max_bytes=max_bytes)[0]
         )
 
     def get_bytes(
@@ -171,14 +183,14 @@ class SignedClient:
         max_bytes: int = _MAX_BODY_BYTES,
     ) -> bytes:
         """Return the bytes at ``path``; see :meth:`get_json`."""
-        return self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)
+        return self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)[0]
 
     def put_bytes(
         self, path: str, body: bytes, *, params: Params | None = None, max_bytes: int = _MAX_JSON_BYTES
     ) -> Any:
         """Store ``body`` at ``path`` and return the JSON of the answer (None where it is empty)."""
         kind = "application/octet-stream"
-        return _read_json(self._ask("PUT", path, params=params, body=body, kind=kind, max_bytes=max_bytes))
+        return _read_json(self._ask("PUT", path, params=params, body=body, kind=kind, max_bytes=max_bytes)[0])
 
     def _ask(
         self,
@@ -190,7 +202,7 @@ class SignedClient:
         body: bytes = b"",
         kind: str | None = None,
         wait_seconds: float = 0.0,
-    ) -> bytes:
+    ) -> tuple[bytes, httpx.Headers]:
         query = {name: value for name, value in (params or {}).items() if value is not None}
         timeout = httpx.Timeout(self._timeout_seconds, read=self._timeout_seconds + wait_seconds)
         headers = PLAIN | self._spoken | ({"Content-Type": kind} if kind else {})
@@ -202,7 +214,7 @@ class SignedClient:
             reraise=True,
         )
 
-        def once() -> bytes:
+        def once() -> tuple[bytes, httpx.Headers]:
             request = self._client.build_request(
                 method, path, params=query or None, content=body or None, headers=headers, timeout=timeout
             )
@@ -224,14 +236,14 @@ class SignedClient:
                 "check that the server runs and that its address is right"
             ) from error
 
-    def _send(self, request: httpx.Request, max_bytes: int) -> bytes:
+    def _send(self, request: httpx.Request, max_bytes: int) -> tuple[bytes, httpx.Headers]:
         response = self._client.send(request, stream=True)
         try:
             if response.status_code in (502, 503, 504, 507):
                 raise _TryAgain(f"status {response.status_code}")
             if response.is_success:
                 check_protocol(response.headers.get(PROTOCOL_HEADER), "the server")
-                return read_plain(response, max_bytes)
+                return read_plain(response, max_bytes), response.headers
             raise _problem(response.status_code, read_plain(response, _MAX_PROBLEM_BYTES))
         finally:
             response.close()

@@ -53,6 +53,20 @@ class Roster:
         """Return the party or the scientist with this key, or None."""
         return next((p for p in self.known if p.public_key == public_key), None)
 
+    @cached_property
+    def _roles(self) -> dict[str, str]:
+        members = {"datasite": self.sites, "helper": self.helpers, "scientist": self.scientists}
+        by_name = {party.name: role for role, parties in members.items() for party in parties}
+        return by_name | {self.orchestrator.name: "orchestrator", self.keyholder.name: "keyholder"}
+
+    def role_of(self, name: str) -> str:
+        """Return the part that somebody of this roster has: a role of :mod:`datasites.node.home`.
+
+        Raises:
+            InvalidInput: nobody has this name.
+        """
+        return self._roles[self.by_name(name).name]
+
     def by_name(self, name: str) -> Party:
         """Return the party or the scientist of this name.
 

@@ -25,11 +25,14 @@ from datasites.node.places import hashed_place, is_of_study
 from datasites.study.messages import RoundPlan, WorkItem
 from datasites.study.signing import Signed, dump, open_sealed, parse
 from privacy.canonical import canonical_json, plain_json, sha256_hex
-from privacy.errors import Refused, Tampered
+from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.ledger.journal import Head
 
+_HEAD_CHARACTERS = 300
 _FOLDER = "orchestrator-seen"
 _HEAD = "head.json"
+HEAD_HEADER = "Tessera-Head"
+"""The header in which an answer to "what is to be done?" carries the orchestrator's newest head."""
 
 
 def nothing() -> tuple[Signed, ...]:
@@ -60,6 +63,32 @@ class Witness:
         head = parse(Head, path.read_bytes()) if path.exists() else None
         return head if head is not None and head.public_key == self._orchestrator else None
 
+    def shown(self) -> str | None:
+        """Return what was seen, to be asked along with the question for work; None where trouble has to be told too."""
+        if self.trouble():
+            return None
+        seen = self.seen
+        return head_to_text(seen) if seen else ""
+
+    def heard(self, head: str, items: Iterable[WorkItem]) -> None:
+        """Keep what came with an answer to a question that carried :meth:`shown`.
+
+        Where no head came, the orchestrator is of an older release or stands still: then it is met.
+
+        Raises:
+            Refused, Tampered, InvalidInput: as :meth:`meet`.
+        """
+        if not head:
+            self.meet(items)
+            return
+        seen = self.seen
+        if seen is None or head_to_text(seen) != head:
+            newer = head_from_text(head, self._orchestrator)
+            newer.check()
+            self._keep_head(newer)
+        for item in items:
+            self._keep_plan(item)
+
     def meet(self, items: Iterable[WorkItem] = ()) -> None:
         """Show what was seen, keep what is new; the first thing to do with every answer to "what is to be done?".
 
@@ -78,9 +107,12 @@ class Witness:
         if head.public_key != self._orchestrator:
             raise Tampered("expected a head of our orchestrator's journal, got one of another key")
         if head != seen:
-            write_atomically(self._folder / _HEAD, canonical_json(asdict(head)))
+            self._keep_head(head)
         for item in items:
             self._keep_plan(item)
+
+    def _keep_head(self, head: Head) -> None:
+        write_atomically(self._folder / _HEAD, canonical_json(asdict(head)))
 
     def _keep_plan(self, item: WorkItem) -> None:
         signed = item.documents.get("plan")
@@ -115,6 +147,24 @@ class Witness:
     @property
     def _orchestrator(self) -> str:
         return self.home.roster().orchestrator.public_key
+
+
+def head_to_text(head: Head) -> str:
+    """Return a head of a journal whose owner the reader knows, as one word: number, hash and signature."""
+    return f"{head.index}.{head.hash}.{head.signature}"
+
+
+def head_from_text(text: str, public_key: str) -> Head:
+    """Return what :func:`head_to_text` wrote of a journal of ``public_key``; the signature is for the reader to check.
+
+    Raises:
+        InvalidInput: it is no head.
+    """
+    index, _, rest = text.partition(".")
+    digest, _, signature = rest.partition(".")
+    if len(text) > _HEAD_CHARACTERS or not index.isascii() or not index.isdigit():
+        raise InvalidInput("expected the head of a journal as number, hash and signature")
+    return Head(chain="journal", index=int(index), hash=digest, public_key=public_key, signature=signature)
 
 
 def _kept(path: Path) -> Signed:
@@ -169,14 +219,19 @@ class WorkQueue:
         Raises:
             Refused: the orchestrator is older than what it has shown to this party.
         """
-        data = self._client.get_json(
-            "/work", params={"wait": self._wait_seconds, "known": self._known or None}, wait_seconds=self._wait_seconds
+        params = {"wait": self._wait_seconds, "known": self._known or None}
+        if self._witness is None:
+            return self._items(self._client.get_json("/work", params=params, wait_seconds=self._wait_seconds))
+        data, head = self._client.get_json_beside(
+            "/work", HEAD_HEADER, params={**params, "seen": self._witness.shown()}, wait_seconds=self._wait_seconds
         )
-        self._asked, self._known = sha256_hex(plain_json(data)), ""
-        items = [parse(WorkItem, item) for item in data]
-        if self._witness is not None:
-            self._witness.meet(items)
+        items = self._items(data)
+        self._witness.heard(head, items)
         return items
+
+    def _items(self, data: Any) -> list[WorkItem]:
+        self._asked, self._known = sha256_hex(plain_json(data)), ""
+        return [parse(WorkItem, item) for item in data]
 
     def handled(self) -> None:
         """Say that everything of the last answer was dealt with."""

@@ -71,11 +71,10 @@ class Token:
 )
 async def register(request: Request, body: Registration, service: ServiceHere) -> Account:
     """Make the account that a one-time link allows; its signing key is made here and locked by the password."""
-    people = service.people
-    work = partial(
-        people.register, body.token, body.name, body.password, full_name=body.full_name, function=body.function
-    )
-    return await people.signing_in.run(address_of(request), body.name, work)
+    people, address = service.people, address_of(request)
+    title = {"full_name": body.full_name, "function": body.function}
+    work = partial(people.register, body.token, body.name, body.password, address=address, **title)
+    return await people.newcomer(body.token, body.name, work, address=address)
 
 
 @router.post("/login", summary="Open a browser session", tags=["people"])

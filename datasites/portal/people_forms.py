@@ -141,11 +141,11 @@ async def welcome(
     function: _Title = "",
 ) -> Response:
     """Make the account of a one-time link and sign its owner in."""
-    people, context = service.people, service.context
+    people, context, address = service.people, service.context, address_of(request)
 
     def work() -> Response:
         try:
-            account = people.register(token, name, password, full_name=full_name, function=function)
+            account = people.register(token, name, password, address=address, full_name=full_name, function=function)
         except TesseraError as error:
             role = context.accounts.invitation_role(token, now=context.clock())
             values = {"token": token, "for_role": role, "name": name, "full_name": full_name, "function": function}
@@ -154,7 +154,7 @@ async def welcome(
         open_session(request, response, account)
         return response
 
-    return await people.signing_in.run(address_of(request), name, work)
+    return await people.newcomer(token, name, work, address=address)
 
 
 @router.post("/people")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -32,13 +33,18 @@ _Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="the roster'
 
 @dataclass(frozen=True, kw_only=True)
 class RosterChange:
-    """A signed roster that waits for this hospital's people; ``digest`` is what they confirm."""
+    """A signed roster that waits for this hospital's people; ``digest`` is what they confirm.
+
+    ``roles`` are the parts of who joins, and of who would get another part (``moved``), by name.
+    """
 
     digest: str
     serial: int
     joins: tuple[Party, ...]
     leaves: tuple[Party, ...]
     changed: tuple[Party, ...]
+    moved: tuple[Party, ...]
+    roles: Mapping[str, str]
 
 
 @pages.post("/roster")
@@ -73,6 +79,8 @@ def offered(context: Context, _: Reader) -> RosterChange | None:
         joins=change.joins,
         leaves=change.leaves,
         changed=change.changed,
+        moved=change.moved,
+        roles={party.name: change.edition.roster.role_of(party.name) for party in (*change.joins, *change.moved)},
     )
 
 

@@ -28,6 +28,8 @@ from datasites.review.key_wrapping import Hardness, unwrap, wrap
 from datasites.review.people.attempts import (
     ATTEMPTS_PER_WINDOW,
     WINDOW_SECONDS,
+    Standing,
+    attempted,
     count_attempt,
     forget_attempts,
 )
@@ -236,7 +238,7 @@ class AccountStore:
             nothing = (self._hasher.hash(secrets.token_hex(16)), b"", b"", name)
         with self._rows.transaction() as database:
             database.execute("UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ?", nothing)
-            for table in ("credentials", "links", "known_browsers", "security_keys"):
+            for table in ("credentials", "links", "known_browsers", "known_places", "security_keys"):
                 database.execute(f"DELETE FROM {table} WHERE account = ?", (name,))  # noqa: S608 - ours
 
     def retired(self) -> frozenset[str]:
@@ -267,6 +269,13 @@ class AccountStore:
                 raise Refused(_WRONG)
         forget_attempts(self._rows, name, place)
         return self.account(name)
+
+    def standing(self, name: str, *, now: dt.datetime, place: str = "", browser: str = "") -> Standing:
+        """Return what is known of a name that signs in; arguments as of :meth:`authenticate`."""
+        sessions = self.sessions
+        if (browser and sessions.browser_of(name, browser, now=now)) or sessions.knows_place(name, place, now=now):
+            return "known"
+        return "failed" if attempted(self._rows, name, place, now=now) else "new"
 
     def prove(self, credential: Credential, password: str, *, now: dt.datetime) -> Identity:
         """Check the password of somebody who is signed in, and return their signing key.

@@ -169,8 +169,7 @@ class ApprovalStore:
             raise Refused(
                 say("{name} cannot approve: a steward or privacy officer signs with their own key", name=reviewer.name)
             )
-        if request.state in {"denied", "revoked", "approved", "ended"}:
-            raise Refused(say("this proposal is {state} already; propose a new version", state=word(request.state)))
+        checks.check_state(request.state, checks.UNDECIDED)
         checks.check_separation(proposal, reviewer.name, reviewer.public_key)
         violations = check(self.policy, proposal, self.site, epsilon=epsilon)
         if violations:
@@ -180,6 +179,7 @@ class ApprovalStore:
         conditions = check_text(conditions, required=bool(conditions.strip()))
         signature = checks.sign_review(proposal, self.site, reviewer, key, conditions)
         with self._records.transaction():
+            checks.check_state(self.request(proposal_hash).state, checks.UNDECIDED)  # it may have changed meanwhile
             self._records.add_signature(proposal_hash, signature)
             self._decide(proposal, "signed", reviewer.name, conditions, now, titled=reviewer.title)
             self._seal_when_complete(proposal, now)
@@ -192,7 +192,7 @@ class ApprovalStore:
             Refused: the reviewer may not decide, or it is decided already.
             InvalidInput: no reason.
         """
-        return self._say(proposal_hash, "denied", {"pending", "changes-requested"}, reviewer, reason, now)
+        return self._say(proposal_hash, "denied", checks.UNDECIDED, reviewer, reason, now)
 
     def ask(self, proposal_hash: str, *, reviewer: Account, reason: str, now: dt.datetime) -> Request:
         """Ask the scientist for changes or an explanation; the proposal stays open.
@@ -200,7 +200,7 @@ class ApprovalStore:
         Raises:
             Refused, InvalidInput: as for :meth:`deny`.
         """
-        return self._say(proposal_hash, "changes-requested", {"pending", "changes-requested"}, reviewer, reason, now)
+        return self._say(proposal_hash, "changes-requested", checks.UNDECIDED, reviewer, reason, now)
 
     def revoke(self, proposal_hash: str, *, reviewer: Account, reason: str, now: dt.datetime) -> Request:
         """Take an approval back: the study stops here before its next round.
@@ -208,7 +208,7 @@ class ApprovalStore:
         Raises:
             Refused, InvalidInput: as for :meth:`deny`, or it was not approved.
         """
-        return self._say(proposal_hash, "revoked", {"approved"}, reviewer, reason, now)
+        return self._say(proposal_hash, "revoked", frozenset({"approved"}), reviewer, reason, now)
 
     def check_before_round(
         self,
@@ -370,7 +370,7 @@ class ApprovalStore:
         self,
         proposal_hash: str,
         kind: State,
-        allowed_from: set[str],
+        allowed_from: frozenset[str],
         reviewer: Account,
         reason: str,
         now: dt.datetime,
@@ -380,9 +380,7 @@ class ApprovalStore:
             raise Refused(say("an auditor reads and never decides; a steward or privacy officer has to"))
         with self._records.transaction():
             request = self.request(proposal_hash)
-            if request.state not in allowed_from:
-                state = word(request.state)
-                raise Refused(say("this proposal is {state}; that cannot become {kind}", state=state, kind=word(kind)))
+            checks.check_state(request.state, allowed_from)
             if (last := request.decisions[-1:]) and last[0].says(kind, reviewer.name, reason):
                 return request  # the second click of two
             self._decide(request.proposal, kind, reviewer.name, reason, now, titled=reviewer.title)

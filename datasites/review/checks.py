@@ -25,6 +25,15 @@ from privacy.identity import Identity, verify
 from privacy.sentences import joined, say
 
 REVIEW = "review"
+UNDECIDED = frozenset({"pending", "changes-requested"})
+"""States of a request that can still be approved or denied."""
+_SETTLED = {
+    "approved": say("this request is approved already, so nothing was changed; to stop it, revoke it"),
+    "denied": say("this request is denied already, so nothing was changed; the scientist may propose a new version"),
+    "revoked": say("this request is revoked already, so nothing was changed; the scientist may propose a new version"),
+    "ended": say("this request has ended already, so nothing was changed; the scientist may propose a new version"),
+}
+_NOT_APPROVED = say("this request is not approved here, so there is nothing to revoke")
 
 
 def review_payload(
@@ -74,6 +83,16 @@ def approval_of(
         approved=now.isoformat(),
         expires=min(now + dt.timedelta(days=days), parse_time(proposal.expires)).isoformat(),
     )
+
+
+def check_state(state: str, allowed: Collection[str]) -> None:
+    """Refuse a decision that came too late or too early: another tab, person or hospital was faster.
+
+    Raises:
+        Refused: the request's state is not one of those allowed.
+    """
+    if state not in allowed:
+        raise Refused(_SETTLED.get(state, _NOT_APPROVED))
 
 
 def check_exchange(proposal: Proposal) -> None:

@@ -65,13 +65,15 @@ class NoisePolicy(_Section):
 
 
 class StudyPolicy(_Section):
-    """Bounds on a study. Empty ``plan_authors`` accepts every confirmed orchestrator."""
+    """Bounds on a study. Empty ``plan_authors`` accepts every confirmed orchestrator; ``allow_own_evaluation`` lets a
+    study show how good its model is on this hospital's records alone."""
 
     maximum_rounds: int = Field(default=200, ge=1)
     minimum_sites: int = Field(default=3, ge=3)
     minimum_patients: int = Field(default=20, ge=1)
     plan_authors: tuple[str, ...] = ()
     allow_free_python: bool = False
+    allow_own_evaluation: bool = False
 
 
 class ReviewPolicy(_Section):
@@ -213,14 +215,13 @@ class Policy(_Section):
     @property
     def policy_hash(self) -> str:
         """SHA-256 of the canonical policy; what came later counts only where it is said, so that old hashes hold."""
-        later = {"people": PeoplePolicy(), "workers": WorkersPolicy()}
-        unsaid = {section for section, usual in later.items() if getattr(self, section) == usual}
+        usual = {"people": PeoplePolicy(), "workers": WorkersPolicy()}
+        unsaid = {section for section, rules in usual.items() if getattr(self, section) == rules}
         value = self.model_dump(mode="json", exclude=unsaid)
         del value["sandbox"]["device"]  # there is one
-        if not self.review.auto_approve_analytics_epsilon:
-            del value["review"]["auto_approve_analytics_epsilon"]
-        if not self.sandbox.jobs_may_measure:
-            del value["sandbox"]["jobs_may_measure"]
+        added = {"auto_approve_analytics_epsilon", "jobs_may_measure", "allow_own_evaluation"}
+        for section in ("review", "sandbox", "study"):
+            value[section] = {name: rule for name, rule in value[section].items() if rule or name not in added}
         if math.isinf(self.budget.epsilon_cap):
             value["budget"]["epsilon_cap"] = "inf"  # canonical JSON has no such number
         return canonical_hash(value)
@@ -372,6 +373,9 @@ def _study_violations(policy: Policy, proposal: Proposal, site: str) -> list[Vio
         "study.allow_free_python": proposal.plan.kind == "python"
         and not rules.allow_free_python
         and say("the plan brings its own Python code, which is not accepted here"),
+        "study.allow_own_evaluation": proposal.participant(site).evaluated_alone
+        and not rules.allow_own_evaluation
+        and say("it shows figures of this hospital's records alone, which is not accepted here"),
         "study.plan_authors": bool(rules.plan_authors)
         and author.name not in rules.plan_authors
         and author.public_key not in rules.plan_authors

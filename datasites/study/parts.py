@@ -40,11 +40,16 @@ class DatasetReference(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Participant(Party):
-    """A hospital in a study: which modalities and which dataset it contributes."""
+    """A hospital in a study: which modalities and which dataset it contributes.
+
+    ``evaluated_alone`` says that figures of this hospital's records alone are made of its noised score histograms and
+    shown with its name. Its policy has to allow that.
+    """
 
     modalities: tuple[str, ...]
     cohort: str
     dataset: DatasetReference
+    evaluated_alone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

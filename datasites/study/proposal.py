@@ -71,7 +71,8 @@ class Proposal(Message):
     it, which means 1. ``patience`` says whose absence rounds put up with
     (None: every round waits for all until the deadline). ``scientist`` asks for the study with a key of
     their own (None: the orchestrator's people ask). ``constants`` says from which public tables the initial model's
-    centres and weights come.
+    centres and weights come. ``evaluated_by_pattern`` says that score histograms are counted apart by which modalities
+    a record has.
     """
 
     study: str
@@ -108,6 +109,7 @@ class Proposal(Message):
     patience: Patience | None = None
     scientist: Party | None = None
     constants: PublicConstants | None = None
+    evaluated_by_pattern: bool = False
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -170,19 +172,21 @@ class Proposal(Message):
             self._check_blocks()  # a parameter sent twice would carry two noises where one is charged
 
     def _check_centring(self) -> None:
-        public = self.chain is not None and self.chain.origin == "public"
-        if not public == (self.constants is not None) == self.model.public_centres:
+        origin = "" if self.chain is None else self.chain.origin
+        continues = origin == "study" and self.model.centred
+        if continues and not self.model.public_centres:
+            raise InvalidInput(
+                "a centred study releases feature means through weights that are zero, so it cannot begin with the "
+                "model of another study; propose it with the centres of that model, or without centring"
+            )
+        public = (origin == "public", self.constants is not None)
+        if len(set(public)) > 1 or self.model.public_centres != (public[0] or continues):
             raise InvalidInput("expected public constants, a model with public centres and a chain from them together")
         if not self.model.centred:
             return
-        if self.chain is not None and self.chain.origin == "study":
-            raise InvalidInput(
-                "a centred study releases feature means through weights that are zero, so it cannot begin with the "
-                "model of another study; propose it without centring"
-            )
         linear, declared = self.model.architecture == "linear", self.plan.kind == "declarative"
         plain = self.training.optimizer == "sgd" and self.mechanism.clipping == "record"
-        least = 4 if self.model.standardised else 1 if public else 2
+        least = 4 if self.model.standardised else 1 if self.model.public_centres else 2
         if not (linear and declared and plain and self.rounds >= least):
             raise InvalidInput(
                 "the first round of a centred study (the first three of a standardised one) releases feature means "

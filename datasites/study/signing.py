@@ -82,6 +82,7 @@ _ADDED = frozenset(
     | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh", "self_scaled"}
     | {"pad_tags", "pad_commitments", "salt", "release", "data_code", "data_lock", "data_files"}
     | {"scientist", "scientists", "calibration"}
+    | {"evaluated_alone", "evaluated_by_pattern", "own_evaluation"}
 )
 """Fields that came later; empty, they are left out of a document."""
 _VERSIONS = frozenset({"canonical", "protocol"})

@@ -41,10 +41,22 @@ def daemon_stream(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes)
     return _stream(proposal, plan, site, secret)
 
 
-def worker_seed(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes) -> str:
-    """Return the 32 secret bytes (hexadecimal) that a worker gets for one round, and for no other."""
+def worker_seed(proposal: Proposal, plan: RoundPlan, site: str, secret: bytes, *, begins_with: bytes = b"") -> str:
+    """Return the 32 secret bytes (hexadecimal) that a worker gets for one round, and for no other.
+
+    Args:
+        proposal: the study's.
+        plan: the round's.
+        site: whose worker.
+        secret: of the site, or of the public seed.
+        begins_with: the model that training begins with. The plan binds what everybody has of it. A site's own
+            parameters may differ if the round is run again after a restore; then it must draw other noise, since the
+            same noise on two sums would fall out of their difference.
+    """
     plan_hash, fingerprint = _context(proposal, plan, site)
     facts = {"study": plan.study, "round": plan.round, "plan": plan_hash, "dataset": fingerprint}
+    if begins_with and proposal.seed is None:
+        facts["model"] = sha256_hex(begins_with)
     return derive(secret, "round", facts)
 
 

@@ -142,6 +142,7 @@ def _releases(
             config=proposal.model,
             release=mechanism.evaluation,
             randomness=stream,
+            patterns_of=proposal.participant(site).modalities if proposal.evaluated_by_pattern else (),
             together=rows_together(proposal),
         )
     return found

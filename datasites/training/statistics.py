@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datasites.study.recomputed.released_numbers import named_histograms, terms_of
-from models.batch import Batch, RecordLoss, modalities_of
+from models.batch import Batch, RecordLoss, has, modalities_of
 from models.config import ModelConfig
 from models.outcomes import cells, scores
 from privacy.dp.fixed_batches import TOGETHER, fixed_batches
@@ -87,6 +87,7 @@ def released_scores(
     config: ModelConfig,
     release: HistogramRelease,
     randomness: Randomness,
+    patterns_of: tuple[str, ...] = (),
     together: int = TOGETHER,
 ) -> dict[str, float]:
     """Return the noised score histograms of one site as named numbers
@@ -98,19 +99,31 @@ def released_scores(
         config: of the model; it says what the outcome is.
         release: noise and number of outputs that are charged.
         randomness: the round's keyed stream.
+        patterns_of: the site's modalities, if records are counted apart by which of them they have.
         together: rows per pass (:mod:`privacy.dp.fixed_batches`).
 
     Raises:
         InvalidInput: the model's output has another shape.
     """
+    groups, several = cells(validation["label"], config), (1 << len(patterns_of)) - 1 if patterns_of else 1
+    if patterns_of:
+        groups = groups + config.cells * _pattern(validation, patterns_of)
     histograms = score_histograms(
         scores_of(model, validation, config, together),
-        cells(validation["label"], config).cpu().numpy(),
-        classes=config.cells,
+        groups.cpu().numpy(),
+        classes=config.cells * several,
         release=release,
         randomness=randomness,
     )
     return named_histograms(histograms)
+
+
+def _pattern(batch: Mapping[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
+    """Return which combination of ``modalities`` every record has, int64 [B] from 0 on; every record has one."""
+    place = torch.zeros(len(batch["label"]), dtype=torch.int64, device=batch["label"].device)
+    for name in modalities:
+        place = 2 * place + (has(batch, name)[:, 0] > 0)
+    return (place - 1).clamp(min=0)
 
 
 def scores_of(

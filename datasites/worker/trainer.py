@@ -202,7 +202,7 @@ class SandboxedTrainer:
             model=model,
             code=self.code_of(plan.proposal_hash) if proposal.plan.kind == "python" else None,
             output=place / "out",
-            seed=worker_seed(proposal, plan, self.site, secret),
+            seed=worker_seed(proposal, plan, self.site, secret, begins_with=model.read_bytes() if model else b""),
             membership=membership_secret(secret, proposal.participant(self.site).dataset.name),
             checks=checks,
         )

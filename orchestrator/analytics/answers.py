@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,8 @@ class Answer:
     """One statistic: a line for each value, with the ends of its 95 % interval.
 
     Intervals of counts hold the noise alone, since they are of these patients; all others also hold how much chance
-    there is in so few patients. ``deviation`` is the noise of one cell, in patients.
+    there is in so few patients. ``deviation`` is the noise of one cell, in patients; ``names`` are what was
+    asked for.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Answer:
     deviation: float
     unit: str = ""
     note: str = ""
+    names: tuple[str, ...] = ()
 
 
 def answers_of(asked: Counting, values: Floats, deviation: float) -> tuple[Answer, ...]:
@@ -58,7 +60,7 @@ def answers_of(asked: Counting, values: Floats, deviation: float) -> tuple[Answe
         for count in question.counts:
             tables.append(values[place : place + count.cells].reshape(count.shape))
             place += count.cells
-        found.append(_READERS[question.kind](question, tables, deviation))
+        found.append(replace(_READERS[question.kind](question, tables, deviation), names=tuple(question.names)))
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datasites.data.tcga.variables import VARIABLES
 from datasites.study.schema.document import StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
-from datasites.study.schema.variables import Category, Number
+from datasites.study.schema.variables import TRANSFORMS, UNTRANSFORMED, Category, Number
 from models.config import Target, in_order
 from models.counter import centre_and_half
 from models.counting import Axis, Factor
@@ -163,6 +163,11 @@ class Columns:
         low, high = found.range
         edges = (low, *cuts, high) if cuts else even_edges(found, bins)
         return number_axis(found, edges)
+
+    def numbers(self) -> tuple[str, ...]:
+        """The numbers that are variables of their own, as ``MODALITY.NAME``."""
+        every = (column for modality in self.modalities for column in self._of_modality(modality))
+        return tuple(f"{c.modality}.{c.name}" for c in every if isinstance(c.variable, Number) and c.missing >= 0)
 
     def survival(self, time: str, event: str, bins: int) -> Axis:
         """Return the groups of follow-up and event, with the outcome's intervals taken together to at most ``bins``.
@@ -317,6 +322,17 @@ def even_edges(column: Column, bins: int) -> tuple[float, ...]:
     if not 1 <= bins <= 500:
         raise InvalidInput(f"expected 1 to 500 bins, got {bins}")
     return tuple(low + (high - low) * k / bins for k in range(bins + 1))
+
+
+def scale_edges(column: Column, bins: int) -> tuple[float, ...]:
+    """Return bins of equal width on the scale on which the model reads a number, in its unit; at least two edges."""
+    low, high = column.range
+    variable = column.variable
+    if not isinstance(variable, Number) or variable.transform == "none":
+        return tuple(low + (high - low) * k / bins for k in range(bins + 1))
+    first, last = (float(TRANSFORMS[variable.transform](end)) for end in (low, high))
+    inner = [UNTRANSFORMED[variable.transform](first + (last - first) * k / bins) for k in range(1, bins)]
+    return (low, *inner, high)
 
 
 def spans(edges: Sequence[float]) -> list[str]:

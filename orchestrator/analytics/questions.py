@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from datasites.study.schema.variables import Category
 from models.counting import Axis, Count, Factor, Question
-from orchestrator.analytics.columns import By, Column, Columns, even_edges, number_axis
+from orchestrator.analytics.columns import By, Column, Columns, even_edges, number_axis, scale_edges
 from privacy.errors import InvalidInput
 
 ManyBounds = Mapping[str, tuple[float, float]]
 _MOST_CORRELATED = 10
 _NEARLY = 1e-6
+_SCALE_BINS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,28 @@ class Questions:
         counts = (Count(axes=(*self._by(by), self._bins(name, bins, bounds))),)
         settings = {"probabilities": tuple(map(float, probabilities))}
         return Question(kind="quantiles", title=f"quantiles of {name}", counts=counts, names=(name,), settings=settings)
+
+    def quartiles(self, *names: str) -> tuple[Question, ...]:
+        """Ask for the quartiles of numbers, one question each, to scale them by: all that are variables of their own.
+
+        The bins are of equal width on the scale on which models read the number.
+        """
+        found = []
+        for name in names or _some(self.columns.numbers()):
+            column = self.columns.number(name)
+            axis = number_axis(column, scale_edges(column, _SCALE_BINS))
+            settings = {"probabilities": (0.25, 0.5, 0.75)}
+            asked = f"{column.modality}.{column.name}"
+            found.append(
+                Question(
+                    kind="quantiles",
+                    title=f"quantiles of {asked}",
+                    counts=(Count(axes=(axis,)),),
+                    names=(asked,),
+                    settings=settings,
+                )
+            )
+        return tuple(found)
 
     def histogram(
         self,

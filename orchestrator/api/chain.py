@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Literal
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from datasites.study.proposal import Party, Proposal
+from datasites.study.recomputed.shown import shown_header
 from datasites.study.signing import dump
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, RoundNumber, StudyName
-from orchestrator.rounds.decryption import evidence_of, integers_of, require_participant
+from orchestrator.rounds.decryption import evidence_of, files_of, integers_of, require_participant
 from orchestrator.rounds.helping import PADS
 from orchestrator.rounds.service import Service
 from privacy.canonical import plain_json
 
 _ROUNDS_KEPT = 8
+_AT_ONCE_BYTES = 1 << 20
 
 
 def add_chain_calls(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
@@ -37,13 +42,41 @@ def add_chain_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         return proposal
 
     @app.get("/studies/{study}/rounds/{number}/evidence")
-    async def evidence(study: StudyName, number: RoundNumber, party: Party = caller) -> Response:
-        return Response(await evidence_bytes.of(opened(study, party), number), media_type="application/json")
+    async def evidence(
+        study: StudyName, number: RoundNumber, files: Literal["yes", "no"] = "no", party: Party = caller
+    ) -> Response:
+        proposal = opened(study, party)
+        documents = await evidence_bytes.of(proposal, number)
+        if files == "no":
+            return Response(documents, media_type="application/json")
+        paths = await asyncio.to_thread(files_of, service.store, proposal, number)
+        return await _with_files(documents, paths)
 
     @app.get("/studies/{study}/rounds/{number}/integers", response_class=FileResponse, responses=BINARY_ANSWER)
     async def integers(study: StudyName, number: RoundNumber, party: Party = caller) -> FileResponse:
         digest = await asyncio.to_thread(integers_of, service.store, opened(study, party), number)
         return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
+
+
+async def _with_files(documents: bytes, paths: Mapping[str, Path]) -> Response:
+    """Return the documents of a round and its files as one answer; a long one is read as it is sent."""
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    header, total = shown_header(documents, sizes), sum(sizes.values())
+    ordered = [path for _, path in sorted(paths.items())]
+    kind = "application/octet-stream"
+    if total <= _AT_ONCE_BYTES:
+        read = await asyncio.to_thread(lambda: [path.read_bytes() for path in ordered])
+        return Response(b"".join([header, *read]), media_type=kind)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield header
+        for path in ordered:
+            with path.open("rb") as file:
+                while piece := await asyncio.to_thread(file.read, _AT_ONCE_BYTES):
+                    yield piece
+
+    length = {"Content-Length": str(len(header) + total)}
+    return StreamingResponse(pieces(), media_type=kind, headers=length)
 
 
 class _Evidence:

@@ -2,8 +2,8 @@
 
 Every request is signed (:mod:`orchestrator.api.authentication`); what a caller may do follows from who it is: sites
 upload their own updates, the keyholder its keys and results, the orchestrator's own identity registers studies.
-Single updates are served to nobody. Peers also show their newest heads here, so that a role that was restored from an
-old backup is noticed, and a person imports the gap.
+Single updates are served to nobody. Who asks for work also shows the newest head it was given, so that an orchestrator
+that was restored from an old backup is noticed (:mod:`orchestrator.api.standing`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from fastapi.responses import FileResponse, Response
 
 from datasites.node.home import Home
 from datasites.node.web.problems import install_problem_handlers
+from datasites.node.work import HEAD_HEADER, head_from_text, head_to_text
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
 from datasites.study.recomputed.checks import check_public_key
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
-from orchestrator.api.authentication import JSON_BYTES, Authenticator, SpeaksProtocol, StreamedCall
+from orchestrator.api.authentication import Authenticator, SpeaksProtocol, StreamedCall
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
@@ -43,85 +43,19 @@ from orchestrator.api.openapi import (
     StudyName,
     StudyRegistration,
     checked_body,
-    object_of,
-    read_json,
 )
 from orchestrator.api.requests import add_requests
+from orchestrator.api.standing import add_standing, compare_head, note_trouble
 from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
 from orchestrator.rounds.helping import CONFIRMATION
-from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.summing.own_rules import require_code
 from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
-from privacy.ledger.journal import Head
-
-_EVIDENCE_BYTES = 16 << 20
-_TROUBLE_CHARACTERS = 500
-
-
-def add_standing(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
-    """Add these requests to the orchestrator's application."""
-    caller = Depends(authenticate)
-
-    witness = Depends(authenticate.up_to(lambda _, __: _EVIDENCE_BYTES if service.standing.trouble else JSON_BYTES))
-
-    @app.get("/heads")
-    async def heads(party: Party = caller) -> list[dict[str, Any]]:
-        if party in service.roster.helpers:
-            return await asyncio.to_thread(helper_heads, service.store, party.name)
-        found = keyholder_heads if party == service.roster.keyholder else shown_heads
-        return await asyncio.to_thread(found, service.store, party.name)
-
-    @app.post("/head", openapi_extra=object_of("seen", "trouble"))
-    async def head(request: Request, party: Party = caller) -> dict[str, Any]:
-        body = _fields(await request.body(), {"seen", "trouble"})
-        _note_trouble(service, party, str(body["trouble"])[:_TROUBLE_CHARACTERS])
-        seen = parse(Head, body["seen"]) if body["seen"] is not None else None
-        known = bool(service.standing.trouble)
-        if not service.standing.compare(seen, party.name) and not known:  # every peer's head is noted, for the import
-            await service.pause_all()
-        trouble = service.standing.trouble
-        return {"standing": trouble, "head": None if trouble else asdict(service.journal.head)}
-
-    @app.post("/evidence", openapi_extra=object_of("proposal", "plan"))
-    async def evidence(request: Request, _: Party = witness) -> dict[str, str]:
-        body = _fields(await request.body(), {"proposal", "plan"})
-        proposal, plan = (parse(Signed, body[n]) if body[n] is not None else None for n in ("proposal", "plan"))
-        service.standing.learn(proposal, plan)
-        return {"standing": service.standing.trouble}
-
-    @app.post("/import-gap", openapi_extra=object_of("by", "reason"))
-    async def import_gap(request: Request, party: Party = caller) -> dict[str, Any]:
-        if party.public_key != service.roster.orchestrator.public_key:
-            raise Refused("only the orchestrator's own people may import its gap")
-        body = _fields(await request.body(), {"by", "reason"})
-        trouble = service.standing.trouble
-        booked = service.standing.import_gap(by=str(body["by"]), reason=str(body["reason"]))
-        for name, _proposal, state, why in service.store.studies():
-            if state == "paused" and why == trouble:
-                service.store.set_state(name, "waiting")
-                service.start(name)
-        return {"studies": booked}
-
-
-def _note_trouble(service: Service, party: Party, trouble: str) -> None:
-    if trouble:
-        service.troubles[party.name] = trouble
-    else:
-        service.troubles.pop(party.name, None)
-
-
-def _fields(data: bytes, names: set[str]) -> dict[str, Any]:
-    body = read_json(data)
-    if not isinstance(body, dict) or body.keys() != names:
-        raise InvalidInput(f"expected an object with the fields {', '.join(sorted(names))}")
-    return body
-
 
 _LONGEST_WAIT_SECONDS = 25.0
 _MOST_REFUSALS = 20
@@ -208,10 +142,19 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator, admit
 
     @app.get("/work")
     async def work(
-        wait: float = Query(0.0, ge=0, allow_inf_nan=False), known: str = "", party: Party = caller
+        wait: float = Query(0.0, ge=0, allow_inf_nan=False),
+        known: str = "",
+        seen: str | None = None,
+        party: Party = caller,
     ) -> Response:
+        if seen is not None:  # who asks like this has no trouble to tell
+            note_trouble(service, party, "")
+            await compare_head(service, head_from_text(seen, service.identity.public_key) if seen else None, party)
         seconds = 0.0 if service.standing.trouble else min(wait, _LONGEST_WAIT_SECONDS)
-        return Response(await service.board.wait(party.name, seconds, known), media_type="application/json")
+        items = await service.board.wait(party.name, seconds, known)
+        noted = seen is not None and not service.standing.trouble
+        headers = {HEAD_HEADER: head_to_text(service.journal.head)} if noted else {}
+        return Response(items, media_type="application/json", headers=headers)
 
     @app.get("/blobs/{digest}", response_class=FileResponse, responses=BINARY_ANSWER)
     async def blob(digest: Digest, party: Party = reader) -> FileResponse:

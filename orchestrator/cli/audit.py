@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +44,8 @@ def audit_privacy(
     """Try to refute what is charged, on made-up patients; exit code 1 when that succeeds.
 
     First the training step alone gets a lower bound on epsilon. Then the whole path of a round (dataset, worker, noise,
-    share, rounding, sum, losses, histograms) is tested against the claimed trade-off curve and the claimed noise.
+    share, rounding, sum, losses, histograms) is tested against the claimed trade-off curve, noise, batches and
+    sensitivity.
     """
     from privacy.dp.audit import AUDITED
 
@@ -107,10 +108,15 @@ def _say_paths(paths: list[dict[str, Any]]) -> None:
         console.print(
             f"Whole path, {path['noise']} noise: {verdict}. {curve['canaries']} canaries, {curve['tests']} tests of "
             f"the curve, at the worst {curve['observed']:.3f} where {curve['allowed']:.3f} is allowed; "
-            f"chance of so little noise: {', '.join(f'{name} {p:.2g}' for name, p in path['quiet'].items())}",
+            f"chance of so little noise: {_listed(path['quiet'])}; of such a pattern in noise and batches: "
+            f"{_listed(path['patterns'])}; one patient moved, of what is charged: {_listed(path['moved'])}",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2g}" for name, value in values.items())
 
 
 def _audited(mechanism: Mechanism, fault: str, *, canaries: int, confidence: float, seed: int) -> AuditResult:

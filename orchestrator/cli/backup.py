@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def restore(
     made = unpack(archive, home)
     console.print(f"{home} is the {made.role} {made.name} as of {made.made}.", highlight=False, markup=False)
     gap = {"helper": "", "orchestrator": "tessera orchestrator import-gap"}.get(
-        made.role, f"tessera {made.role} import-gap --home {home}"
+        made.role, f"tessera {made.role} import-gap --home {shlex.quote(str(home))}"
     )
     if gap:
         console.print(

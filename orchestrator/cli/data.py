@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +62,8 @@ def fetch(
                 bar.console.print(f"{name}: the server does not give {file}", highlight=False, soft_wrap=True)
             counts = {"cases": done.cases, "files": done.files, "bytes_moved": done.bytes_moved}
             results.append({"project": name, **counts, "refused": list(done.refused)})
-    console.print(f"next: tessera convert {out} TABLES --from gdc", highlight=False, soft_wrap=True)
+    then = f"next: tessera convert {shlex.quote(str(out))} TABLES --from gdc"
+    console.print(then, highlight=False, markup=False, soft_wrap=True)
     if json_output:
         show({"out": str(out), "projects": results})
     if any(project["refused"] for project in results):

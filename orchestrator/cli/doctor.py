@@ -28,6 +28,7 @@ from packaging.utils import canonicalize_name
 from datasites.node.credentials.tls import client_context, machine_context
 from datasites.node.home import Config, Home
 from datasites.node.http import PLAIN, checked_proxy
+from datasites.node.joining.entering import is_unconfirmed
 from datasites.node.plugins import DISTRIBUTION
 from datasites.node.rollback import GAP
 from datasites.review.environment import installed_files
@@ -148,6 +149,11 @@ def _roster(home: Home, config: Config) -> str:
     }
     if own not in places[config.role]:
         raise _Failed(f"the roster does not list {config.name} as {config.role}", "correct the roster or the settings")
+    if is_unconfirmed(home):
+        raise _Failed(
+            "nobody here has compared the roster that came with the admission; no study is served",
+            "compare the fingerprints by telephone, then: tessera confirm-roster --by NAME",
+        )
     return f"{len(roster.sites)} hospitals, orchestrator {roster.orchestrator.name}, keyholder {roster.keyholder.name}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,7 +131,7 @@ def _say_joined(known: Any, home: Path, theirs: str, own: str) -> None:
         f"orchestrator's fingerprint: {theirs}",
         f"your fingerprint:           {own}",
         "Call the operator on a number that you know, and read both fingerprints to each other.",
-        f"Next: tessera {known.role} run --home {home}",
+        f"Next: tessera {known.role} run --home {shlex.quote(str(home))}",
     ]
     if known.role == "datasite":
         lines.insert(4, f"Look through {home / 'policy.toml'}, and ingest your tables (tessera datasite ingest).")
@@ -212,9 +213,15 @@ def confirm_roster(
         if json_output:
             show({"offered": None})
         return
-    for what, parties in (("joins", change.joins), ("leaves", change.leaves), ("has another key", change.changed)):
+    for what, parties in (
+        ("joins as {role}", change.joins),
+        ("leaves", change.leaves),
+        ("has another key", change.changed),
+        ("would become {role}", change.moved),
+    ):
         for party in parties:
-            line = f"{party.name} ({party.institution}) {what}: {fingerprint(party.public_key)}"
+            part = "" if party in change.leaves else change.part_of(party)
+            line = f"{party.name} ({party.institution}) {what.format(role=part)}: {fingerprint(party.public_key)}"
             console.print(escape(line), highlight=False, soft_wrap=True)
     if by.strip():
         confirm(place, change.digest)

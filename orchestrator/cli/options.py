@@ -45,6 +45,14 @@ EvaluationShareOption = Annotated[
         "for nothing else, so 1 costs the others nothing. 0: none.",
     ),
 ]
+EvaluationByOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--evaluation-by",
+        help="Figures of the evaluation also by site, for hospitals whose policy allows it, or by pattern: which "
+        "modalities a patient has. Patterns put noise on more counts.",
+    ),
+]
 AggregationOption = Annotated[
     str,
     typer.Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad, fedavgm, dgb, pcw or dgb+pcw."),

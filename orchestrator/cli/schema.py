@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,13 +101,16 @@ def init(
         write_atomically(out, text.encode(), mode=0o644)
         for note in notes:
             console.print(note, highlight=False, markup=False)
-        console.print(f"the schema is in {out}; read your tables by it:", highlight=False)
-        command = f"tessera datasite ingest {tables[0]} --schema {out} --home HOME"
+        console.print(f"the schema is in {out}; read your tables by it:", highlight=False, markup=False)
+        command = f"tessera datasite ingest {shlex.quote(str(tables[0]))} --schema {shlex.quote(str(out))} --home HOME"
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
         return
     write_atomically(out, draft(tables, name=name, patient=patient).encode(), mode=0o644)
-    console.print(f"a draft is in {out}: fill in labels, units, ranges and the outcome, then run", highlight=False)
-    console.print(f"  tessera schema check {out}", highlight=False, soft_wrap=True)
+    console.print(
+        f"a draft is in {out}: fill in labels, units, ranges and the outcome, then run", highlight=False, markup=False
+    )
+    check = f"  tessera schema check {shlex.quote(str(out))}"
+    console.print(check, highlight=False, markup=False, soft_wrap=True)
 
 
 @federation_app.callback()

@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     DataOption,
     DeltaOption,
     EpsilonOption,
+    EvaluationByOption,
     EvaluationShareOption,
     MinSitesOption,
     ModelOption,
@@ -56,6 +57,7 @@ class SimulationOptions:
     min_sites: MinSitesOption = None
     colluders: ColludersOption = 1
     evaluation_share: EvaluationShareOption = 0.0
+    evaluation_by: EvaluationByOption = None
     constants: ConstantsOption = None
     alpha: Annotated[float, typer.Option(min=0.01, help="Evenness of the dirichlet federation.")] = 0.5
     split: Annotated[str, typer.Option(help="stratified or site-held-out.")] = "stratified"
@@ -89,7 +91,8 @@ def simulate(
 
     if engine not in ("local", "ray"):
         raise InvalidInput(f"expected --engine local or ray, got {engine!r}")
-    request = SimulationRequest(**{**vars(options), "methods": tuple(options.methods or ["fedavg"])})
+    several = {"methods": tuple(options.methods or ["fedavg"]), "evaluation_by": tuple(options.evaluation_by or ())}
+    request = SimulationRequest(**{**vars(options), **several})
     cells, started = parse_grid(grid or []), time.monotonic()
     work = jobs_of(request, cells, range(first_seed, first_seed + seeds), keep)
     results = _on_ray(work, address, jobs) if engine == "ray" else _in_processes(work, jobs)

@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     ConstantsOption,
     DeltaOption,
     EpsilonOption,
+    EvaluationByOption,
     EvaluationShareOption,
     MinSitesOption,
     ModelOption,
@@ -65,7 +66,19 @@ _FILED = (
     "licence",
 )
 _NOT_SETTINGS = frozenset(
-    {"rounds", "standardise", "site", "replaces", "filing", "recipient", "plan", "constants", "server_step", *_FILED}
+    {
+        "rounds",
+        "standardise",
+        "evaluation_by",
+        "site",
+        "replaces",
+        "filing",
+        "recipient",
+        "plan",
+        "constants",
+        "server_step",
+        *_FILED,
+    }
 )
 
 
@@ -87,6 +100,7 @@ class StudyOptions:
     min_sites: MinSitesOption = None
     colluders: ColludersOption = 1
     evaluation_share: EvaluationShareOption = 0.0
+    evaluation_by: EvaluationByOption = None
     standardise: Annotated[
         list[str] | None, typer.Option(help="A modality whose features have no public scale: image, say.")
     ] = None
@@ -202,6 +216,7 @@ def settings_of(name: str, options: StudyOptions) -> Any:
     from datasites.strategy.registry import NOISE_MODES
     from datasites.study.text import check_study_name
     from orchestrator.studies.proposing.filings import filed
+    from orchestrator.studies.proposing.mechanisms import check_evaluation_by
     from orchestrator.studies.proposing.propose import check_aggregation, check_fusion
     from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
     from orchestrator.studies.proposing.settings import StudySettings
@@ -223,7 +238,10 @@ def settings_of(name: str, options: StudyOptions) -> Any:
     answers: dict[str, Any] = {name: getattr(options, name) for name in _FILED} | {"recipients": options.recipient}
     answered = vars(filed(options.filing, answers))
     standardised = tuple(dict.fromkeys(options.standardise or ()))
-    made = StudySettings(study=name, rounds=PLAIN_ROUNDS, standardised=standardised, **answered, **chosen)
+    groups = tuple(dict.fromkeys(options.evaluation_by or ()))
+    check_evaluation_by(groups, options.evaluation_share)
+    chosen |= {"standardised": standardised, "evaluation_by": groups}
+    made = StudySettings(study=name, rounds=PLAIN_ROUNDS, **answered, **chosen)
     rounds = options.rounds or (PLAIN_ROUNDS if options.server_step is not None else None)
     return with_schedule(made, rounds, constants=options.constants is not None)
 

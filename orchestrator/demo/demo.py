@@ -11,6 +11,7 @@ import datetime as dt
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -196,13 +197,13 @@ class _Demo:
     def _approve(self, proposal_hash: str) -> None:
         by_hand = self.stewards if self.settings.manual_all else self.stewards[: 1 if self.settings.manual else 0]
         urls = {site: address(home.folder) for site, home in self.homes.hospitals.items()}
-        for steward in self.stewards:
-            if steward not in by_hand:
-                _approve_as(steward, urls[steward.site], proposal_hash, self.processes)
-        if by_hand:
+        if by_hand:  # first, so that nobody waits for those whom the demo plays
             links = {s.site: f"{urls[s.site]}/register?token={s.invitation}" for s in by_hand}
             for line in approval_guide(links, study=STUDY, others=len(self.stewards) - len(by_hand)):
                 self.progress.note(line)
+        for steward in self.stewards:
+            if steward not in by_hand:
+                _approve_as(steward, urls[steward.site], proposal_hash, self.processes)
 
     def _wait(self, rounds: int) -> dict[str, Any]:
         """Return the study's status at its end; without people in the portals it has to end well."""
@@ -221,9 +222,8 @@ class _Demo:
             if state in OVER and status["reason"] != paused:
                 paused = status["reason"]
                 self.progress.note(f"the study is {state}: {paused}")
-                self.progress.note(
-                    f"let it go on with: tessera study resume {STUDY} --home {self.homes.orchestrator.folder}"
-                )
+                quoted = shlex.quote(str(self.homes.orchestrator.folder))
+                self.progress.note(f"let it go on with: tessera study resume {STUDY} --home {quoted}")
             time.sleep(_POLL_SECONDS)
 
     def _site_result(self, site: Site, status: dict[str, Any]) -> dict[str, Any]:

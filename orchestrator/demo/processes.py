@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Processes:
         module, line = "orchestrator.cli.main", [*arguments, "--end-with-parent"]
         with (self.logs / f"{name}.log").open("ab") as log:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-            log.write(f"{now} starting: tessera {' '.join(arguments)}\n".encode())
+            log.write(f"{now} starting: tessera {shlex.join(arguments)}\n".encode())
             log.flush()
             if self.warm is not None:
                 self.children[name] = self.warm.run(

@@ -269,6 +269,7 @@ class Desk:
                 Enrolled(role="keyholder", party=there.keyholder),
                 *(Enrolled(role="helper", party=p) for p in there.helpers),
                 *(Enrolled(role="datasite", party=p) for p in there.sites),
+                *(Enrolled(role="scientist", party=p) for p in there.scientists),
             ]
         strangers = without - {one.party.name for one in present}
         if strangers:

@@ -7,6 +7,7 @@ no other list: what was served is written down first.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from datasites.study.messages import Commitments, LostRound, SumResult
@@ -159,6 +160,23 @@ def integers_of(store: Store, proposal: Proposal, number: int) -> str:
     if result is None:
         raise InvalidInput(f"round {number} of {proposal.study!r} has no sum")
     return str(result["payload"]["integers_hash"])
+
+
+def files_of(store: Store, proposal: Proposal, number: int) -> dict[str, Path]:
+    """Return where the files lie that a finished round is recomputed from, by name; none of a lost round.
+
+    The public key is not among them: whoever encrypted under it has it.
+
+    Raises:
+        InvalidInput: a file is not kept any more.
+    """
+    checkpoint = store.document(proposal.study, number, "checkpoint") or {}
+    if checkpoint.get("lost"):
+        return {}
+    if not proposal.published:
+        return {"integers": store.blob_path(integers_of(store, proposal, number))}
+    names = ("opening", "pads", "sum")
+    return {name: store.blob_path(opened_blob(store, proposal, number, name)) for name in names}
 
 
 def require_round(proposal: Proposal, number: int) -> None:

@@ -18,9 +18,11 @@ from datasites.data.synthetic import DEFAULT_SHAPE, generate
 from datasites.data.tcga.tables import Images, Tables, read_tables
 from datasites.strategy.registry import NOISE_MODES, STRATEGIES
 from datasites.study.proposal import Participant
+from datasites.study.signing import dump
 from models.batch import restricted
 from models.config import Architecture, InvalidModel
 from models.devices import chosen_device
+from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
 from orchestrator.simulation.schema_patients import schema_patients
@@ -37,6 +39,7 @@ from orchestrator.simulation.sites import (
 )
 from orchestrator.studies.evaluation import Metrics, headline, interval, network_of
 from orchestrator.studies.proposing.constants import ConstantsFile, read_constants
+from orchestrator.studies.proposing.mechanisms import check_evaluation_by
 from orchestrator.studies.proposing.propose import check_fusion
 from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
 from orchestrator.studies.proposing.settings import Fusion, StudySettings
@@ -77,6 +80,7 @@ class SimulationRequest:
     min_sites: int | None = None
     colluders: int = 1
     evaluation_share: float = 0.0
+    evaluation_by: tuple[str, ...] = ()
     schema: Path | None = None
     outcome: str | None = None
     plan: Path | None = None
@@ -101,6 +105,7 @@ class SimulationRequest:
         except InvalidModel as error:
             raise InvalidInput(str(error)) from error
         check_fusion(self.fusion, self.architecture, self.noise)
+        check_evaluation_by(self.evaluation_by, self.evaluation_share)
         if self.fusion == "combination":
             raise InvalidInput("heads that stay at their hospitals give no model to score; expected shared or tokens")
         if self.architecture == "convolutional" and self.data is None:
@@ -141,6 +146,7 @@ class SimulationRequest:
             min_sites=self.min_sites,
             colluders=self.colluders,
             evaluation_share=self.evaluation_share,
+            evaluation_by=self.evaluation_by,
             standardised=unscaled,
             seed=seed,
         )
@@ -207,8 +213,15 @@ def _together(
         "curve": curve,
         "weights": {b: dict(w) for b, w in last.plan.weights.items()} if len(study.sites) <= 100 else {},
         "scales": dict(last.plan.scales),
+        "evaluation": _evaluation(study, last),
         "model_hash": sha256_hex(last.model),
     }
+
+
+def _evaluation(study: SimulatedStudy, done: SimulatedRound) -> dict[str, Any] | None:
+    """Return the study's own evaluation as a live one releases it, with noise; None where it asked for none."""
+    found = dp_evaluation(study.proposal, done.plan.round, done.finished.releases)
+    return None if found is None else dump(found)
 
 
 def scores_of_round(study: SimulatedStudy, done: SimulatedRound) -> Metrics | OutcomeMetrics:

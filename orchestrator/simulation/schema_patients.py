@@ -96,9 +96,8 @@ def _patients(document: StudySchema, outcome: str, read: list[HospitalData]) -> 
         for data in read:
             if modality.name in data.modalities:
                 measured = data.modalities[modality.name]
-                kept = [place for place, patient in enumerate(measured.patients) if patient in rows]
-                places = [rows[measured.patients[place]] for place in kept]
-                filled[places] = encode(modality, measured)[kept]
+                places = [rows[patient] for patient in measured.patients]
+                filled[places] = encode(modality, measured)
                 presence[places, order.index(modality.name)] = 1.0
         arrays[modality.name] = filled
     return Patients(

@@ -138,6 +138,7 @@ def offer(everyone: Patients, federation: Federation, site: Site) -> Offer:
         predicts=everyone.predicts,
         gains=dict(everyone.gains),
         names={m: names for m, names in everyone.names.items() if m in held},
+        own_evaluation=True,
     )
 
 
@@ -226,7 +227,7 @@ def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
     for modality, (held, values) in part.inputs.items():
         filled = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
         places = [rows[case] for case in held]
-        filled[places] = values
+        filled[places] = values[:]
         presence[places, order.index(modality)] = 1.0
         arrays[modality] = filled
     arrays["presence"] = presence

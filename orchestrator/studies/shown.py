@@ -9,6 +9,7 @@ from datasites.language import mark, tr, tr_plural
 from datasites.language.formats import decimal, listed, moment, significant, whole
 from datasites.language.remembered import retold
 from datasites.study.text import delta_text, epsilon_text
+from orchestrator.rounds.scoring.dp_outcomes import OutcomeFigure
 from orchestrator.studies.facts import EvaluationFact, OutcomeFact, RoundFacts, SiteFacts, StudyFacts
 
 _WORDS = (
@@ -94,8 +95,41 @@ def _metrics(facts: StudyFacts) -> list[dict[str, Any]]:
     rows = [(m.label, decimal(m.value, 3), "") for m in facts.metrics]
     first = [{"caption": facts.metrics_label or tr("Metrics"), "rows": rows}] if rows else []
     return first + [
-        _evaluation(e) if isinstance(e, EvaluationFact) else _outcome_evaluation(e) for e in facts.evaluations
+        table
+        for e in facts.evaluations
+        for table in (_evaluation(e) if isinstance(e, EvaluationFact) else _outcome_evaluation(e), *_groups(e))
     ]
+
+
+def _groups(e: EvaluationFact | OutcomeFact) -> list[dict[str, Any]]:
+    """Return a table for every group of records that has figures of its own."""
+    captions = {
+        "cohort": tr("Of the cohort {name} alone, about {records} records, 90 % intervals"),
+        "site": tr("Of the hospital {name} alone, which allows it, about {records} records, 90 % intervals"),
+        "pattern": tr("Of patients with {name} and nothing else, about {records} records, 90 % intervals"),
+    }
+    return [
+        {
+            "caption": captions[group.by].format(name=group.name.replace("+", " + "), records=whole(group.records)),
+            "rows": [_figure(figure, getattr(e, "unit", "")) for figure in group.figures],
+        }
+        for group in e.groups
+    ]
+
+
+def _figure(figure: OutcomeFigure, unit: str) -> tuple[str, str, str]:
+    labels = {
+        "auroc": tr("AUROC, 90 % interval"),
+        "cross_entropy": tr("Cross entropy, nats"),
+        "brier": tr("Brier score, 90 % interval"),
+        "calibration_slope": tr("Calibration slope (1 is calibrated), 90 % interval"),
+        "calibration_error": tr("Calibration error, 90 % interval"),
+        "concordance": tr("Concordance over groups of outcomes, 90 % interval"),
+        "mean_absolute_error": tr("Mean absolute error, {unit}", unit=unit or tr("in its unit")),
+    }
+    at = "" if figure.at is None else tr("Brier score at {time} {unit}", time=decimal(figure.at, 1), unit=unit)
+    value, low, high = decimal(figure.value, 3), decimal(figure.low, 3), decimal(figure.high, 3)
+    return (at or labels[figure.name], value, f"[{low}; {high}]")
 
 
 def _intervals(e: EvaluationFact) -> list[tuple[str, str, str]]:
@@ -115,6 +149,7 @@ def _intervals(e: EvaluationFact) -> list[tuple[str, str, str]]:
             e.calibration_error_low,
             e.calibration_error_high,
         ),
+        (tr("Brier score, 90 % interval"), e.brier, e.brier_low, e.brier_high),
     ):
         if value is not None and low is not None and high is not None:
             rows.append((label, decimal(value, 3), f"[{decimal(low, 3)}; {decimal(high, 3)}]"))
@@ -135,19 +170,7 @@ def _evaluation(e: EvaluationFact) -> dict[str, Any]:
 
 
 def _outcome_evaluation(e: OutcomeFact) -> dict[str, Any]:
-    labels = {
-        "concordance": tr("Concordance over groups of outcomes, 90 % interval"),
-        "mean_absolute_error": tr("Mean absolute error, {unit}", unit=e.unit or tr("in its unit")),
-    }
-    rows = [
-        (
-            labels.get(figure.name)
-            or tr("Brier score at {time} {unit}", time=decimal(figure.at or 0.0, 1), unit=e.unit),
-            decimal(figure.value, 3),
-            f"[{decimal(figure.low, 3)}; {decimal(figure.high, 3)}]",
-        )
-        for figure in e.figures
-    ]
+    rows = [_figure(figure, e.unit) for figure in e.figures]
     return {"caption": _caption(e), "rows": rows}
 
 

@@ -22,7 +22,7 @@ from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.syft.client import PublishedDataset, ScientistNode
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import PROPOSAL_FILE
-from orchestrator.studies.proposing.beginning import Beginning, beginning_of
+from orchestrator.studies.proposing.beginning import Beginning, beginning_of, continued_settings
 from orchestrator.studies.proposing.brought import NOTHING, Brought, files_of, keep_tree
 from orchestrator.studies.proposing.propose import build_proposal
 from orchestrator.studies.proposing.settings import Offer, StudySettings
@@ -130,7 +130,7 @@ def draft_of(
     """
     roster = home.roster()
     proposal, model = build_proposal(
-        settings,
+        continued_settings(settings, beginning, [offer.party.name for offer in offers]),
         offers,
         orchestrator=roster.orchestrator,
         keyholder=roster.keyholder,
@@ -253,5 +253,6 @@ def _offer(home: Home, dataset: PublishedDataset) -> Offer:
         predicts=card.predicts,
         gains=dict(card.gains),
         self_scaled=card.self_scaled,
+        own_evaluation=card.own_evaluation,
         names=dict(read_schema(path.parent).features),
     )

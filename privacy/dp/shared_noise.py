@@ -33,6 +33,9 @@ from privacy.errors import InvalidInput, Refused
 Integers = npt.NDArray[np.int64]
 # A grid step is 2**16 fine steps at most: then a share has 245,001 / 65,536 = 3.74 grid steps.
 _LARGEST_SHIFT = 16
+# A worker hands its integers over as float32, which holds every integer up to here. Beyond, each share would be rounded
+# once more, on a grid that depends on its size; the proof knows no such rounding.
+_EXACT_IN_FLOAT32 = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ def choose_encoding(mechanism: Mechanism, *, values: int, bound: float, levels: 
         mechanism: with ``noise="shared"`` and noise above 0.
         values: coordinates of the update, 1 to ``mechanism.max_parameters``.
         bound: public half-width of the box each coordinate of a site's gradient sum is projected on, above 0.
-        levels: largest integer that the packing carries for one site.
+        levels: largest integer that the packing carries for one site; at most 2**24 are used.
 
     Raises:
         Refused: the mechanism shares no noise, or the update has more coordinates than it charges for.
@@ -88,7 +91,7 @@ def choose_encoding(mechanism: Mechanism, *, values: int, bound: float, levels: 
     deviation = whole / math.sqrt(mechanism.min_sites - mechanism.colluders)
     for shift in range(_LARGEST_SHIFT + 1):
         needed = _levels(bound, deviation, shift)
-        if needed <= levels:
+        if needed <= min(levels, _EXACT_IN_FLOAT32):
             return SharedEncoding(values=values, bound=bound, deviation=deviation, shift=shift, levels=needed)
     raise InvalidInput(f"expected levels of at least {needed} for this box and noise, got {levels}; shrink the box")
 

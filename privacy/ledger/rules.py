@@ -58,10 +58,12 @@ def check_share(population: Population, total: Cost, what: str, *, adaptive: boo
 def chosen_by_answers(population: Population) -> bool:
     """Return whether answers choose what is charged next.
 
-    They do where something was reserved after one, and where a lower cap leaves room for a part of what is reserved
-    only: whoever picks the rounds that still run may pick them by what was seen.
+    They do where something was reserved after one, and where a lower cap leaves room for a part only of what was
+    reserved before: whoever picks the rounds that still run may pick them by what was seen. What was freed since counts
+    as well, for it may have been freed by what was seen.
     """
-    return population.adaptive or population.share(population.committed, adaptive=False) > 1 + TOLERANCE
+    reserved_before = (population.fixed, population.committed)
+    return population.adaptive or any(population.share(c, adaptive=False) > 1 + TOLERANCE for c in reserved_before)
 
 
 def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO) -> str:

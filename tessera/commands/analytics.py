@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -16,10 +17,11 @@ from privacy.errors import InvalidInput
 if TYPE_CHECKING:
     from tessera.statistics.answer import Statistic
     from tessera.statistics.asking import Analytics
+    from tessera.statistics.live import StatisticsRun
 
 app = typer.Typer()
-_SHOW = "show"
-KINDS = tuple(kind.replace("_", "-") for kind in get_args(QuestionKind))
+_SHOW, _RESCALE, _SCALES = "show", "rescale", "scales"
+KINDS = (*(kind.replace("_", "-") for kind in get_args(QuestionKind)), _SCALES)
 _PAIRED = {"cross-table": 2, "kaplan-meier": 2, "log-rank": 2, "quantiles": 1, "histogram": 1}
 
 
@@ -49,14 +51,17 @@ class Asked:
     ] = None
     simulate: Annotated[bool, typer.Option("--simulate", help="Ask made-up hospitals; nothing is sent.")] = False
     data: Annotated[Path | None, typer.Option(help="With --simulate: a folder of cohort tables.")] = None
-    schema: Annotated[Path | None, typer.Option(help="With --simulate: made-up patients of a schema.")] = None
+    schema: Annotated[
+        Path | None, typer.Option(help="With --simulate: made-up patients of a schema. With rescale: which schema.")
+    ] = None
+    out: Annotated[Path | None, typer.Option(help="With rescale: a new JSON file, the schema's next version.")] = None
 
 
 @app.command()
 @one_dataclass
 def analytics(
     options: Asked,
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; or show, with the name of a study.")],
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; or show or rescale, with a study.")],
     names: Annotated[list[str] | None, typer.Argument(help="Variables, modalities, columns; or the study.")] = None,
     home: Annotated[
         Path | None, typer.Option("--home", envvar="TESSERA_HOME", help="The orchestrator's folder, while it runs.")
@@ -67,6 +72,10 @@ def analytics(
     """Ask hospitals for a statistic of their patients: a small study, reviewed, charged, summed under encryption."""
     given = tuple(names or ())
     _check(kind, given)
+    if options.name:
+        from datasites.study.text import check_study_name
+
+        check_study_name(options.name)
     if options.simulate:
         found = _asked(_simulated(options), kind, given, options)
         _print(found, json_output, {})
@@ -77,7 +86,7 @@ def analytics(
     from tessera.statistics.live import StatisticsRun
 
     hub = connect(home)
-    if kind == _SHOW:
+    if kind in (_SHOW, _RESCALE):
         run = hub.run(given[0])
         if not isinstance(run, StatisticsRun):
             raise InvalidInput(f"{given[0]} trains a model; `tessera study wait` writes its report")
@@ -85,7 +94,9 @@ def analytics(
         run = _asked(_live(hub, options, quiet=json_output), kind, given, options)
     if wait:
         run.wait(progress=not json_output)
-    if wait or kind == _SHOW:
+    if kind == _RESCALE:
+        _rescale(run, options, json_output)
+    elif wait or kind == _SHOW:
         _print(run.answers, json_output, {"study": run.name, "state": run.state})
     elif json_output:
         show({"study": run.name, "state": run.state})
@@ -94,9 +105,9 @@ def analytics(
 
 
 def _check(kind: str, names: tuple[str, ...]) -> None:
-    if kind != _SHOW and kind not in KINDS:
-        raise InvalidInput(f"expected a statistic out of {', '.join(KINDS)}, or show, got {kind[:40]!r}")
-    wanted = 1 if kind == _SHOW else _PAIRED.get(kind, len(names))
+    if kind not in (_SHOW, _RESCALE, *KINDS):
+        raise InvalidInput(f"expected a statistic out of {', '.join(KINDS)}, or show or rescale, got {kind[:40]!r}")
+    wanted = 1 if kind in (_SHOW, _RESCALE) else _PAIRED.get(kind, len(names))
     if len(names) != wanted:
         raise InvalidInput(f"expected {wanted} name{'s' * (wanted > 1)} after {kind}, got {len(names)}")
 
@@ -118,7 +129,32 @@ def _asked(ask: Analytics[Any], kind: str, names: tuple[str, ...], options: Aske
         return ask.histogram(names[0], edges=_numbers(options.edges), by=by, **more)
     if kind == "kaplan-meier":
         return ask.kaplan_meier(*names, by=by, **more)
+    if kind == _SCALES:
+        return ask.scales(*names)
     return getattr(ask, kind)(*names, by=by)
+
+
+def _rescale(run: StatisticsRun, options: Asked, json_output: bool) -> None:
+    """Write the schema's next version, scaled by what a study released."""
+    from datasites.data.reading.schema_files import read_schema_document
+    from datasites.node.files import write_atomically
+    from datasites.study.signing import dump
+
+    if options.schema is None or options.out is None:
+        raise InvalidInput("expected --schema, which hospitals read their tables by, and --out, a new JSON file")
+    if options.out.exists() or options.out.suffix.lower() != ".json":
+        raise InvalidInput(f"expected a new file that ends in .json, got {options.out}")
+    before = read_schema_document(options.schema)
+    after, notes = run.rescaled(before)
+    write_atomically(options.out, json.dumps(dump(after), indent=2, ensure_ascii=False).encode(), mode=0o644)
+    changed = [m.name for m, old in zip(after.modalities, before.modalities, strict=True) if m != old]
+    if json_output:
+        show({"schema": str(options.out), "version": after.version, "scaled": changed, "kept": list(notes)})
+        return
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(f"{after.name}, version {after.version}: {', '.join(changed)} scaled by {run.name}", highlight=False)
+    console.print(f"every hospital signs it: tessera schema agree {options.out} --home HOME", highlight=False)
 
 
 def _by(text: str) -> Any:

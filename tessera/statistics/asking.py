@@ -73,6 +73,14 @@ class Analytics(Generic[Result]):
         """Ask for quantiles of a number, read from a noised histogram of ``bins`` bins over public bounds."""
         return self.together(self.questions.quantiles(name, probabilities, by=by, bins=bins, bounds=bounds))
 
+    def scales(self, *names: str) -> Result:
+        """Ask for the quartiles of numbers, to scale them by: of all that are variables of their own, or of some.
+
+        All are one study with one epsilon. In a consortium, ``run.rescaled(schema)`` makes the schema's next version
+        of the answer.
+        """
+        return self.together(*self.questions.quartiles(*names))
+
     def histogram(
         self,
         name: str,

@@ -14,9 +14,11 @@ from rich.console import Console
 from datasites.study.counting import asked_of, deviation_of, totals_of
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.next_model import model_from_bytes
+from datasites.study.schema.document import StudySchema
 from models.counting import Counting
 from orchestrator.analytics.answers import answers_of
 from orchestrator.analytics.columns import Columns
+from orchestrator.analytics.scales import rescaled
 from orchestrator.demo.view import DemoView
 from orchestrator.studies.proposing.counting import counting_settings
 from orchestrator.studies.proposing.settings import StudySettings
@@ -66,6 +68,33 @@ class StatisticsRun(Run):
     def table(self) -> pd.DataFrame:
         """The table of the first answer."""
         return self.answer.table
+
+    def rescaled(self, schema: StudySchema) -> tuple[StudySchema, tuple[str, ...]]:
+        """Return the schema's next version, scaled by this study's quantiles or means, and what kept its own scale.
+
+        Every number in it was released by the study, which hospitals approved and charged. Its name, hash and cost
+        stand in the schema as the source. Hospitals sign the new version with ``tessera schema agree``.
+
+        Args:
+            schema: the one that the hospitals' datasets were read by.
+
+        Raises:
+            InvalidInput: they were read by another, or no answer can scale a number.
+            TesseraError: the round is not finished.
+        """
+        answers, proposal = self.answers, self.proposal
+        names = tuple(party.name for party in proposal.participants)
+        for site, dataset in self.hub.datasets(names).items():
+            if dataset.study_schema is None or dataset.study_schema.schema_hash != schema.schema_hash:
+                raise InvalidInput(
+                    f"the dataset of {site} was not read by {schema.name} version {schema.version} "
+                    f"({schema.schema_hash[:16]}); name the schema that hospitals read their tables by"
+                )
+        source = (
+            f"the study {self.name} ({proposal.proposal_hash}): {privacy_of(proposal)}, charged to every patient, "
+            f"{answers[0].hospitals} hospitals"
+        )
+        return rescaled(schema, [one.answer for one in answers], source=source)
 
     def plot(self) -> Picture:
         """Return a picture of the first answer."""

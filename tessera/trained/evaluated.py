@@ -9,7 +9,7 @@ import pandas as pd
 
 _Z = 1.645
 """Intervals of released evaluations hold 90 %."""
-_FIGURES = ("auroc", "cross_entropy", "calibration_slope", "calibration_error")
+_FIGURES = ("auroc", "cross_entropy", "brier", "calibration_slope", "calibration_error")
 _COLUMNS = ["value", "low", "high"]
 
 
@@ -21,7 +21,8 @@ def evaluation_table(released: Mapping[str, Any]) -> pd.DataFrame:
 
     Returns:
         columns value, low, high, of 90 %: the AUROC (the mean over cohorts, and of each cohort), the cross-entropy and
-        the calibration of classes; concordance, absolute error or Brier scores of numbers and survival.
+        the calibration of classes; concordance, absolute error or Brier scores of numbers and survival. Then the same
+        of every group: ``BRCA`` (a cohort), ``site hospital-a``, ``pattern mrna+image``.
     """
     lines: dict[tuple[str, str], tuple[float, float, float]] = {}
     for figure in released.get("figures", ()):
@@ -35,6 +36,12 @@ def evaluation_table(released: Mapping[str, Any]) -> pd.DataFrame:
     for cohort, value in (released.get("auroc_by_cohort") or {}).items():
         off = _Z * float(errors.get(cohort, 0.0))
         lines[("auroc", str(cohort))] = (float(value), max(0.0, value - off), min(1.0, value + off))
+    for group in released.get("groups", ()):
+        for figure in group["figures"]:
+            at = "" if figure.get("at") is None else f" at {figure['at']:g}"
+            plain = group["by"] == "cohort" and group["name"] != "all"
+            where = str(group["name"]) if plain else f"{group['by']} {group['name']}"
+            lines[(str(figure["name"]), f"{where}{at}")] = (figure["value"], figure["low"], figure["high"])
     index = pd.MultiIndex.from_tuples(list(lines), names=["figure", "where"])
     return pd.DataFrame(list(lines.values()), index=index, columns=_COLUMNS)
 

@@ -22,7 +22,7 @@ from datasites.study.messages import Commitments, Refusal, RoundKey, RoundPlan, 
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.chain import ModelChain, RoundEvidence
 from datasites.study.signing import Signed, dump, parse, seal, unpack_envelope
-from privacy.canonical import sha256_hex
+from privacy.canonical import plain_json, sha256_hex
 from privacy.encryption import ciphertexts
 from privacy.encryption.ciphertexts import RunningSum
 from privacy.ledger.journal import Journal
@@ -48,6 +48,8 @@ class Liar:
         return sha256_hex(data)
 
     def get_bytes(self, path: str, **_: Any) -> bytes:
+        if path.endswith("/evidence"):
+            return plain_json(dump(self.evidence[int(path.split("/")[-2])][0]))
         if path.endswith("/integers"):
             return self.evidence[int(path.split("/")[-2])][1]
         if "/opened/" in path:
@@ -55,8 +57,6 @@ class Liar:
         return self.blobs[path.removeprefix("/blobs/")]
 
     def get_json(self, path: str, **_: Any) -> Any:
-        if path.endswith("/evidence"):
-            return dump(self.evidence[int(path.split("/")[-2])][0])
         proposal = dump(seal(self.identity, "proposal", self.proposal))
         return {"proposal": proposal, "approvals": self.approvals}
 

@@ -170,7 +170,7 @@ class LiveConsortium:
         self.homes.orchestrator.roster().save(self.scientist.folder / "roster.json")
         links = {steward.site: steward.invitation for steward in self.homes.invite()}
         with (self.homes.hospitals[self.sites[0]].folder / "policy.toml").open("a") as policy:
-            policy.write("[review]\nrequired_reviewers = 2\n")
+            policy.write("[review]\nrequired_reviewers = 2\n[study]\nallow_own_evaluation = true\n")
         self.processes = self._closing.enter_context(Processes(logs=self.folder / "logs"))
         home = self.homes.orchestrator
         self.processes.start("orchestrator", ["orchestrator", "run", "--home", str(home.folder)])
@@ -232,7 +232,8 @@ class LiveConsortium:
         for site in self.sites:
             policy = self.hospitals[site].policy
             if "allow_free_python" not in policy.read_text():
-                policy.write_text(policy.read_text() + "\n[study]\nallow_free_python = true\n")
+                rules, _, study = policy.read_text().partition("[study]\n")
+                policy.write_text(f"{rules}\n[study]\nallow_free_python = true\n{study}")
                 self.officers[site] = (
                     self.officer if site == self.sites[0] else self.invite(site, OFFICER, "privacy-officer")
                 )
@@ -284,8 +285,11 @@ class Scientist:
 
     def tessera(self, *arguments: object, code: int = 0) -> str:
         """Run one command in this process, check its exit code, and return what it printed on both streams."""
-        home = ("--home", str(self.consortium.home.folder))
-        self._monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments), *home])
+        return self.command(*arguments, "--home", self.consortium.home.folder, code=code)
+
+    def command(self, *arguments: object, code: int = 0) -> str:
+        """As :meth:`tessera`, for commands without a folder."""
+        self._monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main.main()
         out, err = self._capsys.readouterr()

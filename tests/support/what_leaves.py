@@ -69,6 +69,27 @@ TABLE: tuple[Row, ...] = (
         fields=("query.wait", "query.known"),
         covered_by="how long to wait, and the hash of the orchestrator's last answer",
     ),
+    Row(
+        request="GET /work",
+        fields=("query.seen",),
+        covered_by="the head of the orchestrator's own journal, given back to it",
+    ),
+    Row(
+        request="GET /invitations/*",
+        fields=(),
+        covered_by="sends no field; `tessera join` fetches the invitation that a code names, before there is a key",
+    ),
+    Row(
+        request="POST /invitations/*",
+        fields=(*_SIGNED, *(f"signed.payload.{n}" for n in ("number", "role", "name", "institution"))),
+        covered_by="public: the site's own new identity and what its invitation says of it (`tessera join`)",
+    ),
+    Row(
+        request="POST /invitations/*",
+        fields=("signed.payload.certificate_request",),
+        covered_by="the host names of the site's portal and its public TLS key (PKCS #10), for the consortium's "
+        "authority; empty without `--portal-name`",
+    ),
     Row(request="GET /heads", fields=(), covered_by="sends no field"),
     Row(request="GET /healthz", fields=(), covered_by="sends no field; asks whether the orchestrator can be reached"),
     Row(request="GET /roster", fields=(), covered_by="sends no field"),
@@ -92,7 +113,11 @@ TABLE: tuple[Row, ...] = (
         fields=(),
         covered_by="sends no field; the hash in the address comes from the round plan",
     ),
-    Row(request="GET /studies/*/rounds/*/evidence", fields=(), covered_by="sends no field"),
+    Row(
+        request="GET /studies/*/rounds/*/evidence",
+        fields=("query.files",),
+        covered_by="the word `yes`: the round's files are wanted in the same answer",
+    ),
     Row(request="GET /studies/*/rounds/*/integers", fields=(), covered_by="sends no field"),
     Row(request="GET /studies/*/rounds/*/opened/*", fields=(), covered_by="sends no field"),
     Row(
@@ -407,6 +432,14 @@ How to read the columns:
 """
 
 _TAIL = """
+## What goes elsewhere than to the orchestrator
+
+* Notices (`notices.toml`) go to the mail server and the webhooks that the hospital names itself. A notice has a kind, a
+  subject, a text and a time. It names studies, hospitals, people of the portal and addresses of its pages. It holds no
+  record and no number about records.
+* The hospital's own sign-in (OpenID Connect) gets what its protocol needs: a random state, a nonce and a code.
+* The portal answers the hospital's own people, in their browsers.
+
 ## What the timing reveals
 
 * An update leaves at a whole multiple of the policy's `sandbox.round_seconds` after its work began. A worker that

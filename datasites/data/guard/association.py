@@ -27,7 +27,9 @@ FLAT = 0.05
 _SURE = 6.0
 _FEW = 20
 _PIECE = 2000
-_MOST_ROWS = 20_000
+MOST_ROWS = 20_000
+"""So many patients are looked at, the first in order of their ids."""
+
 _LEAST_ROWS = 20
 
 
@@ -49,8 +51,8 @@ def telling(columns: Mapping[str, Floats], outcome: Floats, *, classes: bool) ->
     names = list(columns)
     for start in range(0, len(names), _PIECE):
         chosen = names[start : start + _PIECE]
-        values = np.stack([np.asarray(columns[name][:_MOST_ROWS], dtype=np.float64) for name in chosen], axis=1)
-        scores = _by_class(values, outcome[:_MOST_ROWS]) if classes else _by_rank(values, outcome[:_MOST_ROWS])
+        values = np.stack([np.asarray(columns[name][:MOST_ROWS], dtype=np.float64) for name in chosen], axis=1)
+        scores = _by_class(values, outcome[:MOST_ROWS]) if classes else _by_rank(values, outcome[:MOST_ROWS])
         found += [(name, float(score)) for name, score in zip(chosen, scores, strict=True) if score >= TELLING]
     return sorted(found, key=lambda item: -item[1])
 
@@ -59,7 +61,7 @@ def flat_share(inputs: Floats) -> float:
     """Return the share of inputs [patients, inputs] that hardly differ between patients, 0 to 1."""
     if len(inputs) < _LEAST_ROWS or not inputs.shape[1]:
         return 0.0
-    return float((inputs[:_MOST_ROWS].std(axis=0, dtype=np.float64) < FLAT).mean())
+    return float((inputs[:MOST_ROWS].std(axis=0, dtype=np.float64) < FLAT).mean())
 
 
 def _by_class(values: Floats, outcome: Floats) -> Floats:

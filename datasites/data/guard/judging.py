@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasites.data.guard.association import flat_share, said, telling
-from datasites.data.reading.encoding import encode
-from datasites.data.reading.measured import Floats, HospitalData, Measured
+from datasites.data.guard.association import MOST_ROWS, flat_share, said, telling
+from datasites.data.reading.encoding import Encoded
+from datasites.data.reading.measured import HospitalData, Measured
 from datasites.language.formats import percent
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
@@ -29,9 +29,9 @@ def warnings_of(schema: StudySchema, outcome: Outcome, data: HospitalData) -> li
         if modality.name not in data.modalities:
             continue
         measured = data.modalities[modality.name]
-        rows = [row for row, patient in enumerate(measured.patients) if patient in place]
-        own = np.array([target[place[measured.patients[row]]] for row in rows])
-        columns = {name: measured.values[rows, at] for at, name in enumerate(modality.names)}
+        own = np.array([target[place[patient]] for patient in measured.patients[:MOST_ROWS]])
+        values = measured.values[:MOST_ROWS]
+        columns = {name: values[:, at] for at, name in enumerate(modality.names)}
         found = said(telling(columns, own, classes=classes), modality.name, outcome.label)
         lines += found[:_SHOWN]
         if len(found) > _SHOWN:
@@ -43,12 +43,12 @@ def warnings_of(schema: StudySchema, outcome: Outcome, data: HospitalData) -> li
                     outcome=outcome.label,
                 )
             )
-        lines += _flat(modality, measured, rows)
+        lines += _flat(modality, measured)
     return lines
 
 
-def _flat(modality: Modality, measured: Measured, rows: list[int]) -> list[str]:
-    inputs: Floats = encode(modality, measured)[rows]
+def _flat(modality: Modality, measured: Measured) -> list[str]:
+    inputs = Encoded(modality=modality, measured=measured)[:MOST_ROWS]
     if modality.measure is not None:
         share = flat_share(inputs)
         if share <= _MOST_FLAT:

@@ -6,6 +6,7 @@ A missing value of many alike columns is 0, the centre; a variable of its own sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,27 +22,45 @@ _WIDEST = 100.0
 """A scale is taken for what it says if the range is at most so many times as wide."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A model's inputs of one modality, float32 [patients, inputs], all finite; they are made as they are read."""
+
+    modality: Modality
+    measured: Measured
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many patients and inputs."""
+        return len(self.measured.patients), len(self.modality.inputs)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        values = self.measured.values[rows]
+        if self.modality.measure is not None:
+            return _alike(self.modality, self.modality.measure, values)
+        parts: list[Floats] = []
+        for place, variable in enumerate(self.modality.variables):
+            if isinstance(variable, Number):
+                parts.append(_number(variable, values[:, place]))
+            else:
+                levels = self.measured.combinations.get(place, ())
+                parts.append(_levels(len(variable.levels), values[:, place], levels))
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
 def encode(modality: Modality, measured: Measured) -> NDArray[np.float32]:
-    """Return the model's inputs, float32 [patients, inputs of the modality], all finite."""
-    if modality.measure is not None:
-        return _alike(modality, modality.measure, measured.values)
-    parts: list[Floats] = []
-    for place, variable in enumerate(modality.variables):
-        column = measured.values[:, place]
-        if isinstance(variable, Number):
-            parts.append(_number(variable, column))
-        else:
-            parts.append(_levels(len(variable.levels), column, measured.combinations.get(place, ())))
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    """Return the model's inputs of everybody at once, float32 [patients, inputs of the modality], all finite."""
+    encoded = Encoded(modality=modality, measured=measured)
+    found = np.empty(encoded.shape, dtype=np.float32)
+    for start in range(0, len(found), _PIECE):  # float64 of everything at once would take twice the memory
+        found[start : start + _PIECE] = encoded[start : start + _PIECE]
+    return found
 
 
 def _alike(modality: Modality, measure: Number, values: Floats) -> NDArray[np.float32]:
     centres, scales = (np.array(given) if given else None for given in (modality.centres, modality.scales))
-    found = np.empty(values.shape, dtype=np.float32)
-    for start in range(0, len(values), _PIECE):  # float64 of everything at once would take twice the memory
-        scaled = measure.encoded(values[start : start + _PIECE].astype(np.float64), centres, scales)
-        found[start : start + _PIECE] = np.where(np.isnan(scaled), 0.0, scaled)
-    return found
+    scaled = measure.encoded(values.astype(np.float64), centres, scales)
+    return np.where(np.isnan(scaled), 0.0, scaled).astype(np.float32)
 
 
 def _number(variable: Number, column: Floats) -> Floats:
@@ -51,12 +70,11 @@ def _number(variable: Number, column: Floats) -> Floats:
 
 
 def _levels(count: int, column: Floats, combinations: Sequence[tuple[int, ...]]) -> Floats:
-    found = np.zeros((len(column), count + 1))
-    for row, code in enumerate(column):
-        if np.isnan(code):
-            found[row, -1] = 1.0
-        else:
-            found[row, list(combinations[int(code)])] = 1.0
+    rows_of = np.zeros((len(combinations) + 1, count + 1))
+    rows_of[-1, -1] = 1.0  # of a missing value
+    for code, places in enumerate(combinations):
+        rows_of[code, list(places)] = 1.0
+    found: Floats = rows_of[np.where(np.isnan(column), len(combinations), column).astype(np.int64)]
     return found
 
 

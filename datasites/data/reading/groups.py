@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,14 @@ class Group:
         return list(dict.fromkeys(place.table for place in self.places.values()))
 
     def read(
-        self, table: str, patient: PatientId, *, rows: RowRule = "one", order_by: str = "", wide: bool = False
+        self,
+        table: str,
+        patient: PatientId,
+        *,
+        rows: RowRule = "one",
+        order_by: str = "",
+        wide: bool = False,
+        scratch: Path | None = None,
     ) -> tuple[list[str], Rows, Wanted]:
         """Read this group's columns of one table; return their names beside the rows.
 
@@ -90,7 +98,7 @@ class Group:
             order_by=order_by,
             wide=wide,
         )
-        return ordered, read_rows(wanted, patient), wanted
+        return ordered, read_rows(wanted, patient, scratch), wanted
 
     def column_facts(self) -> list[ColumnFacts]:
         """Return how each column was read."""

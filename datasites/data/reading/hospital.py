@@ -10,7 +10,6 @@ import datetime as dt
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import Sources, find_modality, open_sources
 from datasites.data.reading.groups import Group, ids_problem, table_facts, unread_columns
 from datasites.data.reading.mapping import LocalMapping
-from datasites.data.reading.measured import Floats, HospitalData, Measured
+from datasites.data.reading.measured import HospitalData, Measured, Stored
 from datasites.data.reading.patients import OneRowEach, Rows, one_row_each
 from datasites.data.reading.records import Records, counted, read_records, select, spelled_twice
 from datasites.data.reading.report import ModalityFacts, ReadingReport, Step, TableFacts
@@ -30,11 +29,17 @@ from privacy.errors import InvalidInput
 from privacy.sentences import say
 
 __all__ = ["HospitalData", "Measured", "read_hospital"]
-_PIECE = 65_536
+_BLOCK_CELLS = 2_000_000
 
 
 def read_hospital(
-    paths: Sequence[Path], schema: StudySchema, outcome: str, *, mapping: LocalMapping | None = None, cohort: str = ""
+    paths: Sequence[Path],
+    schema: StudySchema,
+    outcome: str,
+    *,
+    mapping: LocalMapping | None = None,
+    cohort: str = "",
+    scratch: Path | None = None,
 ) -> tuple[HospitalData, ReadingReport]:
     """Read this hospital's tables.
 
@@ -44,6 +49,8 @@ def read_hospital(
         outcome: which outcome of the schema.
         mapping: where columns are and how they are written; by default everything has the schema's names.
         cohort: of every patient, where no column tells it.
+        scratch: a private folder; values of large tables lie on its disk, without a name, while this process needs
+            them. By default everything is held in memory.
 
     Raises:
         InvalidInput: a table cannot be read, or a column that must be there is not.
@@ -57,7 +64,7 @@ def read_hospital(
     records = read_records(sources, schema, asked, mapping, with_cohort=with_cohort)
     kept, left_out = select(records, schema, asked, with_cohort=with_cohort)
     known = set(records.patients)
-    parts = [_modality(sources, schema, modality, mapping, kept, known) for modality in schema.modalities]
+    parts = [_modality(sources, schema, modality, mapping, kept, known, scratch) for modality in schema.modalities]
     held = [part for part in parts if part.measured.patients]
     with_any = {patient for part in held for patient in part.measured.patients}
     rows = np.array([row for patient, row in kept.items() if patient in with_any], dtype=np.int64)
@@ -93,6 +100,7 @@ def _modality(
     mapping: LocalMapping,
     kept: Collection[str],
     known: set[str],
+    scratch: Path | None,
 ) -> _Part:
     group, wide = _columns(sources, modality, mapping), not modality.variables
     number = {name: place for place, name in enumerate(modality.names)}
@@ -100,7 +108,7 @@ def _modality(
     found: list[tuple[OneRowEach, Rows, list[int]]] = []
     for table in group.tables():
         names, rows, wanted = group.read(
-            table, schema.patient, rows=modality.rows, order_by=modality.order_by, wide=wide
+            table, schema.patient, rows=modality.rows, order_by=modality.order_by, wide=wide, scratch=scratch
         )
         each = one_row_each(rows, wanted)
         facts = table_facts(modality.name, wanted.table.name, len(rows.patients), rows.without_id, each.patients, known)
@@ -108,14 +116,12 @@ def _modality(
         if not facts.joined or facts.hint:
             problems.append(ids_problem(facts))
         found.append((each, rows, [number[name] for name in names]))
-    order, values = _joined(found, kept, len(modality.names), np.dtype(np.float32 if wide else np.float64))
-    filled = _filled(values)
+    joined = Stored(len(modality.names), np.dtype(np.float32 if wide else np.float64), scratch)
+    with_values, empty = _joined(found, kept, joined)
     readers = {number[name]: reader for name, reader in group.readers.items()}
     combinations = {c: reader.combinations for c, reader in readers.items() if isinstance(reader, CategoryColumn)}
-    with_values = tuple(patient for patient, has in zip(order, filled, strict=True) if has)
-    held = values if filled.all() else values[filled]
-    measured = Measured(patients=with_values, values=held, combinations=combinations)
-    facts_of = ModalityFacts(name=modality.name, patients=len(with_values), empty=int((~filled).sum()))
+    measured = Measured(patients=with_values, values=joined, combinations=combinations)
+    facts_of = ModalityFacts(name=modality.name, patients=len(with_values), empty=empty)
     return _Part(measured=measured, facts=facts_of, group=group, tables=tuple(tables), problems=tuple(problems))
 
 
@@ -129,28 +135,35 @@ def _columns(sources: Sources, modality: Modality, mapping: LocalMapping) -> Gro
 
 
 def _joined(
-    found: Sequence[tuple[OneRowEach, Rows, list[int]]], kept: Collection[str], columns: int, kind: np.dtype[Any]
-) -> tuple[list[str], Floats]:
-    """Return the patients that are kept, in order of their ids, and their values [patients, columns].
+    found: Sequence[tuple[OneRowEach, Rows, list[int]]], kept: Collection[str], into: Stored
+) -> tuple[tuple[str, ...], int]:
+    """Write every kept patient's values behind each other, in order of the ids, block by block.
 
-    Large tables are held once: each piece that was read is written to its place and let go.
+    Returns:
+        The patients who have a value, and how many have a row without any.
     """
     order = sorted({patient for each, _, _ in found for patient in each.patients if patient in kept})
-    whole = len(found) == 1 and len(found[0][2]) == columns  # then every value is written
-    values = np.empty((len(order), columns), dtype=kind) if whole else np.full((len(order), columns), np.nan, kind)
-    places = pd.Index(np.array(order, dtype=object), dtype=object)
-    for each, rows, at in found:
-        lines = places.get_indexer(pd.Index(np.array(each.patients, dtype=object), dtype=object))
-        each.fill(rows, values, lines.astype(np.int64), at)
-    return order, values
+    places = [_places(each.patients, order) for each, _, _ in found]
+    step, names = max(1, _BLOCK_CELLS // max(1, into.shape[1])), np.array(order, dtype=object)
+    with_values: list[str] = []
+    for start in range(0, len(order), step):
+        block = np.full((min(step, len(order) - start), into.shape[1]), np.nan, dtype=into.dtype)
+        for (each, rows, at), own in zip(found, places, strict=True):
+            lines = np.flatnonzero(own[start : start + step] >= 0)
+            block[lines[:, None], np.array(at, dtype=np.int64)] = each.values(
+                rows.values, own[start : start + step][lines]
+            )
+        filled = ~np.isnan(block).all(axis=1)
+        into.append(block[filled])
+        with_values += names[start : start + step][filled].tolist()
+    return tuple(with_values), len(order) - len(with_values)
 
 
-def _filled(values: Floats) -> NDArray[np.bool_]:
-    """Return which rows hold a value, bool [rows]; in pieces, so that no mask of everything is made."""
-    filled = np.zeros(len(values), dtype=bool)
-    for start in range(0, len(values), _PIECE):
-        filled[start : start + _PIECE] = ~np.isnan(values[start : start + _PIECE]).all(axis=1)
-    return filled
+def _places(patients: Sequence[str], order: Sequence[str]) -> NDArray[np.int64]:
+    """Return for each of ``order`` which of ``patients`` it is, -1 for none."""
+    index = pd.Index(np.array(patients, dtype=object), dtype=object)
+    found: NDArray[np.int64] = index.get_indexer(pd.Index(np.array(order, dtype=object), dtype=object)).astype(np.int64)
+    return found
 
 
 def _report(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 
 from datasites.study.schema.document import Modality, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
-from datasites.study.schema.variables import TRANSFORMS, Category, Number, Transform
+from datasites.study.schema.variables import TRANSFORMS, UNTRANSFORMED, Category, Number
 
 Floats = NDArray[np.float64]
-_BACK: Mapping[Transform, Callable[[float], float]] = {
-    "none": lambda x: x,
-    "log1p": math.expm1,
-    "log2p1": lambda x: 2.0**x - 1.0,
-    "signed-log1p": lambda x: math.copysign(math.expm1(abs(x)), x),
-    "arcsinh": math.sinh,
-    "square-root": lambda x: max(x, 0.0) ** 2,
-}
 _SIGNAL = 0.5
 _MISSING = 0.03
 
@@ -121,7 +113,7 @@ def _variable(variable: Number | Category, severity: Floats, weight: float, draw
 
 def _text(variable: Number, scaled: float, centre: float, scale: float) -> str:
     low, high = TRANSFORMS[variable.transform](variable.low), TRANSFORMS[variable.transform](variable.high)
-    value = _BACK[variable.transform](min(max(centre + scale * scaled, low), high))
+    value = UNTRANSFORMED[variable.transform](min(max(centre + scale * scaled, low), high))
     if variable.whole:
         return f"{round(min(max(value, variable.low), variable.high))}"
     return _between(value, variable.low, variable.high)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from datasites.data.patient_rows import plain_id
 from datasites.data.reading.cells import CategoryColumn, NumberColumn, Reading, years_between
+from datasites.data.reading.measured import Beside, Stored
 from datasites.data.reading.tables import Table
 from datasites.study.schema.document import PatientId, RowRule
 from privacy.errors import InvalidInput
@@ -41,11 +43,12 @@ class Wanted:
     order_by: str = ""
     wide: bool = False
 
-    def columns(self) -> list[str]:
-        """Return the columns that are asked of the table, each once."""
-        dates = [name for made in self.derived.values() for name in (made.since, made.until)]
-        plainly = [name for name in self.readers if name not in self.derived]
-        return list(dict.fromkeys([self.patient, *plainly, *dates, *([self.order_by] if self.order_by else [])]))
+    def columns(self, names: Sequence[str], *, with_ids: bool) -> list[str]:
+        """Return the columns that are asked of the table for some of the readers, each once."""
+        dates = [name for key, made in self.derived.items() if key in names for name in (made.since, made.until)]
+        plainly = [name for name in names if name not in self.derived]
+        first = [self.patient, *([self.order_by] if self.order_by else [])] if with_ids else []
+        return list(dict.fromkeys([*first, *plainly, *dates]))
 
 
 @dataclass(kw_only=True)
@@ -53,34 +56,54 @@ class Rows:
     """What was read of a group: ids [rows], values float [rows, columns], and what to order the rows by."""
 
     columns: tuple[str, ...]
+    values: Beside
     patients: list[str] = field(default_factory=list)
-    values: list[NDArray[np.floating]] = field(default_factory=list)
     order: list[pd.Series] = field(default_factory=list)
     without_id: int = 0
 
 
-def read_rows(wanted: Wanted, patient: PatientId) -> Rows:
+def read_rows(wanted: Wanted, patient: PatientId, scratch: Path | None = None) -> Rows:
     """Read a group's columns; rows without an id are counted and left out.
+
+    Args:
+        wanted: which columns of which table.
+        patient: how an id becomes a patient.
+        scratch: see :class:`datasites.data.reading.measured.Stored`.
 
     Raises:
         InvalidInput: the table cannot be read to its end.
     """
-    columns = [name for name, readers in wanted.readers.items() for _ in readers]
-    readers = [reader for readers in wanted.readers.values() for reader in readers]
-    rows = Rows(columns=tuple(columns))
-    for piece in wanted.table.pieces(wanted.columns()):
-        for name, made in wanted.derived.items():
-            piece[name] = years_between(piece[made.since], piece[made.until], made.reading)
-        ids = [patient.of(text) for text in as_ids(piece[wanted.patient])]
-        values = np.empty((len(piece), len(columns)), dtype=np.float32 if wanted.wide else np.float64)
-        for place, (name, reader) in enumerate(zip(columns, readers, strict=True)):
-            values[:, place] = reader.feed(piece[name])
-        rows.patients += ids
-        rows.values.append(values)
-        if wanted.order_by:
-            rows.order.append(piece[wanted.order_by])
-    _fill_in(rows, readers)
+    names, step = list(wanted.readers), wanted.table.columns_at_once
+    parts: list[Stored] = []
+    columns = tuple(name for name in names for _ in wanted.readers[name])
+    rows = Rows(columns=columns, values=Beside(parts))
+    for start in range(0, max(1, len(names)), step):
+        chosen = [(name, reader) for name in names[start : start + step] for reader in wanted.readers[name]]
+        parts.append(Stored(len(chosen), np.dtype(np.float32 if wanted.wide else np.float64), scratch))
+        _read_columns(rows if start == 0 else None, chosen, parts[-1], wanted, patient)
     return rows
+
+
+def _read_columns(
+    rows: Rows | None, chosen: Sequence[tuple[str, Column]], into: Stored, wanted: Wanted, patient: PatientId
+) -> None:
+    """Read some columns of every row, and for ``rows`` whose they are."""
+    names = [name for name, _ in chosen]
+    for piece in wanted.table.pieces(wanted.columns(names, with_ids=rows is not None)):
+        for name, made in wanted.derived.items():
+            if name in names:
+                piece[name] = years_between(piece[made.since], piece[made.until], made.reading)
+        values = np.empty((len(piece), len(chosen)), dtype=into.dtype)
+        for place, (name, reader) in enumerate(chosen):
+            values[:, place] = reader.feed(piece[name])
+        into.append(values)
+        if rows is not None:
+            rows.patients += [patient.of(text) for text in as_ids(piece[wanted.patient])]
+            if wanted.order_by:
+                rows.order.append(piece[wanted.order_by])
+    for place, (_, reader) in enumerate(chosen):
+        for row, value in reader.finish():
+            into.put(row, place, value)
 
 
 def as_ids(cells: pd.Series) -> list[str]:
@@ -92,45 +115,27 @@ def as_ids(cells: pd.Series) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class OneRowEach:
-    """The patients of a table in order of their first row, and where the row that counts for each one stands.
+    """The patients of a table in order of their first row, and where their rows stand.
 
-    ``merged`` holds values [patients, columns] where a rule makes one row of several; else ``chosen`` numbers the rows
-    as they were read.
+    The rows of patient ``i``, as they were read, are ``rows[starts[i] : starts[i + 1]]``; several are merged by
+    ``merge``.
     """
 
     patients: list[str]
-    chosen: NDArray[np.int64]
-    merged: NDArray[np.floating] | None = None
+    rows: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    merge: RowRule = "one"
 
-    def fill(self, rows: Rows, target: NDArray[np.floating], lines: NDArray[np.int64], columns: Sequence[int]) -> None:
-        """Write every patient's row into ``target``; ``rows`` gives up each piece once it is written.
-
-        Args:
-            rows: as they were read.
-            target: float [lines, all columns].
-            lines: of each patient; below 0 leaves her out.
-            columns: of ``target``, for the columns read.
-        """
-        wanted, at = np.flatnonzero(lines >= 0), np.array(columns, dtype=np.int64)
-        if self.merged is not None:
-            target[lines[wanted][:, None], at] = self.merged[wanted]
-            return
-        source = self.chosen[wanted]
-        order = np.argsort(source, kind="stable")
-        source, places, start = source[order], lines[wanted][order], 0
-        whole = list(columns) == list(range(target.shape[1]))
-        for number in range(len(rows.values)):
-            piece, rows.values[number] = rows.values[number], _NOTHING
-            first, last = np.searchsorted(source, (start, start + len(piece)))
-            held = piece[source[first:last] - start]
-            if whole:
-                target[places[first:last]] = held
-            else:
-                target[places[first:last, None], at] = held
-            start += len(piece)
-
-
-_NOTHING: NDArray[np.floating] = np.zeros((0, 0))
+    def values(self, stored: Beside, patients: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Return the one row of some patients, float [patients, columns read]."""
+        counts = self.starts[patients + 1] - self.starts[patients]
+        codes = np.repeat(np.arange(len(patients)), counts)
+        within = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+        values = stored.take(self.rows[self.starts[patients][codes] + within])
+        if len(codes) == len(patients):
+            return values
+        grouped = pd.DataFrame(values).groupby(codes)
+        return (grouped.mean() if self.merge == "mean" else grouped.max()).to_numpy(dtype=values.dtype)
 
 
 def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
@@ -144,7 +149,7 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
     rows.without_id = len(ids) - len(named)
     codes, names = pd.factorize(ids[named])
     if len(names) == len(named):
-        return OneRowEach(patients=list(names), chosen=named)
+        return OneRowEach(patients=list(names), rows=named, starts=np.arange(len(named) + 1))
     if wanted.rows == "one":
         raise InvalidInput(
             f"{wanted.table.name}: expected one row per patient for {wanted.group}, {len(named) - len(names)} rows are "
@@ -154,11 +159,11 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
         order = _ordered(pd.concat(rows.order, ignore_index=True)[named], wanted)
         kept = np.lexsort((np.arange(len(named)), order if wanted.rows == "first" else -order))
         chosen = pd.DataFrame({"code": codes[kept], "row": kept}).drop_duplicates("code").sort_values("code")["row"]
-        return OneRowEach(patients=list(names), chosen=named[chosen.to_numpy()])
-    values = np.concatenate(rows.values)[named]
-    grouped = pd.DataFrame(values).groupby(codes)
-    merged = (grouped.mean() if wanted.rows == "mean" else grouped.max()).to_numpy(dtype=values.dtype)
-    return OneRowEach(patients=list(names), chosen=named, merged=merged)
+        return OneRowEach(patients=list(names), rows=named[chosen.to_numpy()], starts=np.arange(len(names) + 1))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))])
+    return OneRowEach(
+        patients=list(names), rows=named[np.argsort(codes, kind="stable")], starts=starts, merge=wanted.rows
+    )
 
 
 def shape(text: str) -> str:
@@ -173,14 +178,6 @@ def shape(text: str) -> str:
 def alike(text: str) -> str:
     """Return an id as two spellings of it agree: no capitals, signs or leading zeros, and ``12`` for ``12.0``."""
     return plain_id(re.sub(r"^(\d+)\.0+$", r"\1", text.strip())).lstrip("0")
-
-
-def _fill_in(rows: Rows, readers: Sequence[Column]) -> None:
-    starts = np.cumsum([0, *(len(piece) for piece in rows.values)])
-    for place, reader in enumerate(readers):
-        for row, value in reader.finish():
-            piece = int(np.searchsorted(starts, row, side="right")) - 1
-            rows.values[piece][row - starts[piece], place] = value
 
 
 def _ordered(cells: pd.Series, wanted: Wanted) -> NDArray[np.float64]:

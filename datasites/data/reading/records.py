@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datasites.data.part_files import blocks
 from datasites.data.patient_rows import plain_id
 from datasites.data.reading.cells import CategoryColumn
 from datasites.data.reading.finding import RECORDS, Sources, find
@@ -105,17 +106,16 @@ class _Merged:
         at = np.array([self.places.setdefault(p, len(self.places)) if p else -1 for p in rows.patients], np.int64)
         conflicts: set[int] = set()
         for place, name in enumerate(names):
-            known, start = self.column(name), 0
-            for piece in rows.values:
+            known = self.column(name)
+            for start, piece in blocks(rows.values):
                 own, values = at[start : start + len(piece)], piece[:, place].astype(np.float64)
                 told = (own >= 0) & ~np.isnan(values)
-                own, values, start = own[told], values[told], start + len(piece)
+                own, values = own[told], values[told]
                 patients, first = np.unique(own, return_index=True)
                 empty = np.isnan(known[patients])
                 known[patients[empty]] = values[first[empty]]
                 conflicts.update(own[values != known[own]].tolist())
             self._columns[name] = known
-        rows.values.clear()
         return len(conflicts)
 
     def _grown(self, column: Floats) -> Floats:

@@ -161,7 +161,7 @@ def _numbers(cells: pd.Series) -> bool:
 
 
 def _quoted(text: str) -> str:
-    return '"' + "".join(f"\\u{ord(c):04X}" if ord(c) < 32 or c in '"\\' else c for c in text) + '"'
+    return '"' + "".join(f"\\u{ord(c):04X}" if ord(c) < 32 or c in '"\\\x7f' else c for c in text) + '"'
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[str]:

@@ -33,10 +33,11 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
 MOST_ROWS = 20_000_000
 MOST_COLUMNS = 200_000
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 8 << 20
 _PIECE_ROWS = 50_000
-_PIECE_CELLS = 9_000_000
-"""As float32 more than 32 MiB: the allocator gives pieces of that size back to the system once they are let go."""
+_PIECE_CELLS = 1_000_000
+_BUFFER_BYTES = 1 << 16
+_COLUMNS_AT_ONCE = 48
 _HEAD_BYTES = 1 << 20
 _EXCEL_BYTES = 256 << 20
 _LARGEST_EXACT = 1 << 53
@@ -76,6 +77,11 @@ class Table:
     def name(self) -> str:
         """The file's name, and the sheet's where it has several."""
         return self.path.name + (f" [{self.sheet}]" if self.sheet else "")
+
+    @property
+    def columns_at_once(self) -> int:
+        """How many columns are read together: a Parquet reader holds pages of each, about 4 MB."""
+        return _COLUMNS_AT_ONCE if _suffix(self.path) == ".parquet" else MOST_COLUMNS
 
     def pieces(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """Yield some columns, rows in the file's order: text as ``str``, numbers as float64, empty cells as ``""``.
@@ -240,14 +246,18 @@ def _pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         elif suffix == ".xlsx":
             yield from _excel_pieces(table, columns)
         elif suffix == ".parquet":
-            with pa.parquet.ParquetFile(table.path) as file:
+            # buffered: files often have one row group of everything, which would be read whole
+            with pa.parquet.ParquetFile(table.path, buffer_size=_BUFFER_BYTES) as file:
                 for batch in file.iter_batches(batch_size=_rows_at_once(columns), columns=list(columns)):
                     yield _plain(batch)
         else:
             with pa.memory_map(str(table.path)) as source:
                 file = pa.ipc.open_file(source)
+                step = _rows_at_once(columns)
                 for number in range(file.num_record_batches):
-                    yield _plain(file.get_batch(number).select(list(columns)))
+                    batch = file.get_batch(number).select(list(columns))
+                    for start in range(0, batch.num_rows, step):
+                        yield _plain(batch.slice(start, step))
     except (OSError, EOFError, UnicodeError, pa.ArrowException, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{table.name}: could not read every row: {_reason(error)}; correct the file") from error
 
@@ -298,7 +308,7 @@ def _excel_pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame
         sheet = book[table.sheet] if table.sheet else book[book.sheetnames[0]]
         places = [table.columns.index(name) for name in columns]
         rows = sheet.iter_rows(min_row=2, max_col=len(table.columns), values_only=True)
-        while piece := list(itertools.islice(rows, _PIECE_ROWS)):
+        while piece := list(itertools.islice(rows, _rows_at_once(table.columns))):
             filled = [row for row in piece if any(cell is not None for cell in row)]
             cells = [[_cell(row[p] if p < len(row) else None) for p in places] for row in filled]
             yield pd.DataFrame(cells, columns=list(columns), dtype=object)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from datasites.data.dataset import MOCK_ROWS, Part, Schema, mock_labels, write_dataset
 from datasites.data.glance import STUDY_SCHEMA
 from datasites.data.missing import Missing, count, write_missing
+from datasites.data.part_files import Sliced
 from datasites.data.patient_rows import check_patients
-from datasites.data.reading.encoding import encode, mock_inputs
+from datasites.data.reading.encoding import Encoded, mock_inputs
 from datasites.data.reading.finding import RECORDS
 from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
@@ -26,7 +27,6 @@ from datasites.study.signing import dump
 from privacy.canonical import canonical_json
 
 _MANY = 60
-Rows = tuple[tuple[str, ...], NDArray[np.float32]]
 
 
 def write_hospital(
@@ -86,17 +86,15 @@ def write_hospital(
     write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
 
 
-def _inputs(schema: StudySchema, data: HospitalData) -> tuple[dict[str, Rows], list[Missing]]:
+def _inputs(schema: StudySchema, data: HospitalData) -> tuple[dict[str, tuple[tuple[str, ...], Sliced]], list[Missing]]:
     """Return patients and inputs of each modality that somebody has, and what is missing of it."""
-    known = set(data.patients)
-    inputs, missing = {}, []
+    inputs: dict[str, tuple[tuple[str, ...], Sliced]] = {}
+    missing: list[Missing] = []
     for modality in schema.modalities:
         if modality.name in data.modalities:
             measured = data.modalities[modality.name]
-            rows = [place for place, patient in enumerate(measured.patients) if patient in known]
-            kept = slice(None) if len(rows) == len(measured.patients) else rows  # the whole of a large table is no copy
-            missing.append(count(modality.name, modality.names, measured.values[kept], of=len(known)))
-            inputs[modality.name] = (tuple(measured.patients[r] for r in rows), encode(modality, measured)[kept])
+            missing.append(count(modality.name, modality.names, measured.values, of=len(data.patients)))
+            inputs[modality.name] = (measured.patients, Encoded(modality=modality, measured=measured))
     return inputs, missing
 
 

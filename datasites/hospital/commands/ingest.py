@@ -71,10 +71,9 @@ def _read_own(
     config = Home(folder=home).config()
     document = read_schema_document(schema)
     asked = _only(document, outcome)
+    local, of_all = read_mapping(mapping) if mapping else None, cohort or ""
     with console.status("reading your tables"):
-        data, report = read_hospital(
-            tables, document, asked, mapping=read_mapping(mapping) if mapping else None, cohort=cohort or ""
-        )
+        data, report = read_hospital(tables, document, asked, mapping=local, cohort=of_all, scratch=home)
     report = replace(report, warnings=tuple(warnings_of(document, document.outcome(asked), data)))
     report = replace(report, problems=(*report.problems, *check_spelling(home / "datasets", data.patients)))
     page, facts = write_report(home / "reading", report)

@@ -7,18 +7,19 @@ folder; it can be lost, since it is recomputed from the first round on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from datasites.hospital.rounds.published import PublishedRounds
+from datasites.hospital.rounds.published import PublishedRounds, most_bytes
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Chain, Proposal
-from datasites.study.recomputed.chain import ModelChain, RoundEvidence, check_layout, integers_limit, voids
-from datasites.study.signing import parse
+from datasites.study.recomputed.chain import ModelChain, check_layout, integers_limit, voids
+from datasites.study.recomputed.shown import HEADER_BYTES, read_shown
 from datasites.worker.rule import RuleOf, brings_none
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
@@ -26,7 +27,6 @@ from privacy.ledger.journal import Journal
 
 FOLLOWED = "models-followed"
 _SLACK_BYTES = 1 << 16
-_EVIDENCE_BYTES = 64 << 20
 
 
 class InitialModel(Protocol):
@@ -42,13 +42,18 @@ class InitialModel(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The models of this site's studies; ``rule_of`` gives the server's rule of a study that brings its own."""
+    """The models of this site's studies.
+
+    ``rule_of`` gives the server's rule of a study that brings its own. ``public_key`` gives the public key of a round
+    of a study that was encrypted under here, or nothing; whoever uses it compares its hash.
+    """
 
     home: Home
     client: SignedClient
     journal: Journal
     build: InitialModel
     rule_of: RuleOf = brings_none
+    public_key: Callable[[str, int], bytes] = lambda *_: b""
 
     def before(self, proposal: Proposal, plan: RoundPlan) -> bytes:
         """Return the model that a round begins with, as safetensors; nothing was charged yet.
@@ -119,11 +124,17 @@ class Models:
     def _catch_up(self, chain: ModelChain, number: int) -> None:
         while chain.round < number:
             place = f"/studies/{chain.proposal.study}/rounds/{chain.round + 1}"
-            evidence = parse(RoundEvidence, self.client.get_json(f"{place}/evidence", max_bytes=_EVIDENCE_BYTES))
+            most = HEADER_BYTES + most_bytes(chain.proposal)
+            answer = self.client.get_bytes(f"{place}/evidence", params={"files": "yes"}, max_bytes=most)
+            evidence, files = read_shown(answer)
             integers = b""
             if evidence.lost is None and chain.proposal.published:
-                published = PublishedRounds(client=self.client, journal=self.journal)
+                known = self.public_key(chain.proposal.study, chain.round + 1)
+                files |= {"key": known} if known else {}
+                published = PublishedRounds(client=self.client, journal=self.journal, files=files)
                 integers = published.integers(chain.proposal, chain.round + 1, evidence)
+            elif evidence.lost is None and "integers" in files:
+                integers = files["integers"]
             elif evidence.lost is None:
                 integers = self.client.get_bytes(f"{place}/integers", max_bytes=integers_limit(chain.proposal))
             chain.take(evidence, integers)

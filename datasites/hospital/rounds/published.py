@@ -8,14 +8,14 @@ before the list was signed, and that all sites of the list vouch for. So it does
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datasites.keyholder.checks import CheckedSum, SumRequest, check_sum_request
 from datasites.keyholder.opened import counts_of, integers_of, opening_bytes, parts_of, split_opening
 from datasites.node.http import SignedClient
 from datasites.study.messages import Opening, PadSums, RoundKey
 from datasites.study.proposal import Proposal
-from datasites.study.recomputed.chain import RoundEvidence
+from datasites.study.recomputed.chain import RoundEvidence, integers_limit
 from datasites.study.recomputed.checks import check_public_key
 from datasites.study.signing import open_sealed
 from privacy.canonical import sha256_hex
@@ -27,12 +27,21 @@ from privacy.ledger.journal import Journal
 UNCONFIRMED = "sum-unconfirmed"
 
 
+def most_bytes(proposal: Proposal) -> int:
+    """Return how many bytes the files of one round of a study have together at most."""
+    counts, encryption = counts_of(proposal), proposal.encryption
+    if not proposal.published:
+        return integers_limit(proposal)
+    return body_bytes(counts, encryption) + opening_bytes(proposal) + shares.sum_bytes(counts, encryption)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedRounds:
-    """Fetches and checks what the rounds of a study publish."""
+    """Fetches and checks what a round of a study publishes; ``files`` are those that are here already, by name."""
 
     client: SignedClient
     journal: Journal
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def integers(self, proposal: Proposal, number: int, evidence: RoundEvidence) -> bytes:
         """Return the integers of a round as safetensors, recomputed here.
@@ -123,4 +132,6 @@ class PublishedRounds:
             self.journal.append(UNCONFIRMED, entry)
 
     def _fetched(self, proposal: Proposal, number: int, what: str, size: int) -> bytes:
+        if what in self.files:
+            return self.files[what]
         return self.client.get_bytes(f"/studies/{proposal.study}/rounds/{number}/opened/{what}", max_bytes=size)

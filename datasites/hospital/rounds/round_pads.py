@@ -97,9 +97,13 @@ class Padded:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """What this process knows of an update that it made: to which keys its pads were sealed, and the pads."""
+    """What this process knows of an update that it made: to which keys its pads were sealed, and the pads.
+
+    ``public`` is the round's public key, under which it was encrypted.
+    """
 
     keys: PadKeys
+    public: bytes = b""
     own: OwnPads = OwnPads()
 
 

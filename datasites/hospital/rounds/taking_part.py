@@ -99,7 +99,19 @@ class RoundParticipant:
     @property
     def models(self) -> Models:
         """Where the models of rounds come from."""
-        return Models(home=self.home, client=self.client, journal=self.journal, build=self.build, rule_of=self.rule_of)
+
+        def public_key(study: str, number: int) -> bytes:
+            sent = self.sent_now.get((study, number))
+            return sent.public if sent else b""
+
+        return Models(
+            home=self.home,
+            client=self.client,
+            journal=self.journal,
+            build=self.build,
+            rule_of=self.rule_of,
+            public_key=public_key,
+        )
 
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
@@ -292,7 +304,7 @@ class RoundParticipant:
             seed_hashes=padded.seed_hashes,
         )
         self._forget_pads(plan.study)
-        self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, own=padded.own)
+        self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, public=public, own=padded.own)
         write_atomically(folder / "update.bin", padded.body)
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())

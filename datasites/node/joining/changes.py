@@ -10,28 +10,50 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from datasites.language import mark
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.joining.documents import Edition, open_edition, read_signed
-from datasites.node.joining.entering import EDITION_FILE
+from datasites.node.joining.entering import EDITION_FILE, FOLDER, UNCONFIRMED, is_unconfirmed
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
 from datasites.study.signing import Signed, dump, parse
 from privacy.errors import InvalidInput, Refused
 
 OFFERED = "roster.offered.json"
+CALLED = {
+    "orchestrator": mark("orchestrator"),
+    "keyholder": mark("keyholder"),
+    "datasite": mark("hospital"),
+    "helper": mark("helper"),
+    "scientist": mark("scientist"),
+}
+"""What people call each role."""
 CONFIRMED = "roster-confirmed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What the offered edition changes: who joins, who leaves, and whose key or institution is another one."""
+    """What the offered edition changes: who joins, who leaves, and whose key or institution is another one.
+
+    ``moved`` keep name, key and institution, and would get another part: a scientist that of a hospital, say.
+    """
 
     edition: Edition
     joins: tuple[Party, ...]
     leaves: tuple[Party, ...]
     changed: tuple[Party, ...]
+    moved: tuple[Party, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether people can put it in force: everybody who stays keeps key, institution and part."""
+        return not (self.changed or self.moved)
+
+    def part_of(self, party: Party) -> str:
+        """Return what people call the part of somebody in the offered edition."""
+        return CALLED[self.edition.roster.role_of(party.name)]
 
     @property
     def digest(self) -> str:
@@ -40,9 +62,9 @@ class Change:
 
     @property
     def title(self) -> str:
-        """Who joins (+) and who leaves (-), in one line."""
-        signs = [*(f"+{party.name}" for party in self.joins), *(f"-{party.name}" for party in self.leaves)]
-        return " ".join(signs)
+        """Who joins (+) and who leaves (-), and what nobody may confirm (!), in one line."""
+        signs = {"+": self.joins, "-": self.leaves, "!": (*self.changed, *self.moved)}
+        return " ".join(f"{sign}{party.name}" for sign, parties in signs.items() for party in parties)
 
     def entry(self, *, by: str) -> dict[str, Any]:
         """Return what the journal says once it is confirmed."""
@@ -73,15 +95,19 @@ def look(home: Home, client: SignedClient) -> None:
 
 
 def offered(home: Home) -> Change | None:
-    """Return the change that waits for this party's people, or None."""
-    path = home.folder / OFFERED
-    if not path.exists():
-        return None
-    roster = home.roster()
-    edition = open_edition(read_signed(path), roster.orchestrator)
-    if edition.serial <= _serial(home) or edition.roster == roster:
-        return None
-    return _change(edition, roster)
+    """Return the change that waits for this party's people, or None.
+
+    Keyholder and helpers that joined by an invitation confirm their first roster as well: everybody in it joins.
+    """
+    path, roster = home.folder / OFFERED, home.roster()
+    edition = open_edition(read_signed(path), roster.orchestrator) if path.exists() else None
+    if edition is not None and (edition.serial <= _serial(home) or edition.roster == roster):
+        edition = None
+    if not is_unconfirmed(home):
+        return None if edition is None else _change(edition, roster)
+    edition = edition or open_edition(read_signed(home.folder / EDITION_FILE), roster.orchestrator)
+    others = tuple(party for party in edition.roster.known if party != home.party())
+    return Change(edition=edition, joins=others, leaves=(), changed=())
 
 
 def confirm(home: Home, digest: str) -> Change:
@@ -89,6 +115,7 @@ def confirm(home: Home, digest: str) -> Change:
 
     Raises:
         Refused: none is offered, or another one than people looked at; or it leaves this party out.
+        InvalidInput: somebody who stays would get another key, institution or part.
     """
     change = offered(home)
     if change is None or not hmac.compare_digest(change.digest, digest):
@@ -97,8 +124,10 @@ def confirm(home: Home, digest: str) -> Change:
         raise Refused("the offered roster leaves this party out; ask the consortium's operator why")
     _check_keys(change)
     path = home.folder / OFFERED
-    write_atomically(home.folder / EDITION_FILE, path.read_bytes())
-    change.edition.roster.save(home.folder / "roster.json")
+    if change.edition.serial > _serial(home):
+        write_atomically(home.folder / EDITION_FILE, path.read_bytes())
+        change.edition.roster.save(home.folder / "roster.json")
+    (home.folder / FOLDER / UNCONFIRMED).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     return change
 
@@ -115,11 +144,19 @@ def _change(edition: Edition, roster: Roster) -> Change:
         joins=tuple(party for name, party in after.items() if name not in before),
         leaves=tuple(party for name, party in before.items() if name not in after),
         changed=tuple(party for name, party in after.items() if name in before and before[name] != party),
+        moved=tuple(
+            party
+            for name, party in after.items()
+            if before.get(name) == party and roster.role_of(name) != edition.roster.role_of(name)
+        ),
     )
 
 
 def _check_keys(change: Change) -> None:
-    """Check that a change keeps everybody's key: a party with a new key joins under a new name.
+    """Check that a change keeps everybody's key and part: who gets another one joins under a new name.
+
+    Whoever is a hospital, a helper or the keyholder was looked at as that. An orchestrator that makes hospitals of its
+    own scientists invents hospitals.
 
     Raises:
         InvalidInput: it does not.
@@ -128,4 +165,10 @@ def _check_keys(change: Change) -> None:
         named = ", ".join(party.name for party in change.changed)
         raise InvalidInput(
             f"expected the keys that are known here, but {named} would get another; refuse, and call them"
+        )
+    if change.moved:
+        named = ", ".join(f"{p.name} ({change.part_of(p)})" for p in change.moved)
+        raise InvalidInput(
+            f"expected everybody in the part that is known here, but {named} would get another part; refuse, and ask "
+            "the operator to take them out and to invite them under a new name"
         )

@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 FOLDER = "joining"
 """In a role's folder: the invitation, the answer, and the newest edition of the roster."""
 EDITION_FILE = "roster.signed.json"
+UNCONFIRMED = "unconfirmed"
+"""In :data:`FOLDER`: keyholder or helper got its first roster from the orchestrator, and nobody there compared it."""
 _CA, _SCHEMA, _POLICY = "ca.pem", "schema.json", "policy.toml"
 _KEY, _CERTIFICATE = "tls/portal.key", "tls/portal.pem"
 _POLL_SECONDS = 2.0
@@ -229,7 +231,15 @@ def _admit(home: Home, invitation: Invitation, found: dict[str, Any]) -> None:
         write_atomically(home.folder / "config.json", json.dumps(asdict(plain), indent=2).encode())
         _log.warning("the operator has no authority for the portal's certificate; send tls/portal.csr to your own")
     _keep(home.folder / EDITION_FILE, signed)
+    if invitation.role in ("keyholder", "helper"):  # a hospital's people confirm every fingerprint in their portal
+        write_atomically(home.folder / FOLDER / UNCONFIRMED, b"")
+        _log.warning("compare the fingerprints of the roster by telephone, then: tessera confirm-roster --by NAME")
     edition.roster.save(home.folder / "roster.json")
+
+
+def is_unconfirmed(home: Home) -> bool:
+    """Say whether this keyholder or helper has a roster that came with its admission and that nobody compared."""
+    return (home.folder / FOLDER / UNCONFIRMED).exists()
 
 
 def _tell(text: str) -> None:

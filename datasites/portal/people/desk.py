@@ -6,16 +6,17 @@ For these a person gives their password within a browser session (:meth:`PeopleD
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
 from datasites.language import mark
 from datasites.node.joining.changes import CONFIRMED
 from datasites.portal.context import PortalContext
-from datasites.portal.people.admission import Admission
+from datasites.portal.people.admission import Admission, one_of
 from datasites.portal.people.proof import Challenges, Proof, relying_party
 from datasites.portal.people.records import PeopleRecords
 from datasites.review.accounts import Account, Credential, Role, Scope
@@ -26,6 +27,7 @@ from datasites.review.people.acts import (
     check_takes_part,
     people_acts,
 )
+from datasites.review.people.attempts import Standing
 from datasites.review.people.security_keys import RelyingParty
 from datasites.review.people.vouching import INVITERS, check_age, check_fresh
 from datasites.review.records import Request
@@ -33,6 +35,7 @@ from privacy.errors import Refused, TesseraError
 from privacy.identity import Identity
 from privacy.sentences import say, sentence_of
 
+T = TypeVar("T")
 _NEW_KEY = "a new security key"
 PROPOSED = mark("proposed in the portal")
 
@@ -75,17 +78,35 @@ class PeopleDesk:
             Refused: the password is wrong, or there were too many attempts.
             HTTPException: 429, too many wait.
         """
-        accounts, now = self._context.accounts, self._context.clock()
-        known = bool(browser) and bool(await run_in_threadpool(accounts.sessions.browser_of, name, browser, now=now))
+        accounts, now, place = self._context.accounts, self._context.clock(), one_of(address)
+        standing = await run_in_threadpool(accounts.standing, name, now=now, place=place, browser=browser)
 
         def check() -> Account:
             try:
-                return accounts.authenticate(name, password, now=now, place=address, browser=browser)
+                account = accounts.authenticate(name, password, now=now, place=place, browser=browser)
             except Refused:
                 self.records.failed(name, address, what="password", now=now)
                 raise
+            accounts.sessions.remember_place(name, place, now=now)
+            return account
 
-        return await self.signing_in.run(address, name, check, known=known)
+        return await self.signing_in.run(place, name, check, standing=standing)
+
+    async def newcomer(self, token: str, name: str, work: Callable[[], T], *, address: str) -> T:
+        """Return what ``work`` returns, which makes an account; a one-time link that holds is as good as being known.
+
+        Raises:
+            HTTPException: 429, too many wait.
+        """
+        context, place = self._context, one_of(address)
+
+        def holds() -> bool:
+            with suppress(Refused):
+                return bool(context.accounts.invitation_role(token, now=context.clock()))
+            return False
+
+        standing: Standing = "known" if await run_in_threadpool(holds) else "new"
+        return await self.signing_in.run(place, name, work, standing=standing)
 
     def prove(self, caller: Credential, proof: Proof) -> Identity:
         """Check the password of whoever is signed in, and their security key where one is asked for.
@@ -215,11 +236,13 @@ class PeopleDesk:
         everybody = {person.name: person for person in self._context.accounts.accounts()}
         check_fresh(account, [everybody[name] for name in others if name in everybody])
 
-    def register(self, token: str, name: str, password: str, *, full_name: str = "", function: str = "") -> Account:
-        """Use up a one-time link and journal the new account with its public key."""
-        account = self._context.accounts.register(
-            token, name, password, now=self._context.clock(), full_name=full_name, function=function
-        )
+    def register(
+        self, token: str, name: str, password: str, *, address: str, full_name: str = "", function: str = ""
+    ) -> Account:
+        """Use up a one-time link, used from ``address``, and journal the new account with its public key."""
+        accounts, now = self._context.accounts, self._context.clock()
+        account = accounts.register(token, name, password, now=now, full_name=full_name, function=function)
+        accounts.sessions.remember_place(name, one_of(address), now=now)
         self._context.journal.append("account-created", asdict(account))
         return account
 

@@ -105,16 +105,22 @@ def facts_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[tuple[st
     (('rounds', '5', '8'),)
     """
     before, after = dict(_flat(old)), dict(_flat(new))
-    return tuple(
-        (name, _readable(before.get(name)), _readable(after.get(name)))
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    )
+    differing = (name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
+    rows = ((name, *_told_apart(before.get(name), after.get(name))) for name in differing)
+    return tuple(row for row in rows if row[1] != row[2])
+
+
+def _told_apart(before: Any, now: Any) -> tuple[str, str]:
+    """Return two values as people read them, with all digits where fewer do not tell them apart."""
+    texts = _readable(before), _readable(now)
+    if texts[0] == texts[1] and isinstance(before, float) and isinstance(now, float):
+        return significant(before, 17), significant(now, 17)
+    return texts
 
 
 def _readable(value: Any) -> str:
     """Return a value of a proposal as people read it: no code, no more digits than anybody compares."""
-    if value is None or value in ("", [], ()):
+    if value is None or value in ("", [], (), {}):
         return tr("none")
     if isinstance(value, bool):
         return tr("yes") if value else tr("no")

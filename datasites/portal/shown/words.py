@@ -300,6 +300,10 @@ def released(proposal: Proposal, site: str) -> tuple[str, ...]:
         if rounds:
             count = sum(name.startswith(start) for name in expected_names(proposal, site, rounds[0]))
             found.append(tr(one if count == 1 else many, count=whole(count), rounds=_rounds(rounds)))
+    if mechanism.evaluation is not None and proposal.evaluated_by_pattern:
+        found.append(tr("these counts tell apart which modalities the patients have"))
+    if mechanism.evaluation is not None and proposal.participant(site).evaluated_alone:
+        found.append(tr("figures of the records of this hospital alone are made of them and shown with its name"))
     return tuple(found)
 
 

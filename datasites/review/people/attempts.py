@@ -7,11 +7,15 @@ locks nobody out who sits at their own browser. All unknown places together have
 from __future__ import annotations
 
 import datetime as dt
+from typing import Literal
 
 from datasites.review.people.rows import Rows
 from privacy.errors import Refused
 from privacy.sentences import say
 
+Standing = Literal["known", "new", "failed"]
+"""What is known of a name that signs in: it has signed in from this browser or address before; nothing; or an attempt
+under it was made from this address within the window and has not succeeded."""
 ATTEMPTS_PER_WINDOW = 6
 ATTEMPTS_FROM_ANYWHERE = 60
 WINDOW_SECONDS = 300
@@ -48,6 +52,12 @@ def count_attempt(rows: Rows, name: str, place: str, *, now: dt.datetime, known:
 def forget_attempts(rows: Rows, name: str, place: str) -> None:
     """Forget the attempts from one place, after the right password came from there."""
     rows.run("DELETE FROM attempts WHERE account = ?", _key(name, place))
+
+
+def attempted(rows: Rows, name: str, place: str, *, now: dt.datetime) -> bool:
+    """Return whether an attempt from one place counts at present."""
+    since = now.timestamp() - WINDOW_SECONDS
+    return rows.one("SELECT 1 FROM attempts WHERE account = ? AND at >= ?", _key(name, place), since) is not None
 
 
 def _key(name: str, place: str) -> str:

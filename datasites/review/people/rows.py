@@ -56,6 +56,11 @@ CREATE TABLE security_keys (
     counter INTEGER NOT NULL, label TEXT NOT NULL, party TEXT NOT NULL, created TEXT NOT NULL, used TEXT NOT NULL);
 CREATE INDEX security_keys_account ON security_keys (account);
 """),
+        sql("""
+CREATE TABLE known_places (
+    account TEXT NOT NULL REFERENCES accounts(name), place TEXT NOT NULL, expires TEXT NOT NULL,
+    PRIMARY KEY (account, place));
+"""),
     ),
 )
 ACCOUNT_COLUMNS = "name, role, public_key, created, full_name, function, invited_by, vouched_by"

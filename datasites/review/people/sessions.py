@@ -1,4 +1,4 @@
-"""Browser sessions, machine tokens, and browsers that have signed in before: secrets of which only hashes are kept."""
+"""Browser sessions, machine tokens, browsers and addresses that have signed in before; of secrets only hashes."""
 
 from __future__ import annotations
 
@@ -89,9 +89,10 @@ class Sessions:
             raise InvalidInput(say("there is no such session or token of yours; it may have ended by itself"))
 
     def end_others(self, name: str, keep: str = "") -> None:
-        """Forget every session and token of an account but the one called ``keep``, and the browsers it is known in."""
+        """Forget every session and token of an account but the one called ``keep``, and where the account is known."""
         self._rows.run("DELETE FROM credentials WHERE account = ? AND substr(hash, 1, 16) != ?", name, keep)
         self._rows.run("DELETE FROM known_browsers WHERE account = ?", name)
+        self._rows.run("DELETE FROM known_places WHERE account = ?", name)
 
     def remember_browser(self, name: str, *, now: dt.datetime) -> str:
         """Return a secret by which a browser shows that this person signed in there; it opens nothing."""
@@ -107,6 +108,17 @@ class Sessions:
             "SELECT hash, expires FROM known_browsers WHERE hash = ? AND account = ?", hashed(secret), name
         )
         return row[0][:_KEY_LENGTH] if row is not None and row[1] > now.isoformat() else ""
+
+    def remember_place(self, name: str, place: str, *, now: dt.datetime) -> None:
+        """Note that this person signed in from an address; it opens nothing and shortens their turn alone."""
+        expires = (now + dt.timedelta(days=KNOWN_BROWSER_DAYS)).isoformat()
+        self._rows.run("DELETE FROM known_places WHERE expires < ?", now.isoformat())
+        self._rows.run("INSERT OR REPLACE INTO known_places VALUES (?, ?, ?)", name, place[:80], expires)
+
+    def knows_place(self, name: str, place: str, *, now: dt.datetime) -> bool:
+        """Return whether this person has signed in from an address before."""
+        row = self._rows.one("SELECT expires FROM known_places WHERE account = ? AND place = ?", name, place[:80])
+        return row is not None and row[0] > now.isoformat()
 
     def _holds(self, found: Credential, now: dt.datetime) -> bool:
         last = found.used or found.created

@@ -5,7 +5,7 @@ orchestrator what a site sent. A number that no mechanism covers has no name her
 a number it should carry is refused as well, since a gap would say that training failed.
 
     loss.SIDE.TERM                  SIDE training or validation, TERM as in terms_of       mechanism.losses
-    score.OUTPUT.CLASS.BIN          32 bins of a score by class or group of outcomes       mechanism.evaluation
+    score.OUTPUT.GROUP.BIN          32 bins of a score by group of outcomes (group_of)     mechanism.evaluation
     proximity.cosine                from the daemon: post-processing of its noised update  training/proximity.py
 """
 
@@ -73,7 +73,7 @@ def expected_names(proposal: Proposal, site: str, number: int) -> frozenset[str]
         terms = terms_of(proposal.participant(site).modalities, mechanism.losses.terms)
         names |= {f"loss.{side}.{term}" for side in ("training", "validation") for term in terms}
     if mechanism.evaluation is not None and mechanism.releases_evaluation(number):
-        outputs, cells = proposal.model.scores, proposal.model.cells
+        outputs, cells = proposal.model.scores, proposal.model.cells * patterns(proposal, site)
         if outputs > mechanism.evaluation.outputs:
             raise InvalidInput(
                 f"expected an evaluation that is charged for {outputs} outputs, got {mechanism.evaluation.outputs}"
@@ -128,7 +128,7 @@ def empty_numbers(proposal: Proposal, site: str, number: int, randomness: Random
             score_histograms(
                 np.zeros((0, proposal.model.scores)),
                 np.zeros(0, np.int64),
-                classes=proposal.model.cells,
+                classes=proposal.model.cells * patterns(proposal, site),
                 release=mechanism.evaluation,
                 randomness=randomness,
             )
@@ -136,9 +136,27 @@ def empty_numbers(proposal: Proposal, site: str, number: int, randomness: Random
     return found
 
 
-def score_name(output: int, label: int, place: int) -> str:
-    """Return the name of one bin: score ``output`` among the records of class (or group of outcomes) ``label``."""
-    return f"score.{output}.{label}.{place}"
+def patterns(proposal: Proposal, site: str) -> int:
+    """Return in how many groups a site's records are scored: 1, or one for every combination of its modalities.
+
+    Combinations are numbered as binary numbers with the site's first modality as the highest digit, from the one with
+    only the last modality on. A record has one of them, so a release moves with one patient as far as without groups.
+    """
+    return (1 << len(proposal.participant(site).modalities)) - 1 if proposal.evaluated_by_pattern else 1
+
+
+def pattern_name(modalities: tuple[str, ...], place: int) -> str:
+    """Return which of ``modalities`` are in combination ``place``, from 0 on: ``mrna+image``."""
+    digits = f"{place + 1:0{len(modalities)}b}"
+    return "+".join(m for m, digit in zip(modalities, digits, strict=True) if digit == "1")
+
+
+def score_name(output: int, group: int, place: int) -> str:
+    """Return the name of one bin: score ``output`` among the records of group ``group``.
+
+    A group is a class or group of outcomes; where patterns count apart, those of the first pattern come first.
+    """
+    return f"score.{output}.{group}.{place}"
 
 
 def named_histograms(histograms: Floats) -> dict[str, float]:
@@ -146,13 +164,13 @@ def named_histograms(histograms: Floats) -> dict[str, float]:
     return {score_name(*place): float(value) for place, value in np.ndenumerate(histograms)}
 
 
-def histograms_of(releases: Mapping[str, float], model: ModelConfig) -> Floats:
-    """Read :func:`named_histograms` back: float64 [model.scores, model.cells, 32].
+def histograms_of(releases: Mapping[str, float], model: ModelConfig, patterns: int = 1) -> Floats:
+    """Read :func:`named_histograms` back: float64 [model.scores, patterns * model.cells, 32].
 
     Raises:
         InvalidInput: a bin is missing.
     """
-    found = np.zeros((model.scores, model.cells, BINS))
+    found = np.zeros((model.scores, patterns * model.cells, BINS))
     try:
         for place in np.ndindex(found.shape):
             found[place] = releases[score_name(*place)]

@@ -37,6 +37,16 @@ TRANSFORMS: Mapping[Transform, Callable[[Any], Any]] = {
 }
 """From values in their unit, one or many, to the scale on which they are centred."""
 
+UNTRANSFORMED: Mapping[Transform, Callable[[float], float]] = {
+    "none": lambda x: x,
+    "log1p": math.expm1,
+    "log2p1": lambda x: 2.0**x - 1.0,
+    "signed-log1p": lambda x: math.copysign(math.expm1(abs(x)), x),
+    "arcsinh": math.sinh,
+    "square-root": lambda x: max(x, 0.0) ** 2,
+}
+"""The way back, of one value."""
+
 MISSING_WORDS = (
     "", "-", "--", "'--", "?", "na", "n/a", "#n/a", "nan", "null", "nil", "missing", "unknown", "not available",
     "not reported", "not evaluated", "not applicable", "not performed", "not done", "not known", "not assessed",

@@ -15,32 +15,32 @@ Everything here is post-processing of released numbers and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datasites.data.publishing import COUNT_NOISE_MULTIPLIER
 from datasites.language import mark
 from datasites.study.proposal import Proposal
-from datasites.study.recomputed.released_numbers import VALIDATION, histograms_of
-from orchestrator.rounds.scoring.dp_outcomes import Counted, OutcomeEvaluation, outcome_figures
-from orchestrator.rounds.scoring.score_model import ScoreFit, fit, occupied, on_simplex
-from privacy.dp.randomness import covering_deviation
-from privacy.dp.releases import BINS
+from models.targets import Target
+from orchestrator.rounds.scoring.dp_outcomes import (
+    FigureName,
+    GroupEvaluation,
+    GroupKind,
+    OutcomeEvaluation,
+    OutcomeFigure,
+    outcome_figures,
+)
+from orchestrator.rounds.scoring.pools import CENTRES, Floats, Part, Pool, parts_of
+from orchestrator.rounds.scoring.score_model import ScoreFit, fit, occupied
+from privacy.errors import InvalidInput
 
 LABEL = mark("differentially private estimate, on the hospitals' validation records, inside the protocol")
 PAIRS_ERROR = 0.03
 """Standard error of the mean AUROC up to which pairs are counted; beyond it the model's bias is the smaller evil."""
-_DRAWS = 400
 _REFITS = 200
 _NORMAL_90 = 1.645
-_SMALLEST_SHARE = 0.1  # of the rarer side, so that noise never divides by nothing
-_CENTRES = (np.arange(BINS) + 0.5) / BINS
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,9 @@ class DpEvaluation:
     classes is the usual one. ``records`` is the public estimate of how many records were scored. ``estimator`` says how
     the area was estimated: "pairs" or "monotone model". ``auroc_low`` to ``auroc_high`` and its like are intervals of
     90 %. The calibration slope is that of the true log-odds over the predicted ones (1 is calibrated, below 1 too sure
-    of itself), ``calibration_error`` the mean distance of predicted and true rate; both come from the model.
+    of itself), ``calibration_error`` the mean distance of predicted and true rate; both come from the model. ``brier``
+    is the mean over thresholds. ``groups`` has the same figures by cohort, and by site and pattern of modalities where
+    the study asks for them.
     """
 
     round: int
@@ -74,6 +76,10 @@ class DpEvaluation:
     calibration_error: float | None = None
     calibration_error_low: float | None = None
     calibration_error_high: float | None = None
+    brier: float | None = None
+    brier_low: float | None = None
+    brier_high: float | None = None
+    groups: tuple[GroupEvaluation, ...] = ()
 
 
 def dp_evaluation(
@@ -90,65 +96,94 @@ def dp_evaluation(
     release = proposal.mechanism.evaluation
     if release is None or not proposal.mechanism.releases_evaluation(number) or not releases:
         return None
-    size = proposal.model.scores * proposal.model.cells * BINS
-    deviation = covering_deviation(release.noise_multiplier, release.sensitivity, size)
-    pools: dict[str, list[str]] = {}
-    for site in sorted(releases):
-        pools.setdefault(proposal.participant(site).cohort, []).append(site)
-    pooled = {cohort: _Pool.of(proposal, sites, releases, deviation) for cohort, sites in pools.items()}
+    parts = [part for site in sorted(releases) for part in parts_of(proposal, site, releases[site])]
+    pools = _by_cohort(proposal, parts)
+    found: dict[str, Any] = {
+        "round": number,
+        "label": LABEL,
+        "sites": len(releases),
+        "records": round(Pool.of(proposal, parts).records),
+        "noise_multiplier": release.noise_multiplier,
+        "groups": tuple(_groups(proposal, parts)),
+    }
     target = proposal.model.predicts
-    if target is not None and target.kind != "categorical":
-        everybody = _Pool.of(proposal, list(releases), releases, deviation)
-        return OutcomeEvaluation(
-            round=number,
-            label=LABEL,
-            sites=len(releases),
-            records=round(everybody.records),
-            noise_multiplier=release.noise_multiplier,
-            kind=target.kind,
-            unit=target.unit,
-            figures=outcome_figures(target, everybody.counted(), [pool.counted() for pool in pooled.values()]),
-        )
-    return _of_classes(proposal, number, releases, pooled, deviation)
+    if target is None or target.kind == "categorical":
+        return DpEvaluation(**found, **_of_classes(Pool.of(proposal, parts), pools))
+    figures = _of_outcome(target, Pool.of(proposal, parts), pools)
+    return OutcomeEvaluation(**found, kind=target.kind, unit=target.unit, figures=figures)
 
 
-def _of_classes(
-    proposal: Proposal,
-    number: int,
-    releases: Mapping[str, Mapping[str, float]],
-    pooled: Mapping[str, _Pool],
-    deviation: float,
-) -> DpEvaluation:
+def _by_cohort(proposal: Proposal, parts: Sequence[Part]) -> dict[str, Pool]:
+    found: dict[str, list[Part]] = {}
+    for part in parts:
+        found.setdefault(proposal.participant(part.site).cohort, []).append(part)
+    return {cohort: Pool.of(proposal, own) for cohort, own in found.items()}
+
+
+def _groups(proposal: Proposal, parts: Sequence[Part]) -> Iterator[GroupEvaluation]:
+    """Yield the figures of every cohort, of hospitals that are shown alone, and of patterns that count apart."""
+    groups: dict[tuple[GroupKind, str], list[Part]] = {}
+    for part in parts:
+        participant = proposal.participant(part.site)
+        groups.setdefault(("cohort", participant.cohort), []).append(part)
+        if participant.evaluated_alone:
+            groups.setdefault(("site", part.site), []).append(part)
+        if part.pattern:
+            groups.setdefault(("pattern", part.pattern), []).append(part)
+    target = proposal.model.predicts
+    for (kind, name), own in sorted(groups.items()):
+        whole, pools = Pool.of(proposal, own), _by_cohort(proposal, own)
+        classes = target is None or target.kind == "categorical"
+        figures = _listed(_of_classes(whole, pools)) if classes else _of_outcome(target, whole, pools)
+        yield GroupEvaluation(by=kind, name=name, records=round(whole.records), figures=figures)
+
+
+def _of_outcome(target: Target | None, everybody: Pool, pools: Mapping[str, Pool]) -> tuple[OutcomeFigure, ...]:
+    if target is None:
+        raise InvalidInput("expected an outcome that is a number or survival")
+    return outcome_figures(target, everybody.counted(), [pool.counted() for pool in pools.values()])
+
+
+def _of_classes(everybody: Pool, pooled: Mapping[str, Pool]) -> dict[str, Any]:
+    """Return the figures of :class:`DpEvaluation` of some records, pooled by cohort."""
     areas = {cohort: pool.auroc() for cohort, pool in pooled.items()}
-    everybody = _Pool.of(proposal, list(releases), releases, deviation)
     error = float(np.sqrt(np.sum([spread**2 for _, spread in areas.values()])) / len(areas))
     mean = float(np.mean([area for area, _ in areas.values()]))
     modelled = _Modelled.of(everybody, list(pooled.values()))
-    entropy, entropy_error = everybody.cross_entropy()
-    half = _NORMAL_90 * error
+    entropy, entropy_error = everybody.mean_cost(-np.log1p(-CENTRES), -np.log(CENTRES))
+    brier, brier_error = everybody.mean_cost(CENTRES**2, (1 - CENTRES) ** 2)
     figures: dict[str, Any] = {
         "estimator": "pairs",
-        "auroc": _rounded(mean),
+        **_bounded("auroc", mean, error),
         "auroc_error": _rounded(error),
-        "auroc_low": _rounded(max(0.0, mean - half)),
-        "auroc_high": _rounded(min(1.0, mean + half)),
         "auroc_by_cohort": {cohort: _rounded(area) for cohort, (area, _) in areas.items()},
         "auroc_error_by_cohort": {cohort: _rounded(spread) for cohort, (_, spread) in areas.items()},
         "cross_entropy": _rounded(entropy),
         "cross_entropy_error": _rounded(entropy_error),
+        **_bounded("brier", brier, brier_error),
     }
-    return DpEvaluation(
-        round=number,
-        label=LABEL,
-        sites=len(releases),
-        records=round(everybody.records),
-        noise_multiplier=_noise_multiplier(proposal),
-        **{**figures, **modelled.calibration(), **(modelled.areas(list(pooled)) if error > PAIRS_ERROR else {})},
-    )
+    return {**figures, **modelled.calibration(), **(modelled.areas(list(pooled)) if error > PAIRS_ERROR else {})}
 
 
-def _noise_multiplier(proposal: Proposal) -> float:
-    return proposal.mechanism.evaluation.noise_multiplier if proposal.mechanism.evaluation else 0.0
+def _bounded(name: str, value: float, error: float) -> dict[str, float]:
+    """Return a figure between 0 and 1 with its interval of 90 %."""
+    low, high = (min(1.0, max(0.0, value + side * _NORMAL_90 * error)) for side in (-1, 1))
+    return {name: _rounded(min(1.0, max(0.0, value))), f"{name}_low": _rounded(low), f"{name}_high": _rounded(high)}
+
+
+_FIGURES: tuple[FigureName, ...] = ("auroc", "cross_entropy", "brier", "calibration_slope", "calibration_error")
+
+
+def _listed(found: Mapping[str, Any]) -> tuple[OutcomeFigure, ...]:
+    """Return the figures of classes one by one, each with its interval."""
+    figures = []
+    for name in _FIGURES:
+        value, error = found[name], found.get(f"{name}_error")
+        half = _NORMAL_90 * float(error or 0.0)
+        low, high = found.get(f"{name}_low", value - half), found.get(f"{name}_high", value + half)
+        error = _rounded((high - low) / (2 * _NORMAL_90)) if error is None else error
+        figures.append(OutcomeFigure(name=name, value=value, error=error, low=_rounded(low), high=_rounded(high)))
+    return tuple(figures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +194,7 @@ class _Modelled:
     drawn: Sequence[ScoreFit]
 
     @classmethod
-    def of(cls, everybody: _Pool, cohorts: Sequence[_Pool]) -> _Modelled:
+    def of(cls, everybody: Pool, cohorts: Sequence[Pool]) -> _Modelled:
         stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
         found, drawn = [], []
         for k, (early, late, deviation) in enumerate(everybody.thresholds()):
@@ -168,7 +203,7 @@ class _Modelled:
             one = fit(
                 np.stack([side[0][bins] for side in sides])[None],
                 np.stack([side[1][bins] for side in sides])[None],
-                _CENTRES[bins],
+                CENTRES[bins],
             )
             spread = np.array([side[2] for side in sides])[None, :, None]
             made = [
@@ -177,7 +212,7 @@ class _Modelled:
                 for fitted in (one.early, one.late)
             ]
             found.append(one)
-            drawn.append(fit(made[0], made[1], _CENTRES[bins]))
+            drawn.append(fit(made[0], made[1], CENTRES[bins]))
         return cls(found=found, drawn=drawn)
 
     def areas(self, cohorts: Sequence[str]) -> dict[str, Any]:
@@ -186,6 +221,8 @@ class _Modelled:
         means = spread.mean(axis=1)
         low, high = _interval(float(areas.mean()), means)
         entropy, entropies = self._mean("cross_entropy")
+        brier, briers = self._mean("brier")
+        brier_low, brier_high = _interval(float(brier), briers)
         return {
             "estimator": "monotone model",
             "auroc": _rounded(areas.mean()),
@@ -196,6 +233,9 @@ class _Modelled:
             "auroc_error_by_cohort": {n: _rounded(e) for n, e in zip(cohorts, np.std(spread, axis=0), strict=True)},
             "cross_entropy": _rounded(entropy),
             "cross_entropy_error": _rounded(np.std(entropies)),
+            "brier": _rounded(brier),
+            "brier_low": _rounded(max(0.0, brier_low)),
+            "brier_high": _rounded(min(1.0, brier_high)),
         }
 
     def calibration(self) -> dict[str, float]:
@@ -220,105 +260,6 @@ def _interval(value: float, refits: Floats) -> tuple[float, float]:
     low, high = np.quantile(refits, (0.05, 0.95))
     middle = float(np.median(refits))
     return value - (float(high) - middle), value + (middle - float(low))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pool:
-    """Histograms float64 [outputs, classes, 32] of some sites together.
-
-    ``listed`` is how many validation records the released counts lead to expect, ``listed_error`` how far that may be
-    off; ``deviation`` is the noise of one bin; ``ordered`` says whether classes have an order.
-    """
-
-    histograms: Floats
-    listed: float
-    listed_error: float
-    deviation: float
-    ordered: bool = True
-
-    @classmethod
-    def of(
-        cls, proposal: Proposal, sites: Sequence[str], releases: Mapping[str, Mapping[str, float]], deviation: float
-    ) -> _Pool:
-        patients = sum(proposal.participant(site).dataset.patients for site in sites)
-        dealt = VALIDATION * (1 - VALIDATION) * patients + len(sites) * (VALIDATION * COUNT_NOISE_MULTIPLIER) ** 2
-        return cls(
-            histograms=np.sum([histograms_of(releases[site], proposal.model) for site in sites], axis=0),
-            listed=max(1.0, VALIDATION * patients),
-            listed_error=float(np.sqrt(dealt)),
-            deviation=deviation * float(np.sqrt(len(sites))),
-            ordered=proposal.model.predicts is None,
-        )
-
-    def counted(self) -> Counted:
-        """Return the same counts for figures of numbers and survival."""
-        return Counted(histograms=self.histograms, records=self.records, deviation=self.deviation)
-
-    @property
-    def records(self) -> float:
-        """The number of records scored, by the released counts and the noised bins together."""
-        return float(self._records(np.array([self.histograms[0].sum()]), np.array([self.listed]))[0])
-
-    def auroc(self) -> tuple[float, float]:
-        """Return the area, averaged over the thresholds, and its standard error."""
-        results = [self._area(early, late, deviation) for early, late, deviation in self.thresholds()]
-        return float(np.mean([area for area, _ in results])), float(np.mean([error for _, error in results]))
-
-    def cross_entropy(self) -> tuple[float, float]:
-        """Return the mean negative log-likelihood at the bins' centres, and its standard error."""
-        costs, records, results = np.concatenate([-np.log1p(-_CENTRES), -np.log(_CENTRES)]), self.records, []
-        for early, late, deviation in self.thresholds():
-            mean = float(costs @ np.concatenate([early, late])) / records
-            cells = on_simplex(np.concatenate([early, late]), records) / records
-            sampling = float(cells @ costs**2 - (cells @ costs) ** 2) / records
-            noise = float(deviation**2 * (costs @ costs)) / records**2
-            results.append((mean, float(np.sqrt(max(0.0, sampling) + noise))))
-        return float(np.mean([mean for mean, _ in results])), float(np.mean([error for _, error in results]))
-
-    def thresholds(self) -> list[tuple[Floats, Floats, float]]:
-        """Return, for every threshold, the histograms of the earlier and the later side and one bin's deviation.
-
-        Of classes without an order: for every class, those of all others and of itself.
-        """
-        found = []
-        for k, by_class in enumerate(self.histograms):
-            if not self.ordered:
-                others = by_class.sum(axis=0) - by_class[k]
-                found.append((others, by_class[k], self.deviation * float(np.sqrt(max(1, len(by_class) - 1)))))
-                continue
-            sides = by_class[: k + 1].sum(axis=0), by_class[k + 1 :].sum(axis=0)
-            found.append((*sides, self.deviation * float(np.sqrt(max(k + 1, len(by_class) - k - 1)))))
-        return found
-
-    def _area(self, early: Floats, late: Floats, deviation: float) -> tuple[float, float]:
-        """Return the area and its spread over made-up records and noise like these (parametric bootstrap)."""
-        stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
-        cells = on_simplex(np.concatenate([early, late]), self.records)
-        drawn = stream.poisson(cells, size=(_DRAWS, cells.size)) + stream.normal(0.0, deviation, (_DRAWS, cells.size))
-        listed = self.records + stream.normal(0.0, self.listed_error, _DRAWS)
-        spread = np.std(_areas(drawn[:, :BINS], drawn[:, BINS:], self._records(drawn.sum(axis=1), listed)))
-        records = self._records(np.array([early.sum() + late.sum()]), np.array([self.listed]))
-        return float(_areas(early[None], late[None], records)[0]), float(spread)
-
-    def _records(self, counted: Floats, listed: Floats) -> Floats:
-        """Weigh the noised total of all bins and the listed number by their precision."""
-        noise = self.deviation**2 * self.histograms[0].size
-        return np.asarray(
-            np.maximum(1.0, (self.listed_error**2 * counted + noise * listed) / (self.listed_error**2 + noise))
-        )
-
-
-def _areas(early: Floats, late: Floats, records: Floats) -> Floats:
-    """Return the area under the ROC curve of histograms [n, 32] of both sides, cut to [0, 1], float64 [n].
-
-    The number of pairs won is unbiased, since the noise of the two sides is independent; the sizes of the sides come
-    from their noised totals and the number of records [n] together.
-    """
-    below = np.cumsum(early, axis=1) - early / 2
-    won = (late * below).sum(axis=1)
-    least = _SMALLEST_SHARE * records
-    size = np.clip((late.sum(axis=1) - early.sum(axis=1) + records) / 2, least, records - least)
-    return np.asarray(np.clip(won / (size * (records - size)), 0.0, 1.0), np.float64)
 
 
 def _rounded(value: float | np.floating | Floats) -> float:

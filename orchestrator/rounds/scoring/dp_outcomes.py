@@ -28,14 +28,26 @@ Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 
 
+FigureName = Literal[
+    "concordance",
+    "mean_absolute_error",
+    "brier",
+    "auroc",
+    "cross_entropy",
+    "calibration_slope",
+    "calibration_error",
+]
+GroupKind = Literal["cohort", "site", "pattern"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutcomeFigure:
-    """One figure, its standard error and its interval of 90 %. ``at`` is the horizon of a Brier score, else null.
+    """One figure, its standard error and its interval of 90 %. ``at`` is the horizon of a survival's Brier score.
 
     Concordance is over the groups of outcomes that were counted; the absolute error is in the outcome's unit.
     """
 
-    name: Literal["concordance", "mean_absolute_error", "brier"]
+    name: FigureName
     value: float
     error: float
     low: float
@@ -44,8 +56,21 @@ class OutcomeFigure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupEvaluation:
+    """The figures of some of the records: of one cohort, one hospital that allows it, or one pattern of modalities."""
+
+    by: GroupKind
+    name: str
+    records: int
+    figures: tuple[OutcomeFigure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutcomeEvaluation:
-    """One evaluation of the global model that went into ``round``; ``records`` is the public estimate of how many."""
+    """One evaluation of the global model that went into ``round``; ``records`` is the public estimate of how many.
+
+    ``groups`` has the same figures by cohort, and by site and pattern where the study asks for them.
+    """
 
     round: int
     label: str
@@ -55,6 +80,7 @@ class OutcomeEvaluation:
     kind: str
     unit: str
     figures: tuple[OutcomeFigure, ...]
+    groups: tuple[GroupEvaluation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

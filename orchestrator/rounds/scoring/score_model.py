@@ -29,13 +29,15 @@ class ScoreFit:
     """Fits of n sets of histograms; the mean over cohorts of the area has the interval that a bootstrap gives it.
 
     ``areas`` float64 [n, cohorts]; ``slope``, ``calibration_error`` (mean distance of predicted and true rate, weighted
-    by records) and ``cross_entropy`` (nats) float64 [n]; ``early`` and ``late`` the fitted bins [n, cohorts, bins].
+    by records), ``cross_entropy`` (nats) and ``brier`` float64 [n]; ``early`` and ``late`` the fitted bins [n, cohorts,
+    bins].
     """
 
     areas: Floats
     slope: Floats
     calibration_error: Floats
     cross_entropy: Floats
+    brier: Floats
     early: Floats
     late: Floats
 
@@ -74,11 +76,13 @@ def fit(early: Floats, late: Floats, centres: Floats) -> ScoreFit:
     fitted_early, fitted_late = held * (1 - rate), held * rate
     off = np.abs(rate - centres)
     costs = -(fitted_late @ np.log(centres) + fitted_early @ np.log1p(-centres)).sum(axis=1)
+    squares = (fitted_late @ (1 - centres) ** 2 + fitted_early @ centres**2).sum(axis=1)
     return ScoreFit(
         areas=_areas(fitted_early, fitted_late),
         slope=slope,
         calibration_error=(held * off).sum(axis=(1, 2)) / weight,
         cross_entropy=costs / weight,
+        brier=squares / weight,
         early=fitted_early,
         late=fitted_late,
     )

@@ -65,7 +65,7 @@ def calibrated_mechanism(
     )
     mechanism = replace(
         mechanism,
-        evaluation=_evaluation(settings, mechanism, model),
+        evaluation=_evaluation(settings, mechanism, offers, model),
         losses=_losses(settings, mechanism, offers, model),
     )
     if without_privacy(settings):
@@ -75,17 +75,35 @@ def calibrated_mechanism(
     return calibrate(mechanism, settings.epsilon or math.inf, settings.delta)
 
 
-def _evaluation(settings: StudySettings, mechanism: Mechanism, model: ModelConfig) -> HistogramRelease | None:
+def check_evaluation_by(groups: Sequence[str], share: float) -> None:
+    """Refuse groups of an evaluation that there are not.
+
+    Raises:
+        InvalidInput: another one than ``site`` and ``pattern``, or groups of no evaluation.
+    """
+    if isinstance(groups, str) or not set(groups) <= {"site", "pattern"}:
+        raise InvalidInput(f"expected an evaluation by site, pattern or both, got {', '.join(groups)[:60]}")
+    if groups and share == 0:
+        raise InvalidInput("expected a share of epsilon for an evaluation by site or pattern, got 0: --evaluate 0.2")
+
+
+def _evaluation(
+    settings: StudySettings, mechanism: Mechanism, offers: Sequence[Offer], model: ModelConfig
+) -> HistogramRelease | None:
     """Return one evaluation in the last round that takes ``evaluation_share`` of the divergence epsilon allows."""
+    check_evaluation_by(settings.evaluation_by, settings.evaluation_share)
     share = settings.evaluation_share
     if share == 0:
         return None
     if not 0 < share <= 1:
         raise InvalidInput(f"expected an evaluation share from 0 to 1, got {share:g}; 0 leaves the evaluation out")
-    if model.scores * model.cells > _MOST_HISTOGRAMS:
+    patterns = (1 << max(len(o.modalities) for o in offers)) - 1 if "pattern" in settings.evaluation_by else 1
+    histograms = model.scores * model.cells * patterns
+    if histograms > _MOST_HISTOGRAMS:
+        apart = f" and {patterns} combinations of modalities" * (patterns > 1)
         raise InvalidInput(
-            f"an evaluation of {model.cells} classes would release {model.scores * model.cells} histograms, at most "
-            f"{_MOST_HISTOGRAMS} travel with an update; set --evaluation-share 0, or tell fewer classes apart"
+            f"an evaluation of {model.cells} classes{apart} would release {histograms} histograms, at most "
+            f"{_MOST_HISTOGRAMS} travel with an update; set --evaluation-share 0, or tell fewer apart"
         )
     if strategy_named(settings.aggregation).blending.reads_losses:  # which the patients that are scored pay as well
         share = min(share, 1.0 - settings.blending_share)

@@ -127,7 +127,7 @@ def _begun(
     chain, stated = Chain(model_hash=sha256_hex(model), seed=settings.seed or 0, checked=settings.check_chain), None
     if beginning is not None:
         chain, model = continued(chain, beginning, model), beginning.model
-    if settings.public_centres:
+    if settings.public_centres and beginning is None:
         stated, model = begun_with(brought.constants, model, config, task=settings.task, names=offer.names)
         chain = replace(chain, origin="public", model_hash=sha256_hex(model), seed=0)
     return chain, model, stated
@@ -170,7 +170,7 @@ def _draft(
         blocks=blocks,
         encryption=_encryption(blocks, packed_sites, least),
         deadline_seconds=settings.deadline_seconds,
-        participants=tuple(_participant(o) for o in offers),
+        participants=tuple(_participant(o, "site" in settings.evaluation_by) for o in offers),
         orchestrator=orchestrator,
         keyholder=keyholder,
         helpers=chosen_helpers(settings, helpers),
@@ -183,6 +183,7 @@ def _draft(
         chain=chain,
         constants=constants,
         patience=_patience(settings),
+        evaluated_by_pattern="pattern" in settings.evaluation_by,
         protocol=2,
     )
 
@@ -333,7 +334,7 @@ def _check_offers(settings: StudySettings, offers: Sequence[Offer]) -> None:
             )
 
 
-def _participant(offer: Offer) -> Participant:
+def _participant(offer: Offer, evaluated_alone: bool) -> Participant:
     return Participant(
         name=offer.party.name,
         institution=offer.party.institution,
@@ -341,6 +342,7 @@ def _participant(offer: Offer) -> Participant:
         modalities=offer.modalities,
         cohort=offer.cohort,
         dataset=offer.dataset,
+        evaluated_alone=evaluated_alone and offer.own_evaluation,
     )
 
 

@@ -32,6 +32,7 @@ class Offer:
     gains: dict[str, float] = field(default_factory=dict)
     self_scaled: tuple[str, ...] = ()
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    own_evaluation: bool = False
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -65,7 +66,8 @@ class StudySettings:
     one begins with. ``grace``, ``pass_over_after`` and ``start_with`` say whose absence rounds put up with
     (:class:`datasites.study.patience.Patience`). ``filing`` says who answers for the study; ``replaces`` is the
     proposal hash of an earlier version of it.
-    ``counting`` makes it a counting study (:mod:`orchestrator.studies.proposing.counting`).
+    ``evaluation_by`` asks for figures by ``pattern`` (which modalities a record has) and by ``site``, of the hospitals
+    that allow it. ``counting`` makes it a counting study (:mod:`orchestrator.studies.proposing.counting`).
     """
 
     study: str
@@ -80,6 +82,7 @@ class StudySettings:
     delta: float = 1e-4
     noise: str = "local"
     evaluation_share: float = 0.0
+    evaluation_by: tuple[str, ...] = ()
     blending_share: float = 0.1
     architecture: Architecture = "linear"
     fusion: Fusion = "shared"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 import tessera
+from datasites.data.reading.schema_files import read_schema_document
 from orchestrator.cli.main import app
+from tessera.statistics.live import StatisticsRun
 
 ASKED = {
     "counts": lambda a: a.counts("cohort", "mrna", "sex", "pattern", ("age", (50, 65))),
@@ -97,3 +101,47 @@ def test_the_command_line_asks_the_same():
     for wrong in (["means"], ["sums", "age", "--simulate"], ["log-rank", "a", "b", "--simulate"], ["histogram"]):
         found = CliRunner().invoke(app, ["analytics", *wrong])
         assert isinstance(found.exception, (tessera.InvalidInput, SystemExit))
+
+
+def test_quartiles_of_a_schemas_numbers_scale_its_next_version_with_their_source(tmp_path, monkeypatch):
+    found = tessera.analytics(epsilon=4, schema="heart", sites=3, patients=600).scales()
+    assert [one.title for one in found][:2] == ["quantiles of history.age", "quantiles of history.trestbps"]
+    before = read_schema_document(Path("heart"))
+    dataset = SimpleNamespace(study_schema=before)
+    proposal = SimpleNamespace(
+        participants=(SimpleNamespace(name="heart-1"),),
+        proposal_hash="ab" * 32,
+        mechanism=SimpleNamespace(epsilon=lambda: 4.0, target_delta=1e-4),
+        noise="shared",
+    )
+    run = StatisticsRun.__new__(StatisticsRun)
+    run.name, run.hub = "quartiles", SimpleNamespace(datasets=lambda names: dict.fromkeys(names, dataset))
+    monkeypatch.setattr(StatisticsRun, "answers", found)
+    monkeypatch.setattr(StatisticsRun, "proposal", proposal)
+    after, notes = run.rescaled(before)
+    assert after.version == before.version + 1 and after.modality("history").scaling == "released"
+    assert (
+        f"the study quartiles ({'ab' * 32}): epsilon 4 at delta 0.0001, shared noise"
+        in after.modality("history").source
+    )
+    exact = {one.title.removeprefix("quantiles of "): one.exact["value"] for one in found}
+    changed = 0
+    for modality in after.modalities:
+        for variable in modality.variables:
+            truth = exact.get(f"{modality.name}.{variable.name}")
+            if truth is not None and not any(variable.name in note for note in notes):
+                spread = (truth[0.75] - truth[0.25]) / 1.349
+                assert abs(variable.centre - truth[0.5]) < spread and 0.4 < variable.scale / spread < 2.5, variable.name
+                changed += 1
+    assert changed >= 3, notes
+    monkeypatch.setattr("tessera.hub.connect", lambda _: SimpleNamespace(run=lambda _: run))
+    out = tmp_path / "heart-2.json"
+    command = ["analytics", "rescale", "quartiles", "--home", str(tmp_path), "--schema", "heart", "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["version"] == after.version and read_schema_document(out) == after
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, tessera.InvalidInput) and "a new file" in str(again.exception)
+    dataset.study_schema = after
+    with pytest.raises(tessera.InvalidInput, match="was not read by heart version 1"):
+        run.rescaled(before)

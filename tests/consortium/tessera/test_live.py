@@ -25,7 +25,7 @@ def hub(three: LiveConsortium) -> tessera.Hub:
 @pytest.fixture(scope="module")
 def run(three: LiveConsortium, hub: tessera.Hub) -> tessera.Run:
     """A finished study, whose test patients are those that no hospital got."""
-    study = tessera.Study("first", outcome="stage", epsilon=4, rounds=2)
+    study = tessera.Study("first", epsilon=4, rounds=2, evaluation=0.5, evaluation_by=("site", "pattern"))
     made = study.propose(hub, sites=list(three.sites), options={"helpers": 0}, progress=False, **ASKED)
     made.test = three.folder / "dealt" / "test"
     assert made.state == "waiting" and not made.reviews["approved"].any()
@@ -103,6 +103,23 @@ def test_a_study_begins_with_another_ones_model(run, three, hub):
     assert more.state == "finished"
     assert "began with" not in run.model.facts.origin.study and more.model.facts.origin.began_with
     assert list(hub.studies().index)[:1] == ["first"] and hub.run("first-more").state == "finished"
+
+
+def test_one_model_is_evaluated_at_every_hospital_and_those_that_allow_it_are_named(run, three):
+    allows = three.sites[0]
+    kept = run.evaluation
+    assert {"auroc", "brier", "calibration_slope"} <= {name for name, _ in kept.index}
+    assert (kept["low"] <= kept["value"]).all() and (kept["value"] <= kept["high"]).all()
+    study = tessera.Study("first", epsilon=4, rounds=2, evaluation=0.5)
+    asked = study.evaluate(run, epsilon=2, by=("site", "pattern"), options={"helpers": 0}, progress=False)
+    assert asked.proposal.chain.model_hash == run.status()["checkpoints"][-1]["model_hash"]
+    assert [p.name for p in asked.proposal.participants if p.evaluated_alone] == [allows]
+    three.approve(three.hash_of("first-evaluated"))
+    found = asked.wait(progress=False, timeout_seconds=300).evaluation
+    places = {where for name, where in found.index if name == "auroc"}
+    assert {f"site {allows}", "pattern mrna+image+clinical", "BRCA"} <= places
+    assert not any(f"site {other}" in places for other in three.sites[1:])
+    assert asked.rounds.loc[1, "sites"] == 3 and asked.rounds.loc[1, "step_norm"] > 0
 
 
 def test_waiting_can_be_interrupted_and_taken_up_again(three, hub):

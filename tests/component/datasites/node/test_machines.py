@@ -164,3 +164,13 @@ def test_a_narrow_terminal_without_letters_and_a_user_without_a_home_see_codes_a
 def test_a_folder_that_may_not_be_written_is_one_line() -> None:
     code, _, err = ran("keyholder", "init", "--home", "/proc/k", "--orchestrator-url", "http://127.0.0.1:1")
     assert code == 1 and "/proc/k" in err
+
+
+def test_a_bad_study_name_is_refused_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    for command in (["propose"], ["study", "run"]):
+        line = ["tessera", *command, "--home", str(tmp_path / "none"), "--", "bad name!"]
+        code = f"import atexit, sys\nsys.argv = {line!r}\natexit.register(lambda: print(*sys.modules))\n"
+        code += "from orchestrator.cli import main\nmain.main()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert not {"torch", "syft", "tenseal", "opacus"} & set(done.stdout.split())

@@ -39,7 +39,7 @@ class Offers:
 
 
 def offers(**more: tuple[Party, ...]) -> Offers:
-    roster = Roster(orchestrator=party("o"), keyholder=party("k"), sites=(party("dora"),))
+    roster = Roster(orchestrator=party("o"), keyholder=party("k"), sites=(party("dora"),), helpers=(party("henk"),))
     edition = Edition(serial=4, previous="", made="2026-03-01T00:00:00+00:00", roster=roster)
     parts = {"joins": (party("dora"),), "leaves": (party("carl"),), "changed": ()}
     return Offers(Change(edition=edition, **(parts | more)))
@@ -111,6 +111,13 @@ def test_another_key_of_somebody_known_cannot_be_confirmed(site) -> None:
     _, app = site(offers(changed=(party("carl"),)))
     text = Person(app, "anna").client.get("/fingerprints").text
     assert "would get another key" in text and "put this roster in force" not in text
+
+
+def test_another_part_of_somebody_known_cannot_be_confirmed(site) -> None:
+    _, app = site(offers(moved=(party("henk"),)))
+    text = Person(app, "anna").client.get("/fingerprints").text
+    assert "(henk) would become helper" in text and "(dora) joins as hospital" in text
+    assert "put this roster in force" not in text
 
 
 def test_machines_see_the_change_and_a_session_confirms_it(site) -> None:

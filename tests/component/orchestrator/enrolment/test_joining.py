@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from support.connect_proxy import PASSWORD, connect_proxy
 from support.joined import HOSPITALS, Consortium
 from support.web_server import serving
+from support.what_leaves import Request, fields_of, unaccounted
 
 from datasites.node.credentials.tls import ascii_host, client_context
 from datasites.node.health import alive
@@ -70,6 +72,27 @@ def test_a_consortium_is_founded_with_two_commands_a_party(founding: Consortium)
     assert [name.value for name in names] == ["portal.hospital-a.example"]
     assert Home(folder=founding.folder / "keyholder").config().tls_certificate == ""
     assert {path.name for path in founding.folder.iterdir() if path.name.startswith(".")} == set()
+
+
+def test_every_field_that_joining_sends_has_a_row_in_what_leaves_a_hospital(
+    founding: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    handle = httpx.HTTPTransport.handle_request
+
+    def record(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        target, headers = request.url.raw_path.decode(), dict(request.headers)
+        sent.append(Request(method=request.method, target=target, headers=headers, body=request.read()))
+        return handle(transport, request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", record)
+    picture = founding.folder / "code.png"
+    founding.invite("hospital-a", "--institution", "A", "--out", founding.folder / "a.invitation", "--qr", picture)
+    founding.join(picture, "hospital-a", "--portal-name", "portal.a.example")
+    assert [request.method for request in sent] == ["GET", "POST"]
+    assert [line for request in sent for line in unaccounted(request)] == []
+    names = {name for request in sent for name, _ in fields_of(request)}
+    assert {"signed.payload.certificate_request", "signed.payload.institution"} <= names
 
 
 @pytest.mark.parametrize("form", ["picture", "text"])

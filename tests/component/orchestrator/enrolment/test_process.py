@@ -75,7 +75,8 @@ def test_one_process_founds_serves_and_grows(running: Consortium) -> None:
     change = offered(first)
     assert change is not None and change.title == "+hospital-d"
     said = running.tessera("confirm-roster", "--home", running.folder / "keyholder")
-    assert "hospital-d (Hospital D) joins" in said and "--by NAME" in said
+    assert "hospital-d (Hospital D) joins as hospital" in said and "--by NAME" in said
+    assert "hospital-a (Hospital-A) joins as hospital" in said  # nobody there had compared the first roster yet
     running.tessera("confirm-roster", "--home", running.folder / "keyholder", "--by", "K. Holder")
     assert Home(folder=running.folder / "keyholder").roster() == late.roster()
     assert "newest one" in running.tessera("confirm-roster", "--home", running.folder / "keyholder")

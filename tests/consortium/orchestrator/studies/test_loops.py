@@ -4,8 +4,12 @@ dashboard. One consortium serves all tests; each has studies of its own, and lea
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,17 +75,109 @@ def hears(scientist: Scientist, study: str, *words: str) -> None:
     until(lambda: all(word in told() for word in words), lambda: f"{words} in: {told()}")
 
 
+def signs_in(live: LiveConsortium, browser: Any, site: str, person: str) -> Any:
+    """Open a browser and sign in by hand; return the inbox."""
+    page = browser.new_context(accept_downloads=True).new_page()
+    page.goto(f"{live.portal(site)}/login")
+    page.get_by_label("Name").fill(person)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Inbox").wait_for()
+    return page
+
+
+def test_a_privacy_officer_follows_a_study_through_its_whole_life_in_one_browser(
+    live: LiveConsortium, scientist: Scientist, looks: Open, dashboard: Open, browser: Any, shoot: Any, tmp_path: Path
+) -> None:
+    first, *others = live.sites
+    life = scientist.propose("life", "--noise", "shared", rounds=200)
+    live.officer.has(life)
+    page = signs_in(live, browser, first, "bela")
+    shoot(page, "life-1-inbox")
+    page.get_by_text("needs you", exact=True).first.wait_for()
+    page.get_by_role("link", name="life", exact=True).click()
+    for heading in ("What it costs in privacy", "Who learns what, alone and together", "Who answers for it"):
+        page.get_by_role("heading", name=heading).wait_for()
+    shoot(page, "life-2-request")
+
+    writes(page, "Ask for changes", "#ask-reason", "How long is the model kept?", "Ask")
+    page.get_by_text("Asked. The scientist will read").wait_for()
+    hears(scientist, "life", f"{first} asks", "How long is the model kept?")
+    scientist.tessera("study", "answer", "life", "--site", first, "--text", "Ten years; then it is deleted.")
+    live.officer.sees(life, "pending")
+    page.get_by_role("link", name="Inbox").first.click()
+    shoot(page, "life-3-inbox-answered")
+    page.get_by_role("link", name="life", exact=True).click()
+    page.get_by_role("region", name="What was said").get_by_text("Ten years; then it is deleted.").wait_for()
+
+    page.get_by_label("Your password").fill(PASSWORD)
+    page.locator("#approve-conditions").fill("Publish together with us.")
+    page.get_by_role("button", name="Sign and approve").click()
+    page.get_by_text("1 of 2 needed signatures").wait_for()
+    shoot(page, "life-4-signed")
+    live.stewards[first].approve(life)  # her colleague
+    live.approve(life, *others)
+    hears(scientist, "life", "approved with conditions", "Publish together with us.")
+    scientist.tessera("study", "answer", "life", "--site", first, "--accept-conditions", "--text", "Gladly.")
+
+    page.get_by_role("link", name="Studies").click()
+    card = page.get_by_role("region", name=re.compile("^life"))
+    for done in (1, 2):  # told by the server, without a reload
+        card.get_by_text(re.compile(f"Round ([{done}-9]|[1-9][0-9]+) of 200")).wait_for()
+    shoot(page, "life-5-studies")
+    with waiting(live, "life") as wait:
+        card.get_by_role("link", name="Revoke the approval").click()
+        writes(page, "Revoke", "#revoke-reason", "The ethics vote was withdrawn.", "Revoke")
+        page.get_by_text("Revoked. The study stops here").wait_for()
+        shoot(page, "life-6-revoked")
+        out, _ = wait.communicate(timeout=120)
+    told = " ".join(out.split())
+    assert wait.returncode == 4, told
+    assert f"{first} revoked its approval" in told and "The ethics vote was withdrawn." in told
+    board = dashboard("life")
+    board.get_by_text("The ethics vote was withdrawn.").first.wait_for()
+    shoot(board, "life-7-dashboard")
+
+    until(lambda: not any(live.reserved(site, "life") for site in live.sites), "everything comes back")
+    page.get_by_role("link", name="Budget").click()
+    came_back = page.get_by_role("region", name="What came back").get_by_role("row", name=re.compile("life"))
+    assert "The ethics vote was withdrawn." in came_back.first.inner_text()
+    shoot(page, "life-8-budget")
+    page.get_by_role("link", name="Reports").click()
+    page.get_by_role("button", name="Write the reports as of now").click()
+    page.get_by_text("The reports are those of").wait_for()
+    shoot(page, "life-9-reports")
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Privacy report (PDF)").first.click()
+    report = tmp_path / "report.pdf"
+    started.value.save_as(report)
+    told = scientist.command("verify", report)
+    assert "The PDF is as it was signed." in told and live.hospitals[first].datasite.home.config().institution in told
+    page.get_by_role("link", name="Journal").click()
+    page.get_by_text("report downloaded").first.wait_for()
+    shoot(page, "life-10-journal")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Password").wait_for()
+
+
+@contextlib.contextmanager
+def waiting(live: LiveConsortium, study: str) -> Iterator[subprocess.Popen[str]]:
+    """Let the scientist's ``tessera study wait`` run in a process of its own, from before it can know the end."""
+    command = [sys.executable, "-m", "orchestrator.cli.main", "study", "wait", study, "--home", str(live.home.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_a_question_is_answered_a_new_version_shows_only_what_changed_and_conditions_are_accepted(
     live: LiveConsortium, scientist: Scientist, looks: Open, browser: Any
 ) -> None:
     first, *others = live.sites
     asked = scientist.propose("asked")
     live.officer.has(asked)
-    page = browser.new_context().new_page()
-    page.goto(f"{live.portal(first)}/login")  # the one who signs in by hand
-    page.get_by_label("Name").fill("anna")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
+    page = signs_in(live, browser, first, "anna")
     page.get_by_text("needs you", exact=True).wait_for()
     page.get_by_role("link", name="asked", exact=True).click()
     writes(page, "Ask for changes", "#ask-reason", "Which tumours are meant?", "Ask")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from datasites.node.process import configure_logs, without_secrets
+from datasites.node.web.metrics import RequestMetrics, new_registry
 from privacy.errors import InvalidInput
 
 TOKEN = "eyJhdWRpZW5jZSI6IjEyMyJ9.c2lnbmF0dXJlc2lnbmF0dXJl"  # gitleaks:allow - not a real one
@@ -38,6 +44,34 @@ def test_a_json_line_says_when_who_what_and_why(stream):
     assert first["timestamp"].startswith("20")
     assert second["message"] == "failed for a reason"
     assert "ValueError: a bad number" in second["exception"]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_line_about_a_request_says_in_words_what_was_asked_and_how_it_went(stream, form):
+    app = FastAPI()
+    app.add_middleware(RequestMetrics, registry=new_registry())
+    configure_logs(form, "info", stream=stream)
+    TestClient(app).get("/nothing-here?token=secret")
+    line = next(line for line in stream.getvalue().splitlines() if "tessera.requests" in line)
+    said = json.loads(line)["message"] if form == "json" else line.partition("tessera.requests: ")[2]
+    assert re.fullmatch(r"GET \S+ 404 in \d+\.\d{3} s", said)
+    assert "secret" not in line
+
+
+def test_no_line_of_ours_keeps_what_it_has_to_say_in_fields_that_text_does_not_show():
+    """The text form shows the message alone, so a message beside fields has to say the same in words."""
+    root = Path(__file__).parents[4]
+    files = [
+        path
+        for package in ("datasites", "orchestrator", "privacy", "tessera")
+        for path in (root / package).rglob("*.py")
+    ]
+    calls = [call for path in files for call in ast.walk(ast.parse(path.read_text())) if isinstance(call, ast.Call)]
+    with_fields = [
+        call for call in calls if any(k.arg == "extra" for k in call.keywords) and "log" in ast.unparse(call.func)
+    ]
+    assert with_fields
+    assert [ast.unparse(call) for call in with_fields if "%" not in ast.unparse(call.args[0])] == []
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

@@ -1,4 +1,4 @@
-"""Sign-ins wait in turn: by address, by name, known browsers first; too many are told to come back."""
+"""Sign-ins wait in turn: by address, by name, who is known first; too many are told to come back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from datasites.portal.people.admission import Admission, one_of
+from datasites.review.people.attempts import Standing
 
 STEWARD, FLOOD = "192.0.2.1", "198.51.100.9"
 
@@ -20,6 +21,7 @@ class Door:
     def __init__(self, *, waiting: int = 100, waiting_of_one: int = 100) -> None:
         self.admission = Admission(threads=1, waiting=waiting, waiting_of_one=waiting_of_one)
         self.served: list[str] = []
+        self.turned_away = 0
         self._opened, self._busy = threading.Event(), threading.Event()
         self._futures: list[Future[None]] = [self.admission.submit("", "", self._hold)]
         assert self._busy.wait(10)
@@ -28,15 +30,18 @@ class Door:
         self._busy.set()
         assert self._opened.wait(10)
 
-    def knock(self, address: str, name: str, what: str = "", *, known: bool = False) -> None:
+    def knock(self, address: str, name: str, what: str = "", *, standing: Standing = "new") -> None:
         work: Callable[[], None] = lambda: self.served.append(what or name)  # noqa: E731
-        self._futures.append(self.admission.submit(address, name, work, known=known))
+        self._futures.append(self.admission.submit(address, name, work, standing=standing))
 
     def open(self) -> list[str]:
         """Let everybody in; return in which order."""
         self._opened.set()
         for future in self._futures:
-            future.result(10)
+            if isinstance(future.exception(10), HTTPException):
+                self.turned_away += 1
+            else:
+                future.result(10)
         return self.served
 
 
@@ -60,14 +65,71 @@ def test_the_names_of_one_address_are_served_in_turn_as_behind_a_proxy(door: Doo
     for index in range(80):
         door.knock(STEWARD, "somebody", f"guess-{index}")
     door.knock(STEWARD, "stella")
+    assert door.open().index("stella") <= 1
+
+
+def test_who_is_known_here_goes_first(door: Door) -> None:
+    for index in range(80):
+        door.knock(f"198.51.100.{index}", f"nobody-{index}")
+    door.knock(STEWARD, "stella", standing="known")
+    assert door.open()[0] == "stella"
+
+
+def test_who_shares_the_address_of_a_flood_waits_for_a_few_checks_only(door: Door) -> None:
+    for index in range(40):
+        door.knock(FLOOD, f"nobody-{index}", standing="failed")
+    for index in range(40):
+        door.knock(FLOOD, f"nobody-new-{index}")
+    door.knock(FLOOD, "stella")
+    door.knock(FLOOD, "nobody-last", standing="failed")
+    assert door.open().index("stella") <= 3
+
+
+def test_who_mistyped_once_is_not_starved_by_names_that_come_for_the_first_time(door: Door) -> None:
+    door.knock(FLOOD, "stella", standing="failed")
+    for index in range(40):
+        door.knock(FLOOD, f"nobody-{index}")
     assert door.open().index("stella") == 1
 
 
-def test_a_browser_that_has_signed_in_before_goes_first(door: Door) -> None:
-    for index in range(80):
-        door.knock(f"198.51.100.{index}", f"nobody-{index}")
-    door.knock(STEWARD, "stella", known=True)
+def test_who_waits_longest_is_served_however_many_come_after(door: Door) -> None:
+    for index in range(40):
+        door.knock(FLOOD, f"nobody-{index}")
+    assert door.open().index("nobody-0") == 1
+
+
+def test_where_an_address_is_full_a_name_that_has_not_failed_takes_the_place_of_one_that_has() -> None:
+    door = Door(waiting_of_one=4)
+    for index in range(2):
+        door.knock(FLOOD, f"failed-{index}", standing="failed")
+        door.knock(FLOOD, f"new-{index}")
+    with pytest.raises(HTTPException):
+        door.knock(FLOOD, "failed-2", standing="failed")
+    door.knock(FLOOD, "new-2")
+    door.knock(FLOOD, "new-3")
+    with pytest.raises(HTTPException):
+        door.knock(FLOOD, "new-4")
+    assert sorted(door.open()) == ["new-0", "new-1", "new-2", "new-3"]
+    assert door.turned_away == 2
+
+
+def test_nobody_makes_room_at_another_address() -> None:
+    door = Door(waiting=2, waiting_of_one=2)
+    for index in range(4):
+        door.knock(f"198.51.100.{index}", "nobody", standing="failed")
+    with pytest.raises(HTTPException):
+        door.knock(STEWARD, "stella")
+    assert (len(door.open()), door.turned_away) == (4, 0)
+
+
+@pytest.mark.parametrize("address", [STEWARD, FLOOD])
+def test_a_full_house_turns_away_nobody_who_is_known(address: str) -> None:
+    door = Door(waiting=2, waiting_of_one=2)
+    for index in range(4):
+        door.knock(f"198.51.100.{index + 9}", "nobody")
+    door.knock(address, "stella", standing="known")
     assert door.open()[0] == "stella"
+    assert door.turned_away == 0
 
 
 def test_too_many_of_one_address_are_told_to_come_back_and_others_get_in() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -53,6 +55,31 @@ def one_line(err: str) -> str:
     assert "Traceback" not in text
     assert text.count("error:") <= 1
     return text
+
+
+BAD_NAMES = ["bad name!", "-a", "a/b", "x" * 81, "stüdy"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("command", ["propose", "study run", "analytics counts --name"])
+def test_a_bad_study_name_is_refused_before_anything_is_asked(run, tmp_path, command, name):
+    words = [*command.split(), "--home", tmp_path / "none"]
+    code, _, err = run(*words[:-3], f"--name={name}", *words[-2:]) if "--name" in words else run(*words, "--", name)
+    assert (code, "expected a study's name" in one_line(err)) == (2, True), err
+
+
+def test_every_command_that_is_printed_with_somebodys_path_can_be_pasted():
+    """A path or name that goes into a printed command is quoted, whatever is in it."""
+    root = Path(main.__file__).parents[2]
+    sources = [path for package in ("datasites", "orchestrator", "tessera") for path in (root / package).rglob("*.py")]
+    lines = [(path.name, line) for path in sources for line in path.read_text().splitlines()]
+    unquoted = [
+        f"{name}: {part}"
+        for name, line in lines
+        for part in re.findall(r"\{([^}]*)", line.partition("tessera ")[2].partition("`")[0])
+        if re.fullmatch(r"(self\.|str\()?[a-z_.]*(home|path|folder|out|tables)(\[0\])?", part)
+    ]
+    assert unquoted == []
 
 
 def test_ingest_writes_one_dataset_per_institution(run, tables, tmp_path):

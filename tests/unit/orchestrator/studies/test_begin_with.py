@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from datasites.study.proposal import Chain, DatasetReference, Party, Proposal
+from datasites.study.recomputed.centring import releases_centres
 from datasites.study.signing import dump
-from orchestrator.studies.proposing.beginning import Beginning, beginning_of
+from orchestrator.studies.proposing.beginning import Beginning, beginning_of, continued_settings
 from orchestrator.studies.proposing.propose import build_proposal
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import sha256_hex
@@ -38,7 +39,7 @@ def offers(features: int = 6) -> list[Offer]:
 
 def built(beginning: Beginning | None = None, features: int = 6, **changes: Any) -> tuple[Proposal, bytes]:
     return build_proposal(
-        replace(SETTINGS, **changes),
+        continued_settings(replace(SETTINGS, **changes), beginning, NAMES),
         offers(features),
         orchestrator=Party(name="lang", institution="University", public_key="e" * 64),
         keyholder=Party(name="notary", institution="Notary", public_key="f" * 64),
@@ -109,3 +110,39 @@ def test_a_centred_study_begins_with_weights_at_zero() -> None:
     made, model = built(centred=True)
     with pytest.raises(InvalidInput, match="cannot begin with the model of another study"):
         replace(made, chain=Chain(model_hash=sha256_hex(model), origin="study", study="a" * 64))
+
+
+def continues(earlier: Proposal, model: bytes) -> Beginning:
+    found = beginning_of(Served("finished", earlier, model), "first", centred=False)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def test_a_centred_model_is_continued_with_the_means_that_its_own_study_released() -> None:
+    earlier, model = built(centred=True, cohort_gain=0.3, learning_rate=60.0, max_grad_norm=0.6, steps_per_round=1)
+    made, initial = built(continues(earlier, model), rounds=1)
+    assert initial == model and made.rounds == 1 and made.chain is not None and made.chain.origin == "study"
+    assert made.model.centred and made.model.public_centres and made.constants is None
+    assert (made.model.cohort_gain, made.training.learning_rate, made.mechanism.max_grad_norm) == (0.3, 60.0, 0.6)
+    assert not any(releases_centres(made.model, number) for number in (1, 2))
+    with pytest.raises(InvalidInput, match="expected public constants"):
+        replace(made, chain=Chain(model_hash=sha256_hex(model)))
+
+
+def test_a_model_that_divides_by_released_spreads_is_not_continued() -> None:
+    earlier, model = built(centred=True, standardised=("mrna",), steps_per_round=1)
+    with pytest.raises(InvalidInput, match="released spreads of features"):
+        built(continues(earlier, model))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_nobody_whom_the_model_was_trained_on_is_evaluated(centred: bool) -> None:
+    once: dict[str, Any] = {"rounds": 1, "evaluation_share": 1.0, "evaluation_by": ("site",)}
+    usual: dict[str, Any] = {"centred": centred, "steps_per_round": 1}
+    with pytest.raises(InvalidInput, match="trained on all patients of alba"):
+        built(continues(*built(**usual)), **once)
+    kept, model = built(evaluation_share=0.2, **usual)
+    made, initial = built(continues(kept, model), **once)
+    assert initial == model and made.mechanism.evaluation is not None and made.mechanism.releases_evaluation(1)
+    elsewhere = replace(SETTINGS, **once)
+    assert continued_settings(elsewhere, continues(*built()), ["nova", "prima", "terza"]) == elsewhere

@@ -71,6 +71,15 @@ def test_only_shared_mechanisms_within_the_charged_size_have_an_encoding() -> No
             choose_encoding(other, values=10, bound=1.0, levels=200)
 
 
+def test_no_integer_is_beyond_what_a_worker_hands_over_exactly() -> None:
+    """Beyond 2**24 float32 would round each share once more, on a grid that depends on its size."""
+    wide = replace(MECHANISM, noise_multiplier=0.1)
+    chosen = choose_encoding(wide, values=50, bound=50.0, levels=2**30)
+    assert chosen.levels <= 2**24
+    integers = encode(np.full(50, 49.9), chosen, stream())
+    assert np.array_equal(integers.astype(np.float32).astype(np.int64), integers)
+
+
 def test_decoded_sums_are_unbiased_and_carry_exactly_the_shares() -> None:
     chosen = encoding()
     values = np.linspace(-9, 9, 2000)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datasites.data.reading import measured as measured_values
 from datasites.data.reading import tables
 from datasites.data.reading.hospital import read_hospital
 from datasites.data.reading.mapping import LocalMapping
@@ -67,13 +68,18 @@ def test_pieces_of_any_size_give_the_same_patients_values_and_report(
     tmp_path: Path, rule: str, apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hospital(tmp_path, rule, apart=apart)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     schema = read_schema_document(tmp_path / "schema.toml")
     found = []
-    for rows in (50_000, 7, 1):
+    for rows, columns, held in ((50_000, 48, 1 << 20), (7, 2, 0), (1, 1, 0), (7, 48, 300)):
         monkeypatch.setattr(tables, "_PIECE_ROWS", rows)
-        data, report = read_hospital([tmp_path], schema, "o", mapping=LocalMapping())
+        monkeypatch.setattr(tables, "_COLUMNS_AT_ONCE", columns)
+        monkeypatch.setattr(measured_values, "_HELD_BYTES", held)
+        data, report = read_hospital([tmp_path], schema, "o", mapping=LocalMapping(), scratch=scratch)
         measured = data.modalities["wide"]
-        found.append((data.patients, data.outcome.tolist(), measured.patients, measured.values, report.columns))
+        found.append((data.patients, data.outcome.tolist(), measured.patients, measured.values[:], report.columns))
+        assert not list(scratch.iterdir())  # what lies on the disk has no name
         assert not report.problems
     for other in found[1:]:
         assert other[:3] == found[0][:3]
@@ -81,6 +87,21 @@ def test_pieces_of_any_size_give_the_same_patients_values_and_report(
         assert other[4] == found[0][4]
     expected = by_pandas(tmp_path, rule, apart).loc[list(found[0][2])]
     np.testing.assert_allclose(found[0][3], expected.to_numpy(np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("held", [0, 1 << 30], ids=["on-disk", "in-memory"])
+def test_rows_are_found_again_by_place(tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_values, "_HELD_BYTES", held)
+    every = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    stored = measured_values.Stored(3, np.dtype(np.float32), tmp_path)
+    for piece in np.split(every, [1, 1, 17, 30]):
+        stored.append(piece)
+    stored.put(29, 2, 5.0)
+    every[29, 2] = 5.0
+    for places in ([], [29], [3, 2, 2, 39, 0], list(range(40)), [16, 17, 18, 30, 31]):
+        np.testing.assert_array_equal(stored.take(np.array(places, dtype=np.int64)), every[places])
+    np.testing.assert_array_equal(stored[5:35], every[5:35])
+    assert stored.shape == (40, 3) and not list(tmp_path.iterdir())
 
 
 def by_pandas(folder: Path, rule: str, apart: bool) -> pd.DataFrame:
