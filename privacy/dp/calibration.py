@@ -123,7 +123,7 @@ def _likely(aim: Mechanism, epsilon: float, delta: float) -> float:
         others += aim.count.noise_multiplier**-2
     square = max(gaussian_mu(epsilon, delta) ** 2 - others, 1e-6) / aim.steps
     found = square if aim.sampling_rate == 1 else math.log1p(square / aim.sampling_rate**2)
-    return min(max(found**-0.5, _LITTLE_NOISE), _LARGEST_NOISE)
+    return min(max(1 / math.sqrt(found), _LITTLE_NOISE), _LARGEST_NOISE)
 
 
 def _bracket(above: Callable[[float], float], start: float) -> tuple[float, float]:
