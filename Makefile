@@ -62,7 +62,7 @@ test test-unit thorough: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
 	@mkdir -p build; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough" tests/consortium > $(CONSORTIA) 2>&1 & consortia=$$!; \
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not thorough" tests/consortium > $(CONSORTIA) 2>&1 & consortia=$$!; \
 	trap 'kill $$consortia; exit 130' INT TERM HUP; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not thorough" tests/unit tests/component tests/attacks; \
 	first=$$?; wait $$consortia; second=$$?; \
