@@ -2,10 +2,10 @@
 
     python benchmarks/chaos.py --kills 200 --seed 1 --json
 
-Orchestrator, keyholder and hospitals are the product's own processes (:mod:`chaos_consortium`), patients are made up,
-and studies are proposed over PySyft and approved in each portal, two at a time (``--at-once``), while the adversary
-(:mod:`chaos_faults`) kills, stops, cuts, holds, slows and fills disks. After every fault, once the role is up again,
-and at the end :mod:`chaos_checks` counts:
+Orchestrator (two with ``--standby``), keyholder and hospitals are the product's own processes
+(:mod:`chaos_consortium`), patients are made up, and studies are proposed over PySyft and approved in each portal, two
+at a time (``--at-once``), while the adversary (:mod:`chaos_faults`) kills, stops, cuts, holds, slows and fills disks.
+After every fault, once the role is up again, and at the end :mod:`chaos_checks` counts:
 
 =============================  =====================================================================================
 ``kills``                      processes ended by ``kill -9``
@@ -14,6 +14,7 @@ and at the end :mod:`chaos_checks` counts:
                                only delay, a round was finished without a site that should be in it
 ``double_charges``             a round stands twice in a ledger, or a ledger's charges sum to more than the rounds read
 ``lost_charges``               a worker was asked to read records for a round that the ledger does not charge
+``charged_for_nothing``        a worker failed after the charge: its hospital sent only noise
 ``wrong_sums``                 decrypted integers differ from the sum of what the witnesses kept before encryption
 ``second_answers``             rounds of which keyholder and helpers together answered two lists
 ``unsigned_updates``           with helpers only: a hospital was started anew between its upload and its signature, and
@@ -218,6 +219,7 @@ def disturbed(
         "lost_updates": len(lost),
         "double_charges": len(found.double_charges),
         "lost_charges": len(found.lost_charges),
+        "charged_for_nothing": len(found.for_nothing),
         "wrong_sums": len(found.wrong_sums),
         "second_answers": len(found.second_answers),
         "unsigned_updates": len(found.unsigned),
@@ -238,6 +240,7 @@ def disturbed(
             lost
             | found.double_charges
             | found.lost_charges
+            | found.for_nothing
             | found.wrong_sums
             | found.second_answers
             | found.lost_rounds
@@ -282,7 +285,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             kinds = tuple(kind for kind in kinds if kind != "full")
         pristine = folder / "pristine"
         sites, helpers = make_homes(pristine, sites=arguments.sites, seed=arguments.seed, helpers=arguments.helpers)
-        with ChaosConsortium(pristine, folder / "disturbed", sites, disks=disks, helpers=helpers) as consortium:
+        with ChaosConsortium(
+            pristine, folder / "disturbed", sites, disks=disks, helpers=helpers, standby=arguments.standby
+        ) as consortium:
             result = disturbed(consortium, arguments, kinds, display)
         seconds = time.monotonic() - started
         models, incomplete = result.pop("models"), result.pop("incomplete")
@@ -306,6 +311,7 @@ def main() -> None:
     parser.add_argument("--helpers", type=int, choices=(0, 2), default=2, help="parties that hold part of the pads")
     parser.add_argument("--rounds", type=int, default=10, help="rounds of each study")
     parser.add_argument("--at-once", type=int, choices=(1, 2, 3), default=2, help="studies that run side by side")
+    parser.add_argument("--standby", action="store_true", help="a second orchestrator, both on a PostgreSQL")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kill and any others, by commas")
     parser.add_argument("--out", type=Path, help="a new folder that is kept, with homes, logs and witnesses")
     parser.add_argument("--no-reference", dest="reference", action="store_false", help="skip the undisturbed run")
@@ -318,7 +324,15 @@ def main() -> None:
     else:
         for name, value in result.items():
             print(f"{name:30} {value}")
-    counts = ("lost_updates", "double_charges", "lost_charges", "wrong_sums", "second_answers", "orphans")
+    counts = (
+        "lost_updates",
+        "double_charges",
+        "lost_charges",
+        "charged_for_nothing",
+        "wrong_sums",
+        "second_answers",
+        "orphans",
+    )
     bad = any(result[name] for name in counts) or not result["chain_ok"]
     sys.exit(1 if bad or not result.get("final_model_equals_reference", True) else 0)
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chaos_consortium import KEYHOLDER, ORCHESTRATOR, ChaosConsortium
+import psycopg
+from chaos_consortium import KEYHOLDER, ORCHESTRATOR, STANDBY, ChaosConsortium
 from safetensors.numpy import load
 
 from datasites.study.proposal import Proposal
@@ -36,6 +37,7 @@ class Findings:
     missing_updates: set[str] = field(default_factory=set)
     double_charges: set[str] = field(default_factory=set)
     lost_charges: set[str] = field(default_factory=set)
+    for_nothing: set[str] = field(default_factory=set)
     wrong_sums: set[str] = field(default_factory=set)
     lost_rounds: set[str] = field(default_factory=set)
     redrawn: set[str] = field(default_factory=set)
@@ -73,8 +75,24 @@ class Checks:
         self._sums()
         self._answers()
         self.refusals = self._refused()
-        verified = {name: self._verified(name) for name in self._consortium.roles}
+        verified = {name: self._verified(name) for name in self._consortium.roles if name != self._behind()}
         return all(verified.values()) and not self.findings.chains
+
+    def _behind(self) -> str:
+        """Return which of two orchestrators has the shorter journal: it stood by at the end, and lacks the rest."""
+        if STANDBY not in self._consortium.roles:
+            return ""
+        query = "SELECT COUNT(*) FROM entries"
+        homes = {name: self._consortium.roles[name].home.folder for name in (ORCHESTRATOR, STANDBY)}
+        lengths = {name: _rows(home / "journal.sqlite", query)[0][0] for name, home in homes.items()}
+        return min(lengths, key=lambda name: int(lengths[name]))
+
+    def _stored(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Ask the orchestrator's database."""
+        if not self._consortium.database:
+            return _rows(self._consortium.store / "orchestrator.sqlite", query, *values)
+        with psycopg.connect(self._consortium.database) as connection:
+            return connection.execute(query.replace("?", "%s").encode(), values).fetchall()
 
     # charges ---------------------------------------------------------------------------------------------------
 
@@ -83,6 +101,9 @@ class Checks:
         charged = Counter((body["study"], body["round"]) for body in self._ledger(site, "charge"))
         self.findings.double_charges |= {f"{site} {r}" for r, times in charged.items() if times > 1}
         self.findings.lost_charges |= {f"{site} {r}" for r in read - set(charged)}
+        journal = self._consortium.roles[site].home.folder / "journal.sqlite"
+        failed = [json.loads(b) for (b,) in _rows(journal, "SELECT body FROM entries WHERE kind = 'worker-failed'")]
+        self.findings.for_nothing |= {f"{site} {b['study']} round {b['round']}: only noise" for b in failed}
         self.findings.redrawn |= {f"{site} {r}" for r in self._witnessed(site, "redrawn.jsonl")}
 
     def _spend(self, site: str) -> None:
@@ -114,32 +135,31 @@ class Checks:
     # sums ------------------------------------------------------------------------------------------------------
 
     def _sums(self) -> None:
-        store = self._consortium.roles[ORCHESTRATOR].home.folder / "store"
         query = "SELECT study, round, document FROM documents WHERE kind = 'checkpoint' ORDER BY study, round"
-        finished = [(str(s), int(n), json.loads(d)) for s, n, d in _rows(store / "orchestrator.sqlite", query)]
+        finished = [(str(s), int(n), json.loads(d)) for s, n, d in self._stored(query)]
         for study, number, checkpoint in finished:
             if (study, number) not in self.rounds and study in self.proposals:
-                self._round(store, study, number, checkpoint)
+                self._round(study, number, checkpoint)
                 self.rounds[(study, number)] = str(checkpoint["model_hash"])
 
-    def _round(self, store: Path, study: str, number: int, checkpoint: dict[str, Any]) -> None:
+    def _round(self, study: str, number: int, checkpoint: dict[str, Any]) -> None:
         where, proposal = f"{study} round {number}", self.proposals[study]
         inside = set(checkpoint["sites"])
         if inside != set(self._consortium.sites):
             self.findings.incomplete.setdefault(study, number)
-        listed = self._listed(store, study, number)
+        listed = self._listed(study, number)
         for site in self._consortium.sites:
             if site not in listed and (study, number) in set(self._witnessed(site, "accepted.jsonl")):
                 self.findings.lost_updates.add(f"{site} {where}: accepted and in no list")
             if site not in inside and not checkpoint.get("lost"):
-                self._missing(store, site, study, number)
+                self._missing(site, study, number)
         if checkpoint.get("lost"):
             self.findings.lost_rounds.add(f"{where}: {checkpoint['lost']}")
             return
         query = "SELECT document FROM documents WHERE study = ? AND round = ? AND kind = 'result' AND author = ?"
-        ((result,),) = _rows(store / "orchestrator.sqlite", query, study, number, KEYHOLDER)
+        ((result,),) = self._stored(query, study, number, KEYHOLDER)
         digest = json.loads(result)["payload"]["integers_hash"]
-        decrypted = load((store / "blobs" / digest).read_bytes())
+        decrypted = load((self._consortium.store / "blobs" / digest).read_bytes())
         expected = {block.name: np.zeros(block.length, np.int64) for block in proposal.exchanged_blocks()}
         for site in inside:
             for index, block in enumerate(proposal.blocks_of(site)):
@@ -149,10 +169,10 @@ class Checks:
         if not same or any(not np.array_equal(decrypted[name], expected[name]) for name in expected):
             self.findings.wrong_sums.add(where)
 
-    def _missing(self, store: Path, site: str, study: str, number: int) -> None:
+    def _missing(self, site: str, study: str, number: int) -> None:
         """Note an update that is in no sum. With helpers, a hospital started anew in between may not sign its list."""
         query = "SELECT COUNT(*) FROM documents WHERE kind = 'refusal' AND study = ? AND round = ? AND author = ?"
-        ((refusals,),) = _rows(store / "orchestrator.sqlite", query, study, number, site)
+        ((refusals,),) = self._stored(query, study, number, site)
         found = self.findings.unsigned if self._consortium.helpers and refusals else self.findings.missing_updates
         found.add(f"{site} {study} round {number}")
 
@@ -170,24 +190,23 @@ class Checks:
 
     def state(self) -> str:
         """Return how far the newest round is, by the last kind of document that the orchestrator keeps of it."""
-        store = self._consortium.roles[ORCHESTRATOR].home.folder / "store" / "orchestrator.sqlite"
-        query = "SELECT study, round, kind FROM documents WHERE kind != 'refusal' ORDER BY rowid DESC LIMIT 1"
+        last = "round DESC, closing DESC" if self._consortium.database else "rowid DESC"
+        query = f"SELECT study, round, kind FROM documents WHERE kind != 'refusal' ORDER BY {last} LIMIT 1"  # noqa: S608
         try:
-            found = _rows(store, query)
-        except sqlite3.Error:  # it is being made
+            found = self._stored(query)
+        except (sqlite3.Error, psycopg.Error):  # it is being made
             return "starting"
         return str(found[0][2]) if found else "starting"
 
-    def _listed(self, store: Path, study: str, number: int) -> set[str]:
+    def _listed(self, study: str, number: int) -> set[str]:
         """Return the sites in the list with which a round was closed first."""
         query = "SELECT document FROM documents WHERE study = ? AND round = ? AND kind = 'commitments' AND closing = 1"
-        rows = _rows(store / "orchestrator.sqlite", query, study, number)
+        rows = self._stored(query, study, number)
         return {update["payload"]["site"] for (text,) in rows for update in json.loads(text)["payload"]["updates"]}
 
     def _refused(self) -> list[str]:
         """Return what hospitals or keyholder refused; where faults only delay, nobody should."""
-        store = self._consortium.roles[ORCHESTRATOR].home.folder / "store" / "orchestrator.sqlite"
-        rows = _rows(store, "SELECT document FROM documents WHERE kind = 'refusal'")
+        rows = self._stored("SELECT document FROM documents WHERE kind = 'refusal'")
         found = [json.loads(document)["payload"] for (document,) in rows]
         return [f"{f['party']} {f['study']} round {f['round']}: {f['reason']}" for f in found]
 
@@ -195,6 +214,8 @@ class Checks:
 
     def _chain(self, name: str) -> None:
         home = self._consortium.roles[name].home
+        if name == STANDBY and not (home.folder / "journal.sqlite").exists():
+            return  # it has never led
         found = verify_folder(home.folder, public_key=home.identity().public_key, name=name)
         self.findings.chains |= {f"{name}: {finding.file}: {finding.message}" for finding in found.findings}
 

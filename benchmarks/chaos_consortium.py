@@ -1,6 +1,7 @@
 """A consortium whose every role can be killed, stopped, cut off and starved of disk, and comes back.
 
-Each role is the product's own process on its own folder. A supervisor starts again what ended, as ``restart:
+Each role is the product's own process on its own folder, which it is given as a relative path. With a standby, two
+orchestrators share a PostgreSQL and a folder for their files. A supervisor starts again what ended, as ``restart:
 unless-stopped`` would. Hospitals and keyholder dial the orchestrator through a link of :mod:`proxy`; each folder is a
 tmpfs of its own, where the machine allows it, so that a full disk is the kernel's and not ours.
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 import httpx
 import psutil
+from harness.postgres import postgres_server
 from proxy import Link, Network
 
 from datasites.node.home import Config, Home, address
@@ -33,7 +35,7 @@ from datasites.review.accounts import AccountStore
 from orchestrator.demo.consortium import prepare
 from privacy.errors import TesseraError
 
-ORCHESTRATOR, KEYHOLDER = "orchestrator", "keyholder"
+ORCHESTRATOR, KEYHOLDER, STANDBY = "orchestrator", "keyholder", "standby"
 _SITE_SCRIPT = Path(__file__).with_name("chaos_site.py")
 _PASSWORD = "only for made-up patients"  # noqa: S105  nothing behind it is worth keeping
 _READY_SECONDS = 120.0
@@ -51,6 +53,7 @@ class Role:
     command: list[str]
     log: Path
     link: Link | None = None
+    shared: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     wanted: bool = False
     busy: bool = False
@@ -83,7 +86,8 @@ class Role:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**environment, **threads},
+                env={**environment, **threads, **self.shared},
+                cwd=self.home.folder.parent,
                 process_group=0,
             )
 
@@ -111,11 +115,20 @@ class ChaosConsortium:
         sites: names of the hospitals.
         helpers: names of the helpers.
         disks: whether every folder gets a tmpfs of its own.
+        standby: whether a second orchestrator stands by.
     """
 
     def __init__(
-        self, pristine: Path, folder: Path, sites: list[str], *, disks: bool, helpers: Sequence[str] = ()
+        self,
+        pristine: Path,
+        folder: Path,
+        sites: list[str],
+        *,
+        disks: bool,
+        helpers: Sequence[str] = (),
+        standby: bool = False,
     ) -> None:
+        self._standby, self.database = standby, ""
         self.folder, self.sites, self.helpers, self._disks = folder, sites, tuple(helpers), disks
         self._pristine = pristine
         self._stack = contextlib.ExitStack()
@@ -128,7 +141,10 @@ class ChaosConsortium:
         try:
             network = self._stack.enter_context(Network())
             self._stack.callback(self._unmount)
-            for name in (ORCHESTRATOR, KEYHOLDER, *self.helpers, *self.sites):
+            if self._standby:
+                self.database = self._stack.enter_context(postgres_server())("chaos")
+            leaders = (ORCHESTRATOR, STANDBY) if self._standby else (ORCHESTRATOR,)
+            for name in (*leaders, KEYHOLDER, *self.helpers, *self.sites):
                 self.roles[name] = self._role(name, network)
             supervisor = threading.Thread(target=self._supervise, daemon=True)
             for role in self.roles.values():
@@ -178,10 +194,21 @@ class ChaosConsortium:
         """
         deadline = time.monotonic() + _READY_SECONDS
         for name in names or tuple(self.roles):
-            while not self.roles[name].ready:
+            while not self._ready(name):
                 if time.monotonic() > deadline:
                     raise TesseraError(f"{name} is not ready after {_READY_SECONDS:g} s; see {self.roles[name].log}")
                 time.sleep(0.05)
+
+    def _ready(self, name: str) -> bool:
+        """Whether a role works; of two orchestrators one does."""
+        if name in (ORCHESTRATOR, STANDBY):
+            return any(self.roles[leader].ready for leader in (ORCHESTRATOR, STANDBY) if leader in self.roles)
+        return self.roles[name].ready
+
+    @property
+    def store(self) -> Path:
+        """Where the orchestrator's files are."""
+        return (self.folder / "shared" if self._standby else self.roles[ORCHESTRATOR].home.folder) / "store"
 
     def check_orphans(self, role: Role, below: set[psutil.Process]) -> None:
         """Count those of a killed role's processes that outlive it."""
@@ -210,10 +237,13 @@ class ChaosConsortium:
         if self._disks:
             options = f"size={_DISK_MEGABYTES}m,mode=0700"
             subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tessera-chaos", str(folder)], check=True)
-        shutil.copytree(self._pristine / name, folder, dirs_exist_ok=True)
+        shutil.copytree(self._pristine / (ORCHESTRATOR if name == STANDBY else name), folder, dirs_exist_ok=True)
         home = Home(folder=folder)
         link = None
-        if name == ORCHESTRATOR:
+        shared: dict[str, str] = {}
+        if name in (ORCHESTRATOR, STANDBY):
+            if self._standby:
+                shared = {"DATABASE_URL": self.database, "STORE_FOLDER": str(self.folder / "shared")}
             Home.create(folder, replace(home.config(), port=self._port))
         else:
             link = network.link(self._port)
@@ -222,16 +252,17 @@ class ChaosConsortium:
             sys.executable,
             "-m",
             "orchestrator.cli.main",
-            "helper" if name in self.helpers else name,
+            {STANDBY: ORCHESTRATOR, **dict.fromkeys(self.helpers, "helper")}.get(name, name),
             "run",
             "--home",
-            str(folder),
+            name,
             "--end-with-parent",
         ]
         if name in self.sites:
             self.witness(name).mkdir(parents=True)
-            command = [sys.executable, str(_SITE_SCRIPT), str(folder), str(self.witness(name))]
-        return Role(name=name, home=home, command=command, log=self.folder / "logs" / f"{name}.log", link=link)
+            command = [sys.executable, str(_SITE_SCRIPT), name, str(self.witness(name))]
+        log = self.folder / "logs" / f"{name}.log"
+        return Role(name=name, home=home, command=command, log=log, link=link, shared=shared)
 
     def witness(self, site: str) -> Path:
         """Return where a hospital's witness writes."""

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import psutil
-from chaos_consortium import ORCHESTRATOR, ChaosConsortium, Role
+from chaos_consortium import ORCHESTRATOR, STANDBY, ChaosConsortium, Role
 from proxy import Link
 
 from privacy.errors import TesseraError
@@ -104,7 +104,7 @@ class Adversary:
             kind = self._random.choices(self._kinds, [WEIGHTS[k] for k in self._kinds])[0]
             free = [n for n, role in self._consortium.roles.items() if not role.busy]
             if kind in ("cut", "hold", "slow"):
-                free = [name for name in free if name != ORCHESTRATOR]
+                free = [name for name in free if self._consortium.roles[name].link is not None]
             name = self._random.choice(free)
             self._consortium.roles[name].busy = True
             also_kill = kind == "full" and self._random.random() < 0.4 and self.faults["kill"] < self._most
@@ -142,7 +142,7 @@ class Adversary:
             role.link.heal()
 
     def _kill(self, role: Role, draw: float) -> None:
-        if role.name == ORCHESTRATOR and draw < 0.3 and self._kill_sum(role):
+        if role.name in (ORCHESTRATOR, STANDBY) and draw < 0.3 and self._kill_sum(role):
             return
         role.wanted = False  # the supervisor is to wait for us
         below, state = role.kill(), self._state()

@@ -34,6 +34,7 @@ from orchestrator.rounds.notices import ScientistsNotices
 from orchestrator.rounds.peers import FILE, Peers
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
+from orchestrator.rounds.thread import OVER_FOR_GOOD
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
@@ -72,7 +73,7 @@ def _serve(home: Home) -> None:
 
     on_end_signal(end)
     files = Path(os.environ.get("STORE_FOLDER") or folder)
-    store, journal = Store(files / "store", _database_url()), Journal(folder / "journal.sqlite", identity)
+    store, journal = _store(files / "store"), Journal(folder / "journal.sqlite", identity)
     lease = _lease(store, home)
     if lease is not None and not lease.wait(ended):
         return
@@ -131,7 +132,7 @@ def _bound(config: Config, *, patient: bool) -> socket.socket:
 
 def tidy_home(home: Home, dry_run: bool) -> list[dict[str, Any]]:
     """Delete what rounds that are over no longer need, where the process does not run; or only say what would go."""
-    store = Store(Path(os.environ.get("STORE_FOLDER") or home.folder) / "store", _database_url())
+    store = _store(Path(os.environ.get("STORE_FOLDER") or home.folder) / "store")
     journal = None if dry_run else Journal(home.folder / "journal.sqlite", home.identity())
     lease = None if dry_run else _lease(store, home)
     try:
@@ -147,6 +148,15 @@ def tidy_home(home: Home, dry_run: bool) -> list[dict[str, Any]]:
         if journal is not None:
             journal.close()
     return [{"study": one.study, "files": one.files, "bytes": one.bytes} for one in found]
+
+
+def open_studies(home: Home) -> list[str]:
+    """Return the studies that are not over, where the process does not run."""
+    store = _store(Path(os.environ.get("STORE_FOLDER") or home.folder) / "store")
+    try:
+        return [study for study, state, _ in store.states() if state not in OVER_FOR_GOOD]
+    finally:
+        store.close()
 
 
 def _founded(home: Home) -> bool:
@@ -205,6 +215,11 @@ async def _tidy(service: Service) -> None:
         except (OSError, sqlite3.Error, SQLAlchemyError) as error:
             _log.warning("files of rounds that are over stay for now: %s", error)
         await asyncio.sleep(max(_TIDY_SECONDS, 50 * (time.monotonic() - began)))
+
+
+def _store(folder: Path) -> Store:
+    """Open the store, with its database and its bucket where the environment names them."""
+    return Store(folder, _database_url(), objects=os.environ.get("STORE_URL", ""))
 
 
 def _database_url() -> str | None:

@@ -45,8 +45,9 @@ def fingerprint(public_key: str) -> str:
 class Identity:
     """An Ed25519 key pair; the private half leaves the object only for its own key file."""
 
-    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+    def __init__(self, private_key: Ed25519PrivateKey, first: Ed25519PrivateKey | None = None) -> None:
         self._private_key = private_key
+        self._first = first or private_key
         raw = private_key.public_key().public_bytes_raw()
         self.public_key: str = raw.hex()
 
@@ -73,29 +74,19 @@ class Identity:
             identity = cls.generate()
             identity.save(path)
             return identity
-        if path.stat().st_mode & 0o077:
-            raise InvalidInput(f"expected {path.name} to be readable by its owner only: run chmod 600 on it")
-        try:
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except ValueError as error:
-            raise InvalidInput(f"{path.name} is not a private key in PEM form; restore it") from error
-        if not isinstance(key, Ed25519PrivateKey):
-            raise InvalidInput(f"expected an Ed25519 key in {path.name}, got another kind; restore it")
-        return cls(key)
+        first = first_key_path(path)
+        return cls(_read_key(path), _read_key(first) if first.exists() else None)
+
+    def successor(self) -> Identity:
+        """Return a new identity that keeps the lasting secrets of this one (:meth:`derive_lasting_secret`)."""
+        return Identity(Ed25519PrivateKey.generate(), self._first)
 
     def save(self, path: Path) -> None:
-        """Write the key file at ``path`` with mode 0600, whole or not at all."""
+        """Write the key file at ``path`` with mode 0600, whole or not at all; the first key, if another, beside it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        pem = self._private_key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        temporary = path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        if self._first is not self._private_key:
+            _write_key(self._first, first_key_path(path))
+        _write_key(self._private_key, path)
 
     def sign(self, kind: str, payload: Mapping[str, Any], version: CanonicalVersion = NEWEST) -> str:
         """Return the base64 signature of ``payload`` for the purpose ``kind``.
@@ -109,9 +100,44 @@ class Identity:
         return builder.sign(self._private_key, None)
 
     def derive_secret(self, purpose: str) -> bytes:
-        """Return 32 secret bytes bound to this identity and ``purpose`` (HKDF-SHA256, RFC 5869)."""
-        raw = self._private_key.private_bytes_raw()
-        return HKDF(SHA256(), 32, None, b"tessera/v1/derive/" + purpose.encode()).derive(raw)
+        """Return 32 secret bytes bound to this identity's present key and ``purpose`` (HKDF-SHA256, RFC 5869)."""
+        return _derived(self._private_key, purpose)
+
+    def derive_lasting_secret(self, purpose: str) -> bytes:
+        """Return 32 secret bytes that a new key does not change: for what must be found again, such as case hashes."""
+        return _derived(self._first, purpose)
+
+
+def first_key_path(path: Path) -> Path:
+    """Return where the first key of an identity lies once the key at ``path`` is a later one."""
+    return path.with_name(f"{path.stem}.first{path.suffix}")
+
+
+def _derived(key: Ed25519PrivateKey, purpose: str) -> bytes:
+    return HKDF(SHA256(), 32, None, b"tessera/v1/derive/" + purpose.encode()).derive(key.private_bytes_raw())
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    if path.stat().st_mode & 0o077:
+        raise InvalidInput(f"expected {path.name} to be readable by its owner only: run chmod 600 on it")
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError as error:
+        raise InvalidInput(f"{path.name} is not a private key in PEM form; restore it") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidInput(f"expected an Ed25519 key in {path.name}, got another kind; restore it")
+    return key
+
+
+def _write_key(key: Ed25519PrivateKey, path: Path) -> None:
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def check_public_key(public_key: str) -> None:

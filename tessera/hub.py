@@ -57,7 +57,8 @@ class Dataset:
     def mock(self, modality: str | None = None) -> pd.DataFrame:
         """Return the made-up rows, indexed by case: cohort, label and all inputs, or the inputs of one modality.
 
-        Nothing in them is of a patient: public constants and a seed made them.
+        No row is a patient's: public constants and a seed made them, or (``schema.mock`` says so) tables that a study
+        released under the ledger.
 
         Raises:
             InvalidInput: this hospital has no such modality.
@@ -84,6 +85,7 @@ class Dataset:
             ("patients, noised", self.card.dataset.patients),
             ("cohort", self.card.cohort),
             *((modality, f"{counts[modality]} inputs") for modality in self.card.modalities),
+            ("made-up rows", self.schema.mock or "by the public schema alone"),
             ("data use", ", ".join(self.card.data_use) or "no code given"),
         ]
         return html_table(f"{self.name} of {self.site}", rows)

@@ -9,6 +9,7 @@ it in the reading report. A *traceback* is any other error than the one clear re
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime as dt
 import gzip
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pandas as pd
 
 from datasites.data.reading.hospital import read_hospital
@@ -42,6 +44,18 @@ WORDS = ("NA", "none", "no", "not", "yes", "Class A", "Class B", "I", "II", "A",
 CONSENT = Criterion(column="consent", label="consents", one_of=("yes",))
 AGE = Number(name="age", unit="years", low=0, high=120)
 DATES = ("born", "seen")
+FULL_WIDTH = str.maketrans("0123456789", "".join(chr(0xFF10 + digit) for digit in range(10)))
+REMARKS = (
+    "",
+    "ok",
+    "a{s}b",
+    'he said "no"',
+    "line\nbreak",
+    "a{s}b{s}c\nand {s} more{s}",
+    '"open',
+    'it is 5" long',
+    "caf\u00e9",
+)
 
 
 @dataclass
@@ -145,6 +159,8 @@ def written_number(draw: random.Random, variable: Number, how: dict[str, Any]) -
     if not variable.low <= value <= variable.high:
         return Cell(text.replace(".", how["decimal"]), strange=True)
     text = text.replace(".", how["decimal"])
+    if draw.random() < how["odd"]:
+        return odd_number(draw, variable, text, how["decimal"], factor)
     if draw.random() < 0.05:
         whole = round(value)
         if variable.low <= whole <= variable.high and factor == 1.0 and abs(whole) >= 1000:
@@ -153,6 +169,31 @@ def written_number(draw: random.Random, variable: Number, how: dict[str, Any]) -
     if draw.random() < 0.1 and not text.startswith("-"):
         text = f"+{text}" if draw.random() < 0.3 else text
     return Cell(f"{text} {unit}".strip(), value=value)
+
+
+def odd_number(draw: random.Random, variable: Number, text: str, decimal: str, factor: float) -> Cell:
+    """Return the same number as people write it who think of readers, not of programs."""
+    plain = float(text.replace(",", "."))
+    grouped = f"{plain:,.3f}"
+    between = draw.choice(["'", "\u00a0", "\u202f", " ", "." if decimal == "," else ","])
+    odd = draw.choice(
+        [
+            text.translate(FULL_WIDTH),
+            f"\u00a0{text}\u00a0",
+            grouped.translate({ord(","): between, ord("."): decimal}),
+            text.replace("-", "\u2212"),
+            f"{plain:.6e}".replace(".", decimal),
+            f"{text}\u200b",
+            f"{text}*",
+        ]
+    )
+    value = plain
+    if "e" in odd:
+        value = float(odd.replace(",", "."))
+    elif odd.startswith(grouped[:1]) and len(grouped) > 7 and between in odd:
+        value = float(grouped.replace(",", ""))
+    value = value * factor
+    return Cell(odd, value=value if variable.low <= value <= variable.high else None)
 
 
 def written_word(draw: random.Random, levels: tuple[Level, ...]) -> Cell:
@@ -212,6 +253,7 @@ def make(seed: int, folder: Path) -> Made:
         for name in names:
             variable = variables.get(name) or modality.measure
             how = {"decimal": decimal, "factor": 1.0, "units": draw.random() < 0.3, "strange": strange}
+            how["odd"] = draw.choice([0.0] * 6 + [0.02, 0.02, 0.3])
             if isinstance(variable, Number) and variable.units and draw.random() < 0.2:
                 unit, how["factor"] = draw.choice(sorted(variable.units.items()))
                 rules[name] = ColumnRule(unit=unit)
@@ -260,10 +302,24 @@ def _write(
         rows.append(["", *(draw.choice(rows)[1:])])
     header = [draw.choice(["pid", "PID", "pid "]) if draw.random() < 0.2 else "pid"]
     for name in names:
-        header += DATES if name == "age" else [name.upper() if draw.random() < 0.1 else name]
-    if draw.random() < 0.2:
-        header.append("remarks")
-        rows = [[*row, draw.choice(["", "ok", f"a{separator}b", 'he said "no"', "line\nbreak"])] for row in rows]
+        header += (
+            DATES
+            if name == "age"
+            else [draw.choice([name.upper(), name.swapcase(), f"{name}\u00a0"]) if draw.random() < 0.1 else name]
+        )
+    if draw.random() < 0.05:  # a second row of headings: units, or the columns' long names
+        rows.insert(
+            0,
+            [
+                draw.choice(["", "(number)", "Patient"]),
+                *(draw.choice(["", "[g/L]", "unit", name]) for name in header[1:]),
+            ],
+        )
+    if draw.random() < 0.25:
+        where = draw.randint(1, len(header))
+        header.insert(where, draw.choice(["remarks", "remarks\n(free text)", "Remarks"]))
+        for row in rows:
+            row.insert(where, draw.choice(REMARKS).format(s=separator))
     return _stored(draw, folder / f"t{place}", header, rows, form, separator)
 
 
@@ -287,21 +343,62 @@ def _stored(
         return path
     if form == "xlsx":
         path = stem.with_suffix(".xlsx")
-        pd.DataFrame(rows, columns=header, dtype=object).to_excel(path, index=False)
+        _write_excel(draw, path, header, rows)
         return path
     text = io.StringIO()
-    quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
-    writer = csv.writer(text, delimiter=separator, quoting=quoting, lineterminator=draw.choice(["\n", "\r\n"]))
-    writer.writerow(header)
-    writer.writerows(rows)
-    encoding = draw.choice(["utf-8", "utf-8", "utf-8-sig", "cp1252", "utf-16"])
-    data = text.getvalue().encode(encoding, errors="replace")
+    ends = draw.choice(["\n", "\n", "\r\n", "\r\n", "\r"])
+    if draw.random() < 0.06:  # a program that never heard of quotes
+        lines = [separator.join(" ".join(str(cell).split("\n")) for cell in row) for row in (header, *rows)]
+        text.write(ends.join(lines) + ends)
+    else:
+        quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+        writer = csv.writer(text, delimiter=separator, quoting=quoting, lineterminator=ends)
+        writer.writerow(header)
+        writer.writerows(rows)
+    whole = text.getvalue()
+    if draw.random() < 0.04:
+        whole = draw.choice([f"sep={separator}{ends}", f"Export of a system{ends}", ends]) + whole
+    if draw.random() < 0.03:
+        whole = whole.replace(ends, separator + ends)
+    encoding = draw.choice(
+        ["utf-8"] * 8 + ["utf-8-sig", "cp1252", "latin-1", "utf-16"] * 3 + ["utf-16-be", "utf-16-be", "utf-16-le"]
+    )
+    data = whole.encode(encoding, errors="replace")
+    if encoding == "utf-16-be":
+        data = codecs.BOM_UTF16_BE + data
     path = stem.with_suffix({"tsv": ".tsv", "gz": ".csv.gz"}.get(form, ".csv"))
-    if encoding != "utf-16" and draw.random() < 0.05:
+    if not encoding.startswith("utf-16") and draw.random() < 0.05:
         data += draw.choice([b"\n", b"\n\n\r\n", b"x,y\n", b'"'])
     data = gzip.compress(data) if form == "gz" else data
     path.write_bytes(data[:-9] if form == "gz" and draw.random() < 0.05 else data)
     return path
+
+
+def _write_excel(draw: random.Random, path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    """Write a workbook as people make them: typed cells, dates, a title, merged cells, formulas nobody computed."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    typed, start = draw.random() < 0.5, 2
+    if draw.random() < 0.04:
+        sheet.append(["Export of a system"])
+        start = 3
+    sheet.append(header)
+    for row in rows:
+        cells = [_typed(cell) if typed and place else cell for place, cell in enumerate(row)]
+        sheet.append([cell.replace("\0", "") if isinstance(cell, str) else cell for cell in cells])
+    place, line = draw.randint(1, len(header)), start + draw.randint(0, len(rows) - 2)
+    if draw.random() < 0.08:
+        sheet.merge_cells(start_row=line, end_row=line + 1, start_column=place, end_column=place)
+    if draw.random() < 0.06:
+        sheet.cell(row=line, column=place).value = "=1+1"
+    book.save(path)
+
+
+def _typed(cell: Any) -> Any:
+    try:
+        return dt.date.fromisoformat(cell) if len(cell) == 10 else float(cell) if cell.isascii() else cell
+    except ValueError:
+        return cell
 
 
 def _plain_integer(text: Any) -> bool:

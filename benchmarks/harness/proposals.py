@@ -101,7 +101,7 @@ def make_proposal(
         "seed": None,
         "expires": (created + dt.timedelta(days=days)).isoformat(),
         "nonce": "0" * 32,
-        "protocol": 2,
+        "protocol": 3,
     }
     if "mechanism" not in changes:
         fields["mechanism"] = make_mechanism(rounds=rounds, noise=noise)

@@ -50,7 +50,7 @@ MOCK_ROWS = 48
 MOCK_MISSING = 0.05
 """Share of a mock variable's values that are missing."""
 
-_ADDED = frozenset({"predicts", "gains", "self_scaled"})
+_ADDED = frozenset({"predicts", "gains", "self_scaled", "mock"})
 PARTS = ("private", "mock")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 Arrays = dict[str, NDArray[np.generic]]
@@ -63,7 +63,8 @@ class Schema:
     ``features`` maps every modality of the *study* to its feature names, in order: all sites of a federation have
     the same ones, so that their updates line up. ``modalities`` are those that this site holds. ``predicts`` says what
     the labels are where they are no classes in order, ``gains`` are public factors by modality, ``self_scaled`` names
-    the modalities of which each hospital scales its own records by their own statistics.
+    the modalities of which each hospital scales its own records by their own statistics. ``mock`` says what the mock
+    part follows where it is more than the public schema.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Schema:
     predicts: Target | None = None
     gains: Mapping[str, float] = field(default_factory=dict)
     self_scaled: tuple[str, ...] = ()
+    mock: str = ""
 
     @property
     def schema_hash(self) -> str:

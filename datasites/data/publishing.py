@@ -219,4 +219,4 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def _secret(identity: Identity, purpose: str) -> bytes:
-    return identity.derive_secret(purpose)
+    return identity.derive_lasting_secret(purpose)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from datasites.node.commands import HomeOption, InstitutionOption, UrlOption, add_run
+from datasites.node.commands import HomeOption, InstitutionOption, UrlOption, add_rotate, add_run
 from datasites.node.commands import init as init_role
 
 app = typer.Typer(help="A helper: part of the pads, usually run by a hospital of the study.", no_args_is_help=True)
@@ -24,3 +24,4 @@ def init(
 
 
 add_run(app, "helper", "Run the helper: round keys in memory, pad sums, void lists.")
+add_rotate(app)

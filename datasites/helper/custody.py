@@ -4,7 +4,7 @@ A round passes through these states, each durable before anything leaves::
 
     (none) --open_round--> open --answer--> answered    its list's pad sums repeat; sent, the private key is destroyed
                              |--void-->                 open, but never for the lists that were declared void
-                             `--forget-->               (none): another key may be made, which opens no old seed
+                             `--forget-->               over: nothing is held, and no other key is ever made
 
 A process that was started anew cannot know whether its files are an older copy, which lacks an answer or a void. So
 under a key from before its start it declares nothing void, and answers only a list that all its hospitals sign once
@@ -25,9 +25,17 @@ from pathlib import Path
 
 from datasites.helper.round_files import KINDS, RoundFiles
 from datasites.keyholder.checks import CheckedList
-from datasites.keyholder.opened import BadPads, FreshWanted, open_parts, own_parts, parts_of, require_vouched
+from datasites.keyholder.opened import (
+    FreshWanted,
+    Updates,
+    clearance_of,
+    open_parts,
+    own_parts,
+    parts_of,
+    require_vouched,
+)
 from datasites.keyholder.vouched import OwnParts, commit_to
-from datasites.study.messages import HelperKey, PadCommitment, PadSums
+from datasites.study.messages import Arrival, Clearance, HelperKey, PadCommitment, PadSums
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, parse
 from privacy.canonical import sha256_hex
@@ -41,7 +49,7 @@ class _Round:
     """What is held of one round; ``private`` is gone once there is an answer.
 
     ``made_now`` says that the key was made since this process began, which therefore knows all that was decided.
-    ``seen`` are the hashes of the seeds that each site sealed here, from the first list that it was in.
+    ``updates`` are those that this process opens.
     """
 
     key: HelperKey
@@ -50,7 +58,7 @@ class _Round:
     opened: tuple[str, OwnParts] | None = field(default=None, repr=False)
     answer: tuple[PadSums, bytes] | None = None
     made_now: bool = True
-    seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    updates: Updates = field(default_factory=Updates)
 
 
 class PadCustody:
@@ -78,7 +86,7 @@ class PadCustody:
             name: this helper's name in the study.
 
         Raises:
-            Refused: no such round, or not a helper of this study.
+            Refused: no such round, one that is long over, or not a helper of this study.
         """
         parts_of(proposal, name)
         if not 1 <= number <= proposal.rounds:
@@ -89,6 +97,8 @@ class PadCustody:
                     self._drop(proposal.study, earlier)
             found = self._found(proposal.study, number)
             if found is None:
+                if number <= self._files.over(proposal.study):
+                    raise Refused(f"round {number} is over here and what was held of it is destroyed")
                 pair = pads.generate_pad_key(hybrid=True)
                 key = HelperKey(
                     study=proposal.study,
@@ -144,7 +154,7 @@ class PadCustody:
                 raise Refused(f"round {plan.round}: this list was declared void and is never answered")
             if found.answer is None:
                 self._require_signed_for_good(found, listed)
-                self._require_one_update_each(found, listed)
+                found.updates.see(listed.headers)
                 answer = self._sums(listed, name, found)
                 self._keep(found, answer)
                 found.answer, found.private, found.opened = answer, b"", None
@@ -167,18 +177,24 @@ class PadCustody:
             if listed.round < self._newest.get(listed.proposal.study, 0):
                 raise Refused(f"round {listed.round} is over: a list of a later one was shown here")
             own = self._own(listed, name, held)
-            self._require_one_update_each(held, listed)
+            held.updates.see(listed.headers)
             self._newest[listed.proposal.study] = listed.round
             return commit_to(listed.proposal, listed.commitments, name, own, listed.proposal.encryption)
 
-    def _require_one_update_each(self, held: _Round, listed: CheckedList) -> None:
-        """Refuse a second update of a site in a round: it was restored in between, and stands in one list already."""
-        twice = [
-            s for s, header in listed.headers.items() if held.seen.get(s, header.seed_hashes) != header.seed_hashes
-        ]
-        if twice:
-            raise BadPads(sorted(twice), "are others than those of their first update in this round")
-        held.seen |= {site: header.seed_hashes for site, header in listed.headers.items()}
+    def clear(self, arrival: Arrival, name: str) -> Clearance:
+        """Bind this helper to open no update of a hospital that was sent before it was started anew, and say so.
+
+        Left out are the rounds of which that is not known: such an update was opened, the round was answered or is
+        over, or its key is from before this start.
+        """
+        study = arrival.study
+        with self._lock:
+            without = set(range(1, self._files.over(study) + 1))
+            for number in self._known(study):
+                held = self._found(study, number)
+                if held is None or not held.made_now or held.answer is not None or not held.updates.clear(arrival):
+                    without.add(number)
+            return clearance_of(arrival, name, without)
 
     def _require_signed_for_good(self, held: _Round, listed: CheckedList) -> None:
         """Under a key from before this start, want the list signed once more: an older copy knows of no answer.
@@ -275,5 +291,6 @@ class PadCustody:
         return self._files.rounds(study) | {number for name, number in self._rounds if name == study}
 
     def _drop(self, study: str, number: int) -> None:
+        self._files.note_over(study, number)  # first: no other key of the round is ever made
         self._rounds.pop((study, number), None)
         self._files.destroy(study, number, *KINDS)

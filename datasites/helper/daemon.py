@@ -12,12 +12,13 @@ from pathlib import Path
 from datasites.helper.custody import PadCustody
 from datasites.keyholder.checks import ListRequest, check_list, check_unsigned_list
 from datasites.keyholder.opened import BadPads, FreshWanted
-from datasites.keyholder.served import Served, served_proposals, void_list
+from datasites.keyholder.served import Served, arrival_in, served_proposals, void_list
 from datasites.keyholder.vouched import shown_commitments
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
+from datasites.node.tracing.spans import traced
 from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import PadSums, RoundKey, WorkItem
@@ -73,11 +74,12 @@ class Helper:
         self.looked = True
 
     def _signed_in(self, item: dict[str, list[dict[str, object]]]) -> Iterator[tuple[str, int, str]]:
-        own = self.home.identity().public_key
+        own = self.journal.public_keys
         for document in item.get("answers", []):
             sums = open_sealed(parse(Signed, document), "pads", own, PadSums)
             yield sums.study, sums.round, sums.list_hash
 
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; what is refused is journaled and told."""
         try:
@@ -89,6 +91,9 @@ class Helper:
                 self._answer(item)
             elif item.kind == "void":
                 self._void(item)
+            elif item.kind == "clear":
+                arrival = arrival_in(self.served.study(item.study), item)
+                self.served.send(item, "clearance", self.custody.clear(arrival, self._name))
             elif item.kind in ("finished", "forget"):
                 self.custody.forget(item.study)
         except BadPads as error:

@@ -21,7 +21,7 @@ from privacy.canonical import canonical_json, plain_json, sha256_hex
 from privacy.errors import Tampered
 from privacy.identity import Identity
 
-Kind = Literal["key", "answer"]
+Kind = Literal["key", "answer", "over"]
 KINDS: tuple[Kind, ...] = ("answer", "key")
 _NONCE_BYTES = 12
 
@@ -45,7 +45,7 @@ class RoundFiles:
     def __init__(self, folder: Path, identity: Identity) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._cipher = ChaCha20Poly1305(identity.derive_secret("helper-rounds"))
+        self._cipher = ChaCha20Poly1305(identity.derive_lasting_secret("helper-rounds"))
 
     def store(self, study: str, number: int, kind: Kind, values: Mapping[str, Any], body: bytes) -> None:
         """Write one file, encrypted and synchronised, whole or not at all."""
@@ -76,6 +76,16 @@ class RoundFiles:
         for path in [self._path(study, number, kind) for kind in kinds]:
             if path.exists():
                 shred(path)
+
+    def over(self, study: str) -> int:
+        """Return the last round of a study that is over here, of which nothing is kept; 0 for none."""
+        kept = self.load(study, 0, "over")
+        return 0 if kept is None else int(kept.values["round"])
+
+    def note_over(self, study: str, number: int) -> None:
+        """Write down, durably, that a round and all before it are over here."""
+        if number > self.over(study):
+            self.store(study, 0, "over", {"round": number}, b"")
 
     def rounds(self, study: str) -> set[int]:
         """Return the rounds of a study of which anything is kept."""

@@ -21,6 +21,7 @@ from datasites.node.commands import (
     PortOption,
     UrlOption,
     add_import_gap,
+    add_rotate,
     add_run,
     add_tidy,
     console,
@@ -120,6 +121,7 @@ app.add_typer(people_commands.sessions, name="sessions")
 app.command("reload")(budget_commands.reload)
 app.command("continue")(budget_commands.go_on)
 add_run(app, "datasite", "Run a datasite: portal, PySyft node and rounds.")
+add_rotate(app)
 add_import_gap(
     app,
     _import_gap,

@@ -175,7 +175,7 @@ def decline(approvals: ApprovalStore, job: Path, home: Home, reason: str) -> Non
     """Have the scientist read why a submitted proposal was not taken, if our own orchestrator signed it."""
     with contextlib.suppress(TesseraError):
         signed = parse(Signed, (job / PROPOSAL_FILE).read_bytes())
-        proposal = open_sealed(signed, PROPOSAL, home.roster().orchestrator.public_key, Proposal)
+        proposal = open_sealed(signed, PROPOSAL, home.orchestrator_keys(), Proposal)
         approvals.thread.decline(proposal, reason, now=dt.datetime.now(dt.UTC))
 
 

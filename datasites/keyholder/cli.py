@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from datasites.node.commands import Gap, HomeOption, InstitutionOption, UrlOption, add_import_gap, add_run
+from datasites.node.commands import Gap, HomeOption, InstitutionOption, UrlOption, add_import_gap, add_rotate, add_run
 from datasites.node.commands import init as init_role
 
 app = typer.Typer(help="The neutral keyholder.", no_args_is_help=True)
@@ -34,6 +34,7 @@ def _import_gap(home: Path, by: str, reason: str) -> Gap:
 
 
 add_run(app, "keyholder", "Run the keyholder: round keys, decryption of sums.")
+add_rotate(app)
 add_import_gap(
     app,
     _import_gap,

@@ -28,10 +28,10 @@ from pathlib import Path
 from datasites.keyholder import opened
 from datasites.keyholder.checks import CheckedList, CheckedSum
 from datasites.keyholder.key_files import KeyFiles
-from datasites.keyholder.opened import BadPads, HelperAnswer, ListedPads, integers_to_bytes
+from datasites.keyholder.opened import BadPads, HelperAnswer, ListedPads, Updates, clearance_of, integers_to_bytes
 from datasites.keyholder.record import CLOSED_ROUND, NEW_ROUND, SCHEMA, Answer, answer_of, round_key_of
 from datasites.keyholder.vouched import OwnParts, commit_to
-from datasites.study.messages import PadCommitment, RoundKey
+from datasites.study.messages import Arrival, Clearance, PadCommitment, RoundKey
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.checks import random_part
 from privacy.canonical import sha256_hex
@@ -59,6 +59,7 @@ class KeyCustody:
         self._lock = threading.RLock()
         self._made_now: set[tuple[str, int]] = set()
         self._opened: dict[str, tuple[str, OwnParts]] = {}
+        self._updates: dict[tuple[str, int], Updates] = {}
         self._start = secrets.token_hex(16)
         self._record = open_sqlite(folder / "answers.sqlite", SCHEMA, pragmas={"synchronous": "FULL"})
         self._record.row_factory = sqlite3.Row
@@ -244,9 +245,24 @@ class KeyCustody:
         with self._lock:
             return commit_to(listed.proposal, listed.commitments, name, self._own(listed), listed.proposal.encryption)
 
+    def clear(self, arrival: Arrival, name: str) -> Clearance:
+        """Bind this keyholder to open no update of a hospital that was sent before it was started anew, and say so.
+
+        Left out are the rounds of which that is not known: as :meth:`datasites.helper.custody.PadCustody.clear`.
+        """
+        study, without = arrival.study, []
+        with self._lock:
+            for row in self._record.execute("SELECT round, state FROM rounds WHERE study = ? ORDER BY round", (study,)):
+                place = study, int(row["round"])
+                updates = self._updates.setdefault(place, Updates())
+                if place not in self._made_now or row["state"] != "open" or not updates.clear(arrival):
+                    without.append(place[1])
+        return clearance_of(arrival, name, without)
+
     def _own(self, listed: CheckedList | CheckedSum) -> OwnParts:
         """Return this keyholder's parts of a list: its seeds and their sums, kept until the round is answered."""
         proposal = listed.proposal
+        self._updates.setdefault((proposal.study, listed.round), Updates()).see(listed.headers)
         if self._opened.get(proposal.study, ("", None))[0] != listed.list_hash:
             row = self._row(proposal.study, listed.round)
             if row is None or row["state"] not in ("open", "deciding"):

@@ -20,12 +20,13 @@ from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.opened import BadPads, FreshWanted, HelperAnswer, HelpersWanted, counts_of, split_opening
 from datasites.keyholder.record import Answer
 from datasites.keyholder.rollback import KeyholderStanding
-from datasites.keyholder.served import Served, served_proposals, void_list
+from datasites.keyholder.served import Served, arrival_in, served_proposals, void_list
 from datasites.keyholder.vouched import shown_commitments
 from datasites.node.files import lack_of_room, remove_unfinished
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.process import alone_in, work_until_asked
+from datasites.node.tracing.spans import traced
 from datasites.node.wellbeing import watched
 from datasites.node.work import Witness, WorkQueue
 from datasites.study.messages import Opening, PadSums, SumResult, WorkItem
@@ -61,6 +62,7 @@ class Keyholder:
         self.queue.deal(self.handle)
         return 0.0
 
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; what is refused is journaled and told."""
         try:
@@ -72,6 +74,8 @@ class Keyholder:
                 self._commit(item)
             elif item.kind == "void":
                 self._void(item)
+            elif item.kind == "clear":
+                self._clear(item)
             elif item.kind in ("finished", "forget"):
                 self._forget(item.study)
         except BadPads as error:
@@ -176,6 +180,12 @@ class Keyholder:
         listed = void_list(self.served.study(item.study), item)
         key = self.custody.void(item.study, item.round, listed.list_hash)
         self.served.declare_void(item, listed.list_hash, key.pad_key)
+
+    def _clear(self, item: WorkItem) -> None:
+        """Say under signature that no earlier update of a hospital that was started anew is opened here."""
+        proposal = self.served.study(item.study)
+        clearance = self.custody.clear(arrival_in(proposal, item), proposal.keyholder.name)
+        self.served.send(item, "clearance", clearance)
 
     @property
     def served(self) -> Served:

@@ -30,7 +30,7 @@ class KeyFiles:
     def __init__(self, folder: Path, identity: Identity) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._cipher = ChaCha20Poly1305(identity.derive_secret("round-keys"))
+        self._cipher = ChaCha20Poly1305(identity.derive_lasting_secret("round-keys"))
 
     def store(self, key: RoundKey, secret: bytes) -> None:
         """Write one secret key, encrypted, whole or not at all."""

@@ -9,14 +9,15 @@ round's secret key and the keyholder's two pad sums, and :func:`recomputed` give
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from safetensors.numpy import save
 
 from datasites.keyholder.vouched import OwnParts, Vouched
-from datasites.study.messages import PadSums, UpdateHeader
+from datasites.study.messages import Arrival, Clearance, PadSums, UpdateHeader
 from datasites.study.proposal import Proposal
 from privacy.canonical import sha256_hex
 from privacy.encryption import ckks, pad_tags, pads, shares
@@ -65,6 +66,57 @@ class HelperAnswer:
 
     sums: PadSums
     body: bytes
+
+
+@dataclass
+class Updates:
+    """Which update of each site one party opens in a round: the first it was shown, of the process that it cleared.
+
+    ``seen`` are the hashes of the seeds by site, and ``begun`` the words of the sites' processes: of that update, or of
+    the clearance that a site got.
+    """
+
+    seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    begun: dict[str, str] = field(default_factory=dict)
+
+    def see(self, headers: Mapping[str, UpdateHeader]) -> None:
+        """Take note of a list's updates.
+
+        Raises:
+            BadPads: a site's second update in the round: it was restored in between, and stands in one list already.
+        """
+        twice = [
+            site
+            for site, header in headers.items()
+            if self.seen.get(site, header.seed_hashes) != header.seed_hashes
+            or self.begun.get(site, header.begun) != header.begun
+        ]
+        if twice:
+            raise BadPads(sorted(twice), "are others than those of their first update in this round")
+        self.seen |= {site: header.seed_hashes for site, header in headers.items()}
+        self.begun |= {site: header.begun for site, header in headers.items()}
+
+    def clear(self, arrival: Arrival) -> bool:
+        """Open no update of a site but of one process; False where this is another one already.
+
+        Of two words nobody here knows which is the younger one. So the first that is heard stays: an arrival that the
+        orchestrator kept back would else bring back an update that was promised not to be opened.
+        """
+        return self.begun.setdefault(arrival.site, arrival.begun) == arrival.begun
+
+
+def clearance_of(arrival: Arrival, party: str, unknown: Collection[int]) -> Clearance:
+    """Return what a party says to a hospital that was started anew.
+
+    Args:
+        arrival: the hospital's word.
+        party: who says it.
+        unknown: the rounds in which an earlier update of the hospital may have been opened.
+    """
+    over = next(number for number in itertools.count() if number + 1 not in unknown)
+    without = tuple(sorted(number for number in unknown if number > over))
+    named = {"study": arrival.study, "site": arrival.site, "begun": arrival.begun}
+    return Clearance(**named, party=party, over=over, without=without)
 
 
 def counts_of(proposal: Proposal) -> dict[str, int]:

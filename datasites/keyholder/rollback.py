@@ -11,7 +11,7 @@ is somebody's update. Three things keep that from happening:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +65,7 @@ class KeyholderStanding:
         """
         known = Gap(folder=self.home.folder)
         items = self.client.get_json("/heads", max_bytes=_MOST_BYTES)
-        missing = [s for item in items for s in _signed_in(self.home, item) if self._lacks(s)]
+        missing = [s for item in items for s in _signed_in(self.home, item, self.journal.public_keys) if self._lacks(s)]
         forgotten = sorted({(s.key.study, s.key.round) for s in missing} | set(self._unlike()))
         self.stands = not forgotten
         if self.stands:
@@ -130,11 +130,9 @@ def import_gap(home: Home, *, by: str, reason: str) -> list[tuple[str, int]]:
     return rounds
 
 
-def _signed_in(home: Home, item: dict[str, Any]) -> Iterator[Signature]:
+def _signed_in(home: Home, item: dict[str, Any], own: Collection[str]) -> Iterator[Signature]:
     """Read what ``GET /heads`` says about one study; every signature is our own."""
-    roster = home.roster()
-    own = roster.keyholder.public_key
-    proposal = open_sealed(parse(Signed, item["proposal"]), "proposal", roster.orchestrator.public_key, Proposal)
+    proposal = open_sealed(parse(Signed, item["proposal"]), "proposal", home.orchestrator_keys(), Proposal)
     results = [open_sealed(parse(Signed, r), "sum-result", own, SumResult) for r in item["results"]]
     sums = {(r.study, r.round): r.sum_hash for r in results}
     for signed in item["keys"]:

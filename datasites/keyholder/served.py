@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.joining.entering import is_unconfirmed
 from datasites.node.places import hashed_place, is_of_study
-from datasites.study.messages import Commitments, PadCommitment, Refusal, Void, WorkItem
+from datasites.study.messages import Arrival, Commitments, PadCommitment, Refusal, Void, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from privacy.canonical import sha256_hex
@@ -22,6 +23,7 @@ from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
 _SHORT_DIGITS = 32
+_WORD = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,21 @@ def void_list(proposal: Proposal, item: WorkItem) -> Commitments:
     if (listed.study, listed.round) != (item.study, item.round):
         raise Refused("only a list of this round can be declared void")
     return listed
+
+
+def arrival_in(proposal: Proposal, item: WorkItem) -> Arrival:
+    """Return what a hospital that was started anew says, and asks this party to answer.
+
+    Raises:
+        Refused: it is about another study, or has no word.
+        InvalidInput, Tampered: no hospital of the study signed it.
+    """
+    signed = item.documents["arrival"]
+    site = proposal.participant(str(signed.payload.get("site"))[:100])
+    arrival = open_sealed(signed, "arrival", site.public_key, Arrival, since=proposal.canonical)
+    if (arrival.study, arrival.site) != (item.study, site.name) or not _WORD.fullmatch(arrival.begun):
+        raise Refused("expected the word of a hospital that was started anew, for this study")
+    return arrival
 
 
 def was_journaled(home: Home, what: str) -> bool:

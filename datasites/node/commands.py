@@ -6,6 +6,7 @@ before a command runs: ``tessera --help`` must stay quick.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -86,6 +87,7 @@ def add_run(app: typer.Typer, role: Role, help_text: str) -> None:
     def run(home: HomeOption, end_with_parent: _ParentOption = False) -> None:
         from datasites.node.home import Home
         from datasites.node.joining.entering import await_admission
+        from datasites.node.joining.rotating import tell
         from datasites.node.plugins import process_of
         from datasites.node.process import end_with_parent as watch
         from datasites.node.process import leave
@@ -94,8 +96,48 @@ def add_run(app: typer.Typer, role: Role, help_text: str) -> None:
         if end_with_parent:
             watch()
         await_admission(Home(folder=home))
+        tell(Home(folder=home))
         process_of(role)(home)
         leave()
+
+
+def add_rotate(
+    app: typer.Typer, open_studies: Callable[[Home], list[str]] | None = None, then: Callable[[Home], str] | None = None
+) -> None:
+    """Add the command ``rotate`` to a role's app: a new key, which the old one signs.
+
+    Args:
+        app: gets the command.
+        open_studies: says which studies name the role's key and are not over; None asks the orchestrator.
+        then: does the rest, and says what others have to do; None: the next ``run`` tells the orchestrator.
+    """
+
+    @app.command("rotate")
+    def command(
+        home: HomeOption,
+        now: Annotated[
+            bool, typer.Option("--now", help="Also with studies that are not over; they go on without this key.")
+        ] = False,
+        json_output: JsonOption = False,
+    ) -> None:
+        """Give this role a new identity key, signed by the old one, while it does not run.
+
+        Studies bind the keys of their parties: one that is not over cannot go on with the new key.
+        """
+        from datasites.node.joining.rotating import refuse_open, rotate, studies_at
+        from datasites.node.process import alone_in
+
+        with alone_in(home) as place:
+            if not now:
+                refuse_open(place, open_studies or studies_at)
+            found = rotate(place, now=dt.datetime.now(dt.UTC))
+            said = (
+                then(place) if then else "Next: run the role again; it waits until the operator has admitted the key."
+            )
+        console.print(f"new fingerprint: {found}", highlight=False)
+        console.print(said, highlight=False)
+        if json_output:
+            show({"home": str(home), "fingerprint": found})
 
 
 def add_import_gap(app: typer.Typer, import_gap: Callable[[Path, str, str], Gap], help_text: str) -> None:

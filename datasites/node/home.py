@@ -5,6 +5,7 @@
     config.json     name, role, orchestrator's address, portal's host and port
     identity.pem    Ed25519 private key, mode 0600
     roster.json     who is in the consortium
+    handovers.json  by which keys of its parties became other ones
     policy.toml     the owner's rules (datasites)
     oidc.toml       the hospital's own sign-in, where there is one (datasites)
     datasets/NAME/vN/{schema.json, private/, mock/}
@@ -18,15 +19,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from datasites.node.files import write_atomically
+from datasites.node.keys.handover import former_keys, line
 from datasites.node.places import hashed_place, is_of_study
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
-from datasites.study.signing import parse
+from datasites.study.signing import Signed, dump, parse
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 
@@ -128,6 +131,30 @@ class Home:
     def roster(self) -> Roster:
         """Read the consortium's roster."""
         return Roster.load(self.folder / "roster.json")
+
+    def orchestrator_keys(self) -> frozenset[str]:
+        """Return the orchestrator's key and those it had before: for documents that may have been signed long ago."""
+        party = self.roster().orchestrator
+        return former_keys(line(self.handovers()), party.name, party.public_key)
+
+    def handovers(self) -> tuple[Signed, ...]:
+        """Return every hand-over of a key that is in force here.
+
+        Raises:
+            InvalidInput: the file is damaged.
+        """
+        path = self.folder / "handovers.json"
+        if not path.exists():
+            return ()
+        try:
+            found = json.loads(path.read_bytes())
+            return tuple(parse(Signed, one) for one in found)
+        except (ValueError, TypeError) as error:
+            raise InvalidInput("expected signed hand-overs in handovers.json; restore it from the backup") from error
+
+    def keep_handovers(self, handovers: Iterable[Signed]) -> None:
+        """Put hand-overs in force, in the place of those that were."""
+        write_atomically(self.folder / "handovers.json", json.dumps([dump(one) for one in handovers]).encode())
 
     def round_folder(self, study: str, round_: int) -> Path:
         """Return where a round's files lie."""

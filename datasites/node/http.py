@@ -8,6 +8,7 @@ server refuses comes back as the same error of :mod:`privacy.errors` that it rai
 from __future__ import annotations
 
 import contextlib
+import copy
 import ipaddress
 import json
 import ssl
@@ -130,6 +131,13 @@ class SignedClient:
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+    @contextlib.contextmanager
+    def towards(self, server_public_key: str) -> Iterator[SignedClient]:
+        """Yield a client of the same server under another key; it shares the connections of this one."""
+        other = copy.copy(self)
+        other._audience = server_public_key
+        yield other
 
     def get_json(
         self,

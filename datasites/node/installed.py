@@ -70,9 +70,11 @@ def survey(packages: Iterable[str], *, cache: Path | None = None) -> Installed:
             the role's folder (``TESSERA_HOME``).
     """
     began = time.time_ns()
-    chosen = [found for found in map(_distribution, sorted(set(packages))) if found is not None]
-    seal = hashlib.sha256(repr([_VERSION, [one.metadata["Name"] for one in chosen]]).encode())
-    walked = {root: _walk(root, seal) for root in sorted({_root(one) for one in chosen})}
+    names = sorted({str(canonicalize_name(name)) for name in packages})
+    looked = {name: _distribution(name) for name in names}
+    chosen = {name: one for name, one in looked.items() if one is not None}
+    seal = hashlib.sha256(repr([_VERSION, list(chosen)]).encode())
+    walked = {root: _walk(root, seal) for root in sorted({_root(one) for one in chosen.values()})}
     place = cache if cache is not None else _usual_cache()
     found = _kept(place, seal.hexdigest())
     if found is None:
@@ -120,10 +122,10 @@ def _walk(root: str, seal: hashlib._Hash) -> tuple[set[str], int]:
     return found, newest
 
 
-def _look(chosen: list[importlib.metadata.Distribution], seen: dict[str, set[str]]) -> Installed:
+def _look(chosen: Mapping[str, importlib.metadata.Distribution], seen: dict[str, set[str]]) -> Installed:
     packages: dict[str, str] = {}
     changed: list[str] = []
-    for one in chosen:
+    for name, one in chosen.items():
         root = _root(one)
         digest = hashlib.sha256()
         for entry in _entries(one):
@@ -132,7 +134,7 @@ def _look(chosen: list[importlib.metadata.Distribution], seen: dict[str, set[str
             digest.update(f"{entry.path}\0{content}\n".encode("utf-8", "surrogateescape"))
             if content != entry.promised:
                 changed.append(f"{entry.path} ({'missing' if content == 'missing' else 'changed'})")
-        packages[canonicalize_name(one.metadata["Name"])] = digest.hexdigest()
+        packages[name] = digest.hexdigest()
     everything = hashlib.sha256("\n".join(f"{name} {value}" for name, value in sorted(packages.items())).encode())
     for root, path in _strays(seen):
         everything.update(f"{path}\0{_content(f'{root}/{path}')}\n".encode("utf-8", "surrogateescape"))

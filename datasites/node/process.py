@@ -23,6 +23,7 @@ import structlog
 
 from datasites.node.files import only_holder, write_atomically
 from datasites.node.home import Home
+from datasites.node.tracing.spans import sent
 from datasites.study.text import visible
 from privacy.errors import InvalidInput, TesseraError
 
@@ -161,7 +162,7 @@ def alone_in(folder: Path) -> Iterator[Home]:
     home = Home(folder=folder)
     config = home.config()
     keep_private(home.folder)
-    with only_holder(home.folder, f"the {config.role} {config.name}"):
+    with only_holder(home.folder, f"the {config.role} {config.name}"), sent(config.role, config.name):
         yield home
 
 

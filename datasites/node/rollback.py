@@ -15,7 +15,7 @@ What all three roles do about a gap (remember it, say so, refuse to work, let a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,16 +110,13 @@ class SentStudy:
     evidence: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    def read(cls, home: Home, item: Mapping[str, Any]) -> SentStudy:
-        """Read what ``GET /heads`` says about one study.
+    def read(cls, home: Home, item: Mapping[str, Any], own: Collection[str]) -> SentStudy:
+        """Read what ``GET /heads`` says about one study; ``own`` are the keys that this site has signed with.
 
         Raises:
             InvalidInput, Tampered: not a proposal of our orchestrator, or a header that this site did not sign.
         """
-        proposal = open_sealed(
-            parse(Signed, item["proposal"]), "proposal", home.roster().orchestrator.public_key, Proposal
-        )
-        own = home.identity().public_key
+        proposal = open_sealed(parse(Signed, item["proposal"]), "proposal", home.orchestrator_keys(), Proposal)
         headers = [open_sealed(parse(Signed, update), "update", own, UpdateHeader) for update in item["updates"]]
         for header in headers:
             if (header.study, header.proposal_hash) != (proposal.study, proposal.proposal_hash):
@@ -159,7 +156,11 @@ class Standing:
             TesseraError: the orchestrator cannot be asked; ask again before working.
         """
         items = self.client.get_json("/heads", max_bytes=1 << 28)
-        gaps = [gap for gap in (self._gap(SentStudy.read(self.home, item)) for item in items) if gap]
+        gaps = [
+            gap
+            for gap in (self._gap(SentStudy.read(self.home, item, self.journal.public_keys)) for item in items)
+            if gap
+        ]
         if not gaps:
             self._known_gap.forget()
             return True
@@ -204,7 +205,8 @@ def import_gap(home: Home, *, by: str, reason: str) -> list[dict[str, Any]]:
         identity = home.identity()
         journal = stores.enter_context(closing(Journal(home.folder / "journal.sqlite", identity)))
         ledger = stores.enter_context(closing(Ledger(home.folder / "ledger.sqlite", identity)))
-        booked = [_booked(home, ledger, SentStudy.read(home, g["evidence"]), by, reason) for g in gap["gaps"]]
+        sent = [SentStudy.read(home, g["evidence"], journal.public_keys) for g in gap["gaps"]]
+        booked = [_booked(home, ledger, one, by, reason) for one in sent]
         journal.append(IMPORTED, {"by": by, "reason": reason, "studies": booked})
     return booked
 

@@ -207,11 +207,13 @@ def login(request: Request, to: str = "/inbox") -> HTMLResponse:
 
 
 def show_login(
-    request: Request, *, to: str, draft: Draft = NOTHING, problem: str = "", status: int = 200
+    request: Request, *, to: str, draft: Draft = NOTHING, name: str = "", problem: str = "", status: int = 200
 ) -> HTMLResponse:
-    """Return the page to sign in, which takes along what somebody typed before; ``problem`` is shown on top."""
+    """Return the page to sign in as ``name``, which takes along what somebody typed; ``problem`` is shown on top."""
     nobody = not context_of(request).accounts.accounts()
-    return page(request, "login.html", status=status, problem=problem, to=to, words=draft.hidden, nobody=nobody)
+    return page(
+        request, "login.html", status=status, problem=problem, to=to, words=draft.hidden, name=name, nobody=nobody
+    )
 
 
 @router.get("/welcome")

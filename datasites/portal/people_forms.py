@@ -113,7 +113,8 @@ async def login(request: Request, name: Secret, password: Secret, to: Secret = "
     try:
         account = await sign_in(request, name, password)
     except TesseraError as error:
-        return show_login(request, to=to, draft=taken_over(request), problem=sentence_of(error), status=403)
+        problem = sentence_of(error)
+        return show_login(request, to=to, draft=taken_over(request), name=name, problem=problem, status=403)
     response = RedirectResponse(inside(to), 303)
     await run_in_threadpool(open_session, request, response, account)
     return response

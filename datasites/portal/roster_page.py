@@ -35,6 +35,7 @@ _Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="the roster'
 class RosterChange:
     """A signed roster that waits for this hospital's people; ``digest`` is what they confirm.
 
+    Of those ``changed``, the keys of ``unsigned`` are not signed by the key known here; nobody can confirm them.
     ``roles`` are the parts of who joins, and of who would get another part (``moved``), by name.
     """
 
@@ -43,6 +44,7 @@ class RosterChange:
     joins: tuple[Party, ...]
     leaves: tuple[Party, ...]
     changed: tuple[Party, ...]
+    unsigned: tuple[Party, ...]
     moved: tuple[Party, ...]
     roles: Mapping[str, str]
 
@@ -79,6 +81,7 @@ def offered(context: Context, _: Reader) -> RosterChange | None:
         joins=change.joins,
         leaves=change.leaves,
         changed=change.changed,
+        unsigned=change.unsigned,
         moved=change.moved,
         roles={party.name: change.edition.roster.role_of(party.name) for party in (*change.joins, *change.moved)},
     )

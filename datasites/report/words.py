@@ -216,7 +216,11 @@ def exposures(proposal: Proposal, charged: Epsilon) -> tuple[Exposure, ...]:
             tr(noise.weaker_at_hospitals) or limit,
         ),
         (tr("Whoever gets the finished model"), tr("the model"), limit),
-        (tr("Somebody in this hospital"), tr("the records themselves; this report is about what leaves"), tr("none")),
+        (
+            tr("Somebody in this hospital"),
+            tr("the records themselves; the bounds here are about what leaves"),
+            tr("none"),
+        ),
     )
     return tuple(Exposure(who=who, learns=learns, bound=limit) for who, learns, limit in rows)
 

@@ -381,7 +381,7 @@ class AccountStore:
                     return unwrap(wrapped, name, form, salt, self._hardness), wrapped
                 except Refused:
                     continue
-        raise Refused(_WRONG)
+        raise Refused(say("this is not your password"))
 
     def _verified(self, stored: str, password: str) -> bool:
         try:

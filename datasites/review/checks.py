@@ -104,16 +104,16 @@ def check_exchange(proposal: Proposal) -> None:
 
 
 def check_protocol(proposal: Proposal) -> None:
-    """Refuse a new study whose keyholder could choose more of a round's key than its secret.
+    """Refuse a new study in which a keyholder could choose its keys, or a restored hospital send a second update.
 
     Raises:
         Refused: it is a proposal as an older version makes them. What was approved before goes on as it was approved.
     """
-    if proposal.protocol < 2:
+    if proposal.protocol < (3 if proposal.helpers else 2):
         raise Refused(
             say(
-                "the proposal is of an older version, in which the keyholder may choose its keys freely; propose the "
-                "study again with the present one"
+                "the proposal is of an older version, which protects single updates less; propose the study again with "
+                "the present one"
             )
         )
 

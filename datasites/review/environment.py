@@ -13,10 +13,12 @@ touching data until it is named among the rest (:data:`REST_OF_CODE`, :data:`RES
 
 from __future__ import annotations
 
+import email
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -72,14 +74,14 @@ def current_environment() -> Environment:
     Raises:
         InvalidInput: the distribution is not installed, so its dependencies cannot be known.
     """
-    try:
-        direct = _requirements(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InvalidInput(
-            say("expected {distribution} to be installed; install it first", distribution=DISTRIBUTION)
-        ) from error
-    everything = _closure(direct)
-    touching = {n: version for n, version in _closure(direct - REST_OF_PACKAGES).items() if n not in REST_OF_PACKAGES}
+    needs = _needs()
+    own = needs.of(DISTRIBUTION)
+    if own is None:
+        raise InvalidInput(say("expected {distribution} to be installed; install it first", distribution=DISTRIBUTION))
+    direct = own[1]
+    everything = needs.closure(direct)
+    data = needs.closure(direct - REST_OF_PACKAGES)
+    touching = {name: version for name, version in data.items() if name not in REST_OF_PACKAGES}
     packages = {name: everything[name] for name in sorted(direct) if name in everything}
     files = installed_files()
     return Environment(
@@ -107,7 +109,13 @@ def installed_files() -> Installed:
 
 def dependencies(distribution: str = DISTRIBUTION) -> set[str]:
     """Return the normalised names of what is installed for ``distribution``: its needs, and itself if not ours."""
-    return set(_closure(_requirements(DISTRIBUTION) if distribution == DISTRIBUTION else {distribution}))
+    needs = _needs()
+    if distribution != DISTRIBUTION:
+        return set(needs.closure({distribution}))
+    own = needs.of(DISTRIBUTION)
+    if own is None:
+        raise importlib.metadata.PackageNotFoundError(DISTRIBUTION)
+    return set(needs.closure(own[1]))
 
 
 @lru_cache(maxsize=1)
@@ -207,21 +215,51 @@ def _folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _requirements(distribution: str) -> set[str]:
-    parsed = (Requirement(line) for line in importlib.metadata.requires(distribution) or [])
-    return {canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})}
+class _Needs:
+    """Version and needs of installed distributions; each one's metadata are read once, and only their head."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, frozenset[str]] | None] = {}
+
+    def of(self, name: str) -> tuple[str, frozenset[str]] | None:
+        """Return version and normalised names of what a distribution needs; None where it is not installed."""
+        if name not in self._found:
+            try:
+                self._found[name] = self._read(importlib.metadata.distribution(name))
+            except importlib.metadata.PackageNotFoundError:
+                self._found[name] = None  # optional on this platform
+        return self._found[name]
+
+    def closure(self, direct: Iterable[str]) -> dict[str, str]:
+        """Return the versions of these distributions and of everything that they need."""
+        versions: dict[str, str] = {}
+        waiting = sorted(direct)
+        while waiting:
+            name = waiting.pop()
+            found = None if name in versions else self.of(name)
+            if found is not None:
+                versions[name] = found[0]
+                waiting.extend(found[1] - set(versions))
+        return versions
+
+    def _read(self, distribution: importlib.metadata.Distribution) -> tuple[str, frozenset[str]]:
+        text = distribution.read_text("METADATA")
+        if text is None:  # an old form, which the library knows
+            return distribution.version, _names(distribution.requires or [])
+        head = email.message_from_string(text.replace("\r\n", "\n").partition("\n\n")[0])  # the body is a README
+        return str(head["Version"]), _names(head.get_all("Requires-Dist", []))
 
 
-def _closure(direct: set[str]) -> dict[str, str]:
-    versions: dict[str, str] = {}
-    waiting = sorted(direct)
-    while waiting:
-        name = waiting.pop()
-        if name in versions:
-            continue
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # optional on this platform
-        waiting.extend(_requirements(name) - set(versions))
-    return versions
+@lru_cache(maxsize=1)
+def _needs() -> _Needs:
+    """Return what was read in this process, whose software does not change while it runs."""
+    return _Needs()
+
+
+_EXTRA_ALONE = re.compile(r"""[^;]+;\s*extra\s*==\s*(["'])[^"']+\1\s*""")
+"""A need of an extra and nothing else: nine of ten lines, which need no parser."""
+
+
+def _names(requirements: Iterable[str]) -> frozenset[str]:
+    parsed = (Requirement(line) for line in requirements if not _EXTRA_ALONE.fullmatch(line))
+    return frozenset(canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""}))

@@ -14,6 +14,8 @@ message                 signed by               says
 :class:`LostRound`      orchestrator            this round has no sum; the model stays as it was
 :class:`Refusal`        keyholder or datasite   why a round was not answered
 :class:`HelperKey`      helper                  the key that sites seal its seeds of one round to
+:class:`Arrival`        datasite                my process was started anew; my updates carry this word now
+:class:`Clearance`      keyholder and helpers   in these rounds I open no update of it but under that word
 :class:`Void`           keyholder and helpers   I have answered no such list of this round and never will
 :class:`PadCommitment`  keyholder and helpers   hashes of my pad sums of a list that nobody has signed yet
 :class:`PadSums`        helper                  hashes of the pad sums of one list; one of them comes along
@@ -136,7 +138,7 @@ class UpdateHeader(Message):
     over the ciphertexts, sealed to the keyholder (:mod:`privacy.encryption.pads`). ``journal_head`` and
     ``ledger_head`` are the site's chain heads, so that its peers countersign them. In a study with helpers, ``pad`` are
     the keyholder's two seeds, ``helper_pads`` those of each helper by name, and ``seed_hashes`` the hashes of all three
-    (:mod:`privacy.encryption.shares`).
+    (:mod:`privacy.encryption.shares`). ``begun`` is the word of the site's process (:class:`Arrival`).
     """
 
     study: str
@@ -153,6 +155,7 @@ class UpdateHeader(Message):
     ledger_head: str
     helper_pads: Mapping[str, str] = field(default_factory=dict)
     seed_hashes: tuple[str, ...] = ()
+    begun: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,10 +242,13 @@ class WorkItem(Message):
     ``decrypt`` carries, and ``decrypt`` also the helpers' answers (``pads/NAME``). When a list was redone, ``attest``
     carries the voids of earlier ones (``void/CLOSING/NAME``), and ``void`` the ``commitments`` of the list that is to
     be void. ``confirm`` asks to attest once more: it carries the ``commitments`` and the keyholder's ``refusal``, or
-    those of helpers (``refusal/NAME``).
+    those of helpers (``refusal/NAME``). ``clear`` asks keyholder and helpers for their clearance of a hospital and
+    carries its ``arrival``; a ``train`` that follows carries that, too, and what they said (``clearance/NAME``).
     """
 
-    kind: Literal["key", "train", "attest", "confirm", "decrypt", "forget", "finished", "commit", "pads", "void"]
+    kind: Literal[
+        "key", "train", "attest", "confirm", "decrypt", "forget", "finished", "commit", "pads", "void", "clear"
+    ]
     study: str
     round: RoundNumber
     closing: RoundNumber
@@ -277,6 +283,39 @@ class HelperKey(Message):
     round: int
     helper: str
     pad_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival(Message):
+    """A hospital's word that its process was started anew: its updates of a study carry the word ``begun`` now.
+
+    It draws the word at its start (32 hexadecimal digits), so whatever answers it is younger than the start.
+    """
+
+    study: str
+    site: str
+    begun: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clearance(Message):
+    """What keyholder or helper says about the updates of a hospital that was started anew.
+
+    In no round of the study, but those up to ``over`` and those in ``without``, has ``party`` opened an update of
+    ``site`` that lacks the word ``begun``, and with the keys that it holds it opens none
+    (docs/decisions/0025-cleared-after-a-start.md).
+    """
+
+    study: str
+    site: str
+    begun: str
+    party: str
+    over: int
+    without: tuple[int, ...]
+
+    def covers(self, number: int) -> bool:
+        """Return whether this is said of a round."""
+        return number > self.over and number not in self.without
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,8 @@ class Proposal(Message):
     answers for the study (None before there were filings); ``replaces`` is the hash of the version that this one
     replaces. ``protocol`` 2 says that the random part of every round's key follows from this proposal's hash, and that
     commitments to pad sums are salted (docs/decisions/0021-keys-by-hash.md); proposals from before that do not state
-    it, which means 1. ``patience`` says whose absence rounds put up with
+    it, which means 1; 3 says that a hospital that was started anew is cleared before it sends an update
+    (docs/decisions/0025-cleared-after-a-start.md). ``patience`` says whose absence rounds put up with
     (None: every round waits for all until the deadline). ``scientist`` asks for the study with a key of
     their own (None: the orchestrator's people ask). ``constants`` says from which public tables the initial model's
     centres and weights come. ``evaluated_by_pattern`` says that score histograms are counted apart by which modalities
@@ -105,7 +106,7 @@ class Proposal(Message):
     published: bool = False
     filing: Filing | None = None
     replaces: str = ""
-    protocol: Literal[1, 2] = 1
+    protocol: Literal[1, 2, 3] = 1
     patience: Patience | None = None
     scientist: Party | None = None
     constants: PublicConstants | None = None

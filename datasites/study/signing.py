@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -81,7 +81,7 @@ _ADDED = frozenset(
     {"helpers", "published", "helper_pads", "seed_hashes", "wants", "filing", "replaces", "conditions", "scored_apart"}
     | {"full_name", "function", "titled", "pad_key_hash", "files_hash", "fresh", "self_scaled"}
     | {"pad_tags", "pad_commitments", "salt", "release", "data_code", "data_lock", "data_files"}
-    | {"scientist", "scientists", "calibration"}
+    | {"scientist", "scientists", "calibration", "begun", "handovers"}
     | {"evaluated_alone", "evaluated_by_pattern", "own_evaluation"}
 )
 """Fields that came later; empty, they are left out of a document."""
@@ -137,10 +137,13 @@ def seal(identity: Identity, kind: str, value: Any) -> Signed:
     return Signed(kind=kind, payload=payload, public_key=identity.public_key, signature=signature, canonical=NEWEST)
 
 
-def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T], *, since: CanonicalVersion = 1) -> T:
+def open_sealed(
+    signed: Signed, kind: str, public_key: str | Collection[str], expected: type[T], *, since: CanonicalVersion = 1
+) -> T:
     """Check who signed ``signed`` and for what, and return the value inside.
 
     Args:
+        public_key: the signer's; or several, for what its author may have signed before its key changed.
         since: the oldest version of canonical JSON that counts; for a message of a study the version of its proposal.
 
     Raises:
@@ -149,11 +152,11 @@ def open_sealed(signed: Signed, kind: str, public_key: str, expected: type[T], *
     """
     if signed.kind != kind:
         raise InvalidInput(f"expected a signed {kind}, got a signed {signed.kind[:40]}")
-    if signed.public_key != public_key:
+    if signed.public_key not in ((public_key,) if isinstance(public_key, str) else public_key):
         raise InvalidInput(f"the signed {kind} carries another key than the one expected here")
     if signed.canonical < since:
         raise InvalidInput(f"expected a {kind} signed as canonical JSON of version {since}, got {signed.canonical}")
-    verify(public_key, kind, signed.payload, signed.signature, signed.canonical)
+    verify(signed.public_key, kind, signed.payload, signed.signature, signed.canonical)
     return parse(expected, dict(signed.payload))
 
 

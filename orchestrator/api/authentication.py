@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -59,6 +60,7 @@ class Authenticator:
         lifetime_seconds: how old a token may be.
         max_body_bytes: the longest body that is read into memory.
         heard: told the name of every party that has called.
+        kept: where used tokens are kept, so that none is good a second time after a restart; None: in memory.
         runs: told what software each caller names.
     """
 
@@ -70,13 +72,14 @@ class Authenticator:
         lifetime_seconds: float = 60,
         max_body_bytes: int = JSON_BYTES,
         heard: Callable[[str], object] = lambda _: None,
+        kept: Path | None = None,
         runs: Runs = lambda *_: None,
     ) -> None:
         self._heard, self._runs = heard, runs
         self._registry = registry
         self._max_body_bytes = max_body_bytes
         self._verifier = TokenVerifier(
-            audience, lifetime_seconds, admits=lambda public_key: registry(public_key) is not None
+            audience, lifetime_seconds, admits=lambda public_key: registry(public_key) is not None, kept=kept
         )
 
     async def __call__(self, request: Request) -> Party:

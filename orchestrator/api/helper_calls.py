@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import FileResponse
 
 from datasites.keyholder.opened import counts_of, opening_bytes, parts_of
-from datasites.study.messages import HelperKey, Opening, PadCommitment, PadSums, Void
+from datasites.study.messages import Arrival, Clearance, HelperKey, Opening, PadCommitment, PadSums, Void
 from datasites.study.proposal import Party, Proposal
 from datasites.study.signing import Signed, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import Authenticator
@@ -38,6 +38,7 @@ def add_helper_calls(app: FastAPI, service: Service, authenticate: Authenticator
     _add_keys_and_voids(app, service, authenticate)
     _add_pads(app, service, authenticate)
     _add_openings(app, service, authenticate)
+    _add_arrivals(app, service, authenticate)
 
 
 def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
@@ -163,6 +164,35 @@ def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -
         require_participant(proposal, party.public_key)
         digest = await asyncio.to_thread(opened_blob, service.store, proposal, number, what)
         return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
+
+
+def _add_arrivals(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
+
+    @app.post("/studies/{study}/rounds/{number}/arrival", openapi_extra=SIGNED_BODY)
+    async def arrived(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        require_participant(runner.proposal, party.public_key)
+        signed = parse(Signed, await request.body())
+        arrival = open_sealed(signed, "arrival", party.public_key, Arrival, since=runner.proposal.canonical)
+        if (arrival.study, arrival.site) != (study, party.name) or not runner.proposal.helpers:
+            raise InvalidInput("the arrival names another study or hospital than its address, or one without helpers")
+        require_round(runner.proposal, number)
+        runner.arrivals.came(arrival, signed)
+        return {"site": party.name}
+
+    @app.post("/studies/{study}/rounds/{number}/clearance", openapi_extra=SIGNED_BODY)
+    async def cleared(study: StudyName, number: RoundNumber, request: Request, party: Party = caller) -> dict[str, str]:
+        runner = service.runner(study)
+        if party.public_key != runner.proposal.keyholder.public_key:
+            _helper(runner.proposal, party)
+        signed = parse(Signed, await request.body())
+        said = open_sealed(signed, "clearance", party.public_key, Clearance, since=runner.proposal.canonical)
+        if (said.study, said.party) != (study, party.name):
+            raise InvalidInput("the clearance names another study or party than its address")
+        require_round(runner.proposal, number)
+        runner.arrivals.cleared(said, signed)
+        return {"site": said.site}
 
 
 def _helper(proposal: Proposal, party: Party) -> Party:

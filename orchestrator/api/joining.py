@@ -22,6 +22,8 @@ from datasites.study.signing import Signed, dump, parse
 from orchestrator.api.authentication import Authenticator, read_body
 from orchestrator.api.openapi import BINARY_ANSWER, ERRORS, SIGNED_BODY
 from orchestrator.enrolment.desk import ANSWER_BYTES, Desk
+from orchestrator.enrolment.handing_over import HandOvers
+from orchestrator.rounds.changed_keys import settle
 from orchestrator.rounds.service import Service
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,25 @@ def add_roster(app: FastAPI, home: Home, authenticate: Authenticator) -> None:
         return dump(read_signed(path)) if path.exists() else None
 
 
+def add_handovers(app: FastAPI, home: Home) -> None:
+    """Add what parties with a new key ask for: its hand-over is signed by the old one, and nothing else is asked."""
+    there = HandOvers(home)
+
+    @app.post("/handovers", openapi_extra=SIGNED_BODY)
+    async def hand_over(request: Request) -> dict[str, str]:
+        signed = parse(Signed, await read_body(request, ANSWER_BYTES))
+
+        def take() -> dict[str, str]:
+            require_room(home.folder)
+            return there.take(signed)
+
+        return await asyncio.to_thread(take)
+
+    @app.get("/handovers")
+    def own() -> list[dict[str, Any]]:
+        return there.own()
+
+
 def founding_app(home: Home) -> FastAPI:
     """Return what an orchestrator serves before there is a roster: invitations and their answers."""
 
@@ -73,6 +94,7 @@ def founding_app(home: Home) -> FastAPI:
 
 async def follow_roster(service: Service, home: Home) -> None:
     """Take over a roster that the operator's command has written, while studies go on."""
+    await settle(service)
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         try:
@@ -81,7 +103,8 @@ async def follow_roster(service: Service, home: Home) -> None:
             _log.warning("the roster cannot be read: %s", error)
             continue
         if now != service.roster:
-            names = {p.name for p in now.known} ^ {p.name for p in service.roster.known}
+            names = {p.name for p in {*now.known} ^ {*service.roster.known}}
             service.roster = now
             service.journal.append("roster-changed", {"parties": len(now.everybody), "changed": sorted(names)})
+            await settle(service)
             service.bell.ring()

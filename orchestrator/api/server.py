@@ -28,7 +28,7 @@ from orchestrator.api.authentication import Authenticator, SpeaksProtocol, Strea
 from orchestrator.api.blob_access import Blob, require_readable
 from orchestrator.api.chain import add_chain_calls
 from orchestrator.api.helper_calls import add_helper_calls
-from orchestrator.api.joining import add_joining, add_roster
+from orchestrator.api.joining import add_handovers, add_joining, add_roster
 from orchestrator.api.listing import add_listing
 from orchestrator.api.mailbox import create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxStore
@@ -84,8 +84,13 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     install_problem_handlers(app)
     app.add_middleware(SpeaksProtocol)
     key, heard, runs = service.identity.public_key, service.contacts.heard, service.peers.heard
-    authenticate = Authenticator(key, lambda caller: service.roster.by_key(caller), heard=heard, runs=runs)
-    admits = Authenticator(key, lambda who: service.roster.known_by_key(who), heard=heard, runs=runs)  # scientists too
+    used = [home.folder / f"tokens-{name}.bin" if home is not None else None for name in ("parties", "all")]
+    authenticate = Authenticator(
+        key, lambda caller: service.roster.by_key(caller), heard=heard, kept=used[0], runs=runs
+    )
+    admits = Authenticator(  # scientists too
+        key, lambda who: service.roster.known_by_key(who), heard=heard, kept=used[1], runs=runs
+    )
     letters = MailboxStore(mailbox_folder)
     mailbox = create_mailbox_router(
         letters,
@@ -111,6 +116,7 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     if home is not None:
         add_joining(app, home)
         add_roster(app, home, authenticate)
+        add_handovers(app, home)
     return app
 
 

@@ -152,21 +152,34 @@ def admit(
     """Show who has answered an invitation, or admit them after comparing fingerprints; signs the new roster."""
     from datasites.node.home import Home
     from orchestrator.enrolment.desk import Desk
+    from orchestrator.enrolment.handing_over import HandOvers
+    from privacy.identity import fingerprint
 
     desk = Desk(home=Home(folder=home))
     standings = desk.standings()
     for one in standings:
         console.print(escape(_line(one)), highlight=False, soft_wrap=True)
+    handovers = HandOvers(desk.home)
+    waiting = handovers.waiting()
+    for key in waiting:
+        console.print(escape(key.line), highlight=False, soft_wrap=True)
     chosen = list(names or ())
     if everybody:
         answered = [one.invitation.name for one in standings if one.party and not one.admitted]
+        answered += [key.handover.name for key in waiting]
         chosen += [name for name in answered if name not in chosen]
     if not chosen and not without:
         console.print("Compare the fingerprints by telephone, then: tessera admit NAME ... (or --all)")
         if json_output:
-            show({"answers": [_facts(one) for one in standings]})
+            handed = [{"name": key.handover.name, "fingerprint": fingerprint(key.handover.new_key)} for key in waiting]
+            show({"answers": [_facts(one) for one in standings], "handovers": handed})
         return
-    edition = desk.admit(chosen, without=without or (), now=dt.datetime.now(dt.UTC))
+    now, keys = dt.datetime.now(dt.UTC), {key.handover.name for key in waiting}
+    edition = handovers.admit([name for name in chosen if name in keys], now=now) if keys & set(chosen) else None
+    if set(chosen) - keys or without:
+        edition = desk.admit([name for name in chosen if name not in keys], without=without or (), now=now)
+    if edition is None:
+        raise InvalidInput("expected somebody to admit")
     console.print(
         f"The roster's edition {edition.serial} is signed, with {len(edition.roster.everybody)} parties. Hospitals "
         "confirm it in their portals, keyholder and helpers with `tessera confirm-roster`. Whoever joined has it.",
@@ -216,7 +229,8 @@ def confirm_roster(
     for what, parties in (
         ("joins as {role}", change.joins),
         ("leaves", change.leaves),
-        ("has another key", change.changed),
+        ("has a new key, which the one known here has signed", change.handed),
+        ("would get another key, which nobody here can confirm", change.unsigned),
         ("would become {role}", change.moved),
     ):
         for party in parties:

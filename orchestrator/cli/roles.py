@@ -16,6 +16,7 @@ from datasites.node.commands import (
     PortOption,
     UrlOption,
     add_import_gap,
+    add_rotate,
     add_run,
     add_tidy,
     console,
@@ -111,9 +112,7 @@ def scientist_init(
     init_role(home, "scientist", name=name, institution=institution, url=orchestrator_url)
 
 
-@scientist_app.callback()
-def scientist() -> None:
-    """Keep `init` a command of its own while there is no other."""
+add_rotate(scientist_app)
 
 
 @orchestrator_app.command("dashboard-link")
@@ -138,6 +137,29 @@ def _import_gap(home: Path, by: str, reason: str) -> Gap:
 
 
 add_run(orchestrator_app, "orchestrator", "Run the orchestrator: mailbox, rounds, encrypted sums.")
+
+
+def _open_studies(home: Home) -> list[str]:
+    from orchestrator.daemon import open_studies
+
+    return open_studies(home)
+
+
+def _announce_key(home: Home) -> str:
+    import datetime as dt
+
+    from orchestrator.enrolment.handing_over import HandOvers
+
+    edition = HandOvers(home).admit_own(now=dt.datetime.now(dt.UTC))
+    if edition is None:
+        return "There is no roster yet; nobody has to be told."
+    return (
+        f"The roster's edition {edition.serial} names it. Run the orchestrator again; every party confirms the edition "
+        "(hospitals in their portals, others with `tessera confirm-roster`), and restarts its role."
+    )
+
+
+add_rotate(orchestrator_app, _open_studies, _announce_key)
 add_import_gap(
     orchestrator_app,
     _import_gap,

@@ -1,7 +1,10 @@
 """``tessera simulate``: a study without network and encryption, over many seeds."""
 
 import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +39,11 @@ class SimulationOptions:
 
     data: DataOption = None
     schema: Annotated[
-        Path | None, typer.Option(help="Made-up patients of a study's schema: a file, or one that comes along.")
+        Path | None,
+        typer.Option(
+            help="A study's schema: a file, or one that comes along. With --data it reads any tables: a folder a "
+            "hospital, or tables that are dealt; without, patients are made up."
+        ),
     ] = None
     outcome: Annotated[str | None, typer.Option(help="Which outcome of --schema; its first by default.")] = None
     federation: Annotated[
@@ -65,6 +72,12 @@ class SimulationOptions:
     synthetic_patients: Annotated[
         int, typer.Option("--patients", min=30, help="Synthetic patients, where no data is given.")
     ] = 1500
+    plan: Annotated[
+        Path | None, typer.Option(help="Folder with plan.py: a network and a loss of your own (tessera plan check).")
+    ] = None
+    server_step: Annotated[
+        Path | None, typer.Option(help="File with server_step(): a server's rule of your own (docs/server-rules.md).")
+    ] = None
     device: Annotated[
         str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one; the same bits only on cpu.")
     ] = "cpu"
@@ -92,10 +105,12 @@ def simulate(
     if engine not in ("local", "ray"):
         raise InvalidInput(f"expected --engine local or ray, got {engine!r}")
     several = {"methods": tuple(options.methods or ["fedavg"]), "evaluation_by": tuple(options.evaluation_by or ())}
-    request = SimulationRequest(**{**vars(options), **several})
     cells, started = parse_grid(grid or []), time.monotonic()
-    work = jobs_of(request, cells, range(first_seed, first_seed + seeds), keep)
-    results = _on_ray(work, address, jobs) if engine == "ray" else _in_processes(work, jobs)
+    with _own_code(options, keep) as own:
+        asked = {name: value for name, value in vars(options).items() if name != "server_step"}
+        request = SimulationRequest(**{**asked, **several, **own})
+        work = jobs_of(request, cells, range(first_seed, first_seed + seeds), keep)
+        results = _on_ray(work, address, jobs) if engine == "ray" else _in_processes(work, jobs)
     report = {
         "metrics": "exact on public data, outside the protocol" if options.data else "exact on synthetic patients",
         "engine": engine,
@@ -108,6 +123,25 @@ def simulate(
         show(report)
     else:
         _print_table(report)
+
+
+@contextmanager
+def _own_code(options: SimulationOptions, keep: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield what own code changes of the request: the folder of its whole tree, and the kind of network."""
+    if options.plan is None and options.server_step is None:
+        yield {}
+        return
+    from datasites.node.files import write_atomically
+    from orchestrator.studies.proposing.own_code import read_plan, rule_file, with_rule
+
+    network = {} if options.plan is None else read_plan(options.plan)
+    rule = {} if options.server_step is None else rule_file(options.server_step)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = (keep or Path(scratch)) / "code"
+        for name, data in with_rule(network, rule).items():
+            write_atomically(place / name, data)
+        network_of_own = options.plan is not None and options.architecture == "linear"
+        yield {"plan": place, **({"architecture": "mlp"} if network_of_own else {})}
 
 
 def _in_processes(work: list[Any], jobs: int) -> list[dict[str, Any]]:

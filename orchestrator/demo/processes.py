@@ -21,6 +21,7 @@ from privacy.errors import TesseraError
 _END_SECONDS = 10.0
 _INHERITED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "DATABASE_URL", "DATABASE_URL_FILE", "STORE_FOLDER"}
+    | {"TESSERA_TRACES"}
 )
 _IN_ADVANCE = (
     "orchestrator.daemon",

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasites.data.federations import Federation, Site
+from datasites.data.made_up import write_tables
 from datasites.data.reading.hospital import read_hospital
-from datasites.data.reading.made_up import write_tables
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.schema_files import read_schema_document
 from datasites.data.reading.writing import write_hospital, write_report
 from datasites.study.schema.document import StudySchema
 from orchestrator.demo.consortium import Prepared
-from orchestrator.demo.tcga_tables import deal_tables
+from orchestrator.simulation.tcga_tables import deal_tables
 from privacy.errors import InvalidInput, TesseraError
 
 PATIENTS = 150

@@ -36,7 +36,6 @@ from datasites.node.joining.documents import (
     Edition,
     Invitation,
     check_time,
-    open_edition,
     read_invitation,
     read_signed,
 )
@@ -244,12 +243,15 @@ class Desk:
     def sign(self, roster: Roster, *, now: dt.datetime) -> Edition:
         """Sign a roster as the next edition and put it in force here."""
         path = self.home.folder / EDITION_FILE
-        before = open_edition(read_signed(path), self.home.party()) if path.exists() else None
+        before = None
+        if path.exists():
+            before = open_sealed(read_signed(path), EDITION, self.home.orchestrator_keys(), Edition)
         edition = Edition(
             serial=before.serial + 1 if before else 1,
             previous=before.digest if before else "",
             made=now.isoformat(timespec="seconds"),
             roster=roster,
+            handovers=self.home.handovers(),
         )
         write_atomically(path, plain_json(dump(seal(self.home.identity(), EDITION, edition))))
         roster.save(self.home.folder / "roster.json")

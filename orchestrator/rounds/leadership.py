@@ -22,8 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.rounds.tables import JOURNAL, LEADERSHIP
 from privacy.errors import Refused
-from privacy.ledger.chain import Row
 from privacy.ledger.journal import Journal
+from privacy.ledger.links import Row
 
 LEASE_SECONDS = 6.0
 RENEW_SECONDS = 1.5

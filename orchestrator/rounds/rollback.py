@@ -135,7 +135,7 @@ class Standing:
         """
         if seen is None or self.journal.contains(seen.hash):
             return True
-        if (seen.chain, seen.public_key) != ("journal", self.identity.public_key):
+        if seen.chain != "journal" or seen.public_key not in self.journal.public_keys:
             raise InvalidInput("expected a head of this orchestrator's journal, got one of another chain or key")
         seen.check()
         if seen.hash in self._imported_heads():
@@ -153,10 +153,10 @@ class Standing:
             raise InvalidInput("there is no gap here that documents could help with")
         gap = self._known.read()
         if proposal is not None:
-            opened = open_sealed(proposal, "proposal", self.identity.public_key, Proposal)
+            opened = open_sealed(proposal, "proposal", self.journal.public_keys, Proposal)
             gap["proposals"][opened.study] = dump(proposal)
         if plan is not None:
-            shown = open_sealed(plan, "round-plan", self.identity.public_key, RoundPlan)
+            shown = open_sealed(plan, "round-plan", self.journal.public_keys, RoundPlan)
             if self._lacks("round-planned", shown.study, shown.round, {"plan_hash": shown.plan_hash}):
                 gap["rounds"][shown.study] = max(shown.round, gap["rounds"].get(shown.study, 0))
         self._known.write(gap)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from datasites.node.tracing.spans import round_span
 from datasites.study.messages import Commitments, RoundPlan, UpdateHeader, WorkItem
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
@@ -24,7 +25,7 @@ from datasites.study.recomputed.next_model import ServerOptimizer, model_from_by
 from datasites.study.recomputed.planning import Planner
 from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds import checkpoints as ends
-from orchestrator.rounds.attendance import Attendance, Expected
+from orchestrator.rounds.attendance import Arrivals, Attendance, Expected
 from orchestrator.rounds.board import Board, Waiting, names
 from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
 from orchestrator.rounds.decryption import excluded_sites, serve
@@ -51,6 +52,7 @@ class StudyRunner:
         self._refusals = Refusals()
         self._refusing = self._refusals.parties
         self.helping = Helping(self.proposal, store, board, self.waits, self._refusals)
+        self.arrivals = Arrivals(self.proposal, board, self.waits)
         self.intake.excluded = self._excluded()
         self._attendance = Attendance(proposal=self.proposal, store=store, board=board)
         self._expected = Expected(asked=frozenset())
@@ -85,7 +87,8 @@ class StudyRunner:
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
                 ends.require_centres(self._store, self.proposal, number)
-                with ends.in_time(self.proposal, number):
+                key = self.proposal.orchestrator.public_key
+                with ends.in_time(self.proposal, number), round_span(key, name, number):
                     await self._round(number)
         finally:
             await self.intake.close()
@@ -193,7 +196,7 @@ class StudyRunner:
         for attempt in (1, 2):
             asked = self._expected.asked - set(self.intake.headers(number))
             self._refusals.forget(number, *asked)
-            self._board.publish(asked, self._item("train", number, documents=documents))
+            self._board.publish(asked, self.arrivals.ask(self._item("train", number, documents=documents)))
             await self._attendance.arrived(
                 self.waits,
                 number,
@@ -203,6 +206,7 @@ class StudyRunner:
             if self._enough(number, set(self.intake.headers(number))):
                 break
             self._journal.append("round-repeated", {"study": self.proposal.study, "round": number, "attempt": attempt})
+        self.arrivals.ended()
         await self.intake.shut()
         self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
         self._require_enough(number, set(self.intake.headers(number)))

@@ -88,7 +88,7 @@ class Service:
         """
         if study not in self._proposals:
             signed, _, _ = self.store.study(study)
-            opened = open_sealed(signed, "proposal", self.identity.public_key, Proposal)
+            opened = open_sealed(signed, "proposal", self.journal.public_keys, Proposal)
             while len(self._proposals) >= _PROPOSALS_KEPT:
                 del self._proposals[next(iter(self._proposals))]
             self._proposals[study] = opened

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from datasites.node.files import sync_folder, write_atomically
 from datasites.node.places import hashed_place
 from datasites.study.signing import Signed, dump, parse
+from orchestrator.objects.bucket import Objects
 from orchestrator.rounds.leadership import Leadership
 from orchestrator.rounds.tables import DOCUMENTS as _DOCUMENTS
 from orchestrator.rounds.tables import SCHEMA as _SCHEMA
@@ -47,12 +48,14 @@ STATES = (
 class Store:
     """The orchestrator's memory in one folder, or in the database at ``database_url`` with blobs in the folder.
 
+    With ``objects`` (``s3://bucket/prefix``) blobs lie in that bucket too, and the folder is its cache.
     One process at a time has it open; several threads may use it.
     """
 
-    def __init__(self, folder: Path, database_url: str | None = None) -> None:
+    def __init__(self, folder: Path, database_url: str | None = None, *, objects: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._objects = Objects(folder / "blobs", objects) if objects else None
         self._engine = sa.create_engine(database_url or f"sqlite:///{folder / 'orchestrator.sqlite'}")
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _durable)
@@ -296,6 +299,8 @@ class Store:
         path = self._folder / "blobs" / digest
         if not path.exists():
             write_atomically(path, data)
+        if self._objects is not None:
+            self._objects.keep(path)
         return digest
 
     def adopt_blob(self, path: Path, digest: str) -> str:
@@ -304,6 +309,8 @@ class Store:
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
         sync_folder(target.parent)
+        if self._objects is not None:
+            self._objects.keep(target)
         return digest
 
     def blob_path(self, digest: str) -> Path:
@@ -313,7 +320,7 @@ class Store:
             InvalidInput: not a hash, or no such blob.
         """
         path = self._folder / "blobs" / _checked_digest(digest)
-        if not path.exists():
+        if not path.exists() and not (self._objects is not None and self._objects.fetch(path)):
             raise InvalidInput("there is no such blob; ask for the hash that the round plan names")
         return path
 
@@ -321,8 +328,17 @@ class Store:
         """Return the blob's bytes."""
         return self.blob_path(digest).read_bytes()
 
+    def blob_bytes(self, digest: str) -> int | None:
+        """Return how long a blob is, None where there is none; none is fetched for it."""
+        path = self._folder / "blobs" / _checked_digest(digest)
+        if path.exists():
+            return path.stat().st_size
+        return self._objects.size(digest) if self._objects is not None else None
+
     def drop_blob(self, digest: str) -> None:
         """Remove a blob for good."""
+        if self._objects is not None:
+            self._objects.drop(_checked_digest(digest))
         (self._folder / "blobs" / _checked_digest(digest)).unlink(missing_ok=True)
 
     def update_folder(self, study: str, round_: int) -> Path:

@@ -122,7 +122,7 @@ class Threads:
         for study, signed, state, reason in self._service.store.studies():
             expires = str(signed.payload["expires"])
             if state in ("paused", "failed") and now >= parse_time(expires):
-                await self._end(study, "expired", f"the proposal expired at {expires} while it was {state}: {reason}")
+                await self.end(study, "expired", f"the proposal expired at {expires} while it was {state}: {reason}")
                 self.close(study)
 
     def tell(self, study: str, kind: ScientistKind, text: str) -> None:
@@ -167,7 +167,7 @@ class Threads:
     async def _act(self, word: Word, proposal: Proposal, state: str) -> None:
         service, study = self._service, word.study
         if word.kind in ("withdrawn", "cancelled"):
-            await self._end(study, word.kind, word.text)
+            await self.end(study, word.kind, word.text)
         elif word.kind == "denied":
             if not self._goes_on_without(proposal):
                 await self._end_for_all(proposal, state, "denied", word)
@@ -196,10 +196,11 @@ class Threads:
 
     async def _end_for_all(self, proposal: Proposal, state: str, new: str, word: Word) -> None:
         if state not in OVER_FOR_GOOD:
-            await self._end(proposal.study, new, word.sentence)
+            await self.end(proposal.study, new, word.sentence)
             self._say(proposal, "ended", word.sentence)
 
-    async def _end(self, study: str, state: str, reason: str) -> None:
+    async def end(self, study: str, state: str, reason: str) -> None:
+        """End a study for good, without a word of its own in the thread."""
         service = self._service
         await service.stop(study)
         service.store.set_state(study, state, reason)

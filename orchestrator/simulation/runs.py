@@ -26,6 +26,7 @@ from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.rounds.scoring.outcome_figures import OutcomeMetrics
 from orchestrator.simulation.engine import Engine, Shard, SimulatedRound, run_study
 from orchestrator.simulation.schema_patients import schema_patients
+from orchestrator.simulation.schema_tables import table_patients
 from orchestrator.simulation.sites import (
     Patients,
     SimulatedSite,
@@ -118,12 +119,10 @@ class SimulationRequest:
             raise InvalidInput("expected --outcome with --schema, got it alone; TCGA tables have a --task")
         if self.schema is None:
             return
-        if self.data is not None:
-            raise InvalidInput("expected --schema (made-up patients) or --data (TCGA tables), got both")
         if "upper-bound" in self.methods or self.corrupt or self.architecture == "convolutional":
             raise InvalidInput(
-                "made-up patients of a schema have no upper bound, no corrupted sites and no tissue maps; expected "
-                "--schema without them"
+                "patients of a schema have no upper bound, no corrupted sites and no tissue maps; expected --schema "
+                "without them"
             )
 
     def settings(self, method: str, seed: int, unscaled: tuple[str, ...] = (), task: str = "") -> StudySettings:
@@ -283,6 +282,8 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
 
 def people_of(request: SimulationRequest, method: str, seed: int) -> tuple[Patients, Federation]:
     """Return the patients of a request, and who holds which of them."""
+    if request.schema is not None and request.data is not None:
+        return table_patients(request.schema, request.outcome, request.data, request.sites, request.federation, seed)
     if request.schema is not None:
         return schema_patients(
             request.schema, request.outcome, request.sites or _SCHEMA_SITES, request.synthetic_patients, seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.data.federations import Federation, Site
+from datasites.data.made_up import write_tables
 from datasites.data.reading.encoding import encode
 from datasites.data.reading.hospital import HospitalData, read_hospital
-from datasites.data.reading.made_up import write_tables
 from datasites.data.reading.schema_files import read_schema_document
 from datasites.data.reading.writing import labels_of
 from datasites.study.schema.document import StudySchema
@@ -62,7 +63,7 @@ def schema_patients(
             )
         )
     plan = Federation(name=document.name, task=asked, cohorts=cohorts, sites=tuple(found[1:]), test=found[0].cases)
-    return _patients(document, asked, read), plan
+    return patients_of(document, asked, [("", data) for data in read]), plan
 
 
 def _read(
@@ -78,9 +79,16 @@ def _read(
     return data
 
 
-def _patients(document: StudySchema, outcome: str, read: list[HospitalData]) -> Patients:
-    asked = document.outcome(outcome)
-    cases = [patient for data in read for patient in data.patients]
+def patients_of(document: StudySchema, outcome: str, parts: Sequence[tuple[str, HospitalData]]) -> Patients:
+    """Return the patients of several hospitals as arrays.
+
+    Args:
+        document: the schema by which they were read.
+        outcome: of the schema.
+        parts: each hospital's patients, and what is put before their ids to keep hospitals apart.
+    """
+    asked, read = document.outcome(outcome), [data for _, data in parts]
+    cases = [prefix + patient for prefix, data in parts for patient in data.patients]
     rows = {case: place for place, case in enumerate(cases)}
     cohorts = tuple(level.name for level in document.cohorts)
     labels = np.array([label for data in read for label in labels_of(asked, data.outcome)])
@@ -93,10 +101,10 @@ def _patients(document: StudySchema, outcome: str, read: list[HospitalData]) -> 
     presence = np.zeros((len(cases), len(order)), dtype=np.float32)
     for modality in document.modalities:
         filled = np.zeros((len(cases), len(modality.inputs)), dtype=np.float32)
-        for data in read:
+        for prefix, data in parts:
             if modality.name in data.modalities:
                 measured = data.modalities[modality.name]
-                places = [rows[patient] for patient in measured.patients]
+                places = [rows[prefix + patient] for patient in measured.patients]
                 filled[places] = encode(modality, measured)
                 presence[places, order.index(modality.name)] = 1.0
         arrays[modality.name] = filled

@@ -138,10 +138,10 @@ def resend(home: Home, study: str, sites: Sequence[str] = ()) -> tuple[str, ...]
 
 def _read(home: Home, client: SignedClient, study: str) -> tuple[dict[str, Any], Proposal]:
     status: dict[str, Any] = client.get_json(f"/studies/{study}")
-    key = home.roster().orchestrator.public_key
-    proposal = open_sealed(parse(Signed, status["proposal"]), "proposal", key, Proposal)
+    keys = home.orchestrator_keys()
+    proposal = open_sealed(parse(Signed, status["proposal"]), "proposal", keys, Proposal)
     asker = "" if proposal.scientist is None else proposal.scientist.public_key
-    if home.identity().public_key not in (key, asker):
+    if home.identity().public_key not in {*keys, asker}:
         raise InvalidInput("expected the folder of the orchestrator, or of the scientist who asked for the study")
     return status, proposal
 

@@ -187,7 +187,10 @@ class PerExampleClipper:
         return factors, None if bool(finite.all()) else finite
 
     def _summed(self, pairs: _Pairs, factors: Mapping[str, Tensor], finite: Tensor | None) -> dict[str, Tensor]:
-        sums = {}
+        sums: dict[str, Tensor] = {}
+        if finite is not None and not bool(finite.any()):  # nothing to add; not every rule takes no records
+            pairs.clear()
+            return sums
         for name in list(pairs):
             x, g = pairs.pop(name)  # each layer's input and gradient may go once they are summed
             layer, factor, kept = self._layers[name], factors[self._groups[name]], x

@@ -16,8 +16,6 @@ be stored: an entry has the version under which its hash fits. Entries from befo
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import json
 import os
@@ -27,18 +25,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from privacy.canonical import NEWEST, CanonicalVersion, canonical_hash, canonical_json
+from privacy.canonical import canonical_json
 from privacy.errors import InvalidInput, Refused, Tampered
 from privacy.identity import Identity, verify
 from privacy.ledger.head_file import head_file, write_head
+from privacy.ledger.links import (
+    ROTATED,
+    Purpose,
+    Row,
+    entry_hash,
+    genesis,
+    header,
+    new_key,
+    problems,
+    read_time,
+    written_time,
+)
 from privacy.storage import Schema, open_sqlite, read_sqlite, sql
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
-
-Purpose = Literal["journal", "ledger"]
 
 _BUSY_SECONDS = 120.0
 _DURABLE = {"journal_mode": "WAL", "synchronous": "FULL"}
@@ -46,6 +54,7 @@ _OWNER = "SELECT purpose, public_key FROM owner"
 _TAKE = (  # an empty chain without an owner: new, or its process was killed before this statement
     "INSERT INTO owner SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM owner) AND NOT EXISTS (SELECT 1 FROM entries)"
 )
+_ROTATIONS = "SELECT body FROM entries WHERE kind = ? ORDER BY number"
 _COLUMNS = "number, kind, body, at, previous_hash, hash, signature"
 _TABLES = (
     "CREATE TABLE owner (purpose TEXT NOT NULL, public_key TEXT NOT NULL) STRICT",
@@ -72,8 +81,6 @@ SCHEMA = Schema("chain", table="entries", migrations=(_make_tables,))
 """Migrations of a chain add to its tables. They never rewrite an entry: its hash and signature bind its bytes."""
 
 
-Row = Sequence[Any]
-"""An entry as it lies in the table: number, kind, body as text, time, previous hash, hash, signature."""
 Mirror = Callable[[Callable[[int], Sequence[Row]]], None]
 """Keeps a copy of a chain elsewhere; it is given what reads the rows after a number."""
 
@@ -139,7 +146,28 @@ class Chain:
             raise InvalidInput(f"expected a {purpose} in the file {path.name}, found none")
         if identity is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self.public_key = self._owner()
+        self.public_keys = self._owner()
+        """The owner's keys, the present one last."""
+
+    @property
+    def public_key(self) -> str:
+        """The key that entries are signed with now."""
+        return self.public_keys[-1]
+
+    def rotate(self, successor: Identity) -> None:
+        """Go on with another key: the old one signs an entry that names it. Doing it again changes nothing.
+
+        Raises:
+            InvalidInput: the new key signed here before.
+        """
+        if successor.public_key == self.public_key:
+            return
+        if successor.public_key in self.public_keys:
+            raise InvalidInput("expected a new key, got one that this chain was signed with before; make another")
+        self.append(ROTATED, {"new_key": successor.public_key})
+        self._identity = successor
+        self.public_keys = (*self.public_keys, successor.public_key)
+        self._write_head_file(self.head)
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """Add one entry, whole or not at all, and return it once it is on disk.
@@ -176,8 +204,8 @@ class Chain:
         author = self._author()
         index, previous, last = self._tail()
         text = canonical_json(body).decode()
-        at = _format(self._time_after(last))
-        digest = entry_hash(_header(self.purpose, index + 1, kind, json.loads(text), at, previous))
+        at = written_time(self._time_after(last))
+        digest = entry_hash(header(self.purpose, index + 1, kind, json.loads(text), at, previous))
         signature = author.sign(f"{self.purpose}-entry", {"index": index + 1, "hash": digest}, 1)
         row = (index + 1, kind, text, at, previous, digest, signature)
         self._connect().execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
@@ -206,7 +234,7 @@ class Chain:
 
     def now(self) -> datetime:
         """Return the time, never earlier than the newest entry: a clock set back revives no expired approval."""
-        return max(self._clock(), _parse(self._tail()[2]))
+        return max(self._clock(), read_time(self._tail()[2]))
 
     def entries(self, *, since: int = 0, kind: str | None = None) -> Iterator[Entry]:
         """Yield the entries with an index above ``since``, oldest first, of one ``kind`` or of all."""
@@ -230,7 +258,7 @@ class Chain:
         Raises:
             Tampered: the first thing that does not hold.
         """
-        for problem in problems(self.rows(0), self.purpose, self.public_key):
+        for problem in problems(self.rows(0), self.purpose, self.public_keys[0]):
             raise Tampered(f"the {self.purpose} does not hold: {problem}; restore it and compare with its peers")
 
     def check_not_rolled_back(self, heads: Iterable[Head | str]) -> None:
@@ -255,7 +283,7 @@ class Chain:
     def contains(self, digest: str) -> bool:
         """Tell whether an entry (or the empty chain) has this hash."""
         found = self._query("SELECT 1 FROM entries WHERE hash = ?", (digest,))
-        return bool(found) or digest == genesis(self.purpose, self.public_key)
+        return bool(found) or digest == genesis(self.purpose, self.public_keys[0])
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -281,10 +309,10 @@ class Chain:
         rows = self._query("SELECT number, hash, at FROM entries ORDER BY number DESC LIMIT 1", ())
         if rows:
             return rows[0][0], rows[0][1], rows[0][2]
-        return 0, genesis(self.purpose, self.public_key), _format(datetime.fromtimestamp(0, UTC))
+        return 0, genesis(self.purpose, self.public_keys[0]), written_time(datetime.fromtimestamp(0, UTC))
 
     def _time_after(self, last: str) -> datetime:
-        return max(self._clock(), _parse(last) + timedelta(microseconds=1))
+        return max(self._clock(), read_time(last) + timedelta(microseconds=1))
 
     def _query(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -308,74 +336,21 @@ class Chain:
             self._process = os.getpid()
         return self._connection
 
-    def _owner(self) -> str:
+    def _owner(self) -> tuple[str, ...]:
+        """Return the owner's keys; the identity that opens the chain for writing must have the last one."""
         try:
             rows = self._query(_OWNER, ())
-        except sqlite3.DatabaseError as error:
+            if not rows and self._identity is not None:
+                self._connect().execute(_TAKE, (self.purpose, self._identity.public_key))
+                rows = self._query(_OWNER, ())
+            keys = [str(key) for _, key in rows]
+            keys += [new_key(json.loads(text)) for (text,) in self._query(_ROTATIONS, (ROTATED,))]
+        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise InvalidInput(f"{self.path.name} is not a {self.purpose}: {error}; restore it") from error
-        if not rows and self._identity is not None:
-            self._connect().execute(_TAKE, (self.purpose, self._identity.public_key))
-            rows = self._query(_OWNER, ())
-        expected = self._identity.public_key if self._identity else rows[0][1] if rows else ""
-        if rows != [(self.purpose, expected)]:
+        ours = self._identity is None or [self._identity.public_key] == keys[-1:]
+        if len(rows) != 1 or rows[0][0] != self.purpose or not ours:
             raise InvalidInput(f"{self.path.name} is the chain of another owner or purpose than this {self.purpose}")
-        return str(expected)
-
-
-def genesis(purpose: Purpose, public_key: str) -> str:
-    """Return the hash that the first entry of an owner's chain points back to."""
-    return canonical_hash({"chain": purpose, "owner": public_key}, 1)
-
-
-def entry_hash(header: Mapping[str, Any], version: CanonicalVersion = NEWEST) -> str:
-    """Return the hash of an entry: everything in it but the signature, and the version (not stated where it is 1)."""
-    return canonical_hash(header if version == 1 else {**header, "canonical": version}, version)
-
-
-def _header(purpose: str, index: int, kind: str, body: Any, at: str, previous_hash: str) -> dict[str, Any]:
-    return {"chain": purpose, "index": index, "kind": kind, "body": body, "at": at, "previous_hash": previous_hash}
-
-
-def _version(header: Mapping[str, Any], digest: str) -> CanonicalVersion | None:
-    """Return the version under which an entry has this hash, None if there is none."""
-    with contextlib.suppress(InvalidInput):  # version 2 refuses integers that version 1 takes
-        if entry_hash(header) == digest:
-            return NEWEST
-    return 1 if entry_hash(header, 1) == digest else None
-
-
-def problems(
-    rows: Iterable[Row], purpose: Purpose, public_key: str, *, after: tuple[int, str, str] | None = None
-) -> Iterator[str]:
-    """Yield everything that does not hold in the rows of a chain, in order; nothing when it is whole.
-
-    ``after`` is number, hash and time of the entry that they follow; None begins the chain.
-    """
-    number, previous, last = after or (0, genesis(purpose, public_key), "")
-    for expected, row in enumerate(rows, start=number + 1):
-        index, kind, text, at, claimed_previous, digest, signature = row
-        where = f"entry {expected}"
-        try:
-            if index != expected:
-                yield f"{where}: numbered {index}"
-            if claimed_previous != previous:
-                yield f"{where}: does not follow the entry before it"
-            body = json.loads(text)
-            version = _version(_header(purpose, index, kind, body, at, claimed_previous), digest)
-            if version is None:
-                yield f"{where}: its hash does not fit its content"
-            if canonical_json(body, version or NEWEST).decode() != text:
-                yield f"{where}: its body is not in canonical form"
-            if at <= last or _format(_parse(at)) != at:
-                yield f"{where}: its time is malformed or not later than the entry before it"
-            if base64.b64encode(base64.b64decode(signature, validate=True)).decode() != signature:
-                yield f"{where}: its signature is not in canonical form"
-            verify(public_key, f"{purpose}-entry", {"index": index, "hash": digest}, signature, 1)
-        except Tampered:
-            yield f"{where}: its signature does not hold"
-        except (InvalidInput, ValueError, TypeError, binascii.Error, RecursionError):
-            yield f"{where}: malformed"
-        previous, last = str(digest), str(at)
+        return tuple(keys)
 
 
 def _entry(row: Row) -> Entry:
@@ -389,11 +364,3 @@ def _entry(row: Row) -> Entry:
         hash=digest,
         signature=signature,
     )
-
-
-def _format(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _parse(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)

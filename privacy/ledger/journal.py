@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from privacy.identity import Identity
-from privacy.ledger.chain import Chain, Entry, Head, Mirror, Row
+from privacy.ledger.chain import Chain, Entry, Head, Mirror
+from privacy.ledger.links import Row
 
 PRIVACY_AUDIT = "privacy-audit"
 """Kind of the entries that hold the result of ``tessera audit-privacy``."""
@@ -45,6 +46,15 @@ class Journal:
     def public_key(self) -> str:
         """The key its entries are signed with."""
         return self._chain.public_key
+
+    @property
+    def public_keys(self) -> tuple[str, ...]:
+        """All keys that it was signed with, the present one last."""
+        return self._chain.public_keys
+
+    def rotate(self, successor: Identity) -> None:
+        """Go on with another key, which the old one signs (:meth:`privacy.ledger.chain.Chain.rotate`)."""
+        self._chain.rotate(successor)
 
     @property
     def head(self) -> Head:

@@ -18,6 +18,7 @@ from privacy.ledger.chain import Entry
 from privacy.ledger.cost_documents import cost_from_json, study_from_json
 from privacy.ledger.costs import ZERO, Cost, StudyCost
 from privacy.ledger.filter import Cap
+from privacy.ledger.links import ROTATED
 
 Kind = Literal["dataset", "cap", "reserve", "charge", "free", "release", "release-without-guarantee", "import", "close"]
 
@@ -302,6 +303,7 @@ _FOLDS = {
     "release-without-guarantee": State._unguaranteed,
     "import": State._import,
     "close": State._close,
+    ROTATED: lambda *_: None,
 }
 
 

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from privacy.errors import NewerStore, TesseraError
-from privacy.ledger.chain import SCHEMA, Chain, Entry, Head, Purpose, problems
+from privacy.ledger.chain import SCHEMA, Chain, Entry, Head
 from privacy.ledger.cost_documents import cost_from_json
 from privacy.ledger.costs import ZERO
 from privacy.ledger.filter import TOLERANCE
 from privacy.ledger.head_file import head_file
+from privacy.ledger.links import Purpose, problems
 from privacy.ledger.state import State
 from privacy.storage import structure, version_of
 
@@ -141,13 +142,14 @@ def _check_file(path: Path, purpose: Purpose, public_key: str | None) -> tuple[C
         try:
             owner = public_key or chain.public_key
             rows = chain.rows(0)
-            found = structure + list(problems(rows, purpose, owner))
+            keys = chain.public_keys
+            found = structure + list(problems(rows, purpose, keys[0] if owner == keys[-1] else owner))
             entries = list(chain.entries()) if not found else []
         finally:
             chain.close()
     if owner != chain.public_key:
         found.insert(0, f"expected the chain of {owner[:12]}, got that of {chain.public_key[:12]}")
-    found += _head_file_problems(noted, purpose, owner, rows)
+    found += _head_file_problems(noted, purpose, keys, rows)
     if purpose == "ledger" and not found:
         found += _balance_problems(entries)
     last = rows[-1] if rows else None
@@ -184,7 +186,9 @@ def _noted_head(path: Path) -> bytes | None:
         return None
 
 
-def _head_file_problems(noted: bytes | None, purpose: Purpose, owner: str, rows: list[tuple[Any, ...]]) -> list[str]:
+def _head_file_problems(
+    noted: bytes | None, purpose: Purpose, keys: tuple[str, ...], rows: list[tuple[Any, ...]]
+) -> list[str]:
     """The head file is behind the chain after a crash, never ahead of it: then entries were lost or cut off."""
     if noted is None:
         return ["its head file is missing"] if rows else []
@@ -193,7 +197,7 @@ def _head_file_problems(noted: bytes | None, purpose: Purpose, owner: str, rows:
         head.check()
     except (TesseraError, ValueError, TypeError, AttributeError) as error:
         return [f"its head file is damaged: {error}"]
-    if (head.chain, head.public_key) != (purpose, owner):
+    if head.chain != purpose or head.public_key not in keys:
         return ["its head file belongs to another chain"]
     if head.index > len(rows):
         return [f"its head file knows entry {head.index}, but the chain ends at {len(rows)}: its tail is cut off"]

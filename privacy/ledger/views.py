@@ -11,6 +11,7 @@ from privacy.dp.gaussian import gaussian_mu
 from privacy.ledger.chain import Entry
 from privacy.ledger.costs import Cost, gaussian_cost
 from privacy.ledger.filter import TOLERANCE, Cap
+from privacy.ledger.links import ROTATED
 from privacy.ledger.state import Population, Posting, Reservation, State
 from privacy.sentences import say
 
@@ -95,6 +96,8 @@ def timeline(entries: Iterable[Entry], population: str) -> tuple[Point, ...]:
     state, points = State(), []
     for entry in entries:
         state.fold(entry)
+        if entry.kind == ROTATED:
+            continue
         if entry.kind == "charge":
             event: str = say("round {number}", number=entry.body["round"])
         else:

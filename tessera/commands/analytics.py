@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from tessera.statistics.live import StatisticsRun
 
 app = typer.Typer()
-_SHOW, _RESCALE, _SCALES = "show", "rescale", "scales"
-KINDS = (*(kind.replace("_", "-") for kind in get_args(QuestionKind)), _SCALES)
-_PAIRED = {"cross-table": 2, "kaplan-meier": 2, "log-rank": 2, "quantiles": 1, "histogram": 1}
+_SHOW, _RESCALE, _MARGINALS = "show", "rescale", "marginals"
+_SCALES, _SYNTHESIS = "scales", "synthesis"
+_OF_A_STUDY = (_SHOW, _RESCALE, _MARGINALS)
+KINDS = (*(kind.replace("_", "-") for kind in get_args(QuestionKind)), _SCALES, _SYNTHESIS)
+_PAIRED = {_SYNTHESIS: 0, "cross-table": 2, "kaplan-meier": 2, "log-rank": 2, "quantiles": 1, "histogram": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +56,16 @@ class Asked:
     schema: Annotated[
         Path | None, typer.Option(help="With --simulate: made-up patients of a schema. With rescale: which schema.")
     ] = None
-    out: Annotated[Path | None, typer.Option(help="With rescale: a new JSON file, the schema's next version.")] = None
+    out: Annotated[Path | None, typer.Option(help="With rescale and marginals: a new JSON file.")] = None
 
 
 @app.command()
 @one_dataclass
 def analytics(
     options: Asked,
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; or show or rescale, with a study.")],
+    kind: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(KINDS)}; or show, rescale or marginals, with a study.")
+    ],
     names: Annotated[list[str] | None, typer.Argument(help="Variables, modalities, columns; or the study.")] = None,
     home: Annotated[
         Path | None, typer.Option("--home", envvar="TESSERA_HOME", help="The orchestrator's folder, while it runs.")
@@ -86,7 +90,7 @@ def analytics(
     from tessera.statistics.live import StatisticsRun
 
     hub = connect(home)
-    if kind in (_SHOW, _RESCALE):
+    if kind in _OF_A_STUDY:
         run = hub.run(given[0])
         if not isinstance(run, StatisticsRun):
             raise InvalidInput(f"{given[0]} trains a model; `tessera study wait` writes its report")
@@ -96,6 +100,8 @@ def analytics(
         run.wait(progress=not json_output)
     if kind == _RESCALE:
         _rescale(run, options, json_output)
+    elif kind == _MARGINALS:
+        _marginals(run, options, json_output)
     elif wait or kind == _SHOW:
         _print(run.answers, json_output, {"study": run.name, "state": run.state})
     elif json_output:
@@ -105,9 +111,11 @@ def analytics(
 
 
 def _check(kind: str, names: tuple[str, ...]) -> None:
-    if kind not in (_SHOW, _RESCALE, *KINDS):
-        raise InvalidInput(f"expected a statistic out of {', '.join(KINDS)}, or show or rescale, got {kind[:40]!r}")
-    wanted = 1 if kind in (_SHOW, _RESCALE) else _PAIRED.get(kind, len(names))
+    if kind not in (*_OF_A_STUDY, *KINDS):
+        raise InvalidInput(
+            f"expected a statistic out of {', '.join(KINDS)}, or show, rescale or marginals, got {kind[:40]!r}"
+        )
+    wanted = 1 if kind in _OF_A_STUDY else _PAIRED.get(kind, len(names))
     if len(names) != wanted:
         raise InvalidInput(f"expected {wanted} name{'s' * (wanted > 1)} after {kind}, got {len(names)}")
 
@@ -131,6 +139,8 @@ def _asked(ask: Analytics[Any], kind: str, names: tuple[str, ...], options: Aske
         return ask.kaplan_meier(*names, by=by, **more)
     if kind == _SCALES:
         return ask.scales(*names)
+    if kind == _SYNTHESIS:
+        return ask.synthesis()
     return getattr(ask, kind)(*names, by=by)
 
 
@@ -140,21 +150,43 @@ def _rescale(run: StatisticsRun, options: Asked, json_output: bool) -> None:
     from datasites.node.files import write_atomically
     from datasites.study.signing import dump
 
-    if options.schema is None or options.out is None:
-        raise InvalidInput("expected --schema, which hospitals read their tables by, and --out, a new JSON file")
-    if options.out.exists() or options.out.suffix.lower() != ".json":
-        raise InvalidInput(f"expected a new file that ends in .json, got {options.out}")
+    if options.schema is None:
+        raise InvalidInput("expected --schema, which hospitals read their tables by")
+    out = _new_file(options.out)
     before = read_schema_document(options.schema)
     after, notes = run.rescaled(before)
-    write_atomically(options.out, json.dumps(dump(after), indent=2, ensure_ascii=False).encode(), mode=0o644)
+    write_atomically(out, json.dumps(dump(after), indent=2, ensure_ascii=False).encode(), mode=0o644)
     changed = [m.name for m, old in zip(after.modalities, before.modalities, strict=True) if m != old]
     if json_output:
-        show({"schema": str(options.out), "version": after.version, "scaled": changed, "kept": list(notes)})
+        show({"schema": str(out), "version": after.version, "scaled": changed, "kept": list(notes)})
         return
     for note in notes:
         console.print(note, highlight=False, markup=False)
     console.print(f"{after.name}, version {after.version}: {', '.join(changed)} scaled by {run.name}", highlight=False)
-    console.print(f"every hospital signs it: tessera schema agree {options.out} --home HOME", highlight=False)
+    console.print(f"every hospital signs it: tessera schema agree {out} --home HOME", highlight=False)
+
+
+def _marginals(run: StatisticsRun, options: Asked, json_output: bool) -> None:
+    """Write the released tables by which hospitals draw mocks."""
+    from datasites.node.files import write_atomically
+    from datasites.study.signing import dump
+
+    out = _new_file(options.out)
+    found = run.marginals()
+    write_atomically(out, json.dumps(dump(found), indent=1, ensure_ascii=False).encode(), mode=0o644)
+    if json_output:
+        show({"tables": str(out), "variables": sorted(found.tables), "source": found.source})
+        return
+    console.print(f"{len(found.tables)} tables; a hospital's mock follows them with", highlight=False)
+    console.print(f"  tessera datasite ingest TABLES --schema SCHEMA --home HOME --mock {out}", highlight=False)
+
+
+def _new_file(path: Path | None) -> Path:
+    if path is None or path.exists() or path.suffix.lower() != ".json":
+        raise InvalidInput(
+            f"expected --out with a new file that ends in .json{'' if path is None else f', got {path}'}"
+        )
+    return path
 
 
 def _by(text: str) -> Any:

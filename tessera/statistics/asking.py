@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from models.counting import Counting, Question
 from models.targets import InvalidModel
 from orchestrator.analytics.columns import By, Columns
+from orchestrator.analytics.marginals import questions as synthesis_questions
 from orchestrator.analytics.questions import ManyBounds, Questions
 from privacy.errors import InvalidInput
 
@@ -80,6 +81,14 @@ class Analytics(Generic[Result]):
         of the answer.
         """
         return self.together(*self.questions.quartiles(*names))
+
+    def synthesis(self) -> Result:
+        """Ask for the tables that mocks can follow: each variable of its own, by the classes of the outcome.
+
+        All are one study with one epsilon. In a consortium, ``run.marginals()`` makes the file of the answer by which
+        ``tessera datasite ingest --mock`` draws made-up rows.
+        """
+        return self.together(*synthesis_questions(self._columns))
 
     def histogram(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import Console
 
+from datasites.data.synthesis import ReleasedTables
 from datasites.study.counting import asked_of, deviation_of, totals_of
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.next_model import model_from_bytes
@@ -18,6 +19,7 @@ from datasites.study.schema.document import StudySchema
 from models.counting import Counting
 from orchestrator.analytics.answers import answers_of
 from orchestrator.analytics.columns import Columns
+from orchestrator.analytics.marginals import released_tables
 from orchestrator.analytics.scales import rescaled
 from orchestrator.demo.view import DemoView
 from orchestrator.studies.proposing.counting import counting_settings
@@ -82,19 +84,35 @@ class StatisticsRun(Run):
             InvalidInput: they were read by another, or no answer can scale a number.
             TesseraError: the round is not finished.
         """
-        answers, proposal = self.answers, self.proposal
-        names = tuple(party.name for party in proposal.participants)
-        for site, dataset in self.hub.datasets(names).items():
+        answers = self.answers
+        for site, dataset in self._datasets().items():
             if dataset.study_schema is None or dataset.study_schema.schema_hash != schema.schema_hash:
                 raise InvalidInput(
                     f"the dataset of {site} was not read by {schema.name} version {schema.version} "
                     f"({schema.schema_hash[:16]}); name the schema that hospitals read their tables by"
                 )
-        source = (
+        return rescaled(schema, [one.answer for one in answers], source=self._source(answers))
+
+    def marginals(self) -> ReleasedTables:
+        """Return the released tables by which hospitals draw mocks, of a study that :meth:`Analytics.synthesis` asked.
+
+        Raises:
+            InvalidInput: the study asked something else, or its datasets were read by no study's schema.
+            TesseraError: the round is not finished.
+        """
+        answers = self.answers
+        columns = columns_of(self._datasets())
+        return released_tables(columns, [one.answer for one in answers], source=self._source(answers))
+
+    def _datasets(self) -> Mapping[str, Dataset]:
+        return self.hub.datasets(tuple(party.name for party in self.proposal.participants))
+
+    def _source(self, answers: Sequence[Statistic]) -> str:
+        proposal = self.proposal
+        return (
             f"the study {self.name} ({proposal.proposal_hash}): {privacy_of(proposal)}, charged to every patient, "
             f"{answers[0].hospitals} hospitals"
         )
-        return rescaled(schema, [one.answer for one in answers], source=source)
 
     def plot(self) -> Picture:
         """Return a picture of the first answer."""

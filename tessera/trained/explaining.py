@@ -86,8 +86,8 @@ def explain(model: Model, ids: pd.Index, batch: dict[str, NDArray[Any]], thresho
         InvalidInput: no such threshold, or captum is not installed.
     """
     outputs = model.facts.config.outputs
-    if not 0 <= threshold < outputs:
-        raise InvalidInput(f"expected a threshold from 0 to {outputs - 1}, got {threshold}")
+    if not isinstance(threshold, int) or not 0 <= threshold < outputs:
+        raise InvalidInput(f"expected a threshold from 0 to {outputs - 1}, got {str(threshold)[:40]}")
     inputs = restricted(to_tensors(batch), model.facts.config.features)
     network, order = model.network, model.facts.config.modalities
     exact = isinstance(network, LinearFusion)

@@ -89,7 +89,8 @@ def _by_modality(frames: Frames, facts: ModelFacts) -> dict[str, pd.DataFrame]:
             raise InvalidInput(
                 f"expected tables of {', '.join(columns)}, got {', '.join(map(repr, map(str, unknown))) or 'none'}"
             )
-        return dict(frames)
+        return {name: _frame(table, f"{name}: ") for name, table in frames.items()}
+    frames = _frame(frames, "")
     owners: dict[str, list[str]] = {}
     for modality, names in columns.items():
         for name in names:
@@ -108,6 +109,13 @@ def _by_modality(frames: Frames, facts: ModelFacts) -> dict[str, pd.DataFrame]:
     return found
 
 
+def _frame(given: object, where: str) -> pd.DataFrame:
+    """Return a data frame as it is, and refuse anything else."""
+    if not isinstance(given, pd.DataFrame):
+        raise InvalidInput(f"{where}expected a pandas data frame, a row for each patient, got a {type(given).__name__}")
+    return given
+
+
 def _aside(table: pd.DataFrame, facts: ModelFacts) -> list[str]:
     patient = facts.schema.patient.column if facts.schema is not None else ID
     cohort = (facts.schema.cohort_column or COHORT) if facts.schema is not None else COHORT
@@ -117,7 +125,12 @@ def _aside(table: pd.DataFrame, facts: ModelFacts) -> list[str]:
 def _indexed(table: pd.DataFrame, facts: ModelFacts, modality: str) -> pd.DataFrame:
     names = [name for name in _aside(table, facts) if name not in (COHORT, _cohort_column(facts))]
     found = table.set_index(names[0]) if names else table
-    repeated = int(np.sum(found.index.duplicated())) + int(np.sum(found.index.isna()))
+    if isinstance(found.index, pd.MultiIndex):
+        raise InvalidInput(
+            f"{modality}: expected one id for each patient, got an index of {found.index.nlevels} levels"
+        )
+    empty = found.index.isna() | (found.index.astype(str).str.strip() == "")
+    repeated = int(np.sum(found.index.duplicated() | empty))
     if repeated:
         raise InvalidInput(f"{modality}: expected every patient once, with an id; {repeated} rows are not so")
     if not found.columns.is_unique:
@@ -135,6 +148,9 @@ def _ids(tables: Mapping[str, pd.DataFrame]) -> pd.Index:
         found |= dict.fromkeys(table.index)
     if not found:
         raise InvalidInput("expected at least one patient, got empty tables")
+    kinds = {"text" if isinstance(case, str) else "numbers or others" for case in found}
+    if len(kinds) > 1:
+        raise InvalidInput("expected ids of one kind in all tables, got text and numbers: 7 and '7' are two patients")
     return pd.Index(list(found), name=next(iter(tables.values())).index.name)
 
 
@@ -143,6 +159,8 @@ def _cohorts(tables: Mapping[str, pd.DataFrame], ids: pd.Index, facts: ModelFact
     if isinstance(given, str):
         said: dict[Hashable, str] = dict.fromkeys(ids, given)
     elif given is not None:
+        if not isinstance(given, (Mapping, pd.Series)):
+            raise InvalidInput(f"expected a cohort's name, or names by id, got a {type(given).__name__}")
         said = {case: str(given[case]) for case in ids if case in given}
     else:
         said = {}
@@ -200,6 +218,9 @@ def _columnwise(table: pd.DataFrame, modality: str, facts: ModelFacts, own: Sequ
         inputs = mrna_inputs if modality == "mrna" else image_inputs
         values = inputs(table, own, where=modality)
     else:
+        strange = [n for n in own if not pd.api.types.is_numeric_dtype(table[n].dtype)]
+        if strange:
+            raise InvalidInput(f"{modality}: column {strange[0]!r} holds {table[strange[0]].dtype} values, not numbers")
         values = table[list(own)].to_numpy(dtype=np.float32)
         if not np.isfinite(values).all():
             raise InvalidInput(f"{modality}: expected finite numbers; this model knows no rule for missing values")

@@ -64,6 +64,7 @@ class Model:
             raise Tampered("the parameters are not those of the model card; get the model again")
         if {name: sha256_hex(data) for name, data in self.code.items()} != dict(facts.code):
             raise Tampered("the code of the network is not that of the model card; get the model again")
+        _check_agreement(facts)
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -80,13 +81,15 @@ class Model:
         """The torch module, in evaluation mode.
 
         Raises:
-            InvalidInput: the parameters are not those of the configuration's model.
+            InvalidInput: the parameters are not those of the configuration's model, or not finite.
         """
         network = _own_network(self) if self.facts.code else build_model(self.facts.config, seed=0)
         try:
             from_bytes(network, self.parameters)
         except InvalidModel as error:
             raise InvalidInput(f"the parameters do not fit the model's configuration: {error}") from error
+        if not all(bool(torch.isfinite(values).all()) for values in network.state_dict().values()):
+            raise InvalidInput("the model has parameters that are no finite numbers, so it predicts nothing")
         return network.eval()
 
     def predict_proba(self, frames: Frames, *, cohort: Cohort = None) -> pd.DataFrame:
@@ -142,6 +145,8 @@ class Model:
             InvalidInput: a model without classes, too few patients, a patient without a class, or an unknown class.
         """
         ids, batch = read_frames(frames, self.facts, cohort)
+        if not isinstance(outcome, (Mapping, pd.Series)):
+            raise InvalidInput(f"expected the class of each patient by id, got a {type(outcome).__name__}")
         known = dict(outcome.items())
         label = [self._class(known.get(case)) for case in ids]
         return self.with_calibration(
@@ -194,7 +199,8 @@ class Model:
             onnx: whether to write ``model.onnx`` as well. It is checked with onnxruntime to 1e-5.
 
         Raises:
-            InvalidInput: the exported network gives other numbers, or the packages for ONNX are not installed.
+            InvalidInput: the exported network gives other numbers, the packages for ONNX are not installed, or the
+                folder cannot be written.
         """
         target = Path(folder)
         files = {
@@ -208,8 +214,11 @@ class Model:
             from tessera.trained.export import to_onnx
 
             files[ONNX] = to_onnx(self)
-        for name, data in files.items():
-            write_atomically(target / name, data, mode=0o644)
+        try:
+            for name, data in files.items():
+                write_atomically(target / name, data, mode=0o644)
+        except OSError as error:
+            raise InvalidInput(f"expected a folder that can be written, {target} is none: {error.strerror}") from error
         return target
 
     def _schema(self) -> dict[str, object]:
@@ -254,6 +263,8 @@ def load(folder: str | os.PathLike[str], *, run_code: bool = False) -> Model:
         Refused: the model brings code, and ``run_code`` was not given.
         Tampered: a file is not the one that the model card names.
     """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise InvalidInput(f"expected the folder of a saved model, got a {type(folder).__name__}")
     place = Path(folder)
     facts = parse(ModelFacts, _read(place / FACTS, _MOST_FACTS_BYTES))
     if facts.code and not run_code:
@@ -265,6 +276,23 @@ def load(folder: str | os.PathLike[str], *, run_code: bool = False) -> Model:
         raise InvalidInput("expected names of files inside the model's folder")
     code = {name: _read(place / CODE / name, _MOST_FACTS_BYTES) for name in facts.code}
     return Model(facts, _read(place / PARAMETERS, _ONE_GIB), code)
+
+
+def _check_agreement(facts: ModelFacts) -> None:
+    """Refuse a card whose parts contradict each other, which then is none that :meth:`Model.save` wrote.
+
+    Raises:
+        Tampered: other numbers of classes, or other inputs, than the configuration has.
+    """
+    config = facts.config
+    told_apart = config.predicts is None or config.predicts.kind == "categorical"
+    columns = config.classes if told_apart else config.outputs
+    widths = {modality: len(set(names)) for modality, names in facts.features.items()}
+    if len(set(facts.classes)) != columns or widths != dict(config.features):
+        raise Tampered(
+            f"the model card contradicts itself: expected {columns} classes or columns and inputs as configured, "
+            "got others; get the model again"
+        )
 
 
 def _read(path: Path, most_bytes: int) -> bytes:

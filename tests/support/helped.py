@@ -15,6 +15,7 @@ from support.liar import LENGTH, SITES, Liar, Stage
 
 from datasites.helper.custody import PadCustody
 from datasites.helper.daemon import Helper
+from datasites.hospital.rounds.beginnings import Beginning
 from datasites.hospital.rounds.published import PublishedRounds
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
@@ -69,10 +70,41 @@ class HelpedStage(Stage):
     def restart_hospital(self, index: int) -> None:
         """Start a hospital anew: its files are all there."""
         hospital = self.consortium.hospitals[index]
-        again = replace(hospital.participant, sent_now={})
+        again = replace(hospital.participant, sent_now={}, beginning=Beginning())
         self.consortium.hospitals[index] = Hospital(
             home=hospital.home, url="", participant=again, approvals=hospital.approvals
         )
+
+    def forget_upload(self, index: int) -> None:
+        """Restore a hospital to before its upload of the round, and start it anew."""
+        home = self.consortium.hospitals[index].home
+        (home.round_folder(self.proposal.study, self.number) / "header.json").unlink()
+        self.restart_hospital(index)
+
+    def arrive(self, index: int) -> Signed:
+        """Ask a hospital that was started anew to train; return what it says instead."""
+        assert not self.train(index)
+        return self.liar.sent["arrival"][-1]
+
+    def ask_clearance(self, name: str, arrival: Signed) -> Signed | None:
+        """Return what keyholder or helper says about a hospital that was started anew, or None where it refused."""
+        before = len(self.liar.sent["clearance"])
+        role = self.keyholder if name == "keyholder" else self.helpers[name]
+        role.handle(self.item("clear", {"arrival": arrival}))
+        return self.liar.sent["clearance"][-1] if len(self.liar.sent["clearance"]) > before else None
+
+    def train_cleared(self, index: int, *names: str, **false: Signed) -> bool:
+        """Return whether a hospital that was started anew sends an update, once it was told what others know.
+
+        Args:
+            index: which hospital.
+            names: who is asked; nobody named: all three.
+            false: what others say instead of the truth, by party.
+        """
+        arrival = self.arrive(index)
+        said = {name: self.ask_clearance(name, arrival) for name in names or ("keyholder", H, J)} | false
+        documents = {f"clearance/{name}": signed for name, signed in said.items() if signed is not None}
+        return self.train(index, more={"arrival": arrival, **documents})
 
     def close(
         self,

@@ -114,10 +114,16 @@ class Stage:
         )
         return replace(plan, **changes)
 
-    def train(self, index: int, plan: Signed | None = None, key: Signed | None = None) -> bool:
-        """Return whether hospital ``index`` sent an update."""
+    def train(
+        self,
+        index: int,
+        plan: Signed | None = None,
+        key: Signed | None = None,
+        more: Mapping[str, Signed] | None = None,
+    ) -> bool:
+        """Return whether hospital ``index`` sent an update; ``more`` are other documents that it is shown."""
         before = len(self.liar.sent["update"])
-        documents = {"plan": plan or self.plan, "key": key or self.key, **self.helper_keys}
+        documents = {"plan": plan or self.plan, "key": key or self.key, **self.helper_keys, **(more or {})}
         self.consortium.hospitals[index].participant.handle(self.item("train", documents))
         if len(self.liar.sent["update"]) == before:
             return False

@@ -93,6 +93,17 @@ TABLE: tuple[Row, ...] = (
     Row(request="GET /heads", fields=(), covered_by="sends no field"),
     Row(request="GET /healthz", fields=(), covered_by="sends no field; asks whether the orchestrator can be reached"),
     Row(request="GET /roster", fields=(), covered_by="sends no field"),
+    Row(request="GET /handovers", fields=(), covered_by="sends no field; asks for the orchestrator's own new key"),
+    Row(
+        request="POST /handovers",
+        fields=(*_SIGNED, *(f"signed.payload.{name}" for name in ("name", "old_key", "new_key", "made", "taken"))),
+        covered_by="public: the key of this party and its new one, each with a signature; `tessera datasite rotate`",
+    ),
+    Row(
+        request="GET /studies",
+        fields=("query.after", "query.limit"),
+        covered_by="which page of the list of studies; `tessera status` and `rotate`",
+    ),
     Row(
         request="POST /head",
         fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),
@@ -145,8 +156,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
-        fields=("signed.payload.helper_pads.*", "signed.payload.seed_hashes[]"),
-        covered_by="random seeds, encrypted for one helper, and hashes of random seeds",
+        fields=("signed.payload.helper_pads.*", "signed.payload.seed_hashes[]", "signed.payload.begun"),
+        covered_by="random seeds, encrypted for one helper, hashes of random seeds, and the process's random word",
     ),
     Row(
         request="PUT /studies/*/rounds/*/update",
@@ -188,6 +199,11 @@ TABLE: tuple[Row, ...] = (
         fields=("signed.payload.pad_tags.*", "signed.payload.pad_commitments"),
         covered_by="linear functions of random pads, each masked by a number of the same seed, and a hash of what "
         "keyholder and helpers committed to",
+    ),
+    Row(
+        request="POST /studies/*/rounds/*/arrival",
+        fields=(*_SIGNED, *(f"signed.payload.{name}" for name in ("study", "site", "begun"))),
+        covered_by="a random word that says that this process was started anew",
     ),
     Row(
         request="POST /studies/*/rounds/*/refusal",

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from datasites.data.reading.cells import CategoryColumn, NumberColumn, NumberRule, Reading, unit_factor
 from datasites.data.reading.finding import Place, Sources
 from datasites.data.reading.mapping import ColumnRule
-from datasites.data.reading.patients import Column, Derived, Rows, Wanted, alike, read_rows, shape
+from datasites.data.reading.patients import Column, Derived, Rows, Wanted, alike, read_rows
 from datasites.data.reading.report import ColumnFacts, Strange, TableFacts
+from datasites.data.reading.sniffing import shape
 from datasites.study.schema.document import PatientId, RowRule
 from datasites.study.schema.variables import Category, Number
 from datasites.study.text import visible

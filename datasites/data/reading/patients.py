@@ -166,15 +166,6 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
     )
 
 
-def shape(text: str) -> str:
-    """Return how an id looks without saying whose it is: letters as A, digits as 9.
-
-    >>> shape("TCGA-A1-A0SB-01A")
-    'AAAA-A9-A9AA-99A'
-    """
-    return "".join("9" if c.isdigit() else "A" if c.isalpha() else c for c in text[:40])
-
-
 def alike(text: str) -> str:
     """Return an id as two spellings of it agree: no capitals, signs or leading zeros, and ``12`` for ``12.0``."""
     return plain_id(re.sub(r"^(\d+)\.0+$", r"\1", text.strip())).lstrip("0")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import itertools
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,8 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
-from datasites.data.reading.sniffing import told
+from datasites.data.reading.excel import excel_columns, excel_pieces
+from datasites.data.reading.sniffing import Lines, refuse_swallowed, told
 from datasites.study.text import visible
 from privacy.errors import InvalidInput
 from privacy.sentences import say
@@ -39,10 +39,11 @@ _PIECE_CELLS = 1_000_000
 _BUFFER_BYTES = 1 << 16
 _COLUMNS_AT_ONCE = 48
 _HEAD_BYTES = 1 << 20
-_EXCEL_BYTES = 256 << 20
 _LARGEST_EXACT = 1 << 53
 _LOOKED_AT = 200
+_TITLE_ROWS = 2
 _COMMA_DECIMAL = re.compile(r"[+-]?\d+,(\d{1,2}|\d{4,})")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -64,6 +65,7 @@ class Table:
     """One table of a hospital: its columns, and its rows in pieces. ``notes`` says what was found out about it.
 
     ``commas``: numbers seem to be written with a comma before their decimals, so that ``1.234`` may be a thousand.
+    ``header_lines``: how many lines of a text the names of its columns take; a quoted name may go over several.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class Table:
     sheet: str = ""
     notes: list[str] = field(default_factory=list)
     commas: bool = False
+    header_lines: int = 1
 
     @property
     def name(self) -> str:
@@ -110,7 +113,7 @@ def open_table(path: Path, dialect: Dialect | None = None, *, sheet: str = "") -
         if suffix in TEXT_SUFFIXES:
             table = _open_text(path, dialect or Dialect())
         elif suffix == ".xlsx":
-            table = _open_excel(path, sheet)
+            table = Table(path=path, columns=excel_columns(path, sheet), dialect=Dialect(), sheet=sheet)
         else:
             table = Table(path=path, columns=tuple(_schema_of(path, suffix).names), dialect=Dialect())
     except (OSError, EOFError, pa.ArrowInvalid, zipfile.BadZipFile) as error:
@@ -157,12 +160,14 @@ def _open_text(path: Path, dialect: Dialect) -> Table:
         raise InvalidInput(f"{path.name}: expected text in {encoding}, found other bytes; name its encoding") from error
     if "\0" in text:
         raise InvalidInput(f"{path.name}: expected a table as text, found bytes that are no text")
-    lines = text.lstrip("\ufeff").splitlines()
+    lines = _LINE_END.split(text.lstrip("\ufeff"))
     if not lines or not lines[0].strip():
         raise InvalidInput(f"{path.name}: expected names of columns in the first line, found nothing")
     separator = dialect.separator or _separator(lines if whole else lines[:-1] or lines, path)
-    columns = tuple(name.strip() for name in next(csv.reader([lines[0]], delimiter=separator)))
+    first = csv.reader(lines, delimiter=separator)
+    columns = tuple(name.strip() for name in next(first))
     return Table(
+        header_lines=first.line_num,
         path=path,
         columns=columns,
         dialect=Dialect(encoding=encoding, separator=separator),
@@ -198,6 +203,12 @@ def _separator(lines: Sequence[str], path: Path) -> str:
     widths = {s: [len(row) for row in csv.reader(lines[:_LOOKED_AT], delimiter=s) if row] for s in _SEPARATORS}
     parted = {s: found for s, found in widths.items() if found and found[0] > 1}
     if not parted:
+        below = {s: set(found[1:]) for s, found in widths.items() if len(found) > _TITLE_ROWS}
+        if any(len(wide) == 1 and max(wide) > 1 for wide in below.values()):
+            raise InvalidInput(
+                f"{path.name}: the first line is one cell and rows below it are several; the names of the columns "
+                "must stand in the first line: remove what is above them, or name the separator"
+            )
         return _SEPARATORS[0]  # one column
     even = {s: found[0] for s, found in parted.items() if len(set(found)) == 1}
     if even:
@@ -208,27 +219,6 @@ def _separator(lines: Sequence[str], path: Path) -> str:
         f"{path.name}: the header has {parted[likely][0]} columns, row {row} has {width} cells; correct the row, put "
         "quotes around cells that hold the separator, or name the separator"
     )
-
-
-def _open_excel(path: Path, sheet: str) -> Table:
-    import openpyxl
-
-    if path.stat().st_size > _EXCEL_BYTES:
-        raise InvalidInput(f"{path.name}: expected at most {_EXCEL_BYTES >> 20} MiB of Excel; save it as CSV")
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
-        names = book.sheetnames
-        if not sheet and len(names) != 1:
-            raise InvalidInput(f"{path.name}: has {len(names)} sheets; name one of {', '.join(names)[:200]}")
-        if sheet and sheet not in names:
-            raise InvalidInput(f"{path.name}: has no sheet {sheet[:60]!r}; it has {', '.join(names)[:200]}")
-        first = next(book[sheet or names[0]].iter_rows(values_only=True), ())
-        columns = tuple(str(cell).strip() if cell is not None else "" for cell in first)
-        while columns and not columns[-1]:
-            columns = columns[:-1]
-        return Table(path=path, columns=columns, dialect=Dialect(), sheet=sheet)
-    finally:
-        book.close()
 
 
 def _schema_of(path: Path, suffix: str) -> pa.Schema:
@@ -244,7 +234,9 @@ def _pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         if suffix in TEXT_SUFFIXES:
             yield from _text_pieces(table, columns)
         elif suffix == ".xlsx":
-            yield from _excel_pieces(table, columns)
+            places, rows = [table.columns.index(name) for name in columns], _rows_at_once(table.columns)
+            for cells in excel_pieces(table.path, table.sheet, len(table.columns), places, rows):
+                yield pd.DataFrame(cells, columns=list(columns), dtype=object)
         elif suffix == ".parquet":
             # buffered: files often have one row group of everything, which would be read whole
             with pa.parquet.ParquetFile(table.path, buffer_size=_BUFFER_BYTES) as file:
@@ -281,13 +273,14 @@ def _reason(error: Exception) -> str:
 
 def _text_pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     kinds = {name: pa.string() for name in table.columns}
+    lines = Lines(pa.input_stream(str(table.path), compression="detect"))
     reader = pa.csv.open_csv(
-        pa.input_stream(str(table.path), compression="detect"),
+        pa.PythonFile(lines),
         read_options=pa.csv.ReadOptions(
             encoding=table.dialect.encoding.replace("utf-8-sig", "utf-8"),
             block_size=_PIECE_BYTES,
             column_names=list(table.columns),
-            skip_rows=1,
+            skip_rows=table.header_lines,
             use_threads=False,
         ),
         parse_options=pa.csv.ParseOptions(delimiter=table.dialect.separator, newlines_in_values=True),
@@ -295,33 +288,13 @@ def _text_pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]
             column_types=kinds, include_columns=list(columns), strings_can_be_null=False
         ),
     )
+    rows = 0
     with reader:
         for batch in reader:
+            rows += batch.num_rows
             yield _plain(batch)
-
-
-def _excel_pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    import openpyxl
-
-    book = openpyxl.load_workbook(table.path, read_only=True, data_only=True)
-    try:
-        sheet = book[table.sheet] if table.sheet else book[book.sheetnames[0]]
-        places = [table.columns.index(name) for name in columns]
-        rows = sheet.iter_rows(min_row=2, max_col=len(table.columns), values_only=True)
-        while piece := list(itertools.islice(rows, _rows_at_once(table.columns))):
-            filled = [row for row in piece if any(cell is not None for cell in row)]
-            cells = [[_cell(row[p] if p < len(row) else None) for p in places] for row in filled]
-            yield pd.DataFrame(cells, columns=list(columns), dtype=object)
-    finally:
-        book.close()
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.15g}"
-    return str(value)
+    if lines.quotes and lines.ends > rows + table.header_lines:
+        refuse_swallowed(table.path, table.dialect.encoding, table.dialect.separator, len(table.columns))
 
 
 def _plain(batch: pa.RecordBatch) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from datasites.data.reading.encoding import Encoded, mock_inputs
 from datasites.data.reading.finding import RECORDS
 from datasites.data.reading.measured import HospitalData
 from datasites.data.reading.report import ColumnFacts, ReadingReport
+from datasites.data.synthesis import ReleasedTables, drawn_classes, drawn_inputs
 from datasites.language import LANGUAGES, speaking, spoken, tr
 from datasites.node.files import write_atomically
 from datasites.node.web.documents import render_page
@@ -39,6 +40,7 @@ def write_hospital(
     version: int,
     institution: str,
     cohort: str,
+    released: ReleasedTables | None = None,
 ) -> None:
     """Write one dataset version: private part, mock part and schema, with the study's schema beside them.
 
@@ -51,11 +53,14 @@ def write_hospital(
         version: from 1 on.
         institution: whose it is.
         cohort: under which the dataset is listed.
+        released: charged tables that the mock follows; by default it follows the public schema alone.
 
     Raises:
-        InvalidInput: the folder exists, or a patient stands there twice.
+        InvalidInput: the folder exists, a patient stands there twice, or the tables are of another schema.
     """
     asked = schema.outcome(outcome)
+    if released is not None:
+        released.check(schema, asked)
     check_patients(data.patients)
     held = tuple(m.name for m in schema.modalities if m.name in data.modalities)
     dataset = Schema(
@@ -73,6 +78,7 @@ def write_hospital(
         predicts=asked.target,
         gains={m.name: float(m.gain) for m in schema.modalities if m.gain is not None},
         self_scaled=tuple(m.name for m in schema.modalities if m.scaling == "self"),
+        mock="" if released is None else f"charged synthesis by {released.source}",
     )
     inputs, missing = _inputs(schema, data)
     private = Part(
@@ -81,7 +87,7 @@ def write_hospital(
         labels=labels_of(asked, data.outcome),
         inputs=inputs,
     )
-    write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort))
+    write_dataset(folder, dataset, private, mock=_mock(schema, asked, held, cohort, released))
     write_missing(folder, missing)
     write_atomically(folder / STUDY_SCHEMA, canonical_json(dump(schema)))
 
@@ -159,15 +165,23 @@ def labels_of(outcome: Outcome, values: NDArray[np.float64]) -> tuple[float, ...
     return tuple(int(value) for value in values[:, 0])
 
 
-def _mock(schema: StudySchema, outcome: Outcome, held: tuple[str, ...], cohort: str) -> Part:
+def _mock(
+    schema: StudySchema, outcome: Outcome, held: tuple[str, ...], cohort: str, released: ReleasedTables | None
+) -> Part:
     generator = np.random.default_rng(int(schema.schema_hash[:12], 16))
     cases = tuple(f"MOCK-{number:04d}" for number in range(MOCK_ROWS))
     prevalence = outcome.prevalence if isinstance(outcome, Classes) else ()
+    made = mock_labels(outcome.target, outcome.classes, generator, MOCK_ROWS, prevalence)
+    inputs = {m: mock_inputs(schema.modality(m), generator, MOCK_ROWS) for m in held}
+    if released is not None:
+        classes = drawn_classes(released, generator, MOCK_ROWS)
+        made = tuple(classes.tolist()) if released.outcome else made
+        inputs = {m: drawn_inputs(schema.modality(m), released, classes, inputs[m], generator) for m in held}
     return Part(
         cases=cases,
         cohorts=(cohort,) * MOCK_ROWS,
-        labels=mock_labels(outcome.target, outcome.classes, generator, MOCK_ROWS, prevalence),
-        inputs={m: (cases, mock_inputs(schema.modality(m), generator, MOCK_ROWS)) for m in held},
+        labels=made,
+        inputs={m: (cases, values) for m, values in inputs.items()},
     )
 
 

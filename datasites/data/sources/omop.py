@@ -1,7 +1,9 @@
 """OMOP common data model: person, measurement and condition_occurrence as CSV or Parquet tables (OHDSI CDM v5.4).
 
 ``person`` has a row per person. Each wanted measurement becomes a table of its own: person, date, value with its unit.
-``conditions`` has a row per person with ``recorded`` for each wanted condition. Concept ids are OMOP's standard ones.
+``conditions`` has a row per person with ``recorded`` for each wanted condition. Concept ids are OMOP's standard ones,
+each looked up by its name in the concept-level checks of OHDSI's DataQualityDashboard (measurements: CDM v5.4, release
+of January 2026; units: its first list of 2019).
 """
 
 from __future__ import annotations

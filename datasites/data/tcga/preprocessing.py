@@ -102,7 +102,7 @@ def numbers(table: pd.DataFrame, columns: Sequence[str], *, where: str, genes: b
         raise InvalidInput(f"{where}: expected column {absent[0]!r} ({len(absent)} columns missing in all)")
     chosen_columns = table[list(columns)]
     for column, kind in chosen_columns.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(kind):
+        if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
             raise InvalidInput(
                 f"{where}: column {str(column)!r} holds {kind} values, expected numbers; "
                 "correct or leave out the column"

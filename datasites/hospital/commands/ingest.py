@@ -27,6 +27,7 @@ def ingest(
     mapping: Annotated[Path | None, typer.Option(help="Your file that says where your columns are.")] = None,
     cohort: Annotated[str | None, typer.Option(help="Cohort of every patient, if no column tells it.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the dataset; yours and the schema's by default.")] = None,
+    mock: Annotated[Path | None, typer.Option(help="Released tables that the mock follows; else the schema.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write the reading report only, no dataset.")] = False,
     out: Annotated[Path | None, typer.Option(help="Deal public tables instead: see `tessera federation deal`.")] = None,
     federation: FederationOption = "tri-modal",
@@ -45,7 +46,7 @@ def ingest(
             "`tessera federation deal TABLES --out DIR`"
         )
     else:
-        _read_own(tables, schema, home, outcome, mapping, cohort, name, check, json_output)
+        _read_own(tables, schema, home, outcome, mapping, cohort, name, mock, check, json_output)
 
 
 def _read_own(
@@ -56,6 +57,7 @@ def _read_own(
     mapping: Path | None,
     cohort: str | None,
     name: str | None,
+    mock: Path | None,
     check: bool,
     json_output: bool,
 ) -> None:
@@ -65,6 +67,7 @@ def _read_own(
     from datasites.data.reading.mapping import read_mapping
     from datasites.data.reading.schema_files import read_schema_document
     from datasites.data.reading.writing import write_hospital, write_report
+    from datasites.data.synthesis import read_tables
     from datasites.data.versions import changes_between, check_spelling, versions_of
     from datasites.node.home import Home
 
@@ -74,15 +77,13 @@ def _read_own(
     local, of_all = read_mapping(mapping) if mapping else None, cohort or ""
     with console.status("reading your tables"):
         data, report = read_hospital(tables, document, asked, mapping=local, cohort=of_all, scratch=home)
-    report = replace(report, warnings=tuple(warnings_of(document, document.outcome(asked), data)))
-    report = replace(report, problems=(*report.problems, *check_spelling(home / "datasets", data.patients)))
+    warned = tuple(warnings_of(document, document.outcome(asked), data))
+    problems = (*report.problems, *check_spelling(home / "datasets", data.patients))
+    report = replace(report, warnings=warned, problems=problems)
     page, facts = write_report(home / "reading", report)
     _say(report)
     console.print(f"reading report: {page} (.de.html and .fr.html beside it)", highlight=False, soft_wrap=True)
-    if report.problems:
-        rest = len(report.problems) - _SHOWN_PROBLEMS
-        more = f" (and {rest} more, in the reading report)" if rest > 0 else ""
-        raise InvalidInput(f"no dataset was written: {'; '.join(report.problems[:_SHOWN_PROBLEMS])}{more}")
+    _refuse(report)
     called = name or f"{config.name}-{document.name}"
     earlier = versions_of(home / "datasets", called)
     version = 1 + (int(earlier[-1].name[1:]) if earlier else 0)
@@ -97,6 +98,7 @@ def _read_own(
             version=version,
             institution=config.institution,
             cohort=cohort or document.cohorts[0].name,
+            released=read_tables(mock) if mock else None,
         )
         if earlier:
             report = replace(report, changes=write_changes(folder, changes_between(earlier[-1], folder)))
@@ -106,6 +108,13 @@ def _read_own(
     if json_output:
         made = {"dataset": None if check else called, "version": None if check else version}
         show({**made, **_counts(report), "report": str(page), "facts": str(facts)})
+
+
+def _refuse(report: ReadingReport) -> None:
+    if report.problems:
+        rest = len(report.problems) - _SHOWN_PROBLEMS
+        more = f" (and {rest} more, in the reading report)" if rest > 0 else ""
+        raise InvalidInput(f"no dataset was written: {'; '.join(report.problems[:_SHOWN_PROBLEMS])}{more}")
 
 
 def _counts(report: ReadingReport) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def require_may_sign(
     Raises:
         Refused: another list was signed, and somebody who could answer it has not declared it void; another one was
             signed for good; or the update was sent before this process began. Then no second list is signed, and with
-            helpers none, since the journal may be an older copy.
+            helpers none, nor any for good, since the journal may be an older copy.
     """
     signed = dict.fromkeys(_lists(journal, item, "attested"))  # in the order of their first signatures
     if set(_lists(journal, item, "confirmed")) - {list_hash}:
@@ -164,6 +164,11 @@ def require_may_sign(
     if item.kind == "confirm":
         if [*signed][-1:] != [list_hash]:
             raise Refused(f"round {item.round}: only the newest list that was signed here is signed for good")
+        if proposal.helpers and sealed_to is None:
+            raise Refused(
+                f"round {item.round}: this hospital was started anew since it sent its update, and cannot know that "
+                "this is the newest list that it signed"
+            )
         return
     if list_hash in signed:
         return

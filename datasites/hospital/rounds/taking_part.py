@@ -21,6 +21,7 @@ import numpy as np
 
 from datasites.hospital.rounds import round_pads, tidying
 from datasites.hospital.rounds.attesting import Attesting
+from datasites.hospital.rounds.beginnings import Beginning, Clearing
 from datasites.hospital.rounds.failures import Failures, usable
 from datasites.hospital.rounds.models import InitialModel, Models
 from datasites.hospital.rounds.round_pads import PadKeys, Sent
@@ -29,6 +30,7 @@ from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.rollback import was_imported
+from datasites.node.tracing.spans import traced
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
 from datasites.study.messages import (
@@ -74,7 +76,7 @@ class RoundParticipant:
     the policy): updates leave at whole multiples of it only, so that their time does not tell how a worker fared on
     private data. ``sent_now`` are the rounds whose updates were made since this process began, with the keys that their
     pads were sealed to: only of those it knows
-    every list that it signed, whose voids count, and the pads that it has to tag.
+    every list that it signed, whose voids count, and the pads that it has to tag. ``beginning`` is this start.
     """
 
     site: str
@@ -90,6 +92,17 @@ class RoundParticipant:
     preflight: Callable[[TrainingJob], None] = lambda _: None
     round_seconds: float | Callable[[], float] = 0.0
     sent_now: dict[tuple[str, int], Sent] = field(default_factory=dict)
+    beginning: Beginning = field(default_factory=Beginning)
+
+    def __post_init__(self) -> None:
+        if self.beginning.at is None:
+            self.beginning.at = self.journal.now()
+
+    @property
+    def clearing(self) -> Clearing:
+        """Has this hospital cleared for rounds after a start."""
+        own, begun = self.home.identity(), self.beginning
+        return Clearing(site=self.site, client=self.client, approvals=self.approvals, identity=own, beginning=begun)
 
     @property
     def failures(self) -> Failures:
@@ -113,6 +126,7 @@ class RoundParticipant:
             public_key=public_key,
         )
 
+    @traced
     def handle(self, item: WorkItem) -> None:
         """Do one work item; a refusal is journaled and told to the orchestrator."""
         try:
@@ -147,6 +161,8 @@ class RoundParticipant:
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
                 raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
+            if not self.clearing.is_cleared(proposal, item):
+                return  # keyholder and helpers are asked; the item comes once more with what they say
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
             keys = self._pad_keys(proposal, plan, item)
             public = self._public_key(proposal, keys)
@@ -302,6 +318,7 @@ class RoundParticipant:
             ledger_head=self.ledger.head.hash,
             helper_pads=padded.helper_pads,
             seed_hashes=padded.seed_hashes,
+            begun=self.clearing.word(proposal),
         )
         self._forget_pads(plan.study)
         self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, public=public, own=padded.own)

@@ -13,8 +13,8 @@ another server, another path, another body, a second time or a minute later.
     >>> TokenVerifier(server.public_key).check(header, **request) == caller.public_key
     True
 
-Nonces are remembered in memory for as long as their token could be valid. A server that restarts forgets them;
-every request of Tessera is idempotent, so a token replayed in that minute repeats what was done already.
+Nonces are remembered for as long as their token could be valid; with a file, also by a server that is killed and starts
+again (:class:`NonceFile`). Every request of Tessera is idempotent besides, so a replay repeats what was done already.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ import base64
 import binascii
 import hmac
 import json
+import os
+import re
 import secrets
+import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from datasites.node.files import write_atomically
 from privacy.canonical import canonical_json
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity, verify
@@ -38,6 +43,10 @@ SCHEME = "Tessera "
 _KIND = "token"
 _MAX_HEADER_CHARACTERS = 4096
 _MAX_NONCES_PER_CALLER = 50_000
+_NONCE = re.compile(r"[0-9a-f]{32}")
+_RECORD = struct.Struct(">32s16sd")
+_LEAST_KEPT = 20_000
+_MOST_KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +96,22 @@ class TokenVerifier:
         audience: this server's public key.
         lifetime_seconds: how far the token's time may lie from ours, either way.
         admits: says whether a caller's key is known here; unknown callers take up no memory.
+        kept: where nonces are kept for the next process; None: in memory only.
     """
 
     def __init__(
-        self, audience: str, lifetime_seconds: float = 60, *, admits: Callable[[str], bool] | None = None
+        self,
+        audience: str,
+        lifetime_seconds: float = 60,
+        *,
+        admits: Callable[[str], bool] | None = None,
+        kept: Path | None = None,
     ) -> None:
         self._audience = audience
         self._lifetime_seconds = lifetime_seconds
         self._admits = admits
-        self._seen: dict[str, dict[str, float]] = {}
+        self._file = NonceFile(kept) if kept is not None else None
+        self._seen: dict[str, dict[str, float]] = self._file.read(time.time()) if self._file is not None else {}
         self._lock = threading.Lock()
 
     def check(
@@ -148,7 +164,69 @@ class TokenVerifier:
                 self._seen[token.caller] = seen
             if len(seen) >= _MAX_NONCES_PER_CALLER:
                 raise Refused(f"more than {_MAX_NONCES_PER_CALLER} requests within a token's lifetime; slow down")
-            seen[token.nonce] = token.issued_ms / 1000 + self._lifetime_seconds
+            until = token.issued_ms / 1000 + self._lifetime_seconds
+            if self._file is not None:  # before the request is let in
+                self._file.add(token.caller, token.nonce, until, clock)
+            seen[token.nonce] = until
+
+
+class NonceFile:
+    """Used nonces in one file: 56 bytes each, written before the request is let in and dropped when it is too old.
+
+    The file is not synced: what a killed process wrote is there for the next one, and a machine that loses power needs
+    longer to come back than a token lives.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written, self._live = 0, 0
+        self._descriptor = -1
+
+    def read(self, now: float) -> dict[str, dict[str, float]]:
+        """Return the nonces that are still good at ``now``, by caller, and write the file anew with these alone.
+
+        Raises:
+            InvalidInput: it is no such file.
+        """
+        data = self._path.read_bytes() if self._path.exists() else b""
+        if len(data) > _MOST_KEPT_BYTES:
+            raise InvalidInput(f"expected used nonces in {self._path.name}, got {len(data)} bytes; delete it")
+        found: dict[str, dict[str, float]] = {}
+        for caller, nonce, until in _RECORD.iter_unpack(data[: len(data) // _RECORD.size * _RECORD.size]):
+            if until >= now:
+                found.setdefault(caller.hex(), {})[nonce.hex()] = until
+        self._renew(found)
+        return found
+
+    def add(self, caller: str, nonce: str, until: float, now: float) -> None:
+        """Keep one nonce."""
+        if self._written >= _LEAST_KEPT and self._written > 4 * self._live:
+            self.read(now)
+        record = _RECORD.pack(bytes.fromhex(caller), bytes.fromhex(nonce), until)
+        try:
+            whole = os.write(self._descriptor, record) == len(record)
+        except OSError:  # a full disk: this process remembers it all the same
+            whole = False
+        if whole:
+            self._written += 1
+        else:
+            os.ftruncate(self._descriptor, self._written * _RECORD.size)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def _renew(self, found: Mapping[str, Mapping[str, float]]) -> None:
+        lines = [
+            _RECORD.pack(bytes.fromhex(caller), bytes.fromhex(nonce), until)
+            for caller, nonces in found.items()
+            for nonce, until in nonces.items()
+        ]
+        write_atomically(self._path, b"".join(lines))
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._written = self._live = len(lines)
 
 
 def _same(got: str, expected: str) -> bool:
@@ -175,7 +253,7 @@ def _statement(data: Any) -> Token:
         and data.keys() == {*texts, "issued_ms"}
         and all(isinstance(data[name], str) and data[name].isascii() for name in texts)
         and type(data["issued_ms"]) is int
-        and len(data["nonce"]) == 32
+        and _NONCE.fullmatch(data["nonce"]) is not None
     )
     if not valid:
         raise InvalidInput(f"expected a token with the fields {', '.join(texts)} and issued_ms")

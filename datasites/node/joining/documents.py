@@ -10,12 +10,13 @@ import datetime as dt
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasites.node.consortium import check_address, check_member
 from datasites.node.home import Role
+from datasites.node.keys.handover import follows, line
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
@@ -64,12 +65,16 @@ class Answer(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Edition(Message):
-    """A roster as the orchestrator signed it: each has the next ``serial`` and names the hash of the one before."""
+    """A roster as the orchestrator signed it: each has the next ``serial`` and names the hash of the one before.
+
+    ``handovers`` are all by which a party's key became another one, since the consortium began.
+    """
 
     serial: int
     previous: str
     made: str
     roster: Roster
+    handovers: tuple[Signed, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -144,13 +149,16 @@ def check_time(invitation: Invitation, now: dt.datetime) -> None:
 
 
 def open_edition(signed: Signed, orchestrator: Party) -> Edition:
-    """Return the roster that our orchestrator signed.
+    """Return the roster that our orchestrator signed, with the key we know or one that this key has handed over to.
 
     Raises:
-        InvalidInput, Tampered: not by it, or no roster that holds.
+        InvalidInput, Tampered: not by it, or no roster or no hand-over that holds.
     """
-    edition = open_sealed(signed, EDITION, orchestrator.public_key, Edition)
-    check_own(edition.roster, orchestrator)
+    edition = open_sealed(signed, EDITION, signed.public_key, Edition)
+    key = signed.public_key
+    if not follows(line(edition.handovers), orchestrator.name, orchestrator.public_key, key):
+        raise InvalidInput("the signed roster carries another key than our orchestrator's; tell its operator")
+    check_own(edition.roster, replace(orchestrator, public_key=key))
     return edition
 
 

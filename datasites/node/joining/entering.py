@@ -230,6 +230,7 @@ def _admit(home: Home, invitation: Invitation, found: dict[str, Any]) -> None:
         plain = replace(raw, tls_certificate="", tls_key="")
         write_atomically(home.folder / "config.json", json.dumps(asdict(plain), indent=2).encode())
         _log.warning("the operator has no authority for the portal's certificate; send tls/portal.csr to your own")
+    home.keep_handovers(edition.handovers)
     _keep(home.folder / EDITION_FILE, signed)
     if invitation.role in ("keyholder", "helper"):  # a hospital's people confirm every fingerprint in their portal
         write_atomically(home.folder / FOLDER / UNCONFIRMED, b"")

@@ -98,6 +98,7 @@ def _coverage(face: Face) -> frozenset[int]:
     from fontTools.ttLib import TTFont
 
     with TTFont(face.path, fontNumber=face.number, lazy=True) as font:
+        font.setGlyphOrder([str(number) for number in range(font["maxp"].numGlyphs)])  # names that need no reading
         return frozenset(font.getBestCmap())
 
 

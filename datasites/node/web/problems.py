@@ -9,6 +9,7 @@ error                    status  type
 nobody is signed in      401     ``urn:tessera:not-signed-in``
 malformed request        422     ``urn:tessera:invalid-input``
 no room on the disk      507     ``urn:tessera:no-room``
+storage does not answer  503     ``urn:tessera:no-storage``
 any other of Tessera's   500     ``urn:tessera:failed``
 unexpected               500     ``urn:tessera:internal``
 =======================  ======  =============================
@@ -18,6 +19,7 @@ An unexpected exception is logged here and answered without its text: no traceba
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +90,10 @@ def describe(error: Exception) -> Problem:
         return new_problem(
             507, "no-room", say("the server's disk is full; nothing was kept of this request, ask again later")
         )
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        _log.error("the storage does not answer: %s", error)
+        said = say("the server's storage does not answer; nothing was kept of this request, ask again later")
+        return new_problem(503, "no-storage", said)
     _log.error("a request failed unexpectedly", exc_info=error)
     said = say("the server failed on this request; its operator finds the reason in the log")
     return new_problem(500, "internal", said)

@@ -332,7 +332,7 @@ class PeopleDesk:
         if act.kind == "roster":
             change = self._context.confirm_roster(act.target)
             self.records.wrote(CONFIRMED, **change.entry(by=names))
-            for party in change.joins:
+            for party in (*change.joins, *change.changed):
                 key, institution = party.public_key, party.institution
                 confirm(key, name=party.name, institution=institution, person=person, now=now, by=names)
             return act.target

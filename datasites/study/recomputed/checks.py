@@ -177,7 +177,7 @@ def check_public_key(proposal: Proposal, number: int, public: bytes) -> None:
 
 
 def check_header_pads(proposal: Proposal, header: UpdateHeader) -> None:
-    """Check that a header has pads for the study's helpers, at least one of them, and for nobody else.
+    """Check that a header has pads for the study's helpers, at least one of them, and for nobody else, and its start.
 
     Raises:
         Refused: it has not.
@@ -187,6 +187,8 @@ def check_header_pads(proposal: Proposal, header: UpdateHeader) -> None:
         return
     if not named or not named <= {helper.name for helper in proposal.helpers} or hashes != len(PARTS):
         raise Refused(f"the update of {header.site} lacks the pads of this study's helpers, or names others")
+    if proposal.protocol >= 3 and not header.begun:
+        raise Refused(f"the update of {header.site} does not name the start of the process that made it")
 
 
 def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitments, site: str, own: Signed) -> None:

@@ -228,7 +228,7 @@ def _updates(store: Store, study: str, number: int) -> Iterator[Path]:
 
 def _size(store: Store, digest: str) -> int | None:
     try:
-        return store.blob_path(digest).stat().st_size
+        return store.blob_bytes(digest)
     except (InvalidInput, OSError):
         return None
 

@@ -184,7 +184,7 @@ def _draft(
         constants=constants,
         patience=_patience(settings),
         evaluated_by_pattern="pattern" in settings.evaluation_by,
-        protocol=2,
+        protocol=3,
     )
 
 

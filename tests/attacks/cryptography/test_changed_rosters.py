@@ -9,6 +9,7 @@ their admission, a roster of hospitals that it invented.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,9 +25,10 @@ from datasites.node.home import Config, Home, Role
 from datasites.node.joining.changes import OFFERED, confirm, look, offered
 from datasites.node.joining.documents import EDITION, Edition, Invitation
 from datasites.node.joining.entering import _admit
+from datasites.node.keys.handover import hand_over
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
-from datasites.study.signing import dump, seal
+from datasites.study.signing import Signed, dump, seal
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal
@@ -74,8 +76,9 @@ MOVES: dict[str, tuple[Callable[[Roster], Roster], set[str]]] = {
 class Answers:
     """In place of the orchestrator's server: gives one edition."""
 
-    def __init__(self, roster: Roster) -> None:
-        self.said = dump(seal(ORCHESTRATOR, EDITION, Edition(serial=2, previous="", made="", roster=roster)))
+    def __init__(self, roster: Roster, serial: int = 2, handovers: tuple[Signed, ...] = ()) -> None:
+        edition = Edition(serial=serial, previous="", made="", roster=roster, handovers=handovers)
+        self.said = dump(seal(ORCHESTRATOR, EDITION, edition))
 
     def get_json(self, path: str) -> Any:
         assert path == "/roster"
@@ -133,6 +136,25 @@ def test_the_keyholders_people_read_which_part_somebody_gets(home: Home, monkeyp
     found = CliRunner().invoke(app, ["confirm-roster", "--home", str(home.folder), "--by", "K. Holder"])
     assert found.exit_code != 0 and home.roster() == roster
     assert json.loads((home.folder / "roster.json").read_bytes())["keyholder"]["name"] == "neutral"
+
+
+def test_hand_overs_that_contradict_one_another_are_not_kept(home: Home) -> None:
+    """Played: keys of nobody hand over twice, so that the hand-overs kept here can be read no more."""
+    stranger, now = Identity.from_seed(b"s" * 32), dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    first, second = (hand_over(stranger, Identity.generate(), name="nobody", now=now) for _ in range(2))
+    roster = replace(home.roster(), sites=(*home.roster().sites, party("east")))
+    early: Any = Answers(roster, handovers=(first,))
+    look(home, early)
+    change = offered(home)
+    assert change is not None
+    confirm(home, change.digest)
+    late: Any = Answers(replace(roster, sites=(*roster.sites, party("far"))), serial=3, handovers=(second,))
+    look(home, late)
+    change = offered(home)
+    assert change is not None
+    with pytest.raises(InvalidInput, match="one hand-over a key"):
+        confirm(home, change.digest)
+    assert home.orchestrator_keys() == {ORCHESTRATOR.public_key} and home.roster() == roster
 
 
 @pytest.mark.parametrize("role", ["keyholder", "helper"])

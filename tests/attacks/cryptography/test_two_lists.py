@@ -249,41 +249,6 @@ def test_no_stranger_and_no_other_round_moves_a_hospital_to_sign_for_good(helped
     assert len(confirmed(helped, first, {f"refusal/{H}": seal(own, "refusal", refusal)})) == 4
 
 
-def test_a_helper_opens_one_update_of_a_hospital_in_a_round(helped: HelpedStage) -> None:
-    """Played: a hospital is restored to before its upload, within a round, and sends a second update."""
-    helped.train_all()
-    first = helped.listed(*ALL)
-    assert len(first[1]) == 4
-    hospital = helped.consortium.hospitals[0]
-    folder = hospital.home.round_folder(helped.proposal.study, 1)
-    (folder / "header.json").unlink()
-    helped.restart_hospital(0)
-    assert helped.train(0)
-    for name in (H, J):
-        documents = {"plan": helped.plan, "key": helped.key, "commitments": resealed(helped)}
-        before = len(helped.liar.sent["pad-commitment"])
-        helped.helpers[name].handle(helped.item("commit", documents))
-        assert len(helped.liar.sent["pad-commitment"]) == before
-        assert "others than those of their first update" in helped.refusal(name)
-        assert parse(Refusal, dict(helped.liar.sent["refusal"][-1].payload)).without == ("site-0",)
-
-
-def test_a_helper_that_was_shown_one_update_answers_no_list_with_another(helped: HelpedStage) -> None:
-    """Played: the other helper alone commits to the second list. It has seen no first one, and answers it."""
-    helped.train_all()
-    first = helped.listed(*ALL, committing=("keyholder", H))
-    assert len(first[1]) == 4
-    hospital = helped.consortium.hospitals[0]
-    (hospital.home.round_folder(helped.proposal.study, 1) / "header.json").unlink()
-    helped.restart_hospital(0)
-    assert helped.train(0)
-    sealed, _ = helped.listed(*ALL, asked=(), closing=2, committing=("keyholder", J))
-    lied = (sealed, [helped.forged(i, (sealed, [])) for i in ALL])
-    assert helped.ask_pads(H, lied) is None
-    assert "others than those of their first update" in helped.refusal(H)
-    assert helped.ask_pads(J, lied) is not None  # what docs/what-could-go-wrong.md says
-
-
 def resealed(stage: HelpedStage) -> Signed:
     """The list of all updates as they are now, signed by the orchestrator."""
     return stage.listed(*ALL, asked=(), closing=2, committing=())[0]

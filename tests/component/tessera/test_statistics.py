@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from support.hospital_tables import heart_rows, write_table
 from typer.testing import CliRunner
 
 import tessera
+from datasites.data.dataset import read_schema
 from datasites.data.reading.schema_files import read_schema_document
+from datasites.data.synthesis import drawn_classes, drawn_inputs, read_tables
+from datasites.node.home import Config, Home
+from datasites.study.signing import dump
 from orchestrator.cli.main import app
 from tessera.statistics.live import StatisticsRun
 
@@ -103,11 +110,18 @@ def test_the_command_line_asks_the_same():
         assert isinstance(found.exception, (tessera.InvalidInput, SystemExit))
 
 
-def test_quartiles_of_a_schemas_numbers_scale_its_next_version_with_their_source(tmp_path, monkeypatch):
-    found = tessera.analytics(epsilon=4, schema="heart", sites=3, patients=600).scales()
-    assert [one.title for one in found][:2] == ["quantiles of history.age", "quantiles of history.trestbps"]
-    before = read_schema_document(Path("heart"))
-    dataset = SimpleNamespace(study_schema=before)
+def played(monkeypatch, found, before):
+    """Return a finished study of a consortium whose answers are a simulation's."""
+    dataset = SimpleNamespace(
+        study_schema=before,
+        schema=SimpleNamespace(
+            features={m.name: m.inputs for m in before.modalities},
+            cohorts=tuple(level.name for level in before.cohorts),
+            task=before.outcomes[0].name,
+            classes=before.outcomes[0].classes,
+            predicts=before.outcomes[0].target,
+        ),
+    )
     proposal = SimpleNamespace(
         participants=(SimpleNamespace(name="heart-1"),),
         proposal_hash="ab" * 32,
@@ -115,15 +129,80 @@ def test_quartiles_of_a_schemas_numbers_scale_its_next_version_with_their_source
         noise="shared",
     )
     run = StatisticsRun.__new__(StatisticsRun)
-    run.name, run.hub = "quartiles", SimpleNamespace(datasets=lambda names: dict.fromkeys(names, dataset))
+    run.name, run.hub = "asked", SimpleNamespace(datasets=lambda names: dict.fromkeys(names, dataset))
     monkeypatch.setattr(StatisticsRun, "answers", found)
     monkeypatch.setattr(StatisticsRun, "proposal", proposal)
+    monkeypatch.setattr("tessera.hub.connect", lambda _: SimpleNamespace(run=lambda _: run))
+    return run, dataset
+
+
+@pytest.mark.parametrize("schema", ["heart", "tcga-survival"])
+def test_released_tables_make_a_mock_that_follows_them_and_says_so(tmp_path, monkeypatch, schema):
+    found = tessera.analytics(epsilon=8, schema=schema, sites=3, patients=500).synthesis()
+    before = read_schema_document(Path(schema))
+    run, _ = played(monkeypatch, found, before)
+    out = tmp_path / "tables.json"
+    command = ["analytics", "marginals", "asked", "--home", str(tmp_path), "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.exception
+    tables = read_tables(out)
+    assert tables == run.marginals() and "charged to every patient" in tables.source
+    outcome, draw = before.outcomes[0], np.random.default_rng(0)
+    tables.check(before, outcome)
+    classes = drawn_classes(tables, draw, 4000)
+    if schema == "heart":
+        shares = found[0].exact["patients"] / found[0].exact["patients"].sum()
+        assert (classes == 1).mean() == pytest.approx(shares.iloc[1], abs=0.1)
+    for modality in (m for m in before.modalities if m.variables):
+        made = drawn_inputs(modality, tables, classes, np.zeros((4000, len(modality.inputs))), draw)
+        assert np.isfinite(made).all()
+        place = 0
+        for variable in modality.variables:
+            width = len(variable.inputs())
+            own = made[:, place : place + width]
+            if width > 2 or variable.inputs()[0] != f"{variable.name}:value":
+                assert (own.sum(axis=1) == 1).all() and set(np.unique(own)) <= {0.0, 1.0}  # never a normal number
+            else:
+                assert (np.abs(own[:, 0]) <= variable.clip).all()
+            place += width
+    wrong = replace(before, version=before.version + 1)
+    with pytest.raises(tessera.InvalidInput, match="another schema, version or outcome"):
+        tables.check(wrong, outcome)
+    with pytest.raises(tessera.InvalidInput, match="those of another question"):
+        monkeypatch.setattr(StatisticsRun, "answers", found[1:])
+        run.marginals()
+
+
+def test_a_hospitals_mock_by_released_tables_is_marked_and_one_without_is_not(tmp_path, monkeypatch):
+    found = tessera.analytics(epsilon=8, schema="heart", sites=3, patients=500).synthesis()
+    run, _ = played(monkeypatch, found, read_schema_document(Path("heart")))
+    out = tmp_path / "tables.json"
+    out.write_text(json.dumps(dump(run.marginals())))
+    place = tmp_path / "home"
+    Home.create(place, Config(name="h", institution="H", role="datasite", orchestrator_url="http://127.0.0.1:1"))
+    table = write_table(tmp_path / "t.csv", heart_rows(80))
+    for more in ([], ["--mock", str(out)]):
+        command = ["datasite", "ingest", str(table), "--schema", "heart", "--home", str(place), *more]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.exception
+    plain, marked = (read_schema(place / "datasets" / "h-heart" / version) for version in ("v1", "v2"))
+    assert plain.mock == "" and "mock" not in plain.plain()
+    assert marked.mock.startswith(f"charged synthesis by the study asked ({'ab' * 32}): epsilon 4")
+    assert plain.schema_hash != marked.schema_hash
+    out.write_text("{}")
+    broken = CliRunner().invoke(app, command)
+    assert isinstance(broken.exception, tessera.InvalidInput)
+    assert not (place / "datasets" / "h-heart" / "v3").exists()
+
+
+def test_quartiles_of_a_schemas_numbers_scale_its_next_version_with_their_source(tmp_path, monkeypatch):
+    found = tessera.analytics(epsilon=4, schema="heart", sites=3, patients=600).scales()
+    assert [one.title for one in found][:2] == ["quantiles of history.age", "quantiles of history.trestbps"]
+    before = read_schema_document(Path("heart"))
+    run, dataset = played(monkeypatch, found, before)
     after, notes = run.rescaled(before)
     assert after.version == before.version + 1 and after.modality("history").scaling == "released"
-    assert (
-        f"the study quartiles ({'ab' * 32}): epsilon 4 at delta 0.0001, shared noise"
-        in after.modality("history").source
-    )
+    assert f"the study asked ({'ab' * 32}): epsilon 4 at delta 0.0001, shared noise" in after.modality("history").source
     exact = {one.title.removeprefix("quantiles of "): one.exact["value"] for one in found}
     changed = 0
     for modality in after.modalities:
@@ -134,9 +213,8 @@ def test_quartiles_of_a_schemas_numbers_scale_its_next_version_with_their_source
                 assert abs(variable.centre - truth[0.5]) < spread and 0.4 < variable.scale / spread < 2.5, variable.name
                 changed += 1
     assert changed >= 3, notes
-    monkeypatch.setattr("tessera.hub.connect", lambda _: SimpleNamespace(run=lambda _: run))
     out = tmp_path / "heart-2.json"
-    command = ["analytics", "rescale", "quartiles", "--home", str(tmp_path), "--schema", "heart", "--out", str(out)]
+    command = ["analytics", "rescale", "asked", "--home", str(tmp_path), "--schema", "heart", "--out", str(out)]
     done = CliRunner().invoke(app, [*command, "--json"])
     assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout)["version"] == after.version and read_schema_document(out) == after

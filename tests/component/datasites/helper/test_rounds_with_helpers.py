@@ -208,6 +208,86 @@ def test_a_round_that_too_few_can_sign_is_lost_and_the_study_goes_on(played: Pla
     assert [bool(c.get("lost")) for c in status["checkpoints"]] == [True, False]
 
 
+def is_closed_again(played: Played, kind: str) -> bool:
+    """Say whether a document about the second list of the round is stored."""
+    store = played.service.store
+    return bool(store.documents("pilot", 1, kind, closing=2)) or (
+        store.document("pilot", 1, kind, closing=2) is not None
+    )
+
+
+@pytest.mark.parametrize("role", ["helper-0", "both helpers", "keyholder", "orchestrator"])
+@pytest.mark.parametrize("kind", ["void", "commitments", "attestation"])
+def test_a_kill_while_a_list_is_redone_loses_nothing_and_gives_no_second_answer(
+    played: Played, role: str, kind: str
+) -> None:
+    played.propose("pilot", length=LENGTH)
+    restart_hospital_before_it_signs(played)
+
+    def reached(_: object) -> bool:
+        voids = played.service.store.documents("pilot", 1, "void", closing=1)
+        return len(voids) == 3 if kind == "void" else is_closed_again(played, kind)
+
+    played.play("pilot", until=reached)
+    kill(played, role)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    assert status["checkpoints"][0]["sites"] == played.names[:3] and not status["checkpoints"][0].get("lost")
+    assert np.allclose(played.model(status)["shared"], expected(played, range(3)), atol=1e-5)
+    for name in played.helpers:
+        assert len(set(lists_answered(played, name))) == len(lists_answered(played, name)) <= 1
+
+
+@pytest.mark.parametrize("role", ["helper-0", "keyholder", "orchestrator"])
+def test_a_kill_while_a_hospital_is_cleared_loses_no_round(played: Played, role: str) -> None:
+    """It may cost the hospital its part: a holder that was started anew does not know what it opened."""
+    played.propose("pilot", length=LENGTH, rounds=4)
+    restart_hospital_before_it_sends(played, 3)
+    played.step("site-3")
+    kill(played, role)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    sites = [checkpoint["sites"] for checkpoint in status["checkpoints"]]
+    assert all(set(played.names[:3]) <= set(found) for found in sites) and sites[-1] == played.names
+    assert not [c["lost"] for c in status["checkpoints"] if c.get("lost")]
+
+
+def restart_hospital_before_it_sends(played: Played, index: int) -> None:
+    """Start a hospital anew once a round was planned; it has sent nothing in this round."""
+    played.play(
+        "pilot",
+        *(n for n in (*played.names, "keyholder", *played.helpers) if n != played.names[index]),
+        until=lambda _: len(played.service.store.documents("pilot", 1, "update")) == 3,
+    )
+    played.hospitals[index].close()
+    played.open_hospital(index)
+
+
+def test_a_hospital_that_was_killed_before_it_sent_its_update_is_cleared_and_takes_part(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=2)
+    restart_hospital_before_it_sends(played, 3)
+    status = played.play("pilot")
+    assert (status["state"], status["reason"]) == ("finished", "")
+    assert all(checkpoint["sites"] == played.names for checkpoint in status["checkpoints"])
+    assert np.allclose(played.model(status)["shared"], expected(played, range(4), 2), atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_hospital_that_was_started_anew_waits_for_a_helper_that_is_gone_and_the_others_go_on(played: Played) -> None:
+    played.propose("pilot", length=LENGTH, rounds=5)
+    restart_hospital_before_it_sends(played, 3)
+    played.close_helper("helper-1")
+    played.play("pilot", until=lambda status: status["rounds_completed"] >= 2)
+    played.open_helper("helper-1")
+    status = played.play("pilot")
+    assert status["state"] == "finished"
+    sites = [checkpoint["sites"] for checkpoint in status["checkpoints"]]
+    assert sites[0] == sites[1] == played.names[:3]
+    refused = [e.body["reason"] for e in played.hospitals[3].participant.journal.entries(kind="refused")]
+    assert any("helper-1 did not say" in reason for reason in refused)
+    assert sites[-1] == played.names
+
+
 # restores ----------------------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ def test_deny_ask_and_revoke(portal, desk, new_proposal):
     assert portal.post(f"/api/requests/{denied}/deny", json=reason, headers=headers).json()["state"] == "denied"
     answer = portal.post(f"/api/requests/{asked}/ask", json=reason, headers=headers).json()
     assert answer["state"] == "changes-requested"
-    assert "changes asked for" in problem(portal.post(f"/api/requests/{asked}/revoke", json=reason, headers=headers))
+    assert "nothing to revoke" in problem(portal.post(f"/api/requests/{asked}/revoke", json=reason, headers=headers))
     portal.post(f"/api/requests/{asked}/approve", json={"password": PASSWORD}, headers=headers)
     assert portal.post(f"/api/requests/{asked}/revoke", json=reason, headers=headers).json()["state"] == "revoked"
 

@@ -176,6 +176,61 @@ def test_no_page_in_any_language_has_a_violation_or_is_wider_than_the_screen(
     assert {path: parts for path, parts in wide.items() if parts} == {}
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_page_that_an_act_leads_to_has_a_violation_or_is_wider_than_a_phone(
+    browser, serve, shoot, axe, desk, now, new_context, new_proposal, language
+):
+    request = f"/requests/{desk.submit(new_proposal())}"
+    address, width = serve(new_context(desk)), 360
+    found, wide = {}, {}
+    page = browser.new_context(viewport={"width": width, "height": 900}, bypass_csp=True).new_page()
+
+    def look(name: str) -> None:
+        found[name], wide[name] = axe(page), page.evaluate(TOO_WIDE, width)
+        shoot(page, f"portal-after-{name}-{language}")
+
+    page.goto(f"{address}/language?to={language}&back=/login")
+    page.locator("#name").fill("anna")
+    page.locator("#password").fill("a wrong sentence to try")
+    page.locator("main form button").first.click()
+    page.get_by_role("alert").wait_for()
+    assert page.locator("#name").input_value() == "anna"
+    look("wrong-password")
+    page.goto(f"{address}/register?token={desk.accounts.invite('steward', now=now)}")
+    look("welcome")
+    page.goto(f"{address}/register?token=made-up")
+    look("used-link")
+    page.goto(f"{address}/login")
+    sign_in_at(page, address)
+    page.goto(f"{address}{request}")
+    page.locator("#approve-password").fill("a wrong sentence to try")
+    page.locator("#approve-conditions").fill("Only lung tumours.")
+    page.locator(f"form[action='{request}/approve'] button").click()
+    page.get_by_role("alert").wait_for()
+    assert page.locator("#approve-conditions").input_value() == "Only lung tumours."
+    look("refused")
+    page.goto(f"{address}{request}")
+    page.locator(f"form[action='{request}/dry-run'] button").click()
+    page.locator("#log").wait_for()
+    look("dry-run")
+    page.goto(f"{address}/people")
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    form = page.locator("form[action='/people']")
+    form.locator("input[type=password]").fill(PASSWORD)
+    form.locator("button").click()
+    page.get_by_text("/welcome?token=").first.wait_for()
+    look("one-time-link")
+    page.goto(f"{address}{request}")
+    page.locator("#approve-password").fill(PASSWORD)
+    page.locator(f"form[action='{request}/approve'] button").click()
+    page.locator("#revoke-reason").wait_for()
+    look("signed")
+    page.goto(f"{address}/nothing-here")
+    look("not-found")
+    assert {name: problems for name, problems in found.items() if problems} == {}
+    assert {name: parts for name, parts in wide.items() if parts} == {}
+
+
 def test_the_keyboard_reaches_the_content_first(browser, serve, desk, new_context):
     address = serve(new_context(desk))
     page = browser.new_context().new_page()

@@ -66,6 +66,8 @@ OPERATIONS = [
     ("POST", "/studies/{study}/rounds/{number}/pad-commitment"),
     ("PUT", "/studies/{study}/rounds/{number}/pads"),
     ("POST", "/studies/{study}/rounds/{number}/void"),
+    ("POST", "/studies/{study}/rounds/{number}/arrival"),
+    ("POST", "/studies/{study}/rounds/{number}/clearance"),
     ("PUT", "/studies/{study}/rounds/{number}/opening"),
     ("GET", "/studies/{study}/rounds/{number}/opened/{what}"),
     ("GET", "/mailbox/letter"),

@@ -90,7 +90,8 @@ def test_a_privacy_officer_follows_a_study_through_its_whole_life_in_one_browser
     live: LiveConsortium, scientist: Scientist, looks: Open, dashboard: Open, browser: Any, shoot: Any, tmp_path: Path
 ) -> None:
     first, *others = live.sites
-    life = scientist.propose("life", "--noise", "shared", rounds=200)
+    everybody = ("--min-sites", len(live.sites))  # so that nobody goes on without her hospital
+    life = scientist.propose("life", "--noise", "shared", *everybody, rounds=200)
     live.officer.has(life)
     page = signs_in(live, browser, first, "bela")
     shoot(page, "life-1-inbox")
@@ -106,6 +107,7 @@ def test_a_privacy_officer_follows_a_study_through_its_whole_life_in_one_browser
     scientist.tessera("study", "answer", "life", "--site", first, "--text", "Ten years; then it is deleted.")
     live.officer.sees(life, "pending")
     page.get_by_role("link", name="Inbox").first.click()
+    page.get_by_text("your question was answered").wait_for()
     shoot(page, "life-3-inbox-answered")
     page.get_by_role("link", name="life", exact=True).click()
     page.get_by_role("region", name="What was said").get_by_text("Ten years; then it is deleted.").wait_for()

@@ -14,11 +14,11 @@ import pytest
 
 from privacy.identity import Identity
 from privacy.ledger import verification
-from privacy.ledger.chain import problems
 from privacy.ledger.costs import StudyCost, gaussian_cost
 from privacy.ledger.head_file import head_file
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, case_hash
+from privacy.ledger.links import problems
 from privacy.ledger.verification import Verification, heads_seen_by, verify_folder
 
 IDENTITY = Identity.from_seed(bytes(32))

@@ -27,7 +27,7 @@ def test_no_generated_table_loses_a_value_in_silence(seed: int) -> None:
 def test_ten_thousand_tables_lose_nothing_in_silence() -> None:
     report = run(0, 10_000)
     assert (report["silent_losses"], report["tracebacks"]) == (0, 0), report["examples"]
-    assert report["accepted"] > 3000
+    assert report["accepted"] > 2000
 
 
 def prefix(self: CategoryColumn, word: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
 import pyarrow.feather
 import pytest
@@ -100,3 +102,95 @@ def test_long_integers_stay_the_ids_that_they_are(tmp_path: Path) -> None:
     [piece] = table.pieces(table.columns)
     assert list(piece["pid"]) == [str(number) for number in numbers]
     assert piece["n"].tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+def test_a_name_over_two_lines_is_one_name(tmp_path: Path, ends: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(f'id,"age{ends}(years)",x{ends}1,"a{ends}b",2{ends}3,,4{ends}'.encode())
+    table = open_table(path)
+    assert (table.columns[0], table.columns[2], table.header_lines) == ("id", "x", 2)
+    assert pd.concat(table.pieces(["id", "x"])).to_numpy().tolist() == [["1", "2"], ["3", "4"]]
+
+
+SWALLOWED = {
+    "at the end": 'id,x,y,note\nP1,1,2,"open\nP2,3,4,b\nP3,5,6,c\n',
+    "until another": 'id,x,y,note\nP1,1,2,"open\nP2,3,4,b\nP3,5,6,c"\nP4,7,8,d\n',
+    "in the middle": 'id,note,x,y\nP1,"open,1,2\nP2,"hi,3,4\nP3,c,5,6\n',
+    "of two columns": 'id,note\nP0,a\nP1,"open\nP2,b\nP3,c"\nP4,d\n',
+    "in the first column": 'id,x\n"P1,1\nP2,"2\nP3,3\n',
+}
+
+
+@pytest.mark.parametrize("name", SWALLOWED)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+def test_rows_that_a_quotation_mark_swallowed_are_never_lost_in_silence(
+    tmp_path: Path, name: str, packed: bool
+) -> None:
+    path = tmp_path / ("t.csv.gz" if packed else "t.csv")
+    data = SWALLOWED[name].encode()
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(InvalidInput, match=r"quotation mark is not closed|cells"):
+        table = open_table(path, Dialect(separator=","))
+        list(table.pieces(table.columns[:1]))
+
+
+def test_free_text_with_lines_separators_and_closed_quotes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [["P1", "1", "a,b,c\nand, more, of, it"], ["P2", "2", 'he said "no"\nthen, left'], ["P3", "3", "x"]]
+    pd.DataFrame(rows, columns=["id", "n", "note"]).to_csv(path, index=False)
+    assert pd.concat(open_table(path).pieces(["id", "n", "note"])).to_numpy().tolist() == rows
+
+
+@pytest.mark.parametrize("kind", ["csv", "xlsx"])
+def test_a_title_above_the_names_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"t.{kind}"
+    rows = [["Export of 2024", None, None], ["id", "x", "y"], ["P1", "1", "2"], ["P2", "3", "4"]]
+    if kind == "csv":
+        path.write_text("\n".join(",".join(c for c in row if c) for row in rows))
+    else:
+        pd.DataFrame(rows).to_excel(path, index=False, header=False)
+    with pytest.raises(InvalidInput, match="names"):
+        list(open_table(path).pieces(["Export of 2024"]))
+
+
+def workbook(path: Path, change) -> Path:
+    book = openpyxl.Workbook()
+    for row in (["id", "n", "sum"], ["P1", 1, 2], ["P2", 3, 4], ["P3", 5, 6]):
+        book.active.append(row)
+    change(book.active)
+    book.save(path)
+    return path
+
+
+HIDDEN = {
+    "cells": (lambda s: s.merge_cells("B2:B3"), "merged cells, such as B2:B3"),
+    "ids": (lambda s: s.merge_cells("A3:A4"), "merged cells, such as A3:A4"),
+    "headings": (lambda s: s.merge_cells("A1:B1"), "merged cells, such as A1:B1"),
+    "a formula": (lambda s: s.__setitem__("C3", "=B3+1"), "the formula in C3 has no stored result"),
+    "a value beside": (lambda s: s.__setitem__("E3", 7), "values beyond the 3 named columns"),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_sheet_that_hides_values_is_refused(tmp_path: Path, name: str) -> None:
+    change, words = HIDDEN[name]
+    with pytest.raises(InvalidInput, match=words):
+        list(open_table(workbook(tmp_path / "t.xlsx", change)).pieces(["id"]))
+
+
+def test_a_formula_with_its_result_is_that_result(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "t.xlsx", lambda s: s.__setitem__("C3", "=B3+1"))
+    whole = {}
+    with zipfile.ZipFile(path) as file:
+        whole = {name: file.read(name) for name in file.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    whole[sheet] = (
+        whole[sheet]
+        .replace(b"<f>B3+1</f><v></v>", b"<f>B3+1</f><v>4</v>")
+        .replace(b"<f>B3+1</f><v/>", b"<f>B3+1</f><v>4</v>")
+    )
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in whole.items():
+            file.writestr(name, data)
+    assert list(pd.concat(open_table(path).pieces(["sum"]))["sum"]) == ["2", "4", "6"]

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from datasites.data.sources.extraction import READING, extracting, table_name
+from datasites.data.sources.omop import MEASUREMENTS, UNITS
 from datasites.hospital.cli import app
 from privacy.errors import InvalidInput, TesseraError
 
@@ -48,6 +49,46 @@ def test_a_query_becomes_a_table_of_texts_and_changes_nothing(tmp_path, monkeypa
         {"pid": "NA", "albumin": "", "n": "1", "born": ""},
     ]
     assert (tmp_path / "out").stat().st_mode & 0o077 == 0
+
+
+CONCEPTS = {
+    "3004249": "Systolic blood pressure",
+    "3012888": "Diastolic blood pressure",
+    "3027018": "Heart rate",
+    "3036277": "Body height",
+    "3025315": "Body weight",
+    "3038553": "Body mass index (BMI) [Ratio]",
+    "3027114": "Cholesterol [Mass/volume] in Serum or Plasma",
+    "3016723": "Creatinine [Mass/volume] in Serum or Plasma",
+    "3024561": "Albumin [Mass/volume] in Serum or Plasma",
+    "3024128": "Bilirubin.total [Mass/volume] in Serum or Plasma",
+    "3000963": "Hemoglobin [Mass/volume] in Blood",
+}
+"""Names of OMOP's concepts, as the concept-level checks of OHDSI's DataQualityDashboard give them."""
+
+UNIT_CONCEPTS = {
+    "8713": ("gram per deciliter", "g/dL"),
+    "8636": ("gram per liter", "g/L"),
+    "8840": ("milligram per deciliter", "mg/dL"),
+    "8753": ("millimole per liter", "mmol/L"),
+    "8749": ("micromole per liter", "umol/L"),
+    "8848": ("thousand per microliter", "10^3/uL"),
+    "9444": ("billion per liter", "10^9/L"),
+    "8876": ("millimeter mercury column", "mmHg"),
+    "8582": ("centimeter", "cm"),
+    "9529": ("kilogram", "kg"),
+    "8554": ("percent", "%"),
+    "8645": ("unit per liter", "U/L"),
+    "9531": ("kilogram per square meter", "kg/m2"),
+    "8541": ("per minute", "/min"),
+}
+
+
+def test_every_concept_that_is_read_without_a_list_is_one_that_was_looked_up():
+    for concept, name in MEASUREMENTS.items():
+        words = name.replace("haemoglobin", "hemoglobin").split("-")
+        assert all(word in CONCEPTS[concept].casefold() for word in words), (concept, name)
+    assert dict(UNITS) == {concept: unit for concept, (_, unit) in UNIT_CONCEPTS.items()}
 
 
 @pytest.mark.parametrize(

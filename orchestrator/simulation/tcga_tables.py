@@ -1,4 +1,4 @@
-"""The demo's hospitals of a shipped TCGA schema over the real tables: dealt as ever, written as tables, read by schema.
+"""Hospitals of a shipped TCGA schema over the real tables: dealt as ever, written as tables, read by schema.
 
 Who holds which patients and slides is the federation's matter; copy number and mutations are at every hospital whose
 cohort has them. Each hospital then reads its own tables as any hospital reads its own.

@@ -1,0 +1,1 @@
+"""How the key of a party becomes another one: the document that the old key signs. Knows no folder of a role."""

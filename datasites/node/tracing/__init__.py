@@ -1,0 +1,1 @@
+"""Spans of rounds for an OpenTelemetry collector, off unless a role's environment names one."""

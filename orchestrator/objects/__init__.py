@@ -1,0 +1,1 @@
+"""Where blobs lie besides the orchestrator's folder: an S3-compatible store. Knows no study and no round."""
