@@ -103,6 +103,19 @@ class Identity:
         """Return 32 secret bytes bound to this identity's present key and ``purpose`` (HKDF-SHA256, RFC 5869)."""
         return _derived(self._private_key, purpose)
 
+    def derive_secret_of(self, public_key: str, purpose: str) -> bytes:
+        """Return what :meth:`derive_secret` gave while ``public_key`` was this identity's key.
+
+        Raises:
+            InvalidInput: that key is gone: neither the present one nor the first.
+        """
+        for key in (self._private_key, self._first):
+            if key.public_key().public_bytes_raw().hex() == public_key:
+                return _derived(key, purpose)
+        raise InvalidInput(
+            "expected the present key or the first, but what was drawn under the key of that time cannot be drawn again"
+        )
+
     def derive_lasting_secret(self, purpose: str) -> bytes:
         """Return 32 secret bytes that a new key does not change: for what must be found again, such as case hashes."""
         return _derived(self._first, purpose)

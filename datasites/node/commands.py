@@ -109,7 +109,8 @@ def add_rotate(
     Args:
         app: gets the command.
         open_studies: says which studies name the role's key and are not over; None asks the orchestrator.
-        then: does the rest, and says what others have to do; None: the next ``run`` tells the orchestrator.
+        then: does the rest, and says what others have to do; None: the next ``run`` tells the orchestrator. Of a
+            scientist, who has no process, it also goes on with a new key that is not admitted yet.
     """
 
     @app.command("rotate")
@@ -124,13 +125,19 @@ def add_rotate(
 
         Studies bind the keys of their parties: one that is not over cannot go on with the new key.
         """
-        from datasites.node.joining.rotating import refuse_open, rotate, studies_at
+        from datasites.node.joining.rotating import PENDING, refuse_open, rotate, studies_at
         from datasites.node.process import alone_in
 
+        def own_fingerprint(place: Home) -> str:
+            from privacy.identity import fingerprint
+
+            return fingerprint(place.identity().public_key)
+
         with alone_in(home) as place:
-            if not now:
+            going_on = place.config().role == "scientist" and (place.folder / PENDING).exists()
+            if not now and not going_on:
                 refuse_open(place, open_studies or studies_at)
-            found = rotate(place, now=dt.datetime.now(dt.UTC))
+            found = own_fingerprint(place) if going_on else rotate(place, now=dt.datetime.now(dt.UTC))
             said = (
                 then(place) if then else "Next: run the role again; it waits until the operator has admitted the key."
             )

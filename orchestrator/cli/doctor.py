@@ -45,7 +45,15 @@ SOON_DAYS = 30
 ENOUGH_DISK_BYTES = 2 * 1024**3
 _ANSWER_SECONDS = 5.0
 _NAMED_FILES = 5
-_SECRETS = ("identity.pem", "keys", "rounds-kept", "accounts.sqlite", "ledger.sqlite", "metrics.token")
+_SECRETS = (
+    "identity.pem",
+    "identity.first.pem",
+    "keys",
+    "rounds-kept",
+    "accounts.sqlite",
+    "ledger.sqlite",
+    "metrics.token",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

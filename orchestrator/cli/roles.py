@@ -112,7 +112,20 @@ def scientist_init(
     init_role(home, "scientist", name=name, institution=institution, url=orchestrator_url)
 
 
-add_rotate(scientist_app)
+def _tell_key(home: Home) -> str:
+    from datasites.node.joining.rotating import tell
+    from privacy.errors import InvalidInput, Refused, TesseraError
+
+    try:
+        tell(home, told=lambda _: None, seconds=0)
+    except (Refused, InvalidInput):
+        raise
+    except TesseraError as error:
+        return f"{error}. The operator compares fingerprints and runs `tessera admit`; then give this command again."
+    return "The orchestrator's operator has admitted the new key."
+
+
+add_rotate(scientist_app, then=_tell_key)
 
 
 @orchestrator_app.command("dashboard-link")

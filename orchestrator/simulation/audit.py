@@ -217,10 +217,14 @@ def _records_in_batches(claim: Mechanism, path: AuditedPath) -> float:
     """Return how probable so many records in the batches are, or numbers of them that are so alike."""
     records = loud(path.features, _POOL, path.seed, only=(CANARIES,))
     direction = np.sign(records[CANARIES][0].numpy().astype(np.float64))
-    unit = math.sqrt(direction.size) * claim.max_grad_norm
+    whole = replace(path.proposal.mechanism, sampling_rate=1.0, noise_multiplier=claim.noise_multiplier)
+    all_in = AuditedPath.of(whole, width=_POOL_WIDTH, seed=path.seed)
+    one = float(all_in.sums(1, records)[CANARIES] @ direction) / (_POOL * claim.steps_per_round)
+    unit = min(one, math.sqrt(direction.size) * claim.max_grad_norm)  # clipped by modality, a record counts for less
     return odd_batches(
         [float(path.sums(n, records)[CANARIES] @ direction) / unit for n in range(1, _ROUNDS + 1)],
-        records=_POOL, rate=claim.sampling_rate, steps=claim.steps_per_round, deviation=claim.noise_multiplier,
+        records=_POOL, rate=claim.sampling_rate, steps=claim.steps_per_round,
+        deviation=claim.noise_multiplier * claim.max_grad_norm * math.sqrt(direction.size) / unit,
     )  # fmt: skip
 
 

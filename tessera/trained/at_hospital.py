@@ -47,8 +47,11 @@ def recalibrated(model: Model, home: Home, dataset: str = "") -> tuple[Model, st
     if proposal is not None:
         said = ALL
         if proposal.mechanism.evaluation is not None or proposal.mechanism.losses is not None:
-            secret = noise_secret(proposal, config.name, lambda: home.identity().derive_secret("noise"))
-            own = bytes.fromhex(membership_secret(secret, proposal.participant(config.name).dataset.name))
+            here = proposal.participant(config.name)  # who was held out follows from the key of that time
+            secret = noise_secret(
+                proposal, config.name, lambda: home.identity().derive_secret_of(here.public_key, "noise")
+            )
+            own = bytes.fromhex(membership_secret(secret, here.dataset.name))
             kept, said = ~membership(case_ids(part), own, validation=VALIDATION), HELD_OUT
     chosen = {name: array[kept] for name, array in arrays.items()}
     return model.calibrated_on(chosen, chosen["label"], where=config.institution), said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from datasites.data.dataset import case_ids, membership, read_schema
 from datasites.data.ingest import ingest
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.node.home import Config, Home
+from datasites.node.joining.rotating import rotate
+from datasites.study.proposal import Proposal
 from datasites.study.recomputed.released_numbers import VALIDATION
 from datasites.study.streams import membership_secret
 from orchestrator.cli import main
@@ -48,8 +52,12 @@ def test_all_patients_of_a_hospital_outside_the_study_count(model, home):
     assert better.parameters == model.parameters and model.facts.calibration is None
 
 
+def under(key: str, study: Proposal) -> Proposal:
+    return replace(study, participants=tuple(replace(party, public_key=key) for party in study.participants))
+
+
 def test_only_those_whom_the_study_kept_out_count_where_it_kept_any_out(model, home, monkeypatch):
-    study = proposal()
+    study = under(home.identity().public_key, proposal())
     monkeypatch.setattr("tessera.trained.at_hospital._proposal", lambda *_: study)
     better, said = recalibrated(model, home)
     dataset = study.participant("alba").dataset.name
@@ -59,6 +67,20 @@ def test_only_those_whom_the_study_kept_out_count_where_it_kept_any_out(model, h
     plain = proposal(mechanism=study.mechanism.__class__(**{**vars(study.mechanism), "losses": None}))
     monkeypatch.setattr("tessera.trained.at_hospital._proposal", lambda *_: plain)
     assert recalibrated(model, home)[1] == ALL
+
+
+def test_a_new_key_of_the_hospital_changes_nobody_who_was_held_out(model, home, tmp_path, monkeypatch):
+    study = under(home.identity().public_key, proposal())
+    monkeypatch.setattr("tessera.trained.at_hospital._proposal", lambda *_: study)
+    before, _ = recalibrated(model, home)
+    copy = Home(folder=Path(shutil.copytree(home.folder, tmp_path / "copy")))
+    rotate(copy, now=dt.datetime(2026, 3, 1, tzinfo=dt.UTC))
+    after, said = recalibrated(model, copy)
+    assert said == HELD_OUT and after.facts.calibration == before.facts.calibration
+    later = under(Identity.generate().public_key, study)
+    monkeypatch.setattr("tessera.trained.at_hospital._proposal", lambda *_: later)
+    with pytest.raises(tessera.InvalidInput, match="cannot be drawn again"):
+        recalibrated(model, copy)
 
 
 def test_what_does_not_fit_is_refused(model, home, tmp_path):

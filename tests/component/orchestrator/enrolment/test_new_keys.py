@@ -46,7 +46,8 @@ class Founded:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        roles = {"orchestrator": "orchestrator", "keyholder": "keyholder", **dict.fromkeys(HOSPITALS, "datasite")}
+        roles: dict[str, Role] = {"orchestrator": "orchestrator", "keyholder": "keyholder", "ada": "scientist"}
+        roles |= dict.fromkeys(HOSPITALS, "datasite")
         homes = {name: self._made(name, role) for name, role in roles.items()}
         roster = build_roster(Enrolled(role=roles[name], party=home.party()) for name, home in homes.items())
         for home in homes.values():
@@ -114,6 +115,10 @@ def test_a_party_goes_on_with_a_new_key_once_operator_and_others_have_confirmed_
     assert home.party() == home.roster().by_name(name)
     assert verify_folder(home.folder, public_key=new.public_key).holds
     assert new.derive_lasting_secret("cases") == old.derive_secret("cases") != new.derive_secret("cases")
+    assert new.derive_secret_of(old.public_key, "noise") == old.derive_secret("noise")
+    assert new.derive_secret_of(new.public_key, "noise") == new.derive_secret("noise")
+    with pytest.raises(InvalidInput, match="cannot be drawn again"):
+        new.derive_secret_of(Identity.generate().public_key, "noise")
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in home.folder.glob("identity*.pem"))
     told: list[str] = []
     with running(founded):
@@ -141,6 +146,24 @@ def test_a_party_goes_on_with_a_new_key_once_operator_and_others_have_confirmed_
         with thief, pytest.raises(Refused, match="not known here"):
             thief.get_json("/roster")
     assert not (home.folder / "handover.json").exists() and len(home.handovers()) == 1
+
+
+def test_a_scientist_goes_on_without_a_process(founded: Founded) -> None:
+    home = home_of(founded, "ada")
+    old = home.identity().public_key
+    with running(founded):
+        said = founded.tessera("scientist", "rotate", "--home", home.folder, "--now")
+        new = home.identity().public_key
+        assert new != old and fingerprint(new) in said and "was not admitted" in said
+        said = founded.tessera("scientist", "rotate", "--home", home.folder)
+        assert home.identity().public_key == new and "tessera admit" in said
+        founded.tessera("admit", "ada", "--home", founded.home)
+        said = founded.tessera("scientist", "rotate", "--home", home.folder)
+        assert home.identity().public_key == new and "has admitted the new key" in said
+        with client_of(home) as client:
+            assert client.get_json("/roster")["payload"]["roster"]["scientists"][0]["public_key"] == new
+        confirmed(founded, "hospital-a")
+    assert home_of(founded, "hospital-a").roster().scientists[0].public_key == new
 
 
 def test_two_steps_at_once_are_followed_by_who_was_away(founded: Founded) -> None:
