@@ -51,9 +51,8 @@ label = "wide"
 """
 MEASURE = 'kind = "sequence-counts"\ncolumns = [{columns}]\nmeasure = {{name = "x", low = -100, high = 100}}\n'
 NUMBER = '[[modalities.variables]]\nkind = "number"\nname = "{name}"\nlow = -100\nhigh = 100\ncentre = 0\nscale = 1\n'
-WORD = (
-    '[[modalities.variables]]\nname = "{name}"\nlevels = [{{name = "low"}}, {{name = "middle"}}, {{name = "high"}}]\n'
-)
+LEVELS = ", ".join(f'{{{{name = "{word}"}}}}' for word in _WORDS)
+WORD = '[[modalities.variables]]\nkind = "category"\nname = "{name}"\nlevels = [' + LEVELS + "]\n"
 
 
 def schema(columns: int, kind: str) -> str:

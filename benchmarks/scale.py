@@ -6,7 +6,10 @@
 Rounds: orchestrator and keyholder are the product's own processes; hospitals are the product's own round participants
 in threads of this process, with trainers that send at once. ``orchestrator_cpu_seconds_per_round`` is the processor
 time of the orchestrator and its summing process from the first to the last finished round, ``health_p99_seconds`` what
-a stranger waits for ``/healthz`` meanwhile, ``peak_mb`` the orchestrator's largest resident size.
+a stranger waits for ``/healthz`` meanwhile, ``peak_mb`` the orchestrator's largest resident size. ``kept_mb_*`` are
+bytes on disk: of the orchestrator and of the largest hospital, how much a round adds (from the second round to the
+last), and what that makes of 500 rounds. The orchestrator deletes files by rule above a limit (``KEPT_BYTES``); ask
+for so many ``--rounds`` that it passes it, and the first figure shows it.
 
 Studies: a store of finished studies of 40 hospitals is written as rounds would leave it; ``status_seconds`` is
 ``tessera status`` as a person runs it (the second time; ``first_status_seconds`` reads everything for the first time).
@@ -15,6 +18,7 @@ Studies: a store of finished studies of 40 hospitals is written as rounds would 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -22,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +35,16 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness.consortium import Consortium
+from harness.consortium import POLL_SECONDS, Consortium
 
 from datasites.node.process import own_module
 from datasites.study.signing import seal
+from orchestrator.rounds.keeping.tidying import KEPT_BYTES
 from orchestrator.rounds.store import _DOCUMENTS, Store
 from privacy.errors import TesseraError
 
 _NETWORK = 40
+_ROUNDS_KEPT = 500
 
 
 class Health:
@@ -95,15 +102,17 @@ def rounds_of(folder: Path, sites: int, parameters: int, rounds: int) -> dict[st
         process = psutil.Process(consortium.pid("orchestrator"))
         consortium.propose("scale", length=parameters, rounds=rounds + 1, min_sites=3, deadline_seconds=600)
         health = Health(consortium.url)
-        with consortium.working():
+        with consortium.working(wait=POLL_SECONDS):  # as a datasite's own loop asks
             _reached(consortium, 1)
             before, started = processor_seconds(process), time.monotonic()
             health.start()
+            _reached(consortium, min(2, rounds))
+            early = Kept.of(consortium)
             _reached(consortium, rounds + 1)
             spent, wall = processor_seconds(process) - before, time.monotonic() - started
             slowest = health.p99()
         status = consortium.status("scale")
-        peak = _peak_mb(process)
+        peak, late = _peak_mb(process), Kept.of(consortium)
     sums = [len(checkpoint["sites"]) for checkpoint in status["checkpoints"]]
     return {
         "sites": sites,
@@ -115,7 +124,53 @@ def rounds_of(folder: Path, sites: int, parameters: int, rounds: int) -> dict[st
         "seconds_per_round": round(wall / rounds, 3),
         "health_p99_seconds": round(slowest, 3),
         "peak_mb": peak,
+        **late.figures(early, rounds=rounds + 1 - min(2, rounds), at=rounds + 1),
     }
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes on disk: of the orchestrator's blobs and updates, of everything else of it, and of the largest hospital."""
+
+    files: int
+    rest: int
+    site: int
+
+    @classmethod
+    def of(cls, consortium: Consortium) -> Kept:
+        """Measure a consortium as it is now."""
+        folder = consortium.homes["orchestrator"].folder
+        store = folder / "store"
+        files = sum(_bytes_below(store / name) for name in ("blobs", "updates"))
+        sites = [_bytes_below(consortium.homes[name].folder) for name in consortium.names]
+        return cls(files=files, rest=_bytes_below(folder) - files, site=max(sites))
+
+    def figures(self, early: Kept, *, rounds: int, at: int) -> dict[str, float]:
+        """Return what is printed of this, after round ``at`` and so many ``rounds`` after ``early``."""
+        files, rest, site = (
+            max(0.0, (now - then) / rounds)
+            for now, then in ((self.files, early.files), (self.rest, early.rest), (self.site, early.site))
+        )
+        left = max(0, _ROUNDS_KEPT - at)
+        most = max(self.files, KEPT_BYTES + 3 * files)
+        found = {
+            "orchestrator": self.files + self.rest,
+            "orchestrator_per_round": files + rest,
+            "orchestrator_500_rounds": min(self.files + left * files, most) + self.rest + left * rest,
+            "site": self.site,
+            "site_per_round": site,
+            "site_500_rounds": self.site + left * site,
+        }
+        return {f"kept_mb_{name}": round(value / 1e6, 2) for name, value in found.items()}
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                total += (Path(place) / name).stat().st_size
+    return total
 
 
 def _reached(consortium: Consortium, rounds: int) -> None:

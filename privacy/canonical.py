@@ -16,6 +16,7 @@ the bytes read back as the value (in version 2, 1 and 1.0 are the same value).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -73,6 +74,11 @@ def plain_json(value: Json | Mapping[str, Any]) -> bytes:
     Reading it back gives the very same value: 1.0 stays apart from 1, so that documents of both versions keep their
     hashes and signatures on the way. Raises as :func:`canonical_json`.
     """
+    if type(value) is dict:
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            text = _dumped(value)
+            if json.loads(text) == value:  # else a key is no text, say: Python would have written one all the same
+                return text
     try:
         return _dumped(_checked(value))
     except UnicodeEncodeError as error:

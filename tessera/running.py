@@ -94,7 +94,7 @@ class Job:
         value: dict[str, Any] = json.loads(line)
         request = value["request"]
         request |= {name: request[name] and Path(request[name]) for name in ("data", "plan", "schema")}
-        request["methods"] = tuple(request["methods"])
+        request |= {name: tuple(request[name]) for name in ("methods", "evaluation_by")}
         return cls(
             request=SimulationRequest(**request), seed=value["seed"], key=value["key"], folder=Path(value["folder"])
         )

@@ -382,11 +382,11 @@ class Consortium:
         return model_from_bytes(self.client.get_bytes(f"/blobs/{digest}"))
 
     @contextlib.contextmanager
-    def working(self, *sites: int) -> Iterator[None]:
-        """Let some hospitals (default: all) do their work in threads meanwhile."""
+    def working(self, *sites: int, wait: float = 1.0) -> Iterator[None]:
+        """Let some hospitals (default: all) work in threads meanwhile; each question for work lasts ``wait`` s."""
         ended = threading.Event()
         threads = [
-            threading.Thread(target=self.hospitals[i].run, args=(ended.is_set,), daemon=True)
+            threading.Thread(target=self.hospitals[i].run, args=(ended.is_set,), kwargs={"wait": wait}, daemon=True)
             for i in (sites or range(len(self.hospitals)))
         ]
         for thread in threads:

@@ -23,5 +23,5 @@ def init(
     init_role(home, "helper", name=name, institution=institution, url=orchestrator_url)
 
 
-add_run(app, "helper", "Run the helper: round keys in memory, pad sums, void lists.")
+add_run(app, "helper", "Run the helper: round keys, pad sums, void lists, clearances.")
 add_rotate(app)

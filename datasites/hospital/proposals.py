@@ -41,9 +41,7 @@ class Node:
         """PySyft's client; it speaks to the orchestrator at once, so it is made where failures are tried again."""
         home = self._datasite.home
         roster = home.roster()
-        postbox = Postbox(
-            self._datasite.client, self._datasite.site, lambda name: home.roster().by_name(name).public_key
-        )
+        postbox = Postbox(self._datasite.client, self._datasite.site, home.keys_of)
         sandbox = in_workers(self._datasite.pool)
         asking = [roster.orchestrator.name, *(scientist.name for scientist in roster.scientists)]
         return OwnerNode(home.folder / "syft", postbox, scientists=asking, sandbox=sandbox)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from datasites.study.messages import Attestation, Commitments, PadCommitment, UpdateHeader
 from datasites.study.proposal import Proposal
-from datasites.study.signing import Signed, dump, open_sealed, parse
+from datasites.study.signing import Signed, dump, open_sealed, value_in
 from privacy.canonical import canonical_hash
 from privacy.encryption import pad_tags, shares
 from privacy.encryption.parameters import EncryptionParameters
@@ -151,7 +151,7 @@ def vouched_of(
     Raises:
         Refused: sites signed under different commitments, or others than these, or not all tagged their pads.
     """
-    signed = [parse(Attestation, dict(attestation.payload)) for attestation in attestations]
+    signed = [value_in(attestation, Attestation) for attestation in attestations]
     if not any(one.pad_tags or one.pad_commitments for one in signed):
         if proposal.helpers and proposal.protocol >= 2:
             raise Refused("expected every hospital of the list to tag its pads when it signs; none did")

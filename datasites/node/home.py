@@ -134,7 +134,15 @@ class Home:
 
     def orchestrator_keys(self) -> frozenset[str]:
         """Return the orchestrator's key and those it had before: for documents that may have been signed long ago."""
-        party = self.roster().orchestrator
+        return self.keys_of(self.roster().orchestrator.name)
+
+    def keys_of(self, name: str) -> frozenset[str]:
+        """Return somebody's key and those they had before.
+
+        Raises:
+            InvalidInput: nobody in the roster has this name.
+        """
+        party = self.roster().by_name(name)
         return former_keys(line(self.handovers()), party.name, party.public_key)
 
     def handovers(self) -> tuple[Signed, ...]:

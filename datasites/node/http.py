@@ -158,20 +158,14 @@ class SignedClient:
         Raises:
             InvalidInput, Refused, Tampered, TesseraError: what the server said, or that it cannot be reached.
         """
-        return self.get_json_beside(path, "", params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)[0]
+        return _read_json(self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)[0])
 
-    def get_json_beside(
-        self,
-        path: str,
-        header: str,
-        *,
-        params: Params | None = None,
-        wait_seconds: float = 0.0,
-        max_bytes: int = _MAX_JSON_BYTES,
-    ) -> tuple[Any, str]:
-        """Return the JSON at ``path`` and a header of the answer, empty where it has none; see :meth:`get_json`."""
-        body, headers = self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)
-        return _read_json(body), headers.get(header, "")
+    def get_beside(
+        self, path: str, header: str, *, params: Params | None = None, wait_seconds: float = 0.0
+    ) -> tuple[bytes, str]:
+        """Return the JSON at ``path`` unread, and a header of the answer, empty if there is none; see `get_json`."""
+        body, headers = self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=_MAX_JSON_BYTES)
+        return body, headers.get(header, "")
 
     def post_json(
         self, path: str, value: Any, *, params: Params | None = None, max_bytes: int = _MAX_JSON_BYTES

@@ -27,6 +27,7 @@ box             written by               read by                holds
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,15 +106,15 @@ def seal_letter(identity: Identity, place: Place, data: bytes) -> bytes:
     return pack_envelope(seal(identity, _KIND, letter), data)
 
 
-def open_letter(letter: bytes, place: Place, public_key: str) -> bytes:
-    """Return the data of a letter after checking that ``public_key`` wrote it for ``place``.
+def open_letter(letter: bytes, place: Place, public_key: str | Collection[str]) -> bytes:
+    """Return the data of a letter after checking that ``public_key`` (or one of several) wrote it for ``place``.
 
     Raises:
         Tampered: another writer, another place, or changed data.
         InvalidInput: not a letter at all.
     """
     signed, data = unpack_envelope(letter)
-    if signed.public_key != public_key:
+    if signed.public_key not in ((public_key,) if isinstance(public_key, str) else public_key):
         raise Tampered(f"expected a letter signed by {place.writer}, got one signed with another key")
     header = open_sealed(signed, _KIND, public_key, Letter)
     if header.place != place:

@@ -221,17 +221,19 @@ class WorkQueue:
         """
         params = {"wait": self._wait_seconds, "known": self._known or None}
         if self._witness is None:
-            return self._items(self._client.get_json("/work", params=params, wait_seconds=self._wait_seconds))
-        data, head = self._client.get_json_beside(
+            return self._items(
+                plain_json(self._client.get_json("/work", params=params, wait_seconds=self._wait_seconds))
+            )
+        answer, head = self._client.get_beside(
             "/work", HEAD_HEADER, params={**params, "seen": self._witness.shown()}, wait_seconds=self._wait_seconds
         )
-        items = self._items(data)
+        items = self._items(answer)
         self._witness.heard(head, items)
         return items
 
-    def _items(self, data: Any) -> list[WorkItem]:
-        self._asked, self._known = sha256_hex(plain_json(data)), ""
-        return [parse(WorkItem, item) for item in data]
+    def _items(self, answer: bytes) -> list[WorkItem]:
+        self._asked, self._known = sha256_hex(answer), ""
+        return parse(list[WorkItem], answer)
 
     def handled(self) -> None:
         """Say that everything of the last answer was dealt with."""

@@ -264,7 +264,11 @@ class Proposal(Message):
 
         Under shared noise every site sends every block, so that all shares are in the sum.
         """
-        return tuple(p.name for p in self.participants if self._contributes(p, block))
+        found = self._by_modality.get(block.modality)
+        if found is None:
+            found = tuple(p.name for p in self.participants if self._contributes(p, block))
+            self._by_modality[block.modality] = found
+        return found
 
     def institutions(self, sites: Iterable[str]) -> frozenset[str]:
         """Return the distinct institutions of some sites; ``min_sites`` counts these, however many keys one has."""
@@ -285,6 +289,10 @@ class Proposal(Message):
     @cached_property
     def _by_name(self) -> Mapping[str, Participant]:
         return {p.name: p for p in reversed(self.participants)}  # of two namesakes the first
+
+    @cached_property
+    def _by_modality(self) -> dict[str | None, tuple[str, ...]]:
+        return {}  # filled as it is asked for
 
     @property
     def asker(self) -> tuple[Party, ...]:

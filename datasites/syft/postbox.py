@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,10 +39,11 @@ class Postbox:
     Args:
         http: signs as this participant.
         name: this participant's name in the roster.
-        public_key_of: gives the key of a participant by name; raises for unknown names.
+        public_key_of: gives the key of a participant by name, or all that it had: letters lie long; raises for unknown
+            names.
     """
 
-    def __init__(self, http: SignedClient, name: str, public_key_of: Callable[[str], str]) -> None:
+    def __init__(self, http: SignedClient, name: str, public_key_of: Callable[[str], str | Collection[str]]) -> None:
         self.name = name
         self._http = http
         self._public_key_of = public_key_of

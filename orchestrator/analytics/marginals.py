@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasites.data.synthesis import ReleasedTable, ReleasedTables
 from datasites.study.schema.document import StudySchema
@@ -12,7 +13,7 @@ from datasites.study.schema.outcomes import Classes
 from datasites.study.schema.variables import Number
 from models.counting import Axis, Count, Question, QuestionKind
 from orchestrator.analytics.answers import Answer
-from orchestrator.analytics.columns import Columns, number_axis, scale_edges
+from orchestrator.analytics.columns import MISSING, Columns, number_axis, scale_edges
 from privacy.errors import InvalidInput
 
 _BINS = 12
@@ -29,9 +30,10 @@ def questions(columns: Columns) -> tuple[Question, ...]:
     if not names:
         raise InvalidInput(f"the schema {document.name} has no variables of their own: mocks follow the public schema")
     found = [Question(kind="counts", title="patients by outcome", counts=(Count(axes=by),), names=())] if by else []
-    for name in names:
-        axis = _axis(columns, name)
-        kind: QuestionKind = "cross_table" if by else "histogram"
+    kind: QuestionKind = "cross_table" if by else "histogram"
+    held = [m.name for m in document.modalities if m.variables]
+    for name in (*held, *names):  # who lacks a modality lacks its variables too, which is no missing value
+        axis = columns.axis(name) if name in held else _axis(columns, name)
         count = Count(axes=(*by, axis))
         found.append(Question(kind=kind, title=f"{name} for mocks", counts=(count,), names=(name,)))
     return tuple(found)
@@ -54,16 +56,21 @@ def released_tables(columns: Columns, answers: Sequence[Answer], *, source: str)
         raise InvalidInput("expected the answers of `tessera analytics synthesis`, got those of another question")
     outcome: tuple[float, ...] = ()
     tables: dict[str, ReleasedTable] = {}
+    without: dict[str, NDArray[np.float64]] = {}
     for question, answer in zip(expected, answers, strict=True):
-        values = np.asarray(answer.table["patients"], dtype=np.float64)
+        values = np.array(answer.table["patients"], dtype=np.float64)
         if question.kind == "counts":
             outcome = tuple(values.round(2).tolist())
             continue
-        axis = question.counts[0].axes[-1]
-        rows = values.reshape(len(by[0].groups) if by else 1, len(axis.groups)).round(2)
-        tables[question.names[0]] = ReleasedTable(
-            groups=axis.groups, counts=tuple(map(tuple, rows.tolist())), edges=axis.marks
-        )
+        axis, name = question.counts[0].axes[-1], question.names[0]
+        rows = values.reshape(len(by[0].groups) if by else 1, len(axis.groups))
+        if axis.kind == "modality":
+            without[name] = rows[:, 0]
+            continue
+        if axis.groups[-1] == MISSING:
+            rows[:, -1] = np.maximum(rows[:, -1] - without[name.partition(".")[0]], 0.0)
+        counts = tuple(map(tuple, rows.round(2).tolist()))
+        tables[name] = ReleasedTable(groups=axis.groups, counts=counts, edges=axis.marks)
     return ReleasedTables(
         schema_hash=document.schema_hash, outcome_name=columns.task, source=source, outcome=outcome, tables=tables
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ from privacy.canonical import plain_json
 
 _ROUNDS_KEPT = 8
 _AT_ONCE_BYTES = 1 << 20
+_BINARY = "application/octet-stream"
 
 
 def add_chain_calls(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
@@ -49,8 +50,7 @@ def add_chain_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         documents = await evidence_bytes.of(proposal, number)
         if files == "no":
             return Response(documents, media_type="application/json")
-        paths = await asyncio.to_thread(files_of, service.store, proposal, number)
-        return await _with_files(documents, paths)
+        return await evidence_bytes.with_files(proposal, number, documents)
 
     @app.get("/studies/{study}/rounds/{number}/integers", response_class=FileResponse, responses=BINARY_ANSWER)
     async def integers(study: StudyName, number: RoundNumber, party: Party = caller) -> FileResponse:
@@ -58,25 +58,17 @@ def add_chain_calls(app: FastAPI, service: Service, authenticate: Authenticator)
         return Blob(service.store.blob_path(digest), media_type="application/octet-stream")
 
 
-async def _with_files(documents: bytes, paths: Mapping[str, Path]) -> Response:
-    """Return the documents of a round and its files as one answer; a long one is read as it is sent."""
-    sizes = {name: path.stat().st_size for name, path in paths.items()}
-    header, total = shown_header(documents, sizes), sum(sizes.values())
-    ordered = [path for _, path in sorted(paths.items())]
-    kind = "application/octet-stream"
-    if total <= _AT_ONCE_BYTES:
-        read = await asyncio.to_thread(lambda: [path.read_bytes() for path in ordered])
-        return Response(b"".join([header, *read]), media_type=kind)
+async def _streamed(header: bytes, paths: Sequence[Path], length: int) -> Response:
+    """Return the documents of a round and its files as one answer, read as it is sent."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield header
-        for path in ordered:
+        for path in paths:
             with path.open("rb") as file:
                 while piece := await asyncio.to_thread(file.read, _AT_ONCE_BYTES):
                     yield piece
 
-    length = {"Content-Length": str(len(header) + total)}
-    return StreamingResponse(pieces(), media_type=kind, headers=length)
+    return StreamingResponse(pieces(), media_type=_BINARY, headers={"Content-Length": str(length)})
 
 
 class _Evidence:
@@ -85,6 +77,7 @@ class _Evidence:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._kept: OrderedDict[tuple[str, int, int], asyncio.Task[bytes]] = OrderedDict()
+        self._whole: tuple[bytes, Sequence[Path], bytes] = b"", (), b""
 
     async def of(self, proposal: Proposal, number: int) -> bytes:
         """Return what was signed about a round.
@@ -104,6 +97,23 @@ class _Evidence:
         except Exception:
             self._kept.pop(place, None)
             raise
+
+    async def with_files(self, proposal: Proposal, number: int, documents: bytes) -> Response:
+        """Return the documents of a round and its files as one answer; a short one is put together once.
+
+        Raises:
+            InvalidInput: a file is not kept any more.
+        """
+        paths = await asyncio.to_thread(files_of, self._service.store, proposal, number)
+        ordered = [path for _, path in sorted(paths.items())]
+        if documents is not self._whole[0] or ordered != self._whole[1]:
+            sizes = {name: path.stat().st_size for name, path in paths.items()}
+            header, total = shown_header(documents, sizes), sum(sizes.values())
+            if total > _AT_ONCE_BYTES:
+                return await _streamed(header, ordered, len(header) + total)
+            read = await asyncio.to_thread(lambda: [path.read_bytes() for path in ordered])
+            self._whole = documents, ordered, b"".join([header, *read])
+        return Response(self._whole[2], media_type=_BINARY)
 
     def _built(self, proposal: Proposal, number: int) -> bytes:
         return plain_json(dump(evidence_of(self._service.store, self._service.identity, proposal, number)))

@@ -65,6 +65,7 @@ class Store:
         self._known: dict[tuple[str, int, str], Documents] = {}
         self._opened: dict[tuple[str, int, str, int, str], Any] = {}
         self._proposals: dict[str, Signed] = {}
+        self._last: dict[tuple[str, str], int] = {}
 
     @property
     def folder(self) -> Path:
@@ -202,6 +203,8 @@ class Store:
                 with self._writing() as connection:
                     connection.execute(_DOCUMENTS.insert().values(**place, document=text))
                 self._known[(study, round_, kind)] = {**known, (author, closing): json.loads(text)}
+                if (study, kind) in self._last:
+                    self._last[(study, kind)] = max(round_, self._last[(study, kind)])
                 return True
         self.require_place(study, round_, kind, document, closing=closing, author=author)
         return False
@@ -286,10 +289,15 @@ class Store:
             return self._known[place]
 
     def last_round(self, study: str, kind: str) -> int:
-        """Return the last round that has a document of this kind; 0 if none has."""
-        query = sa.select(sa.func.max(_DOCUMENTS.c.round)).filter_by(study=study, kind=kind)
-        with self._engine.connect() as connection:
-            return int(connection.execute(query).scalar() or 0)
+        """Return the last round that has a document of this kind; 0 if none has. It is looked up once, then kept."""
+        with self._lock:
+            if (study, kind) not in self._last:
+                query = sa.select(sa.func.max(_DOCUMENTS.c.round)).filter_by(study=study, kind=kind)
+                with self._engine.connect() as connection:
+                    found = int(connection.execute(query).scalar() or 0)
+                _make_room(self._last)
+                self._last[(study, kind)] = found
+            return self._last[(study, kind)]
 
     # blobs ----------------------------------------------------------------------------------------------------
 

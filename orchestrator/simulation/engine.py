@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from datasites.strategy.own_step import InThisProcess
 from datasites.study.messages import RoundPlan
@@ -97,6 +98,7 @@ class Shard:
         self._everybody = [p.name for p in proposal.participants]
         self._own: dict[str, dict[str, NDArray[np.float32]]] = {}
         self._last: dict[str, tuple[RoundPlan, bytes, Integers]] = {}
+        self._read: tuple[bytes, list[tuple[Tensor, Tensor]]] | None = None
         wanted = proposal.model.features
         self._records = {s.name: (on_device(restricted(s.records, wanted), place), s.trains) for s in sites}
 
@@ -106,7 +108,7 @@ class Shard:
 
     def _site(self, plan: RoundPlan, model: bytes, site: str) -> Sum:
         proposal, secret = self._proposal, public_secret(self._seed, site)
-        from_bytes(self._model, with_own(proposal, model, self._own.get(site, {})))
+        self._begin(model, self._own.get(site, {}))
         records, trains = self._records[site]
         training, validation = split_records(proposal, plan.round, records, trains.numpy)
         stream = worker_stream(proposal, plan, site, worker_seed(proposal, plan, site, secret))
@@ -118,6 +120,17 @@ class Shard:
             self._last[site] = (plan, model, integers)
         numbers = checked_header_numbers(proposal, site, plan.round, {**releases, **own})
         return Sum(totals=integers, releases={site: numbers})
+
+    def _begin(self, model: bytes, own: Mapping[str, NDArray[np.float32]]) -> None:
+        """Load the global model; for sites that keep nothing of their own it is read once a round."""
+        if not own and self._read is not None and self._read[0] is model:
+            with torch.no_grad():
+                for parameter, value in self._read[1]:
+                    parameter.copy_(value)
+            return
+        from_bytes(self._model, with_own(self._proposal, model, own))
+        if not own:
+            self._read = (model, [(p, p.detach().clone()) for p in self._model.parameters()])
 
     def _own_numbers(self, plan: RoundPlan, model: bytes, site: str) -> dict[str, float]:
         if not releases_proximity(self._proposal, plan.round):

@@ -34,8 +34,7 @@ _POLL_SECONDS = 2.0
 
 def scientist(home: Home, client: SignedClient) -> ScientistNode:
     """Return the PySyft client of the orchestrator, or of a scientist with a folder of their own."""
-    roster = home.roster()
-    postbox = Postbox(client, home.party().name, lambda name: roster.by_name(name).public_key)
+    postbox = Postbox(client, home.party().name, home.keys_of)
     return ScientistNode(home.folder / "syft", postbox)
 
 

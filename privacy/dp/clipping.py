@@ -73,6 +73,7 @@ class PerExampleClipper:
         self._groups = {name: _group(name, layer, group_of) for name, layer in self._layers.items()}
         self._calls: dict[str, _Call] = {}
         self._handles: list[RemovableHandle] = []
+        self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._together = together
         self._summed_together = _SUMMED_TOGETHER[sum(p.numel() for p in model.parameters()) >= _LARGE]
         self.model = model
@@ -168,7 +169,7 @@ class PerExampleClipper:
         return keep
 
     def _norms(self, pairs: _Pairs, records: int) -> dict[str, Tensor]:
-        device = next(self.model.parameters()).device
+        device = next((x.device for x, _ in pairs.values()), torch.device("cpu"))
         totals = {group: torch.zeros(records, dtype=torch.float64, device=device) for group in self.groups}
         for name, (x, g) in pairs.items():
             layer = self._layers[name]
@@ -202,8 +203,8 @@ class PerExampleClipper:
         return sums
 
     def _collected(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        trainable = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        return {n: sums[n] if n in sums else torch.zeros_like(p, dtype=torch.float64) for n, p in trainable.items()}
+        every = self._trainable.items()
+        return {n: sums[n] if n in sums else torch.zeros_like(p, dtype=torch.float64) for n, p in every}
 
 
 def _joined(waiting: list[_Pairs]) -> _Pairs:

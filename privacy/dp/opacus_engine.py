@@ -64,19 +64,20 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
         super().__init__(model, batch_first=True, loss_reduction="sum")
         self.bounds = {RECORD: float(bounds)} if isinstance(bounds, (int, float)) else dict(bounds)
         self.clipper = clipper
+        self._every = dict(model.named_parameters())  # found once: a network is walked through slowly
         clipper.__enter__()
 
     def backward(self, losses: Tensor) -> None:
         """Set ``grad`` of every trainable parameter to the sum of clipped per-record gradients."""
         sums = self.clipper.clip(checked_losses(losses, len(losses)), self.bounds)
-        for name, parameter in self._module.named_parameters():
+        for name, parameter in self._every.items():
             if parameter.requires_grad:
                 parameter.grad = sums[name].to(parameter.dtype)
         self._deliver(sums)
 
     def accumulate(self, inputs: Batch, record_loss: RecordLoss) -> None:
         """Run one batch and leave its sums, float64, for :class:`KeyedOptimizer`."""
-        for parameter in self._module.parameters():
+        for parameter in self._every.values():
             parameter.grad = None  # the last step's sums are not needed beside this one's
             parameter.__dict__.pop("exact_sum", None)
         self._deliver(self.clipper.clipped_sum(inputs, record_loss, self.bounds))
@@ -90,9 +91,9 @@ class PerExampleClippingModule(AbstractGradSampleModule):  # type: ignore[misc] 
         self.cleanup()
 
     def _deliver(self, sums: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._module.named_parameters():
+        for name, parameter in self._every.items():
             if parameter.requires_grad:
-                parameter.exact_sum = sums[name]  # float64, for the keyed noise
+                parameter.exact_sum = sums[name]  # type: ignore[attr-defined]  # float64, for the keyed noise
 
 
 class _KeyedNoise:

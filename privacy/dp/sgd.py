@@ -90,9 +90,9 @@ def train(
     from privacy.dp import opacus_engine
 
     _require_local(mechanism)
-    values = _checked(model, mechanism, learning_rate, expected_records)
-    part = _part(modality_of_parameter)
-    before = {n: p.detach().clone() for n, p in _trainable(model)}
+    values, part = _checked(model, mechanism, learning_rate, expected_records), _part(modality_of_parameter)
+    trained = dict(_trainable(model))
+    before = {n: p.detach().clone() for n, p in trained.items()}
     outer = opacus_engine.keyed_optimizer(
         _optimizer(model, optimizer, learning_rate, weight_decay, part, part_scales or {}),
         method=method,
@@ -105,17 +105,24 @@ def train(
     with _guarded(model, randomness):
         engine = opacus_engine.engine(model, method=method, bounds=bounds, group_of=group_of, together=together)
         _take_steps(engine, outer, inputs, record_loss, mechanism, randomness)
-    return TrainingOutcome(steps=mechanism.steps_per_round, update=_moved(model, before), method=method)
+    return TrainingOutcome(steps=mechanism.steps_per_round, update=_moved(model, trained, before), method=method)
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def _moved(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return how far each trainable parameter moved, and free the gradients of the last step."""
+def _moved(model: nn.Module, trained: Mapping[str, nn.Parameter], before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return how far each trainable parameter moved, and free the gradients of the last step.
+
+    Raises:
+        Refused: the model has other parameters than were trained, which carry no noise.
+    """
     model.zero_grad(set_to_none=True)
-    return {name: parameter.detach() - before[name] for name, parameter in _trainable(model)}
+    found = dict(_trainable(model))
+    if found.keys() != trained.keys() or any(found[name] is not parameter for name, parameter in trained.items()):
+        raise Refused("the model replaced parameters in training: they would carry records out unnoised")
+    return {name: parameter.detach() - before[name] for name, parameter in trained.items()}
 
 
 def _take_steps(
@@ -162,6 +169,8 @@ def clipped_gradient_sum(
 
 def poisson_batch(inputs: Batch, sampling_rate: float, stream: Randomness) -> dict[str, Tensor]:
     """Return the records of one Poisson batch, possibly none."""
+    if sampling_rate == 1:
+        return dict(inputs)  # everybody; what follows copies rows before a model sees them
     chosen = torch.from_numpy(stream.child("sample").poisson_sample(batch_size(inputs), sampling_rate))
     return {name: value[chosen.to(value.device)] for name, value in inputs.items()}
 

@@ -10,6 +10,7 @@ have seen. Bodies are plain JSON and never hold a secret, a record or a patient 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,10 @@ from privacy.ledger.links import Row
 
 PRIVACY_AUDIT = "privacy-audit"
 """Kind of the entries that hold the result of ``tessera audit-privacy``."""
+
+_HASHES = ("list_hash", "plan_hash")
+Rounds = dict[tuple[str, int], tuple[Mapping[str, Any], ...]]
+"""By study and round, the hashes that entries of one kind name."""
 
 __all__ = ["PRIVACY_AUDIT", "Entry", "Head", "Journal"]
 
@@ -36,6 +41,8 @@ class Journal:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._chain = Chain(path, identity, purpose="journal", clock=clock)
+        self._looked: dict[str, tuple[int, Rounds]] = {}
+        self._lock = threading.Lock()
 
     @property
     def path(self) -> Path:
@@ -85,6 +92,24 @@ class Journal:
         """Yield entries with an index above ``since``, oldest first, of one kind or of all."""
         return self._chain.entries(since=since, kind=kind)
 
+    def by_round(self, kind: str) -> Rounds:
+        """Return what the entries of one kind say of each (study, round), oldest first; entries without are left out.
+
+        Entries never change, so only those that are new are read; of each only its hashes are kept.
+        """
+        with self._lock:
+            since, known = self._looked.get(kind, (0, {}))
+            for entry in self._chain.entries(since=since, kind=kind):
+                since, body = entry.index, entry.body
+                if "study" in body and "round" in body:
+                    said = {name: body[name] for name in _HASHES if name in body}
+                    known[(str(body["study"]), int(body["round"]))] = (
+                        *known.get((str(body["study"]), int(body["round"])), ()),
+                        said,
+                    )
+            self._looked[kind] = since, known
+            return dict(known)
+
     def verify(self) -> None:
         """Raise Tampered at the first hash, signature, number or time that does not hold."""
         self._chain.verify()
@@ -99,4 +124,6 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
+        with self._lock:
+            self._looked.clear()
         self._chain.close()

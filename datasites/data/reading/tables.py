@@ -268,6 +268,8 @@ def _reason(error: Exception) -> str:
         return f"{where} has {expected[2]} cells where the header has {expected[1]} columns"
     if "UTF8" in text or "codec" in text or isinstance(error, UnicodeError):
         return "it is not in the encoding of its first lines; name its encoding"
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return "a column holds lists, records or bytes, which are no single values"
     return "it ends early or is damaged"
 
 

@@ -21,7 +21,7 @@ from datasites.node.http import SignedClient
 from datasites.study.messages import Attestation, Commitments, RoundPlan, UpdateHeader, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed import checks
-from datasites.study.signing import Signed, dump, open_sealed, parse, seal
+from datasites.study.signing import Signed, dump, open_sealed, parse, seal, value_in
 from datasites.training import proximity
 from privacy.encryption import pad_tags, tags
 from privacy.encryption.ciphertexts import unpack
@@ -146,7 +146,7 @@ class Attesting:
         """Keep everybody's chain heads of this round, so that nobody can rewrite its own past unnoticed."""
         heads = {}
         for update in commitments.updates:
-            header = parse(UpdateHeader, dict(update.payload))
+            header = value_in(update, UpdateHeader)
             heads[header.site] = {"journal": header.journal_head, "ledger": header.ledger_head}
         self.journal.append(
             "attested",

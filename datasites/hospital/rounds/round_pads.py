@@ -224,9 +224,8 @@ def asked_for_good(proposal: Proposal, item: WorkItem) -> str:
 
 def _lists(journal: Journal, item: WorkItem, kind: str) -> Iterable[str]:
     """Yield the hashes of the lists of a round that were signed here (``attested``), or for good (``confirmed``)."""
-    for entry in journal.entries(kind=kind):
-        if (entry.body["study"], entry.body["round"]) == (item.study, item.round):
-            yield str(entry.body["list_hash"])
+    for said in journal.by_round(kind).get((item.study, item.round), ()):
+        yield str(said["list_hash"])
 
 
 def _voids(proposal: Proposal, item: WorkItem) -> Iterable[Void]:

@@ -220,10 +220,9 @@ class RoundParticipant:
 
     def _require_no_other_plan(self, plan: RoundPlan) -> None:
         """Refuse another plan of a round whose folder is gone: the round was charged for the first one."""
-        for entry in self.journal.entries(kind="round-plan"):
-            known = (entry.body["study"], entry.body["round"], entry.body["plan_hash"])
-            if known[:2] == (plan.study, plan.round) and known[2] != plan.plan_hash:
-                raise Refused(f"round {plan.round} has another plan already; one plan per round")
+        known = self.journal.by_round("round-plan").get((plan.study, plan.round), ())
+        if any(said["plan_hash"] != plan.plan_hash for said in known):
+            raise Refused(f"round {plan.round} has another plan already; one plan per round")
 
     def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
         return PadKeys.of(proposal, plan, item)

@@ -20,7 +20,7 @@ from datasites.strategy.weights import SMALLEST_WEIGHT, effective_sites
 from datasites.study.messages import Commitments, RoundKey, RoundPlan, UpdateHeader
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.released_numbers import expected_names
-from datasites.study.signing import Signed, open_sealed, parse
+from datasites.study.signing import Signed, open_sealed, value_in
 from privacy.encryption import round_keys
 from privacy.encryption.parameters import check_security
 from privacy.encryption.shares import PARTS
@@ -213,7 +213,7 @@ def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitme
     if len(set(seen)) < len(seen):
         raise Refused("a site stands twice in the list")
     ours = [u for u in commitments.updates if u.payload.get("site") == site]
-    if not ours or parse(UpdateHeader, dict(ours[0].payload)) != parse(UpdateHeader, dict(own.payload)):
+    if not ours or value_in(ours[0], UpdateHeader) != value_in(own, UpdateHeader):
         raise Refused("our own update is not in the list as we sent it")
 
 
@@ -223,18 +223,12 @@ def require_newest_round(journal: Journal, study: str, number: int) -> None:
     Raises:
         Refused: one was; a second sum of this round would single somebody out.
     """
-    newest = max(
-        (int(e.body["round"]) for e in journal.entries(kind="round-plan") if e.body["study"] == study), default=0
-    )
+    newest = max((planned for name, planned in journal.by_round("round-plan") if name == study), default=0)
     if newest > number:
         raise Refused(f"round {number} is over: round {newest} was planned here; no other list of it is attested")
 
 
 def earlier_lists(journal: Journal, study: str, number: int, list_hash: str) -> tuple[str, ...]:
     """Return the hashes of the other lists of this round that this site attested before, the oldest first."""
-    attested = (
-        str(entry.body["list_hash"])
-        for entry in journal.entries(kind="attested")
-        if (entry.body["study"], entry.body["round"]) == (study, number)
-    )
+    attested = (str(said["list_hash"]) for said in journal.by_round("attested").get((study, number), ()))
     return tuple(dict.fromkeys(known for known in attested if known != list_hash))

@@ -52,3 +52,31 @@ def test_a_run_shows_the_last_one_or_says_how_to_ask_for_one():
     assert "private_auroc_low" not in Told({**CLASSES, "auroc_low": None}).metrics
     with pytest.raises(tessera.TesseraError, match=r"evaluation=0\.2"):
         _ = Told(None).evaluation
+
+
+@pytest.mark.parametrize(
+    ("study", "figure"),
+    [
+        (tessera.Study("c", epsilon=8, rounds=1, evaluation=0.5, evaluation_by=("site", "pattern")), "brier"),
+        (
+            tessera.Study(
+                "s", schema="tcga-survival", epsilon=8, rounds=1, evaluation=0.5, evaluation_by=("site", "pattern")
+            ),
+            "concordance",
+        ),
+    ],
+    ids=["classes", "survival"],
+)
+def test_a_simulation_evaluates_as_a_live_study_does_by_cohort_site_and_pattern(study, figure):
+    sim = study.simulate(sites=3, patients=120, jobs=1, progress=False)
+    table = sim.evaluation
+    kinds = {where.split()[0] for name, where in table.index if name == figure}
+    assert {"all", "site", "pattern"} <= kinds and len(kinds) > 3
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+
+
+def test_groups_without_an_evaluation_are_refused():
+    with pytest.raises(tessera.InvalidInput, match="share of epsilon for an evaluation by site"):
+        tessera.Study("x", evaluation_by=("site",))
+    with pytest.raises(tessera.InvalidInput, match="by site, pattern or both"):
+        tessera.Study("x", evaluation=0.5, evaluation_by=("hospital",))

@@ -90,3 +90,17 @@ def test_two_people_sign_twenty_five_requests_each_at_once(desk, new_proposal, p
     assert {answer.status_code for answer in answers} == {200}
     assert {desk.store.request(hashed).state for hashed in hashes} == {"approved"}
     assert sum(kind == "proposal-approved" for kind in desk.kinds()) == 50
+
+
+def test_fifty_people_make_their_accounts_at_once(desk, new_context, now, serve_app) -> None:
+    address = serve_app(create_portal(new_context(desk)))
+    links = [desk.accounts.invite("auditor", now=now) for _ in range(50)]
+
+    def register(number: int) -> Callable[[], httpx.Response]:
+        body = {"token": links[number], "name": f"person-{number}", "password": PASSWORD}
+        return lambda: httpx.post(f"{address}/api/register", json=body, timeout=80, trust_env=False)
+
+    answers = at_once(*(register(number) for number in range(50)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert {f"person-{number}" for number in range(50)} <= {account.name for account in desk.accounts.accounts()}
+    assert desk.kinds().count("account-created") == 50

@@ -65,4 +65,4 @@ def test_an_unknown_language_changes_nothing(portal) -> None:
 
 def test_a_refused_form_answers_in_the_readers_language(portal) -> None:
     page = portal.post("/login", data={"name": "anna", "password": "wrong"}, headers={"accept-language": "de"}).text
-    assert '<html lang="de">' in page and "Nicht ausgeführt." in page
+    assert '<html lang="de">' in page and "Nicht ausgeführt:" in page

@@ -25,6 +25,7 @@ from datasites.node.joining.changes import confirm, look, offered
 from datasites.node.joining.entering import EDITION_FILE
 from datasites.node.joining.rotating import rotate, tell
 from datasites.node.keys.handover import HANDOVER, HandOver, hand_over
+from datasites.node.letters import Place, open_letter, seal_letter
 from datasites.study.proposal import Party
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from orchestrator.api.joining import add_handovers, add_roster, founding_app
@@ -164,6 +165,23 @@ def test_a_scientist_goes_on_without_a_process(founded: Founded) -> None:
             assert client.get_json("/roster")["payload"]["roster"]["scientists"][0]["public_key"] == new
         confirmed(founded, "hospital-a")
     assert home_of(founded, "hospital-a").roster().scientists[0].public_key == new
+
+
+def test_letters_of_the_old_key_stay_readable_and_nobody_elses_are(founded: Founded) -> None:
+    home, reader = home_of(founded, "hospital-a"), home_of(founded, "hospital-b")
+    place = Place(owner="hospital-a", box="collection", folder="stages", name="mock.json")
+    letter = seal_letter(home.identity(), place, b"mock")
+    with running(founded):
+        rotate(home, now=NOW)
+        with pytest.raises(TesseraError):
+            tell(home, seconds=0)
+        HandOvers(founded.orchestrator).admit(["hospital-a"], now=NOW)
+        confirmed(founded, "hospital-b")
+    assert open_letter(letter, place, reader.keys_of("hospital-a")) == b"mock"
+    assert open_letter(seal_letter(home.identity(), place, b"new"), place, reader.keys_of("hospital-a")) == b"new"
+    for other in (Identity.generate(), reader.identity()):
+        with pytest.raises(Tampered, match="another key"):
+            open_letter(seal_letter(other, place, b"forged"), place, reader.keys_of("hospital-a"))
 
 
 def test_two_steps_at_once_are_followed_by_who_was_away(founded: Founded) -> None:

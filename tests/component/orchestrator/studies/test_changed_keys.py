@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 from support.loops import SITES, Loops
 
-from datasites.node.joining.rotating import with_key
+from datasites.node.joining.documents import read_signed
+from datasites.node.joining.rotating import rotate, with_key
+from datasites.node.rollback import Standing
 from datasites.study.proposal import Proposal
 from orchestrator.rounds.changed_keys import settle
 from privacy.identity import Identity
+from privacy.ledger.verification import verify_folder
 
 
 @pytest.fixture
@@ -81,3 +85,37 @@ def test_a_new_scientist_or_hospital_changes_nothing(loops: Loops) -> None:
     loops.service.roster = replace(roster, scientists=(party,))
     changes(loops)
     assert loops.status("pilot")["state"] in ("waiting", "running", "finished")
+
+
+def test_whoever_has_a_new_key_trains_the_next_study_and_its_records_hold(loops: Loops) -> None:
+    """Keyholder, a hospital and the orchestrator itself: each closes, rotates, and opens from what lies on disk."""
+    first = approved(loops)
+    assert loops.play("pilot")["state"] == "finished"
+    for name in ("keyholder", "orchestrator", "site-1"):
+        loops.close()
+        home, everybody = loops.homes[name], loops.homes.values()
+        old = home.identity().public_key
+        rotate(home, now=dt.datetime(2026, 3, 1, tzinfo=dt.UTC))
+        handed = read_signed(home.folder / "handover.json")
+        (home.folder / "handover.json").unlink()
+        loops.roster = with_key(loops.roster, old, home.identity().public_key)
+        for one in everybody:
+            loops.roster.save(one.folder / "roster.json")
+            one.keep_handovers([*one.handovers(), handed])
+        loops.open()
+        study = f"after-{name}"
+        proposal = loops.request(study)
+        for site in range(SITES):
+            loops.decide(site, proposal, "approve")
+        status = loops.play(study)
+        assert status["state"] == "finished", status["reason"]
+        assert all(len(checkpoint["sites"]) == SITES for checkpoint in status["checkpoints"])
+        found = verify_folder(home.folder, public_key=home.identity().public_key)
+        assert found.holds, found.findings
+        assert loops.status("pilot")["state"] == "finished"
+    site = loops.hospitals[1].participant
+    standing = Standing(home=loops.homes["site-1"], client=site.client, ledger=site.ledger, journal=site.journal)
+    assert standing.holds() and loops.keyholder is not None and loops.keyholder.standing.holds()
+    assert loops.service.standing.look()
+    charged = [(e.body["proposal_hash"], e.body["round"]) for e in site.ledger.entries(kind="charge")]
+    assert len(charged) == len(set(charged)) >= 4 and (first.proposal_hash, 1) in charged

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from datasites.data import part_files
 from datasites.data.dataset import (
     Part,
     Schema,
     case_ids,
     check_disjoint,
+    check_part,
     fingerprint,
     load,
     membership,
@@ -188,3 +191,32 @@ def test_a_modality_with_two_rows_of_one_patient_is_refused(tmp_path):
     table.to_parquet(path, index=False)
     with pytest.raises(InvalidInput, match="repeat a case id"):
         load(tmp_path / "d" / "private", read_schema(tmp_path / "d"))
+
+
+@pytest.mark.parametrize("width", [3, 20, 8001], ids=["narrow", "telling", "wide"])
+def test_a_part_is_checked_block_by_block_as_it_is_loaded(tmp_path: Path, width: int, monkeypatch) -> None:
+    monkeypatch.setattr(part_files, "_CELLS", 2 * width)  # two rows a block
+    names = tuple(f"f{i}" for i in range(width))
+    schema = dataclasses.replace(SCHEMA, modalities=("mrna",), features={"mrna": names})
+    values = np.random.default_rng(0).normal(size=(7, width)).astype(np.float32)
+    cases = tuple(f"P{i}" for i in range(7))
+    part = Part(cases=cases, cohorts=(SCHEMA.cohorts[0],) * 7, labels=(0,) * 7, inputs={"mrna": (cases, values)})
+    write_dataset(tmp_path / "v1", schema, part)
+    check_part(tmp_path / "v1" / "private", schema)
+    np.testing.assert_array_equal(load(tmp_path / "v1" / "private", schema)["mrna"], values)
+    twice = values.copy()
+    twice[6] = twice[0]
+    copied = dataclasses.replace(part, inputs={"mrna": (cases, twice)})
+    if width > 16:
+        with pytest.raises(InvalidInput, match="1 rows repeat another case's values"):
+            write_dataset(tmp_path / "v2", schema, copied)
+        assert not (tmp_path / "v2").exists()
+    part_files.write_modality(tmp_path / "v1" / "private" / "mrna.parquet", names, cases, twice)
+    for look in (check_part, load):
+        if width > 16:
+            with pytest.raises(InvalidInput, match="1 rows repeat another case's values"):
+                look(tmp_path / "v1" / "private", schema)
+    part_files.write_modality(tmp_path / "v1" / "private" / "mrna.parquet", names[:-1], cases, values[:, :-1])
+    for look in (check_part, load):
+        with pytest.raises(InvalidInput):
+            look(tmp_path / "v1" / "private", schema)

@@ -81,10 +81,10 @@ class Orchestrator:
     def __init__(self, journal: Journal, *, older: bool = False) -> None:
         self.journal, self.older, self.asked = journal, older, list[tuple[str, Any]]()
 
-    def get_json_beside(self, path: str, header: str, *, params: dict[str, Any], **_: Any) -> tuple[Any, str]:
+    def get_beside(self, path: str, header: str, *, params: dict[str, Any], **_: Any) -> tuple[bytes, str]:
         assert (path, header) == ("/work", HEAD_HEADER)
         self.asked.append((path, params["seen"]))
-        return [], "" if self.older else head_to_text(self.journal.head)
+        return b"[]", "" if self.older else head_to_text(self.journal.head)
 
     def post_json(self, path: str, value: dict[str, Any]) -> Any:
         self.asked.append((path, value["seen"]))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
+from datasites.language import speaking
 from datasites.review.policy import Policy, check
 from datasites.study.proposal import DatasetReference, Party
 from datasites.study.recomputed.released_numbers import (
@@ -23,6 +24,7 @@ from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.studies.facts import EvaluationFact, OutcomeFact
 from orchestrator.studies.proposing.propose import build_proposal
 from orchestrator.studies.proposing.settings import Offer, StudySettings
+from orchestrator.studies.shown import _groups
 from privacy.dp.randomness import Randomness
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
@@ -199,3 +201,14 @@ def test_the_report_reads_what_the_checkpoint_holds():
 def test_groups_that_there_are_not_are_refused(by):
     with pytest.raises(InvalidInput, match="by site, pattern or both"):
         study(by=by)
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr"])
+def test_the_study_report_has_a_table_for_every_group(language):
+    found = parse(EvaluationFact, dump(dp_evaluation(study(1.0), 4, released(study(1.0)))))
+    with speaking(language):
+        tables = _groups(found)
+    assert len(tables) == len(GROUPS) and all(len(table["rows"]) == 5 for table in tables)
+    captions = " ".join(str(table["caption"]) for table in tables)
+    assert all(name in captions for name in ("BRCA", "site-0", "mrna + clinical")) and "{" not in captions
+    assert "site-2" not in captions

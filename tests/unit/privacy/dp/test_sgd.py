@@ -227,6 +227,23 @@ def test_a_model_that_writes_records_into_a_buffer_is_refused() -> None:
         run(replace(MECHANISM, sampling_rate=1.0), Leaky())
 
 
+@pytest.mark.parametrize("how", ["another", "one-more"])
+def test_a_model_that_replaces_a_parameter_while_it_trains_is_refused(how: str) -> None:
+    class Leaky(Branches):
+        def forward(self, batch: dict[str, Tensor]) -> Tensor:
+            found = super().forward(batch)
+            layer = next(module for module in self.modules() if isinstance(module, nn.Linear))
+            seen = nn.Parameter(layer.weight.detach() + batch["mrna"].sum())
+            if how == "another":
+                layer.weight = seen
+            else:
+                self.seen = seen
+            return found
+
+    with pytest.raises(Refused, match="replaced parameters"):
+        run(replace(MECHANISM, sampling_rate=1.0), Leaky())
+
+
 def test_batch_normalisation_is_refused_before_anything_runs() -> None:
     m = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     before = copy.deepcopy(m.state_dict())

@@ -117,3 +117,25 @@ def test_a_journal_restored_from_an_old_copy_is_noticed_by_a_peers_head(tmp_path
     restored.verify()  # an old copy is consistent in itself
     with pytest.raises(Tampered, match="rolled back"):
         restored.check_not_rolled_back([seen])
+
+
+def test_entries_are_found_by_study_and_round_also_those_that_come_later(tmp_path: Path) -> None:
+    path, identity = tmp_path / "journal.sqlite", Identity.from_seed(b"j" * 32)
+    journal, other = Journal(path, identity), Journal(path, identity)
+    journal.append("attested", {"study": "pilot", "round": 1, "list_hash": "a", "heads": {}})
+    journal.append("attested", {"study": "other", "round": 1, "list_hash": "b"})
+    journal.append("round-plan", {"study": "pilot", "round": 1, "plan_hash": "p"})
+    journal.append("attested", {"reason": "of no round"})
+    assert journal.by_round("attested") == {
+        ("pilot", 1): ({"list_hash": "a"},),
+        ("other", 1): ({"list_hash": "b"},),
+    }
+    other.append("attested", {"study": "pilot", "round": 1, "list_hash": "c"})  # another process of this home
+    assert journal.by_round("attested")[("pilot", 1)] == ({"list_hash": "a"}, {"list_hash": "c"})
+    assert journal.by_round("round-plan") == {("pilot", 1): ({"plan_hash": "p"},)}
+    assert journal.by_round("confirmed") == {}
+    for one in (journal, other):
+        one.close()
+    assert journal.by_round("attested") == other.by_round("attested")
+    for one in (journal, other):
+        one.close()

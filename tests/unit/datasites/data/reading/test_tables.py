@@ -163,6 +163,12 @@ def workbook(path: Path, change) -> Path:
     return path
 
 
+def test_a_column_of_lists_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    pd.DataFrame({"id": ["1", "2"], "x": [[1, 2], [3]]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InvalidInput, match="lists, records or bytes"):
+        list(open_table(tmp_path / "t.parquet").pieces(["id", "x"]))
+
+
 HIDDEN = {
     "cells": (lambda s: s.merge_cells("B2:B3"), "merged cells, such as B2:B3"),
     "ids": (lambda s: s.merge_cells("A3:A4"), "merged cells, such as A3:A4"),
