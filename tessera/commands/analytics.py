@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -163,7 +164,7 @@ def _rescale(run: StatisticsRun, options: Asked, json_output: bool) -> None:
     for note in notes:
         console.print(note, highlight=False, markup=False)
     console.print(f"{after.name}, version {after.version}: {', '.join(changed)} scaled by {run.name}", highlight=False)
-    console.print(f"every hospital signs it: tessera schema agree {out} --home HOME", highlight=False)
+    console.print(f"every hospital signs it: tessera schema agree {shlex.quote(str(out))} --home HOME", highlight=False)
 
 
 def _marginals(run: StatisticsRun, options: Asked, json_output: bool) -> None:
@@ -178,7 +179,9 @@ def _marginals(run: StatisticsRun, options: Asked, json_output: bool) -> None:
         show({"tables": str(out), "variables": sorted(found.tables), "source": found.source})
         return
     console.print(f"{len(found.tables)} tables; a hospital's mock follows them with", highlight=False)
-    console.print(f"  tessera datasite ingest TABLES --schema SCHEMA --home HOME --mock {out}", highlight=False)
+    console.print(
+        f"  tessera datasite ingest TABLES --schema SCHEMA --home HOME --mock {shlex.quote(str(out))}", highlight=False
+    )
 
 
 def _new_file(path: Path | None) -> Path:

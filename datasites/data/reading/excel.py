@@ -23,6 +23,7 @@ _PLACE = re.compile(rb"\sr=\"([A-Z]+\d+)\"")
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*ref=\"([A-Z0-9:]+)\"")
 _LONGEST = 64 << 20
 _SHOWN = 3
+_LOOKED_AT = 20
 
 
 def excel_columns(path: Path, sheet: str) -> tuple[str, ...]:
@@ -48,13 +49,22 @@ def excel_columns(path: Path, sheet: str) -> tuple[str, ...]:
             raise InvalidInput(f"{path.name}: has no sheet {sheet[:60]!r}; it has {', '.join(names)[:200]}")
         found = book[sheet or names[0]]
         _refuse_hidden(path, found._worksheet_path)
-        first = next(found.iter_rows(values_only=True), ())
-        columns = tuple(str(cell).strip() if cell is not None else "" for cell in first)
+        rows = list(itertools.islice(found.iter_rows(values_only=True), _LOOKED_AT))
     finally:
         book.close()
+    columns = tuple(str(cell).strip() if cell is not None else "" for cell in (rows[0] if rows else ()))
     while columns and not columns[-1]:
         columns = columns[:-1]
+    _refuse_beyond(path, rows[1:], len(columns))
     return columns
+
+
+def _refuse_beyond(path: Path, rows: Sequence[Sequence[object]], width: int) -> None:
+    if any(cell is not None for row in rows for cell in row[width:]):
+        raise InvalidInput(
+            f"{path.name}: a row has values beyond the {width} named columns; their names must stand "
+            "in the first row: remove what is above them, or name every column"
+        )
 
 
 def excel_pieces(path: Path, sheet: str, width: int, places: Sequence[int], rows: int) -> Iterator[list[list[str]]]:
@@ -78,11 +88,7 @@ def excel_pieces(path: Path, sheet: str, width: int, places: Sequence[int], rows
         lines = found.iter_rows(min_row=2, values_only=True)
         while piece := list(itertools.islice(lines, rows)):
             filled = [row for row in piece if any(cell is not None for cell in row)]
-            if any(cell is not None for row in filled for cell in row[width:]):
-                raise InvalidInput(
-                    f"{path.name}: a row has values beyond the {width} named columns; their names must stand "
-                    "in the first row: remove what is above them, or name every column"
-                )
+            _refuse_beyond(path, filled, width)
             yield [[_text(row[p] if p < len(row) else None) for p in places] for row in filled]
     finally:
         book.close()
