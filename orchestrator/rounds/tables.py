@@ -25,7 +25,7 @@ DOCUMENTS = sa.Table(
     METADATA,
     sa.Column("study", sa.String(80), primary_key=True),
     sa.Column("round", sa.Integer, primary_key=True),
-    sa.Column("kind", sa.String(20), primary_key=True),
+    sa.Column("kind", sa.String(20).with_variant(sa.String(60), "postgresql"), primary_key=True),
     sa.Column("closing", sa.Integer, primary_key=True),
     sa.Column("author", sa.String(80), primary_key=True),
     sa.Column("document", sa.Text, nullable=False),
