@@ -60,8 +60,11 @@ def main() -> int:
     try:
         for name in arguments.methods:
             method(name)
-        with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as executor:
-            results = list(executor.map(run_seed, jobs))
+        if min(arguments.processes, len(jobs)) == 1:  # another process would only import everything again
+            results = [run_seed(job) for job in jobs]
+        else:
+            with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as executor:
+                results = list(executor.map(run_seed, jobs))
     except InvalidInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

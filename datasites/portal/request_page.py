@@ -13,7 +13,7 @@ from datasites.node.web.languages import asked_language
 from datasites.portal.access import Hash, Reader, ServiceHere
 from datasites.portal.pages import Seen, page
 from datasites.portal.service import PortalService
-from datasites.portal.shown.answers import answers, study_epsilon
+from datasites.portal.shown.answers import answers
 from datasites.portal.shown.code_view import code_diff, code_file, facts_diff
 from datasites.portal.shown.figures import cost_picture
 from datasites.portal.shown.words import STUDY_STATES, meaning, modality, parts, released, summary
@@ -134,7 +134,7 @@ def _confirmed_by_file(service: PortalService, found: ReviewRequest) -> list[Con
 
 def _cost_before_and_now(before: Proposal, now: Proposal, service: PortalService) -> tuple[tuple[str, str, str], ...]:
     delta = service.context.approvals.policy.budget.delta
-    costs = [epsilon_text(study_epsilon(proposal.mechanism, delta)) for proposal in (before, now)]
+    costs = [epsilon_text(proposal.mechanism.epsilon(delta)) for proposal in (before, now)]
     name = tr("cost of the study alone: epsilon at delta {delta}", delta=delta_text(delta))
     return ((name, costs[0], costs[1]),) if costs[0] != costs[1] else ()
 

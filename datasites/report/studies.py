@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 
 from datasites.language import spoken, tr, tr_plural
 from datasites.language.formats import moment, significant
@@ -185,7 +184,6 @@ def _figures(
     )
 
 
-@lru_cache(maxsize=256)
 def _tight(mechanism: Mechanism, delta: float, rounds: int) -> float:
     return mechanism.epsilon(delta, rounds=rounds) if rounds else 0.0
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from datasites.language import current, tr
@@ -142,7 +141,6 @@ def _doing(name: str, status: Mapping[str, Any]) -> str:
     return tr("update is here") if name in status["updates_now"] else tr("not yet")
 
 
-@lru_cache(maxsize=1024)
 def _epsilon(mechanism: Mechanism, rounds: int) -> float | None:
     value = mechanism.epsilon(rounds=rounds) if rounds else 0.0
     return value if math.isfinite(value) else None

@@ -37,7 +37,7 @@ from models.build import build_model, record_loss
 from models.parameters import from_bytes
 from orchestrator.simulation.audited_path import CANARIES, WIDTH_BESIDE, AuditedPath, Floats, crowd, loud
 from orchestrator.simulation.noise_patterns import most_alike, odd_batches, odd_shape, silent
-from privacy.dp.accounting import pld_deltas
+from privacy.dp.accounting import PrivacyLoss
 from privacy.dp.audit import CurveResult, against_curve, too_quiet
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.errors import InvalidInput
@@ -182,7 +182,8 @@ def _doubled(job: WorkerJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 @lru_cache(maxsize=16)
 def _profile(bare: Mechanism) -> tuple[tuple[float, float], ...]:
     """Return the claimed privacy profile: pairs of epsilon and delta."""
-    return tuple(zip(_EPSILONS, pld_deltas(bare.event(), _EPSILONS, slack=bare.total_variation()), strict=True))
+    deltas = PrivacyLoss(bare.event()).deltas(_EPSILONS, slack=bare.total_variation())
+    return tuple(zip(_EPSILONS, deltas, strict=True))
 
 
 def _noise_of_updates(

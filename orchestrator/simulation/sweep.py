@@ -133,8 +133,16 @@ def jobs_of(
 
 
 def run_jobs(jobs: Sequence[Job], *, processes: int, done: Callable[[int], None] = lambda _: None) -> list[Any]:
-    """Run studies in up to ``processes`` processes and return their results in order; ``done`` is told how many."""
+    """Run studies in up to ``processes`` processes and return their results in order; ``done`` is told how many.
+
+    One process is this one: another would import everything again, which takes seconds.
+    """
     found: dict[int, Any] = {}
+    if min(processes, len(jobs)) == 1:
+        for place, job in enumerate(jobs):
+            found[place] = job.run()
+            done(len(found))
+        return [found[place] for place in range(len(jobs))]
     with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("spawn")) as executor:
         futures = {executor.submit(job.run): place for place, job in enumerate(jobs)}
         try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import dp_accounting
@@ -50,53 +51,96 @@ def composed_epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
     Returns:
         an upper bound, infinite where one has no noise.
     """
-    event = dp_accounting.ComposedDpEvent([mechanism.event() for mechanism in mechanisms])
-    found = pld_epsilon(event, delta, slack=sum(mechanism.total_variation() for mechanism in mechanisms))
-    left = delta - sum(mechanism.failure() for mechanism in mechanisms)  # docs/filter.md, theorem 2
-    return min(found, pld_epsilon(event, left)) if left > 0 else found
+    return worst_epsilon(
+        [dp_accounting.ComposedDpEvent([mechanism.event() for mechanism in mechanisms])],
+        delta,
+        slack=sum(mechanism.total_variation() for mechanism in mechanisms),
+        failure=sum(mechanism.failure() for mechanism in mechanisms),
+    )
+
+
+@lru_cache(maxsize=1024)
+def study_epsilon(mechanism: Mechanism, delta: float, rounds: int | None = None) -> float:
+    """Return :meth:`Mechanism.epsilon`; a value that was asked for before is remembered, by every field."""
+    slack, failure = mechanism.total_variation(rounds), mechanism.failure(rounds)
+    return worst_epsilon(mechanism.events(rounds), delta, slack=slack, failure=failure)
+
+
+def worst_epsilon(events: Sequence[DpEvent], delta: float, *, slack: float, failure: float) -> float:
+    """Return the largest epsilon of ``events``, by the better of two bounds for noise that is not quite ideal.
+
+    Args:
+        events: each bounds one kind of patient, at least one.
+        delta: in (0, 1).
+        slack: total variation between what runs and each event.
+        failure: what that distance adds to delta at every epsilon (docs/filter.md, theorem 2: better at a large one).
+
+    Returns:
+        an upper bound, infinite without noise.
+    """
+    losses = [PrivacyLoss(event) for event in events]
+    found = max(loss.epsilon(delta, slack=slack) for loss in losses)
+    left = delta - failure
+    if left <= 0 or (math.isfinite(found) and left <= delta - (1 + math.exp(found)) * slack):
+        return found
+    return min(found, max(loss.epsilon(left) for loss in losses))
+
+
+class PrivacyLoss:
+    """The privacy loss distribution (PLD) of an event, composed once: that takes nearly all the time.
+
+    Args:
+        event: any event the PLD accountant supports.
+
+    Raises:
+        InvalidInput: the event has no PLD.
+    """
+
+    def __init__(self, event: DpEvent) -> None:
+        self._accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL), event)
+
+    def epsilon(self, delta: float, *, slack: float = 0.0) -> float:
+        """Return epsilon at ``delta`` (add/remove adjacency).
+
+        Args:
+            delta: in (0, 1).
+            slack: total variation between what runs and the event; costs ``(1 + exp(epsilon)) * slack`` of delta.
+
+        Returns:
+            an upper bound, infinite when some part carries no noise or the slack alone passes delta.
+
+        Raises:
+            InvalidInput: delta is out of range.
+        """
+        if not 0 < delta < 1:
+            raise InvalidInput(f"expected a delta above 0 and below 1, got {delta}")
+        epsilon = float(self._accountant.get_epsilon(delta))
+        for _ in range(50):
+            if not math.isfinite(epsilon) or epsilon > 700:
+                return math.inf
+            left = delta - (1 + math.exp(epsilon)) * slack
+            if left <= 0:
+                return math.inf
+            enough = epsilon if left == delta else float(self._accountant.get_epsilon(left))
+            if enough <= epsilon:
+                return epsilon
+            epsilon = enough + 1e-9
+        return math.inf
+
+    def deltas(self, epsilons: Sequence[float], *, slack: float = 0.0) -> tuple[float, ...]:
+        """Return delta at each epsilon: the privacy profile.
+
+        Args:
+            epsilons: each at least 0.
+            slack: total variation between what runs and the event.
+        """
+        found = (float(self._accountant.get_delta(e)) + (1 + math.exp(e)) * slack for e in epsilons)
+        return tuple(min(1.0, delta) for delta in found)
 
 
 def pld_epsilon(event: DpEvent, delta: float, *, slack: float = 0.0) -> float:
-    """Return epsilon of ``event`` at ``delta`` by privacy loss distributions (add/remove adjacency).
-
-    Args:
-        event: any event the PLD accountant supports.
-        delta: in (0, 1).
-        slack: total variation between what runs and ``event``; costs ``(1 + exp(epsilon)) * slack`` of delta.
-
-    Returns:
-        an upper bound, infinite when some part carries no noise or the slack alone passes delta.
-
-    Raises:
-        InvalidInput: delta is out of range or the event has no PLD.
-    """
-    if not 0 < delta < 1:
-        raise InvalidInput(f"expected a delta above 0 and below 1, got {delta}")
-    accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL), event)
-    epsilon = float(accountant.get_epsilon(delta))
-    for _ in range(50):
-        if not math.isfinite(epsilon) or epsilon > 700:
-            return math.inf
-        left = delta - (1 + math.exp(epsilon)) * slack
-        if left <= 0:
-            return math.inf
-        enough = float(accountant.get_epsilon(left))
-        if enough <= epsilon:
-            return epsilon
-        epsilon = enough + 1e-9
-    return math.inf
-
-
-def pld_deltas(event: DpEvent, epsilons: Sequence[float], *, slack: float = 0.0) -> tuple[float, ...]:
-    """Return the delta of ``event`` at each epsilon by privacy loss distributions: its privacy profile.
-
-    Args:
-        event: any event the PLD accountant supports.
-        epsilons: each at least 0.
-        slack: total variation between what runs and ``event``.
-    """
-    accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL), event)
-    return tuple(min(1.0, float(accountant.get_delta(e)) + (1 + math.exp(e)) * slack) for e in epsilons)
+    """Return epsilon of ``event`` at ``delta`` by privacy loss distributions: see :class:`PrivacyLoss`."""
+    return PrivacyLoss(event).epsilon(delta, slack=slack)
 
 
 def rdp_epsilon(event: DpEvent, delta: float) -> float:

@@ -284,15 +284,9 @@ class Mechanism(_Strict):
 
         Source: privacy loss distributions, Koskela et al. 2020; Doroshenko et al. 2022 ("connecting the dots").
         """
-        from privacy.dp.accounting import pld_epsilon
+        from privacy.dp.accounting import study_epsilon
 
-        target = self.target_delta if delta is None else delta
-        slack, events = self.total_variation(rounds), self.events(rounds)
-        found = max(pld_epsilon(event, target, slack=slack) for event in events)
-        left = target - self.failure(rounds)  # docs/filter.md, theorem 2: better at a large epsilon
-        if left <= 0 or (math.isfinite(found) and left <= target - (1 + math.exp(found)) * slack):
-            return found
-        return min(found, max(pld_epsilon(event, left) for event in events))
+        return study_epsilon(self, self.target_delta if delta is None else delta, self._rounds(rounds))
 
     def rdp(self, orders: tuple[float, ...] | None = None, *, rounds: int | None = None) -> tuple[float, ...]:
         """Return the Rényi divergence bound of the first ``rounds`` rounds at each order, for the ledger's filter.

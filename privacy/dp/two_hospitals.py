@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from dp_accounting import dp_event
 
-from privacy.dp.accounting import pld_epsilon
+from privacy.dp.accounting import worst_epsilon
 from privacy.dp.mechanism import Mechanism
 
 
@@ -37,11 +37,8 @@ def epsilon_at_two_hospitals(mechanism: Mechanism, delta: float, *, rounds: int 
         return math.inf
     twice = mechanism.total_variation(done) * (2 if mechanism.noise == "local" else 1)
     kinds = _local(mechanism, done) if mechanism.noise == "local" else _shared(mechanism, done)
-    found = max(pld_epsilon(event, delta, slack=twice) for event in kinds)
-    left = delta - 2 * mechanism.failure(done, records=1 if mechanism.noise == "local" else 2)
-    if left <= 0 or (math.isfinite(found) and left <= delta - (1 + math.exp(found)) * twice):
-        return found
-    return min(found, max(pld_epsilon(event, left) for event in kinds))  # as in Mechanism.epsilon
+    failure = 2 * mechanism.failure(done, records=1 if mechanism.noise == "local" else 2)
+    return worst_epsilon(kinds, delta, slack=twice, failure=failure)
 
 
 def _local(mechanism: Mechanism, rounds: int) -> list[dp_event.DpEvent]:

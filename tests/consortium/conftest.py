@@ -7,6 +7,9 @@ import pytest
 from harness.consortium import Consortium
 from support.live_consortium import LiveConsortium
 
+SHARED = ("running", "three")
+"""Consortia of many files: all their tests go to one worker, so that each is started once."""
+
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
@@ -27,3 +30,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.consortium)
+            shared = [name for name in SHARED if name in item.fixturenames]
+            item.add_marker(pytest.mark.xdist_group((shared or [item.nodeid.split("::")[0]])[0]))

@@ -1,9 +1,10 @@
 """A headless browser, an accessibility check and a place for screenshots, for every test of web pages.
 
-Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's temporary folder.
+Screenshots are made where TESSERA_ARTEFACTS names a folder for them: a picture of a whole page takes a second.
 """
 
 import asyncio
+import fcntl
 import os
 import shutil
 import socket
@@ -69,7 +70,12 @@ def browser(chromium):
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
     """Call it with a page to get axe-core's violations; the script is TESSERA_AXE, or installed by npm."""
-    source = _axe_source(tmp_path_factory.mktemp("axe"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # all workers of this run share it
+    with (folder / "axe.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        source = _axe_source(folder / "axe")
 
     def violations(page) -> list[str]:
         page.wait_for_load_state()  # after a click only the page's beginning may be there
@@ -86,21 +92,24 @@ def _axe_source(folder: Path) -> str:
         return Path(given).read_text()
     if shutil.which("npm") is None:
         pytest.skip("needs axe-core: set TESSERA_AXE to axe.min.js, or install npm")
+    source = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if source.exists():
+        return source.read_text()
+    folder.mkdir(exist_ok=True)
     command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
     done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    source = folder / "node_modules" / "axe-core" / "axe.min.js"
     if done.returncode or not source.exists():
         pytest.skip("needs axe-core, which npm could not install here")
     return source.read_text()
 
 
 @pytest.fixture
-def shoot(tmp_path):
-    folder = Path(os.environ.get("TESSERA_ARTEFACTS", tmp_path / "screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
+def shoot():
+    folder = os.environ.get("TESSERA_ARTEFACTS")
 
     def take(page, name: str) -> None:
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
+        if folder is not None:
+            page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
     return take
 
@@ -121,7 +130,7 @@ class InTwoParts:
             elif page and message.get("body"):
                 head, main, rest = message["body"].partition(b"<main")
                 await send({**message, "body": head, "more_body": True})
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.1)
                 message = {**message, "body": main + rest}
             await send(message)
 

@@ -24,7 +24,6 @@ from datasites.study.data_use import Comparison, compare
 from datasites.study.data_use import words as in_words
 from datasites.study.proposal import Proposal
 from datasites.study.text import delta_text, epsilon_text
-from privacy.dp.mechanism import Mechanism
 
 _DAYS_A_MONTH = 30.44
 
@@ -71,7 +70,7 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
     found = [
         Named(
             name=tr("This study alone, at its worst"),
-            epsilon=words.stated(study_epsilon(mechanism, delta), delta, words.pld(), who),
+            epsilon=words.stated(mechanism.epsilon(delta), delta, words.pld(), who),
             use=tr("what the consent of this one study is about"),
         ),
         Named(
@@ -85,7 +84,7 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
             Named(
                 name=tr("This study, if no hospital works with others against one"),
                 epsilon=words.stated(
-                    study_epsilon(mechanism.central(), delta), delta, words.pld(), tr("everybody who only sees sums")
+                    mechanism.central().epsilon(delta), delta, words.pld(), tr("everybody who only sees sums")
                 ),
                 use=tr("for comparison with published figures; the ledger charges the first line"),
             )
@@ -113,7 +112,7 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
 def who_learns(proposal: Proposal, cost: CostPreview) -> tuple[Exposure, ...]:
     """Return who, alone and together, learns what; the table of the privacy report, before the signature."""
     who = words.nobody() if proposal.seed is not None else words.against(proposal.mechanism)
-    charged = words.stated(study_epsilon(proposal.mechanism, cost.delta), cost.delta, words.pld(), who)
+    charged = words.stated(proposal.mechanism.epsilon(cost.delta), cost.delta, words.pld(), who)
     return words.exposures(proposal, charged)
 
 
@@ -188,9 +187,3 @@ def data_use(proposal: Proposal, glance: Glance | None) -> tuple[Comparison, ...
         countries=[r.country for r in filing.recipients] if filing else (),
         months=proposal.custody.retention_days / _DAYS_A_MONTH,
     )
-
-
-@lru_cache(maxsize=256)
-def study_epsilon(mechanism: Mechanism, delta: float) -> float:
-    """Return the epsilon of a study alone, at its worst."""
-    return mechanism.epsilon(delta)

@@ -27,11 +27,12 @@ from orchestrator.rounds import helping
 from privacy.encryption import pads, shares
 
 LENGTH, LIAR = 100, "site-1"
+GONE_SECONDS = 5.0  # a round waits for a helper that is gone, so it must not wait long
 
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 2.0)
+    monkeypatch.setattr(helping, "HELPER_SECONDS", 60.0)  # nobody is gone, however slow this machine is
     with Played(tmp_path, sites=4, helpers=2) as consortium:
         consortium.open()
         yield consortium
@@ -102,6 +103,7 @@ def test_junk_for_the_only_helper_that_is_there_costs_its_sender_the_round(
 ) -> None:
     seal_junk(played, monkeypatch, {H})
     played.close_helper(J)
+    monkeypatch.setattr(helping, "HELPER_SECONDS", GONE_SECONDS)
     played.propose("pilot", length=LENGTH)
     status = played.play("pilot")
     assert (status["state"], status["reason"]) == ("finished", "")
@@ -149,10 +151,11 @@ def test_a_lone_helper_that_accuses_costs_the_hospital_that_round_and_no_other(
     """What remains, and less than the helper could cost by being away, too: its word stands in the journal."""
     accuse(monkeypatch, played, H)
     played.close_helper(J)
+    monkeypatch.setattr(helping, "HELPER_SECONDS", GONE_SECONDS)
     played.propose("pilot", length=LENGTH, rounds=2)
     played.play("pilot", until=lambda status: status["rounds_completed"] >= 1)
     monkeypatch.undo()
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 2.0)
+    monkeypatch.setattr(helping, "HELPER_SECONDS", GONE_SECONDS)
     status = played.play("pilot")
     assert status["state"] == "finished"
     assert accused(played)[0] == (H, [LIAR], [LIAR])

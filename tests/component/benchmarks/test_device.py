@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "device.py"
+from support.benchmarks import run_script
 
 
 def run(*words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARK), *words], capture_output=True, text=True, timeout=300, cwd=BENCHMARK.parents[1]
-    )
+    done = run_script("device.py", *words)
     assert done.returncode == 0, done.stderr[-500:]
     return done.stdout
 

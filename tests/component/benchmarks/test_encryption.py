@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
-from support.benchmarks import BENCHMARKS
+from support.benchmarks import run_script
 
 
 def test_the_benchmark_prints_ours_and_the_baseline_side_by_side() -> None:
-    script = BENCHMARKS / "encryption.py"
-    command = [sys.executable, script, "--parameters", "30000", "--sites", "3", "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    run = run_script("encryption.py", "--parameters", "30000", "--sites", "3", "--json")
+    assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout.splitlines()[-1])
     names = {"client_seconds", "server_seconds", "decrypt_seconds", "bytes"}
     assert set(result) == {"ours", "baseline", "ratio", "max_error", "exact"}

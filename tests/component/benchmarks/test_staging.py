@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
-from support.benchmarks import BENCHMARKS
-
-BENCHMARK = BENCHMARKS / "staging.py"
+from support.benchmarks import run_script
 
 
 def benchmark(*arguments):
-    command = [sys.executable, str(BENCHMARK), "--seeds", "1", "--rounds", "2", "--processes", "1", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=BENCHMARK.parents[1])
+    return run_script("staging.py", "--seeds", "1", "--rounds", "2", "--processes", "1", *arguments)
 
 
 def test_the_benchmark_prints_one_json_object_with_paired_intervals():

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
-from support.benchmarks import BENCHMARKS
+from support.benchmarks import run_script
 
 PROSE = "# Results\n\nbefore\n\n<!-- tables -->\nold\n<!-- end of tables -->\n\nafter\n"
 
@@ -59,9 +57,8 @@ def written(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "results-tables.md").write_text(PROSE)
     files = [str(p) for p in sorted(tmp_path.glob("*.json"))]
-    command = [sys.executable, str(BENCHMARKS / "staging_report.py"), *files]
-    command += ["--markdown", str(tmp_path / "results-tables.md"), "--html", str(tmp_path / "build" / "results.html")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    targets = ["--markdown", str(tmp_path / "results-tables.md"), "--html", str(tmp_path / "build" / "results.html")]
+    ended = run_script("staging_report.py", *files, *targets)
     assert ended.returncode == 0, ended.stderr
     return (tmp_path / "results-tables.md").read_text(), (tmp_path / "build" / "results.html").read_text()
 

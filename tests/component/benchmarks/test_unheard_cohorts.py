@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from support.benchmarks import BENCHMARKS
+from support.benchmarks import run_script
 
 STAGES = np.array(["I", "II", "III", "IV", ""])
 
@@ -54,9 +53,8 @@ def odd(folder: Path, kind: str) -> None:
 
 
 def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / "staging.py"), "--data", str(folder), "--json", "--seeds", "1"]
-    command += ["--rounds", "3", "--processes", "1", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=BENCHMARKS.parent)
+    words = ["--data", str(folder), "--json", "--seeds", "1", "--rounds", "3", "--processes", "1"]
+    return run_script("staging.py", *words, *arguments)
 
 
 @pytest.mark.parametrize("kind", ["one cohort", "encoder of each", "no images", "sparse"])

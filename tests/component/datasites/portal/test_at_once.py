@@ -1,4 +1,4 @@
-"""A double click freezes nothing: what is signed and registered at one moment is all answered, at full hardness."""
+"""A double click freezes nothing: what is signed and registered at one moment is all answered."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from support.review_desk import PASSWORD
 
 from datasites.portal.app import create_portal
 from datasites.review.accounts import AccountStore
+from datasites.review.key_wrapping import Hardness
 
 
 def at_once(*acts: Callable[[], httpx.Response]) -> list[httpx.Response]:
@@ -45,10 +46,10 @@ class Caller:
 
 
 @pytest.fixture
-def people(desk, new_context, now, tmp_path, serve_app):
-    """Two reviewers of a portal whose passwords are as hard to try as in a hospital; closed before the server ends."""
+def people(request, desk, new_context, now, tmp_path, serve_app):
+    """Two reviewers of a portal, closed before the server ends; passwords are as hard to try as in a hospital."""
     desk.accounts.close()
-    desk.accounts = AccountStore(tmp_path / "hard.sqlite")
+    desk.accounts = AccountStore(tmp_path / "hard.sqlite", hardness=getattr(request, "param", Hardness()))
     for name, role in (("anna", "steward"), ("bela", "privacy-officer")):
         desk.accounts.register(desk.accounts.invite(role, now=now), name, PASSWORD, now=now)
     address = serve_app(create_portal(replace(new_context(desk), accounts=desk.accounts)))
@@ -75,6 +76,14 @@ def test_two_approvals_and_two_registrations_at_the_same_moment(desk, new_propos
     assert anna.client.get("/api/requests").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "people",
+    [
+        pytest.param(Hardness(passes=1, memory_kib=64, lanes=1), id="quick passwords"),
+        pytest.param(Hardness(), id="full hardness", marks=pytest.mark.thorough),  # the computing of 54 passwords
+    ],
+    indirect=True,
+)
 def test_two_people_sign_twenty_five_requests_each_at_once(desk, new_proposal, people) -> None:
     hashes = [desk.submit(new_proposal(study=f"study-{n}", nonce=f"{n:032d}")) for n in range(50)]
     answers = at_once(*(people[n % 2].approve(hashed) for n, hashed in enumerate(hashes)))

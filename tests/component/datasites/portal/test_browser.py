@@ -1,6 +1,6 @@
 """The whole path in a real browser, and an axe run over every page.
 
-Screenshots are kept in the folder that TESSERA_ARTEFACTS names, or in pytest's temporary folder.
+Screenshots are made where TESSERA_ARTEFACTS names a folder for them.
 """
 
 from contextlib import closing
@@ -140,9 +140,20 @@ def test_everything_works_without_javascript(browser, serve, desk, new_context, 
     assert is_approved(desk.store, proposal_hash)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+PHONE, DESK = (360, "light", LONG), (1280, "dark", 0)
+
+
 @pytest.mark.parametrize(
-    ("width", "scheme", "letters"), [(360, "light", LONG), (1280, "dark", 0)], ids=["phone", "desk"]
+    ("width", "scheme", "letters", "language"),
+    [
+        *(pytest.param(*PHONE, language, id=f"phone-{language}") for language in LANGUAGES),
+        pytest.param(*DESK, "en", id="desk-en"),
+        *(
+            pytest.param(*DESK, language, id=f"desk-{language}", marks=pytest.mark.thorough)
+            for language in LANGUAGES
+            if language != "en"
+        ),
+    ],
 )
 def test_no_page_in_any_language_has_a_violation_or_is_wider_than_the_screen(
     browser, serve, shoot, axe, tmp_path, width, scheme, letters, language

@@ -16,9 +16,7 @@ from datasites.data.missing import Changes, Missing, Whole
 from datasites.node.notices.absences import Absences
 from datasites.node.notices.settings import FILE
 from datasites.node.web.languages import COOKIE
-from datasites.portal import request_page
 from datasites.portal.app import create_portal
-from datasites.portal.shown import answers
 from datasites.portal.shown.journal_words import HAPPENED
 from datasites.review.budgets import Budget, BudgetDetails, Reserved, Returned, StudyStatus
 from datasites.review.people.acts import PersonAct, people_acts
@@ -120,10 +118,8 @@ class Reader:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:
     """Epsilons are computed elsewhere; here any number will do."""
-    monkeypatch.setattr(answers, "study_epsilon", lambda _mechanism, _delta: 3.5)
-    monkeypatch.setattr(request_page, "study_epsilon", lambda mechanism, _delta: float(mechanism.rounds))
     monkeypatch.setattr(two_hospitals, "epsilon_at_two_hospitals", lambda _mechanism, _delta, **_rounds: 4.0)
-    monkeypatch.setattr(Mechanism, "epsilon", lambda *_args, **_changes: 3.5)
+    monkeypatch.setattr(Mechanism, "epsilon", lambda mechanism, *_args, **_rounds: float(mechanism.rounds))
 
 
 STRICT = """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -155,9 +156,20 @@ def app(service: Service, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     return made
 
 
-def generated(app: ASGIApp, method: str, path: str, *, examples: int) -> Any:
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    return schema[path][method], settings(settings.get_profile("requests"), max_examples=examples)
+@pytest.fixture(scope="module")
+def described(app: FastAPI, service: Service) -> Callable[[str], Any]:
+    """The description that an application gives of itself, by who signs the requests; read once."""
+
+    @cache
+    def read(caller: str) -> Any:
+        asking = Signing(app, PEOPLE[caller], service.identity.public_key) if caller else app
+        return schemathesis.openapi.from_asgi("/openapi.json", asking)
+
+    return read
+
+
+def examples(most: int) -> Any:
+    return settings(settings.get_profile("requests"), max_examples=most)
 
 
 def test_every_operation_is_tried(app: FastAPI) -> None:
@@ -166,16 +178,15 @@ def test_every_operation_is_tried(app: FastAPI) -> None:
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_the_api_keeps_to_its_description(app: FastAPI, service: Service, method: str, path: str, caller: str) -> None:
-    signing = Signing(app, PEOPLE[caller], service.identity.public_key)
-    operation, chosen = generated(signing, method, path, examples=8)
+def test_the_api_keeps_to_its_description(described: Any, method: str, path: str, caller: str) -> None:
+    operation = described(caller)[path][method]
 
-    @chosen
+    @examples(8)
     @given(case=operation.as_strategy(), ours=st.booleans())
     def run(case: Any, ours: bool) -> None:
         if ours and "study" in case.path_parameters:
             case.path_parameters["study"] = "pilot"
-        response = case.call()
+        response = case.call(timeout=300)  # a loaded machine is no fault
         # that a statement is signed, and by whom, and that a study exists, no schema can say
         case.validate_response(response, excluded_checks=[schemathesis.checks.positive_data_acceptance])
         assert response.status_code < 400 or response.headers["content-type"] == ["application/problem+json"]
@@ -184,14 +195,14 @@ def test_the_api_keeps_to_its_description(app: FastAPI, service: Service, method
 
 
 @pytest.mark.parametrize(("method", "path"), [o for o in OPERATIONS if o not in OPEN])
-def test_strangers_are_refused_before_anything_else(app: FastAPI, service: Service, method: str, path: str) -> None:
-    for asking in (app, Signing(app, PEOPLE["mallory"], service.identity.public_key)):
-        operation, chosen = generated(asking, method, path, examples=5)
+def test_strangers_are_refused_before_anything_else(described: Any, method: str, path: str) -> None:
+    for stranger in ("", "mallory"):
+        operation = described(stranger)[path][method]
 
-        @chosen
+        @examples(5)
         @given(case=operation.as_strategy())
         def run(case: Any) -> None:
-            response = case.call()
+            response = case.call(timeout=300)  # a loaded machine is no fault
             assert response.status_code in (403, 422), response.status_code
             if response.status_code == 403:
                 assert response.json()["detail"].startswith(("expected an Authorization", "the caller's key"))

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli.main import app
 
 pytestmark = pytest.mark.slow
 _SECONDS = 400
@@ -79,13 +82,8 @@ def test_every_hospital_has_its_privacy_report_and_the_study_its_own(finished):
 def test_every_chain_of_the_consortium_verifies(finished):
     result, _, out = finished
     for role in ("orchestrator", "keyholder", *(s["name"] for s in result["sites"])):
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli.main", "verify", str(out / role), "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = CliRunner().invoke(app, ["verify", str(out / role), "--json"])
+        assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["ok"] is True
 
 

@@ -39,6 +39,7 @@ def offer(index: int) -> Offer:
 
 def proposed(sites: int = 9, **wishes):
     chosen = {name: value for name, value in vars(StudyOptions()).items() if name in vars(_settings())} | wishes
+    chosen["evaluation_by"] = tuple(chosen["evaluation_by"] or ())  # as the command does
     settings = with_schedule(replace(_settings(), **chosen), None)
     offers = [offer(i) for i in range(sites)]
     proposal, _ = build_proposal(settings, offers, orchestrator=PEOPLE, keyholder=KEYHOLDER, code={})

@@ -48,7 +48,7 @@ def test_a_reader_with_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("datasites.data.reading.hospital.table_facts", no_hint(groups.table_facts))
     else:
         monkeypatch.setattr(tables, "_plain", dropping(tables._plain))
-    assert run(0, 60)["silent_losses"] > 0
+    assert any(run(seed, 1)["silent_losses"] for seed in range(60))
 
 
 def no_hint(real):
