@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 
 from privacy.storage import Schema, sql
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 METADATA = sa.MetaData()
 STUDIES = sa.Table(
@@ -44,6 +49,13 @@ JOURNAL = sa.Table(
     ),
 )
 
+
+def _longer_kinds(op: Operations) -> None:
+    """Make room for kinds above 20 letters, which SQLite never counted: no helper's round ended on PostgreSQL."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(sa.text("ALTER TABLE documents ALTER COLUMN kind TYPE VARCHAR(60)"))
+
+
 SCHEMA = Schema(
     "orchestrator",
     table="studies",
@@ -67,6 +79,7 @@ CREATE TABLE IF NOT EXISTS journal_entries (
     hash TEXT NOT NULL, signature TEXT NOT NULL,
     PRIMARY KEY (number));
 """),
+        _longer_kinds,
     ),
 )
 """The migrations make the tables; the tables above are what queries name. A test compares the two."""
