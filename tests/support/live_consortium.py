@@ -285,11 +285,8 @@ class Scientist:
 
     def tessera(self, *arguments: object, code: int = 0) -> str:
         """Run one command in this process, check its exit code, and return what it printed on both streams."""
-        return self.command(*arguments, "--home", self.consortium.home.folder, code=code)
-
-    def command(self, *arguments: object, code: int = 0) -> str:
-        """As :meth:`tessera`, for commands without a folder."""
-        self._monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments)])
+        home = ("--home", str(self.consortium.home.folder))
+        self._monkeypatch.setattr(sys, "argv", ["tessera", *map(str, arguments), *home])
         with pytest.raises(SystemExit) as ended:
             main.main()
         out, err = self._capsys.readouterr()
