@@ -8,6 +8,7 @@ privacy, so nothing in the protocol may use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,27 @@ Floats = NDArray[np.float64]
 Predict = Callable[[Records], Floats]
 """Class probabilities of records, float64 [n, classes]."""
 
-BASELINES = ("ridge", "hgb")
+FAMILIES = ("linear", "pairs", "by-cohort", "rbf")
+"""Kernels on the inputs as our linear model scales them: linear, with products of two inputs, with slopes of each
+cohort beside the common ones, and Gaussian."""
+BASELINES = ("ridge", "hgb", *FAMILIES)
 _ALPHAS = np.logspace(1.0, 6.0, 21)
+_KERNEL_ALPHAS = np.logspace(-1.5, 3.0, 14)
+_KERNEL_STRENGTHS: Mapping[str, tuple[float, ...]] = {
+    "linear": (1.0,),
+    "pairs": (0.1, 0.3, 1.0),
+    "by-cohort": (0.3, 1.0, 3.0),
+    "rbf": (0.5, 1.0, 4.0),
+}
+_COHORT_GAIN = 0.5
 _LEAST = 1e-3
 
 
 def fit(name: str, records: Records, config: ModelConfig) -> Predict:
     """Train one of :data:`BASELINES` on pooled records and return how it predicts.
+
+    The :data:`FAMILIES` say whether a model that is not linear could gain here: kernel ridge regressions, whose penalty
+    and strength (or width) are chosen by leave-one-out error.
 
     ``ridge`` standardises each feature over the training patients who have its modality and chooses its penalty by
     leave-one-out error (scikit-learn's ``RidgeCV``), one regression on "later than class k" per threshold. ``hgb`` is
@@ -39,6 +54,8 @@ def fit(name: str, records: Records, config: ModelConfig) -> Predict:
         records: the training patients of all sites together.
         config: says which modalities, cohorts and classes there are.
     """
+    if name in FAMILIES:
+        return _kernel_ridge(name, records, config)
     return _ridge(records, config) if name == "ridge" else _boosting(records, config)
 
 
@@ -60,6 +77,64 @@ def _regression(inputs: Floats, later: Floats) -> Callable[[Floats], Floats]:
         return lambda asked: np.full(len(asked), later[0])
     model = RidgeCV(alphas=_ALPHAS).fit(inputs, later)
     return lambda asked: np.asarray(model.predict(asked), np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Design:
+    """What kernels are made of: scaled, centred inputs, float64 [n, features], and cohorts, float64 [n, cohorts]."""
+
+    inputs: Floats
+    cohorts: Floats
+
+    def kernel(self, name: str, strength: float, seen: _Design) -> Floats:
+        """Return the kernel of these records against those the model has ``seen``, float64 [n, seen]."""
+        linear = self.inputs @ seen.inputs.T
+        cohorts = _COHORT_GAIN**2 * self.cohorts @ seen.cohorts.T
+        norms = (seen.inputs**2).sum(axis=1)
+        typical = float(np.median(norms))
+        if name == "pairs":
+            return np.asarray(linear + cohorts + strength * linear**2 / typical)
+        if name == "by-cohort":
+            return np.asarray(linear + cohorts + strength * linear * (self.cohorts @ seen.cohorts.T))
+        if name == "rbf":
+            apart = np.maximum((self.inputs**2).sum(axis=1)[:, None] + norms - 2.0 * linear, 0.0)
+            return np.asarray(typical * np.exp(-apart / (2.0 * strength * typical)) + cohorts)
+        return np.asarray(linear + cohorts)
+
+
+def _kernel_ridge(name: str, records: Records, config: ModelConfig) -> Predict:
+    means = {m: _moments(records, m)[0] for m in config.modalities}
+
+    def design(asked: Records) -> _Design:
+        parts = [
+            (asked[m].numpy() - centre) * (config.gain(m) / np.sqrt(len(centre))) * _has(asked, m)[:, None]
+            for m, centre in means.items()
+        ]
+        return _Design(inputs=np.concatenate(parts, axis=1), cohorts=_cohorts(asked, config))
+
+    seen, label = design(records), records["label"].numpy()
+    best = [_chosen(name, seen, (label > k).astype(float)) for k in range(config.classes - 1)]
+
+    def predict(asked: Records) -> Floats:
+        own = design(asked)
+        return _classes(np.stack([model(own) for model in best], axis=1))
+
+    return predict
+
+
+def _chosen(name: str, seen: _Design, later: Floats) -> Callable[[_Design], Floats]:
+    """Return the regression of least leave-one-out error over the strengths of kernel ``name`` and the penalties."""
+    if later.min() == later.max():
+        return lambda asked: np.full(len(asked.inputs), later[0])
+    found = []
+    for strength in _KERNEL_STRENGTHS[name]:
+        values, vectors = np.linalg.eigh(seen.kernel(name, strength, seen))
+        kept = values > _LEAST * 1e-6 * values.max()
+        root = np.sqrt(values[kept])
+        model = RidgeCV(alphas=_KERNEL_ALPHAS).fit(vectors[:, kept] * root, later)
+        found.append((float(model.best_score_), strength, vectors[:, kept] / root, model))
+    _, strength, axes, model = max(found, key=lambda each: each[0])
+    return lambda asked: np.asarray(model.predict(asked.kernel(name, strength, seen) @ axes))
 
 
 def _boosting(records: Records, config: ModelConfig) -> Predict:
