@@ -10,9 +10,11 @@ The signature covers every byte and allows no later change.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +74,28 @@ def sign_pdf(document: bytes, identity: Identity, *, name: str, institution: str
         docmdp_permissions=MDPPerm.NO_CHANGES,
     )
     hidden = InvisSigSettings(set_print_flag=False, set_hidden_flag=True)  # PDF/UA reads no hidden field aloud
-    signed: Any = signers.sign_pdf(
-        IncrementalPdfFileWriter(io.BytesIO(document)),
-        settings,
-        _signer(identity, name=name, institution=institution),
-        new_field_spec=SigFieldSpec(sig_field_name=_FIELD, invis_sig_settings=hidden),
+    signed: Any = _outside_a_loop(
+        lambda: signers.sign_pdf(
+            IncrementalPdfFileWriter(io.BytesIO(document)),
+            settings,
+            _signer(identity, name=name, institution=institution),
+            new_field_spec=SigFieldSpec(sig_field_name=_FIELD, invis_sig_settings=hidden),
+        )
     )
     return bytes(signed.getvalue())
+
+
+def _outside_a_loop(work: Callable[[], Any]) -> Any:
+    """Return what ``work`` returns; in a thread of its own where an event loop runs, as in a notebook.
+
+    pyHanko starts an event loop of its own, which Python allows only once in a thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(work).result()
 
 
 def signer_of(home: Home, reason: str) -> Callable[[bytes], bytes]:
@@ -169,7 +186,7 @@ def _checked(signature: Any) -> PdfSignature:
 
     root, leaf = _certificates(signature)
     context = ValidationContext(trust_roots=[_asn1(root)], allow_fetching=False)
-    status = validate_pdf_signature(signature, signer_validation_context=context)
+    status = _outside_a_loop(lambda: validate_pdf_signature(signature, signer_validation_context=context))
     covered = status.coverage == SignatureCoverageLevel.ENTIRE_FILE
     unchanged = status.modification_level in (None, ModificationLevel.NONE)
     if not (status.intact and status.valid and status.trusted and covered and unchanged):

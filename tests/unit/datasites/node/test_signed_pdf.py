@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -29,6 +30,13 @@ def test_the_signature_says_whose_identity_it_is_and_covers_the_document(plain: 
     assert found.institution.startswith("東京大学病院") and len(found.institution) <= 64
     assert signed.startswith(plain)  # an incremental update: nothing of what was set is written anew
     assert b"ETSI.CAdES.detached" in signed
+
+
+def test_inside_a_running_event_loop_a_report_is_signed_and_checked_too(plain: bytes) -> None:
+    async def notebook() -> str:
+        return check_pdf(sign_pdf(plain, ALBA, name="alba", institution="Alba", reason="Report")).name
+
+    assert asyncio.run(notebook()) == "alba"
 
 
 def test_a_changed_byte_is_found_wherever_it_is(signed: bytes) -> None:
