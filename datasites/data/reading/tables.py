@@ -203,8 +203,8 @@ def _separator(lines: Sequence[str], path: Path) -> str:
     widths = {s: [len(row) for row in csv.reader(lines[:_LOOKED_AT], delimiter=s) if row] for s in _SEPARATORS}
     parted = {s: found for s, found in widths.items() if found and found[0] > 1}
     if not parted:
-        below = {s: set(found[1:]) for s, found in widths.items() if len(found) > _TITLE_ROWS}
-        if any(len(wide) == 1 and max(wide) > 1 for wide in below.values()):
+        below = [found[1:] for found in widths.values() if len(found) > _TITLE_ROWS]
+        if any(2 * sum(width > 1 for width in found) > len(found) for found in below):
             raise InvalidInput(
                 f"{path.name}: the first line is one cell and rows below it are several; the names of the columns "
                 "must stand in the first line: remove what is above them, or name the separator"

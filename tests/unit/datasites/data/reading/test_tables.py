@@ -169,6 +169,12 @@ def test_a_column_of_lists_is_refused_for_what_it_is(tmp_path: Path) -> None:
         list(open_table(tmp_path / "t.parquet").pieces(["id", "x"]))
 
 
+def test_a_title_above_rows_of_several_lengths_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("Export\nid\tx\ty\nP1\t1\t2\nP2\t3\tline\nbreak\nP3\t4\t5\n")
+    with pytest.raises(InvalidInput, match="the first line is one cell"):
+        open_table(tmp_path / "t.tsv")
+
+
 HIDDEN = {
     "cells": (lambda s: s.merge_cells("B2:B3"), "merged cells, such as B2:B3"),
     "ids": (lambda s: s.merge_cells("A3:A4"), "merged cells, such as A3:A4"),
