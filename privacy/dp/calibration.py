@@ -23,6 +23,8 @@ from privacy.dp.gaussian import gaussian_mu
 from privacy.dp.mechanism import Mechanism
 from privacy.errors import InvalidInput
 
+MOST_EPSILON = 100.0
+"""Above it the odds that a patient was in the study may change by e^100, and the accountant takes minutes."""
 _LARGEST_NOISE = 1e4
 _FAILURES = 0.01
 _TOLERANCE = 1e-6
@@ -42,10 +44,15 @@ def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) 
         delta: in (0, 1); becomes the new ``target_delta``. None keeps the present one.
 
     Raises:
-        InvalidInput: epsilon is not above 0, or the other releases alone cost more.
+        InvalidInput: epsilon is not above 0, is above :data:`MOST_EPSILON`, or the other releases alone cost more.
     """
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise InvalidInput(f"expected a finite epsilon above 0, got {epsilon}")
+    if epsilon > MOST_EPSILON:
+        raise InvalidInput(
+            f"epsilon {epsilon:g} promises a patient next to nothing: take at most {MOST_EPSILON:g}, or inf, which "
+            "says openly that the study has no noise"
+        )
     aim = replace(mechanism, target_delta=mechanism.target_delta if delta is None else delta)
     result = _calibrated(aim, epsilon, delta_for_ideal_noise(aim, epsilon))
     if result.epsilon() <= epsilon * (1 + _TOLERANCE):

@@ -240,3 +240,8 @@ def test_shared_noise_is_calibrated_to_a_large_epsilon_as_well(epsilon: float) -
     found = calibrate(plan, epsilon)
     assert found.failure() < 1e-7
     assert epsilon * 0.99 < found.epsilon() <= epsilon * (1 + 1e-6)
+
+
+def test_an_epsilon_that_promises_next_to_nothing_is_refused_at_once() -> None:
+    with pytest.raises(InvalidInput, match="next to nothing: take at most 100, or inf"):
+        calibrate(STUDY, 200.0)
