@@ -19,7 +19,7 @@ from datasites.node.http import Declined, SignedClient
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Chain, Proposal
 from datasites.study.recomputed.chain import ModelChain, check_layout, integers_limit, voids
-from datasites.study.recomputed.shown import HEADER_BYTES, read_shown
+from datasites.study.recomputed.shown import documents_limit, read_shown
 from datasites.worker.rule import RuleOf, brings_none
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
@@ -124,7 +124,7 @@ class Models:
     def _catch_up(self, chain: ModelChain, number: int) -> None:
         while chain.round < number:
             place = f"/studies/{chain.proposal.study}/rounds/{chain.round + 1}"
-            most = HEADER_BYTES + most_bytes(chain.proposal)
+            most = documents_limit(chain.proposal) + most_bytes(chain.proposal)
             answer = self.client.get_bytes(f"{place}/evidence", params={"files": "yes"}, max_bytes=most)
             evidence, files = read_shown(answer)
             integers = b""

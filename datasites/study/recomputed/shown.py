@@ -12,18 +12,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from datasites.study.proposal import Proposal
 from datasites.study.recomputed.chain import RoundEvidence
 from datasites.study.signing import Message, parse
 from privacy.errors import InvalidInput
 
-HEADER_BYTES = 64 << 20
-"""The longest header, or JSON of documents alone, that is read."""
+_ROUND_BYTES = 256 << 10
+_SITE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Header(Message):
     evidence: RoundEvidence
     sizes: Mapping[str, int]
+
+
+def documents_limit(proposal: Proposal) -> int:
+    """Return how many bytes the documents of one round of a study have at most: a few of each hospital."""
+    return _ROUND_BYTES + _SITE_BYTES * len(proposal.participants)
 
 
 def shown_header(evidence: bytes, sizes: Mapping[str, int]) -> bytes:
@@ -37,12 +43,12 @@ def read_shown(answer: bytes) -> tuple[RoundEvidence, dict[str, bytes]]:
     """Return the documents of a round, and by name the files that came along.
 
     Raises:
-        InvalidInput: the header is too long or no header, or the files have other lengths than it says.
+        InvalidInput: there is no header, or the files have other lengths than it says.
     """
     if answer.startswith(b"{"):
         return parse(RoundEvidence, answer), {}
     length = int.from_bytes(answer[:4], "big")
-    if not 0 < length <= min(HEADER_BYTES, len(answer) - 4):
+    if not 0 < length <= len(answer) - 4:
         raise InvalidInput(f"expected the documents of a round before its files, got {len(answer)} bytes")
     header = parse(_Header, answer[4 : 4 + length])
     files, start = {}, 4 + length
