@@ -329,6 +329,7 @@ def restore(drill: Drill, options: str) -> None:
     drill.becomes(lambda: drill.health("hospital-a") == "", "hospital A to be well again", 120)
     line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
     drill.start("steward-hospital-a", drill._command("hospital-a", line))
+    drill.becomes(lambda: drill.has_account("hospital-a"), "an account in the restored folder", 60)
     compare(drill, "hospital-a")
     drill.type("orchestrator", "tessera study resend later --site hospital-a --home /var/lib/tessera/home")
     drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal to be offered again", 120)
