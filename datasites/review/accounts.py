@@ -264,10 +264,10 @@ class AccountStore:
         known = self.sessions.browser_of(name, browser, now=now) if browser else ""
         place = f"browser {known}" if known else place
         with self._turn():
-            count_attempt(self._rows, name, place, now=now, known=bool(known))
+            number = count_attempt(self._rows, name, place, now=now, known=bool(known))
             if not any(self._verified(row[0] if row else self._nobody, form) for form in candidates(password)):
                 raise Refused(_WRONG)
-        forget_attempts(self._rows, name, place)
+        forget_attempts(self._rows, name, place, number)
         return self.account(name)
 
     def standing(self, name: str, *, now: dt.datetime, place: str = "", browser: str = "") -> Standing:
@@ -286,9 +286,9 @@ class AccountStore:
             Refused: the wrong password, or too many attempts.
         """
         name, place = credential.account.name, f"session {credential.key}"
-        count_attempt(self._rows, name, place, now=now, known=True)
+        number = count_attempt(self._rows, name, place, now=now, known=True)
         key = self.unlock(name, password)
-        forget_attempts(self._rows, name, place)
+        forget_attempts(self._rows, name, place, number)
         return key
 
     def unlock(self, name: str, password: str) -> Identity:

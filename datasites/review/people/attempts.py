@@ -21,8 +21,8 @@ ATTEMPTS_FROM_ANYWHERE = 60
 WINDOW_SECONDS = 300
 
 
-def count_attempt(rows: Rows, name: str, place: str, *, now: dt.datetime, known: bool = False) -> None:
-    """Count an attempt before it is made, so that many at once are many; a right password forgets them.
+def count_attempt(rows: Rows, name: str, place: str, *, now: dt.datetime, known: bool = False) -> int:
+    """Count an attempt before it is made, so that many at once are many, and return its number.
 
     Args:
         rows: of the accounts.
@@ -45,13 +45,19 @@ def count_attempt(rows: Rows, name: str, place: str, *, now: dt.datetime, known:
                 raise Refused(
                     say("too many attempts: wait {minutes} minutes and try again", minutes=WINDOW_SECONDS // 60)
                 )
+        last = 0
         for key in keys:
-            database.execute("INSERT INTO attempts VALUES (?, ?)", (key, now.timestamp()))
+            last = database.execute("INSERT INTO attempts VALUES (?, ?)", (key, now.timestamp())).lastrowid or 0
+    return last
 
 
-def forget_attempts(rows: Rows, name: str, place: str) -> None:
-    """Forget the attempts from one place, after the right password came from there."""
-    rows.run("DELETE FROM attempts WHERE account = ?", _key(name, place))
+def forget_attempts(rows: Rows, name: str, place: str, number: int) -> None:
+    """Forget the attempts from one place, after the right password came from there.
+
+    Of those from anywhere attempt ``number`` alone is forgotten: others may be guesses, and a right one is none.
+    """
+    own = "DELETE FROM attempts WHERE account = ? OR (account = ? AND rowid = ?)"
+    rows.run(own, _key(name, place), _key(name, "*"), number)
 
 
 def attempted(rows: Rows, name: str, place: str, *, now: dt.datetime) -> bool:

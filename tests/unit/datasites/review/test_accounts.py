@@ -5,6 +5,7 @@ import unicodedata
 
 import pytest
 
+from datasites.review.people.attempts import ATTEMPTS_FROM_ANYWHERE
 from privacy.errors import InvalidInput, Refused
 from privacy.identity import verify
 
@@ -149,3 +150,18 @@ def test_a_stranger_locks_nobody_out_of_a_browser_that_is_known(desk, now):
     assert desk.accounts.authenticate("anna", PASSWORD, now=now, place="10.1.0.1", browser=browser).name == "anna"
     with pytest.raises(Refused, match="too many"):
         desk.accounts.authenticate("anna", PASSWORD, now=now, place="10.1.0.1", browser=browser[:-1])
+
+
+def test_right_passwords_are_no_guesses_however_many_there_are(desk, now):
+    for second in range(ATTEMPTS_FROM_ANYWHERE + 5):
+        desk.accounts.authenticate("anna", PASSWORD, now=now + dt.timedelta(seconds=second), place="192.0.2.1")
+
+
+def test_right_passwords_forget_nobody_elses_guesses(desk, now):
+    for number in range(ATTEMPTS_FROM_ANYWHERE):
+        with pytest.raises(Refused, match="do not go together"):
+            desk.accounts.authenticate("anna", "a guess of a stranger", now=now, place=f"198.51.100.{number}")
+        if number % 20 == 0:
+            desk.accounts.authenticate("anna", PASSWORD, now=now + dt.timedelta(seconds=1), place="192.0.2.1")
+    with pytest.raises(Refused, match="too many attempts"):
+        desk.accounts.authenticate("anna", PASSWORD, now=now, place="203.0.113.9")
