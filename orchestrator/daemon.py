@@ -23,6 +23,7 @@ from datasites.node.joining.entering import FOLDER
 from datasites.node.process import alone_in, announce, bind, on_end_signal
 from datasites.node.web.server import WebServer
 from datasites.node.wellbeing import Wellbeing
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.api import metrics
 from orchestrator.api.joining import follow_roster, founding_app
 from orchestrator.api.server import create_app
@@ -34,7 +35,6 @@ from orchestrator.rounds.notices import ScientistsNotices
 from orchestrator.rounds.peers import FILE, Peers
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from orchestrator.rounds.thread import OVER_FOR_GOOD
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from models.config import ModelConfig
 from orchestrator.simulation.sites import Records
 
 Floats = NDArray[np.float64]
+D = TypeVar("D")
 Predict = Callable[[Records], Floats]
 """Class probabilities of records, float64 [n, classes]."""
 
@@ -59,24 +61,37 @@ def fit(name: str, records: Records, config: ModelConfig) -> Predict:
     return _ridge(records, config) if name == "ridge" else _boosting(records, config)
 
 
-def _ridge(records: Records, config: ModelConfig) -> Predict:
-    scaling = {m: _moments(records, m) for m in config.modalities}
-    inputs, label = _standardised(records, config, scaling), records["label"].numpy()
-    thresholds = range(config.classes - 1)
-    models = [_regression(inputs, (label > k).astype(float)) for k in thresholds]
+def _per_threshold(
+    records: Records,
+    config: ModelConfig,
+    design: Callable[[Records], D],
+    learn: Callable[[D, Floats], Callable[[D], Floats]],
+) -> Predict:
+    """Return what a regression on "later than class k" for every threshold k predicts together."""
+    seen, label = design(records), records["label"].numpy()
+
+    def regression(later: Floats) -> Callable[[D], Floats | float]:
+        if later.min() == later.max():  # nobody on one side: nothing to learn
+            return lambda _: float(later[0])
+        return learn(seen, later)
+
+    models = [regression((label > k).astype(float)) for k in range(config.classes - 1)]
 
     def predict(asked: Records) -> Floats:
-        design = _standardised(asked, config, scaling)
-        return _classes(np.stack([model(design) for model in models], axis=1))
+        own, count = design(asked), len(asked["label"])
+        return _classes(np.stack([np.broadcast_to(model(own), count) for model in models], axis=1))
 
     return predict
 
 
-def _regression(inputs: Floats, later: Floats) -> Callable[[Floats], Floats]:
-    if later.min() == later.max():  # nobody on one side: nothing to learn
-        return lambda asked: np.full(len(asked), later[0])
-    model = RidgeCV(alphas=_ALPHAS).fit(inputs, later)
-    return lambda asked: np.asarray(model.predict(asked), np.float64)
+def _ridge(records: Records, config: ModelConfig) -> Predict:
+    scaling = {m: _moments(records, m) for m in config.modalities}
+
+    def learn(inputs: Floats, later: Floats) -> Callable[[Floats], Floats]:
+        model = RidgeCV(alphas=_ALPHAS).fit(inputs, later)
+        return lambda asked: np.asarray(model.predict(asked), np.float64)
+
+    return _per_threshold(records, config, lambda asked: _standardised(asked, config, scaling), learn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,29 +127,26 @@ def _kernel_ridge(name: str, records: Records, config: ModelConfig) -> Predict:
         ]
         return _Design(inputs=np.concatenate(parts, axis=1), cohorts=_cohorts(asked, config))
 
-    seen, label = design(records), records["label"].numpy()
-    best = [_chosen(name, seen, (label > k).astype(float)) for k in range(config.classes - 1)]
+    seen = design(records)
+    spaces = [(strength, *_coordinates(seen.kernel(name, strength, seen))) for strength in _KERNEL_STRENGTHS[name]]
 
-    def predict(asked: Records) -> Floats:
-        own = design(asked)
-        return _classes(np.stack([model(own) for model in best], axis=1))
+    def learn(_: _Design, later: Floats) -> Callable[[_Design], Floats]:
+        """Return the regression of least leave-one-out error over strengths and penalties."""
+        found = [
+            (RidgeCV(alphas=_KERNEL_ALPHAS).fit(inputs, later), strength, axes) for strength, inputs, axes in spaces
+        ]
+        model, strength, axes = max(found, key=lambda each: float(each[0].best_score_))
+        return lambda asked: np.asarray(model.predict(asked.kernel(name, strength, seen) @ axes))
 
-    return predict
+    return _per_threshold(records, config, design, learn)
 
 
-def _chosen(name: str, seen: _Design, later: Floats) -> Callable[[_Design], Floats]:
-    """Return the regression of least leave-one-out error over the strengths of kernel ``name`` and the penalties."""
-    if later.min() == later.max():
-        return lambda asked: np.full(len(asked.inputs), later[0])
-    found = []
-    for strength in _KERNEL_STRENGTHS[name]:
-        values, vectors = np.linalg.eigh(seen.kernel(name, strength, seen))
-        kept = values > _LEAST * 1e-6 * values.max()
-        root = np.sqrt(values[kept])
-        model = RidgeCV(alphas=_KERNEL_ALPHAS).fit(vectors[:, kept] * root, later)
-        found.append((float(model.best_score_), strength, vectors[:, kept] / root, model))
-    _, strength, axes, model = max(found, key=lambda each: each[0])
-    return lambda asked: np.asarray(model.predict(asked.kernel(name, strength, seen) @ axes))
+def _coordinates(kernel: Floats) -> tuple[Floats, Floats]:
+    """Return inputs whose products are a kernel float64 [n, n], and what turns further rows of it into such inputs."""
+    values, vectors = np.linalg.eigh(kernel)
+    kept = values > _LEAST * 1e-6 * values.max()
+    root = np.sqrt(values[kept])
+    return vectors[:, kept] * root, vectors[:, kept] / root
 
 
 def _boosting(records: Records, config: ModelConfig) -> Predict:

@@ -127,17 +127,15 @@ def add_rotate(
         """
         from datasites.node.joining.rotating import PENDING, refuse_open, rotate, studies_at
         from datasites.node.process import alone_in
-
-        def own_fingerprint(place: Home) -> str:
-            from privacy.identity import fingerprint
-
-            return fingerprint(place.identity().public_key)
+        from privacy.identity import fingerprint
 
         with alone_in(home) as place:
             going_on = place.config().role == "scientist" and (place.folder / PENDING).exists()
             if not now and not going_on:
                 refuse_open(place, open_studies or studies_at)
-            found = own_fingerprint(place) if going_on else rotate(place, now=dt.datetime.now(dt.UTC))
+            if not going_on:
+                rotate(place, now=dt.datetime.now(dt.UTC))
+            found = fingerprint(place.identity().public_key)
             said = (
                 then(place) if then else "Next: run the role again; it waits until the operator has admitted the key."
             )

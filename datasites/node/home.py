@@ -134,7 +134,7 @@ class Home:
 
     def orchestrator_keys(self) -> frozenset[str]:
         """Return the orchestrator's key and those it had before: for documents that may have been signed long ago."""
-        return self.keys_of(self.roster().orchestrator.name)
+        return self._keys_of(self.roster().orchestrator)
 
     def keys_of(self, name: str) -> frozenset[str]:
         """Return somebody's key and those they had before.
@@ -142,7 +142,9 @@ class Home:
         Raises:
             InvalidInput: nobody in the roster has this name.
         """
-        party = self.roster().by_name(name)
+        return self._keys_of(self.roster().by_name(name))
+
+    def _keys_of(self, party: Party) -> frozenset[str]:
         return former_keys(line(self.handovers()), party.name, party.public_key)
 
     def handovers(self) -> tuple[Signed, ...]:

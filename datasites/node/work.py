@@ -61,7 +61,9 @@ class Witness:
         """Return the newest head that the orchestrator gave; what one with another key gave before is not its."""
         path = self._folder / _HEAD
         head = parse(Head, path.read_bytes()) if path.exists() else None
-        return head if head is not None and head.public_key in self.home.orchestrator_keys() else None
+        if head is None or head.public_key == self._orchestrator or head.public_key in self.home.orchestrator_keys():
+            return head
+        return None
 
     def shown(self) -> str | None:
         """Return what was seen, to be asked along with the question for work; None where trouble has to be told too."""

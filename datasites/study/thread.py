@@ -58,6 +58,8 @@ ScientistKind = Literal[
 SITE_KINDS = frozenset({"approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"})
 ADDRESSED = frozenset({"answered", "accepted", "dropped"})
 ENDINGS = frozenset({"withdrawn", "cancelled", "ended"})
+OVER_FOR_GOOD = frozenset({"finished", "denied", "revoked", "withdrawn", "cancelled", "expired"})
+"""The states of a study that never trains again."""
 TO_ALL = ENDINGS | {"denied", "revoked", "paused", "resumed", "dropped", "finished", "deleted"}
 LONGEST = 4000
 

@@ -23,10 +23,10 @@ from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.requests import REQUEST, opened
 from datasites.study.signing import Message, Signed, dump, parse, seal
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.openapi import StudyName, object_of
 from orchestrator.rounds.service import Service
-from orchestrator.rounds.thread import OVER_FOR_GOOD
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 

@@ -17,8 +17,8 @@ import httpx
 
 from datasites.node.home import Home
 from datasites.review.accounts import AccountStore
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.dashboard.access import new_link
-from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.run import Progress
 from orchestrator.studies.status import client_of, summaries_of
 from privacy.errors import TesseraError

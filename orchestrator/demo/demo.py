@@ -28,6 +28,7 @@ from datasites.node.home import address
 from datasites.node.http import SignedClient
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import DELTA, Homes, Prepared, Steward, prepare
 from orchestrator.demo.filing import FILING, LEGAL_BASIS
@@ -35,7 +36,6 @@ from orchestrator.demo.processes import Processes, warm_start
 from orchestrator.demo.schema_data import prepare_schema, prepare_tables
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide
-from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, last_evaluation, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.proposing.propose import check_aggregation, local_blocks, price_of_min_sites

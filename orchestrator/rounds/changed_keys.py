@@ -10,8 +10,9 @@ import logging
 from typing import Literal
 
 from datasites.study.proposal import Participant, Party, Proposal
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.rounds.service import Service
-from orchestrator.rounds.thread import OVER_FOR_GOOD, withdrawn_sites
+from orchestrator.rounds.thread import withdrawn_sites
 from privacy.errors import Refused
 
 _log = logging.getLogger(__name__)

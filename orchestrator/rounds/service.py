@@ -14,6 +14,7 @@ from datasites.node.wellbeing import Contacts
 from datasites.study.messages import WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import open_sealed
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.rounds.board import Bell, Board
 from orchestrator.rounds.peers import Peers
 from orchestrator.rounds.rollback import Standing
@@ -21,7 +22,7 @@ from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.summing.own_rules import OwnRules
 from orchestrator.rounds.summing.sums import WorkerDied
-from orchestrator.rounds.thread import OVER_FOR_GOOD, Threads
+from orchestrator.rounds.thread import Threads
 from privacy.errors import Refused
 from privacy.identity import Identity
 from privacy.ledger.journal import Journal

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, dump, parse, seal
-from datasites.study.thread import ENDINGS, WORD, ScientistKind, Word, accepted, conditions_of, open_word
+from datasites.study.thread import ENDINGS, OVER_FOR_GOOD, WORD, ScientistKind, Word, accepted, conditions_of, open_word
 from privacy.errors import Refused
 
 if TYPE_CHECKING:
     from orchestrator.rounds.service import Service
     from orchestrator.rounds.store import Store
-
-OVER_FOR_GOOD = frozenset({"finished", "denied", "revoked", "withdrawn", "cancelled", "expired"})
-"""The states of a study that never trains again."""
 
 
 def words(store: Store, study: str) -> Iterator[tuple[int, Word]]:

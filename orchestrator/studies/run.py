@@ -14,9 +14,8 @@ from datasites.node.credentials.signed_pdf import signer_of
 from datasites.node.files import write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.study.thread import ScientistKind, accepted
+from datasites.study.thread import OVER_FOR_GOOD, ScientistKind, accepted
 from datasites.syft.client import ScientistNode
-from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.proposing.brought import NOTHING, Brought, files_of

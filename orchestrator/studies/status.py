@@ -21,8 +21,8 @@ from datasites.node.http import SignedClient
 from datasites.study.proposal import Proposal
 from datasites.study.requests import REQUEST
 from datasites.study.signing import dump, parse
-from datasites.study.thread import Word
-from orchestrator.rounds.thread import OVER_FOR_GOOD, sealed_words
+from datasites.study.thread import OVER_FOR_GOOD, Word
+from orchestrator.rounds.thread import sealed_words
 from privacy.errors import Refused, TesseraError
 
 if TYPE_CHECKING:  # what asks the orchestrator needs no database and no ledger

@@ -21,9 +21,9 @@ from datasites.review.records import ReviewRecords
 from datasites.study.proposal import Environment, Party, Proposal
 from datasites.study.protocol import PROTOCOL, check_protocol, understands
 from datasites.study.signing import Signed, parse
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.rounds.peers import FILE, Software, read_peers
 from orchestrator.rounds.tables import SCHEMA
-from orchestrator.rounds.thread import OVER_FOR_GOOD
 from orchestrator.studies.status import client_of
 from privacy.errors import OtherProtocol, TesseraError
 from privacy.sentences import joined

@@ -27,6 +27,7 @@ from datasites.node.keys.handover import hand_over, open_handover
 from datasites.node.roster import Roster
 from datasites.study.proposal import Party
 from datasites.study.signing import dump
+from datasites.study.thread import OVER_FOR_GOOD
 from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.identity import Identity, fingerprint, first_key_path
 from privacy.ledger.chain import Chain
@@ -38,7 +39,6 @@ PENDING = "handover.json"
 """In a role's folder: the hand-over that the orchestrator's operator has not admitted yet."""
 _POLL_SECONDS = 2.0
 _TRY_SECONDS = 10.0
-_OVER = frozenset({"finished", "denied", "revoked", "withdrawn", "cancelled", "expired"})
 
 
 def rotate(home: Home, *, now: dt.datetime) -> str:
@@ -99,7 +99,7 @@ def studies_at(home: Home) -> list[str]:
         while page := client.get_json("/studies", params={"after": found[-1] if found else None}):
             found += [str(line["study"]) for line in page]
             states.update({str(line["study"]): str(line["state"]) for line in page})
-    return [study for study in found if states[study] not in _OVER]
+    return [study for study in found if states[study] not in OVER_FOR_GOOD]
 
 
 def _client(home: Home) -> SignedClient:

@@ -4,7 +4,8 @@ Rosters name a party by its key. With a hand-over the party keeps its name, and 
 chose the new one. That alone changes nobody's roster: people confirm it, because a stolen key can sign as well.
 
     >>> signed = hand_over(old, old.successor(), name="hospital-a", now=now)
-    >>> successor(line(handovers), old.public_key)
+    >>> follows(line([signed]), "hospital-a", old.public_key, old.successor().public_key)
+    True
 """
 
 from __future__ import annotations
@@ -67,11 +68,13 @@ def line(handovers: Iterable[Signed]) -> Mapping[str, HandOver]:
         InvalidInput, Tampered: as :func:`open_handover`; also a key that hands over twice, or that comes back.
     """
     found: dict[str, HandOver] = {}
+    taken: set[str] = set()
     for signed in handovers:
         opened = open_handover(signed)
-        if opened.old_key in found or opened.new_key in {*found, *(other.new_key for other in found.values())}:
+        if opened.old_key in found or opened.new_key in found or opened.new_key in taken:
             raise InvalidInput(f"expected one hand-over a key of {opened.name}, and no key that was one before")
         found[opened.old_key] = opened
+        taken.add(opened.new_key)
         if len(found) > MOST_HANDOVERS:
             raise InvalidInput(f"expected at most {MOST_HANDOVERS} hand-overs")
     return found

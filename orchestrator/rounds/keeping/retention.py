@@ -16,9 +16,10 @@ from datasites.node.places import SHORT_DIGITS
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Proposal
 from datasites.study.signing import parse
+from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
-from orchestrator.rounds.thread import OVER_FOR_GOOD, words
+from orchestrator.rounds.thread import words
 from privacy.canonical import sha256_hex
 from privacy.ledger.journal import Journal
 
