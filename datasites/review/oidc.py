@@ -108,7 +108,13 @@ class OidcSettings(BaseModel):
         Raises:
             InvalidInput: as for :meth:`parse`.
         """
-        return cls.parse(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(say("expected oidc.toml to be a file of UTF-8 text, and could not read it")) from error
+        return cls.parse(text)
 
     @property
     def redirect_uri(self) -> str:

@@ -204,13 +204,21 @@ class Policy(_Section):
         Raises:
             InvalidInput: the file is missing or not a valid policy.
         """
+        return cls.parse(cls.text_of(path))
+
+    @staticmethod
+    def text_of(path: Path) -> str:
+        """Return the text of a policy file, without the mark that some editors put before UTF-8.
+
+        Raises:
+            InvalidInput: the file is missing, a folder, or no UTF-8 text.
+        """
         try:
-            text = path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(
                 say("expected a policy in TOML at {name}, and could not read it", name=path.name)
             ) from error
-        return cls.parse(text)
 
     @property
     def policy_hash(self) -> str:

@@ -113,6 +113,7 @@ def test_a_policy_that_cannot_be_read_is_shown_with_the_reason(portal: Portal) -
     (portal.desk.folder / "policy.toml").write_text("[budget]\nepsilon_cap = -4\n")
     page = portal.client.get("/policy").text
     assert "is not in force" in page and "epsilon_cap" in page
+    assert "is not in force" in portal.client.get("/inbox").text
 
 
 def test_two_people_where_the_policy_says_so(tmp_path: Path) -> None:
