@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasites.language.shapes import expected
 from datasites.node.credentials.tls import client_context, machine_context
+from datasites.node.files import text_of
 from datasites.node.http import PLAIN, bound_answer, proxy_of_environment
 from datasites.review.accounts import Role
 from privacy.errors import InvalidInput, Refused
@@ -108,13 +109,7 @@ class OidcSettings(BaseModel):
         Raises:
             InvalidInput: as for :meth:`parse`.
         """
-        if not path.exists():
-            return None
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(say("expected oidc.toml to be a file of UTF-8 text, and could not read it")) from error
-        return cls.parse(text)
+        return cls.parse(text_of(path)) if path.exists() else None
 
     @property
     def redirect_uri(self) -> str:

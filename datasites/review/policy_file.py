@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from datasites.language import mark
-from datasites.node.files import write_atomically
+from datasites.node.files import text_of, write_atomically
 from datasites.review.policy import Policy
 from privacy.errors import InvalidInput
 from privacy.ledger.journal import Journal
@@ -101,7 +101,7 @@ class PolicyFile:
         with self._lock, self._alone():
             self._seen = self._stamp()
             try:
-                text = Policy.text_of(self.path)
+                text = text_of(self.path)
                 if not text.strip() and self._before(Policy()) != Policy():
                     raise InvalidInput(say("policy.toml is empty; an editor may be writing it at this moment"))
                 policy = Policy.parse(text)
@@ -146,7 +146,7 @@ class PolicyFile:
         import tomlkit
 
         with self._lock, self._alone():
-            document = tomlkit.parse(Policy.text_of(self.path))
+            document = tomlkit.parse(text_of(self.path))
             budget = document.setdefault("budget", tomlkit.table())
             budget["epsilon_cap"] = float(epsilon)
             if delta is not None:
