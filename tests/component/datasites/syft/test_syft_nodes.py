@@ -441,7 +441,9 @@ def test_a_peer_cannot_speak_for_another(
     assert "another sender" in caplog.text
 
 
-def test_a_submitted_job_cannot_be_changed_afterwards(nodes: tuple[OwnerNode, ScientistNode], tree: Path) -> None:
+def test_a_submitted_job_cannot_be_changed_afterwards(
+    nodes: tuple[OwnerNode, ScientistNode], tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     owner, scientist = nodes
     scientist.submit("north", "study", tree)
     owner.sync()
