@@ -95,6 +95,9 @@ STORED = (
     mark("{who} withdrew the request: “{words}”"),
     mark("{who} cancelled the study: “{words}”"),
     mark("{who} paused the study: “{words}”"),
+    mark("{who} goes on without one hospital ({site}): “{words}”"),
+    mark("denied by {who}: {words}"),
+    mark("revoked by {who}: {words}"),
 )
 """Words of a thread as they stand in stored reasons."""
 

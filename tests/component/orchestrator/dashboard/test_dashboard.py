@@ -22,7 +22,7 @@ from datasites.node.web.charts import Series, lines
 from datasites.node.web.events import Streams
 from datasites.study.proposal import Party
 from datasites.study.signing import Signed, dump
-from datasites.study.thread import SHOWN, Word
+from datasites.study.thread import SHOWN, STORED, Word
 from orchestrator.cli.main import app as command_line
 from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
@@ -233,9 +233,14 @@ def test_the_thread_the_reason_and_what_is_waited_for_are_in_the_readers_languag
 def test_whatever_a_study_waits_for_is_said_in_another_language(language):
     gaps = {"since": "s", "names": "alba, dora", "number": "7", "who": "alba", "site": "dora"}
     with speaking(language):
+        for stored in STORED:
+            text = stored.format_map({"who": "Anna", "words": "Zq", "site": "dora"})
+            assert retold(text) != text and "Zq" in retold(text), text
         for what in WAITS[1:]:
             text = WAITS[0].format_map(gaps | {"what": what.format_map(gaps | {"what": "its key"})})
-            assert "waiting" not in retold(text) and what.format_map(gaps | {"what": "its key"}) not in retold(text)
+            assert "wait" not in retold(text).replace("gewartet", "") and what.format_map(
+                gaps | {"what": "its key"}
+            ) not in retold(text)
 
 
 def test_the_figures_are_those_of_the_mechanism_and_the_rounds(service):
