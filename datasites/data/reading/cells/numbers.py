@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 Sign = Literal["", ".", ","]
 _NUMBER = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
 _SIGNED = re.compile(r"([+-]?[\d.,]+)([eE][+-]?\d+)?([^\d.,].*)?", re.DOTALL)
+_DIGITS = re.compile(r"[+-]?[\d.,]+")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(?!\d)")
 _POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(?![\d.,])")
@@ -236,7 +237,7 @@ class NumberColumn:
         candidate = _with_points(stripped, sign)
         found = _NUMBER.fullmatch(candidate)
         if found is None or "," in candidate:
-            mixed = bool(re.fullmatch(r"[+-]?[\d.,]+", stripped))
+            mixed = _DIGITS.fullmatch(stripped) or _THOUSANDS.match(stripped) or _POINTS.match(stripped)
             reading.refuse(_EITHER if mixed else _NO_NUMBER, text, count)
             return math.nan
         value, unit, factor = float(found[1]), found[2].strip(), self._factor
