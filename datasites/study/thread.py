@@ -83,6 +83,12 @@ SENTENCES = {
     "finished": mark("the study is finished"),
     "deleted": mark("deleted the model"),
 }
+SHOWN = SENTENCES | {
+    "approved": mark("has approved"),
+    "conditions": mark("has approved with conditions"),
+    "denied": mark("has denied it"),
+}
+"""The same behind a name on pages and in reports: other languages part a state from what somebody did."""
 
 
 @dataclass(frozen=True, kw_only=True)

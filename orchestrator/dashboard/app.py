@@ -21,7 +21,7 @@ from datasites.node.web.events import Cached, Streams, mark
 from datasites.node.web.languages import Languages, asked_language
 from datasites.node.web.middleware import REPORT_POLICY, STATIC, Assets, SecurityHeaders, ShortBodies, new_environment
 from datasites.study.text import delta_text, epsilon_text
-from datasites.study.thread import SENTENCES
+from datasites.study.thread import SHOWN
 from orchestrator.dashboard.access import FILE, SESSION_HOURS, Visitors
 from orchestrator.dashboard.facts import StudyNow, study_now, traces
 from orchestrator.rounds.service import Service
@@ -70,7 +70,7 @@ class Dashboard:
         self._studies: dict[tuple[str, str], tuple[object, Cached[StudyNow]]] = {}
         self._templates = new_environment(FOLDER / "templates", mount=f"{MOUNT}/shared")
         self._templates.globals |= {"number": epsilon_text, "small": delta_text, "swatch": swatch, "tones": _TONES}
-        self._templates.globals["said"] = SENTENCES
+        self._templates.globals["said"] = SHOWN
 
     def study(self, name: str) -> StudyNow:
         """Return one study, a second old at most, and never older than what :attr:`traces` tells.

@@ -98,9 +98,12 @@ class Board:
     All methods run on one event loop. Items are replaced and withdrawn by the study runner; a party that asks gets
     whatever is open for it, so asking twice or after a restart does no harm. An item that many parties get is written
     as JSON once: the list of a round has a header of every hospital, and every hospital gets it.
+
+    ``done`` is told of a party, and of an item that it has dealt with once and for all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, done: Callable[[str, WorkItem], object] = lambda _party, _item: None) -> None:
+        self.done = done
         self._items: dict[str, list[_Posted]] = {}
         self._shown: dict[str, tuple[bytes, str]] = {}
         self._published: dict[str, int] = {}
@@ -165,6 +168,9 @@ class Board:
         left = [posted for posted in items if posted.item.kind not in _ONCE]
         if len(left) == len(items) or self._show(party)[1] != known:
             return known
+        for posted in items:
+            if posted.item.kind in _ONCE:
+                self.done(party, posted.item)
         self._items[party] = left
         self._shown.pop(party, None)
         return self._show(party)[1]
