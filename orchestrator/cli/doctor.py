@@ -25,7 +25,7 @@ from cryptography import x509
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from datasites.node.credentials.tls import client_context, machine_context
+from datasites.node.credentials.trust import client_context, machine_context
 from datasites.node.home import Config, Home
 from datasites.node.http import PLAIN, checked_proxy
 from datasites.node.joining.entering import is_unconfirmed

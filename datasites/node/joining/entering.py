@@ -21,7 +21,7 @@ from typing import Any
 
 from cryptography import x509
 
-from datasites.node.credentials.tls import client_context
+from datasites.node.credentials.trust import client_context
 from datasites.node.files import make_folder, sync_folder, write_atomically
 from datasites.node.home import Config, Home
 from datasites.node.http import Declined, SignedClient, checked_proxy

@@ -18,7 +18,8 @@ from support.joined import CONSORTIUM, HOSPITALS, Consortium
 from support.web_server import serving
 from support.what_leaves import Request, fields_of, unaccounted
 
-from datasites.node.credentials.tls import ascii_host, client_context
+from datasites.node.credentials.tls import ascii_host
+from datasites.node.credentials.trust import client_context
 from datasites.node.health import alive
 from datasites.node.home import Home
 from datasites.node.joining import entering

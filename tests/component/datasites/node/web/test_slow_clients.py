@@ -16,7 +16,8 @@ from fastapi.responses import Response
 from support.timing import within
 from support.web_server import serving
 
-from datasites.node.credentials.tls import client_context, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.tls import ensure_authority, ensure_server_certificate
+from datasites.node.credentials.trust import client_context
 from datasites.node.home import Config
 from datasites.node.web.server import Patience, PatientProtocol
 
