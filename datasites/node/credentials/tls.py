@@ -100,6 +100,19 @@ def renew_own(home: Home) -> None:
         ensure_server_certificate(authority, folder, names=[str(name.value) for name in names])
 
 
+def ends_soon(path: Path, now: dt.datetime) -> bool:
+    """Return whether the certificate in a file ends within the last days in which a start renews it.
+
+    Raises:
+        InvalidInput: there is none in it.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"expected a certificate (PEM) in {path.name}; restore it from backup") from error
+    return certificate.not_valid_after_utc - now <= dt.timedelta(days=RENEW_DAYS)
+
+
 def _still_good(path: Path, authority: Authority, names: Sequence[str], now: dt.datetime) -> bool:
     _, certificate = _read(path)
     try:

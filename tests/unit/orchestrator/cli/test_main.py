@@ -249,6 +249,7 @@ def test_a_mistake_of_our_own_is_one_line_and_says_where(run, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("a record: 42")
 
+    monkeypatch.setattr(main, "named_part", lambda *_: None)
     monkeypatch.setattr(main, "app", broken)
     code, _, err = run("doctor")
     assert code == 1 and "ZeroDivisionError in test_main.py" in one_line(err) and "42" not in err
