@@ -227,7 +227,7 @@ def read_toml(path: Path, kind: type[T]) -> T:
         InvalidInput: it cannot be read, or is not valid; the message says where.
     """
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"expected a consortium in TOML at {path}, and could not read it") from error
     except ValidationError as error:

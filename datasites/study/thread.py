@@ -85,6 +85,23 @@ SENTENCES = {
     "finished": mark("the study is finished"),
     "deleted": mark("deleted the model"),
 }
+SHOWN = SENTENCES | {
+    "approved": mark("has approved"),
+    "conditions": mark("has approved with conditions"),
+    "denied": mark("has denied it"),
+}
+"""The same behind a name on pages and in reports: other languages part a state from what somebody did."""
+STORED = (
+    mark("{who} denied: “{words}”"),
+    mark("{who} revoked its approval: “{words}”"),
+    mark("{who} withdrew the request: “{words}”"),
+    mark("{who} cancelled the study: “{words}”"),
+    mark("{who} paused the study: “{words}”"),
+    mark("{who} goes on without one hospital ({site}): “{words}”"),
+    mark("denied by {who}: {words}"),
+    mark("revoked by {who}: {words}"),
+)
+"""Words of a thread as they stand in stored reasons."""
 
 
 @dataclass(frozen=True, kw_only=True)

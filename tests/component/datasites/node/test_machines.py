@@ -112,13 +112,13 @@ def test_a_role_dials_through_the_proxy_of_its_settings_and_not_through_the_envi
             "https://study.example:8443",
             "00" * 32,
             retry_seconds=0,
-            timeout_seconds=5,
+            timeout_seconds=120,
             proxy=f"http://anna:secret@127.0.0.1:{port}",
         ) as client,
         pytest.raises(TesseraError) as raised,
     ):
         client.get_json("/x")
-    proxy.join(5)
+    proxy.join(120)
     proxy.listener.close()
     assert proxy.asked.startswith(b"CONNECT study.example:8443 HTTP/1.1")
     assert b"Proxy-Authorization: Basic YW5uYTpzZWNyZXQ=" in proxy.asked

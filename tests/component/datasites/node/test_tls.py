@@ -62,7 +62,7 @@ def serve():
 
 
 def client(url: str, ca: Path | str) -> SignedClient:
-    return SignedClient(Identity.generate(), url, "00" * 32, retry_seconds=0, timeout_seconds=5, ca=str(ca))
+    return SignedClient(Identity.generate(), url, "00" * 32, retry_seconds=0, timeout_seconds=120, ca=str(ca))
 
 
 def test_a_client_with_the_authoritys_certificate_is_answered_and_any_other_is_not(tmp_path, serve):
@@ -153,7 +153,7 @@ def test_the_orchestrators_own_commands_know_it_by_its_certificate_whatever_its_
         tmp_path / "roster.json"
     )
     with SignedClient(
-        home.identity(), orchestrator_url(home), "00" * 32, retry_seconds=0, timeout_seconds=5, trust=trust_of(home)
+        home.identity(), orchestrator_url(home), "00" * 32, retry_seconds=0, timeout_seconds=120, trust=trust_of(home)
     ) as own:
         assert own.get_json("/") is None
     server.shutdown()
@@ -166,7 +166,7 @@ def test_the_orchestrators_own_commands_know_it_by_its_certificate_whatever_its_
             f"https://127.0.0.1:{serve(stranger).server_port}",
             "00" * 32,
             retry_seconds=0,
-            timeout_seconds=5,
+            timeout_seconds=120,
             trust=trust_of(home),
         ) as fooled,
         pytest.raises(TesseraError, match="certificate"),

@@ -115,7 +115,7 @@ def test_a_consortium_is_founded_with_two_commands_a_party(founding: Consortium)
     founding.admit_all()
     for name in ("keyholder", *HOSPITALS):
         home = Home(folder=founding.folder / name)
-        await_admission(home, seconds=20)
+        await_admission(home, seconds=120)
         assert home.roster() == founding.orchestrator.roster()
         assert home.config().orchestrator_url == founding.url
         assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
@@ -223,7 +223,7 @@ def test_an_expired_invitation_is_refused_at_both_ends(founding: Consortium) -> 
     assert not (founding.folder / "hospital-a").exists()
     entering.enter(issued.data, founding.folder / "early", entering.Place(), now=NOW, offline=True)
     with pytest.raises(Refused, match="expired"):
-        await_admission(Home(folder=founding.folder / "early"), seconds=5)
+        await_admission(Home(folder=founding.folder / "early"), seconds=120)
 
 
 def test_an_invitation_is_good_for_one_party_and_for_it_again_and_again(founding: Consortium) -> None:
@@ -361,7 +361,7 @@ def founded(founding: Consortium) -> Consortium:
         founding.join(invitations / f"{name}.invitation", name)
     founding.admit_all()
     for name in ("keyholder", *HOSPITALS):
-        await_admission(Home(folder=founding.folder / name), seconds=20)
+        await_admission(Home(folder=founding.folder / name), seconds=120)
     return founding
 
 
@@ -372,7 +372,7 @@ def test_a_new_hospital_is_offered_to_the_others_and_in_force_once_they_confirm(
     founded.join(out, "hospital-d")
     founded.tessera("admit", "hospital-d", "--home", founded.home)
     late, home = Home(folder=founded.folder / "hospital-d"), Home(folder=founded.folder / "hospital-a")
-    await_admission(late, seconds=20)
+    await_admission(late, seconds=120)
     assert late.roster() == founded.orchestrator.roster()
     client: Any = Answers(founded.orchestrator)
     look(home, client)

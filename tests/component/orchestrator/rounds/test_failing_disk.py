@@ -67,7 +67,7 @@ def round_with(played: Played, study: str, fault: Callable[[], None], mend: Call
         mend()
         return status["state"] in OVER
 
-    status = played.play(study, until=over, seconds=60.0)
+    status = played.play(study, until=over)
     assert status["state"] == "finished", (study, status["reason"], played.failures[-3:])
     assert status["checkpoints"][0]["sites"] == played.names, study
     np.testing.assert_allclose(played.model(status)["shared"], MEAN, atol=1e-6)
