@@ -5,6 +5,7 @@ All pages come from templates of one environment, which escapes by default.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -136,8 +137,9 @@ _environment.globals.update(
 )
 
 
+@lru_cache(maxsize=1)
 def compile_templates() -> None:
-    """Compile all templates now, so that nobody's first look at a page has to wait for it."""
+    """Compile all templates now, once a process, so that nobody's first look at a page has to wait for it."""
     for name in _environment.list_templates(extensions=["html"]):
         _environment.get_template(name)
 
