@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from datasites.node.credentials.tls import SERVER_DAYS, client_context, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.tls import SERVER_DAYS, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.trust import client_context
 from datasites.node.health import alive
 from datasites.node.home import Config, Home
 from datasites.node.http import SignedClient
