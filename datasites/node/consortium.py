@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 import tomllib
@@ -107,7 +108,8 @@ def check_address(url: str) -> str:
     except (ValueError, httpx.InvalidURL):
         sound = False
     if not sound or parts.fragment or any(letter.isspace() for letter in url):
-        raise InvalidInput(f"expected an address such as https://study.example:8443, got {url[:80]!r}")
+        shown = re.sub(r"(?<=//)[^/@]*@", "...@", url)  # no name and password of anybody
+        raise InvalidInput(f"expected an address such as https://study.example:8443, got {shown[:80]!r}")
     return url
 
 

@@ -37,7 +37,7 @@ from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasites.language.shapes import expected
-from datasites.node.credentials.tls import client_context, machine_context
+from datasites.node.credentials.trust import client_context, machine_context
 from datasites.node.files import text_of
 from datasites.node.http import PLAIN, bound_answer, proxy_of_environment
 from datasites.review.accounts import Role

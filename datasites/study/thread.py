@@ -31,15 +31,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from datasites.language import mark
-from datasites.study.proposal import Proposal
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from datasites.study.text import check_line, check_prose
 from privacy.canonical import NEWEST, canonical_hash
 from privacy.errors import InvalidInput
 from privacy.sentences import say
+
+if TYPE_CHECKING:
+    from datasites.study.proposal import Proposal
 
 WORD = "word"
 SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"]

@@ -44,6 +44,7 @@ from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.run import Progress
 from orchestrator.studies.status import OVER
 from orchestrator.studies.submit import offers_of, scientist, submit
+from privacy.dp.calibration import check_most
 from privacy.errors import InvalidInput, TesseraError
 
 STUDY = "cancer-staging"
@@ -130,6 +131,7 @@ def _check(settings: DemoSettings) -> None:
     noise = noise_named(settings.noise)
     if not settings.epsilon > 0:
         raise InvalidInput(f"expected epsilon above 0, got {settings.epsilon:g}; use inf for no privacy at all")
+    check_most(settings.epsilon)
     if noise.needs_privacy and math.isinf(settings.epsilon):
         raise InvalidInput("expected a finite epsilon with shared noise, which has no encoding without noise")
     if settings.architecture not in ("linear", "mlp", "mlp-auxiliary"):

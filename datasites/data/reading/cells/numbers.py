@@ -30,9 +30,8 @@ from privacy.sentences import say
 
 Floats = NDArray[np.float64]
 Sign = Literal["", ".", ","]
-_NUMBER = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _SIGNED = re.compile(r"([+-]?[\d.,]+)([eE][+-]?\d+)?([^\d.,].*)?", re.DOTALL)
-_DIGITS = re.compile(r"[+-]?[\d.,]+")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(?!\d)")
 _POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(?![\d.,])")
@@ -174,6 +173,13 @@ class NumberColumn:
         one_point = _NUMBER.fullmatch(number + power) and "." in number
         return "." if _BOTH_POINT.fullmatch(number) or (one_point and not _POINTS.fullmatch(number)) else ""
 
+    def _in_doubt(self, stripped: str) -> Sign:
+        """Return the sign of a cell that may be one before decimals or between thousands, nothing of other cells."""
+        found = _SIGNED.fullmatch(stripped)
+        if found is None or not self._knows((found[3] or "").strip()):
+            return ""
+        return "," if _THOUSANDS.fullmatch(found[1]) else "." if _POINTS.fullmatch(found[1]) else ""
+
     def _knows(self, unit: str) -> bool:
         try:
             unit_factor(self._variable, unit)
@@ -187,9 +193,7 @@ class NumberColumn:
             return
         held = self._held["."]
         found[doubtful] = self._bounded(values[doubtful], held.read)
-        refused = doubtful & ~np.isin(values, self._codes)
-        held.refused.missing += int(doubtful.sum() - refused.sum())
-        held.refused.refuse_each(_EITHER, lambda: spellings(texts, refused).counted(), int(refused.sum()))
+        held.refused.refuse_each(_EITHER, lambda: spellings(texts, doubtful).counted(), int(doubtful.sum()))
         held.add(first, doubtful & ~np.isnan(found))
 
     def _with_commas(self, texts: pa.Array, rest: Flags, found: Floats) -> Flags:
@@ -212,8 +216,8 @@ class NumberColumn:
         values, signs = np.full(len(apart.words), np.nan), np.zeros(len(apart.words), dtype="<U1")
         for place, (word, count) in enumerate(apart.counted()):
             stripped = word.strip()
-            if not self._sign and (_THOUSANDS.match(stripped) or _POINTS.match(stripped)):
-                signs[place] = "," if _THOUSANDS.match(stripped) else "."
+            signs[place] = "" if self._sign else self._in_doubt(stripped)
+            if signs[place]:
                 held = self._held[str(signs[place])]
                 values[place] = self._read(word, count, held.read, str(signs[place]))
                 if plain(word) in self._missing:
@@ -234,28 +238,29 @@ class NumberColumn:
         if plain(text) in self._missing:
             reading.missing += count
             return math.nan
-        candidate = _with_points(stripped, sign)
-        found = _NUMBER.fullmatch(candidate)
-        if found is None or "," in candidate:
-            mixed = _DIGITS.fullmatch(stripped) or _THOUSANDS.match(stripped) or _POINTS.match(stripped)
-            reading.refuse(_EITHER if mixed else _NO_NUMBER, text, count)
+        written = _SIGNED.fullmatch(stripped)
+        if written is None or not any(map(str.isdigit, written[1])):
+            reading.refuse(_NO_NUMBER, text, count)
             return math.nan
-        value, unit, factor = float(found[1]), found[2].strip(), self._factor
+        number, unit = written[1] + (written[2] or ""), (written[3] or "").strip()
+        if not self._knows(unit):
+            reading.refuse(_UNKNOWN_UNIT, text, count)
+            return math.nan
+        candidate = _with_points(number, sign)
+        if not _NUMBER.fullmatch(candidate):
+            reading.refuse(_EITHER, text, count)
+            return math.nan
+        value = float(candidate)
         if not unit and value in self._codes:
             reading.missing += count
             return math.nan
-        if unit:
-            try:
-                factor = unit_factor(self._variable, unit)
-            except KeyError:
-                reading.refuse(_UNKNOWN_UNIT, text, count)
-                return math.nan
+        factor = unit_factor(self._variable, unit) if unit else self._factor
         problem = self._problem(value, factor)
         if problem:
             reading.refuse(problem, text, count)
             return math.nan
         reading.understood += count
-        if candidate != stripped:
+        if candidate != number:
             reading.mapped[_COMMA_BEFORE if sign == "," else _COMMAS_BETWEEN] += count
         if factor != 1.0:
             reading.mapped[_converted(unit or _OWN_UNIT, self._variable.unit)] += count
@@ -317,8 +322,7 @@ def _beside(reading: Reading) -> Reading:
 
 def _code(word: str) -> float | None:
     """Return the number that a word for missing is, None where it is none."""
-    found = _NUMBER.fullmatch(word.strip())
-    return float(found[1]) if found and not found[2] else None
+    return float(word) if _NUMBER.fullmatch(word.strip()) else None
 
 
 def _converted(unit: str, own: str) -> str:

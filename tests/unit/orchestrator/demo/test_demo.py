@@ -15,7 +15,7 @@ from orchestrator.demo import demo
 from orchestrator.demo.processes import Processes
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import DemoView, reading_guide
-from privacy.errors import TesseraError
+from privacy.errors import InvalidInput, TesseraError
 
 PROPOSAL = {"proposal": {"payload": {"participants": []}}}
 
@@ -72,6 +72,12 @@ def test_conditions_of_a_hospital_are_said_once_with_the_command_that_accepts_th
         "tessera study answer cancer-staging --site a --accept-conditions --home o",
         "tessera study answer cancer-staging --site b --accept-conditions --home o",
     ]
+
+
+@pytest.mark.parametrize("epsilon", [101.0, 1e6])
+def test_an_epsilon_that_no_study_may_have_is_refused_before_anything_starts(tmp_path: Path, epsilon: float) -> None:
+    with pytest.raises(InvalidInput, match="take at most 100"):
+        demo._check(DemoSettings(epsilon=epsilon, out=tmp_path))
 
 
 @pytest.mark.parametrize("settings", [{"manual": True}, {"manual_all": True}], ids=lambda s: next(iter(s)))

@@ -20,7 +20,8 @@ from support.timing import within
 from support.waiting import LONG_SECONDS, until
 from support.web_server import serving
 
-from datasites.node.credentials.tls import client_context, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.tls import ensure_authority, ensure_server_certificate
+from datasites.node.credentials.trust import client_context
 from datasites.node.home import Config
 from datasites.node.web.server import Patience, PatientProtocol
 
