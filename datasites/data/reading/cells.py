@@ -11,14 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from datasites.study.schema.variables import MISSING, Category, Number, plain
 from privacy.errors import InvalidInput
 from privacy.sentences import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 _NUMBER = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
@@ -120,6 +123,8 @@ class NumberColumn:
         Args:
             cells: text, or numbers (NaN is missing).
         """
+        import pandas as pd
+
         first, self._rows = self._rows, self._rows + len(cells)
         if not _is_text(cells):
             return self._bounded(cells.to_numpy(dtype=np.float64))
@@ -349,6 +354,8 @@ def _as_text(value: float) -> str:
 
 
 def _is_text(cells: pd.Series) -> bool:
+    import pandas as pd
+
     return cells.dtype == object or pd.api.types.is_string_dtype(cells.dtype)
 
 
@@ -358,6 +365,8 @@ def years_between(since: pd.Series, until: pd.Series, reading: Reading) -> pd.Se
     Dates are written as ISO 8601 does, with year, month and day (2024-05-31); a year of 365.25 days. A row that is
     refused here is taken off the missing ones, among which the reader of the years counts it.
     """
+    import pandas as pd
+
     texts = [
         cells.astype(object).where(cells.notna(), "").map(lambda cell: str(cell).strip()) for cells in (since, until)
     ]
