@@ -25,7 +25,15 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from datasites.node.credentials.tls import client_context, machine_context
 from datasites.node.credentials.tokens import make_token
 from datasites.node.plugins import DISTRIBUTION
-from datasites.study.protocol import DATA_HEADER, PROTOCOL, PROTOCOL_HEADER, RELEASE_HEADER, check_protocol
+from datasites.study.protocol import (
+    DATA_HEADER,
+    PROPOSALS,
+    PROPOSALS_HEADER,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    RELEASE_HEADER,
+    check_protocol,
+)
 from privacy.canonical import plain_json, sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, OtherProtocol, Refused, Tampered, TesseraError, UnsafeSum
 from privacy.identity import Identity
@@ -103,7 +111,12 @@ class SignedClient:
         data_software: str = "",
     ) -> None:
         self.identity = identity
-        self._spoken = {PROTOCOL_HEADER: PROTOCOL, RELEASE_HEADER: version(DISTRIBUTION), DATA_HEADER: data_software}
+        self._spoken = {
+            PROTOCOL_HEADER: PROTOCOL,
+            PROPOSALS_HEADER: str(PROPOSALS),
+            RELEASE_HEADER: version(DISTRIBUTION),
+            DATA_HEADER: data_software,
+        }
         self.base_url = base_url
         self._audience = server_public_key
         self._timeout_seconds = timeout_seconds

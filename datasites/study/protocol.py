@@ -11,6 +11,7 @@ that names none is of the time before versions: it speaks 1.0.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from privacy.errors import InvalidInput, OtherProtocol
 from privacy.sentences import say
@@ -18,7 +19,12 @@ from privacy.sentences import say
 PROTOCOL = "1.1"
 """What this installation speaks. A change that the version before does not understand raises the minor version."""
 UNSAID = "1.0"
+PROPOSALS: Final = 3
+"""The newest version of a proposal (its ``protocol``) that this installation understands."""
+UNSAID_PROPOSALS = 2
+"""What a party understands that does not say; so it was when parties began to say it."""
 PROTOCOL_HEADER = "Tessera-Protocol"
+PROPOSALS_HEADER = "Tessera-Proposals"
 RELEASE_HEADER = "Tessera-Release"
 DATA_HEADER = "Tessera-Data-Software"
 """The hash of the part of a hospital's software that touches data (:mod:`datasites.review.environment`)."""

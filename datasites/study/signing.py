@@ -130,9 +130,23 @@ def parse(kind: type[T], data: Any) -> T:
         value: T = _adapter(kind).validate_json(data if isinstance(data, bytes) else plain_json(data))
         return value
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        found = error.errors(include_input=False, include_url=False)
+        signed = isinstance(kind, type) and issubclass(kind, Message)
+        newer = [one for one in found if signed and _may_be_newer(one["type"], one["loc"])]
+        first = (newer or found)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the value"
-        raise InvalidInput(f"not a valid {kind.__name__}: {where}: {first['msg']}") from error
+        hint = (
+            "; if a newer release of Tessera made it, upgrade Tessera here (`tessera upgrade --check` from the new "
+            "release says what will happen)"
+        )
+        raise InvalidInput(f"not a valid {kind.__name__}: {where}: {first['msg']}{hint if newer else ''}") from error
+
+
+def _may_be_newer(kind: str, place: tuple[int | str, ...]) -> bool:
+    """Return whether a later release may have written what is refused: an unknown field, or an unknown version."""
+    return kind in ("extra_forbidden", "unexpected_keyword_argument") or (
+        kind == "literal_error" and place[-1:] in (("protocol",), ("canonical",))
+    )
 
 
 def seal(identity: Identity, kind: str, value: Any) -> Signed:

@@ -90,6 +90,17 @@ class _Node:
         """The names of those who accepted us, and whom we accepted."""
         return sorted(participant(p.email) for p in self.client.peer_manager.approved_peers)
 
+    def _follow_keys(self) -> None:
+        """Take the keys that peers publish now; one whose folder was lost has new ones."""
+        manager = self.client.peer_manager
+        for peer in manager.approved_peers:
+            bundle = manager._read_peer_encryption_bundle(peer.email)
+            if bundle and bundle != peer.public_encryption_bundle:
+                manager.peer_store.set_peer_bundle(peer.email, bundle)
+                manager.connection_router.update_peer_state(
+                    peer.email, peer.state.value, public_encryption_bundle=bundle
+                )
+
     def _jobs(self) -> list[Any]:
         with self._lock:
             return list(self.client.job_client.jobs)
@@ -148,6 +159,7 @@ class OwnerNode(_Node):
         """Receive jobs, send states and outputs, and accept the scientists who asked."""
         with self._lock:
             self._resume_once()
+            self._follow_keys()
             self.client.sync(auto_compact=False)
             for peer in list(self.client.peer_manager.requested_by_peer_peers):
                 if peer.email in self._scientists:
@@ -231,6 +243,7 @@ class ScientistNode(_Node):
     def sync(self) -> None:
         """Receive datasets, job states and outputs."""
         with self._lock:
+            self._follow_keys()
             self.client.sync()
 
     def datasets(self) -> list[PublishedDataset]:

@@ -23,6 +23,7 @@ from syft.sync.connections.connection_router import ConnectionRouter
 from syft.sync.events.file_change_event import FileChangeEvent, FileChangeEventsMessage, FileChangeEventsMessageFileName
 from syft.sync.messages.proposed_filechange import ProposedFileChange, ProposedFileChangesMessage
 from syft.sync.sync.caches.cache_file_writer_connection import FSFileConnection
+from syft.sync.sync.caches.datasite_owner_cache import ProposedEventFileOutdatedException
 from syft.sync.sync.datasite_owner_syncer import DatasiteOwnerSyncer
 from syft.sync.sync.datasite_watcher_syncer import DatasiteWatcherSyncer
 from syft_permissions.spec.ruleset import PERMISSION_FILE_NAME
@@ -94,6 +95,13 @@ class DurableOwnerSyncer(DatasiteOwnerSyncer):  # type: ignore[misc]  # syft shi
         while not self.syftbox_events_queue.empty():
             router.owner_write_events_message_to_syftbox(self.syftbox_events_queue.queue[0])
             self.syftbox_events_queue.get_nowait()
+
+    def handle_proposed_filechange_events_message(self, sender_email: str, proposed_events_message: Any) -> None:
+        """Take what a peer proposes, or drop what does not fit to what is here: it must not stop what comes next."""
+        try:
+            super().handle_proposed_filechange_events_message(sender_email, proposed_events_message)
+        except (ValueError, ProposedEventFileOutdatedException) as error:
+            _log.warning("dropped a proposal of %s: %s", sender_email, error)
 
     def resume(self, recipients: list[str]) -> None:
         """Queue again what an earlier process noted and did not finish sending; sending twice does no harm."""
@@ -176,6 +184,7 @@ class GuardedRouter(ConnectionRouter):  # type: ignore[misc]  # syft ships no ty
             raise Refused("it brings permissions of its own")
         if change.is_deleted or change.content is None or (self.datasite / path).exists():
             raise Refused("it changes or removes what was submitted before; submit a new job")
+        change.old_hash = None  # it is new here, also where its sender knows it from before this folder was restored
 
 
 class GuardedWatcher(DatasiteWatcherSyncer):  # type: ignore[misc]  # syft ships no types

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from syft.sync.peers.peer_store import datasite_crypto_keys_path
 from syft.sync.syftbox_manager import SyftboxManager, SyftboxManagerConfig, default_collections_folder
 from syft.sync.sync.caches.datasite_owner_cache import DataSiteOwnerEventCacheConfig
 from syft.sync.sync.caches.datasite_watcher_cache import DataSiteWatcherCacheConfig
@@ -48,6 +49,8 @@ def connect(postbox: Postbox, folder: Path, *, role: Role, sandbox: Sandbox = no
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     connection = MailboxConnection(postbox)
+    if not datasite_crypto_keys_path(folder, connection.email).exists():
+        _forget_what_cannot_be_read(postbox)
     config = SyftRDSClientConfig._compose(_configuration(connection, folder, role))
     client = SyftRDSClient(
         sync_engine=_guarded(SyftboxManager.from_config(config.sync), folder / connection.email),
@@ -59,6 +62,15 @@ def connect(postbox: Postbox, folder: Path, *, role: Role, sandbox: Sandbox = no
     client.peer_manager.write_own_version()
     client.load_peers()
     return client
+
+
+def _forget_what_cannot_be_read(postbox: Postbox) -> None:
+    # with a folder that is new, or restored to before its first start, come new keys: our own letters in the mailbox
+    # are sealed to the ones that are gone, and peers must be met anew
+    found = [entry.place for entry in postbox.list(box="own", owner=postbox.name)]
+    if found:
+        _log.warning("removed %d letters of our own that only the keys of an earlier folder could read", len(found))
+        postbox.remove(found)
 
 
 def _configuration(connection: MailboxConnection, folder: Path, role: Role) -> SyftboxManagerConfig:

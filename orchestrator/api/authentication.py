@@ -27,6 +27,7 @@ from datasites.study.proposal import Party
 from datasites.study.protocol import (
     DATA_HEADER,
     MOST_CHARACTERS,
+    PROPOSALS_HEADER,
     PROTOCOL,
     PROTOCOL_HEADER,
     RELEASE_HEADER,
@@ -37,8 +38,8 @@ from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
 Registry = Callable[[str], Party | None]
-Runs = Callable[[str, str, str, str], object]
-"""Told a party's name, protocol, release and the hash of its software that touches data."""
+Runs = Callable[[str, str, str, str, str], object]
+"""Told a party's name, protocol, release, the hash of its software that touches data and the proposals it knows."""
 JSON_BYTES = 1024**2
 """No JSON document that a hospital or the keyholder sends needs more."""
 
@@ -122,7 +123,8 @@ class Authenticator:
         token = self._verifier.open(headers.get("authorization"), method=request.method, target=_target(request))
         said, name = headers.get(PROTOCOL_HEADER), self._party(token).name
         release, data = headers.get(RELEASE_HEADER, ""), headers.get(DATA_HEADER, "")
-        self._runs(name, (said or UNSAID)[: MOST_CHARACTERS + 1], release, data)
+        known = headers.get(PROPOSALS_HEADER, "")
+        self._runs(name, (said or UNSAID)[: MOST_CHARACTERS + 1], release, data, known)
         check_protocol(said, name)
         return token
 

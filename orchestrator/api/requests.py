@@ -26,6 +26,7 @@ from datasites.study.signing import Message, Signed, dump, parse, seal
 from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.openapi import StudyName, object_of
+from orchestrator.rounds.peers import check_understood
 from orchestrator.rounds.service import Service
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
@@ -102,6 +103,7 @@ def _take(service: Service, party: Party, proposal: Proposal, asked: StudyReques
     """Check a request, keep what it brings, and return the proposal as the orchestrator seals it."""
     store = service.store
     check_bounds(service, party, proposal)
+    check_understood(proposal, service.peers.known())
     model, files = _decoded(asked.model), {name: _decoded(text) for name, text in asked.files.items()}
     if proposal.chain is None or sha256_hex(model) != proposal.chain.model_hash:
         raise InvalidInput("the request brings another initial model than its proposal binds")

@@ -51,6 +51,7 @@ from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
 from orchestrator.rounds.decryption import check_answer, closing_of, require_round
 from orchestrator.rounds.helping import CONFIRMATION
+from orchestrator.rounds.peers import check_understood
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.summing.own_rules import require_code
 from orchestrator.studies.status import study_status
@@ -190,6 +191,7 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator, ad
         if proposal.chain is not None and proposal.chain.model_hash != registration.model_hash:
             raise InvalidInput("the study begins with another model than its proposal binds")
         require_code(service.store, proposal)
+        check_understood(proposal, service.peers.known())
         service.store.add_study(proposal.study, signed)
         service.store.put_document(proposal.study, 0, "initial", {"model_hash": registration.model_hash})
         service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})

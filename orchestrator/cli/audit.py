@@ -29,7 +29,7 @@ def audit_privacy(
     ] = None,
     study: Annotated[str, typer.Option(help="Audit the mechanism of this study, as it arrived at --home.")] = "",
     canaries: Annotated[int, typer.Option(min=20, max=20_000, help="Coin tosses; more find more.")] = 1000,
-    confidence: Annotated[float, typer.Option(help="Probability that the lower bound is none too high.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Probability that honest code is not accused.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of canaries and training.")] = 0,
     break_: Annotated[
         str,
@@ -47,15 +47,17 @@ def audit_privacy(
     share, rounding, sum, losses, histograms) is tested against the claimed trade-off curve, noise, batches and
     sensitivity.
     """
+    from orchestrator.simulation.audit import NOISES, Levels
     from privacy.dp.audit import AUDITED
 
     if study and home is None:
         raise InvalidInput("expected --home with --study: the study's mechanism is read from a datasite's folder")
     mechanism = _mechanism_of(home, study) if home is not None and study else AUDITED
     _check_fault(break_)
-    result = _audited(mechanism, break_, canaries=canaries, confidence=confidence, seed=seed)
+    levels = Levels.of(confidence, paths=1 if study else len(NOISES))
+    result = _audited(mechanism, break_, canaries=canaries, confidence=1 - levels.step, seed=seed)
     value = _as_json(result, study, break_)
-    value["paths"] = _paths(mechanism if study else None, break_, canaries, confidence, seed)
+    value["paths"] = _paths(mechanism if study else None, break_, canaries, levels.path, seed)
     value["flagged"] = result.flagged or any(path["flagged"] for path in value["paths"])
     if home is not None and not break_:  # a fault on purpose says nothing about this site
         _write_down(home, value)
@@ -76,13 +78,11 @@ def _check_fault(fault: str) -> None:
         raise InvalidInput(f"expected --break {', '.join(known)}, got {fault[:40]!r}")
 
 
-def _paths(
-    mechanism: Mechanism | None, fault: str, canaries: int, confidence: float, seed: int
-) -> list[dict[str, Any]]:
+def _paths(mechanism: Mechanism | None, fault: str, canaries: int, level: float, seed: int) -> list[dict[str, Any]]:
     """Audit the whole path under both noises, or under that of the study's mechanism."""
     from rich.progress import Progress
 
-    from orchestrator.simulation.audit import FAULTS, NOISES, audit_path
+    from orchestrator.simulation.audit import FAULTS, NOISES, audit_path, path_canaries
 
     if fault and fault not in FAULTS:
         return []
@@ -92,9 +92,9 @@ def _paths(
         for noise in bar.track(noises, description="Auditing the whole path"):
             result = audit_path(
                 noise,
-                canaries=max(50, 12 * canaries // 5),
+                canaries=path_canaries(canaries),
                 seed=seed,
-                failure=(1 - confidence) / (4 * len(noises)),  # beside the bound, so that few honest audits accuse
+                failure=level,
                 fault=FAULTS[fault] if fault else None,
                 claimed=mechanism,
             )

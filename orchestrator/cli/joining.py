@@ -15,9 +15,13 @@ from datasites.node.commands import HomeOption, HostOption, JsonOption, PortOpti
 from privacy.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from orchestrator.enrolment.desk import Standing
+    from collections.abc import Sequence
+
+    from orchestrator.enrolment.desk import Member, Standing
 
 app = typer.Typer()
+DAYS = 14.0
+"""How long an invitation is good unless told otherwise."""
 
 _Out = Annotated[Path, typer.Option(help="The invitation's file; with --consortium a folder for all of them.")]
 
@@ -39,22 +43,41 @@ def invite(
     ca: Annotated[
         Path | None, typer.Option(help="Who vouches for the orchestrator's server, if not its own authority.")
     ] = None,
-    days: Annotated[float, typer.Option(min=0.001, max=366, help="How long it is good.")] = 14.0,
+    days: Annotated[float, typer.Option(min=0.001, max=366, help="How long it is good.")] = DAYS,
     json_output: JsonOption = False,
 ) -> None:
     """Invite a party, on the orchestrator's machine: a signed file with roster, address, authority and schema."""
-    from datasites.node.home import Home
-    from orchestrator.enrolment.desk import Desk
-    from orchestrator.enrolment.members import hand_out, members_of, one_member, read_schema
+    from orchestrator.enrolment.members import members_of, one_member
 
     if (consortium is None) == (not name):
         raise InvalidInput("expected either the name of one party or --consortium FILE")
     if consortium is not None and qr is not None:
         raise InvalidInput("expected --qr with one party; with --consortium each code lies beside its invitation")
     members = members_of(consortium) if consortium else [one_member(name, institution, role)]
+    written = hand_out_to(members, home, out, qr=qr, folder=consortium is not None, days=days, schema=schema, ca=ca)
+    if json_output:
+        show({"invitations": written})
+
+
+def hand_out_to(
+    members: Sequence[Member],
+    home: Path,
+    out: Path,
+    *,
+    folder: bool = True,
+    days: float = DAYS,
+    qr: Path | None = None,
+    schema: Path | None = None,
+    ca: Path | None = None,
+) -> list[str]:
+    """Write an invitation for each member, say where it lies and what comes next, and return the files' names."""
+    from datasites.node.home import Home
+    from orchestrator.enrolment.desk import Desk
+    from orchestrator.enrolment.members import hand_out, read_schema
+
     desk = Desk(home=Home(folder=home))
     issued = desk.invite(members, days=days, now=dt.datetime.now(dt.UTC), schema=read_schema(schema), ca=ca)
-    written = hand_out(issued, out, qr=qr, folder=consortium is not None)
+    written = hand_out(issued, out, qr=qr, folder=folder)
     for one, paths in zip(issued, written, strict=True):
         named = ", ".join(str(path) for path in paths)
         console.print(
@@ -63,8 +86,7 @@ def invite(
     console.print(
         "Next: give each party its invitation, run the orchestrator, and `tessera admit` once they have joined."
     )
-    if json_output:
-        show({"invitations": [str(path) for paths in written for path in paths]})
+    return [str(path) for paths in written for path in paths]
 
 
 @app.command()
@@ -210,14 +232,19 @@ def confirm_roster(
     by: Annotated[str, typer.Option(help="Who compared the fingerprints; with it the change is confirmed.")] = "",
     json_output: JsonOption = False,
 ) -> None:
-    """Show how the consortium's roster has changed, or confirm the change: at keyholder, helper or hospital."""
+    """Show how the consortium's roster has changed, or confirm the change: at keyholder, helper or hospital.
+
+    Right after `tessera join` this waits up to a minute for the operator's `tessera admit`.
+    """
     from datasites.node.home import Home
     from datasites.node.joining.changes import CONFIRMED, confirm, look, offered
+    from datasites.node.joining.entering import await_admission
     from orchestrator.studies.status import client_of
     from privacy.identity import fingerprint
     from privacy.ledger.journal import Journal
 
     place = Home(folder=home)
+    await_admission(place, seconds=60)
     with client_of(place) as client:
         look(place, client)
     change = offered(place)

@@ -24,6 +24,7 @@ from datasites.node.commands import (
     show,
 )
 from datasites.node.commands import init as init_role
+from orchestrator.cli.joining import hand_out_to
 from orchestrator.cli.options import one_dataclass
 from orchestrator.demo.settings import RoleSettings
 
@@ -72,15 +73,31 @@ def init(
         str,
         typer.Option(help="The address everybody dials. With https an authority of its own makes the certificate."),
     ] = "",
+    consortium: Annotated[
+        Path | None,
+        typer.Option(help="Also invite everybody in this file (TOML, docs/deploy.md), as `tessera invite`."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --consortium: the folder for all invitations.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="With --consortium: schema of the studies, as for `tessera invite`.")
+    ] = None,
 ) -> None:
     """Make the orchestrator's folder and identity, and show its public key."""
     from datasites.node.consortium import check_address
+    from orchestrator.enrolment.members import members_of, read_schema
+    from privacy.errors import InvalidInput
 
+    if (consortium is None) != (out is None) or (schema is not None and consortium is None):
+        raise InvalidInput("expected --consortium FILE and --out FOLDER together (and --schema with both)")
+    members = members_of(consortium) if consortium else ()
+    read_schema(schema)  # what is wrong with the files is said before anything is made
     if public_url:
         check_address(public_url)
     init_role(home, "orchestrator", name=name, institution=institution, host=host, port=port)
     if public_url:
         _publish_at(home, public_url)
+    if out is not None:
+        hand_out_to(members, home, out, schema=schema)
 
 
 def _publish_at(home: Path, url: str) -> None:

@@ -11,7 +11,13 @@ from datasites.node.commands import HomeOption, JsonOption, console, show
 from privacy.errors import InvalidInput
 
 app = typer.Typer()
-_COLOURS = {"goes on": "green", "needs re-approval": "yellow", "refused": "red", "unknown": "yellow"}
+_COLOURS = {
+    "goes on": "green",
+    "needs re-approval": "yellow",
+    "needs an upgrade": "yellow",
+    "refused": "red",
+    "unknown": "yellow",
+}
 
 
 @app.command()
@@ -36,6 +42,7 @@ def upgrade(
         for one in found:
             where = f"{one.party}, study {one.study}" if one.study else one.party
             console.print(
-                Text.assemble((f"{where}: {one.fate}", _COLOURS[one.fate]), f": {one.reason}"), soft_wrap=True
+                Text.assemble((f"{where}: {one.fate}", _COLOURS.get(one.fate, "yellow")), f": {one.reason}"),
+                soft_wrap=True,
             )
     raise typer.Exit(0 if worst(found) == "goes on" else 1)

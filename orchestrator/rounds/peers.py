@@ -8,27 +8,39 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from datasites.node.files import write_atomically
-from datasites.study.protocol import MOST_CHARACTERS, UNSAID, major_minor
-from privacy.errors import InvalidInput
+from datasites.study.proposal import Proposal
+from datasites.study.protocol import MOST_CHARACTERS, UNSAID, UNSAID_PROPOSALS, major_minor
+from privacy.errors import InvalidInput, Refused
+from privacy.sentences import joined
 
 FILE = "peers.json"
 _HASH = re.compile("[0-9a-f]{64}")
+_NUMBER = re.compile("[1-9][0-9]?", re.ASCII)
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Software:
-    """One peer's software: its protocol, its release of Tessera, the hash of what touches data, and since when."""
+    """One peer's software: its protocol, its release of Tessera, the hash of what touches data, and since when.
+
+    ``proposals`` is the newest version of a proposal that it understands; 0 in what was kept before peers said so.
+    """
 
     protocol: str
     release: str = ""
     data: str = ""
     since: str = ""
+    proposals: int = 0
+
+    @property
+    def name(self) -> str:
+        """The software as people call it."""
+        return f"Tessera {self.release}" if self.release else "a release from before 0.2"
 
 
 @dataclass
@@ -43,17 +55,18 @@ class Peers:
         if self.path is not None:
             self._known = read_peers(self.path)
 
-    def heard(self, name: str, protocol: str, release: str, data: str) -> None:
-        """Note what a peer says of itself; what is no version or no hash is left out."""
+    def heard(self, name: str, protocol: str, release: str, data: str, proposals: str = "") -> None:
+        """Note what a peer says of itself; what is no version, no hash or no small number is left out."""
         said = Software(
             protocol=protocol if _is_version(protocol) else UNSAID,
             release=release if _is_version(release) else "",
             data=data if _HASH.fullmatch(data) else "",
+            proposals=int(proposals) if _NUMBER.fullmatch(proposals) else UNSAID_PROPOSALS,
         )
         with self._lock:
             before = self._known.get(name)
             if before is not None and said in (
-                Software(protocol=before.protocol, release=before.release, data=data) for data in ("", before.data)
+                replace(before, since="", data=data) for data in ("", before.data)
             ):  # a hospital's commands do not name what touches data
                 return
             since = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -81,6 +94,25 @@ def read_peers(path: Path) -> dict[str, Software]:
         return {name: Software(**fields) for name, fields in value.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def check_understood(proposal: Proposal, peers: Mapping[str, Software]) -> None:
+    """Check that everybody in a study understands its proposal, as far as they have said what they run.
+
+    Raises:
+        Refused: who does not, what they run, and what to do.
+    """
+    parties = (*proposal.participants, proposal.keyholder, *proposal.helpers)
+    behind = [
+        f"{name} runs {peers[name].name} and understands version {peers[name].proposals}"
+        for name in dict.fromkeys(party.name for party in parties)
+        if name in peers and 0 < peers[name].proposals < proposal.protocol
+    ]
+    if behind:
+        raise Refused(
+            f"the proposal is of version {proposal.protocol}, which not everybody understands: {joined(behind)}. "
+            "Upgrade Tessera there first (`tessera upgrade --check` says what will happen), then propose again"
+        )
 
 
 def _is_version(text: str) -> bool:

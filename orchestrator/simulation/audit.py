@@ -53,6 +53,27 @@ _LEFT_OUT = 8
 _PARTS = 12  # of ``failure``: the curve has one, chi-squares and patterns the others
 
 
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """How ``tessera audit-privacy`` shares its chance of accusing honest code: ``step`` and, for each noise, ``path``.
+
+    By the union bound the chance is at most ``step + paths * path``, which is one minus the confidence.
+    """
+
+    step: float
+    path: float
+
+    @classmethod
+    def of(cls, confidence: float, *, paths: int) -> Levels:
+        """Return the levels: three quarters to the bound of the step, the rest to the paths alike."""
+        return cls(step=0.75 * (1 - confidence), path=(1 - confidence) / (4 * paths))
+
+
+def path_canaries(canaries: int) -> int:
+    """Return how many coins the command tosses for a path: more than for the step, since the curve needs them."""
+    return max(50, 12 * canaries // 5)
+
+
 def claim_of(noise: Noise) -> Mechanism:
     """Return the mechanism that is audited where no study is named; each fault passes its claim by a factor of two."""
     return Mechanism(
@@ -118,11 +139,16 @@ class PathResult:
     @property
     def flagged(self) -> bool:
         """Whether any test refutes the claim."""
-        return (
-            self.curve.flagged
-            or any(p < self.failure / _PARTS for p in (*self.quiet.values(), *self.patterns.values()))
-            or any(distance > 1 + 2.0**-13 for distance in self.moved.values())
-        )
+        return self.curve.flagged or self.refutes(self.quiet) or self.refutes(self.patterns) or self.moved_too_far
+
+    @property
+    def moved_too_far(self) -> bool:
+        """Whether one patient moves some release by more than is charged."""
+        return any(distance > 1 + 2.0**-13 for distance in self.moved.values())
+
+    def refutes(self, chances: Mapping[str, float]) -> bool:
+        """Whether any of these probabilities is too small to be chance."""
+        return any(chance < self.failure / _PARTS for chance in chances.values())
 
 
 def audit_path(

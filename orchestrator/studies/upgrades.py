@@ -19,7 +19,7 @@ from datasites.node.plugins import DISTRIBUTION
 from datasites.review.environment import compare, current_environment, data_hash
 from datasites.review.records import ReviewRecords
 from datasites.study.proposal import Environment, Party, Proposal
-from datasites.study.protocol import PROTOCOL, check_protocol, understands
+from datasites.study.protocol import PROPOSALS, PROTOCOL, check_protocol, understands
 from datasites.study.signing import Signed, parse
 from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.rounds.peers import FILE, Software, read_peers
@@ -29,8 +29,8 @@ from privacy.errors import OtherProtocol, TesseraError
 from privacy.sentences import joined
 from privacy.storage import read_sqlite
 
-Fate = Literal["goes on", "needs re-approval", "refused", "unknown"]
-_WORST: tuple[Fate, ...] = ("refused", "needs re-approval", "unknown", "goes on")
+Fate = Literal["goes on", "needs re-approval", "needs an upgrade", "refused", "unknown"]
+_WORST: tuple[Fate, ...] = ("refused", "needs an upgrade", "needs re-approval", "unknown", "goes on")
 _ANSWER_SECONDS = 5.0
 
 
@@ -86,11 +86,17 @@ def _peer(party: Party, software: Software | None, here: Environment) -> Forecas
     if software is None:
         reason = "the orchestrator has not heard from it since it notes what its peers run"
         return Forecast(party=party.name, study="", fate="unknown", reason=reason)
-    runs = f"Tessera {software.release}" if software.release else "a release from before 0.2"
+    runs = software.name
     try:
         check_protocol(software.protocol, party.name)
     except OtherProtocol as error:
         return Forecast(party=party.name, study="", fate="refused", reason=str(error))
+    if 0 < software.proposals < PROPOSALS:
+        reason = (
+            f"it runs {runs}, which understands proposals up to version {software.proposals}, and new ones are of "
+            f"version {PROPOSALS}: upgrade Tessera at {party.name} before the next study; studies that run go on"
+        )
+        return Forecast(party=party.name, study="", fate="needs an upgrade", reason=reason)
     same = " with the same software where it touches data" if software.data == data_hash(here) else ""
     reason = f"it runs {runs}{same} and speaks protocol {software.protocol}, which is understood"
     return Forecast(party=party.name, study="", fate="goes on", reason=reason)

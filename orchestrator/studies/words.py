@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.requests import REQUEST_FILE
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.study.thread import WORD, ScientistKind, Word, accepted, check_text
+from datasites.syft.client import ScientistNode
 from datasites.syft.runner import PROPOSAL_FILE
 from orchestrator.studies.proposing.brought import files_of
 from orchestrator.studies.status import client_of, said
@@ -121,19 +123,28 @@ def resend(home: Home, study: str, sites: Sequence[str] = ()) -> tuple[str, ...]
         names = tuple(sites) or tuple(p.name for p in proposal.participants if p.name not in status["approvals"])
         for name in names:
             proposal.participant(name)
-        node = scientist(home, client)
-        with tempfile.TemporaryDirectory() as folder:
-            tree = Path(folder)
-            for file, data in files_of(home, proposal).items():
-                write_atomically(tree / file, data)
-            write_atomically(tree / PROPOSAL_FILE, json.dumps(status["proposal"]).encode())
-            if status.get("request"):
-                write_atomically(tree / REQUEST_FILE, json.dumps(status["request"]).encode())
-            for name in names:
-                node.add_peer(name)
-                node.submit(name, f"{study}-{proposal.proposal_hash[:8]}", tree, again=True)
-        node.sync()
+        files = {**files_of(home, proposal), PROPOSAL_FILE: json.dumps(status["proposal"]).encode()}
+        if status.get("request"):
+            files[REQUEST_FILE] = json.dumps(status["request"]).encode()
+        send_again(scientist(home, client), proposal, files, names)
     return names
+
+
+def send_again(node: ScientistNode, proposal: Proposal, files: Mapping[str, bytes], sites: Sequence[str]) -> None:
+    """Send a proposal and its files to hospitals that it was sent to before, each time as a new job.
+
+    What a hospital restored from a backup still has of the first one differs: nothing, its files, or an answer to it.
+    """
+    node.sync()
+    job = f"{proposal.study}-{proposal.proposal_hash[:8]}-{time.time_ns() // 1_000_000}"
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for file, data in files.items():
+            write_atomically(tree / file, data)
+        for name in sites:
+            node.add_peer(name)
+            node.submit(name, job, tree)
+    node.sync()
 
 
 def _read(home: Home, client: SignedClient, study: str) -> tuple[dict[str, Any], Proposal]:

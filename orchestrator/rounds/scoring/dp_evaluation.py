@@ -15,6 +15,7 @@ Everything here is post-processing of released numbers and costs nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +150,7 @@ def _of_classes(everybody: Pool, pooled: Mapping[str, Pool]) -> dict[str, Any]:
     areas = {cohort: pool.auroc() for cohort, pool in pooled.items()}
     error = float(np.sqrt(np.sum([spread**2 for _, spread in areas.values()])) / len(areas))
     mean = float(np.mean([area for area, _ in areas.values()]))
-    modelled = _Modelled.of(everybody, list(pooled.values()))
+    modelled = _Modelled.of(list(pooled.values()))
     entropy, entropy_error = everybody.mean_cost(-np.log1p(-CENTRES), -np.log(CENTRES))
     brier, brier_error = everybody.mean_cost(CENTRES**2, (1 - CENTRES) ** 2)
     figures: dict[str, Any] = {
@@ -194,25 +195,22 @@ class _Modelled:
     drawn: Sequence[ScoreFit]
 
     @classmethod
-    def of(cls, everybody: Pool, cohorts: Sequence[Pool]) -> _Modelled:
+    def of(cls, cohorts: Sequence[Pool]) -> _Modelled:
         stream = np.random.default_rng(0)  # public: the estimate of a round is always the same
         found, drawn = [], []
-        for k, (early, late, deviation) in enumerate(everybody.thresholds()):
-            bins = occupied(early + late, deviation * float(np.sqrt(0.5)))
-            sides = [pool.thresholds()[k] for pool in cohorts]
-            one = fit(
-                np.stack([side[0][bins] for side in sides])[None],
-                np.stack([side[1][bins] for side in sides])[None],
-                CENTRES[bins],
-            )
-            spread = np.array([side[2] for side in sides])[None, :, None]
+        by_cohort = [pool.thresholds() for pool in cohorts]
+        for sides in zip(*by_cohort, strict=True):
+            bins = [occupied(early + late, deviation * math.sqrt(2)) for early, late, deviation in sides]
+            early, late = (np.stack([side[place] for side in sides])[None] for place in (0, 1))
+            spread = np.array([deviation for _, _, deviation in sides])[None, :, None]
+            one = fit(early, late, CENTRES, bins)
             made = [
                 stream.poisson(fitted, size=(_REFITS, *fitted.shape[1:]))
                 + spread * stream.normal(size=(_REFITS, *fitted.shape[1:]))
                 for fitted in (one.early, one.late)
             ]
             found.append(one)
-            drawn.append(fit(made[0], made[1], CENTRES[bins]))
+            drawn.append(fit(made[0], made[1], CENTRES, bins))
         return cls(found=found, drawn=drawn)
 
     def areas(self, cohorts: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 With a hundred patients in 64 noised bins, most bins hold noise only, and counting the pairs that were won adds all of
 it up. Two facts about scores take most of that noise away:
 
-* the scores of a study lie in few bins, which the pooled histogram of all sites shows (:func:`occupied`);
+* the scores of a cohort lie in few bins, which its histogram of both sides shows (:func:`occupied`): cohorts differ in
+  how common late stages are, so each has its own;
 * the odds of the later side rise with the score. In bin x of cohort c they are ``exp(a_c + b logit(x))``: one slope b
   for all cohorts (Cox 1958, "Two further applications of a model for binary classification": 1 is calibrated).
 
@@ -13,6 +14,7 @@ Everything is post-processing of released numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 _STEPS = 40
 _STEEPEST, _FARTHEST = 6.0, 8.0
+_COST = 0.4
 _LEAST = 1.0  # records of a side, for a start that exists
 
 
@@ -42,31 +45,40 @@ class ScoreFit:
     late: Floats
 
 
-def occupied(pooled: Floats, cost: float) -> slice:
-    """Return the run of bins whose pooled counts stand out: the run with the largest sum of count minus ``cost``.
+def occupied(pooled: Floats, deviation: float) -> slice:
+    """Return the run of bins whose counts stand out: the one with the largest sum of count minus a cost of each bin.
+
+    The cost is :data:`_COST` of the noise. More would cut off sparse ends with the farthest scores, which pulls
+    the area to .5; less would let noise in.
 
     Args:
-        pooled: float64 [bins], noised counts of all sites and sides together.
-        cost: what a bin must hold on average; half of its noise's deviation loses few records at little noise.
+        pooled: float64 [bins], noised counts of both sides together.
+        deviation: of the noise in one of them.
     """
+    cost = _COST * deviation
     sums = np.concatenate([[0.0], np.cumsum(pooled - cost)])
     first, last = np.triu_indices(len(sums), 1)
     best = int(np.argmax(sums[last] - sums[first]))
     return slice(int(first[best]), int(last[best]))
 
 
-def fit(early: Floats, late: Floats, centres: Floats) -> ScoreFit:
+def fit(early: Floats, late: Floats, centres: Floats, inside: Sequence[slice] = ()) -> ScoreFit:
     """Fit the monotone model to n sets of histograms.
 
     Args:
         early, late: float64 [n, cohorts, bins], noised counts; bins may be negative.
         centres: float64 [bins], the score at each bin's centre, in (0, 1).
+        inside: of every cohort, the bins to look at; all without.
 
     Returns:
         the fits; Newton steps are bounded, so that there is one for any noise.
     """
-    total = early + late
-    held = np.stack([[on_simplex(row, max(2 * _LEAST, row.sum())) for row in rows] for rows in total])
+    seen = inside or [slice(0, centres.size)] * early.shape[1]
+    early, late = (_only(side, seen) for side in (early, late))
+    total, held = early + late, np.zeros(early.shape)
+    for draw, cohort in np.ndindex(*total.shape[:2]):
+        row = total[draw, cohort, seen[cohort]]
+        held[draw, cohort, seen[cohort]] = on_simplex(row, max(2 * _LEAST, row.sum()))
     logit = np.log(centres / (1 - centres))
     weight = held.sum(axis=(1, 2))
     middle = (held.sum(axis=1) @ logit) / weight  # [n]; centred, the intercepts and the slope are nearly independent
@@ -86,6 +98,14 @@ def fit(early: Floats, late: Floats, centres: Floats) -> ScoreFit:
         early=fitted_early,
         late=fitted_late,
     )
+
+
+def _only(counts: Floats, inside: Sequence[slice]) -> Floats:
+    """Return counts [n, cohorts, bins] with nothing outside of each cohort's bins."""
+    kept = np.zeros(counts.shape)
+    for cohort, bins in enumerate(inside):
+        kept[:, cohort, bins] = counts[:, cohort, bins]
+    return kept
 
 
 def _solved(late: Floats, total: Floats, held: Floats, z: Floats) -> tuple[Floats, Floats]:

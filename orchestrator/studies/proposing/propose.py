@@ -29,6 +29,7 @@ from datasites.study.proposal import (
     Proposal,
     Training,
 )
+from datasites.study.protocol import PROPOSALS
 from datasites.study.recomputed.checks import exchanges_nothing
 from datasites.study.recomputed.next_model import model_from_bytes
 from datasites.study.recomputed.released_numbers import VALIDATION
@@ -184,7 +185,7 @@ def _draft(
         constants=constants,
         patience=_patience(settings),
         evaluated_by_pattern="pattern" in settings.evaluation_by,
-        protocol=3,
+        protocol=PROPOSALS,
     )
 
 

@@ -259,7 +259,6 @@ def test_five_parties_found_train_grow_upgrade_and_restore(drill: Drill) -> None
         line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
         drill.start(f"steward-{machine}", drill._command(machine, line))
         compare(drill, machine)
-    drill.type("keyholder", "tessera confirm-roster --by 'K. Holder' --home /var/lib/tessera/home")  # its people too
     sites = " ".join(f"--site {machine}" for machine in HOSPITALS)
     options = f"--rounds {ROUNDS} --noise shared --epsilon 4 --helpers 0 {sites}"
     drill.type("orchestrator", f"tessera propose drill {options} --home /var/lib/tessera/home")

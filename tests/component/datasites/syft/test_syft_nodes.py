@@ -17,6 +17,7 @@ from syft_job.models import JobSubmissionMetadata
 
 from datasites.node.letters import Place
 from datasites.syft.client import OwnerNode, ReceivedJob, ScientistNode, read_tree
+from datasites.syft.connection import address
 from datasites.syft.postbox import Postbox
 from datasites.syft.runner import MockOutcome, MockRun, Sandbox, collected
 from privacy.canonical import sha256_hex
@@ -114,6 +115,27 @@ def test_a_proposal_arrives_byte_for_byte_and_its_answer_comes_back(
     (sent,) = scientist.jobs()
     assert (sent.name, sent.site, sent.status, sent.reason) == ("study-1", "north", "done", "two reviewers agreed")
     assert scientist.job_outputs("north", "study-1") == {"approval.json": b'{"signed":true}'}
+
+
+def test_what_is_sent_again_after_its_first_copy_was_lost_is_new(
+    nodes: tuple[OwnerNode, ScientistNode], tree: Path
+) -> None:
+    owner, scientist = nodes
+    scientist.submit("north", "study-1", tree)
+    owner.sync()
+    cache = owner.client.sync_engine.datasite_owner_syncer.event_cache
+    first = _only(owner.pending_jobs())
+    lost = {path: cache.file_hashes.pop(path) for path in list(cache.file_hashes) if "study-1" in str(path)}
+    for path in lost:
+        (owner.client.syftbox_folder / address("north") / path).unlink()
+    scientist.submit("north", "study-1", tree, again=True)  # it knows the old hashes of files that are new here
+    owner.sync()
+    assert _only(owner.pending_jobs()).files == first.files
+    cache.file_hashes[Path("app_data/job/inbox") / address("lab") / "v1/study-2/code/proposal.json"] = "0" * 64
+    scientist.submit("north", "study-2", tree)  # it does not fit to what the notes here say
+    scientist.submit("north", "study-3", tree)
+    owner.sync()
+    assert {job.name for job in owner.pending_jobs()} >= {"study-1", "study-3"}
 
 
 def test_an_approval_for_other_files_is_refused(nodes: tuple[OwnerNode, ScientistNode], tree: Path) -> None:

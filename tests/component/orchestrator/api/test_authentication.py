@@ -14,7 +14,7 @@ from datasites.node.credentials.tokens import make_token
 from datasites.node.http import Declined, SignedClient
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
-from datasites.study.protocol import PROTOCOL, PROTOCOL_HEADER, major_minor
+from datasites.study.protocol import PROPOSALS, PROTOCOL, PROTOCOL_HEADER, major_minor
 from orchestrator.api.authentication import Authenticator, SpeaksProtocol, StreamedCall
 from privacy.canonical import sha256_hex
 from privacy.errors import BudgetExceeded, InvalidInput, OtherProtocol, Refused, Tampered, TesseraError
@@ -192,5 +192,5 @@ def test_every_answer_names_the_protocol_and_what_callers_run_is_heard() -> None
     transport = InProcess(app)
     asking = SignedClient(KNOWN, "http://server", SERVER.public_key, transport=transport, data_software="a" * 64)
     assert asking.get_json("/whoami") == "north"
-    assert heard == [("north", PROTOCOL, version("tessera-fl"), "a" * 64)]
+    assert heard == [("north", PROTOCOL, version("tessera-fl"), "a" * 64, str(PROPOSALS))]
     assert transport.client.get("/nowhere").headers[PROTOCOL_HEADER] == PROTOCOL

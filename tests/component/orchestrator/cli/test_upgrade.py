@@ -13,14 +13,15 @@ from typer.testing import CliRunner
 
 from datasites.node.home import Home
 from datasites.review.environment import current_environment, data_hash
-from datasites.study.protocol import PROTOCOL
-from datasites.study.signing import seal
+from datasites.review.records import open_proposal
+from datasites.study.protocol import PROPOSALS, PROTOCOL
+from datasites.study.signing import Signed, dump, parse, seal
 from orchestrator.cli.main import app
-from orchestrator.rounds.peers import Peers
+from orchestrator.rounds.peers import Peers, check_understood, read_peers
 from orchestrator.rounds.store import Store
 from orchestrator.studies.upgrades import forecasts, worst
 from privacy.canonical import sha256_hex
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 
 @pytest.fixture
@@ -51,13 +52,16 @@ def test_every_party_and_study_is_told_its_fate(consortium: Consortium) -> None:
     home = consortium.homes["orchestrator"]
     add_studies(consortium)
     peers = Peers(home.folder / "peers.json")
-    first, second, _ = consortium.names
-    peers.heard(first, PROTOCOL, "0.1.0", data_hash(current_environment()))
+    first, second, third = consortium.names
+    peers.heard(first, PROTOCOL, "0.1.0", data_hash(current_environment()), str(PROPOSALS))
     peers.heard(second, "7.0", "9.0.0", "")
+    peers.heard(third, PROTOCOL, "0.1.0", "")  # it says nothing of proposals: those of version 2
     found = {(one.party, one.study): one for one in forecasts(home)}
     assert found["orchestrator", ""].fate == "goes on"
     assert found[first, ""].fate == "goes on" and "the same software" in found[first, ""].reason
     assert found[second, ""].fate == "refused" and "7.0" in found[second, ""].reason
+    behind = found[third, ""]
+    assert behind.fate == "needs an upgrade" and f"upgrade Tessera at {third} before the next study" in behind.reason
     assert found["keyholder", ""].fate == "unknown"
     fates = {study: found[first, study].fate for study in ("same", "patch", "training", "old")}
     assert fates == {"same": "goes on", "patch": "goes on", "training": "needs re-approval", "old": "refused"}
@@ -123,6 +127,39 @@ def test_what_peers_run_is_kept_and_nonsense_is_left_out(tmp_path: Path) -> None
     assert (again["south"].protocol, again["south"].release, again["south"].data) == ("1.0", "", "")
     path.write_text("[")
     assert Peers(path).known() == {}
+
+
+def test_a_study_is_refused_that_an_older_party_does_not_understand(consortium: Consortium, tmp_path: Path) -> None:
+    peers, proposal = Peers(tmp_path / "peers.json"), consortium.proposal("new", protocol=3)
+    first, second, _ = consortium.names
+    check_understood(proposal, peers.known())  # nobody has said anything yet
+    peers.heard(first, PROTOCOL, "0.2.0", "a" * 64, "3")
+    peers.heard("a stranger", PROTOCOL, "0.1.7", "")
+    check_understood(proposal, peers.known())
+    peers.heard(second, PROTOCOL, "0.1.7", "b" * 64)
+    peers.heard("keyholder", PROTOCOL, "0.1.7", "", "<2>")
+    with pytest.raises(Refused) as refused:
+        check_understood(proposal, Peers(tmp_path / "peers.json").known())
+    for told in (f"{second} runs Tessera 0.1.7 and understands version 2", "keyholder runs", "upgrade --check"):
+        assert told in str(refused.value)
+    check_understood(consortium.proposal("old", protocol=2), peers.known())
+    peers.heard(second, PROTOCOL, "0.2.0", "b" * 64, "3")
+    with pytest.raises(Refused) as refused:
+        check_understood(proposal, peers.known())
+    assert second not in str(refused.value)
+    (tmp_path / "older.json").write_text(json.dumps({first: {"protocol": "1.1", "release": "0.1.0", "data": ""}}))
+    check_understood(proposal, read_peers(tmp_path / "older.json"))  # kept before anybody asked
+
+
+def test_a_document_of_a_later_release_says_what_to_upgrade(consortium: Consortium) -> None:
+    sealed = dump(seal(consortium.identity, "proposal", consortium.proposal("new")))
+    for later in ({"protocol": PROPOSALS + 1}, {"tomorrow": True}):
+        signed = parse(Signed, {**sealed, "payload": {**sealed["payload"], **later}})
+        with pytest.raises(InvalidInput, match="newer release of Tessera made it, upgrade Tessera here"):
+            open_proposal(signed)
+    with pytest.raises(InvalidInput) as refused:
+        parse(Signed, {**sealed, "kind": 3})
+    assert "upgrade" not in str(refused.value)
 
 
 def test_a_folder_that_is_no_role_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography import x509
 from support.connect_proxy import PASSWORD, connect_proxy
-from support.joined import HOSPITALS, Consortium
+from support.joined import CONSORTIUM, HOSPITALS, Consortium
 from support.web_server import serving
 from support.what_leaves import Request, fields_of, unaccounted
 
@@ -43,6 +43,22 @@ def founding(consortium: Consortium) -> Iterator[Consortium]:
     home = consortium.orchestrator
     with serving(founding_app(home), home.config(), port=consortium.port):
         yield consortium
+
+
+def test_the_operator_makes_folder_and_invitations_in_one_command(tessera: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "consortium.toml").write_text(CONSORTIUM)
+    home, out = tmp_path / "o", tmp_path / "invitations"
+    made = ("orchestrator", "init", "--home", home, "--public-url", "https://study.example:8443")
+    tessera(*made, "--consortium", tmp_path / "consortium.toml", code=2)
+    tessera(*made, "--consortium", tmp_path / "no.toml", "--out", out, code=2)
+    tessera(*made, "--consortium", tmp_path / "consortium.toml", "--out", out, "--schema", tmp_path / "no", code=2)
+    assert not home.exists() and not out.exists()
+    said = tessera(*made, "--consortium", tmp_path / "consortium.toml", "--out", out)
+    assert '"role": "orchestrator"' in said and "`tessera admit` once they have joined" in said
+    for name in ("keyholder", *HOSPITALS):
+        _, invitation = read_invitation((out / f"{name}.invitation").read_bytes())
+        assert (invitation.name, invitation.orchestrator) == (name, Home(folder=home).party())
+        assert "CERTIFICATE" in invitation.ca
 
 
 def test_a_consortium_is_founded_with_two_commands_a_party(founding: Consortium) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.simulation.audit import FAULTS, audit_path, claim_of
+from orchestrator.simulation.audit import FAULTS, Levels, audit_path, claim_of
 from orchestrator.simulation.noise_patterns import most_alike, odd_batches, odd_shape, silent
 from privacy.dp.audit import against_curve, too_quiet
 from privacy.dp.gaussian import gaussian_delta
@@ -29,6 +29,12 @@ def test_what_runs_is_not_accused(noise: str) -> None:
     assert set(result.patterns) == {"alike", "silent", "shape", "batches"}
     assert [result.moved[name] for name in ("histograms", "losses")] == pytest.approx([1.0, 1.0])
     assert 0.98 < result.moved["update"] <= 1
+
+
+@pytest.mark.parametrize("paths", [1, 2])
+def test_the_command_accuses_honest_code_with_at_most_the_chance_it_says(paths: int) -> None:
+    levels = Levels.of(0.95, paths=paths)
+    assert levels.step + paths * levels.path == pytest.approx(0.05)
 
 
 def test_half_of_the_noise_is_found_by_chi_square_wherever_it_is_missing() -> None:
