@@ -25,7 +25,7 @@ from cryptography import x509
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from datasites.node.credentials.tls import client_context, machine_context
+from datasites.node.credentials.trust import client_context, machine_context
 from datasites.node.home import Config, Home
 from datasites.node.http import PLAIN, checked_proxy
 from datasites.node.joining.entering import is_unconfirmed
@@ -216,11 +216,15 @@ def _certificates(config: Config) -> str:
             end, left = found.not_valid_after_utc, found.not_valid_after_utc - datetime.now(UTC)
             if left < timedelta(days=SOON_DAYS):
                 told = "has expired on" if left <= timedelta(0) else "ends on"
-                raise _Failed(f"{name} {told} {end:%Y-%m-%d}", "renew it and restart the role (docs/deploy.md)")
+                raise _Failed(f"{name} {told} {end:%Y-%m-%d}", _RENEWAL)
             ends.append(f"{name} ends on {end:%Y-%m-%d}, in {left.days} days")
     return "; ".join(ends) or "none are used"
 
 
+_RENEWAL = (
+    "restart the role: a start renews what an authority of Tessera's made; any other is for its owner: renew it and "
+    "restart the role (docs/deploy.md)"
+)
 _CERTIFICATES = (
     "renew the orchestrator's certificate, or correct its names or this role's ca in config.json (docs/deploy.md); "
     "only where it is not valid yet, compare this machine's clock"

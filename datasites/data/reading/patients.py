@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.data.patient_rows import plain_id
-from datasites.data.reading.cells import CategoryColumn, NumberColumn, Reading, years_between
+from datasites.data.reading.cells.counting import Reading
+from datasites.data.reading.cells.dates import years_between
+from datasites.data.reading.cells.numbers import NumberColumn
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.data.reading.measured import Beside, Stored
 from datasites.data.reading.tables import Table
 from datasites.study.schema.document import PatientId, RowRule

@@ -317,7 +317,7 @@ def _plain(batch: pa.RecordBatch) -> pd.DataFrame:
             found[name] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         else:
             texts = column.cast(pa.string(), safe=False) if not pa.types.is_string(kind) else column
-            found[name] = texts.fill_null("").to_numpy(zero_copy_only=False)
+            found[name] = pd.array(texts.fill_null(""), dtype="str")
     return pd.DataFrame(found)
 
 
