@@ -97,7 +97,7 @@ def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]
     yield "keys", lambda: _keys(home.folder)
     yield "roster", lambda: _roster(home, config)
     yield "certificates", lambda: _certificates(config)
-    yield "clock", lambda: _clock(home, config)
+    yield "orchestrator", lambda: _orchestrator(home, config)
     if config.role not in ("keyholder", "helper"):
         yield "port", lambda: _port(home.folder, config)
     if config.role == "datasite":
@@ -182,7 +182,8 @@ def _datasets(home: Home) -> str:
     return f"{names or 'none yet: tessera datasite ingest'}{beside}"
 
 
-def _clock(home: Home, config: Config) -> str:
+def _orchestrator(home: Home, config: Config) -> str:
+    """Ask the orchestrator for its time: whether it answers, with a certificate that holds, and how far it is apart."""
     url = orchestrator_url(home)
     try:
         verify = trust_of(home) or (client_context(Path(config.ca)) if config.ca else machine_context())
@@ -203,8 +204,10 @@ def _clock(home: Home, config: Config) -> str:
         raise _Failed(f"{url} says no time", "is this the orchestrator's address?") from error
     apart = abs((datetime.now(UTC) - there.astimezone(UTC)).total_seconds())
     if apart > CLOCK_SECONDS:
-        raise _Failed(f"{apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s")
-    return f"within {max(apart, 1.0):.0f} s of the orchestrator's"
+        raise _Failed(
+            f"this clock is {apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s"
+        )
+    return f"{url} answers, and its clock is within {max(apart, 1.0):.0f} s of this one"
 
 
 def _certificates(config: Config) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Column = NumberColumn | CategoryColumn
+_CUT = re.compile(r"[+-]?\d([.,]\d+)?[eE]\+\d{2,3}")
+_LARGEST_WHOLE = float(1 << 53)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,16 @@ def as_ids(cells: pd.Series) -> list[str]:
     import pandas as pd
 
     if cells.dtype != object and not pd.api.types.is_string_dtype(cells.dtype):
-        return ["" if np.isnan(v) else f"{v:.0f}" if v == np.round(v) else repr(float(v)) for v in cells]
+        return [_number_id(float(value)) for value in cells]
     return [str(text).strip() for text in cells]
+
+
+def _number_id(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    if abs(value) >= _LARGEST_WHOLE:
+        return f"{value:E}"
+    return f"{value:.0f}" if value == np.round(value) else repr(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +166,7 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
     """
     import pandas as pd
 
+    _refuse_cut(rows.patients, wanted.table.name)
     ids = np.array(rows.patients, dtype=object)
     named = np.flatnonzero(ids != "")
     rows.without_id = len(ids) - len(named)
@@ -176,6 +187,20 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
     return OneRowEach(
         patients=list(names), rows=named[np.argsort(codes, kind="stable")], starts=starts, merge=wanted.rows
     )
+
+
+def _refuse_cut(ids: Sequence[str], table: str) -> None:
+    """Refuse long numbers that a spreadsheet or a column of fractions has cut: several patients would have one id.
+
+    Raises:
+        InvalidInput: an id is written like 1.23E+11, or is a number beyond what a column of fractions holds.
+    """
+    cut = sum(_CUT.fullmatch(text) is not None for text in ids)
+    if cut:
+        raise InvalidInput(
+            f"{table}: {cut} ids are numbers without their last digits (written like 1.23E+11); write ids as text, as "
+            "the system has them"
+        )
 
 
 def alike(text: str) -> str:

@@ -182,6 +182,6 @@ def test_the_doctor_says_what_is_wrong_with_a_certificate_and_never_blames_the_c
     config = Config(name="a", institution="A", role="datasite", orchestrator_url=url)
     for ca, fault in ((str(authority.certificate_path), "expired"), ("", "self-signed|unable to get")):
         home = Home.create(tmp_path / "home", replace(config, ca=ca))
-        (check,) = [c for c in examine(home.folder) if c.name == "clock"]
+        (check,) = [c for c in examine(home.folder) if c.name == "orchestrator"]
         assert not check.ok and "certificate of" in check.found and re.search(fault, check.found)
         assert "renew" in check.advice and "NTP" not in check.advice
