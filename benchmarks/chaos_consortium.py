@@ -13,7 +13,6 @@ import datetime as dt
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from typing import Any
 
 import httpx
 import psutil
+from harness.ports import kept_port
 from harness.postgres import postgres_server
 from proxy import Link, Network
 
@@ -133,7 +133,7 @@ class ChaosConsortium:
         self._pristine = pristine
         self._stack = contextlib.ExitStack()
         self._ended = threading.Event()
-        self._port = _free_port()
+        self._port = kept_port()
         self.roles: dict[str, Role] = {}
         self.client: SignedClient
 
@@ -389,12 +389,6 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise TesseraError(f"{what} did not happen in {seconds:g} s")
         time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def may_mount(folder: Path) -> bool:

@@ -111,7 +111,7 @@ def _serve(home: Home) -> None:
 
 def _lease(store: Store, home: Home) -> Leadership | None:
     holder = f"{socket.gethostname()} {home.folder}"
-    return store.leadership(holder=holder, public_key=home.identity().public_key)
+    return store.leadership(holder=holder, public_key=home.identity().public_key, former=home.orchestrator_keys())
 
 
 def _bound(config: Config, *, patient: bool) -> socket.socket:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.ports import kept_port
 from privacy.errors import InvalidInput
 
 
@@ -32,9 +32,7 @@ def postgres_server() -> Iterator[Callable[[str], str]]:
     folder = Path(tempfile.mkdtemp(prefix="tessera-postgres-"))
     if user:
         shutil.chown(folder, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = kept_port()
 
     def run(program: str, *arguments: str) -> None:
         subprocess.run(

@@ -99,7 +99,7 @@ def read_terms(folder: Path) -> Terms:
     if not path.exists():
         return agreed
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInput(
             say(

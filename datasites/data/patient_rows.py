@@ -7,6 +7,7 @@ counted twice.
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -19,10 +20,13 @@ _TELLING = 16
 """So many different values in a row do not agree with another row's by chance."""
 
 _HASH_BYTES = 16
+_NO_LETTER = re.compile(r"[^a-z0-9]+")
 
 
 def plain_id(case: str) -> str:
     """Return a case id without the differences that make no other patient: case, Unicode form, spaces, punctuation."""
+    if case.isascii():  # nearly all; a table has a million
+        return _NO_LETTER.sub("", case.lower())
     return "".join(c for c in unicodedata.normalize("NFKC", case).casefold() if c.isalnum())
 
 

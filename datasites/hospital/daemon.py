@@ -194,13 +194,14 @@ class Worker:
     def _finish(self, item: WorkItem) -> None:
         if item.study in self._over:
             return
-        for request in self._datasite.approvals.requests():
-            if request.proposal.study == item.study and request.state == "approved":
-                self._datasite.endings.finished(request.proposal_hash, item.study)
+        requests = [r for r in self._datasite.approvals.requests() if r.proposal.study == item.study]
+        approved = [request.proposal_hash for request in requests if request.state == "approved"]
+        new = [self._datasite.endings.finished(proposal_hash, item.study) for proposal_hash in approved]
         self._datasite.participant.handle(item)
         self.lanes.places.when_idle(self._datasite.pool.close)  # its memory is not needed until the next study
         self._over.add(item.study)
-        self._tell(item.study)
+        if any(new) or not new:  # else they were written, or :class:`Reports` had them when this process began
+            self._tell(item.study)
 
 
 def _look_at_roster(datasite: Datasite) -> float:

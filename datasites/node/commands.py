@@ -86,7 +86,7 @@ def add_run(app: typer.Typer, role: Role, help_text: str) -> None:
     @app.command("run", help=help_text)
     def run(home: HomeOption, end_with_parent: _ParentOption = False) -> None:
         from datasites.node.home import Home
-        from datasites.node.joining.entering import await_admission
+        from datasites.node.joining.entering import await_admission, renew_certificate
         from datasites.node.joining.rotating import tell
         from datasites.node.plugins import process_of
         from datasites.node.process import end_with_parent as watch
@@ -96,6 +96,7 @@ def add_run(app: typer.Typer, role: Role, help_text: str) -> None:
         if end_with_parent:
             watch()
         await_admission(Home(folder=home))
+        renew_certificate(Home(folder=home), now=dt.datetime.now(dt.UTC))
         tell(Home(folder=home))
         process_of(role)(home)
         leave()

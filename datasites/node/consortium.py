@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 import tomllib
@@ -107,7 +108,8 @@ def check_address(url: str) -> str:
     except (ValueError, httpx.InvalidURL):
         sound = False
     if not sound or parts.fragment or any(letter.isspace() for letter in url):
-        raise InvalidInput(f"expected an address such as https://study.example:8443, got {url[:80]!r}")
+        shown = re.sub(r"(?<=//)[^/@]*@", "...@", url)  # no name and password of anybody
+        raise InvalidInput(f"expected an address such as https://study.example:8443, got {shown[:80]!r}")
     return url
 
 
@@ -227,7 +229,7 @@ def read_toml(path: Path, kind: type[T]) -> T:
         InvalidInput: it cannot be read, or is not valid; the message says where.
     """
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"expected a consortium in TOML at {path}, and could not read it") from error
     except ValidationError as error:

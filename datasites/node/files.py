@@ -18,6 +18,7 @@ from pathlib import Path
 
 from datasites.study.text import visible
 from privacy.errors import InvalidInput, Refused
+from privacy.sentences import say
 
 LEAST_BYTES = 64 * 1024**2
 """With less room than this left nothing new is begun."""
@@ -48,6 +49,18 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, unfinished_i
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file that people edit, without the mark that some editors put before UTF-8.
+
+    Raises:
+        InvalidInput: the file is missing, a folder, unreadable, or no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(say("expected UTF-8 text in {name}, and could not read it", name=path.name)) from error
 
 
 def make_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ from datasites.node.files import write_atomically
 from datasites.node.keys.handover import former_keys, line
 from datasites.node.places import hashed_place, is_of_study
 from datasites.node.roster import Roster
-from datasites.study.proposal import Party
+from datasites.study.parts import Party
 from datasites.study.signing import Signed, dump, parse
 from privacy.errors import InvalidInput
 from privacy.identity import Identity

@@ -22,8 +22,8 @@ from urllib.request import getproxies_environment
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from datasites.node.credentials.tls import client_context, machine_context
 from datasites.node.credentials.tokens import make_token
+from datasites.node.credentials.trust import client_context, machine_context
 from datasites.node.plugins import DISTRIBUTION
 from datasites.study.protocol import (
     DATA_HEADER,

@@ -85,7 +85,9 @@ def check_participant(name: str) -> str:
         InvalidInput: anything but 1 to 63 letters, digits, dots, dashes and underscores.
     """
     if not _PARTICIPANT.fullmatch(name):
-        raise InvalidInput(f"expected a participant's name of letters, digits, dots and dashes, got {name[:80]!r}")
+        raise InvalidInput(
+            f"expected a participant's name of 1 to 63 letters, digits, dots and dashes, got {name[:80]!r}"
+        )
     return name
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from datasites.node.files import write_atomically
-from datasites.study.proposal import Party
+from datasites.study.parts import Party
 from datasites.study.signing import dump, parse
 from privacy.errors import InvalidInput
 from privacy.identity import check_public_key

@@ -226,7 +226,7 @@ def revoke(asked: Asked, proposal_hash: Hash, body: Reason, service: ServiceHere
 @router.post("/requests/{proposal_hash}/dry-run", summary="Run on mock data", tags=["review"])
 def dry_run(proposal_hash: Hash, service: ServiceHere, _: ApiReviewer) -> DryRun:
     """Run one round on synthetic rows, in the sandbox of the real one, and wait for its end."""
-    progress = service.dry_runs.run(service.find(proposal_hash))
+    progress = service.dry_runs.run(service.dry_run_wanted(proposal_hash))
     result = progress.result
     if result is None:
         raise Refused(progress.problem or "the dry run did not end")

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -163,6 +164,30 @@ class Notices:
         await self._app(scope, receive, with_cookie if scope["type"] == "http" else send)
 
 
+@lru_cache(maxsize=1)
+def _all_routes() -> APIRouter:
+    """Return the routes of every portal: FastAPI works out what each takes once a process, not once an application."""
+    routes = APIRouter(dependencies=[Depends(note_form)])
+    for router in (
+        api.health,
+        people_api.router,
+        api.router,
+        pages.router,
+        request_page.router,
+        people_forms.router,
+        forms.router,
+        owner_pages.router,
+        away.router,
+        hospital_login.router,
+        roster_page.api,
+        roster_page.pages,
+        jobs.api,
+        jobs.pages,
+    ):
+        routes.include_router(router)
+    return routes
+
+
 def create_portal(context: PortalContext) -> FastAPI:
     """Return the portal of one datasite, to be served by uvicorn on its own address."""
     app = FastAPI(
@@ -178,20 +203,7 @@ def create_portal(context: PortalContext) -> FastAPI:
     app.state.service = PortalService(context)
     compile_templates()
     context.environment()  # what this process was started with, not what lies on the disk when somebody looks
-    app.include_router(api.health)
-    app.include_router(people_api.router)
-    app.include_router(api.router)
-    app.include_router(pages.router)
-    app.include_router(request_page.router)
-    app.include_router(people_forms.router)
-    app.include_router(forms.router)
-    app.include_router(owner_pages.router)
-    app.include_router(away.router)
-    app.include_router(hospital_login.router)
-    app.include_router(roster_page.api)
-    app.include_router(roster_page.pages)
-    app.include_router(jobs.api)
-    app.include_router(jobs.pages)
+    app.router.routes.extend(_all_routes().routes)
     app.mount("/static", Assets(STATIC), name="static")
     problems.install_problem_handlers(app, _page_of_problem)
     install(app, app.state.service)

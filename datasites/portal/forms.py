@@ -60,7 +60,7 @@ def dry_run(request: Request, proposal_hash: Hash, service: ServiceHere, _: Form
     """Begin a dry run; the page follows it."""
     found = service.find(proposal_hash)
     try:
-        service.dry_runs.start(found)
+        service.dry_runs.start(service.dry_run_wanted(proposal_hash))
     except Refused as error:
         return show_request(request, service, found, problem=sentence_of(error), status=403)
     return RedirectResponse(f"/requests/{proposal_hash}#dry-run", 303)

@@ -91,12 +91,13 @@ async def budget_act(
     target: _Short = "",
     epsilon: _Short = "",
     delta: _Short = "",
+    name: _Short = "",
 ) -> Response:
-    """Release a reservation, move the cap or close a population: a reason and the person's own password."""
+    """Release a reservation, move the cap, close a population or note a release: a reason and one's own password."""
 
     def work() -> Response:
         try:
-            done = service.acts.ask_budget(kind, caller, proof, reason, target, epsilon, delta)
+            done = service.acts.ask_budget(kind, caller, proof, reason, target, epsilon, delta, name)
         except TesseraError as error:
             return show_budgets(request, service, problem=sentence_of(error), status=describe(error).status)
         return RedirectResponse(f"/budget?notice={'act-done' if done else 'act-asked'}", 303)

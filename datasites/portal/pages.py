@@ -5,6 +5,7 @@ All pages come from templates of one environment, which escapes by default.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -35,7 +36,7 @@ from datasites.portal.shown.words import (
 )
 from datasites.review.accounts import Credential
 from datasites.study.text import delta_text, epsilon_text
-from datasites.study.thread import SENTENCES
+from datasites.study.thread import SHOWN
 from privacy.errors import TesseraError
 from privacy.identity import fingerprint
 from privacy.ledger.export import EXPORTED, csv_lines
@@ -122,7 +123,7 @@ _environment.globals.update(
     modality=modality,
     number=epsilon_text,
     role=lambda name: tr(str(_ROLES.get(name, name))),
-    said=SENTENCES,
+    said=SHOWN,
     severity=lambda name: tr(str(_SEVERITIES.get(name, name))),
     task=lambda name: tr(str(_TASKS.get(name, name))),
     outcome=lambda name: tr(str(_OUTCOMES.get(name, name))),
@@ -136,8 +137,9 @@ _environment.globals.update(
 )
 
 
+@lru_cache(maxsize=1)
 def compile_templates() -> None:
-    """Compile all templates now, so that nobody's first look at a page has to wait for it."""
+    """Compile all templates now, once a process, so that nobody's first look at a page has to wait for it."""
     for name in _environment.list_templates(extensions=["html"]):
         _environment.get_template(name)
 
@@ -253,7 +255,8 @@ def show_inbox(
         link=link,
         link_role=link_role,
         acts=(acts := service.acts.waiting(caller.account)),
-        held_policy=budget_acts is not None and bool(budget_acts.held),
+        held_policy=(held := budget_acts is not None and bool(budget_acts.held)),
+        refused_policy="" if held else service.context.policy_problem(),
         acts_need_you=sum(mine for _, mine in acts),
         groups=groups,
         needs_you=[r.proposal_hash for r in requests if needs(r, caller.account)],

@@ -73,7 +73,7 @@ def _request(
         cost=cost,
         picture=cost_picture(cost) if cost else "",
         violations=service.violations(found),
-        unconfirmed=[p.institution for p in service.unconfirmed(found)],
+        unconfirmed=list(dict.fromkeys(p.institution for p in service.unconfirmed(found))),
         confirmed=service.context.approvals.confirmed(),
         blocked=service.blocked(found),
         software=service.software(found),
@@ -91,8 +91,9 @@ def _request(
         needed=service.context.approvals.policy.required_reviewers,
         signed_by=[s.reviewer for s in found.signatures],
         signed_names=[s.titled for s in found.signatures],
-        over=_over(service, found),
-        by_file=[c.institution for c in _confirmed_by_file(service, found)],
+        over=(over := service.over(found)),
+        over_said=tr(STUDY_STATES.get(over, "")) if over else "",
+        by_file=list(dict.fromkeys(c.institution for c in _confirmed_by_file(service, found))),
         open_conditions=not accepted(found.words, service.context.site),
         files=[code_file(found.folder, name, proposal.plan.code[name]) for name in names],
         file_ids={name: i for i, name in enumerate(names)},
@@ -113,14 +114,6 @@ def _comparison(service: PortalService, found: ReviewRequest) -> dict[str, Any]:
     facts = (*_cost_before_and_now(earlier.proposal, found.proposal, service), *facts_diff(before, now))
     diffs = code_diff((earlier.folder, earlier.proposal.plan.code), (found.folder, found.proposal.plan.code))
     return {"earlier": earlier, "facts": facts, "diffs": diffs}
-
-
-def _over(service: PortalService, found: ReviewRequest) -> str:
-    """Return what is said of an approved study that nobody can revoke any more, or an empty text."""
-    for study in service.studies():
-        if study.proposal_hash == found.proposal_hash and study.state in ("finished", "unused", "stopped"):
-            return tr(STUDY_STATES[study.state])
-    return ""
 
 
 def _confirmed_by_file(service: PortalService, found: ReviewRequest) -> list[Confirmation]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 Decision = Literal["deny", "ask", "revoke"]
 SIGN_IN_SECONDS = 600
 _MOST = 1000
+_NO_MORE = frozenset({"denied", "revoked", "ended", "finished", "unused", "stopped"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +228,21 @@ class PortalService:
             return self.context.approvals.request(proposal_hash)
         except InvalidInput as error:
             raise HTTPException(404, sentence_of(error)) from error
+
+    def over(self, request: Request) -> str:
+        """Return how a request is over, as a state of the request or of its study here, or an empty text."""
+        states = (s.state for s in self.studies() if s.proposal_hash == request.proposal_hash)
+        return next((state for state in (request.state, *states) if state in _NO_MORE), "")
+
+    def dry_run_wanted(self, proposal_hash: str) -> Request:
+        """Return a request of which something can still come, for a dry run.
+
+        Raises:
+            Refused: it is over.
+        """
+        if self.over(found := self.find(proposal_hash)):
+            raise Refused(say("this request is over, so a dry run would decide nothing"))
+        return found
 
     def cost(self, request: Request) -> CostPreview | None:
         """Return what a study would cost, a few seconds old at most, or None where the ledger cannot say."""

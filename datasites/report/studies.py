@@ -18,7 +18,7 @@ from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Environment, Proposal
 from datasites.study.second_figures import second_figures
 from datasites.study.signing import parse
-from datasites.study.thread import SENTENCES, Word
+from datasites.study.thread import SHOWN, Word
 from privacy.canonical import canonical_hash
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
 from privacy.identity import fingerprint
@@ -201,7 +201,7 @@ def _filing(proposal: Proposal) -> tuple[Fact, ...]:
 
 def _thread(request: Request) -> tuple[Fact, ...]:
     return tuple(
-        Fact(label=tr("{who} {did}", who=w.author, did=tr(SENTENCES[w.kind])), value=_said(w)) for w in request.words
+        Fact(label=tr("{who} {did}", who=w.author, did=tr(SHOWN[w.kind])), value=_said(w)) for w in request.words
     )
 
 

@@ -1,6 +1,7 @@
 """What people do to a budget by hand, each with a reason.
 
-They release a reservation, move the cap, close a population, or let a study go on after a failed round. The policy says
+They release a reservation, move the cap, close a population, let a study go on after a failed round, or note what they
+gave out themselves, which no epsilon covers. The policy says
 how many different people have to ask for the same (``budget.required_people``). Until then the act waits, for a week at
 most, and stands in the journal with who asked. The last one of them does it.
 """
@@ -16,18 +17,20 @@ from datasites.review.accounts import Account
 from datasites.review.endings import Endings
 from datasites.review.people.asked import Asked, AskedActs
 from datasites.review.policy_file import PolicyFile
+from datasites.study.text import check_line
 from privacy.errors import InvalidInput, TesseraError
 from privacy.ledger.journal import Journal
 from privacy.ledger.ledger import Ledger, StudyAccount
 from privacy.sentences import say
 
-ActKind = Literal["release", "cap", "close", "policy", "continue"]
+ActKind = Literal["release", "cap", "close", "policy", "continue", "note"]
+LONGEST_NAME = 120
 
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
     """One act: ``release`` of a proposal, ``continue`` of one after a failed round, ``close`` of a population, a new
-    ``cap``, or a changed ``policy`` (by hash).
+    ``cap``, a changed ``policy`` (by hash), or a ``note`` that ``name`` was given out of a population by hand.
 
     ``epsilon`` and ``delta`` are texts, so that equal acts are equal; empty where they do not matter.
     """
@@ -36,6 +39,7 @@ class Act:
     target: str = ""
     epsilon: str = ""
     delta: str = ""
+    name: str = ""
 
     @property
     def title(self) -> str:
@@ -50,6 +54,8 @@ class Act:
             return say("let proposal {proposal} charge again after a failed round", proposal=self.target[:12])
         if self.kind == "release":
             return say("release what is reserved for proposal {proposal}", proposal=self.target[:12])
+        if self.kind == "note":
+            return say("note that {name} was given out of {population} by hand", name=self.name, population=self.target)
         return say("close {population}", population=self.target)
 
 
@@ -153,6 +159,13 @@ class BudgetActs:
             )
         elif act.kind == "close" and self._ledger.account(act.target).closed:
             raise InvalidInput(say("{target} is closed already", target=act.target))
+        elif act.kind == "note":
+            self._ledger.account(act.target)
+            if not 3 <= len(act.name.strip()) <= LONGEST_NAME:
+                raise InvalidInput(
+                    say("expected 3 to {longest} characters that say what was given out", longest=LONGEST_NAME)
+                )
+            check_line(act.name, say("what was given out"))
         elif act.kind == "policy" and act.target != self._policies.held:
             raise InvalidInput(
                 say("expected the hash of the policy.toml that waits for people; the file has changed since")
@@ -184,6 +197,9 @@ class BudgetActs:
         if act.kind == "policy":
             changes = self._policies.accept(act.target, by=by, reason=reason)
             return "; ".join(f"{c.key}: {c.before} -> {c.after}" for c in changes)
+        if act.kind == "note":
+            self._ledger.release_without_guarantee(act.target, name=act.name, by=by, reason=reason)
+            return say("noted; no epsilon covers it, and every report says so")
         account = self._ledger.account(act.target)
         self._ledger.close_population(act.target, by=by, reason=reason)
         for study in account.studies:
@@ -222,4 +238,5 @@ def open_rounds(study: StudyAccount) -> int:
 
 
 def _act(body: Mapping[str, Any]) -> Act:
-    return Act(kind=body["kind"], target=body["target"], epsilon=body["epsilon"], delta=body["delta"])
+    fields = {name: body[name] for name in ("kind", "target", "epsilon", "delta")}
+    return Act(**fields, name=body.get("name", ""))

@@ -70,6 +70,16 @@ class Returned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ByHand:
+    """What people gave out themselves: no epsilon covers it."""
+
+    at: str
+    name: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class BudgetDetails:
     """One population's budget in detail: what still fits, what is reserved, what came back."""
 
@@ -78,6 +88,7 @@ class BudgetDetails:
     room: tuple[Room, ...]
     reserved: tuple[Reserved, ...]
     returned: tuple[Returned, ...]
+    by_hand: tuple[ByHand, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +163,7 @@ def details(ledger: Ledger, population: str) -> BudgetDetails:
             )
             for entry in freed
         ),
+        by_hand=tuple(ByHand(at=p.at, name=p.name, by=p.by, reason=p.reason) for p in account.unguaranteed),
     )
 
 

@@ -87,11 +87,13 @@ class Endings:
         self._journal(entry)
         return () if entry is None else tuple(entry.body["rounds"])
 
-    def finished(self, proposal_hash: str, study: str) -> None:
-        """Take note that the orchestrator announced the end of a study."""
-        if not any(e.body.get("proposal_hash") == proposal_hash for e in self.journal.entries(kind=FINISHED)):
+    def finished(self, proposal_hash: str, study: str) -> bool:
+        """Take note that the orchestrator announced the end of a study; return whether that is new."""
+        known = any(e.body.get("proposal_hash") == proposal_hash for e in self.journal.entries(kind=FINISHED))
+        if not known:
             self.journal.append(FINISHED, {"study": study, "proposal_hash": proposal_hash})
         self.study_ended(proposal_hash, "the study is finished: its last round was told")
+        return not known
 
     def waiting(self, proposal_hash: str) -> tuple[int, ...]:
         """Return the failed rounds that hold up a study until a person lets it go on; none of an unknown proposal."""

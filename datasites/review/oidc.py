@@ -37,7 +37,8 @@ from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasites.language.shapes import expected
-from datasites.node.credentials.tls import client_context, machine_context
+from datasites.node.credentials.trust import client_context, machine_context
+from datasites.node.files import text_of
 from datasites.node.http import PLAIN, bound_answer, proxy_of_environment
 from datasites.review.accounts import Role
 from privacy.errors import InvalidInput, Refused
@@ -108,7 +109,7 @@ class OidcSettings(BaseModel):
         Raises:
             InvalidInput: as for :meth:`parse`.
         """
-        return cls.parse(path.read_text(encoding="utf-8")) if path.exists() else None
+        return cls.parse(text_of(path)) if path.exists() else None
 
     @property
     def redirect_uri(self) -> str:

@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasites.language.shapes import expected
+from datasites.node.files import text_of
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from privacy.canonical import canonical_hash
@@ -204,13 +205,7 @@ class Policy(_Section):
         Raises:
             InvalidInput: the file is missing or not a valid policy.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(
-                say("expected a policy in TOML at {name}, and could not read it", name=path.name)
-            ) from error
-        return cls.parse(text)
+        return cls.parse(text_of(path))
 
     @property
     def policy_hash(self) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from datasites.language import mark
-from datasites.node.files import write_atomically
+from datasites.node.files import text_of, write_atomically
 from datasites.review.policy import Policy
 from privacy.errors import InvalidInput
 from privacy.ledger.journal import Journal
@@ -101,9 +101,11 @@ class PolicyFile:
         with self._lock, self._alone():
             self._seen = self._stamp()
             try:
-                text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-                policy = Policy.load(self.path)
-            except (InvalidInput, UnicodeDecodeError, OSError) as error:
+                text = text_of(self.path)
+                if not text.strip() and self._before(Policy()) != Policy():
+                    raise InvalidInput(say("policy.toml is empty; an editor may be writing it at this moment"))
+                policy = Policy.parse(text)
+            except InvalidInput as error:
                 self._refuse(str(error))
                 raise InvalidInput(say("{error}; the policy before it stays in force", error=error)) from error
             before = self._before(policy)
@@ -144,7 +146,7 @@ class PolicyFile:
         import tomlkit
 
         with self._lock, self._alone():
-            document = tomlkit.parse(self.path.read_text(encoding="utf-8"))
+            document = tomlkit.parse(text_of(self.path))
             budget = document.setdefault("budget", tomlkit.table())
             budget["epsilon_cap"] = float(epsilon)
             if delta is not None:

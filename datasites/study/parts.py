@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from datasites.strategy.registry import Strategy, server_step_named, strategy_named
-from datasites.strategy.server_steps import ServerStep
 from datasites.study.signing import Message
 from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:  # the rules compute with numpy, which a command that names a party alone does not need
+    from datasites.strategy.registry import Strategy
+    from datasites.strategy.server_steps import ServerStep
 
 HASH = re.compile("[0-9a-f]{64}")
 
@@ -95,17 +97,23 @@ class Training(Message):
     proximal_mu: float = 0.0
 
     def __post_init__(self) -> None:
+        from datasites.strategy.registry import server_step_named, strategy_named
+
         strategy_named(self.aggregation)
         server_step_named(self.server_optimizer, self.server_learning_rate)
 
     @property
     def strategy(self) -> Strategy:
         """How sites are weighted and modalities blended."""
+        from datasites.strategy.registry import strategy_named
+
         return strategy_named(self.aggregation)
 
     @property
     def server_step(self) -> ServerStep:
         """The server's step, at the rate of this study."""
+        from datasites.strategy.registry import server_step_named
+
         return server_step_named(self.server_optimizer, self.server_learning_rate)
 
 

@@ -31,15 +31,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from datasites.language import mark
-from datasites.study.proposal import Proposal
 from datasites.study.signing import Message, Signed, dump, open_sealed, parse
 from datasites.study.text import check_line, check_prose
 from privacy.canonical import NEWEST, canonical_hash
 from privacy.errors import InvalidInput
 from privacy.sentences import say
+
+if TYPE_CHECKING:
+    from datasites.study.proposal import Proposal
 
 WORD = "word"
 SiteKind = Literal["approved", "conditions", "denied", "asked", "revoked", "returned", "failed", "continued"]
@@ -83,6 +85,23 @@ SENTENCES = {
     "finished": mark("the study is finished"),
     "deleted": mark("deleted the model"),
 }
+SHOWN = SENTENCES | {
+    "approved": mark("has approved"),
+    "conditions": mark("has approved with conditions"),
+    "denied": mark("has denied it"),
+}
+"""The same behind a name on pages and in reports: other languages part a state from what somebody did."""
+STORED = (
+    mark("{who} denied: “{words}”"),
+    mark("{who} revoked its approval: “{words}”"),
+    mark("{who} withdrew the request: “{words}”"),
+    mark("{who} cancelled the study: “{words}”"),
+    mark("{who} paused the study: “{words}”"),
+    mark("{who} goes on without one hospital ({site}): “{words}”"),
+    mark("denied by {who}: {words}"),
+    mark("revoked by {who}: {words}"),
+)
+"""Words of a thread as they stand in stored reasons."""
 
 
 @dataclass(frozen=True, kw_only=True)

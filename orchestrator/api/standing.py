@@ -15,7 +15,7 @@ from datasites.study.proposal import Party
 from datasites.study.signing import Signed, parse
 from orchestrator.api.authentication import JSON_BYTES, Authenticator
 from orchestrator.api.openapi import object_of, read_json
-from orchestrator.rounds.rollback import helper_heads, keyholder_heads, shown_heads
+from orchestrator.rounds.restarting.rollback import helper_heads, keyholder_heads, shown_heads
 from orchestrator.rounds.service import Service
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Head

@@ -25,7 +25,7 @@ from cryptography import x509
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from datasites.node.credentials.tls import client_context, machine_context
+from datasites.node.credentials.trust import client_context, machine_context
 from datasites.node.home import Config, Home
 from datasites.node.http import PLAIN, checked_proxy
 from datasites.node.joining.entering import is_unconfirmed
@@ -97,7 +97,7 @@ def _looks(home: Home, config: Config) -> Iterator[tuple[str, Callable[[], str]]
     yield "keys", lambda: _keys(home.folder)
     yield "roster", lambda: _roster(home, config)
     yield "certificates", lambda: _certificates(config)
-    yield "clock", lambda: _clock(home, config)
+    yield "orchestrator", lambda: _orchestrator(home, config)
     if config.role not in ("keyholder", "helper"):
         yield "port", lambda: _port(home.folder, config)
     if config.role == "datasite":
@@ -182,7 +182,8 @@ def _datasets(home: Home) -> str:
     return f"{names or 'none yet: tessera datasite ingest'}{beside}"
 
 
-def _clock(home: Home, config: Config) -> str:
+def _orchestrator(home: Home, config: Config) -> str:
+    """Ask the orchestrator for its time: whether it answers, with a certificate that holds, and how far it is apart."""
     url = orchestrator_url(home)
     try:
         verify = trust_of(home) or (client_context(Path(config.ca)) if config.ca else machine_context())
@@ -203,8 +204,10 @@ def _clock(home: Home, config: Config) -> str:
         raise _Failed(f"{url} says no time", "is this the orchestrator's address?") from error
     apart = abs((datetime.now(UTC) - there.astimezone(UTC)).total_seconds())
     if apart > CLOCK_SECONDS:
-        raise _Failed(f"{apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s")
-    return f"within {max(apart, 1.0):.0f} s of the orchestrator's"
+        raise _Failed(
+            f"this clock is {apart:.0f} s apart from the orchestrator's", "set the clock by NTP; tokens hold for 60 s"
+        )
+    return f"{url} answers, and its clock is within {max(apart, 1.0):.0f} s of this one"
 
 
 def _certificates(config: Config) -> str:
@@ -216,11 +219,15 @@ def _certificates(config: Config) -> str:
             end, left = found.not_valid_after_utc, found.not_valid_after_utc - datetime.now(UTC)
             if left < timedelta(days=SOON_DAYS):
                 told = "has expired on" if left <= timedelta(0) else "ends on"
-                raise _Failed(f"{name} {told} {end:%Y-%m-%d}", "renew it and restart the role (docs/deploy.md)")
+                raise _Failed(f"{name} {told} {end:%Y-%m-%d}", _RENEWAL)
             ends.append(f"{name} ends on {end:%Y-%m-%d}, in {left.days} days")
     return "; ".join(ends) or "none are used"
 
 
+_RENEWAL = (
+    "restart the role: a start renews what an authority of Tessera's made; any other is for its owner: renew it and "
+    "restart the role (docs/deploy.md)"
+)
 _CERTIFICATES = (
     "renew the orchestrator's certificate, or correct its names or this role's ca in config.json (docs/deploy.md); "
     "only where it is not valid yet, compare this machine's clock"

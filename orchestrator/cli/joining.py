@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.enrolment.desk import Member, Standing
 
 app = typer.Typer()
+_PATIENCE_SECONDS = 60.0
 DAYS = 14.0
 """How long an invitation is good unless told otherwise."""
 
@@ -244,8 +245,8 @@ def confirm_roster(
     from privacy.ledger.journal import Journal
 
     place = Home(folder=home)
-    await_admission(place, seconds=60)
-    with client_of(place) as client:
+    await_admission(place, seconds=_PATIENCE_SECONDS)
+    with client_of(place, answer_seconds=_PATIENCE_SECONDS) as client:  # it starts anew once there is a first roster
         look(place, client)
     change = offered(place)
     if change is None:

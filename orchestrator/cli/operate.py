@@ -40,8 +40,6 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show the studies of this role: state, rounds, updates, dropouts; at a hospital also budget and requests."""
-    from rich.live import Live
-
     from datasites.node.home import Home
     from orchestrator.studies.status import read_status
 
@@ -51,6 +49,8 @@ def status(
         show(found.to_json())
         raise typer.Exit(1 if found.problem and not found.budget else 0)
     if watch if watch is not None else sys.stdout.isatty():
+        from rich.live import Live
+
         with Live(_view(found), console=_console, refresh_per_second=4) as live:
             while not found.over:
                 time.sleep(interval)

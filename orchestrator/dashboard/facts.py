@@ -73,7 +73,9 @@ def study_now(store: Store, study: str, caller: str, waiting: str = "") -> Study
     lost = {n: str(c["lost"]) for n, c in enumerate(status["checkpoints"], 1) if c and c.get("lost")}
     return StudyNow(
         facts=facts,
-        phase=" ".join(filter(None, [_phase(store, study, status), waiting and tr("Now {what}.", what=waiting)])),
+        phase=" ".join(
+            filter(None, [_phase(store, study, status), waiting and tr("Now {what}.", what=retold(waiting))])
+        ),
         sites=tuple(
             SiteNow(
                 facts=site,

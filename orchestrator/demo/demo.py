@@ -35,7 +35,7 @@ from orchestrator.demo.filing import FILING, LEGAL_BASIS
 from orchestrator.demo.processes import Processes, warm_start
 from orchestrator.demo.schema_data import prepare_schema, prepare_tables
 from orchestrator.demo.settings import DemoSettings
-from orchestrator.demo.view import approval_guide
+from orchestrator.demo.view import approval_guide, conditions_guide, conditions_of
 from orchestrator.studies.evaluation import final_metrics, last_evaluation, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.proposing.propose import check_aggregation, local_blocks, price_of_min_sites
@@ -44,6 +44,7 @@ from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.run import Progress
 from orchestrator.studies.status import OVER
 from orchestrator.studies.submit import offers_of, scientist, submit
+from privacy.dp.calibration import check_most
 from privacy.errors import InvalidInput, TesseraError
 
 STUDY = "cancer-staging"
@@ -130,6 +131,7 @@ def _check(settings: DemoSettings) -> None:
     noise = noise_named(settings.noise)
     if not settings.epsilon > 0:
         raise InvalidInput(f"expected epsilon above 0, got {settings.epsilon:g}; use inf for no privacy at all")
+    check_most(settings.epsilon)
     if noise.needs_privacy and math.isinf(settings.epsilon):
         raise InvalidInput("expected a finite epsilon with shared noise, which has no encoding without noise")
     if settings.architecture not in ("linear", "mlp", "mlp-auxiliary"):
@@ -207,7 +209,7 @@ class _Demo:
 
     def _wait(self, rounds: int) -> dict[str, Any]:
         """Return the study's status at its end; without people in the portals it has to end well."""
-        paused = ""
+        paused = asked = ""
         while True:
             self.processes.check()
             status: dict[str, Any] = self.client.get_json(f"/studies/{STUDY}")
@@ -215,6 +217,10 @@ class _Demo:
             self.progress.rounds(status["rounds_completed"], rounds, _missing(status) if state == "waiting" else state)
             if state == "finished":
                 return status
+            if (found := conditions_of(status)) != asked:
+                asked = found
+                for line in conditions_guide(found, study=STUDY, home=self.homes.orchestrator.folder):
+                    self.progress.note(line)
             if state in OVER and not self.settings.by_hand:
                 raise TesseraError(f"the study is {state}: {status['reason']}")
             if state in OVER_FOR_GOOD:

@@ -26,7 +26,8 @@ from datasites.node.consortium import (
     publish_party,
     wait_for,
 )
-from datasites.node.credentials.tls import client_context, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.tls import ensure_authority, ensure_server_certificate
+from datasites.node.credentials.trust import client_context
 from datasites.node.home import Config, Home
 from datasites.node.plugins import process_of
 from datasites.node.roster import Roster

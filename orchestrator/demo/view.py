@@ -5,7 +5,10 @@ With ``--manual`` also what to do in a hospital's portal, for somebody who has n
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -177,6 +180,29 @@ def approval_guide(links: Mapping[str, str], *, study: str, others: int) -> list
         "  report under Reports. Everything stays up until you press Ctrl-C.",
         "",
     ]
+
+
+def conditions_of(status: Mapping[str, Any]) -> str:
+    """Return the hospitals whose conditions keep a study from starting, as its status names them, or nothing."""
+    found = re.search(r"to accept the conditions of (.+?) \(", str(status.get("waiting", "")))
+    return found[1] if found else ""
+
+
+def conditions_guide(names: str, *, study: str, home: Path) -> list[str]:
+    """Return the lines to print once hospitals have approved under conditions; none without.
+
+    Args:
+        names: the hospitals, with commas between.
+        study: its name.
+        home: the orchestrator's folder.
+    """
+    if not names:
+        return []
+    commands = (
+        f"tessera study answer {study} --site {name} --accept-conditions --home {shlex.quote(str(home))}"
+        for name in names.split(", ")
+    )
+    return [f"approved under conditions, which the dashboard shows: {names}; accept them with:", *commands]
 
 
 def reading_guide(portals: Mapping[str, str], *, ended: bool = False) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import re
 import secrets
 import shutil
@@ -22,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datasites.node.consortium import Enrolled, build_roster, check_address, check_member, publish
-from datasites.node.credentials.tls import ascii_host, ensure_authority
+from datasites.node.credentials.tls import ascii_host, ends_soon, ensure_authority
 from datasites.node.files import write_atomically
 from datasites.node.home import Home, Role
 from datasites.node.joining.certificates import answer_request, requested_names
@@ -48,6 +49,7 @@ from privacy.errors import InvalidInput, Refused, TesseraError
 from privacy.identity import check_public_key, fingerprint
 
 _NUMBER = re.compile(r"[0-9a-f]{32}")
+_log = logging.getLogger(__name__)
 _INVITATION, _ANSWER, _CERTIFICATE = "invitation.json", "answer.json", "portal.pem"
 _CA_BYTES = 1 << 20
 ANSWER_BYTES = 64 * 1024
@@ -206,14 +208,12 @@ class Desk:
                 f"the invitation for {invitation.name} was used already, by the key {fingerprint(first)}; "
                 "if that is not yours, tell the consortium's operator, who invites you again"
             )
-        roster = self.roster()
-        if roster is None or party not in roster.everybody:
+        if not self._is_in_roster(party):
             return {"state": "waiting"}
-        certificate = place / _CERTIFICATE
         return {
             "state": "admitted",
             "roster": dump(read_signed(self.home.folder / EDITION_FILE)),
-            "certificate": certificate.read_text(encoding="ascii") if certificate.exists() else "",
+            "certificate": self._lasting(Standing(invitation=invitation, party=party), now),
         }
 
     # what the operator decides -------------------------------------------------------------------------------------
@@ -280,6 +280,29 @@ class Desk:
         known = {one.party.public_key for one in present}
         kept = [one for one in present if one.party.name not in without]
         return build_roster([*kept, *(one for one in new if one.party.public_key not in known)])
+
+    def _is_in_roster(self, party: Party) -> bool:
+        """Return whether a party is in the roster, under this key or one that this key has handed over to."""
+        roster = self.roster()
+        if roster is None or party in roster.everybody:
+            return roster is not None
+        known = [one for one in roster.everybody if (one.name, one.institution) == (party.name, party.institution)]
+        return bool(known) and party.public_key in self.home.keys_of(party.name)
+
+    def _lasting(self, standing: Standing, now: dt.datetime) -> str:
+        """Return the certificate of a portal, made again of the same request where it ends soon; empty without one."""
+        path = self._place(standing.invitation.number) / _CERTIFICATE
+        if not path.exists():
+            return ""
+        if ends_soon(path, now):
+            try:
+                made = self._certificate(standing)
+            except TesseraError as error:  # the party says it when it ends; it is no reason not to admit it
+                _log.warning("the certificate of %s was not renewed: %s", standing.invitation.name, error)
+            else:
+                if made:
+                    write_atomically(path, made.encode(), mode=0o644)
+        return path.read_text(encoding="ascii")
 
     def _certificate(self, standing: Standing) -> str:
         place = self._place(standing.invitation.number)

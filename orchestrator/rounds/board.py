@@ -13,9 +13,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from datasites.language import mark
 from datasites.study.messages import WorkItem
 from datasites.study.signing import dump
 from privacy.canonical import plain_json, sha256_hex
+
+WAITS = (
+    mark("waiting since {since} UTC for {what}"),
+    mark("approval by {names}"),
+    mark("the scientist to accept the conditions of {names} (tessera study answer --accept-conditions)"),
+    mark("round {number}: updates of {names}"),
+    mark("round {number}: a key of {names}"),
+    mark("round {number}: signatures under the list of {names}"),
+    mark("round {number}: {names}, who have to sign the list once more"),
+    mark("round {number}: what {names} know of {site}, started anew"),
+    mark("round {number}: {who} (helpers), {what}"),
+    mark("round {number}: {who} (keyholder), {what}"),
+    *(mark("its key"), mark("to decrypt the sum"), mark("pad sums"), mark("pad sums under signatures for good")),
+    *(mark("a list's pad sums"), mark("the other pad sums"), mark("declaring a list void")),
+)
+"""What a study waits for, as runner, attendance and helping say it; the dashboard says it in its reader's language."""
 
 
 class Waiting:
@@ -35,7 +52,7 @@ class Waiting:
         if not self._now:
             return ""
         what, since = self._now[-1]
-        return f"waiting since {since} for {what()}"
+        return f"waiting since {since} UTC for {what()}"
 
     def wake(self) -> None:
         """Have the condition looked at again."""
@@ -53,7 +70,7 @@ class Waiting:
         """
         loop = asyncio.get_running_loop()
         deadline = None if seconds is None else loop.time() + seconds
-        now = what, dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        now = what, f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S}"
         self._now.append(now)
         try:
             while not condition():
@@ -98,9 +115,12 @@ class Board:
     All methods run on one event loop. Items are replaced and withdrawn by the study runner; a party that asks gets
     whatever is open for it, so asking twice or after a restart does no harm. An item that many parties get is written
     as JSON once: the list of a round has a header of every hospital, and every hospital gets it.
+
+    ``done`` is told of a party, and of an item that it has dealt with once and for all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, done: Callable[[str, WorkItem], object] = lambda _party, _item: None) -> None:
+        self.done = done
         self._items: dict[str, list[_Posted]] = {}
         self._shown: dict[str, tuple[bytes, str]] = {}
         self._published: dict[str, int] = {}
@@ -165,6 +185,9 @@ class Board:
         left = [posted for posted in items if posted.item.kind not in _ONCE]
         if len(left) == len(items) or self._show(party)[1] != known:
             return known
+        for posted in items:
+            if posted.item.kind in _ONCE:
+                self.done(party, posted.item)
         self._items[party] = left
         self._shown.pop(party, None)
         return self._show(party)[1]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
 import sqlalchemy as sa
@@ -47,10 +47,20 @@ class Leadership:
         engine: the PostgreSQL database.
         holder: tells this process's folder from others; the same folder gets its lease back at once after a restart.
         public_key: the orchestrator's; one that stands by has the same.
+        former: keys that this one was handed over from: a database under one of them is its own, too.
         end: called when another process leads.
     """
 
-    def __init__(self, engine: sa.Engine, *, holder: str, public_key: str, end: Callable[[], object] = _end) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        holder: str,
+        public_key: str,
+        former: Collection[str] = (),
+        end: Callable[[], object] = _end,
+    ) -> None:
+        self._own = {public_key, *former}
         self._engine, self._holder, self._public_key, self._end = engine, holder[:200], public_key, end
         self._epoch = 0
         self._over = threading.Event()
@@ -64,7 +74,7 @@ class Leadership:
         with self._engine.begin() as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(7311012)"))  # no row to lock the first time
             found = connection.execute(sa.select(LEADERSHIP, (LEADERSHIP.c.until < _NOW).label("over"))).one_or_none()
-            if found is not None and found.public_key != self._public_key:
+            if found is not None and found.public_key not in self._own:
                 raise Refused(
                     "this database belongs to an orchestrator with another key; one that stands by needs a copy of the "
                     "first one's key and roster"

@@ -31,6 +31,7 @@ from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.helping import Helping
 from orchestrator.rounds.refusals import Refusals
+from orchestrator.rounds.restarting.unwritten import planned
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.summing.intake import Intake, Upload
 from orchestrator.rounds.summing.lists import Records, fixed_list
@@ -181,7 +182,7 @@ class StudyRunner:
         )
         signed = seal(self._identity, "round-plan", plan)
         self._store.put_document(self.proposal.study, number, "plan", signed)
-        self._journal.append("round-planned", {"study": plan.study, "round": number, "plan_hash": plan.plan_hash})
+        self._journal.append("round-planned", planned(plan))
         return signed
 
     def _look_back(self, number: int) -> None:

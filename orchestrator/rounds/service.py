@@ -17,7 +17,8 @@ from datasites.study.signing import open_sealed
 from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.rounds.board import Bell, Board
 from orchestrator.rounds.peers import Peers
-from orchestrator.rounds.rollback import Standing
+from orchestrator.rounds.restarting.rollback import Standing
+from orchestrator.rounds.restarting.unwritten import write_down
 from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.summing.own_rules import OwnRules
@@ -29,6 +30,9 @@ from privacy.ledger.journal import Journal
 
 _log = logging.getLogger(__name__)
 _STORAGE_SECONDS = 3.0
+TOLD = "end-told"
+"""Kind of the stored documents that name who has done its last part of a study that is over."""
+
 _PROPOSALS_KEPT = 200
 
 
@@ -65,9 +69,32 @@ class Service:
         if self.standing.trouble or not self.standing.look():
             await self.pause_all()
             return
-        for name, _proposal, state, _reason in self.store.studies():
+        write_down(self.store, self.journal)
+        self.board.done = self._told
+        for name, state, _reason in self.store.states():
             if state in ("waiting", "running"):
                 self.start(name)
+            elif state in OVER_FOR_GOOD:
+                self.threads.close(name)
+                self.tell_end(name)
+
+    def tell_end(self, study: str) -> None:
+        """Ask those who have not done it yet for the last part of a study that is over; a restart asks them again.
+
+        Of a finished study, hospitals recompute the last model. Keyholder and helpers destroy the round keys.
+        """
+        proposal, told = self.proposal(study), self.store.documents(study, 0, TOLD)
+        finished = self.store.study(study)[1] == "finished"
+        rounds = proposal.rounds if finished else self.store.last_round(study, "key")
+        parties = [proposal.keyholder, *proposal.helpers, *(proposal.participants if finished else ())]
+        if rounds:
+            item = WorkItem(
+                kind="finished" if finished else "forget", study=study, round=rounds, closing=0, documents={}
+            )
+            self.board.publish([party.name for party in parties if party.name not in told], item)
+
+    def _told(self, party: str, item: WorkItem) -> None:
+        self.store.put_document(item.study, 0, TOLD, {"kind": item.kind}, author=party)
 
     async def pause_all(self) -> None:
         """Stop every study with the reason why no round runs here."""
@@ -138,14 +165,6 @@ class Service:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def forget_keys(self, study: str) -> None:
-        """Ask the keyholder to destroy the round keys of a study that never goes on."""
-        proposal = self.proposal(study)
-        rounds = self.store.last_round(study, "key")
-        if rounds:
-            item = WorkItem(kind="forget", study=study, round=rounds, closing=0, documents={})
-            self.board.publish(proposal.keyholder.name, item)
-
     def _runs(self, study: str) -> bool:
         return study in self.tasks and not self.tasks[study].done()
 
@@ -161,7 +180,7 @@ class Service:
         self.threads.close(study)
         if self.store.study(study)[1] == "expired":
             self.board.withdraw(study)
-            self.forget_keys(study)
+            self.tell_end(study)
 
     async def _ran(self, runner: StudyRunner) -> bool:
         """Run a study to its end or pause; False when our own disk, database or summing process failed on the way."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,14 +72,14 @@ class Store:
         """Where blobs and ciphertexts lie, and the database unless it is elsewhere."""
         return self._folder
 
-    def leadership(self, *, holder: str, public_key: str) -> Leadership | None:
-        """Return the lease that this store's transactions look at from now on; None where nobody else can have one.
+    def leadership(self, *, holder: str, public_key: str, former: Collection[str] = ()) -> Leadership | None:
+        """Return the lease that this store's transactions look at from now on; None where nobody else can lead.
 
         Only PostgreSQL can have several processes at it: a file is held by the one process of its folder.
         """
         if self._engine.dialect.name != "postgresql":
             return None
-        lease = Leadership(self._engine, holder=holder, public_key=public_key)
+        lease = Leadership(self._engine, holder=holder, public_key=public_key, former=former)
         self._require = lease.require
         return lease
 

@@ -203,7 +203,7 @@ class Threads:
         service.store.set_state(study, state, reason)
         service.journal.append("study-ended", {"study": study, "state": state, "reason": reason})
         service.board.withdraw(study)
-        service.forget_keys(study)
+        service.tell_end(study)
 
     def _say(self, proposal: Proposal, kind: ScientistKind, text: str) -> None:
         word = self._own(proposal, kind, text)

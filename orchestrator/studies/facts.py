@@ -21,7 +21,7 @@ from datasites.study.outcome_words import outcome_text
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.released_numbers import PROXIMITY
 from datasites.study.signing import Message, parse
-from datasites.study.thread import SENTENCES, TO_ALL, Word
+from datasites.study.thread import SHOWN, TO_ALL, Word
 from models.config import ModelConfig
 from orchestrator.rounds.scoring.dp_evaluation import DpEvaluation
 from orchestrator.rounds.scoring.dp_outcomes import OutcomeEvaluation
@@ -160,7 +160,7 @@ def _thread(status: Mapping[str, Any]) -> tuple[Line, ...]:
     """Return what was said to everybody; what one hospital and the scientist said to each other stays between them."""
     told = [parse(Word, word["payload"]) for word in status.get("words", ())]
     return tuple(
-        Line(label=tr("{who} {did}", who=w.author, did=tr(SENTENCES[w.kind])), value=f"{w.text} ({w.who}, {w.at})")
+        Line(label=tr("{who} {did}", who=w.author, did=tr(SHOWN[w.kind])), value=f"{w.text} ({w.who}, {w.at})")
         for w in told
         if w.kind in TO_ALL
     )

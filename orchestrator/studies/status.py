@@ -10,23 +10,21 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from datasites.node.credentials.tls import own_context
+from datasites.node.credentials.trust import own_context
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.study.proposal import Proposal
-from datasites.study.requests import REQUEST
 from datasites.study.signing import dump, parse
 from datasites.study.thread import OVER_FOR_GOOD, Word
-from orchestrator.rounds.thread import sealed_words
 from privacy.errors import Refused, TesseraError
 
-if TYPE_CHECKING:  # what asks the orchestrator needs no database and no ledger
+if TYPE_CHECKING:  # what asks the orchestrator needs no database, no ledger and no numpy
     from datasites.review.budgets import Budget
+    from datasites.study.proposal import Proposal
     from orchestrator.rounds.store import Store
 
 
@@ -45,6 +43,9 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
         InvalidInput: no such study.
         Refused: ``caller`` takes no part in it.
     """
+    from datasites.study.requests import REQUEST
+    from orchestrator.rounds.thread import sealed_words
+
     proposal, state, reason = store.study(study)
     payload = proposal.payload
     require_party(store, study, caller)
@@ -157,20 +158,23 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON; null stands for an infinite epsilon, and for a cap that is not set."""
-        from datasites.review.budgets import finite
+        studies = [{**vars(study), "sites": [vars(site) for site in study.sites]} for study in self.studies]
+        requests = [vars(request) for request in self.requests]
+        lines = [_budget_line(budget) for budget in self.budget]
+        return {**vars(self), "studies": studies, "requests": requests, "budget": lines, "over": self.over}
 
-        lines = [
-            {
-                "population": budget.population,
-                "datasets": budget.datasets,
-                "epsilon_spent": finite(budget.spent),
-                "epsilon_reserved": finite(budget.reserved),
-                "epsilon_cap": finite(budget.cap) if budget.delta else None,
-                "delta": budget.delta or None,
-            }
-            for budget in self.budget
-        ]
-        return {**asdict(self), "budget": lines, "over": self.over}
+
+def _budget_line(budget: Budget) -> dict[str, Any]:
+    from datasites.review.budgets import finite
+
+    return {
+        "population": budget.population,
+        "datasets": budget.datasets,
+        "epsilon_spent": finite(budget.spent),
+        "epsilon_reserved": finite(budget.reserved),
+        "epsilon_cap": finite(budget.cap) if budget.delta else None,
+        "delta": budget.delta or None,
+    }
 
 
 def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Status:
@@ -280,6 +284,8 @@ def study_line(status: Mapping[str, Any]) -> StudyLine:
 
 def proposal_of(status: Mapping[str, Any]) -> Proposal:
     """Return the proposal in an answer of ``GET /studies/...``."""
+    from datasites.study.proposal import Proposal
+
     return parse(Proposal, status["proposal"]["payload"])
 
 

@@ -33,6 +33,19 @@ _LITTLE_NOISE = 0.4  # from here down a privacy loss distribution grows fast, so
 _WIDEST = 0.22
 
 
+def check_most(epsilon: float) -> None:
+    """Check that a finite epsilon is at most :data:`MOST_EPSILON`, before anything is done for it.
+
+    Raises:
+        InvalidInput: it is above.
+    """
+    if MOST_EPSILON < epsilon < math.inf:
+        raise InvalidInput(
+            f"epsilon {epsilon:g} promises a patient next to nothing: take at most {MOST_EPSILON:g}, or inf, which "
+            "says openly that the study has no noise"
+        )
+
+
 def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) -> Mechanism:
     """Return ``mechanism`` with the smallest gradient noise that keeps the whole study within (epsilon, delta).
 
@@ -48,11 +61,7 @@ def calibrate(mechanism: Mechanism, epsilon: float, delta: float | None = None) 
     """
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise InvalidInput(f"expected a finite epsilon above 0, got {epsilon}")
-    if epsilon > MOST_EPSILON:
-        raise InvalidInput(
-            f"epsilon {epsilon:g} promises a patient next to nothing: take at most {MOST_EPSILON:g}, or inf, which "
-            "says openly that the study has no noise"
-        )
+    check_most(epsilon)
     aim = replace(mechanism, target_delta=mechanism.target_delta if delta is None else delta)
     result = _calibrated(aim, epsilon, delta_for_ideal_noise(aim, epsilon))
     if result.epsilon() <= epsilon * (1 + _TOLERANCE):

@@ -127,9 +127,13 @@ def dominating_mu(noise_multiplier: float, sampling_rate: float, steps: int, fai
     if last + 1 >= len(epsilons):
         return math.inf  # the tail is too long for the grid: no bound
     wanted = [(float(p - failure) / (1 - failure), epsilons[i + 1]) for i, p in enumerate(profile[: last + 1])]
+    wanted = [(delta, epsilon) for delta, epsilon in wanted if delta > 0]
 
     def holds(mu: float) -> bool:  # between two points the profile is at most its left value, the Gaussian's falls
-        return all(delta <= gaussian_delta(mu, epsilon) for delta, epsilon in wanted if delta > 0)
+        above = [(delta, epsilon) for delta, epsilon in wanted if delta > gaussian_delta(mu, epsilon)]
+        if above:  # a Gaussian of a larger mu lies higher everywhere: only these points are asked about again
+            wanted[:] = above
+        return not above
 
     return smallest(holds, 1.0, steps=40)
 

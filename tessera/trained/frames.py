@@ -15,7 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datasites.data.ingest import spread_out
-from datasites.data.reading.cells import CategoryColumn, NumberColumn, Reading
+from datasites.data.reading.cells.counting import Reading
+from datasites.data.reading.cells.numbers import NumberColumn
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.data.reading.encoding import encode
 from datasites.data.reading.measured import Measured
 from datasites.data.tcga.preprocessing import clinical_inputs, image_inputs, mrna_inputs

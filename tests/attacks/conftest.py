@@ -2,6 +2,7 @@
 
 from support.helped import helped, helped_consortium
 from support.liar import consortium, stage
+from support.passing_time import let_pass, without_the_gone
 from support.review_desk import desk, new_context, new_desk, new_proposal, now
 
 __all__ = [
@@ -9,9 +10,11 @@ __all__ = [
     "desk",
     "helped",
     "helped_consortium",
+    "let_pass",
     "new_context",
     "new_desk",
     "new_proposal",
     "now",
     "stage",
+    "without_the_gone",
 ]

@@ -38,20 +38,20 @@ def chromium():
         pytest.skip("needs Debian's chromium (apt-get install chromium)")
     with playwright.sync_playwright() as engine:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=flags, timeout=120_000)
         yield browser
         browser.close()
 
 
 class Browser:
-    """Opens windows that wait a minute for what a test expects, and closes them."""
+    """Opens windows that wait two minutes for what a test expects, and closes them."""
 
     def __init__(self, chromium) -> None:
         self._chromium, self._open = chromium, []
 
     def new_context(self, **options):
         made = self._chromium.new_context(**options)
-        made.set_default_timeout(60_000)
+        made.set_default_timeout(120_000)
         self._open.append(made)
         return made
 
@@ -97,7 +97,7 @@ def _axe_source(folder: Path) -> str:
         return source.read_text()
     folder.mkdir(exist_ok=True)
     command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
     if done.returncode or not source.exists():
         pytest.skip("needs axe-core, which npm could not install here")
     return source.read_text()
@@ -152,7 +152,7 @@ def serve_app(request):
 
         def end() -> None:
             server.should_exit = True
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive()
 
         request.node.addfinalizer(end)

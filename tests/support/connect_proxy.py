@@ -53,12 +53,12 @@ def connect_proxy(host: str = "127.0.0.1", port: int = 0) -> Iterator[ConnectPro
         ended.set()
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(120)
 
 
 def _serve(proxy: ConnectProxy, client: socket.socket, ended: threading.Event) -> None:
     with closing(client):
-        client.settimeout(20)
+        client.settimeout(120)
         head = b""
         while b"\r\n\r\n" not in head:
             part = client.recv(4096)
@@ -77,7 +77,7 @@ def _serve(proxy: ConnectProxy, client: socket.socket, ended: threading.Event) -
             return
         proxy.targets.append(target)
         host, _, port = target.rpartition(":")
-        with closing(socket.create_connection(proxy.elsewhere.get(host, (host.strip("[]"), int(port))), 20)) as server:
+        with closing(socket.create_connection(proxy.elsewhere.get(host, (host.strip("[]"), int(port))), 120)) as server:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             _copy(client, server, ended)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 from harness.consortium import Hospital, steps_of
+from support.waiting import LONG_SECONDS
 
 from datasites.node.credentials.tokens import make_token
 from datasites.node.files import write_atomically
@@ -22,6 +24,17 @@ from privacy.encryption import ciphertexts, ckks, pads
 from privacy.identity import Identity
 
 Blocks = Mapping[str, list[bytes]]
+
+
+def asked(hospital: Hospital, kind: str, study: str) -> WorkItem:
+    """Return what a hospital is asked to do in a study once it is; what others left on the board is passed over."""
+    deadline = time.monotonic() + LONG_SECONDS
+    while time.monotonic() < deadline:
+        for item in hospital.work(wait=0.2):
+            if (item.kind, item.study) == (kind, study):
+                return item
+        time.sleep(0.02)
+    raise AssertionError(f"{hospital.participant.site} was not asked to {kind} {study}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +129,7 @@ class Forger:
         """Send bytes with any token."""
         headers = {} if token is None else {"Authorization": token}
         url = self.hospital.url + (path or self.path)
-        return httpx.put(url, content=body, headers=headers, trust_env=False, timeout=60.0)
+        return httpx.put(url, content=body, headers=headers, trust_env=False, timeout=120.0)
 
     def commit(self, blocks: Blocks, /, **changes: Any) -> httpx.Response:
         """Send ciphertexts and remember them as the hospital's own, so that it will attest them."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
+
+from harness.ports import kept_port
 
 from datasites.node.home import Home
 
@@ -21,8 +22,7 @@ class Consortium:
 
     def __init__(self, folder: Path, tessera: Callable[..., str], host: str = "localhost") -> None:
         self.folder, self.tessera, self.home = folder, tessera, folder / "orchestrator"
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = kept_port()
         self.url = f"https://{host}:{self.port}"
         tessera("orchestrator", "init", "--home", self.home, "--port", self.port, "--public-url", self.url)
         (folder / "consortium.toml").write_text(CONSORTIUM)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import pytest
 import uvicorn
 from support.live_study import WorkersHere
 from support.review_desk import PASSWORD
+from support.waiting import until
 
 from datasites.hospital import daemon, facts
 from datasites.hospital.datasite import Datasite
@@ -96,7 +96,7 @@ class LiveHospital:
         self._server.should_exit = True
         stop_loops(self._loops, seconds=5.0)
         self._worker.lanes.close(5.0)
-        self._thread.join(30)
+        self._thread.join(120)
         self.datasite.close()
 
 
@@ -215,7 +215,7 @@ class LiveConsortium:
 
     def join(self, site: str, name: str, token: str) -> Person:
         """Make an account from a one-time link and open a session of the machine API."""
-        portal = self._closing.enter_context(httpx.Client(base_url=self.portal(site), timeout=60.0, trust_env=False))
+        portal = self._closing.enter_context(httpx.Client(base_url=self.portal(site), timeout=120.0, trust_env=False))
         who = {"name": name, "password": PASSWORD}
         _answered(portal.post("/api/register", json={"token": token, **who}))
         return Person(name=name, portal=portal, csrf=_answered(portal.post("/api/login", json=who))["csrf"])
@@ -298,14 +298,6 @@ class Scientist:
         small = ("--filing", FILING, "--noise", "local", "--epsilon", 1.5, "--rounds", rounds, "--min-sites", 3)
         self.tessera("propose", study, *small, *options)
         return self.consortium.hash_of(study)
-
-
-def until(holds: Callable[[], object], what: str | Callable[[], str], seconds: float = 120.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {what if isinstance(what, str) else what()}"
-        time.sleep(0.1)
 
 
 def _answered(response: httpx.Response) -> Any:

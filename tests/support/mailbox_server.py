@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from harness.ports import kept_port
+from support.waiting import LONG_SECONDS
 
 from datasites.node.http import SignedClient
 from datasites.node.web.problems import install_problem_handlers
@@ -39,9 +40,7 @@ class MailboxServer:
         self.identities: dict[str, Identity] = {}
         self.requests: list[str] = []
         self._clients: list[SignedClient] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = kept_port()
         self.start()
 
     @property
@@ -52,7 +51,7 @@ class MailboxServer:
         return self.identities.setdefault(name, Identity.from_seed(name.encode().ljust(32, b".")))
 
     def http(self, name: str, identity: Identity | None = None) -> SignedClient:
-        client = SignedClient(identity or self.identity(name), self.url, SERVER.public_key, retry_seconds=20)
+        client = SignedClient(identity or self.identity(name), self.url, SERVER.public_key, retry_seconds=120)
         self._clients.append(client)
         return client
 
@@ -114,7 +113,7 @@ class MailboxServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(LONG_SECONDS)
         self._store.close()
 
 

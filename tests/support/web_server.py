@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI
+from support.waiting import LONG_SECONDS
 
 from datasites.node.home import Config
 from datasites.node.web.server import WebServer
@@ -28,4 +29,4 @@ def serving(app: FastAPI, config: Config, *, port: int = 0, host: str = "127.0.0
         yield listener.getsockname()
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(LONG_SECONDS)

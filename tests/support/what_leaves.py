@@ -52,7 +52,10 @@ TABLE: tuple[Row, ...] = (
     Row(request="*", fields=tuple(f"header.{name}" for name in _WIRE), covered_by="ordinary HTTP headers"),
     Row(
         request="*",
-        fields=tuple(f"header.{name}" for name in ("tessera-protocol", "tessera-release", "tessera-data-software")),
+        fields=tuple(
+            f"header.{name}"
+            for name in ("tessera-protocol", "tessera-proposals", "tessera-release", "tessera-data-software")
+        ),
         covered_by="public: versions and a hash of the installed software; no record has a part in them",
     ),
     Row(

@@ -21,7 +21,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from datasites.data.convert.barcodes import PRIMARY_TUMOUR, case_of, sample_type
-from datasites.node.credentials.tls import machine_context
+from datasites.node.credentials.trust import machine_context
 from datasites.node.http import PLAIN, proxy_of_environment, read_plain
 from privacy.errors import InvalidInput, TesseraError
 

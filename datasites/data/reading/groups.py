@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasites.data.reading.cells import CategoryColumn, NumberColumn, NumberRule, Reading, unit_factor
+from datasites.data.reading.cells.counting import Reading
+from datasites.data.reading.cells.numbers import NumberColumn, NumberRule, unit_factor
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.data.reading.finding import Place, Sources
 from datasites.data.reading.mapping import ColumnRule
 from datasites.data.reading.patients import Column, Derived, Rows, Wanted, alike, read_rows
@@ -128,8 +130,9 @@ class Group:
 
     def _facts(self, name: str, reading: Reading) -> ColumnFacts:
         common = reading.mapped.most_common()
-        mapped = [say_plural("{rule}: {count} cell", "{rule}: {count} cells", n, rule=rule) for rule, n in common]
-        rest = len(mapped) - _MAPPED
+        shown = common[:_MAPPED]
+        mapped = [say_plural("{rule}: {count} cell", "{rule}: {count} cells", n, rule=rule) for rule, n in shown]
+        rest = len(common) - _MAPPED
         more = [say_plural("and {count} more spelling", "and {count} more spellings", rest)] if rest > 0 else []
         return ColumnFacts(
             group=self.name,
@@ -139,7 +142,7 @@ class Group:
             understood=reading.understood,
             missing=reading.missing,
             refused=reading.refusals,
-            mapped=tuple(mapped[:_MAPPED] + more),
+            mapped=tuple(mapped + more),
             strange=tuple(Strange(spelling=w, reason=r, cells=n) for w, r, n in reading.strange()),
         )
 
@@ -152,9 +155,16 @@ class Group:
                 raise InvalidInput(
                     f"the mapping gives {variable.name} in {rule.unit[:40]!r}; the schema knows {known}"
                 ) from None
+        meant = [word for word, level in rule.words.items() if level]
+        if meant:
+            raise InvalidInput(
+                f"the mapping reads the word {visible(meant[0])[:40]!r} of {variable.name}, which is a number, as "
+                f'something; a word of a number can only say that it is missing: "{visible(meant[0])[:40]}" = ""'
+            )
         own = self.sources.rules.get(table)
         decimal = rule.decimal or (own.decimal if own else "")
-        return NumberRule(unit=rule.unit, decimal=decimal, commas=self.sources.tables[table].commas)
+        commas = self.sources.tables[table].commas
+        return NumberRule(unit=rule.unit, decimal=decimal, commas=commas, missing=tuple(rule.words))
 
 
 def table_facts(

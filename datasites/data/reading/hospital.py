@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datasites.data.reading.cells import CategoryColumn
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.data.reading.finding import Sources, find_modality, open_sources
 from datasites.data.reading.groups import Group, ids_problem, table_facts, unread_columns
 from datasites.data.reading.mapping import LocalMapping
@@ -56,6 +56,7 @@ def read_hospital(
         InvalidInput: a table cannot be read, or a column that must be there is not.
     """
     mapping, asked = mapping or LocalMapping(), schema.outcome(outcome)
+    mapping.check(schema)
     names = [level.name for level in schema.cohorts]
     if cohort and cohort not in names:
         raise InvalidInput(f"expected a cohort out of {', '.join(names)}, got {cohort[:40]!r}")

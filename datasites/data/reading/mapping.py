@@ -21,18 +21,22 @@
 
     [columns.sex.words]
     w = "female"
+    "9" = ""                                  # says missing, also of a number
 
 Without a mapping every column is looked for under the schema's own name.
 """
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasites.study.schema.document import StudySchema
 from datasites.study.signing import Message, parse
+from datasites.study.text import visible
 from privacy.errors import InvalidInput
 
 _MOST_BYTES = 4 << 20
@@ -87,6 +91,26 @@ class LocalMapping(Message):
     def column(self, modality: str, variable: str) -> ColumnRule:
         """Return what is said of one variable, under its modality's name or its own; empty where nothing is."""
         return self.columns.get(f"{modality}.{variable}") or self.columns.get(variable) or ColumnRule()
+
+    def check(self, schema: StudySchema) -> None:
+        """Refuse a mapping of columns that the schema has not: a rule with a typing error would count for nothing.
+
+        Raises:
+            InvalidInput: a name is no variable, outcome, cohort or criterion of the schema.
+        """
+        known = {
+            name for modality in schema.modalities for own in modality.names for name in (own, f"{modality.name}.{own}")
+        }
+        records = {column for outcome in schema.outcomes for column in outcome.columns}
+        records |= {schema.cohort_column, *(criterion.column for criterion in schema.inclusion)}
+        known |= records | {f"records.{name}" for name in records}
+        for name in self.columns:
+            if name not in known:
+                near = difflib.get_close_matches(name, sorted(known), n=3)
+                raise InvalidInput(
+                    f"the mapping has columns.{visible(name)[:60]}, which is no variable, outcome, cohort or "
+                    f"criterion of the schema{'; it has ' + ', '.join(near) if near else ''}"
+                )
 
 
 def read_mapping(path: Path) -> LocalMapping:

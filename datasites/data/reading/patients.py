@@ -12,13 +12,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datasites.data.patient_rows import plain_id
-from datasites.data.reading.cells import CategoryColumn, NumberColumn, Reading, years_between
+from datasites.data.reading.cells.counting import Reading
+from datasites.data.reading.cells.dates import years_between
+from datasites.data.reading.cells.numbers import NumberColumn
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.data.reading.measured import Beside, Stored
 from datasites.data.reading.tables import Table
 from datasites.study.schema.document import PatientId, RowRule
 from privacy.errors import InvalidInput
 
 Column = NumberColumn | CategoryColumn
+_CUT = re.compile(r"[+-]?\d([.,]\d+)?[eE]\+\d{2,3}")
+_LARGEST_WHOLE = float(1 << 53)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +114,16 @@ def _read_columns(
 def as_ids(cells: pd.Series) -> list[str]:
     """Return ids as text: a number without a fraction as a whole number, however the file stores it."""
     if cells.dtype != object and not pd.api.types.is_string_dtype(cells.dtype):
-        return ["" if np.isnan(v) else f"{v:.0f}" if v == np.round(v) else repr(float(v)) for v in cells]
+        return [_number_id(float(value)) for value in cells]
     return [str(text).strip() for text in cells]
+
+
+def _number_id(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    if abs(value) >= _LARGEST_WHOLE:
+        return f"{value:E}"
+    return f"{value:.0f}" if value == np.round(value) else repr(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +157,7 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
     Raises:
         InvalidInput: a patient has several rows and the rule says one, or what orders rows is neither number nor date.
     """
+    _refuse_cut(rows.patients, wanted.table.name)
     ids = np.array(rows.patients, dtype=object)
     named = np.flatnonzero(ids != "")
     rows.without_id = len(ids) - len(named)
@@ -164,6 +178,20 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
     return OneRowEach(
         patients=list(names), rows=named[np.argsort(codes, kind="stable")], starts=starts, merge=wanted.rows
     )
+
+
+def _refuse_cut(ids: Sequence[str], table: str) -> None:
+    """Refuse long numbers that a spreadsheet or a column of fractions has cut: several patients would have one id.
+
+    Raises:
+        InvalidInput: an id is written like 1.23E+11, or is a number beyond what a column of fractions holds.
+    """
+    cut = sum(_CUT.fullmatch(text) is not None for text in ids)
+    if cut:
+        raise InvalidInput(
+            f"{table}: {cut} ids are numbers without their last digits (written like 1.23E+11); write ids as text, as "
+            "the system has them"
+        )
 
 
 def alike(text: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datasites.data.part_files import blocks
 from datasites.data.patient_rows import plain_id
-from datasites.data.reading.cells import CategoryColumn
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.data.reading.finding import RECORDS, Sources, find
 from datasites.data.reading.groups import CHECK_IDS, NOTHING, Group, table_facts
 from datasites.data.reading.mapping import LocalMapping

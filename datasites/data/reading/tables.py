@@ -44,6 +44,7 @@ _LOOKED_AT = 200
 _TITLE_ROWS = 2
 _COMMA_DECIMAL = re.compile(r"[+-]?\d+,(\d{1,2}|\d{4,})")
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -159,15 +160,22 @@ def _open_text(path: Path, dialect: Dialect) -> Table:
     except (UnicodeDecodeError, LookupError) as error:
         raise InvalidInput(f"{path.name}: expected text in {encoding}, found other bytes; name its encoding") from error
     if "\0" in text:
-        raise InvalidInput(f"{path.name}: expected a table as text, found bytes that are no text")
+        raise InvalidInput(
+            f"{path.name}: expected a table as text, found bytes that are no text; if it is UTF-16 without its mark, "
+            "name its encoding in the mapping: utf-16-le or utf-16-be"
+        )
     lines = _LINE_END.split(text.lstrip("\ufeff"))
+    told_separator = _SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
+    if told_separator:
+        lines = lines[1:]
     if not lines or not lines[0].strip():
         raise InvalidInput(f"{path.name}: expected names of columns in the first line, found nothing")
-    separator = dialect.separator or _separator(lines if whole else lines[:-1] or lines, path)
+    told_one = told_separator[1] if told_separator else ""
+    separator = dialect.separator or told_one or _separator(lines if whole else lines[:-1] or lines, path)
     first = csv.reader(lines, delimiter=separator)
     columns = tuple(name.strip() for name in next(first))
     return Table(
-        header_lines=first.line_num,
+        header_lines=first.line_num + bool(told_separator),
         path=path,
         columns=columns,
         dialect=Dialect(encoding=encoding, separator=separator),
@@ -310,7 +318,7 @@ def _plain(batch: pa.RecordBatch) -> pd.DataFrame:
             found[name] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         else:
             texts = column.cast(pa.string(), safe=False) if not pa.types.is_string(kind) else column
-            found[name] = texts.fill_null("").to_numpy(zero_copy_only=False)
+            found[name] = pd.array(texts.fill_null(""), dtype="str")
     return pd.DataFrame(found)
 
 

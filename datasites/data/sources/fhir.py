@@ -1,14 +1,15 @@
 """FHIR Bulk Data: NDJSON files of Patient and Observation, line by line (HL7 FHIR R4, "Bulk Data Access").
 
 ``patient`` has a row per patient. Each code of an observation becomes a table of its own with a row per value: patient,
-date, value with its unit. Nothing is converted: the schema knows the units.
+date, value with its unit. Two codes of one name are two tables, the second with its code in its name. Nothing is
+converted: the schema knows the units.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,15 +39,36 @@ def extract_fhir(folder: Path, made: Extraction, *, codes: Mapping[str, str] | N
     if not paths:
         raise InvalidInput(f"expected *.ndjson files of a bulk export below {folder.name}, found none")
     seen: set[str] = set()
+    tables = _Tables(codes)
     for path in paths:
         for resource in _resources(path):
             kind = str(resource.get("resourceType"))
             if kind == "Patient":
                 _patient(resource, made, seen)
             elif kind == "Observation":
-                _observation(resource, made, codes)
+                _observation(resource, made, tables)
             else:
                 made.passed_over[f"{kind[:40]}: no patient and no observation"] += 1
+
+
+class _Tables:
+    """The table of each code: its name by the list of codes, else by its display text."""
+
+    def __init__(self, codes: Mapping[str, str] | None) -> None:
+        self.codes = codes
+        self._owners: dict[str, str] = {}
+
+    def of(self, coded: Sequence[Mapping[str, Any]]) -> str | None:
+        """Return the name of a value's table, None where its code is not wanted."""
+        if self.codes is not None:
+            wanted = [self.codes[str(c["code"])] for c in coded if str(c["code"]) in self.codes]
+            return table_name(wanted[0]) if wanted else None
+        first, code = coded[0], str(coded[0]["code"])
+        own, name = f"{first.get('system')}|{code}", table_name(str(first.get("display") or code))
+        if self._owners.setdefault(name, own) == own:
+            return name
+        name = table_name(f"{name}-{code}")
+        return name if self._owners.setdefault(name, own) == own else table_name(f"{name}-{first.get('system')}")
 
 
 def _resources(path: Path) -> Iterator[dict[str, Any]]:
@@ -73,7 +95,7 @@ def _resources(path: Path) -> Iterator[dict[str, Any]]:
 
 def _opened(path: Path) -> TextIO:
     if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")
 
 
@@ -81,6 +103,8 @@ def _patient(resource: Mapping[str, Any], made: Extraction, seen: set[str]) -> N
     identity = str(resource.get("id") or "")
     if not identity:
         made.passed_over["Patient without an id"] += 1
+    elif any(isinstance(link, dict) and link.get("type") == "replaced-by" for link in resource.get("link") or []):
+        made.passed_over["Patient that another record replaces"] += 1
     elif identity in seen:
         made.passed_over["Patient a second time, the first counts"] += 1
     else:
@@ -95,7 +119,7 @@ def _patient(resource: Mapping[str, Any], made: Extraction, seen: set[str]) -> N
         )
 
 
-def _observation(resource: Mapping[str, Any], made: Extraction, codes: Mapping[str, str] | None) -> None:
+def _observation(resource: Mapping[str, Any], made: Extraction, tables: _Tables) -> None:
     status = str(resource.get("status"))
     patient = _patient_of(resource.get("subject"))
     if status in _NOT_COUNTED:
@@ -109,22 +133,20 @@ def _observation(resource: Mapping[str, Any], made: Extraction, codes: Mapping[s
         if not valued:
             made.passed_over["Observation without a value"] += 1
         for part in valued:
-            _value(part, patient, date, made, codes)
+            _value(part, patient, date, made, tables)
 
 
-def _value(part: Mapping[str, Any], patient: str, date: str, made: Extraction, codes: Mapping[str, str] | None) -> None:
+def _value(part: Mapping[str, Any], patient: str, date: str, made: Extraction, tables: _Tables) -> None:
     coded = [c for c in (part.get("code") or {}).get("coding") or [] if isinstance(c, dict) and c.get("code")]
-    names = [codes[str(c["code"])] for c in coded if str(c["code"]) in codes] if codes is not None else []
-    text = _text_of(part)
-    if codes is not None and not names:
-        made.passed_over["Observation of a code that was not asked for"] += 1
-    elif not coded:
+    name, text = tables.of(coded) if coded else None, _text_of(part)
+    if not coded and tables.codes is None:
         made.passed_over["Observation without a code"] += 1
+    elif name is None:
+        made.passed_over["Observation of a code that was not asked for"] += 1
     elif text is None:
         made.passed_over["Observation whose value is of another kind than quantity, word, number or truth"] += 1
     else:
-        name = names[0] if names else str(coded[0].get("display") or coded[0]["code"])
-        made.add(table_name(name), {"patient_id": patient, "date": date[:10], table_name(name): text})
+        made.add(name, {"patient_id": patient, "date": date[:10], name: text})
 
 
 def _text_of(part: Mapping[str, Any]) -> str | None:
@@ -146,7 +168,7 @@ def _text_of(part: Mapping[str, Any]) -> str | None:
 
 def _patient_of(subject: object) -> str:
     reference = str(subject.get("reference") or "") if isinstance(subject, dict) else ""
-    kind, _, identity = reference.rpartition("/")
+    kind, _, identity = reference.partition("/_history/")[0].rpartition("/")
     if kind.rpartition("/")[2] == "Patient":
         return identity
     return reference.removeprefix("urn:uuid:") if reference.startswith("urn:uuid:") else ""

@@ -35,6 +35,9 @@ UNITS: Mapping[str, str] = {
 }
 """Unit concepts (UCUM) as schemas spell them; another unit stands as ``unit N`` and is refused by the schema."""
 
+OPERATORS: Mapping[str, str] = {"4171756": "<", "4171754": "<=", "4171755": ">=", "4172704": ">"}
+"""Concepts of what stands before a number; such a value is a bound and no number, and the schema refuses it."""
+
 MEASUREMENTS: Mapping[str, str] = {
     "3004249": "systolic-blood-pressure",
     "3012888": "diastolic-blood-pressure",
@@ -51,6 +54,9 @@ MEASUREMENTS: Mapping[str, str] = {
 """Measurement concepts (LOINC) that are read without a list of one's own."""
 
 
+_OPERATOR, _EQUAL = "operator_concept_id", ("", "0", "4172703")
+
+
 def extract_omop(folder: Path, made: Extraction, *, concepts: Mapping[str, str] | None = None) -> None:
     """Read a folder of CDM tables.
 
@@ -65,9 +71,9 @@ def extract_omop(folder: Path, made: Extraction, *, concepts: Mapping[str, str] 
     wanted = dict(MEASUREMENTS if concepts is None else concepts)
     persons: list[str] = []
     names = ("person_id", "gender_concept_id", "year_of_birth")
-    for person, sex, born in _rows(_table(folder, "person", needed=True), names):
+    for person, sex, born, own in _rows(_table(folder, "person", needed=True), names, ("gender_source_value",)):
         persons.append(person)
-        words = SEX.get(sex, "" if sex in ("", "0") else f"concept {sex}")
+        words = SEX.get(sex, own if sex in ("", "0") else f"concept {sex}")
         made.add("person", {"person_id": person, "sex": words, "year_of_birth": born})
     if measured := _table(folder, "measurement"):
         _measurements(measured, wanted, made)
@@ -77,15 +83,16 @@ def extract_omop(folder: Path, made: Extraction, *, concepts: Mapping[str, str] 
 
 def _measurements(table: Table, wanted: Mapping[str, str], made: Extraction) -> None:
     names = ("person_id", "measurement_concept_id", "measurement_date", "value_as_number", "unit_concept_id")
-    for person, concept, date, value, unit in _rows(table, names):
+    for person, concept, date, value, unit, own, operator in _rows(table, names, ("unit_source_value", _OPERATOR)):
         if concept not in wanted:
             made.passed_over["measurement of a concept that was not asked for"] += 1
         elif not value:
             made.passed_over[f"{wanted[concept]} without a number"] += 1
         else:
-            words = UNITS.get(unit, "" if unit in ("", "0") else f"unit {unit}")
+            words = UNITS.get(unit, own if unit in ("", "0") else f"unit {unit}")
+            before = "" if operator in _EQUAL else OPERATORS.get(operator, f"operator {operator} ")
             name = table_name(wanted[concept])
-            made.add(name, {"person_id": person, "date": date[:10], name: f"{value} {words}".strip()})
+            made.add(name, {"person_id": person, "date": date[:10], name: f"{before}{value} {words}".strip()})
 
 
 def _conditions(table: Table, wanted: Mapping[str, str], persons: list[str], made: Extraction) -> None:
@@ -108,17 +115,19 @@ def _table(folder: Path, name: str, *, needed: bool = False) -> Table | None:
     return open_table(found[0]) if found else None
 
 
-def _rows(table: Table | None, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _rows(table: Table | None, names: tuple[str, ...], more: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of some columns; of ``more``, a column that is not there has empty cells."""
     if table is None:
         return
     spelled = {column.casefold(): column for column in table.columns}
     absent = [name for name in names if name not in spelled]
     if absent:
         raise InvalidInput(f"{table.name}: expected the OMOP column {absent[0]}, found none")
-    columns = [spelled[name] for name in names]
+    columns = [spelled[name] for name in (*names, *more) if name in spelled]
     for piece in table.pieces(columns):
-        texts = [_texts(piece[column]) for column in columns]
-        yield from zip(*texts, strict=True)
+        texts = {name: _texts(piece[spelled[name]]) for name in (*names, *more) if name in spelled}
+        empty = [""] * len(piece)
+        yield from zip(*(texts.get(name, empty) for name in (*names, *more)), strict=True)
 
 
 def _texts(cells: object) -> list[str]:

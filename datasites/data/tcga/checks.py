@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from datasites.data.patient_rows import check_patients, plain_id
-from datasites.data.reading.cells import NumberColumn, Reading
+from datasites.data.reading.cells.counting import Reading
+from datasites.data.reading.cells.numbers import NumberColumn
 from datasites.data.reading.groups import table_facts
 from datasites.data.reading.patients import as_ids
 from datasites.study.schema.variables import Number

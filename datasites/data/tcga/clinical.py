@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datasites.data.reading.cells import CategoryColumn, NumberColumn, NumberRule, Reading
+from datasites.data.reading.cells.counting import Reading
+from datasites.data.reading.cells.numbers import NumberColumn, NumberRule
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.tcga.stages import REFUSE_ABOVE
 from datasites.data.tcga.variables import COMPOUND, OPEN, VARIABLES

@@ -164,6 +164,23 @@ def close(
         _ask(site, Act(kind="close", target=target), by, reason, password_stdin)
 
 
+@app.command()
+def note(
+    home: HomeOption,
+    population: Annotated[str, typer.Option(help="The patient population, as `show` names it.")],
+    what: Annotated[str, typer.Option(help="What was given out, such as: a survival curve for the board.")],
+    by: _By,
+    reason: _Reason,
+    password_stdin: _Stdin = False,
+) -> None:
+    """Note what people gave out themselves: no epsilon covers it, and every report says so."""
+    from datasites.review.budget_acts import Act
+
+    with _opened(home) as site:
+        target = site.ledger.account(population).population
+        _ask(site, Act(kind="note", target=target, name=what), by, reason, password_stdin)
+
+
 def go_on(
     home: HomeOption,
     study: Annotated[str, typer.Option(help="The study that waits after a failed round, or the start of its hash.")],
@@ -220,6 +237,8 @@ def _lines(line: Any, details: Any) -> Iterator[str]:
         yield f"  reserved for {name}: {one.rounds} rounds, epsilon {epsilon_text(one.epsilon)}"
     for one in details.returned:
         yield f"  came back from {one.study}: {len(one.rounds)} rounds, by {one.by}: {one.reason}"
+    for one in details.by_hand:
+        yield f"  given out by hand, without a guarantee: {one.name}, by {one.by}: {one.reason}"
     room = ", ".join(f"{one.studies} of epsilon {one.epsilon:g}" for one in details.room)
     yield f"  still fit: {room or 'no limit' if not details.closed else 'nothing'}"
 

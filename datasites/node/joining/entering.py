@@ -21,7 +21,8 @@ from typing import Any
 
 from cryptography import x509
 
-from datasites.node.credentials.tls import client_context
+from datasites.node.credentials.tls import ends_soon
+from datasites.node.credentials.trust import client_context
 from datasites.node.files import make_folder, sync_folder, write_atomically
 from datasites.node.home import Config, Home
 from datasites.node.http import Declined, SignedClient, checked_proxy
@@ -197,6 +198,41 @@ def await_admission(home: Home, *, told: Callable[[str], None] | None = None, se
                 raise TesseraError(f"{invitation.name} was not admitted in {seconds:g} s")
             time.sleep(_POLL_SECONDS)
     _admit(home, invitation, found)
+
+
+def renew_certificate(home: Home, *, now: dt.datetime) -> bool:
+    """Fetch the portal's certificate anew where the operator's authority made it and it ends soon; True if it changed.
+
+    The operator's process signs the request once more that came with the answer: the same key and the same names. What
+    cannot be fetched is said in the log and tried again by the next start.
+    """
+    path, asked = home.folder / _CERTIFICATE, home.folder / FOLDER / "invitation.json"
+    if home.config().tls_certificate != str(path) or not path.exists() or not asked.exists():
+        return False
+    try:
+        if not ends_soon(path, now):
+            return False
+        _, invitation = read_invitation(asked.read_bytes())
+        new = str(_send(home, invitation, seconds=_TRY_SECONDS).get("certificate") or "").encode()
+        _check_renewed(path.read_bytes(), new)
+    except TesseraError as error:
+        _log.warning("the portal's certificate ends soon and was not renewed: %s", error)
+        return False
+    write_atomically(path, new, mode=0o644)
+    _log.warning("the portal's certificate was renewed by the operator's authority")
+    return True
+
+
+def _check_renewed(before: bytes, new: bytes) -> None:
+    try:
+        old, found = x509.load_pem_x509_certificate(before), x509.load_pem_x509_certificate(new)
+        names = [one.extensions.get_extension_for_class(x509.SubjectAlternativeName).value for one in (old, found)]
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise InvalidInput("expected the portal's new certificate (PEM) from the orchestrator") from error
+    if old.public_key() != found.public_key() or names[0] != names[1]:
+        raise InvalidInput("the new certificate is for another key or other names than the portal's")
+    if found.not_valid_after_utc <= old.not_valid_after_utc:
+        raise InvalidInput("the orchestrator has none that lasts longer; ask the consortium's operator")
 
 
 def _asked(home: Home, invitation: Invitation) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class NoticeSettings(_Section):
         if not path.exists():
             return cls()
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidInput(
                 say("expected notices in TOML at {name}, could not read them: {error}", name=FILE, error=error)

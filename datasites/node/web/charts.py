@@ -111,7 +111,7 @@ def steps(points: Sequence[tuple[dt.datetime, float]], *, label: str, limit: flo
     drawn = [f'<path class="area" d="{path}V{_BOTTOM:.1f}Z"/>', f'<path class="curve" d="{path}"/>'] if finite else []
     mark = [
         f'<line class="cap dashed" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        _text(_RIGHT, y + 16, limit_text, "end"),
+        _text(_RIGHT, y - 6 if y > _TOP + 12 else y + 16, limit_text, "end"),
     ]
     return _svg(label, [*frame.grid(), *drawn, *mark, *_dates([when for when, _ in drawn_points])])
 
@@ -124,10 +124,13 @@ def _places(times: Sequence[dt.datetime]) -> list[int]:
 
 
 def _dates(times: Sequence[dt.datetime]) -> list[str]:
-    """Return the time axis: the first moment, and the last where it is another one."""
+    """Return the time axis: the first day, and the last; of one day also the hours of the first and last moment."""
     if not times:
         return []
     first, last = short(times[0]), short(times[-1])
+    if first == last:
+        begin, close = (f"{when.astimezone(dt.UTC):%H:%M}" for when in (times[0], times[-1]))
+        first, last = (f"{first}, {begin}", f"{close} UTC") if begin != close else [f"{first}, {begin} UTC"] * 2
     shown = [_text(_LEFT, _BOTTOM + 18, first, "start")]
     end = _LEFT + 0.9 * (_RIGHT - _LEFT)
     return shown if first == last else [*shown, _text(end, _BOTTOM + 18, last, "middle")]
@@ -184,8 +187,7 @@ class _Frame:
 
     def grid(self) -> list[str]:
         parts = []
-        for step in range(5):
-            value = self.low + (self.high - self.low) * step / 4
+        for value in _ticks(self.low, self.high):
             y = self.y(value)
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(_text(_LEFT - 6, y + 4, significant(value, 3), "end"))
@@ -211,6 +213,14 @@ def _nice(value: float) -> float:
     """Return the next of 1, 1.5, 2, 3, 4, 5, 6, 8 or 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(n * power for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if n * power >= value * 0.9999)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return at most seven round numbers from ``low`` to ``high``, evenly apart: 0, 5, 10 and 15 for 0 to 15."""
+    least = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(n * power for n in (1, 2, 2.5, 5, 10) if n * power >= least * 0.9999)
+    return [step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:

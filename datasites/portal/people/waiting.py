@@ -21,7 +21,15 @@ class WaitingActs:
         self._context, self._desk = context, desk
 
     def ask_budget(
-        self, kind: ActKind, caller: Credential, proof: Proof, reason: str, target: str, epsilon: str, delta: str
+        self,
+        kind: ActKind,
+        caller: Credential,
+        proof: Proof,
+        reason: str,
+        target: str,
+        epsilon: str,
+        delta: str,
+        name: str,
     ) -> bool:
         """Ask for an act on a budget with one's password; return whether it is done or waits for another person.
 
@@ -29,7 +37,7 @@ class WaitingActs:
             Refused: the password or a rule says no.
             InvalidInput: there is nothing to do, or no reason.
         """
-        act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target)
+        act = cap_act(epsilon, delta) if kind == "cap" else Act(kind=kind, target=target, name=name)
         return self._ask(act, caller, proof, reason)
 
     def _ask(self, act: Act, caller: Credential, proof: Proof, reason: str) -> bool:

@@ -376,6 +376,8 @@ def act_title(act: Act | PersonAct, roles: Mapping[str, str]) -> str:
         return tr("Move the cap to epsilon {epsilon} at {delta}", epsilon=act.epsilon, delta=delta)
     if act.kind == "close":
         return tr("Close the patients {population} for every study", population=act.target)
+    if act.kind == "note":
+        return tr("Note that {name} was given out of {population} by hand", name=act.name, population=act.target)
     if act.kind == "continue":
         return tr("Let proposal {digits} go on after a failed round", digits=act.target[:12])
     if act.kind == "policy":

@@ -9,6 +9,7 @@ from typing import Any
 from datasites.study.messages import Commitments, RoundPlan
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse, seal
+from orchestrator.rounds.restarting.unwritten import closed
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.summing.intake import Intake
 from privacy.identity import Identity
@@ -45,6 +46,5 @@ async def fixed_list(
     )
     signed = seal(records.identity, "commitments", commitments)
     records.store.put_document(study, number, "commitments", signed, closing=closing)
-    about = {"closing": closing, "list_hash": commitments.list_hash, "sum_hash": sum_hash, "sites": sorted(updates)}
-    records.journal.append("round-closed", {"study": study, "round": number, **about})
+    records.journal.append("round-closed", closed(commitments))
     return signed

@@ -78,7 +78,7 @@ def _read(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
         if len(data) > _BYTES:
             raise InvalidInput(f"expected a filing of at most {_BYTES} bytes in {path.name}, got {len(data)}")
-        values = tomllib.loads(data.decode())
+        values = tomllib.loads(data.decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidInput):
             raise

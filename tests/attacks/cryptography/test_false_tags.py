@@ -7,11 +7,12 @@ nobody was named. A helper that accuses an honest hospital while the other one a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.passing_time import Until
 from support.played import Played
 
 from datasites.helper.custody import PadCustody
@@ -49,14 +50,13 @@ def tag_falsely(played: Played, monkeypatch: pytest.MonkeyPatch, part: int) -> N
 
 @pytest.mark.parametrize(("part", "gone"), [(1, ""), (2, ""), (3, ""), (3, J)], ids=["1", "2", "3", "3-one-helper"])
 def test_a_false_tag_costs_one_round_and_its_sender_the_study(
-    played: Played, monkeypatch: pytest.MonkeyPatch, part: int, gone: str
+    played: Played, monkeypatch: pytest.MonkeyPatch, without_the_gone: Callable[..., Until], part: int, gone: str
 ) -> None:
     tag_falsely(played, monkeypatch, part)
     if gone:
         played.close_helper(gone)
-        monkeypatch.setattr(helping, "HELPER_SECONDS", 5.0)
     played.propose("pilot", length=LENGTH)
-    status = played.play("pilot")
+    status = played.play("pilot", until=without_the_gone())
     assert (status["state"], status["reason"]) == ("finished", "")
     first, *later = status["checkpoints"]
     assert LIAR in first["lost"] and "not those that they tagged" in first["lost"]

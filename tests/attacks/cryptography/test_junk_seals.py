@@ -8,7 +8,7 @@ named, and one that sealed junk to one of them had the round lost whenever the o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from harness.consortium import BOUND, LEVELS, steps_of
 from support.helped import H, J
+from support.passing_time import Until
 from support.played import Played
 
 from datasites.helper.custody import PadCustody
@@ -27,7 +28,6 @@ from orchestrator.rounds import helping
 from privacy.encryption import pads, shares
 
 LENGTH, LIAR = 100, "site-1"
-GONE_SECONDS = 5.0  # a round waits for a helper that is gone, so it must not wait long
 
 
 @pytest.fixture
@@ -99,13 +99,12 @@ def test_junk_for_both_helpers_or_the_keyholder_costs_its_sender_the_round(
 
 
 def test_junk_for_the_only_helper_that_is_there_costs_its_sender_the_round(
-    played: Played, monkeypatch: pytest.MonkeyPatch
+    played: Played, monkeypatch: pytest.MonkeyPatch, without_the_gone: Callable[..., Until]
 ) -> None:
     seal_junk(played, monkeypatch, {H})
     played.close_helper(J)
-    monkeypatch.setattr(helping, "HELPER_SECONDS", GONE_SECONDS)
     played.propose("pilot", length=LENGTH)
-    status = played.play("pilot")
+    status = played.play("pilot", until=without_the_gone())
     assert (status["state"], status["reason"]) == ("finished", "")
     assert accused(played) == [(H, [LIAR], [LIAR])]
     check_model(played, status, (0, 2, 3))
@@ -146,17 +145,15 @@ def test_a_helper_that_accuses_an_honest_hospital_is_not_believed_while_the_othe
 
 
 def test_a_lone_helper_that_accuses_costs_the_hospital_that_round_and_no_other(
-    played: Played, monkeypatch: pytest.MonkeyPatch
+    played: Played, monkeypatch: pytest.MonkeyPatch, without_the_gone: Callable[..., Until]
 ) -> None:
     """What remains, and less than the helper could cost by being away, too: its word stands in the journal."""
     accuse(monkeypatch, played, H)
     played.close_helper(J)
-    monkeypatch.setattr(helping, "HELPER_SECONDS", GONE_SECONDS)
     played.propose("pilot", length=LENGTH, rounds=2)
-    played.play("pilot", until=lambda status: status["rounds_completed"] >= 1)
+    played.play("pilot", until=without_the_gone(lambda status: status["rounds_completed"] >= 1))
     monkeypatch.undo()
-    monkeypatch.setattr(helping, "HELPER_SECONDS", GONE_SECONDS)
-    status = played.play("pilot")
+    status = played.play("pilot", until=without_the_gone())
     assert status["state"] == "finished"
     assert accused(played)[0] == (H, [LIAR], [LIAR])
     assert status["checkpoints"][0]["sites"] == ["site-0", "site-2", "site-3"]

@@ -60,9 +60,9 @@ def test_tags_as_numbers_stall_no_other_study(played: Played, canonical: int, mo
     played.propose("victim", length=LENGTH, canonical=canonical)
     played.propose("bystander", length=LENGTH)
     monkeypatch.setattr(attesting, "seal", forged)
-    assert played.play("bystander", seconds=60.0)["state"] == "finished"
+    assert played.play("bystander")["state"] == "finished"
     if canonical == 1:  # a study of that time: its attestations had numbers
-        assert played.play("victim", seconds=60.0)["state"] == "finished"
+        assert played.play("victim")["state"] == "finished"
     else:
         assert "canonical JSON of version 2" in refusals(played)[-1]
 
@@ -96,7 +96,7 @@ def test_a_released_number_that_no_list_can_quote_is_refused_at_the_door(
 
         monkeypatch.setattr(hospital_rounds, "seal", forged)
         played.propose("victim", length=LENGTH, mechanism=mechanism, canonical=1)
-        played.play("victim", until=lambda _: bool(refusals(played)), seconds=60.0)
+        played.play("victim", until=lambda _: bool(refusals(played)))
         assert "2**53 - 1" in refusals(played)[-1]
         assert played.status("victim")["state"] == "running"
 

@@ -61,7 +61,7 @@ def say(
     head = [method + b" " + target + b" HTTP/1.1", b"host: here", b"connection: close", *headers]
     if body or method == b"POST":
         head.append(b"content-length: %d" % len(body))
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=120) as connection:
         connection.sendall(b"\r\n".join(head) + b"\r\n\r\n" + body)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     return int(answer.split(b" ", 2)[1]), answer

@@ -62,7 +62,7 @@ class Server:
         """Send one request as it stands, and return status, head and body of the answer."""
         body = b"" if method in ("GET", "HEAD", "OPTIONS", "TRACE") else b"{}"
         lines = [f"{method} {target} HTTP/1.1", "host: here", "connection: close", f"content-length: {len(body)}"]
-        with socket.create_connection(self.place, timeout=30) as connection:
+        with socket.create_connection(self.place, timeout=120) as connection:
             connection.sendall("\r\n".join([*lines, *headers]).encode() + b"\r\n\r\n" + body)
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
         head, _, content = answer.partition(b"\r\n\r\n")

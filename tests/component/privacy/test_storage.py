@@ -199,8 +199,8 @@ def test_a_store_with_two_versions_is_refused(tmp_path: Path) -> None:
 
 
 def _open(path: Path, gate: multiprocessing.synchronize.Barrier) -> None:
-    gate.wait(30)
-    open_sqlite(path, NEW, pragmas={"journal_mode": "WAL"}, busy_seconds=30.0).close()
+    gate.wait(120)
+    open_sqlite(path, NEW, pragmas={"journal_mode": "WAL"}, busy_seconds=120.0).close()
 
 
 @pytest.mark.parametrize("version", [True, None], ids=["version 1", "new"])
@@ -213,7 +213,7 @@ def test_processes_that_start_at_once_migrate_once(tmp_path: Path, version: bool
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(300)
     assert [child.exitcode for child in children] == [0, 0, 0, 0]
     with contextlib.closing(open_sqlite(path, NEW)) as store:
         assert rows(store) == (ROWS if version else [])
@@ -228,7 +228,7 @@ def test_a_change_of_the_journals_mode_waits_for_the_process_that_holds_the_stor
             set_pragmas(waiting, {"journal_mode": "WAL"}, busy_seconds=0.0)
         release = threading.Timer(0.3, holder.execute, ("COMMIT",))
         release.start()
-        set_pragmas(waiting, {"journal_mode": "WAL", "synchronous": "FULL"}, busy_seconds=30.0)
+        set_pragmas(waiting, {"journal_mode": "WAL", "synchronous": "FULL"}, busy_seconds=120.0)
         release.join()
         assert waiting.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 

@@ -119,7 +119,7 @@ class Drill:
     def stop(self, name: str) -> None:
         process = self.running.pop(name)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) is not None
+        assert process.wait(120) is not None
 
     def log(self, name: str) -> str:
         path = self.place(name) / "log"
@@ -154,7 +154,7 @@ class Drill:
         """Do something in a portal, on its own machine, as the made-up steward there."""
         password = self.home(machine).identity().derive_secret("demo").hex()
         command = [*self.net.inside(machine), sys.executable, "-c", _SESSION + script, password, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from support.live_consortium import FILING, SCIENTIST, LiveConsortium, until
+from support.live_consortium import FILING, SCIENTIST, LiveConsortium
+from support.waiting import until
 
 import tessera
 from datasites.hospital.proposals import ASKED

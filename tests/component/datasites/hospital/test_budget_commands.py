@@ -57,7 +57,7 @@ def test_show_says_what_is_reserved_and_what_still_fits(home: Path) -> None:
     assert fitting[0.5] > fitting[1.0] > fitting[2.0] >= 1 and fitting[8.0] == 0
 
 
-def test_release_cap_and_close_ask_for_a_password_and_leave_their_reason(home: Path) -> None:
+def test_release_cap_note_and_close_ask_for_a_password_and_leave_their_reason(home: Path) -> None:
     who = ("--by", "anna", "--reason", "board decision 15", "--password-stdin")
     assert run(home, "budget", "release", "--study", "pilot", *who, password="wrong").exception is not None
     assert run(home, "budget", "release", "--study", "pilot", *who).exit_code == 0
@@ -66,6 +66,9 @@ def test_release_cap_and_close_ask_for_a_password_and_leave_their_reason(home: P
     assert budget["spent"] == budget["reserved"] > 0
     assert run(home, "budget", "cap", "--epsilon", "4", *who).exit_code == 0
     assert shown(home)["cap"] == 4.0 and "epsilon_cap = 4.0" in (home / "policy.toml").read_text()
+    assert run(home, "budget", "note", "--population", "population-1", "--what", "a plot", *who).exit_code == 0
+    assert [(one["name"], one["reason"]) for one in shown(home)["by_hand"]] == [("a plot", "board decision 15")]
+    assert "without a guarantee: a plot" in run(home, "budget", "show").output
     assert run(home, "budget", "close", "--population", "population-1", *who).exit_code == 0
     assert shown(home)["closed"]
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from datasites.node.credentials import tls
-from datasites.node.credentials.tls import ascii_host, ensure_authority, ensure_server_certificate, machine_context
+from datasites.node.credentials import trust
+from datasites.node.credentials.tls import ascii_host, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.trust import machine_context
 from datasites.node.http import SignedClient, checked_proxy, proxy_of_environment
 from privacy.errors import InvalidInput, TesseraError
 from privacy.identity import Identity
@@ -79,9 +80,9 @@ def test_the_machines_own_authorities_are_trusted(environment: Any, tmp_path: Pa
     with pytest.raises(InvalidInput, match="SSL_CERT_FILE"):
         machine_context()
     monkeypatch.delenv("SSL_CERT_FILE")
-    monkeypatch.setattr(tls, "_BUNDLES", (str(authority.certificate_path),))
+    monkeypatch.setattr(trust, "_BUNDLES", (str(authority.certificate_path),))
     assert len(machine_context().get_ca_certs()) == 1
-    monkeypatch.setattr(tls, "_BUNDLES", ())
+    monkeypatch.setattr(trust, "_BUNDLES", ())
     assert len(machine_context().get_ca_certs()) > 50
 
 
@@ -111,13 +112,13 @@ def test_a_role_dials_through_the_proxy_of_its_settings_and_not_through_the_envi
             "https://study.example:8443",
             "00" * 32,
             retry_seconds=0,
-            timeout_seconds=5,
+            timeout_seconds=120,
             proxy=f"http://anna:secret@127.0.0.1:{port}",
         ) as client,
         pytest.raises(TesseraError) as raised,
     ):
         client.get_json("/x")
-    proxy.join(5)
+    proxy.join(120)
     proxy.listener.close()
     assert proxy.asked.startswith(b"CONNECT study.example:8443 HTTP/1.1")
     assert b"Proxy-Authorization: Basic YW5uYTpzZWNyZXQ=" in proxy.asked
@@ -164,6 +165,18 @@ def test_a_narrow_terminal_without_letters_and_a_user_without_a_home_see_codes_a
 def test_a_folder_that_may_not_be_written_is_one_line() -> None:
     code, _, err = ran("keyholder", "init", "--home", "/proc/k", "--orchestrator-url", "http://127.0.0.1:1")
     assert code == 1 and "/proc/k" in err
+
+
+def test_a_status_loads_neither_numbers_nor_ledgers(tmp_path: Path) -> None:
+    assert ran("orchestrator", "init", "--home", str(tmp_path / "o"))[0] == 0
+    line = ["tessera", "status", "--once", "--json", "--home", str(tmp_path / "o")]
+    code = f"import atexit, sys\nsys.argv = {line!r}\natexit.register(lambda: print(*sys.modules))\n"
+    code += "from orchestrator.cli import main\nmain.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith('{"role": "orchestrator"')
+    assert not {"numpy", "sqlalchemy", "privacy.ledger.ledger", "datasites.strategy.registry"} & set(
+        done.stdout.split()
+    )
 
 
 def test_a_bad_study_name_is_refused_before_anything_heavy_is_loaded(tmp_path: Path) -> None:

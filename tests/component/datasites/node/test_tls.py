@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from datasites.node.credentials.tls import SERVER_DAYS, client_context, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.tls import SERVER_DAYS, ensure_authority, ensure_server_certificate
+from datasites.node.credentials.trust import client_context
 from datasites.node.health import alive
 from datasites.node.home import Config, Home
 from datasites.node.http import SignedClient
@@ -61,7 +62,7 @@ def serve():
 
 
 def client(url: str, ca: Path | str) -> SignedClient:
-    return SignedClient(Identity.generate(), url, "00" * 32, retry_seconds=0, timeout_seconds=5, ca=str(ca))
+    return SignedClient(Identity.generate(), url, "00" * 32, retry_seconds=0, timeout_seconds=120, ca=str(ca))
 
 
 def test_a_client_with_the_authoritys_certificate_is_answered_and_any_other_is_not(tmp_path, serve):
@@ -152,7 +153,7 @@ def test_the_orchestrators_own_commands_know_it_by_its_certificate_whatever_its_
         tmp_path / "roster.json"
     )
     with SignedClient(
-        home.identity(), orchestrator_url(home), "00" * 32, retry_seconds=0, timeout_seconds=5, trust=trust_of(home)
+        home.identity(), orchestrator_url(home), "00" * 32, retry_seconds=0, timeout_seconds=120, trust=trust_of(home)
     ) as own:
         assert own.get_json("/") is None
     server.shutdown()
@@ -165,7 +166,7 @@ def test_the_orchestrators_own_commands_know_it_by_its_certificate_whatever_its_
             f"https://127.0.0.1:{serve(stranger).server_port}",
             "00" * 32,
             retry_seconds=0,
-            timeout_seconds=5,
+            timeout_seconds=120,
             trust=trust_of(home),
         ) as fooled,
         pytest.raises(TesseraError, match="certificate"),
@@ -181,6 +182,6 @@ def test_the_doctor_says_what_is_wrong_with_a_certificate_and_never_blames_the_c
     config = Config(name="a", institution="A", role="datasite", orchestrator_url=url)
     for ca, fault in ((str(authority.certificate_path), "expired"), ("", "self-signed|unable to get")):
         home = Home.create(tmp_path / "home", replace(config, ca=ca))
-        (check,) = [c for c in examine(home.folder) if c.name == "clock"]
+        (check,) = [c for c in examine(home.folder) if c.name == "orchestrator"]
         assert not check.ok and "certificate of" in check.found and re.search(fault, check.found)
         assert "renew" in check.advice and "NTP" not in check.advice

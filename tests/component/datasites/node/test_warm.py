@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import until
 
 from datasites.node.warm import Child, Warm, WarmChild, start_module
 from privacy.errors import TesseraError
 
-_SECONDS = 60.0
+_SECONDS = 120.0
 _DRAWN = """
 import random, secrets, tempfile, uuid
 import numpy as np
@@ -48,13 +48,6 @@ def ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def until(true: object) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_two_children_draw_nothing_alike(warm: Warm, tmp_path: Path) -> None:

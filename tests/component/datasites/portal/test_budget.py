@@ -113,6 +113,7 @@ def test_a_policy_that_cannot_be_read_is_shown_with_the_reason(portal: Portal) -
     (portal.desk.folder / "policy.toml").write_text("[budget]\nepsilon_cap = -4\n")
     page = portal.client.get("/policy").text
     assert "is not in force" in page and "epsilon_cap" in page
+    assert "is not in force" in portal.client.get("/inbox").text
 
 
 def test_two_people_where_the_policy_says_so(tmp_path: Path) -> None:
@@ -150,3 +151,30 @@ def test_a_failed_round_is_shown_and_a_person_lets_the_study_go_on(portal: Porta
     assert [e.body["rounds"] for e in journal.entries(kind="study-continued")] == [[1]]
     portal.expire()
     assert "A charged round failed here" not in portal.client.get("/studies").text
+
+
+def test_what_was_given_out_by_hand_is_noted_and_every_report_says_so(portal: Portal) -> None:
+    portal.sign_in("anna")
+    given = {"target": portal.population, "name": "生存曲線 for the board"}
+    assert "no epsilon covers it" not in portal.post("note", **given, password="wrong" * 4)
+    assert not portal.ledger.account(portal.population).unguaranteed
+    portal.post("note", **given)
+    (noted,) = portal.ledger.account(portal.population).unguaranteed
+    assert (noted.name, noted.reason, "anna" in noted.by) == (given["name"], "board decision 14", True)
+    assert given["name"] in portal.client.get("/budget").text
+    for wrong in ("", "x", "y" * 121, "see\u202ethis"):
+        portal.post("note", target=portal.population, name=wrong)
+    portal.post("note", target="population-9", name="a plot")
+    assert len(portal.ledger.account(portal.population).unguaranteed) == 1
+
+
+def test_a_note_takes_two_where_the_policy_says_so_and_says_what_it_is_about(tmp_path: Path) -> None:
+    portal = Portal(tmp_path, TEXT + "required_people = 2\n")
+    portal.sign_in("anna")
+    portal.post("note", target=portal.population, name="a plot")
+    assert f"Note that a plot was given out of {portal.population} by hand" in portal.client.get("/inbox").text
+    portal.sign_in("bela")
+    portal.post("note", target=portal.population, name="another plot")
+    assert not portal.ledger.account(portal.population).unguaranteed
+    portal.post("note", target=portal.population, name="a plot")
+    assert [one.name for one in portal.ledger.account(portal.population).unguaranteed] == ["a plot"]

@@ -33,16 +33,16 @@ def flooded(desk, new_context) -> Iterator[TestClient]:
 
     def hold() -> None:
         busy.set()
-        assert over.wait(30)
+        assert over.wait(300)
 
     people.signing_in = Admission(threads=1, waiting=100, waiting_of_one=WAITING)
     waiting = [people.signing_in.submit("testclient", "nobody", hold)]
-    assert busy.wait(10)
+    assert busy.wait(120)
     waiting += [people.signing_in.submit("testclient", f"nobody-{index}", hold) for index in range(WAITING)]
     yield browser
     over.set()
     for future in waiting:
-        future.result(10)
+        future.result(120)
 
 
 def test_one_sign_in_too_many_is_told_when_to_come_back(flooded: TestClient) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from support.full_portal import FullPortal
-from support.review_desk import PASSWORD
+from support.review_desk import NOW, PASSWORD
 
 from datasites.language import LANGUAGES
 from datasites.node.roster import Roster
@@ -107,6 +107,28 @@ def test_a_study_that_is_over_offers_no_revocation(full: FullPortal, state: str)
     assert "Revoke the approval" not in over.get("/studies").text
 
 
+@pytest.mark.parametrize("state", ["denied", "revoked", "finished", "stopped", "unused"])
+def test_a_request_that_is_over_offers_no_dry_run_and_begins_none(full: FullPortal, state: str) -> None:
+    anna, reason = full.desk.accounts.account("anna"), "The ethics vote was withdrawn."
+    found, studies = full.approved, full.context.studies
+    if state == "revoked":
+        full.desk.store.revoke(found, reviewer=anna, reason=reason, now=NOW)
+    elif state == "denied":
+        full.desk.store.deny(found := full.proposal, reviewer=anna, reason=reason, now=NOW)
+    else:
+        shares = {"rounds_done": 5, "rounds": 5, "epsilon_spent": 1.0, "delta": 1e-5}
+        over = StudyStatus(study="lung-staging", proposal_hash=found, state=state, **shares)
+        studies = lambda: (over,)  # noqa: E731
+    client = client_of(full, studies=studies)
+    page = client.get(address := f"/requests/{found}").text
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page)
+    assert csrf is not None and f"{address}/dry-run" not in page
+    refused = client.post(f"{address}/dry-run", data={"csrf": csrf[1]})
+    assert refused.status_code == 403 and "this request is over" in refused.text
+    refused = client.post(f"/api{address}/dry-run", headers={"x-csrf-token": csrf[1]})
+    assert refused.status_code == 403 and "this request is over" in refused.text
+
+
 def test_keys_that_stand_in_the_policy_were_compared_by_nobody_here(full: FullPortal) -> None:
     compared = client_of(full).get(f"/requests/{full.proposal}").text
     assert "Everybody's fingerprint was compared." in compared.replace("&#39;", "'")
@@ -153,6 +175,10 @@ def test_a_budget_over_time_has_a_time_axis() -> None:
     days = [(dt.datetime(2026, 3, day, tzinfo=dt.UTC), float(day)) for day in (1, 9)]
     picture = str(steps(days, label="spent", limit=10.0, limit_text="cap"))
     assert "1 Mar 2026" in picture and "9 Mar 2026" in picture
+    hours = [(dt.datetime(2026, 3, 1, hour, 5, tzinfo=dt.UTC), float(hour)) for hour in (8, 11)]
+    picture = str(steps(hours, label="spent", limit=12.0, limit_text="cap"))
+    assert "Mar 1, 2026, 08:05<" in picture.replace("1 Mar 2026", "Mar 1, 2026") and "11:05 UTC" in picture
+    assert re.findall(r'text-anchor="end">([0-9.]+)<', picture) == ["0", "5", "10", "15"]  # no 11.2 for 11.25
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def serving(app, port: int = 0):
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 

@@ -163,7 +163,7 @@ def test_the_log_of_a_dry_run_grows_on_the_page_while_it_runs(desk, new_context,
     def slow(_request, watch):
         watch(log)
         log.write_text("step 1\n")
-        go_on.wait(120)
+        go_on.wait(300)
         return ended
 
     proposal_hash = desk.submit(new_proposal())
@@ -179,7 +179,7 @@ def test_the_log_of_a_dry_run_grows_on_the_page_while_it_runs(desk, new_context,
 
 
 def _until(portal, proposal_hash: str, text: str) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         page = portal.get(f"/requests/{proposal_hash}").text
         if text in page:
@@ -246,12 +246,12 @@ def test_whoever_reads_may_have_the_reports_written_and_sees_how_it_goes(desk, n
 
     def write() -> None:
         begun.append(1)
-        assert go_on.wait(30)
+        assert go_on.wait(300)
         if problems:
             raise problems.pop()
 
     def wait() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while portal.app.state.service.writing.state().state == "running":
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -438,7 +438,7 @@ def test_fifty_sign_at_once_and_fifty_register_at_once(portal, desk, new_proposa
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert len(answers) == 100
     assert {answer.status_code for answer in answers} <= {200, 201, 403}
     assert len(desk.accounts.accounts()) == 53

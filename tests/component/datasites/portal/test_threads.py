@@ -84,6 +84,8 @@ def test_a_request_that_was_ended_elsewhere_says_why_and_cannot_be_decided(porta
     answer = portal.post(f"/requests/{hashed}/approve", data={"csrf": csrf, "password": PASSWORD})
     assert answer.status_code == 403
     assert "ended already" in answer.text
+    assert "/dry-run" not in page
+    assert "this request is over" in portal.post(f"/requests/{hashed}/dry-run", data={"csrf": csrf}).text
 
 
 def test_a_new_version_is_compared_with_the_one_it_replaces(portal, csrf, desk, new_proposal):

@@ -55,7 +55,7 @@ def test_the_documented_client_lists_reads_submits_and_gets_its_answer(
         owner.run_approved_on_mock()
         owner.sync()
         owner.wait_for_news(0.5)
-    output, errors = script.communicate(timeout=60)
+    output, errors = script.communicate(timeout=240)
     assert script.returncode == 0, errors
     assert "dataset ages of north@tessera.invalid: ages" in output
     assert "mock table records.parquet: 2 rows, 2 columns" in output and "MOCK-2" in output

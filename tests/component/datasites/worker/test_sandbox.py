@@ -4,13 +4,13 @@ import os
 import socket
 import textwrap
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.timing import within
+from support.waiting import until
 
 from datasites.data.dataset import Part, Schema, fingerprint, write_dataset
 from datasites.review.policy import SandboxPolicy
@@ -172,20 +172,21 @@ def test_a_worker_that_sleeps_for_ever_is_ended(trial):
 
 
 def test_what_a_plan_prints_can_be_read_while_it_runs(trial):
+    """The plan ends only when its log was read: its mode says so."""
     seen: list[str] = []
 
     def follow(log: Path) -> None:
         def look() -> None:
-            deadline = time.monotonic() + 120
-            while "hello" not in "".join(seen) and time.monotonic() < deadline:
-                seen.append(log.read_text() if log.exists() else "")
-                time.sleep(0.02)
+            until(lambda: log.exists() and "hello" in log.read_text(), "the plan prints")
+            seen.append(log.read_text())
+            log.chmod(0o700)
 
         threading.Thread(target=look, daemon=True).start()
 
-    result = trial(attack("print('hello from the plan')\nimport time\ntime.sleep(1)"), watch=follow)
-    assert result.outcome.status == "ok"
-    assert "hello from the plan" in seen[-1]
+    waits = "import os, time\nwhile not os.fstat(1).st_mode & 0o100:\n    time.sleep(0.05)"
+    result = trial(attack(f"print('hello from the plan', flush=True)\n{waits}"), watch=follow)
+    assert result.outcome.status == "ok", result.outcome
+    assert "hello from the plan" in seen[0]
 
 
 def test_training_lets_everything_else_go_first(trial):

@@ -268,7 +268,7 @@ def test_the_server_ends_with_its_daemon(pool, proposal):
     pool.start()
     process = pool._server
     pool._control.close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert process.poll() is not None
@@ -282,7 +282,7 @@ def test_a_server_whose_daemon_dies_during_its_imports_ends_at_once():
     theirs.close()
     time.sleep(0.5)
     ours.close()
-    assert server.wait(60) == 0  # without a word, and before it could say that it is ready
+    assert server.wait(120) == 0  # without a word, and before it could say that it is ready
 
 
 def test_a_round_plan_survives_canonical_json(proposal):

@@ -190,10 +190,10 @@ def test_a_long_poll_ends_when_a_letter_comes(store: MailboxStore) -> None:
     where = place("inbox")
 
     async def scene() -> list[Any]:
-        waiting = asyncio.create_task(send(app, "north", "GET", "/mailbox/news", params={"since": 0, "wait": 30}))
+        waiting = asyncio.create_task(send(app, "north", "GET", "/mailbox/news", params={"since": 0, "wait": 120}))
         await asyncio.sleep(0.05)
         await send(app, "lab", "PUT", "/mailbox/letter", letter(where), asdict(where))
-        return list((await asyncio.wait_for(waiting, 5)).json()["items"])
+        return list((await asyncio.wait_for(waiting, 120)).json()["items"])
 
     assert [item[1] for item in asyncio.run(scene())] == ["inbox"]
 

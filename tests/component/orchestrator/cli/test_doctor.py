@@ -77,7 +77,7 @@ def test_a_good_home_passes_every_check(home):
     checks = found(home)
     assert [c for c in checks.values() if not c.ok] == []
     assert set(checks) == {
-        *("settings", "keys", "roster", "clock", "port", "datasets", "policy", "sandbox", "plain-jobs"),
+        *("settings", "keys", "roster", "orchestrator", "port", "datasets", "policy", "sandbox", "plain-jobs"),
         *("certificates", "chains", "times"),
         *("standing", "versions", "files", "disk"),
     }
@@ -116,7 +116,7 @@ def test_a_roster_with_another_key_of_this_role_is_found(home):
 
 def test_a_clock_that_is_minutes_off_is_found(home):
     Clock.ahead_seconds = -200.0
-    check = found(home)["clock"]
+    check = found(home)["orchestrator"]
     assert not check.ok
     assert "200 s apart" in check.found or "199 s apart" in check.found or "201 s apart" in check.found
 
@@ -124,7 +124,7 @@ def test_a_clock_that_is_minutes_off_is_found(home):
 def test_an_orchestrator_that_does_not_answer_is_named(home, clock):
     clock.shutdown()
     clock.server_close()
-    check = found(home)["clock"]
+    check = found(home)["orchestrator"]
     assert not check.ok
     assert "does not answer" in check.found
 

@@ -15,16 +15,19 @@ from support.pilot_study import KEY, NAMES, checkpoint, proposal, status
 from typer.testing import CliRunner
 
 from datasites.language import speaking, tr
+from datasites.language.remembered import retold
 from datasites.node.home import Config, Home
 from datasites.node.roster import Roster
 from datasites.node.web.charts import Series, lines
 from datasites.node.web.events import Streams
 from datasites.study.proposal import Party
 from datasites.study.signing import Signed, dump
+from datasites.study.thread import SHOWN, STORED, Word
 from orchestrator.cli.main import app as command_line
 from orchestrator.dashboard.access import FILE, Visitors
 from orchestrator.dashboard.app import MOUNT, create_dashboard
 from orchestrator.dashboard.facts import study_now, traces
+from orchestrator.rounds.board import WAITS
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
 from privacy.canonical import sha256_hex
@@ -193,6 +196,51 @@ def test_a_study_says_who_approved_who_is_missing_and_what_it_cost(client, servi
     assert text.count('role="img"') == 2  # losses and weights
     assert "<b>of cancer</b>" not in text
     assert "4 of 4 hospitals have approved. 1 update missed." in client.get("/dashboard/").text
+
+
+WORDS = ("approved", "conditions", "denied", "revoked", "accepted", "paused", "cancelled", "ended", "finished")
+
+
+@pytest.mark.parametrize("language", ["de", "fr"])
+def test_the_thread_the_reason_and_what_is_waited_for_are_in_the_readers_language(
+    client, service, monkeypatch, language
+):
+    put_study(service.store, 1)
+    monkeypatch.setattr(
+        service, "waiting", lambda _: "waiting since 2026-03-02 12:00:00 UTC for round 2: updates of dora"
+    )
+    at, who = "2026-03-02T12:00:00+00:00", {"study": "pilot", "proposal_hash": "1" * 64, "author": "alba"}
+    words = tuple(
+        Word(**who, at=at, kind=kind, person="anna", number=number, text="Zq") for number, kind in enumerate(WORDS, 1)
+    )
+
+    def with_words(*given):
+        found = study_now(*given)
+        reason = "alba revoked its approval: “Zq”"
+        return replace(found, words=words, facts=replace(found.facts, reason=reason))
+
+    monkeypatch.setattr("orchestrator.dashboard.app.study_now", with_words)
+    page = client.get("/dashboard/studies/pilot", headers={"accept-language": language}).text
+    assert re.search(r"alba (hat die Genehmigung widerrufen: „Zq“|a révoqué son approbation\s?: «\sZq\s»)", page)
+    assert re.search(r"(seit|depuis)( le)? 2026-03-02 12:00:00", page) and "dora" in page
+    english = [SHOWN[kind] for kind in WORDS] + ["waiting since", "updates of", "02 Mar 2026"]
+    shown = re.sub(r"<[^>]*>", " ", page)
+    assert "T12:00" not in shown
+    assert [text for text in english if text in shown] == []
+
+
+@pytest.mark.parametrize("language", ["de", "fr"])
+def test_whatever_a_study_waits_for_is_said_in_another_language(language):
+    gaps = {"since": "s", "names": "alba, dora", "number": "7", "who": "alba", "site": "dora"}
+    with speaking(language):
+        for stored in STORED:
+            text = stored.format_map({"who": "Anna", "words": "Zq", "site": "dora"})
+            assert retold(text) != text and "Zq" in retold(text), text
+        for what in WAITS[1:]:
+            text = WAITS[0].format_map(gaps | {"what": what.format_map(gaps | {"what": "its key"})})
+            assert "wait" not in retold(text).replace("gewartet", "") and what.format_map(
+                gaps | {"what": "its key"}
+            ) not in retold(text)
 
 
 def test_the_figures_are_those_of_the_mechanism_and_the_rounds(service):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
+import ssl
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,14 +19,17 @@ from support.joined import CONSORTIUM, HOSPITALS, Consortium
 from support.web_server import serving
 from support.what_leaves import Request, fields_of, unaccounted
 
-from datasites.node.credentials.tls import ascii_host, client_context
+from datasites.node.credentials import tls
+from datasites.node.credentials.tls import ascii_host
+from datasites.node.credentials.trust import client_context
+from datasites.node.files import write_atomically
 from datasites.node.health import alive
 from datasites.node.home import Home
 from datasites.node.joining import entering
 from datasites.node.joining.certificates import requested_names
 from datasites.node.joining.changes import confirm, look, offered
 from datasites.node.joining.documents import EDITION, Edition, read_invitation
-from datasites.node.joining.entering import await_admission
+from datasites.node.joining.entering import await_admission, renew_certificate
 from datasites.review.policy import Policy
 from datasites.study.signing import dump, seal
 from orchestrator.api.joining import founding_app
@@ -43,6 +47,42 @@ def founding(consortium: Consortium) -> Iterator[Consortium]:
     home = consortium.orchestrator
     with serving(founding_app(home), home.config(), port=consortium.port):
         yield consortium
+
+
+def test_the_portals_certificate_is_renewed_by_a_start_with_its_key_and_names(
+    founding: Consortium, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    invitations = founding.invite_all()
+    for name in ("keyholder", *HOSPITALS):
+        founding.join(invitations / f"{name}.invitation", name, "--portal-name", f"portal.{name}.example")
+    with monkeypatch.context() as soon:
+        soon.setattr(tls, "SERVER_DAYS", 29)
+        founding.admit_all()
+        for name in HOSPITALS:
+            await_admission(Home(folder=founding.folder / name), seconds=30)
+    home, now = Home(folder=founding.folder / "hospital-a"), dt.datetime.now(dt.UTC)
+    place = home.folder / "tls" / "portal.pem"
+    before = place.read_bytes()
+    assert not renew_certificate(home, now=now - dt.timedelta(days=300)) and place.read_bytes() == before
+    assert renew_certificate(home, now=now)
+    old, new = x509.load_pem_x509_certificate(before), x509.load_pem_x509_certificate(place.read_bytes())
+    assert new.not_valid_after_utc - old.not_valid_after_utc > dt.timedelta(days=700)
+    assert new.public_key() == old.public_key() and new.subject == old.subject
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(place, home.folder / "tls" / "portal.key")  # they belong together
+    assert not renew_certificate(home, now=now)
+    other = Home(folder=founding.folder / "hospital-b")
+    there = other.folder / "tls" / "portal.pem"
+    kept = there.read_bytes()
+    for lie in (place.read_bytes(), b"", b"no certificate", kept):  # another's, none, and the same once more
+        monkeypatch.setattr(entering, "_send", lambda *_, lie=lie, **__: {"certificate": lie.decode()})
+        assert not renew_certificate(other, now=now) and there.read_bytes() == kept
+    assert caplog.text.count("was not renewed") == 4
+    asked = list[object]()
+    monkeypatch.setattr(entering, "_send", lambda *_, **__: asked.append(1))
+    config = json.loads((other.folder / "config.json").read_bytes())
+    write_atomically(other.folder / "config.json", json.dumps({**config, "tls_certificate": "own.pem"}).encode())
+    assert not renew_certificate(other, now=now) and not asked  # one of its own authority is its own affair
 
 
 def test_the_operator_makes_folder_and_invitations_in_one_command(tessera: Callable[..., str], tmp_path: Path) -> None:
@@ -75,7 +115,7 @@ def test_a_consortium_is_founded_with_two_commands_a_party(founding: Consortium)
     founding.admit_all()
     for name in ("keyholder", *HOSPITALS):
         home = Home(folder=founding.folder / name)
-        await_admission(home, seconds=20)
+        await_admission(home, seconds=120)
         assert home.roster() == founding.orchestrator.roster()
         assert home.config().orchestrator_url == founding.url
         assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
@@ -183,7 +223,7 @@ def test_an_expired_invitation_is_refused_at_both_ends(founding: Consortium) -> 
     assert not (founding.folder / "hospital-a").exists()
     entering.enter(issued.data, founding.folder / "early", entering.Place(), now=NOW, offline=True)
     with pytest.raises(Refused, match="expired"):
-        await_admission(Home(folder=founding.folder / "early"), seconds=5)
+        await_admission(Home(folder=founding.folder / "early"), seconds=120)
 
 
 def test_an_invitation_is_good_for_one_party_and_for_it_again_and_again(founding: Consortium) -> None:
@@ -321,7 +361,7 @@ def founded(founding: Consortium) -> Consortium:
         founding.join(invitations / f"{name}.invitation", name)
     founding.admit_all()
     for name in ("keyholder", *HOSPITALS):
-        await_admission(Home(folder=founding.folder / name), seconds=20)
+        await_admission(Home(folder=founding.folder / name), seconds=120)
     return founding
 
 
@@ -332,7 +372,7 @@ def test_a_new_hospital_is_offered_to_the_others_and_in_force_once_they_confirm(
     founded.join(out, "hospital-d")
     founded.tessera("admit", "hospital-d", "--home", founded.home)
     late, home = Home(folder=founded.folder / "hospital-d"), Home(folder=founded.folder / "hospital-a")
-    await_admission(late, seconds=20)
+    await_admission(late, seconds=120)
     assert late.roster() == founded.orchestrator.roster()
     client: Any = Answers(founded.orchestrator)
     look(home, client)

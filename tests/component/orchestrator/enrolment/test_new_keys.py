@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from harness.ports import kept_port
 from support.joined import HOSPITALS
 from support.web_server import serving
 
@@ -44,8 +44,7 @@ class Founded:
 
     def __init__(self, folder: Path, tessera: Callable[..., str]) -> None:
         self.folder, self.tessera, self.home = folder, tessera, folder / "orchestrator"
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = kept_port()
         self.url = f"http://127.0.0.1:{self.port}"
         roles: dict[str, Role] = {"orchestrator": "orchestrator", "keyholder": "keyholder", "ada": "scientist"}
         roles |= dict.fromkeys(HOSPITALS, "datasite")

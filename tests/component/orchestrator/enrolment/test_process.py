@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.joined import HOSPITALS, Consortium
+from support.waiting import until
 
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
@@ -31,19 +31,12 @@ def running(consortium: Consortium) -> Iterator[Consortium]:
         command = [TESSERA, "orchestrator", "run", "--home", str(consortium.home)]
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
-        becomes(lambda: (consortium.home / "address.json").exists(), log)
+        until((consortium.home / "address.json").exists, log.read_text)
         yield consortium
         assert process.poll() is None, log.read_text()
     finally:
         process.terminate()
-        process.wait(30)
-
-
-def becomes(holds: Callable[[], object], log: Path, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+        process.wait(120)
 
 
 def answers(client: SignedClient) -> bool:
@@ -60,17 +53,17 @@ def test_one_process_founds_serves_and_grows(running: Consortium) -> None:
         running.join(running.folder / "invitations" / f"{name}.invitation", name)
     running.admit_all()
     for name in ("keyholder", *HOSPITALS):
-        await_admission(Home(folder=running.folder / name), seconds=30)
+        await_admission(Home(folder=running.folder / name), seconds=120)
     first, late = Home(folder=running.folder / "hospital-a"), Home(folder=running.folder / "hospital-d")
     with client_of(first) as client:
-        becomes(lambda: answers(client), log)
+        until(lambda: answers(client), log.read_text)
         out = running.folder / "d.invitation"
         running.invite("hospital-d", "--institution", "Hospital D", "--out", out)
         running.join(out, "hospital-d")
         running.tessera("admit", "hospital-d", "--home", running.home)
-        await_admission(late, seconds=30)
+        await_admission(late, seconds=120)
         with client_of(late) as newcomer:
-            becomes(lambda: answers(newcomer), log)
+            until(lambda: answers(newcomer), log.read_text)
         look(first, client)
     change = offered(first)
     assert change is not None and change.title == "+hospital-d"

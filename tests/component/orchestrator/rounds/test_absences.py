@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from harness.consortium import LEVELS, steps_of
 from rich.console import Console
 from support.charges import is_charged
@@ -21,7 +23,9 @@ from support.played import Played
 from datasites.node import work
 from orchestrator.cli.operate import _study_table
 from orchestrator.dashboard.facts import study_now
+from orchestrator.rounds.store import Store
 from orchestrator.studies.status import study_line
+from privacy.errors import TesseraError
 
 LENGTH, SITES = 40, 4
 
@@ -125,6 +129,8 @@ def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remai
     assert "2 sites" in status["reason"]
     assert "bring the missing sites back and resume" in shown(played, "too-few")[0]
     assert status["rounds_completed"] == 0
+    kinds = [e.kind for e in played.service.journal.entries() if e.body.get("study") == "too-few"]
+    assert kinds.count("round-repeated") == 2
     played.client.post_json("/studies/too-few/resume", {})
     status = played.play("too-few")
     assert status["state"] == "finished"
@@ -154,3 +160,61 @@ def test_a_keyholder_away_for_an_hour_is_waited_for_before_the_key_and_before_th
     status = played.play("away")
     assert status["state"] == "finished"
     assert_mean(played, status, list(range(SITES)))
+
+
+def is_stored(played: Played, study: str, kind: str, closing: int | None = None) -> bool:
+    store = played.service.store
+    if closing is not None:
+        return store.document(study, 1, kind, closing=closing) is not None
+    return bool(store.documents(study, 1, kind))
+
+
+def test_a_site_that_vanishes_before_signing_is_left_out_and_nobody_reads_the_first_sum(
+    played: Played, let_pass: Callable[[float], None]
+) -> None:
+    """The keyholder reads no sum whose list is not signed, and never a second one."""
+    played.propose("vanishing", length=LENGTH, deadline_seconds=60)
+    played.play("vanishing", until=lambda _: is_stored(played, "vanishing", "commitments", closing=1))
+    document = played.service.store.document("vanishing", 1, "commitments", closing=1) or {}
+    first = document["payload"]["sum_hash"]
+    nosy = played.signed("keyholder")
+    with pytest.raises(TesseraError, match="none of your studies"):
+        nosy.get_bytes(f"/blobs/{first}")
+    here = ("site-0", "site-1", "site-3", "keyholder")
+    played.play("vanishing", *here, until=waits_for("signatures under the list of site-2"))
+    let_pass(60)
+    status = played.play("vanishing", *here)
+    assert status["checkpoints"][0]["sites"] == ["site-0", "site-1", "site-3"]
+    assert status["rounds_completed"] == 1
+    assert_mean(played, status, [0, 1, 3])
+    with pytest.raises(TesseraError, match="none of your studies"):
+        nosy.get_bytes(f"/blobs/{first}")
+    nosy.close()
+
+
+def test_after_a_restart_a_round_goes_on_from_its_newest_list(
+    played: Played, let_pass: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sum may be decrypted already: who vanished before signing comes back too late for it."""
+    played.propose("relisted", length=LENGTH, deadline_seconds=60)
+    played.play("relisted", until=lambda _: is_stored(played, "relisted", "commitments", closing=1))
+    here = ("site-0", "site-1", "site-2", "keyholder")
+    played.play("relisted", *here, until=waits_for("signatures under the list of site-3"))
+    put = Store.put_document
+
+    def no_room(store: Store, study: str, number: int, kind: str, *rest: Any, **more: Any) -> Any:
+        if kind == "checkpoint":
+            raise sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+        return put(store, study, number, kind, *rest, **more)
+
+    with monkeypatch.context() as full:
+        full.setattr(Store, "put_document", no_room)
+        let_pass(60)
+        played.play("relisted", *here, until=lambda _: is_stored(played, "relisted", "result"))
+        played.close_orchestrator()
+    played.open_orchestrator()
+    assert is_stored(played, "relisted", "commitments", closing=2)
+    status = played.play("relisted")
+    assert status["state"] == "finished"
+    assert status["checkpoints"][0]["sites"] == played.names[:3]
+    assert_mean(played, status, [0, 1, 2])

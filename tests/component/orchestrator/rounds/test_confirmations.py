@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +48,17 @@ def test_a_keyholder_killed_in_every_state_of_a_round_costs_nothing(played: Play
     assert is_stored(played, STATES.index("update") + 1, helping.CONFIRMATION)
 
 
-def test_a_list_that_is_not_signed_once_more_costs_the_round(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helping, "CONFIRM_SECONDS", 0.3)
+def test_a_list_that_is_not_signed_once_more_costs_the_round(played: Played, let_pass: Callable[[float], None]) -> None:
     played.propose("pilot", length=LENGTH, rounds=2)
     played.play("pilot", until=lambda _: is_stored(played, 1, "plan"))
     played.play(
         "pilot", *played.names, until=lambda _: len(played.service.store.documents("pilot", 1, "attestation")) == 4
     )
     kill_keyholder(played)
-    status = played.play("pilot", *played.names[:3], "keyholder")
+    here = (*played.names[:3], "keyholder")
+    played.play("pilot", *here, until=lambda s: "site-3, who have to sign the list once more" in s["waiting"])
+    let_pass(helping.CONFIRM_SECONDS)
+    status = played.play("pilot", *here)
     assert status["state"] == "paused"
     assert "expected the hospitals to sign this one once more" in status["reason"]
     played.client.post_json("/studies/pilot/resume", {})

@@ -107,6 +107,12 @@ def test_one_with_another_key_never_leads(two: Two) -> None:
     assert stranger is not None
     with pytest.raises(Refused, match="another key"):
         stranger.take()
+    rotated = Identity.generate().public_key
+    heir = first.leadership(holder="here", public_key=rotated, former=[IDENTITY.public_key])  # handed over to it
+    assert heir is not None and heir.take() == ""
+    with pytest.raises(Refused, match="another key"):  # the old key alone has nothing to say here any more
+        lease.take()
+    heir.release()
 
 
 def test_the_successor_has_every_entry_of_the_journal_and_the_first_one_catches_up(two: Two, tmp_path: Path) -> None:

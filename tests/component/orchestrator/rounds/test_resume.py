@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.pilot_study import NAMES, proposal
+from support.waiting import until_in_loop
 
 from datasites.node.credentials.tokens import make_token
 from datasites.study.recomputed.next_model import model_to_bytes
@@ -52,13 +53,6 @@ async def resume(service: Service, study: str, folder: Path) -> None:
         (await client.post(path, headers={"Authorization": token})).raise_for_status()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait for a condition, and give up in silence: the assertion that follows says what is wrong."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition() and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0)
-
-
 def test_a_study_resumed_while_its_summing_process_still_ends_runs_again(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,9 +72,9 @@ def test_a_study_resumed_while_its_summing_process_still_ends_runs_again(
 
     async def scene() -> tuple[str, int]:
         await service.begin()
-        await until(lambda: state() == "paused")
+        await until_in_loop(lambda: state() == "paused")
         await resume(service, study, tmp_path)
-        await until(lambda: pauses() == 2 and state() == "paused")
+        await until_in_loop(lambda: pauses() == 2 and state() == "paused")
         seen = state(), pauses()
         await service.close()
         return seen
@@ -96,7 +90,7 @@ def test_resuming_a_study_that_runs_changes_nothing(
 
     async def scene() -> tuple[str, str]:
         await service.begin()
-        await until(lambda: "its key" in service.waiting(study))
+        await until_in_loop(lambda: "its key" in service.waiting(study))
         await resume(service, study, tmp_path)
         seen = service.store.study(study)[1], service.waiting(study)
         await service.close()

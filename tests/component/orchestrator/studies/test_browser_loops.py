@@ -76,7 +76,7 @@ def test_a_denial_in_the_browser_reaches_the_scientist_and_the_other_hospital(
     loops.carry(0)
     loops.carry()
     with pytest.raises(StudyOver, match=WORDS):
-        run.wait(loops.homes["orchestrator"], "pilot", Quiet(), timeout_seconds=5)
+        run.wait(loops.homes["orchestrator"], "pilot", Quiet(), timeout_seconds=120)
     pages[1].reload()
     pages[1].get_by_role("heading", name="What was said").wait_for()
     assert WORDS in pages[1].content()

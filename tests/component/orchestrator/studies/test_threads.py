@@ -51,7 +51,7 @@ def scientist(loops: Loops) -> Any:
 def wait_for(loops: Loops, study: str) -> tuple[Silent, TesseraError]:
     view = Silent()
     with pytest.raises(TesseraError) as raised:
-        run.wait(loops.homes["orchestrator"], study, view, timeout_seconds=5)
+        run.wait(loops.homes["orchestrator"], study, view, timeout_seconds=120)
     return view, raised.value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from harness.consortium import BOUND, LEVELS, Consortium, Hospital, steps_of
 from support.charges import is_charged
+from support.waiting import until
 
-from datasites.hospital.rounds.taking_part import RoundParticipant
+from datasites.hospital.rounds import taking_part
 from datasites.node.http import SignedClient
 from datasites.worker.job import TrainingJob, TrainingResult
 from privacy.dp.mechanism import HistogramRelease
@@ -26,8 +27,21 @@ def crashing(_: TrainingJob) -> TrainingResult | None:
 
 
 def hanging(_: TrainingJob) -> TrainingResult | None:
-    time.sleep(0.6)  # until the policy's time limit ends it
+    taking_part.time.sleep(0.6 * SLOT)  # until the policy's time limit ends it
     return None
+
+
+class Clock:
+    """One hospital's time goes on only while it sleeps; ``left`` is when its update left, by its key."""
+
+    def __init__(self) -> None:
+        self._now, self.left = threading.local(), dict[str, float]()
+
+    def monotonic(self) -> float:
+        return float(getattr(self._now, "seconds", 0.0))
+
+    def sleep(self, seconds: float) -> None:
+        self._now.seconds = self.monotonic() + seconds
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +56,18 @@ def consortium(running: Consortium) -> Iterator[Consortium]:
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """How long each hospital's work took until its update left."""
-    seconds: dict[str, float] = {}
-
-    begun: dict[str, float] = {}
-    put, wait = SignedClient.put_bytes, RoundParticipant._wait_for_usual_time
-
-    def waiting(part: RoundParticipant, started: float) -> None:
-        begun[part.client.identity.public_key] = started
-        wait(part, started)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(taking_part, "time", made)
+    put = SignedClient.put_bytes
 
     def put_bytes(client: SignedClient, path: str, body: bytes, **rest: Any) -> Any:
         if path.endswith("/update"):
-            key = client.identity.public_key
-            seconds[key] = time.monotonic() - begun[key]
+            made.left[client.identity.public_key] = made.monotonic()
         return put(client, path, body, **rest)
 
     monkeypatch.setattr(SignedClient, "put_bytes", put_bytes)
-    monkeypatch.setattr(RoundParticipant, "_wait_for_usual_time", waiting)
-    return seconds
+    return made
 
 
 def sent(hospital: Hospital, study: str) -> tuple[dict[str, Any], int]:
@@ -72,13 +78,12 @@ def sent(hospital: Hospital, study: str) -> tuple[dict[str, Any], int]:
     return header, int(header["body_bytes"])
 
 
-def test_a_crash_and_a_hang_arrive_like_any_other_update(consortium: Consortium, timed: dict[str, float]) -> None:
+def test_a_crash_and_a_hang_arrive_like_any_other_update(consortium: Consortium, clock: Clock) -> None:
     proposal = consortium.propose("silent", length=LENGTH)
     with consortium.working():
         status = consortium.wait("silent", "finished")
     assert status["checkpoints"][0]["sites"] == consortium.names
-    assert len(timed) == 5
-    assert all(seconds >= SLOT and seconds % SLOT < 0.75 * SLOT for seconds in timed.values()), timed
+    assert list(clock.left.values()) == [SLOT] * 5  # the first whole slot after each began, however it went
     headers = [sent(hospital, "silent") for hospital in consortium.hospitals]
     assert len({size for _, size in headers}) == 1
     assert len({tuple(sorted(header)) for header, _ in headers}) == 1
@@ -100,9 +105,7 @@ def test_a_failed_worker_releases_the_numbers_of_its_round_as_noise(consortium: 
     consortium.hospitals[3].participant = replace(consortium.hospitals[3].participant, train=crashing)
     consortium.propose("silent-scores", length=LENGTH, mechanism=replace(base.mechanism, evaluation=release))
     with consortium.working(0, 1, 2, 3):
-        deadline = time.monotonic() + 120
-        while len(consortium.status("silent-scores")["updates_now"]) < 4 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: len(consortium.status("silent-scores")["updates_now"]) == 4, "four updates are here")
     headers = [sent(consortium.hospitals[i], "silent-scores")[0] for i in range(4)]
     assert {len(header["releases"]) for header in headers} == {64}
     assert len({tuple(header["releases"].values()) for header in headers}) == 4

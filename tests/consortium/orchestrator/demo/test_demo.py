@@ -108,5 +108,5 @@ def test_no_process_outlives_a_demo_that_is_ended(tmp_path, how):
     assert len(children) >= 5
     os.kill(process.pid, how)
     _, stderr = process.communicate(timeout=180)
-    assert wait_for_end(children, 60) == []
+    assert wait_for_end(children, 120) == []
     assert "Traceback" not in stderr

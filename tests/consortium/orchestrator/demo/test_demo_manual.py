@@ -54,11 +54,11 @@ def manual_demo(tmp_path):
     yield until
     child.terminate()
     try:
-        child.wait(30)
+        child.wait(120)
     finally:
         child.kill()
         child.wait()
-        reader.join(10)
+        reader.join(120)
         child.stderr.close()
 
 

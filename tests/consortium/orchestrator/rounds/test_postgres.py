@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from harness.consortium import Consortium
+from harness.consortium import READY_SECONDS, Consortium
+from harness.ports import kept_port
 
 from datasites.node.home import Home
 
@@ -22,9 +22,7 @@ def test_a_study_outlives_the_orchestrators_process_in_postgresql(tmp_path, post
     monkeypatch.setenv("DATABASE_URL_FILE", str(secret))
     with Consortium(tmp_path / "c", sites=SITES) as consortium:
         home = consortium.homes["orchestrator"]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            Home.create(home.folder, replace(home.config(), port=probe.getsockname()[1]))
+        Home.create(home.folder, replace(home.config(), port=kept_port()))
         consortium.start()
         consortium.propose("first", rounds=2)
         with consortium.working():
@@ -35,7 +33,7 @@ def test_a_study_outlives_the_orchestrators_process_in_postgresql(tmp_path, post
         orchestrator.stdin.close()
         (home.folder / "address.json").unlink()
         consortium.processes.start("orchestrator", ["orchestrator", "run", "--home", str(home.folder)])
-        consortium.processes.wait_until_ready([home.folder], 60)
+        consortium.processes.wait_until_ready([home.folder], READY_SECONDS)
         assert consortium.status("first") == before
         consortium.propose("second")
         with consortium.working():

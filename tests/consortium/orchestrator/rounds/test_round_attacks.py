@@ -15,12 +15,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from harness.consortium import LEVELS, Consortium, Hospital, steps_of
-from support.forgery import Forger, probing, transparent, with_coefficient
-from support.timing import patient
+from harness.consortium import LEVELS, Consortium, steps_of
+from support.forgery import Forger, asked, probing, transparent, with_coefficient
 
-from datasites.node.http import SignedClient
-from datasites.study.messages import Attestation, BlockShape, Commitments, WorkItem
+from datasites.study.messages import Attestation, BlockShape, Commitments
+from datasites.study.patience import Patience
 from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, parse, seal
 from models.config import ModelConfig
@@ -36,16 +35,6 @@ LENGTH = 9000
 @pytest.fixture(scope="module")
 def consortium(running: Consortium) -> Consortium:
     return running.among(SITES)
-
-
-def asked(hospital: Hospital, kind: str, study: str, seconds: float = 120.0) -> WorkItem:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for item in hospital.work(wait=0.2):
-            if (item.kind, item.study) == (kind, study):
-                return item
-        time.sleep(0.02)
-    raise AssertionError(f"{hospital.participant.site} was not asked to {kind} {study}")
 
 
 def forger(consortium: Consortium, index: int, proposal: Proposal) -> Forger:
@@ -187,7 +176,7 @@ def test_a_length_beyond_all_bounds_is_refused_before_the_body_is_read(consortiu
     f = forger(consortium, 0, proposal)
     envelope = f.envelope(f.ciphertexts())
     host, port = f.hospital.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
         head = (f"PUT {f.path} HTTP/1.1", "Host: x", f"Authorization: {f.token(envelope)}", f"Content-Length: {10**13}")
         connection.sendall("\r\n".join((*head, "", "")).encode() + envelope[:20000])
         answer = connection.recv(4096).decode()
@@ -212,8 +201,12 @@ def test_ciphertexts_copied_from_another_site_are_refused_at_the_door(consortium
 
 
 def sum_workers(consortium: Consortium) -> list[psutil.Process]:
-    children = psutil.Process(consortium.pid("orchestrator")).children()
-    return [c for c in children if "orchestrator.rounds.summing.sum_worker" in " ".join(c.cmdline())]
+    found = []
+    for child in psutil.Process(consortium.pid("orchestrator")).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ends just now
+            if "orchestrator.rounds.summing.sum_worker" in " ".join(child.cmdline()):
+                found.append(child)
+    return sorted(found, key=psutil.Process.create_time)
 
 
 def test_a_summing_process_killed_in_the_middle_of_an_add_changes_nothing(consortium: Consortium) -> None:
@@ -233,7 +226,8 @@ def test_a_summing_process_killed_in_the_middle_of_an_add_changes_nothing(consor
     uploading.join(120)
     assert answers == [200]
     for w in sum_workers(consortium):
-        os.kill(w.pid, signal.SIGKILL)  # and once more while nothing is added
+        with contextlib.suppress(psutil.NoSuchProcess):
+            w.kill()  # and once more while nothing is added
     time.sleep(0.1)
     assert f[2].commit(f[2].ciphertexts()).status_code == 200
     assert httpx.get(f"{consortium.url}/healthz", trust_env=False).status_code == 200
@@ -274,22 +268,6 @@ def test_a_centred_study_whose_first_round_is_lost_pauses_and_a_resume_does_not_
             consortium.client.post_json(f"/studies/{proposal.study}/resume", {})
 
 
-def test_the_keyholder_reads_no_sum_whose_list_is_not_attested_and_never_a_second_one(consortium: Consortium) -> None:
-    proposal = consortium.propose("one-sum", length=LENGTH, deadline_seconds=patient(5))
-    for hospital in consortium.hospitals:
-        hospital.participant.handle(asked(hospital, "train", proposal.study))
-    item = asked(consortium.hospitals[0], "attest", proposal.study)
-    first = str(item.documents["commitments"].payload["sum_hash"])
-    keyholder = consortium.homes["keyholder"]
-    roster = keyholder.roster()
-    with contextlib.closing(SignedClient(keyholder.identity(), consortium.url, roster.orchestrator.public_key)) as nosy:
-        with pytest.raises(TesseraError, match="none of your studies"):
-            nosy.get_bytes(f"/blobs/{first}")
-        finish(consortium, proposal, [0, 1, 3])  # site-2 vanishes: the list is redone without it
-        with pytest.raises(TesseraError, match="none of your studies"):
-            nosy.get_bytes(f"/blobs/{first}")
-
-
 def test_wrong_tags_are_refused_at_the_door_and_cost_nobody_else_the_round(consortium: Consortium) -> None:
     proposal = consortium.propose("bad-tags", length=LENGTH)
     for hospital in consortium.hospitals:
@@ -318,32 +296,8 @@ def test_wrong_tags_are_refused_at_the_door_and_cost_nobody_else_the_round(conso
 # who vanishes, who is late ----------------------------------------------------------------------------------------
 
 
-def test_a_site_that_vanishes_before_tagging_is_left_out_of_an_exact_sum(consortium: Consortium) -> None:
-    proposal = consortium.propose("vanishing", length=LENGTH, deadline_seconds=patient(4))
-    for hospital in consortium.hospitals:
-        hospital.participant.handle(asked(hospital, "train", proposal.study))
-    status = finish(consortium, proposal, [0, 1, 3])
-    assert status["rounds_completed"] == 1
-
-
-def test_too_few_sites_are_waited_for_twice_and_then_the_study_pauses_until_they_are_back(
-    consortium: Consortium,
-) -> None:
-    proposal = consortium.propose("too-few", length=LENGTH, deadline_seconds=patient(2))
-    late = forger(consortium, 2, proposal)
-    with consortium.working(0, 1):
-        status = consortium.wait(proposal.study, "paused")
-    assert "expected updates of at least 3 institutions" in status["reason"]
-    kinds = [e.kind for e in consortium.journal().entries() if e.body.get("study") == proposal.study]
-    assert kinds.count("round-repeated") == 2
-    answer = late.commit(late.ciphertexts())
-    assert answer.status_code == 403 and "takes no update from 'site-2' now" in answer.json()["detail"]
-    consortium.client.post_json(f"/studies/{proposal.study}/resume", {})
-    finish(consortium, proposal, [0, 1, 2, 3])
-
-
-def test_an_update_after_the_deadline_is_refused(consortium: Consortium) -> None:
-    proposal = consortium.propose("late", length=LENGTH, deadline_seconds=patient(4), rounds=1)
+def test_an_update_that_comes_too_late_is_refused(consortium: Consortium) -> None:
+    proposal = consortium.propose("late", length=LENGTH, deadline_seconds=600, patience=Patience(grace_seconds=1))
     late = forger(consortium, 3, proposal)
     finish(consortium, proposal, [0, 1, 2])
     answer = late.upload(late.envelope(late.ciphertexts()))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import http.client
 import random
 import threading
-import time
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness.consortium import LEVELS, Consortium, Hospital, steps_of
-from support.forgery import Forger, transparent, with_coefficient
+from harness.consortium import LEVELS, Consortium, steps_of
+from support.forgery import Forger, asked, transparent, with_coefficient
 
-from datasites.study.messages import UpdateHeader, WorkItem
+from datasites.study.messages import UpdateHeader
 from datasites.study.signing import open_sealed, unpack_envelope
 from privacy.errors import TesseraError
 from privacy.identity import Identity
@@ -37,7 +36,7 @@ class Fuzzer:
         self.good, self.foreign = forger.envelope(self.blocks), other.envelope(other.ciphertexts())
         self.variants = [forger.envelope({"shared": [bad(self.blocks["shared"][0])]}) for bad in self.malformed()]
         host, port = forger.hospital.url.removeprefix("http://").split(":")
-        self.connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        self.connection = http.client.HTTPConnection(host, int(port), timeout=120)
         self.seen: Counter[int] = Counter()
 
     def malformed(self) -> list:
@@ -114,23 +113,12 @@ class Fuzzer:
         return answer.status
 
 
-def train_item(hospital: Hospital, study: str) -> WorkItem:
-    """Wait for the request to train in ``study``; what earlier studies left on the board is passed over."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for item in hospital.work(wait=1):
-            if item.study == study and item.kind == "train":
-                return item
-        time.sleep(0.1)
-    raise AssertionError(f"nobody was asked to train in {study}")
-
-
 @pytest.mark.parametrize("tries", [600, pytest.param(10_000, marks=pytest.mark.thorough)])
 def test_no_mutated_upload_is_accepted_or_does_harm(consortium: Consortium, tries: int) -> None:
     proposal = consortium.propose(f"fuzz-{tries}", length=LENGTH, deadline_seconds=600)
     forgers = []
     for index, hospital in enumerate(consortium.hospitals):
-        item = train_item(hospital, proposal.study)
+        item = asked(hospital, "train", proposal.study)
         forgers.append(Forger(hospital=hospital, index=index, proposal=proposal, item=item))
     fuzzers = [Fuzzer(forgers[i], forgers[(i + 1) % SITES], seed=i) for i in range(THREADS)]
     pid = consortium.pid("orchestrator")

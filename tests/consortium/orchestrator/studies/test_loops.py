@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_consortium import LiveConsortium, Person, Scientist, until
+from support.live_consortium import LiveConsortium, Person, Scientist
 from support.review_desk import PASSWORD
+from support.waiting import until
 
 from orchestrator.studies.proposing.settings import StudySettings
 

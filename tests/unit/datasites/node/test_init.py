@@ -115,6 +115,12 @@ def test_an_address_that_nobody_can_dial_is_refused(url: str) -> None:
         check_address(url)
 
 
+def test_a_refused_address_does_not_repeat_its_password() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_address("https://anna:geheim@study.example")
+    assert "geheim" not in str(refused.value) and "study.example" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8000", "https://klinik-köln.example", "https://[::1]:8443", "http://x/p"]
 )

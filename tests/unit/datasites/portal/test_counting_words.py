@@ -9,7 +9,7 @@ from datasites.language.catalog import speaking
 from datasites.portal.shown.words import summary
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", "No model is trained"), ("de", "Kein Modell"), ("fr", "Aucun")])
+@pytest.mark.parametrize(("language", "words"), [("en", "No model is trained"), ("de", "kein Modell"), ("fr", "Aucun")])
 def test_a_counting_study_is_no_training(language, words, new_proposal):
     with speaking(language):
         text = " ".join(summary(counting(new_proposal), "alba", None))

@@ -108,6 +108,33 @@ def test_a_file_that_is_no_policy_changes_nothing_and_is_told_once(place: Place)
     assert place.policies.current().budget.epsilon_cap == 2 and place.policies.problem == ""
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (b"", "policy.toml is empty"),
+        (b" \r\n", "policy.toml is empty"),
+        (TEXT.encode("utf-16"), "could not read it"),
+        (None, "could not read it"),
+    ],
+    ids=["emptied", "blank", "utf-16", "folder"],
+)
+def test_a_file_that_an_editor_has_emptied_or_spoilt_changes_nothing(
+    place: Place, written: bytes | None, told: str
+) -> None:
+    before = place.policies.current()
+    place.path.unlink()
+    place.path.write_bytes(written) if written is not None else place.path.mkdir()
+    assert place.policies.current() == before and place.cap == (8.0, 1e-5)
+    assert told in place.policies.problem and str(place.path) not in place.policies.problem
+
+
+def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_it(place: Place) -> None:
+    place.write("\ufeff" + TEXT.replace("8.0", "5.0").replace("\n", "\r\n"))
+    assert place.policies.current().budget.epsilon_cap == 5.0 and place.policies.problem == ""
+    place.policies.write_cap(epsilon=4.0, delta=None, by="anna", reason="minute 13")
+    assert place.cap == (4.0, 1e-5) and "the board's words" in place.path.read_text()
+
+
 def test_a_change_made_while_nothing_ran_is_found_at_the_start(place: Place) -> None:
     place.write(TEXT.replace("8.0", "2.0"))
     PolicyFile(place.path, journal=place.journal, ledger=place.ledger)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import typst
 from support.tables import write_tables
+from typer.main import get_command
 
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.node.credentials.signed_pdf import sign_pdf
@@ -55,6 +56,32 @@ def one_line(err: str) -> str:
     assert "Traceback" not in text
     assert text.count("error:") <= 1
     return text
+
+
+def commands(group, *before):
+    """Yield every command of a group with the words that name it."""
+    for name, command in group.commands.items():
+        yield (*before, name), command
+        if hasattr(command, "commands"):
+            yield from commands(command, *before, name)
+
+
+def test_the_part_of_the_command_line_that_is_built_is_that_of_the_whole():
+    whole = list(commands(get_command(main.app)))
+    assert len(whole) > 80
+    for words, command in whole:
+        part = get_command(main.named_part(main.app, [*words, "--json"]))
+        found = dict(commands(part))
+        assert [p.opts for p in found[words].params] == [p.opts for p in command.params], words
+        assert found[words].help == command.help
+        if not hasattr(command, "commands"):
+            assert len([known for known, one in found.items() if not hasattr(one, "commands")]) == 1
+    for words in ([], ["--help"], ["nothing"]):
+        assert main.named_part(main.app, words) is None
+    every = {name for words, _ in whole if words[0] == "datasite" for name in words[1:]}
+    for words in (["datasite"], ["datasite", "--help"], ["datasite", "runn"]):
+        shown = dict(commands(get_command(main.named_part(main.app, words))))
+        assert {name for words in shown for name in words[1:]} == every
 
 
 BAD_NAMES = ["bad name!", "-a", "a/b", "x" * 81, "stüdy"]
@@ -222,6 +249,7 @@ def test_a_mistake_of_our_own_is_one_line_and_says_where(run, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("a record: 42")
 
+    monkeypatch.setattr(main, "named_part", lambda *_: None)
     monkeypatch.setattr(main, "app", broken)
     code, _, err = run("doctor")
     assert code == 1 and "ZeroDivisionError in test_main.py" in one_line(err) and "42" not in err

@@ -15,7 +15,9 @@ from orchestrator.demo import demo
 from orchestrator.demo.processes import Processes
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import DemoView, reading_guide
-from privacy.errors import TesseraError
+from privacy.errors import InvalidInput, TesseraError
+
+PROPOSAL = {"proposal": {"payload": {"participants": []}}}
 
 
 class Told:
@@ -48,6 +50,34 @@ def running(monkeypatch: pytest.MonkeyPatch, *states: str, **settings: Any) -> t
         client=SimpleNamespace(get_json=status),  # type: ignore[arg-type]
     )
     return made, told
+
+
+def test_conditions_of_a_hospital_are_said_once_with_the_command_that_accepts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, told = running(monkeypatch, "waiting", "waiting", "waiting", "running", "finished", manual_all=True)
+    waits = iter(
+        [
+            "waiting since now UTC for approval by b",
+            *["waiting since now UTC for the scientist to accept the conditions of a, b (tessera study answer)"] * 2,
+            "",
+            "",
+        ]
+    )
+    plain = made.client.get_json
+    made.client.get_json = lambda path: {**plain(path), "waiting": next(waits), "approvals": {}, **PROPOSAL}
+    made._wait(3)
+    assert [line for line in told.notes if "conditions" in line] == [
+        "approved under conditions, which the dashboard shows: a, b; accept them with:",
+        "tessera study answer cancer-staging --site a --accept-conditions --home o",
+        "tessera study answer cancer-staging --site b --accept-conditions --home o",
+    ]
+
+
+@pytest.mark.parametrize("epsilon", [101.0, 1e6])
+def test_an_epsilon_that_no_study_may_have_is_refused_before_anything_starts(tmp_path: Path, epsilon: float) -> None:
+    with pytest.raises(InvalidInput, match="take at most 100"):
+        demo._check(DemoSettings(epsilon=epsilon, out=tmp_path))
 
 
 @pytest.mark.parametrize("settings", [{"manual": True}, {"manual_all": True}], ids=lambda s: next(iter(s)))

@@ -175,7 +175,7 @@ def test_syslog_messages_are_those_of_rfc_5424(home: Path, tcp: bool) -> None:
     server = socket.create_server(("127.0.0.1", 0)) if tcp else socket.socket(type=socket.SOCK_DGRAM)
     if not tcp:
         server.bind(("127.0.0.1", 0))
-    server.settimeout(30)
+    server.settimeout(120)
     got: list[str] = []
 
     def listen() -> None:
@@ -190,7 +190,7 @@ def test_syslog_messages_are_those_of_rfc_5424(home: Path, tcp: bool) -> None:
     listener.start()
     where = f"127.0.0.1:{server.getsockname()[1]}"
     assert run(home, "journal", "--syslog", where, *(["--tcp"] if tcp else [])).exit_code == 0
-    listener.join(30)
+    listener.join(120)
     server.close()
     found = [RFC5424.fullmatch(message) for message in got]
     assert len(found) == 11 and all(found)

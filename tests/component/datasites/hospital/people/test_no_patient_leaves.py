@@ -70,7 +70,7 @@ def test_no_id_is_in_an_export(home: Home, tmp_path: Path) -> None:
     done = export(home.folder, out=out, syslog="", tcp=False, **chosen)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(10)
+        server.settimeout(120)
         address = f"127.0.0.1:{server.getsockname()[1]}"
         sent = export(home.folder, out=None, syslog=address, tcp=False, **chosen)
         received = b"".join(server.recv(65535) for _ in range(sent.entries))

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasites.data.reading.cells import CategoryColumn, NumberColumn, NumberRule, Reading, years_between
+from datasites.data.reading.cells.counting import Reading
+from datasites.data.reading.cells.dates import years_between
+from datasites.data.reading.cells.numbers import NumberColumn, NumberRule
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.study.schema.variables import Category, Level, Number
 from privacy.errors import InvalidInput
 
@@ -102,16 +105,90 @@ def test_no_cell_is_lost_and_none_becomes_a_value_outside_the_range(cells: list[
     assert counted.cells == len(cells) == len(codes)
 
 
-@given(st.lists(st.sampled_from(["1,234", "1,5", "2.5", "7", "", "x", "12,345"]), max_size=30), st.integers(1, 30))
-def test_pieces_of_a_table_read_as_the_whole_of_it(cells: list[str], size: int) -> None:
-    whole, _ = numbers(cells)
-    column = NumberColumn(PLATELETS, Reading(column="c", variable="p"))
+SPELT = (
+    "1,234",
+    "1.234",
+    "1.234 G/L",
+    "1,234 g/l",
+    "1,5",
+    "2.5",
+    "7,5 G/L",
+    "7.5 G/L",
+    "1.234,5",
+    "1,234.5",
+    "1,5,6",
+    "3.4.5",
+)
+SPELT += (
+    "7",
+    "",
+    "x",
+    "12,345",
+    "12.345",
+    " 3 ",
+    "+4",
+    "1e2",
+    "-9",
+    "NA",
+    "5 apples",
+    "5,5 apples",
+    "0.5",
+    ".5",
+    "99",
+    "9999",
+)
+
+
+@given(st.lists(st.sampled_from(SPELT), max_size=30), st.integers(1, 30), st.booleans(), st.sampled_from(["", "/uL"]))
+def test_pieces_of_a_table_read_as_the_whole_of_it(cells: list[str], size: int, commas: bool, unit: str) -> None:
+    variable = Number(name="p", unit="10^9/L", low=0.001, high=2000, units=PLATELETS.units, missing=("-9", "99"))
+    rule = NumberRule(commas=commas, unit=unit)
+    whole, reading = numbers(cells, variable, rule)
+    counted = Reading(column="c", variable="p")
+    column = NumberColumn(variable, counted, rule)
     pieces = [pd.Series(cells[i : i + size], dtype=object) for i in range(0, len(cells), size)]
     found = [value for piece in pieces for value in column.feed(piece)]
     for row, value in column.finish():
         found[row] = value
-    if "1,5" not in cells or "2.5" not in cells:  # with both signs in one column the first decides
-        assert same(found, [None if math.isnan(v) else v for v in whole])
+    assert same(found, [None if math.isnan(v) else v for v in whole])
+    assert (counted, reading.cells) == (reading, len(cells))
+    assert reading.understood == sum(not math.isnan(v) for v in whole)
+
+
+@given(st.lists(st.floats(-1e300, 1e300) | st.integers(-(10**12), 10**12) | st.sampled_from(["", "NA"]), min_size=1))
+def test_a_plain_number_is_the_nearest_float_whatever_stands_beside_it(values: list) -> None:
+    wide = Number(name="x", low=-1e300, high=1e300)
+    cells = [repr(value) if not isinstance(value, str) else value for value in values]
+    found, reading = numbers(cells, wide, NumberRule(decimal="."))
+    assert same(found, [None if isinstance(value, str) else float(value) for value in values])
+    assert reading.missing == sum(isinstance(value, str) for value in values)
+
+
+def test_a_thousand_with_its_unit_is_in_doubt_as_it_is_without() -> None:
+    assert same(numbers(["1.234 G/L", "2,5"])[0], [None, 2.5])
+    assert same(numbers(["1.234 G/L", "2.5"])[0], [1.234, 2.5])
+    found, reading = numbers(["1.234 G/L"], rule=NumberRule(commas=True))
+    assert same(found, [None]) and reading.refusals == 1
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_code_for_missing_is_no_value_in_any_spelling(typed: bool) -> None:
+    coded = Number(name="x", low=0, high=2000, missing=("999", "-9"))
+    cells = ["999", "999.0", " 999 ", "-9", "-9.00", "99", "9990"]
+    wanted = [None] * 5 + [99, None]
+    reading = Reading(column="c", variable="x")
+    column = NumberColumn(coded, reading)
+    series = pd.Series([float(cell) for cell in cells]) if typed else pd.Series(cells, dtype=object)
+    assert same(list(column.feed(series)), wanted)
+    list(column.finish())
+    assert (reading.missing, reading.understood, reading.refusals) == (5, 1, 1)
+    assert same(numbers(["7", "8,0", "k.A."], coded, NumberRule(missing=("7", "8", "k.A.")))[0], [None] * 3)
+
+
+def test_of_many_strange_spellings_the_first_are_kept_and_all_are_counted() -> None:
+    found, reading = numbers([f"no {i}" for i in range(7000)])
+    assert reading.refusals == reading.cells == len(found) == 7000
+    assert sum(len(words) for words in reading.refused.values()) == 5000
 
 
 def levels(cells: list[str], words: dict[str, str] | None = None) -> tuple[list, Reading]:

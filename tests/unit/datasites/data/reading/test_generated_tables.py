@@ -11,8 +11,9 @@ from harness.hospital_tables import losses, make, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datasites.data.reading import cells, groups, tables
-from datasites.data.reading.cells import CategoryColumn
+from datasites.data.reading import groups, tables
+from datasites.data.reading.cells import numbers
+from datasites.data.reading.cells.words import CategoryColumn
 from datasites.study.schema.document import PatientId
 
 
@@ -40,7 +41,7 @@ def test_a_reader_with_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyP
     if fault == "prefix":
         monkeypatch.setattr(CategoryColumn, "_code_of", prefix)
     elif fault == "units":
-        monkeypatch.setattr(cells, "unit_factor", lambda *_: 1.0)
+        monkeypatch.setattr(numbers, "unit_factor", lambda *_: 1.0)
     elif fault == "ids":
         monkeypatch.setattr(PatientId, "of", lambda _, text: text.strip()[:-1])
     elif fault == "names":

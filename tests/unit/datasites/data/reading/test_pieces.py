@@ -13,6 +13,7 @@ from datasites.data.reading import tables
 from datasites.data.reading.hospital import read_hospital
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.schema_files import read_schema_document
+from privacy.errors import InvalidInput
 
 SCHEMA = """
 name = "pieces"
@@ -131,3 +132,23 @@ def test_rows_of_records_that_contradict_each_other_are_counted_once_a_patient(t
         "do not count"
     ]
     assert dict(zip(data.patients, data.outcome[:, 0], strict=True)) == {"A": 0, "B": 1, "C": 1, "D": 0}
+
+
+@pytest.mark.parametrize(
+    "ids", [["1.23457E+11", "1.23458E+11"], ["5,1E+15", "7"], [1.2e17, 3.0]], ids=["text", "comma", "typed"]
+)
+@pytest.mark.parametrize("rule", ["one", "mean"])
+def test_ids_that_a_spreadsheet_cut_are_refused(tmp_path: Path, ids: list, rule: str) -> None:
+    (tmp_path / "schema.toml").write_text(SCHEMA.replace("RULE", RULES[rule]))
+    pd.DataFrame({"pid": ids, "a": 1.0, "b": 2.0, "c": 3.0, "o": ["no", "yes"]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InvalidInput, match="without their last digits"):
+        read_hospital([tmp_path / "t.parquet"], read_schema_document(tmp_path / "schema.toml"), "o")
+
+
+def test_an_id_with_an_e_in_it_is_an_id(tmp_path: Path) -> None:
+    (tmp_path / "schema.toml").write_text(SCHEMA.replace("RULE", ""))
+    pd.DataFrame({"pid": ["3E12", "1e5"], "a": 1.0, "b": 2.0, "c": 3.0, "o": ["no", "yes"]}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    found, report = read_hospital([tmp_path / "t.csv"], read_schema_document(tmp_path / "schema.toml"), "o")
+    assert (found.patients, report.problems) == (("1e5", "3E12"), ())

@@ -206,3 +206,21 @@ def test_a_formula_with_its_result_is_that_result(tmp_path: Path) -> None:
         for name, data in whole.items():
             file.writestr(name, data)
     assert list(pd.concat(open_table(path).pieces(["sum"]))["sum"]) == ["2", "4", "6"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_line_in_which_excel_names_the_separator_is_no_header(tmp_path: Path, first: str, mark: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{mark}{first}\r\nid;x\r\nP1;1,5\r\nP2;2,5\r\n", encoding="utf-8", newline="")
+    table = open_table(tmp_path / "t.csv")
+    assert (table.columns, table.dialect.separator, table.commas) == (("id", "x"), ";", True)
+    assert pd.concat(table.pieces(["id", "x"])).to_numpy().tolist() == [["P1", "1,5"], ["P2", "2,5"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_text_of_two_bytes_without_a_mark_is_read_once_its_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("id,x\nP\u00e41,1\n".encode(encoding))
+    with pytest.raises(InvalidInput, match="name its encoding in the mapping: utf-16-le"):
+        open_table(tmp_path / "t.csv")
+    table = open_table(tmp_path / "t.csv", Dialect(encoding=encoding))
+    assert pd.concat(table.pieces(["id", "x"])).to_numpy().tolist() == [["P\u00e41", "1"]]

@@ -204,6 +204,49 @@ def test_omop_measurements_keep_their_unit_and_what_was_not_asked_for_is_counted
     assert "person_id" in str(extract("omop", folder, tmp_path / "no").exception)
 
 
+def test_omop_bounds_are_no_numbers_and_what_has_no_concept_keeps_its_own_word(tmp_path):
+    folder = tmp_path / "cdm"
+    folder.mkdir()
+    (folder / "person.csv").write_text(
+        "person_id,gender_concept_id,year_of_birth,gender_source_value\n1,0,1950,F\n2,8507,1961,x\n3,0,1970,\n"
+    )
+    head = "person_id,measurement_concept_id,measurement_date,value_as_number,operator_concept_id,unit_concept_id"
+    rows = ["1,3016723,2020-01-02,0.2,4171756,8840,mg/dL", "2,3016723,2020-01-02,88,4172703,0,umol/L"]
+    rows += ["3,3016723,2020-01-02,2,4172704,,", "1,3016723,2020-01-03,1,,8840,"]
+    (folder / "measurement.csv").write_text(f"{head},unit_source_value\n" + "\n".join(rows))
+    assert extract("omop", folder, tmp_path / "out").exit_code == 0
+    assert [r["sex"] for r in read(tmp_path / "out", "person")] == ["F", "male", ""]
+    assert [r["creatinine"] for r in read(tmp_path / "out", "creatinine")] == [
+        "<0.2 mg/dL",
+        "88 umol/L",
+        ">2",
+        "1 mg/dL",
+    ]
+
+
+def test_fhir_codes_of_one_name_are_two_tables_and_a_replaced_patient_is_counted(tmp_path):
+    quantity = {"valueQuantity": {"value": 5, "unit": "mmol/L"}}
+    one, two = (
+        observation(quantity, code="2345-7"),
+        observation(quantity, code="2350-7", patient="Patient/p1/_history/3"),
+    )
+    for each in (one, two):
+        each["code"]["coding"][0]["display"] = "Glucose"
+    folder = bulk(tmp_path / "bulk", one, two, one)
+    old = {
+        "resourceType": "Patient",
+        "id": "p9",
+        "link": [{"other": {"reference": "Patient/p0"}, "type": "replaced-by"}],
+    }
+    (folder / "More.ndjson.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + json.dumps(old).encode()))
+    assert extract("fhir", folder, tmp_path / "out").exit_code == 0
+    assert [r["patient_id"] for r in read(tmp_path / "out", "glucose")] == ["p0", "p0"]
+    assert [r["glucose-2350-7"] for r in read(tmp_path / "out", "glucose-2350-7")] == ["5 mmol/L"]
+    assert {r["patient_id"] for r in read(tmp_path / "out", "patient")} == {"p0", "p1"}
+    passed = json.loads((tmp_path / "out" / READING).read_text())["passed_over"]
+    assert passed["Patient that another record replaces"] == 1
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_an_h5ad_file_gives_its_matrix_and_its_observations(tmp_path, sparse):
     values = np.array([[0, 1.5, 0], [2, 0, 0.25]], dtype=np.float32)
