@@ -43,6 +43,7 @@ from datasites.study.proposal import Block, Chain, Proposal
 from datasites.study.recomputed.next_model import model_from_bytes, model_to_bytes
 from datasites.study.signing import Signed, dump, open_sealed, parse, seal
 from datasites.worker.job import Trainer, TrainingJob, TrainingResult
+from harness.forking import role_starter
 from harness.proposals import make_dataset, make_mechanism, make_participant, make_proposal
 from orchestrator.demo.processes import Processes
 from privacy.canonical import sha256_hex
@@ -240,6 +241,7 @@ class Consortium:
     def start(self, *, keyholder: bool = True, hospitals: bool = True) -> None:
         """Start orchestrator and keyholder, and open the hospitals in this process."""
         home = self.homes["orchestrator"]
+        self.processes.warm = role_starter()
         if self._script is None:
             self.processes.start("orchestrator", ["orchestrator", "run", "--home", str(home.folder)])
         else:

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from datasites.data.part_files import (
@@ -364,6 +363,8 @@ def _keyed(secret: bytes, purpose: str, case: str) -> bytes:
 
 
 def _write_part(folder: Path, schema: Schema, part: Part) -> None:
+    import pandas as pd
+
     folder.mkdir()
     if set(part.inputs) != set(schema.modalities):
         raise InvalidInput(f"expected inputs for {schema.modalities}, got {tuple(part.inputs)}")

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import pandas as pd
-
 from datasites.data.dataset import read_schema
 from datasites.data.missing import Whole, read_missing
 from datasites.study.data_use import check_codes
@@ -176,6 +174,8 @@ def glance(folder: Path, patients: int) -> Glance:
 
 
 def _preview(path: Path) -> Preview:
+    import pandas as pd
+
     try:
         table = pd.read_parquet(path).iloc[:_ROWS, :_COLUMNS]
     except (OSError, ValueError) as error:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WIDE = 8000
 _CELLS = 2_000_000
@@ -67,6 +69,8 @@ def read_modality(path: Path, names: Sequence[str]) -> pd.DataFrame:
     Raises:
         InvalidInput: the file is missing, or holds other columns.
     """
+    import pandas as pd
+
     if len(names) <= _WIDE:
         return read_columns(path, ["case_id", *names]).set_index("case_id")
     table = read_columns(path, ["case_id", _ROW])
@@ -107,6 +111,8 @@ def read_columns(path: Path, columns: list[str]) -> pd.DataFrame:
     Raises:
         InvalidInput: it is missing, or holds other columns.
     """
+    import pandas as pd
+
     try:
         return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:

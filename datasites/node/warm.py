@@ -1,7 +1,7 @@
 """Children that start in milliseconds: a warm process imports what they need once, and forks them on request.
 
-Python takes seconds of computing to import what a hospital needs. ``tessera demo`` starts a dozen roles on one machine,
-so it starts one warm process first, which imports for all of them while patients are dealt out::
+Python takes seconds to import what a hospital needs. ``tessera demo`` starts a dozen roles on one machine, so it starts
+one warm process first, which imports for all of them while patients are dealt out::
 
     with Warm.start(["datasites.hospital.daemon"]) as warm:
         child = warm.run("orchestrator.cli.main", ["datasite", "run", "--home", str(home)], warm=True)
@@ -30,6 +30,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
@@ -238,6 +239,7 @@ def start_module(
     *,
     env: Mapping[str, str] | None = None,
     folder: str | None = None,
+    output: int | None = None,
     pass_fds: Sequence[int] = (),
     pipe: bool = False,
 ) -> Child:
@@ -246,14 +248,32 @@ def start_module(
     Args: as of :meth:`Warm.run`.
     """
     if own_warm:
-        return own_warm[0].run(module, arguments, env=env, folder=folder, pass_fds=pass_fds, pipe=pipe)
+        return own_warm[0].run(module, arguments, env=env, folder=folder, output=output, pass_fds=pass_fds, pipe=pipe)
     return subprocess.Popen(  # noqa: S603  our own module, no shell
         own_module(module, *arguments),
         env=None if env is None else dict(env),
         pass_fds=pass_fds,
         stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         cwd=folder,
     )
+
+
+def answer_of(module: str, arguments: Sequence[str] = (), *, seconds: float) -> tuple[int, str]:
+    """Run one of our modules in a process of its own, with one thread; return its exit code and what it wrote.
+
+    Raises:
+        subprocess.TimeoutExpired: it was ended after ``seconds``.
+    """
+    with tempfile.TemporaryFile() as said:
+        child = start_module(module, arguments, env=_one_thread(os.environ), folder="/", output=said.fileno())
+        try:
+            code = child.wait(seconds)
+        finally:
+            child.kill()  # nothing where it has ended
+            child.wait()
+        return code, os.pread(said.fileno(), _MESSAGE_BYTES, 0).decode(errors="replace")
 
 
 def _one_thread(environment: Mapping[str, str]) -> dict[str, str]:

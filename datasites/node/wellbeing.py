@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +23,8 @@ from datasites.node.files import lack_of_room, write_atomically
 from datasites.node.health import FILE
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
-from datasites.node.process import own_module
 from datasites.node.rollback import GAP
+from datasites.node.warm import answer_of
 from privacy.errors import TesseraError
 from privacy.ledger.verification import FILES
 
@@ -163,11 +162,11 @@ class Chains:
         A process that opens and closes the file of a database loses its locks on it (POSIX), also those of the stores
         that the role has open. The next command to end would then take itself for the last and delete the log.
         """
-        command = own_module("privacy.ledger.verification", str(self._folder), self._home.identity().public_key)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)  # noqa: S603
-        if done.returncode:
+        own = [str(self._folder), self._home.identity().public_key]
+        code, said = answer_of("privacy.ledger.verification", own, seconds=_CHECK_SECONDS)
+        if code:
             return "journal and ledger could not be checked"
-        return done.stdout.strip()
+        return said.strip()
 
 
 class Reach:

@@ -89,6 +89,8 @@ SHOWN = SENTENCES | {
     "approved": mark("has approved"),
     "conditions": mark("has approved with conditions"),
     "denied": mark("has denied it"),
+    "ended": mark("says that the study has ended"),
+    "finished": mark("says that the study is finished"),
 }
 """The same behind a name on pages and in reports: other languages part a state from what somebody did."""
 STORED = (

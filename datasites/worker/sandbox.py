@@ -26,7 +26,6 @@ import logging
 import os
 import resource
 import signal
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -36,7 +35,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from datasites.node.process import own_module
+from datasites.node.warm import answer_of
 from datasites.review.policy import Layer, SandboxPolicy
 from datasites.worker import syscalls
 from privacy.errors import Refused
@@ -52,6 +51,7 @@ LAYERS: tuple[Layer, ...] = (
     "capabilities",
     "seccomp",
 )
+_TRY_SECONDS = 120.0
 _THREADS = 4096  # pyarrow needs threads, and the kernel counts all of the user's (none of root's)
 _SOFTWARE = (
     *("datasites", "models", "privacy", "orchestrator", "tessera"),  # a rule of a study's own writes `import tessera`
@@ -119,11 +119,11 @@ def check_layers(active: Iterable[Layer], minimum: Sequence[Layer]) -> None:
 
 @lru_cache(maxsize=1)
 def available_layers() -> dict[Layer, bool]:
-    """Try all layers in a process of their own and return which of them this machine offers."""
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # else no namespace can be left
-    command = own_module("datasites.worker.sandbox")
-    done = subprocess.run(command, capture_output=True, check=False, cwd="/", env=one_thread)  # noqa: S603  our own
-    found = set(done.stdout.decode().split())
+    """Try all layers in a process of their own and return which of them this machine offers.
+
+    It has one thread: no process with more can leave a namespace.
+    """
+    found = set(answer_of("datasites.worker.sandbox", seconds=_TRY_SECONDS)[1].split())
     return {layer: layer in found for layer in LAYERS}
 
 

@@ -60,6 +60,7 @@ def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authentica
             if count >= _MOST_KEYS:
                 raise Refused(f"round {number} has too many keys of {party.name}; is it started again and again?")
             service.store.put_document(study, number, KEY, signed, closing=count, author=party.name)
+        service.board.withdraw(study, party=party.name, when=lambda item: item.kind == "key" and item.round == number)
         runner.wake()
         return {"helper": party.name}
 

@@ -253,6 +253,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
         service.store.require_place(study, number, "key", signed, author=party.name)
         service.store.put_blob(body)
         service.store.put_document(study, number, "key", signed, author=party.name)
+        service.board.withdraw(study, party=party.name, when=lambda item: item.kind == "key" and item.round == number)
         runner.wake()
         return {"key_hash": key.key_hash}
 

@@ -183,7 +183,6 @@ def _datasets(home: Home) -> str:
 
 
 def _orchestrator(home: Home, config: Config) -> str:
-    """Ask the orchestrator for its time: whether it answers, with a certificate that holds, and how far it is apart."""
     url = orchestrator_url(home)
     try:
         verify = trust_of(home) or (client_context(Path(config.ca)) if config.ca else machine_context())

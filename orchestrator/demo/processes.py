@@ -24,6 +24,11 @@ _INHERITED = frozenset(
     | {"TESSERA_TRACES"}
 )
 _IN_ADVANCE = (
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "datasites.portal.pages:compile_templates",
+    "privacy.ledger.verification:expected_structure",
     "orchestrator.daemon",
     "datasites.keyholder.daemon",
     "datasites.helper.daemon",

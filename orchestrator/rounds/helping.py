@@ -77,14 +77,14 @@ class Helping:
             return {}
         self._gone -= set(self._offered(number))
         for later in range(number, min(number + 1, self._proposal.rounds) + 1):  # the next one while the sites train
-            self._ask("key", later)
+            self._board.publish(set(self._names) - set(self._offered(later)), self._item("key", later, {}))
         await self._until(number, lambda: set(self._offered(number)) | self._gone >= set(self._names), "its key")
         if not self._offered(number):
             await self._waits.until(
                 lambda: bool(self._offered(number)), None, lambda: f"round {number}: a key of {names(self._names)}"
             )
         self._gone = set(self._names) - set(self._offered(number))
-        for name in self._names:
+        for name in self._gone:
             self._withdraw(name, lambda i: i.kind == "key" and i.round == number)
         return {f"key/{name}": signed for name, signed in self._offered(number).items()}
 
@@ -330,10 +330,6 @@ class Helping:
         await self._waits.until(
             condition, HELPER_SECONDS, lambda: f"round {number}: {names(self._names)} (helpers), {what}"
         )
-
-    def _ask(self, kind: Any, number: int) -> None:
-        for name in self._names:
-            self._board.publish(name, self._item(kind, number, {}))
 
     def _withdraw(self, name: str, when: Callable[[WorkItem], bool]) -> None:
         self._board.withdraw(self._proposal.study, party=name, when=when)

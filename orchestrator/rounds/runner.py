@@ -116,12 +116,11 @@ class StudyRunner:
 
     async def _key(self, number: int) -> Signed:
         keyholder = self.proposal.keyholder.name
-        self._board.publish(keyholder, self._item("key", number))
-        if not await self._answered(number, "key"):
-            raise self._refusal(number)
-        self._board.withdraw(self.proposal.study, party=keyholder, when=lambda i: i.kind == "key" and i.round == number)
-        if number < self.proposal.rounds:  # made while the sites train
-            self._board.publish(keyholder, self._item("key", number + 1))
+        for wanted in range(number, min(number + 1, self.proposal.rounds) + 1):  # the next one while the sites train
+            if keyholder not in self._documents(wanted, "key"):
+                self._board.publish(keyholder, self._item("key", wanted))
+            if wanted == number and not await self._answered(number, "key"):
+                raise self._refusal(number)
         return parse(Signed, self._documents(number, "key")[keyholder])
 
     async def _answered(self, number: int, kind: str) -> bool:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +173,16 @@ def _structure_problems(path: Path) -> Iterator[str]:
         present = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
         version = version_of(path)
         SCHEMA.due(version, path.name)
-        if present != structure(SCHEMA, version):
+        if present != expected_structure(version):
             yield "the tables, or the triggers that forbid changes, are not those of a chain"
     finally:
         connection.close()
+
+
+@lru_cache(maxsize=16)
+def expected_structure(version: str | None = SCHEMA.current) -> frozenset[str]:
+    """Return the statements that make up an untouched chain of this version (None: before versions)."""
+    return structure(SCHEMA, version)
 
 
 def _noted_head(path: Path) -> bytes | None:

@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from harness.forking import role_starter
 from support.live_study import WorkersHere
 from support.review_desk import PASSWORD
 from support.waiting import until
@@ -171,7 +172,7 @@ class LiveConsortium:
         links = {steward.site: steward.invitation for steward in self.homes.invite()}
         with (self.homes.hospitals[self.sites[0]].folder / "policy.toml").open("a") as policy:
             policy.write("[review]\nrequired_reviewers = 2\n[study]\nallow_own_evaluation = true\n")
-        self.processes = self._closing.enter_context(Processes(logs=self.folder / "logs"))
+        self.processes = self._closing.enter_context(Processes(logs=self.folder / "logs", warm=role_starter()))
         home = self.homes.orchestrator
         self.processes.start("orchestrator", ["orchestrator", "run", "--home", str(home.folder)])
         self.processes.wait_until_ready([home.folder], READY_SECONDS)

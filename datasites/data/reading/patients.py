@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from datasites.data.patient_rows import plain_id
@@ -20,6 +20,9 @@ from datasites.data.reading.measured import Beside, Stored
 from datasites.data.reading.tables import Table
 from datasites.study.schema.document import PatientId, RowRule
 from privacy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Column = NumberColumn | CategoryColumn
 _CUT = re.compile(r"[+-]?\d([.,]\d+)?[eE]\+\d{2,3}")
@@ -113,6 +116,8 @@ def _read_columns(
 
 def as_ids(cells: pd.Series) -> list[str]:
     """Return ids as text: a number without a fraction as a whole number, however the file stores it."""
+    import pandas as pd
+
     if cells.dtype != object and not pd.api.types.is_string_dtype(cells.dtype):
         return [_number_id(float(value)) for value in cells]
     return [str(text).strip() for text in cells]
@@ -141,6 +146,8 @@ class OneRowEach:
 
     def values(self, stored: Beside, patients: NDArray[np.int64]) -> NDArray[np.floating]:
         """Return the one row of some patients, float [patients, columns read]."""
+        import pandas as pd
+
         counts = self.starts[patients + 1] - self.starts[patients]
         codes = np.repeat(np.arange(len(patients)), counts)
         within = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -157,6 +164,8 @@ def one_row_each(rows: Rows, wanted: Wanted) -> OneRowEach:
     Raises:
         InvalidInput: a patient has several rows and the rule says one, or what orders rows is neither number nor date.
     """
+    import pandas as pd
+
     _refuse_cut(rows.patients, wanted.table.name)
     ids = np.array(rows.patients, dtype=object)
     named = np.flatnonzero(ids != "")
@@ -200,6 +209,8 @@ def alike(text: str) -> str:
 
 
 def _ordered(cells: pd.Series, wanted: Wanted) -> NDArray[np.float64]:
+    import pandas as pd
+
     numbers = pd.to_numeric(cells, errors="coerce")
     if not numbers.isna().any():
         return numbers.to_numpy(dtype=np.float64)

@@ -14,9 +14,9 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
@@ -28,6 +28,9 @@ from datasites.data.reading.sniffing import Lines, refuse_swallowed, told
 from datasites.study.text import visible
 from privacy.errors import InvalidInput
 from privacy.sentences import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
@@ -237,6 +240,8 @@ def _schema_of(path: Path, suffix: str) -> pa.Schema:
 
 
 def _pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    import pandas as pd
+
     suffix = _suffix(table.path)
     try:
         if suffix in TEXT_SUFFIXES:
@@ -308,6 +313,8 @@ def _text_pieces(table: Table, columns: Sequence[str]) -> Iterator[pd.DataFrame]
 
 
 def _plain(batch: pa.RecordBatch) -> pd.DataFrame:
+    import pandas as pd
+
     found: dict[str, object] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         kind = column.type

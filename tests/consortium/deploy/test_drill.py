@@ -154,7 +154,7 @@ class Drill:
         """Do something in a portal, on its own machine, as the made-up steward there."""
         password = self.home(machine).identity().derive_secret("demo").hex()
         command = [*self.net.inside(machine), sys.executable, "-c", _SESSION + script, password, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -209,7 +209,7 @@ def found(drill: Drill) -> None:
     for machine, line in twelve:
         mailed = re.search(r"join (\S+)\.invitation", line)
         if mailed:
-            drill.becomes(lambda: drill.health("orchestrator") == "", "the orchestrator to answer", 60)
+            drill.becomes(lambda: drill.health("orchestrator") == "", "the orchestrator to answer")
             sent = drill.place("orchestrator") / "invitations" / f"{mailed.group(1)}.invitation"
             shutil.copyfile(sent, drill.place(machine) / sent.name)
         drill.type(machine, line)
@@ -275,7 +275,7 @@ def test_five_parties_found_train_grow_upgrade_and_restore(drill: Drill) -> None
 def compare(drill: Drill, machine: str) -> None:
     """Confirm everybody's fingerprint in a portal, once its made-up steward has an account."""
     others = [party for party in drill.home(machine).roster().everybody if party.name != machine]
-    drill.becomes(lambda: drill.has_account(machine), f"an account at {machine}", 60)
+    drill.becomes(lambda: drill.has_account(machine), f"an account at {machine}")
     drill.as_steward(machine, _COMPARE, json.dumps([asdict(party) for party in others]))
 
 
@@ -292,10 +292,8 @@ def grow(drill: Drill) -> None:
         if " join " in line:
             prepare(drill, "hospital-d")
     for machine in HOSPITALS:
-        drill.becomes(
-            lambda m=machine: drill.as_steward(m, _CONFIRM) == "hospital-d", f"the new roster at {machine}", 60
-        )
-    drill.becomes(lambda: drill.health("hospital-d") == "", "the fourth hospital to be well", 120)
+        drill.becomes(lambda m=machine: drill.as_steward(m, _CONFIRM) == "hospital-d", f"the new roster at {machine}")
+    drill.becomes(lambda: drill.health("hospital-d") == "", "the fourth hospital to be well")
     for machine in ("keyholder", "hospital-d", *HOSPITALS):
         assert drill.home(machine).roster() == drill.home("orchestrator").roster(), machine
 
@@ -307,7 +305,7 @@ def upgrade(drill: Drill) -> None:
         drill.stop(machine)
         command = drill._command(machine, f"tessera {role} run --home /var/lib/tessera/home")
         drill.start(machine, [*command[:4], *module, *command[5:]], PYTHONPATH=patched(drill))
-        drill.becomes(lambda m=machine: drill.health(m) == "", f"{machine} to be well again", 120)
+        drill.becomes(lambda m=machine: drill.health(m) == "", f"{machine} to be well again")
 
 
 def restore(drill: Drill, options: str) -> None:
@@ -315,22 +313,22 @@ def restore(drill: Drill, options: str) -> None:
     for machine in HOSPITALS:
         drill.stop(f"steward-{machine}")
     drill.type("orchestrator", f"tessera propose later {options} --home /var/lib/tessera/home")
-    drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal that came later", 120)
+    drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal that came later")
     drill.stop("hospital-a")
     shutil.rmtree(drill.home("hospital-a").folder)
     drill.type("hospital-a", "tessera restore hospital-a.tessera --home /var/lib/tessera/home")
     drill.type("hospital-a", "tessera datasite run --home /var/lib/tessera/home")
-    drill.becomes(lambda: "restored: " in drill.health("hospital-a"), "the old folder to be noticed", 120)
+    drill.becomes(lambda: "restored: " in drill.health("hospital-a"), "the old folder to be noticed")
     drill.type(
         "hospital-a",
         "tessera datasite import-gap --home /var/lib/tessera/home --by 'A. Steward' --reason 'the disk is gone'",
     )
-    drill.becomes(lambda: drill.health("hospital-a") == "", "hospital A to be well again", 120)
+    drill.becomes(lambda: drill.health("hospital-a") == "", "hospital A to be well again")
     line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
     drill.start("steward-hospital-a", drill._command("hospital-a", line))
-    drill.becomes(lambda: drill.has_account("hospital-a"), "an account in the restored folder", 60)
+    drill.becomes(lambda: drill.has_account("hospital-a"), "an account in the restored folder")
     compare(drill, "hospital-a")
     drill.type("orchestrator", "tessera study resend later --site hospital-a --home /var/lib/tessera/home")
-    drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal to be offered again", 120)
+    drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal to be offered again")
     verified = drill.type("hospital-a", "tessera verify /var/lib/tessera/home --json")
     assert '"ok": true' in verified

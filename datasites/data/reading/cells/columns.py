@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -20,6 +23,8 @@ _WITH_COMMA = r"^[ \t\n\r\f\v]*[+-]?\d+,\d+([eE][+-]?\d+)?[ \t\n\r\f\v]*$"
 
 def is_text(cells: pd.Series) -> bool:
     """Return whether cells are text and not numbers."""
+    import pandas as pd
+
     return cells.dtype == object or pd.api.types.is_string_dtype(cells.dtype)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from datasites.data.reading.cells.counting import Reading
 from datasites.study.schema.variables import MISSING, plain
 from privacy.sentences import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 _NO_DATE = say("not a date such as 2024-05-31")
@@ -20,6 +22,8 @@ def years_between(since: pd.Series, until: pd.Series, reading: Reading) -> pd.Se
     Dates are written as ISO 8601 does, with year, month and day (2024-05-31); a year of 365.25 days. A row that is
     refused here is taken off the missing ones, among which the reader of the years counts it.
     """
+    import pandas as pd
+
     texts = [
         cells.astype(object).where(cells.notna(), "").map(lambda cell: str(cell).strip()) for cells in (since, until)
     ]

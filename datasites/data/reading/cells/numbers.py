@@ -6,10 +6,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -27,6 +26,9 @@ from datasites.data.reading.cells.counting import Reading
 from datasites.data.reading.cells.words import number_text
 from datasites.study.schema.variables import MISSING, Number, plain
 from privacy.sentences import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Sign = Literal["", ".", ","]

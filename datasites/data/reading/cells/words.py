@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from datasites.data.reading.cells.columns import as_texts, is_text, spellings
@@ -15,6 +15,9 @@ from datasites.data.reading.cells.counting import Reading, shortened
 from datasites.study.schema.variables import MISSING, Category, plain
 from privacy.errors import InvalidInput
 from privacy.sentences import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 _WHOLE = re.compile(r"(\d+)\.0+")
@@ -58,6 +61,8 @@ class CategoryColumn:
         Args:
             cells: text; numbers are read as their shortest spelling.
         """
+        import pandas as pd
+
         if is_text(cells):
             found = spellings(as_texts(cells))
             words, codes = found.words, found.codes

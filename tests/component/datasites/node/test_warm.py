@@ -12,7 +12,8 @@ import psutil
 import pytest
 from support.waiting import until
 
-from datasites.node.warm import Child, Warm, WarmChild, start_module
+from datasites.node.warm import Child, Warm, WarmChild, answer_of, start_module
+from datasites.worker.sandbox import available_layers
 from privacy.errors import TesseraError
 
 _SECONDS = 120.0
@@ -154,3 +155,26 @@ def test_whoever_reports_was_forked_without_threads_and_sets_its_pdf(tmp_path: P
     with Warm.start(["datasites.report.rehearsal:rehearse"]) as warm:
         for name in ("one", "other"):
             assert int(ran(warm, code, tmp_path / name, folder=str(tmp_path))[0]) > 100
+
+
+_LAYERS = "import datasites.worker.sandbox as s; print(*(name for name, on in s.available_layers().items() if on))"
+
+
+def test_a_forked_process_can_put_on_itself_what_one_from_nothing_can(warm: Warm, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        child = warm.run("timeit", ["-n1", "-r1", _LAYERS], output=out.fileno(), pipe=False, warm=True)
+        assert child.wait(_SECONDS) == 0, (tmp_path / "out").read_text()
+    forked, _ = (tmp_path / "out").read_text().splitlines()
+    assert forked.split() == [name for name, on in available_layers().items() if on]
+
+
+@pytest.mark.parametrize("warmed", [False, True])
+def test_an_answer_is_what_was_written_and_the_exit_code(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch, warmed: bool
+) -> None:
+    monkeypatch.setattr("datasites.node.warm.own_warm", [warm] if warmed else [])
+    assert answer_of("platform", seconds=_SECONDS)[0] == 0
+    code, said = answer_of("timeit", ["-n1", "-r1", "import os; os.write(1, b'said'); os._exit(3)"], seconds=_SECONDS)
+    assert (code, said) == (3, "said")
+    with pytest.raises(subprocess.TimeoutExpired):
+        answer_of("timeit", ["-n1", "-r1", "import time; time.sleep(600)"], seconds=0.01)
