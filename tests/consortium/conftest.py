@@ -7,7 +7,7 @@ import pytest
 from harness.consortium import Consortium
 from support.live_consortium import LiveConsortium
 
-SHARED = ("running", "three")
+SHARED = ("running", "three", "watched")
 """Consortia of many files: all their tests go to one worker, so that each is started once."""
 
 

@@ -40,7 +40,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def sandbox(home: Path) -> Iterator[Sandbox]:
+def sandbox(warm_here: None, home: Path) -> Iterator[Sandbox]:
     if not all(available_layers()[layer] for layer in FOR_SCRIPTS):
         pytest.skip("this kernel does not offer the layers that plain jobs need")
     limits = SandboxPolicy(output_bytes=MOST_BYTES, jobs_may_measure=not available_layers()["disk"])

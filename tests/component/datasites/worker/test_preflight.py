@@ -57,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pool(home: Path) -> Iterator[WorkerPool]:
+def pool(warm_here: None, home: Path) -> Iterator[WorkerPool]:
     with WorkerPool(SandboxPolicy(time_seconds=60), hidden=(home,)) as made:
         yield made
 

@@ -83,7 +83,7 @@ def dataset(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pool():
+def pool(warm_here):
     limits = SandboxPolicy(time_seconds=120, memory_bytes=2**30, output_bytes=2**20, minimum_layers=("rlimits",))
     with WorkerPool(limits) as pool:
         pool.start()

@@ -212,7 +212,7 @@ def test_a_wrong_result_is_refused(proposal, tmp_path, wrong):
 
 
 @pytest.fixture(scope="module")
-def pool():
+def pool(warm_here):
     with WorkerPool(SandboxPolicy(time_seconds=120, minimum_layers=("rlimits",))) as pool:
         pool.start()
         yield pool

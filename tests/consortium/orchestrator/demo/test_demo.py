@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from orchestrator.cli.main import app
 
 pytestmark = pytest.mark.slow
-_SECONDS = 400
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -42,14 +41,9 @@ def wait_for_end(processes: list[psutil.Process], seconds: float) -> list[psutil
     return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One small demo, run to its end: three hospitals, two rounds."""
-    out = tmp_path_factory.mktemp("demo") / "out"
-    process = start("--sites", "3", "--rounds", "2", "--out", str(out), "--json")
-    stdout, stderr = process.communicate(timeout=_SECONDS)
-    assert process.returncode == 0, stderr
-    return json.loads(stdout.splitlines()[-1]), stderr, out
+@pytest.fixture
+def finished(watched):
+    return watched.result, watched.stderr, watched.out
 
 
 def test_the_demo_prints_the_object_that_machines_read(finished):

@@ -7,8 +7,6 @@ import gzip
 import io
 import json
 import struct
-import subprocess
-import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -18,62 +16,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from support.watched_demo import SITE
 from support.what_leaves import Request, as_markdown, fields_of, unaccounted
 
-from orchestrator.demo import demo
-from orchestrator.demo.processes import Processes
 from privacy.ledger.journal import Journal
 
 ROOT = Path(__file__).parents[4]
-SITE = "brca-1"
-
-
-class Watched(Processes):
-    """Starts one site through the recorder."""
-
-    def start(self, name: str, arguments: Any) -> None:
-        if name != SITE:
-            super().start(name, arguments)
-            return
-        self.logs.mkdir(parents=True, exist_ok=True)
-        home = arguments[arguments.index("--home") + 1]
-        command = [sys.executable, str(ROOT / "tests" / "support" / "recording_site.py"), home, f"{home}-sent.jsonl"]
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self.children[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=ROOT, process_group=0
-            )
-
-
-class Quiet:
-    def step(self, text: str) -> None: ...
-    def note(self, text: str) -> None: ...
-    def rounds(self, done: int, total: int, text: str) -> None: ...
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("leaves") / "demo"
-    settings = demo.DemoSettings(
-        data=None,
-        federation="upper-bound",
-        task="early-late",
-        rounds=2,
-        sites=3,
-        out=folder,
-        manual=False,
-        seed=0,
-        epsilon=8.0,
-        noise="local",
-        architecture="linear",
-        public_noise=False,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "Processes", Watched)
-        demo.run_demo(settings, Quiet())
-    journal = Journal(folder / SITE / "journal.sqlite", None)
+def out(watched: Any) -> Path:
+    journal = Journal(watched.out / SITE / "journal.sqlite", None)
     assert not list(journal.entries(kind="worker-failed"))  # or nothing private was ever at stake
     journal.close()
-    yield folder
+    return watched.out
 
 
 @pytest.fixture(scope="module")
