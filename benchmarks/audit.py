@@ -2,7 +2,8 @@
 
 A run is what the command does at its default confidence: the bound of the training step (honest code only, the faults
 are of the path), and the whole path under each noise. Its chance of accusing honest code is at most .05, by the union
-bound over all its tests. A fault must be found under each noise by itself.
+bound over all its tests. A fault must be found under each noise by itself. A run ends with the first refutation, which
+changes no verdict: each test has its own share of the chance.
 
     python benchmarks/audit.py --runs 20 --json
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -34,6 +36,7 @@ def measured(noise: Noise, name: str, options: argparse.Namespace) -> dict[str, 
             seed=seed,
             failure=_LEVELS.path,
             fault=FAULTS.get(name),
+            until_refuted=True,
         )
         accused += result.flagged
         kinds.update(kinds_of(result))
@@ -65,7 +68,7 @@ def main() -> None:
     parser.add_argument("--noise", choices=NOISES, action="append", help="both without")
     parser.add_argument("--fault", choices=[HONEST, *FAULTS], action="append", help="all without")
     parser.add_argument("--canaries", type=int, default=1000, help="as the command's option")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="always so; progress goes to the standard error")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = options.fault or [HONEST, *FAULTS]
@@ -73,8 +76,7 @@ def main() -> None:
     for noise in options.noise or NOISES:
         for name in names:
             row = found.setdefault(noise, {})[name] = measured(noise, name, options)
-            if not options.json:
-                print(f"{noise} noise, {name}: {row}", flush=True)
+            print(f"{noise} noise, {name}: {row}", file=sys.stderr, flush=True)
     print(json.dumps({"first_seed": options.first_seed, **found}, indent=2))
 
 

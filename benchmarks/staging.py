@@ -19,7 +19,7 @@ import math
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -93,6 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--delta", type=float, default=1e-4)
     parser.add_argument("--noise", choices=("local", "shared"), default="local")
     parser.add_argument("--noise-draws", type=int, default=1, help="private runs per split, whose scores are averaged")
+    parser.add_argument("--gains", nargs="*", default=[], help="factors of the model's gains, such as image=1.3")
     parser.add_argument("--split", choices=SPLITS, default="stratified")
     parser.add_argument("--corrupt", default="", help="flip:SITE,SITE or permute")
     parser.add_argument("--alpha", type=float, default=0.5, help="of the dirichlet federation")
@@ -167,6 +168,8 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         classes=everyone.classes,
         heads=chosen.heads if architecture == "mlp" else "shared",
     )
+    factors = {m: float(f) for m, f in (one.split("=") for one in options["gains"])}
+    config = replace(config, gains={m: factors[m] * config.gain(m) for m in config.features if m in factors})
     settings = settings_of(
         chosen,
         config,
