@@ -25,7 +25,7 @@ from orchestrator.cli.operate import _study_table
 from orchestrator.dashboard.facts import study_now
 from orchestrator.rounds.store import Store
 from orchestrator.studies.status import study_line
-from privacy.errors import TesseraError
+from privacy.errors import Refused, TesseraError
 
 LENGTH, SITES = 40, 4
 
@@ -107,6 +107,22 @@ def test_the_round_goes_on_without_a_site_that_is_slower_than_the_deadline(
     assert {site.name: site.dropouts for site in line.sites} == {"site-0": 0, "site-1": 0, "site-2": 0, "site-3": 1}
 
 
+def held_back(played: Played, index: int) -> tuple[str, bytes]:
+    """Have a hospital train and sign; return where its update would have gone, and the update."""
+    sent: list[tuple[str, bytes]] = []
+    participant = played.hospitals[index].participant
+
+    def put_bytes(place: str, body: bytes, **_: object) -> None:
+        sent.append((place, body))
+        raise TesseraError("its connection is cut")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(participant.client, "put_bytes", put_bytes)
+        played.step(played.names[index])
+    assert len(sent) == 1
+    return sent[0]
+
+
 def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remain(
     played: Played, let_pass: Callable[[float], None]
 ) -> None:
@@ -120,8 +136,10 @@ def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remai
     assert [c["sites"] for c in status["checkpoints"]] == [list(here[:3])] * 2
     assert_mean(played, status, [0, 1, 2], rounds=2)
     played.propose("too-few", length=LENGTH, deadline_seconds=60)
-    for _ in range(2):
+    for attempt in range(2):
         played.play("too-few", "site-0", "site-1", "keyholder", until=waits_for("updates of site-2, site-3"))
+        if attempt == 0:
+            late = held_back(played, 2)
         let_pass(60)
     status = played.play("too-few", "site-0", "site-1", "keyholder")
     assert status["state"] == "paused"
@@ -131,6 +149,8 @@ def test_a_study_goes_on_without_a_site_that_never_comes_back_while_enough_remai
     assert status["rounds_completed"] == 0
     kinds = [e.kind for e in played.service.journal.entries() if e.body.get("study") == "too-few"]
     assert kinds.count("round-repeated") == 2
+    with pytest.raises(Refused, match="takes no update from 'site-2' now"):
+        played.signed("site-2").put_bytes(*late)
     played.client.post_json("/studies/too-few/resume", {})
     status = played.play("too-few")
     assert status["state"] == "finished"
