@@ -31,7 +31,6 @@ from datasites.study.protocol import (
     PROTOCOL,
     PROTOCOL_HEADER,
     RELEASE_HEADER,
-    UNSAID,
     check_protocol,
 )
 from privacy.canonical import sha256_hex
@@ -124,7 +123,7 @@ class Authenticator:
         said, name = headers.get(PROTOCOL_HEADER), self._party(token).name
         release, data = headers.get(RELEASE_HEADER, ""), headers.get(DATA_HEADER, "")
         known = headers.get(PROPOSALS_HEADER, "")
-        self._runs(name, (said or UNSAID)[: MOST_CHARACTERS + 1], release, data, known)
+        self._runs(name, (said or "")[: MOST_CHARACTERS + 1], release, data, known)
         check_protocol(said, name)
         return token
 

@@ -179,7 +179,8 @@ async def _await_news(store: MailboxStore, bell: Bell, reader: str, since: int, 
         if items or remaining <= 0 or bell.closed:
             return items
         with suppress(TimeoutError):
-            await asyncio.wait_for(ring.wait(), remaining)
+            async with asyncio.timeout(remaining):
+                await ring.wait()
 
 
 def _plain(item: Item) -> list[Any]:

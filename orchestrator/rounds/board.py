@@ -77,8 +77,9 @@ class Waiting:
                 remaining = None if deadline is None else deadline - loop.time()
                 if remaining is not None and remaining <= 0:
                     return
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), remaining)
+                with suppress(TimeoutError):  # not wait_for: it loses a cancellation that comes with the event
+                    async with asyncio.timeout(remaining):
+                        await self._arrived.wait()
         finally:
             self._now.remove(now)
 
@@ -169,7 +170,8 @@ class Board:
                 break
             changed = self._changed.setdefault(party, asyncio.Event())
             try:
-                await asyncio.wait_for(changed.wait(), remaining)
+                async with asyncio.timeout(remaining):
+                    await changed.wait()
             except TimeoutError:
                 break
         self._told[party] = self._published.get(party, 0)

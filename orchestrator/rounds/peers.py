@@ -56,7 +56,12 @@ class Peers:
             self._known = read_peers(self.path)
 
     def heard(self, name: str, protocol: str, release: str, data: str, proposals: str = "") -> None:
-        """Note what a peer says of itself; what is no version, no hash or no small number is left out."""
+        """Note what a peer says of itself; what is no version, no hash or no small number is left out.
+
+        A request that says nothing, as one that was not made by Tessera, changes nothing that is known.
+        """
+        if not (protocol or release) and name in self.known():
+            return
         said = Software(
             protocol=protocol if _is_version(protocol) else UNSAID,
             release=release if _is_version(release) else "",

@@ -161,9 +161,12 @@ class Service:
         """End a study's task, if it runs; what it has written stays."""
         task = self.tasks.pop(study, None)
         self.runners.pop(study, None)
-        if task is not None and task is not asyncio.current_task():
+        if task is None or task is asyncio.current_task():
+            return
+        while not task.done():  # a library may lose a cancellation
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait([task], timeout=1.0)
+        await asyncio.gather(task, return_exceptions=True)
 
     def _runs(self, study: str) -> bool:
         return study in self.tasks and not self.tasks[study].done()

@@ -93,6 +93,7 @@ class Streams:
                 spoken = time.monotonic()
                 yield "event: here\ndata: {}\n\n"  # a page that hears nothing says that it may be old
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), _POLL_SECONDS)
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._ended.wait()
             if self._ended.is_set():
                 return

@@ -83,7 +83,8 @@ class RunningSumProcess:
             try:
                 process.stdin.write(json.dumps(command).encode() + b"\n")
                 await process.stdin.drain()
-                line = await asyncio.wait_for(process.stdout.readline(), _ANSWER_SECONDS)
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    line = await process.stdout.readline()
             except (TimeoutError, ConnectionError, OSError) as error:
                 await self._died()
                 raise WorkerDied("the summing process does not answer") from error

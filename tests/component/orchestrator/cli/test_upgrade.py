@@ -122,6 +122,7 @@ def test_what_peers_run_is_kept_and_nonsense_is_left_out(tmp_path: Path) -> None
     peers.heard("north", "1.1", "0.2.0", "a" * 64)
     peers.heard("south", "<b>", "x" * 500, "no hash")
     peers.heard("north", "1.1", "0.2.0", "")  # one of its commands
+    peers.heard("north", "", "", "")  # and a request that was not made by Tessera
     again = Peers(path).known()
     assert (again["north"].release, again["north"].data) == ("0.2.0", "a" * 64)
     assert (again["south"].protocol, again["south"].release, again["south"].data) == ("1.0", "", "")

@@ -154,3 +154,19 @@ def test_what_many_parties_are_asked_is_written_once() -> None:
         assert await board.wait("site-7", 0) == b"[]" and await board.wait("site-8", 0) in answers
 
     play(scene)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_wait_that_is_cancelled_as_it_is_woken_ends(turns: int) -> None:
+    async def scene() -> None:
+        waiting = Waiting()
+        task = asyncio.create_task(waiting.until(lambda: False, 60.0, lambda: "nothing"))
+        await asyncio.sleep(0)
+        waiting.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
+        assert task.cancelled()
+
+    asyncio.run(scene())
