@@ -128,11 +128,11 @@ def test_the_keyholders_people_read_which_part_somebody_gets(home: Home, monkeyp
 
     roster = home.roster()
     changed = replace(roster, sites=(*roster.sites, party("east")), scientists=(*roster.scientists, party("dora")))
-    monkeypatch.setattr(status, "client_of", lambda _: Client(changed))
+    monkeypatch.setattr(status, "client_of", lambda _, **__: Client(changed))
     shown = CliRunner().invoke(app, ["confirm-roster", "--home", str(home.folder)]).output
     assert "east (East) joins as hospital:" in shown and "dora (Dora) joins as scientist:" in shown
     moved = replace(roster, keyholder=roster.helpers[0], helpers=(roster.keyholder, roster.helpers[1]))
-    monkeypatch.setattr(status, "client_of", lambda _: Client(moved))
+    monkeypatch.setattr(status, "client_of", lambda _, **__: Client(moved))
     found = CliRunner().invoke(app, ["confirm-roster", "--home", str(home.folder), "--by", "K. Holder"])
     assert found.exit_code != 0 and home.roster() == roster
     assert json.loads((home.folder / "roster.json").read_bytes())["keyholder"]["name"] == "neutral"

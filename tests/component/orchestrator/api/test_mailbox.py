@@ -17,7 +17,7 @@ from datasites.node.letters import BOXES, Place, seal_letter
 from datasites.node.web.problems import install_problem_handlers
 from datasites.study.proposal import Party
 from orchestrator.api.authentication import Authenticator
-from orchestrator.api.mailbox import create_mailbox_router
+from orchestrator.api.mailbox import MAX_WAIT_SECONDS, create_mailbox_router
 from orchestrator.api.mailbox_store import MailboxLimits, MailboxStore
 from privacy.canonical import canonical_json, sha256_hex
 from privacy.errors import InvalidInput, Refused
@@ -190,7 +190,9 @@ def test_a_long_poll_ends_when_a_letter_comes(store: MailboxStore) -> None:
     where = place("inbox")
 
     async def scene() -> list[Any]:
-        waiting = asyncio.create_task(send(app, "north", "GET", "/mailbox/news", params={"since": 0, "wait": 120}))
+        waiting = asyncio.create_task(
+            send(app, "north", "GET", "/mailbox/news", params={"since": 0, "wait": MAX_WAIT_SECONDS})
+        )
         await asyncio.sleep(0.05)
         await send(app, "lab", "PUT", "/mailbox/letter", letter(where), asdict(where))
         return list((await asyncio.wait_for(waiting, 120)).json()["items"])

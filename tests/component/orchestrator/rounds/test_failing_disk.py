@@ -89,6 +89,8 @@ def spend(played: Played, index: int) -> float:
 
 
 def check_nothing_is_left(played: Played, role: str) -> None:
+    for _ in range(3):  # what the last fault kept it from: it hears that the study is over, and destroys the key
+        played.step("keyholder")
     for name in (*played.names, "orchestrator", "keyholder"):
         folder = played.homes[name].folder
         left = [p.name for p in folder.rglob("*") if p.name.endswith(".new") or p.name.startswith(".incoming-")]
