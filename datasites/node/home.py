@@ -158,13 +158,14 @@ class Home:
             return ()
         try:
             found = json.loads(path.read_bytes())
-            return tuple(parse(Signed, one) for one in found)
+            return _each_once(parse(Signed, one) for one in found)
         except (ValueError, TypeError) as error:
             raise InvalidInput("expected signed hand-overs in handovers.json; restore it from the backup") from error
 
     def keep_handovers(self, handovers: Iterable[Signed]) -> None:
-        """Put hand-overs in force, in the place of those that were."""
-        write_atomically(self.folder / "handovers.json", json.dumps([dump(one) for one in handovers]).encode())
+        """Put hand-overs in force, in the place of those that were; one that comes twice is kept once."""
+        kept = [dump(one) for one in _each_once(handovers)]
+        write_atomically(self.folder / "handovers.json", json.dumps(kept).encode())
 
     def round_folder(self, study: str, round_: int) -> Path:
         """Return where a round's files lie."""
@@ -196,6 +197,10 @@ class Home:
 
 
 _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+
+
+def _each_once(handovers: Iterable[Signed]) -> tuple[Signed, ...]:
+    return tuple({signed.signature: signed for signed in handovers}.values())
 
 
 def _is_version(path: Path) -> bool:

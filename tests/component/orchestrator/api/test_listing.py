@@ -89,8 +89,12 @@ def test_what_was_added_up_once_is_not_read_again(played: Played, monkeypatch: p
     monkeypatch.setattr(played.service.store, "later", lambda *a, **k: read.append(a[1]) or later(*a, **k))
     first = summaries.page("site-0")
     assert "checkpoint" in read
-    read.clear()
-    assert summaries.page("site-0") == first and read == []
+    for attempt in range(50):  # the two other studies may go on between two questions
+        read.clear()
+        before, first = first, summaries.page("site-0")
+        if first == before and read == []:
+            break
+        assert attempt < 49
     assert summaries.page("nobody") == []
 
 
