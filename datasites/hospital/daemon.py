@@ -200,7 +200,7 @@ class Worker:
         self._datasite.participant.handle(item)
         self.lanes.places.when_idle(self._datasite.pool.close)  # its memory is not needed until the next study
         self._over.add(item.study)
-        if any(new) or not new:  # else they were written, or :class:`Reports` had them when this process began
+        if any(new) or not approved:  # else they were written, or :class:`Reports` had them when this process began
             self._tell(item.study)
 
 

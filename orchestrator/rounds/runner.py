@@ -77,7 +77,6 @@ class StudyRunner:
         else:
             self._store.set_state(name, "finished")
             self._journal.append("study-finished", {"study": name, "rounds": self.proposal.rounds})
-            self._tell_everybody("finished", self.proposal.rounds)
 
     async def _rounds(self) -> None:
         """Train every round that is still to come; the summing process has ended afterwards."""
@@ -393,7 +392,3 @@ class StudyRunner:
         self, kind: Any, number: int, closing: int = 0, documents: Mapping[str, Signed] | None = None
     ) -> WorkItem:
         return WorkItem(kind=kind, study=self.proposal.study, round=number, closing=closing, documents=documents or {})
-
-    def _tell_everybody(self, kind: str, number: int) -> None:
-        parties = (*self.proposal.participants, self.proposal.keyholder, *self.proposal.helpers)
-        self._board.publish([party.name for party in parties], self._item(kind, number))

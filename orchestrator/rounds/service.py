@@ -181,8 +181,10 @@ class Service:
             self.store.set_state(study, "failed", f"{type(error).__name__}: {error}")
             raise
         self.threads.close(study)
-        if self.store.study(study)[1] == "expired":
+        state = self.store.study(study)[1]
+        if state == "expired":
             self.board.withdraw(study)
+        if state in OVER_FOR_GOOD:
             self.tell_end(study)
 
     async def _ran(self, runner: StudyRunner) -> bool:

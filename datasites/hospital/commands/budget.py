@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Privacy budgets: what is left, and what people change by hand.", no_args_is_help=True)
 _By = Annotated[str, typer.Option(help="Your account's name; a steward or privacy officer decides.")]
+_Population = Annotated[str, typer.Option(help="The patient population, as `show` names it.")]
 _Reason = Annotated[str, typer.Option(help="Why; it becomes part of the record.")]
 _Stdin = Annotated[bool, typer.Option("--password-stdin", help="Read your password from standard input.")]
 
@@ -151,7 +152,7 @@ def cap(
 @app.command()
 def close(
     home: HomeOption,
-    population: Annotated[str, typer.Option(help="The patient population, as `show` names it.")],
+    population: _Population,
     by: _By,
     reason: _Reason,
     password_stdin: _Stdin = False,
@@ -167,7 +168,7 @@ def close(
 @app.command()
 def note(
     home: HomeOption,
-    population: Annotated[str, typer.Option(help="The patient population, as `show` names it.")],
+    population: _Population,
     what: Annotated[str, typer.Option(help="What was given out, such as: a survival curve for the board.")],
     by: _By,
     reason: _Reason,
