@@ -91,6 +91,11 @@ _COMMAND = "tessera orchestrator import-gap --home HOME --by NAME --reason TEXT"
 _DOCUMENTS = {"round-planned": "plan", "round-closed": "commitments", "round-finished": "checkpoint"}
 
 
+def newest(journal: Journal, kinds: Iterable[str]) -> dict[tuple[str, str], Entry]:
+    """Return, by kind and study, the newest entry: who has what it names has what came before."""
+    return {(kind, str(entry.body["study"])): entry for kind in kinds for entry in journal.entries(kind=kind)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """Whether this orchestrator's journal and store hold everything that it has shown to others."""
@@ -117,7 +122,7 @@ class Standing:
             study = str(entry.body["study"])
             if study not in known and study not in imported:
                 forgotten[study] = 0
-        for entry in self._newest():
+        for entry in newest(self.journal, _DOCUMENTS).values():
             study, number = str(entry.body["study"]), int(entry.body["round"])
             if number > imported.get(study, -1) and self._lacks(entry.kind, study, number, entry.body):
                 forgotten[study] = max(number, forgotten.get(study, 0))
@@ -213,14 +218,6 @@ class Standing:
         if kind == "round-planned":
             return bool(parse(RoundPlan, found["payload"]).plan_hash != body["plan_hash"])
         return kind == "round-finished" and found["model_hash"] != body["model_hash"]
-
-    def _newest(self) -> list[Entry]:
-        """Return the newest entry of each kind and study: who has what it names has what came before."""
-        newest: dict[tuple[str, str], Entry] = {}
-        for kind in _DOCUMENTS:
-            for entry in self.journal.entries(kind=kind):
-                newest[(kind, str(entry.body["study"]))] = entry
-        return list(newest.values())
 
     def _notice(self, what: str, *, heads: Iterable[Head] = (), rounds: Mapping[str, int] | None = None) -> None:
         reason = (

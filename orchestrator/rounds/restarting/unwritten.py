@@ -14,7 +14,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.requests import REQUEST
 from datasites.study.signing import dump, parse
 from datasites.study.thread import OVER_FOR_GOOD, WORD, Word
-from orchestrator.rounds.restarting.rollback import LOST
+from orchestrator.rounds.restarting.rollback import LOST, newest
 from orchestrator.rounds.store import Store
 from privacy.ledger.journal import Journal
 
@@ -70,15 +70,9 @@ class _Known:
     def __init__(self, journal: Journal) -> None:
         kinds = ("round-planned", "round-closed", "round-finished", "round-lost")
         self.rounds: dict[str, dict[str, _Place]] = {kind: {} for kind in kinds}
-        for kind, newest in self.rounds.items():
-            for entry in journal.entries(kind=kind):
-                place = int(entry.body["round"]), int(entry.body.get("closing", 0))
-                study = str(entry.body["study"])
-                newest[study] = max(place, newest.get(study, place))
-        self.words: dict[str, int] = {}
-        for entry in journal.entries(kind="word"):
-            study = str(entry.body["study"])
-            self.words[study] = max(int(entry.body["place"]), self.words.get(study, 0))
+        for (kind, study), entry in newest(journal, kinds).items():
+            self.rounds[kind][study] = int(entry.body["round"]), int(entry.body.get("closing", 0))
+        self.words = {study: int(entry.body["place"]) for (_, study), entry in newest(journal, ("word",)).items()}
         over = ("study-finished", "study-ended")
         self.registered = {str(entry.body["study"]) for entry in journal.entries(kind="study-registered")}
         self.over = {str(entry.body["study"]) for kind in over for entry in journal.entries(kind=kind)}
