@@ -5,35 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.wide_table import SCHEMA
 
 from datasites.data.reading.hospital import read_hospital
 from datasites.data.reading.mapping import read_mapping
 from datasites.data.reading.schema_files import read_schema_document
 from privacy.errors import InvalidInput
 
-SCHEMA = """
-name = "mapped"
-version = 1
-title = "mapped"
-cohorts = [{name = "all"}]
-patient = {column = "pid"}
-[[modalities]]
-name = "wide"
-kind = "sequence-counts"
-label = "wide"
-columns = ["a", "b", "c"]
-measure = {name = "x", low = -100, high = 100}
-[[outcomes]]
-kind = "binary"
-name = "o"
-label = "o"
-column = "o"
-levels = [{name = "no"}, {name = "yes"}]
-"""
-
 
 def read(folder: Path, mapping: str) -> list[list[float]]:
-    (folder / "schema.toml").write_text(SCHEMA)
+    (folder / "schema.toml").write_text(SCHEMA.replace("RULE", ""))
     (folder / "t.csv").write_text("pid,a,b,c,o\nP1,1,-9,3,yes\nP2,99,k.A.,6,no\n", encoding="utf-8")
     (folder / "mapping.toml").write_text(mapping)
     schema = read_schema_document(folder / "schema.toml")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.wide_table import SCHEMA
 
 from datasites.data.reading import measured as measured_values
 from datasites.data.reading import tables
@@ -15,26 +16,6 @@ from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.schema_files import read_schema_document
 from privacy.errors import InvalidInput
 
-SCHEMA = """
-name = "pieces"
-version = 1
-title = "pieces"
-cohorts = [{name = "all"}]
-patient = {column = "pid"}
-[[modalities]]
-name = "wide"
-kind = "sequence-counts"
-label = "wide"
-columns = ["a", "b", "c"]
-measure = {name = "x", low = -100, high = 100}
-RULE
-[[outcomes]]
-kind = "binary"
-name = "o"
-label = "o"
-column = "o"
-levels = [{name = "no"}, {name = "yes"}]
-"""
 RULES = {
     "one": "",
     "first": 'rows = "first"\norder_by = "when"',
