@@ -415,7 +415,7 @@ def main() -> None:
         sites=arguments.sites,
         parameters=arguments.parameters,
         training=not arguments.no_training,
-        rounds=max(2, arguments.rounds),
+        rounds=max(3, arguments.rounds),
         studies=max(1, arguments.studies),
         helpers=arguments.helpers is not None,
     )

@@ -169,7 +169,7 @@ class PlainRunner(StudyRunner):
         )
         key = seal(self._identity, "round-key", no_key)
         plan = self._plan(number, key)
-        await self._collect(number, plan, key)
+        await self._collect(number, {"plan": plan, "key": key})
         updates = self.intake.headers(number)
         closed = Commitments(
             study=self.proposal.study,

@@ -167,6 +167,7 @@ class Warm:
         env: Mapping[str, str] | None = None,
         folder: str | None = None,
         output: int | None = None,
+        errors: bool = True,
         pass_fds: Sequence[int] = (),
         pipe: bool = True,
         group: bool = False,
@@ -179,6 +180,7 @@ class Warm:
             arguments: its command line.
             env: its environment; that of the warm process if left out.
             output: descriptor of its standard output and errors; those of the warm process if left out.
+            errors: whether its errors go to ``output`` too, else to those of the warm process.
             folder: where it starts; where this process is if left out.
             pass_fds: descriptors that it gets under the same numbers.
             pipe: whether its standard input is a pipe whose other end is ``stdin``, else it reads nothing.
@@ -190,7 +192,8 @@ class Warm:
         """
         reading, stdin = os.pipe() if pipe else (os.open(os.devnull, os.O_RDONLY), -1)
         heard, report = os.pipe()
-        places = {0: reading, **({} if output is None else {1: output, 2: output}), **{n: n for n in pass_fds}}
+        streams = {} if output is None else {1: output, 2: output} if errors else {1: output}
+        places = {0: reading, **streams, **{n: n for n in pass_fds}}
         spec: dict[str, Any] = {
             "module": module,
             "arguments": list(arguments),
@@ -240,6 +243,7 @@ def start_module(
     env: Mapping[str, str] | None = None,
     folder: str | None = None,
     output: int | None = None,
+    errors: bool = True,
     pass_fds: Sequence[int] = (),
     pipe: bool = False,
 ) -> Child:
@@ -248,26 +252,32 @@ def start_module(
     Args: as of :meth:`Warm.run`.
     """
     if own_warm:
-        return own_warm[0].run(module, arguments, env=env, folder=folder, output=output, pass_fds=pass_fds, pipe=pipe)
+        return own_warm[0].run(
+            module, arguments, env=env, folder=folder, output=output, errors=errors, pass_fds=pass_fds, pipe=pipe
+        )
     return subprocess.Popen(  # noqa: S603  our own module, no shell
         own_module(module, *arguments),
         env=None if env is None else dict(env),
         pass_fds=pass_fds,
         stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
         stdout=output,
-        stderr=output,
+        stderr=output if errors else None,
         cwd=folder,
     )
 
 
 def answer_of(module: str, arguments: Sequence[str] = (), *, seconds: float) -> tuple[int, str]:
-    """Run one of our modules in a process of its own, with one thread; return its exit code and what it wrote.
+    """Run one of our modules in a process of its own, with one thread; return its exit code and what it said.
+
+    Its errors and warnings go to this process's, so that none of them is taken for its answer.
 
     Raises:
         subprocess.TimeoutExpired: it was ended after ``seconds``.
     """
     with tempfile.TemporaryFile() as said:
-        child = start_module(module, arguments, env=_one_thread(os.environ), folder="/", output=said.fileno())
+        child = start_module(
+            module, arguments, env=_one_thread(os.environ), folder="/", output=said.fileno(), errors=False
+        )
         try:
             code = child.wait(seconds)
         finally:

@@ -2,7 +2,8 @@
 
 A change is validated as a whole, journaled with what differs, and holds from the next approval and the next round; no
 restart is needed. A file that is no valid policy changes nothing: the last valid one stays in force, and the reason is
-journaled and shown. The cap of the file is the cap of every patient population in the ledger.
+journaled and shown. A file that is being written is read when it has been left alone for a moment: the first half of
+a policy is often a policy too. The cap of the file is the cap of every patient population in the ledger.
 
     >>> policies = PolicyFile(folder / "policy.toml", journal=journal, ledger=ledger)
     >>> policies.current().budget.epsilon_cap
@@ -14,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from privacy.sentences import joined, say
 CHANGED = "policy-changed"
 REFUSED = "policy-refused"
 FILE = mark("policy file")
+_QUIET_SECONDS = 0.3
+_LOOKS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,7 @@ class PolicyFile:
     def current(self) -> Policy:
         """Return the policy in force, after a look at the file."""
         with self._lock:
-            if self._stamp() != self._seen:
+            if self._stamp() != self._seen and self._left_alone():
                 with suppress(InvalidInput):  # journaled and shown; the last valid policy stays in force
                     self.reload()
             return self._policy
@@ -180,6 +184,16 @@ class PolicyFile:
             self.problem = reason
             self._journal.append(REFUSED, {"reason": reason})
         return reason
+
+    def _left_alone(self) -> bool:
+        """Wait until nobody has written the file for a moment; return false if somebody goes on writing."""
+        for _ in range(_LOOKS):
+            stamp = self._stamp()
+            age = time.time() - stamp[0] / 1e9 if stamp else _QUIET_SECONDS
+            if not 0 <= age < _QUIET_SECONDS:  # a time to come is that of another clock
+                return True
+            time.sleep(_QUIET_SECONDS - age)
+        return False
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:

@@ -12,8 +12,10 @@ import json
 import math
 import os
 import shlex
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,7 @@ from privacy.errors import InvalidInput, TesseraError
 
 STUDY = "cancer-staging"
 _OFFER_SECONDS = 120.0
+_APPROVE_AT_ONCE = 4
 _REPORT_SECONDS = 240.0
 _POLL_SECONDS = 0.3
 _EVALUATION_SHARE = 1.0
@@ -203,9 +206,22 @@ class _Demo:
             links = {s.site: f"{urls[s.site]}/register?token={s.invitation}" for s in by_hand}
             for line in approval_guide(links, study=STUDY, others=len(self.stewards) - len(by_hand)):
                 self.progress.note(line)
-        for steward in self.stewards:
-            if steward not in by_hand:
-                _approve_as(steward, urls[steward.site], proposal_hash, self.processes)
+        ended = threading.Event()
+        with ThreadPoolExecutor(_APPROVE_AT_ONCE) as pool:
+            played = [
+                pool.submit(_approve_as, steward, urls[steward.site], proposal_hash, ended)
+                for steward in self.stewards
+                if steward not in by_hand
+            ]
+            try:
+                for approval in played:
+                    while not approval.done():
+                        self.processes.check()
+                        wait([approval], _POLL_SECONDS)
+                    approval.result()
+            finally:
+                ended.set()
+                pool.shutdown(cancel_futures=True)
 
     def _wait(self, rounds: int) -> dict[str, Any]:
         """Return the study's status at its end; without people in the portals it has to end well."""
@@ -262,7 +278,7 @@ def _study(settings: DemoSettings, task: str) -> StudySettings:
     )
 
 
-def _approve_as(steward: Steward, url: str, proposal_hash: str, processes: Processes) -> None:
+def _approve_as(steward: Steward, url: str, proposal_hash: str, ended: threading.Event) -> None:
     """Do what a steward does: make an account from the one-time link, log in, read the request, approve."""
     with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as portal:
         person = {"name": f"steward-{steward.site}", "password": steward.password}
@@ -270,10 +286,8 @@ def _approve_as(steward: Steward, url: str, proposal_hash: str, processes: Proce
         session = _ok(portal.post("/api/login", json=person))
         deadline = time.monotonic() + _OFFER_SECONDS
         while not any(r["proposal_hash"] == proposal_hash for r in _ok(portal.get("/api/requests"))):
-            processes.check()
-            if time.monotonic() > deadline:
+            if ended.wait(_POLL_SECONDS) or time.monotonic() > deadline:
                 raise TesseraError(f"the proposal did not reach {steward.site} in {_OFFER_SECONDS:g} s; see its log")
-            time.sleep(_POLL_SECONDS)
         _ok(
             portal.post(
                 f"/api/requests/{proposal_hash}/approve",

@@ -174,7 +174,8 @@ def test_an_answer_is_what_was_written_and_the_exit_code(
 ) -> None:
     monkeypatch.setattr("datasites.node.warm.own_warm", [warm] if warmed else [])
     assert answer_of("platform", seconds=_SECONDS)[0] == 0
-    code, said = answer_of("timeit", ["-n1", "-r1", "import os; os.write(1, b'said'); os._exit(3)"], seconds=_SECONDS)
+    words = "import os; os.write(2, b'a warning'); os.write(1, b'said'); os._exit(3)"
+    code, said = answer_of("timeit", ["-n1", "-r1", words], seconds=_SECONDS)
     assert (code, said) == (3, "said")
     with pytest.raises(subprocess.TimeoutExpired):
         answer_of("timeit", ["-n1", "-r1", "import time; time.sleep(600)"], seconds=0.01)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,37 @@ def test_a_changed_file_moves_the_cap_of_the_ledger_and_is_journaled_with_what_d
         {"key": "study.maximum_rounds", "before": "200", "after": "7"},
     ]
     assert list(place.ledger.entries(kind="cap"))[-1].body["by"] == "policy file"
+
+
+def test_a_file_that_is_being_written_takes_effect_as_a_whole_only(place: Place) -> None:
+    first, second = TEXT.replace("8.0", "3.5"), "[study]\nmaximum_rounds = 7\n"
+    place.path.write_text(first, encoding="utf-8")  # a policy too, with 200 rounds
+
+    def go_on() -> None:
+        time.sleep(0.15)
+        with place.path.open("a", encoding="utf-8") as file:
+            file.write(second)
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    found = place.policies.current()
+    writer.join()
+    assert (found.budget.epsilon_cap, found.study.maximum_rounds) == (3.5, 7)
+    (entry,) = place.journal.entries(kind=CHANGED)
+    assert len(entry.body["changes"]) == 2
+
+
+def test_while_somebody_goes_on_writing_the_policy_before_stays_in_force(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_on(_seconds: float) -> None:
+        place.path.write_text(TEXT.replace("8.0", "3.5"), encoding="utf-8")
+
+    monkeypatch.setattr("datasites.review.policy_file.time.sleep", write_on)
+    write_on(0)
+    assert place.policies.current().budget.epsilon_cap == 8.0
+    os.utime(place.path, ns=(1, 1))
+    assert place.policies.current().budget.epsilon_cap == 3.5
 
 
 def test_a_lower_cap_holds_at_the_next_round_and_the_next_approval(place: Place) -> None:
