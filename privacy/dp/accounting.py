@@ -2,6 +2,8 @@
 
 An event (``DpEvent``) says what is released; :mod:`privacy.dp.mechanism` makes it. Epsilon is always for add/remove
 adjacency. The tight figure comes from privacy loss distributions (PLD); Rényi curves are for the ledger's filter.
+Gaussian releases without sampling, however many, are one Gaussian: their figure is exact (:mod:`privacy.dp.gaussian`)
+and takes microseconds where a PLD takes a tenth of a second.
 Gaussian DP's central-limit approximation is never used, since it under-reports (2.70 where the truth is 4.22).
 
     >>> from dp_accounting import GaussianDpEvent
@@ -12,9 +14,9 @@ Gaussian DP's central-limit approximation is never used, since it under-reports 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import dp_accounting
@@ -22,6 +24,7 @@ from dp_accounting import DpEvent
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
+from privacy.dp.gaussian import gaussian_delta, gaussian_epsilon
 from privacy.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ def worst_epsilon(events: Sequence[DpEvent], delta: float, *, slack: float, fail
 
 
 class PrivacyLoss:
-    """The privacy loss distribution (PLD) of an event, composed once: that takes nearly all the time.
+    """The privacy loss of an event: of one Gaussian if it is one, else its distribution (PLD), composed once.
 
     Args:
         event: any event the PLD accountant supports.
@@ -97,7 +100,14 @@ class PrivacyLoss:
     """
 
     def __init__(self, event: DpEvent) -> None:
-        self._accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL), event)
+        mu = _mu(event)
+        self._epsilon: Callable[[float], float]
+        self._delta: Callable[[float], float]
+        if mu is None:
+            accountant = _composed(PLDAccountant(ADJACENCY, value_discretization_interval=INTERVAL), event)
+            self._epsilon, self._delta = accountant.get_epsilon, accountant.get_delta
+        else:
+            self._epsilon, self._delta = partial(gaussian_epsilon, mu), partial(gaussian_delta, mu)
 
     def epsilon(self, delta: float, *, slack: float = 0.0) -> float:
         """Return epsilon at ``delta`` (add/remove adjacency).
@@ -114,14 +124,14 @@ class PrivacyLoss:
         """
         if not 0 < delta < 1:
             raise InvalidInput(f"expected a delta above 0 and below 1, got {delta}")
-        epsilon = float(self._accountant.get_epsilon(delta))
+        epsilon = float(self._epsilon(delta))
         for _ in range(50):
             if not math.isfinite(epsilon) or epsilon > 700:
                 return math.inf
             left = delta - (1 + math.exp(epsilon)) * slack
             if left <= 0:
                 return math.inf
-            enough = epsilon if left == delta else float(self._accountant.get_epsilon(left))
+            enough = epsilon if left == delta else float(self._epsilon(left))
             if enough <= epsilon:
                 return epsilon
             epsilon = enough + 1e-9
@@ -134,8 +144,24 @@ class PrivacyLoss:
             epsilons: each at least 0.
             slack: total variation between what runs and the event.
         """
-        found = (float(self._accountant.get_delta(e)) + (1 + math.exp(e)) * slack for e in epsilons)
+        found = (float(self._delta(e)) + (1 + math.exp(e)) * slack for e in epsilons)
         return tuple(min(1.0, delta) for delta in found)
+
+
+def _mu(event: DpEvent) -> float | None:
+    """Return the mu of which an event is mu-GDP to the letter; None if it is no composition of Gaussian releases."""
+    match event:
+        case dp_accounting.NoOpDpEvent():
+            return 0.0
+        case dp_accounting.GaussianDpEvent():
+            return 1 / event.noise_multiplier if event.noise_multiplier else math.inf
+        case dp_accounting.SelfComposedDpEvent():
+            part = _mu(event.event)
+            return part if part is None else part * math.sqrt(event.count)
+        case dp_accounting.ComposedDpEvent():
+            parts = [_mu(each) for each in event.events]
+            return None if None in parts else math.hypot(*(part for part in parts if part is not None))
+    return None
 
 
 def pld_epsilon(event: DpEvent, delta: float, *, slack: float = 0.0) -> float:

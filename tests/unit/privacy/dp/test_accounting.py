@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dp_accounting import (
+    ComposedDpEvent,
     GaussianDpEvent,
     LaplaceDpEvent,
+    NoOpDpEvent,
     PoissonSampledDpEvent,
     SelfComposedDpEvent,
     UnsupportedDpEvent,
@@ -97,7 +99,19 @@ def test_golden_epsilons(sigma: float, q: float, steps: int, delta: float, epsil
 def test_unsampled_steps_have_the_closed_form_of_the_gaussian_mechanism(sigma: float, steps: int, delta: float) -> None:
     exact = brentq(lambda e: gaussian_delta(sigma / math.sqrt(steps), e) - delta, 0, 100)
     ours = mechanism(sigma, 1.0, steps, delta).epsilon()
-    assert exact - 1e-6 <= ours <= exact * 1.002 + 2e-3
+    assert ours == pytest.approx(exact, rel=1e-9)
+
+
+def test_gaussian_releases_of_several_kinds_are_one_gaussian_and_a_sampled_one_among_them_is_none() -> None:
+    parts = [SelfComposedDpEvent(GaussianDpEvent(4.0), 20), NoOpDpEvent(), GaussianDpEvent(1.5)]
+    exact = brentq(lambda e: gaussian_delta((20 / 16 + 1 / 2.25) ** -0.5, e) - 1e-5, 0, 100)
+    assert pld_epsilon(ComposedDpEvent(parts), 1e-5) == pytest.approx(exact, rel=1e-9)
+    by_pld = PLDAccountant(ADJACENCY).compose(ComposedDpEvent(parts)).get_epsilon(1e-5)
+    assert exact <= by_pld <= exact * 1.001
+    sampled = ComposedDpEvent([*parts, PoissonSampledDpEvent(0.2, GaussianDpEvent(2.0))])
+    reference = PLDAccountant(ADJACENCY, value_discretization_interval=1e-3).compose(sampled).get_epsilon(1e-5)
+    assert pld_epsilon(sampled, 1e-5) == pytest.approx(reference, rel=1e-12)
+    assert pld_epsilon(GaussianDpEvent(0.0), 1e-5) == math.inf
 
 
 @pytest.mark.parametrize(("sigma", "q", "delta"), [(1.0, 0.2, 1e-5), (0.6, 0.05, 1e-4), (2.0, 0.5, 1e-6)])
