@@ -24,7 +24,7 @@ from typing import get_args
 
 import argon2
 
-from datasites.review.key_wrapping import Hardness, unwrap, wrap
+from datasites.review.key_wrapping import Hardness, hash_of_nothing, unwrap, wrap
 from datasites.review.people.attempts import (
     ATTEMPTS_PER_WINDOW,
     WINDOW_SECONDS,
@@ -92,7 +92,7 @@ class AccountStore:
         self._rows = Rows(path)
         self.sessions = Sessions(self._rows, idle_minutes)
         self.security_keys = SecurityKeys(self._rows)
-        self._nobody = self._hasher.hash(secrets.token_hex(16))
+        self._nobody = hash_of_nothing(self._hasher)
 
     def close(self) -> None:
         """Close the file."""
@@ -234,8 +234,7 @@ class AccountStore:
         stewards = [a.name for a in self.accounts() if a.role == "steward" and a.name not in self.retired()]
         if account.role == "steward" and stewards == [name]:
             raise Refused(say("{name} is the last steward here; invite another first", name=name))
-        with self._turn():
-            nothing = (self._hasher.hash(secrets.token_hex(16)), b"", b"", name)
+        nothing = (hash_of_nothing(self._hasher), b"", b"", name)
         with self._rows.transaction() as database:
             database.execute("UPDATE accounts SET password = ?, salt = ?, wrapped = ? WHERE name = ?", nothing)
             for table in ("credentials", "links", "known_browsers", "known_places", "security_keys"):
