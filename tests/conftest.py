@@ -11,7 +11,9 @@ import pytest
 
 gc.disable()  # importing everything makes no garbage: looking for some takes an eighth of the time until the first test
 
-pytest_plugins = ("support.benchmarks", "support.browser", "support.postgres", "support.warm_here")
+pytest_plugins = (
+    "support.benchmarks", "support.browser", "support.commands", "support.postgres", "support.warm_here",
+)  # fmt: skip
 
 # Stores sync at every commit: where memory has room, temporary folders lie there. Folders of failed tests are kept.
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
