@@ -7,9 +7,7 @@ files may lie beside it. Hospitals review the tree, run it on mock data, and onl
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datasites.node.files import write_atomically
+from datasites.node.warm import start_module
 from datasites.review.findings import Finding, find
 from datasites.strategy.own_step import PLAN_FILE, RULE_PLAN, STEP_FILE
 from datasites.study.signing import parse
@@ -28,7 +27,6 @@ from orchestrator.studies.proposing.propose import model_config_of
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.errors import InvalidInput, Refused
 
-_ROOT = Path(__file__).resolve().parents[3]
 _SECONDS = 600
 _RULE_BYTES = 1 << 20
 _TAIL = 300
@@ -154,24 +152,24 @@ def build_with(files: Mapping[str, bytes]) -> Any:
 
 
 def _answer(job: Mapping[str, Any], scratch: str) -> dict[str, Any]:
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "orchestrator.studies.proposing.trying"],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            cwd=scratch,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InvalidInput(f"the plan's code ran longer than {_SECONDS} s on six made-up records") from error
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise InvalidInput(f"the plan's code failed on made-up records: {said[-1][:_TAIL] if said else 'no message'}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    task, answer = Path(scratch) / "job.json", Path(scratch) / "answer.json"
+    task.write_text(json.dumps(job))
+    with (Path(scratch) / "said").open("w+b") as said:
+        trying = "orchestrator.studies.proposing.trying"
+        child = start_module(trying, [str(task), str(answer)], folder=scratch, output=said.fileno())
+        try:
+            code = child.wait(_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise InvalidInput(f"the plan's code ran longer than {_SECONDS} s on six made-up records") from error
+        finally:
+            child.kill()  # nothing where it has ended
+            child.wait()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()
+    if code:
+        last = lines[-1][:_TAIL] if lines else "no message"
+        raise InvalidInput(f"the plan's code failed on made-up records: {last}")
+    found: dict[str, Any] = json.loads(answer.read_bytes())
     if "error" in found:
         raise InvalidInput(f"the plan cannot be run: {found['error']}")
     return found

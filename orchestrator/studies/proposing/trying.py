@@ -1,4 +1,4 @@
-"""The process in which a scientist's own network is tried before anybody is asked: `python -m` with JSON on both sides.
+"""The process in which a scientist's own network is tried before anybody is asked: JSON files on both sides.
 
 It builds the model of the public seed, says of each layer whether it can be clipped per record, and has the checks of
 a hospital's dry run on made-up records. It writes the model as safetensors and the rest as JSON.
@@ -7,7 +7,6 @@ a hospital's dry run on made-up records. It writes the model as safetensors and 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,17 +29,14 @@ _RECORDS = 6
 
 
 def main() -> None:
-    """Read a job on standard input; write the model, and what was found."""
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the code prints is none of the answer
-    job: dict[str, Any] = json.load(sys.stdin)
+    """Read the job in the first argument's file; write the model, and what was found into the second one's."""
+    job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_bytes())
     torch.set_num_threads(1)
     try:
         answer = tried(Path(job["code"]), parse(ModelConfig, job["config"]), job["seed"], Path(job["model"]))
     except TesseraError as error:
         answer = {"error": str(error)}
-    json.dump(answer, told)
-    told.close()
+    Path(sys.argv[2]).write_text(json.dumps(answer))
 
 
 def tried(code: Path, config: ModelConfig, seed: int, target: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from orchestrator.cli.main import app
 from orchestrator.studies.proposing.own_code import initial_of, read_plan, try_plan
 from privacy.errors import InvalidInput, Refused
 
+pytestmark = pytest.mark.usefixtures("warm_here")
+
 CONFIG = ModelConfig(architecture="mlp", features={"mrna": 5, "clinical": 3}, cohorts=("A", "B"), classes=2)
 GOOD = """
 import torch
