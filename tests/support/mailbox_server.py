@@ -16,6 +16,7 @@ from harness.ports import kept_port
 from support.waiting import LONG_SECONDS
 
 from datasites.node.http import SignedClient
+from datasites.node.warm import Warm, own_warm
 from datasites.node.web.problems import install_problem_handlers
 from datasites.review.policy import SandboxPolicy
 from datasites.study.proposal import Party
@@ -126,9 +127,14 @@ def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
 
 
 @pytest.fixture(scope="session")
-def workers() -> Iterator[Sandbox]:
-    """The sandbox of plain jobs; its workers start with the first one."""
+def workers(warm_process: Warm) -> Iterator[Sandbox]:
+    """The sandbox of plain jobs; their fork server is forked from a process that has imported what it needs."""
     with WorkerPool(SandboxPolicy(output_bytes=1 << 24)) as pool:
+        own_warm.append(warm_process)
+        try:
+            pool.start()
+        finally:
+            own_warm.remove(warm_process)
         yield in_workers(pool)
 
 

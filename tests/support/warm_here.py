@@ -1,6 +1,7 @@
 """One warm process for all worker servers that a test process starts: torch is imported once and not once a pool."""
 
 from collections.abc import Iterator
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -22,3 +23,13 @@ def warm_here(warm_process: Any) -> Iterator[None]:
     own_warm.append(warm_process)
     yield
     own_warm.remove(warm_process)
+
+
+@pytest.fixture
+def imported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation's processes are forked from one that has imported for them; what they get is pickled as ever."""
+    context = get_context("forkserver")
+    modules = [f"orchestrator.simulation.{name}" for name in ("process_engine", "sweep")]
+    context.set_forkserver_preload(modules)
+    for module in modules:
+        monkeypatch.setattr(f"{module}.get_context", lambda _: context)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,7 @@ class FedYogi(tessera.ServerStep):
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Iterator[WorkerPool]:
+def pool(warm_here: None) -> Iterator[WorkerPool]:
     with WorkerPool(SandboxPolicy()) as made:
         yield made
 

@@ -23,7 +23,7 @@ class FedYogi(tessera.ServerStep):
         return model + self.rate * first / (np.sqrt(state["second"]) + 1e-3)
 
 
-def test_an_own_rule_is_reviewed_and_every_hospital_follows_its_models(three: LiveConsortium) -> None:
+def test_an_own_rule_is_reviewed_and_every_hospital_follows_its_models(three: LiveConsortium, warm_here: None) -> None:
     three.allow_own_code()
     hub = tessera.connect(three.home.folder, person="Ada")
     study = tessera.Study("yogi", epsilon=4, rounds=2, server_step=FedYogi(rate=0.05))

@@ -19,7 +19,7 @@ def run(*arguments: str):
     return json.loads(found.stdout.splitlines()[-1])
 
 
-def test_processes_side_by_side_give_the_models_of_one_after_the_other():
+def test_processes_side_by_side_give_the_models_of_one_after_the_other(imported_once):
     one, two = (run("--seeds", "2", "--jobs", jobs)["runs"] for jobs in ("1", "2"))
     assert [r["model_hash"] for r in one] == [r["model_hash"] for r in two]
     assert one[0]["model_hash"] != one[1]["model_hash"]

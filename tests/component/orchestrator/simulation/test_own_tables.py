@@ -96,7 +96,7 @@ def test_tables_of_everybody_are_dealt(tmp_path):
     assert "public data" in report["metrics"]
 
 
-def test_any_folder_takes_an_own_network_and_an_own_rule_and_keeps_models_and_curves(tmp_path):
+def test_any_folder_takes_an_own_network_and_an_own_rule_and_keeps_models_and_curves(tmp_path, warm_here):
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "plan.py").write_text(NETWORK)
     (tmp_path / "rule.py").write_text(RULE)

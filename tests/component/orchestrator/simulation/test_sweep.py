@@ -21,7 +21,7 @@ REQUEST = SimulationRequest(
 )  # fmt: skip
 
 
-def test_sites_in_processes_give_the_model_of_one_process_bit_for_bit():
+def test_sites_in_processes_give_the_model_of_one_process_bit_for_bit(imported_once):
     study = study_of(REQUEST, "fedavg", 0)
     alone = [done.model for done in run_study(study.proposal, study.model, Shard(study.proposal, study.sites))]
     with ProcessEngine(study, processes=2) as engine:
