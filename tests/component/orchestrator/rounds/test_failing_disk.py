@@ -1,6 +1,6 @@
 """The disk of one role fails at every single write of a round, full or for good: nothing is lost or doubled.
 
-By default every second write of every role fails: by turns the disk is full and the role dies. The thorough tests do
+By default every fourth write of every role fails: by turns the disk is full and the role dies. The thorough tests do
 both at every write.
 """
 
@@ -26,6 +26,7 @@ from privacy.errors import TesseraError
 from privacy.ledger.verification import verify_folder
 
 LENGTH, SITES, TIMES = 40, 3, 3
+EVERY = 8
 MEAN = sum(steps_of(i, "shared", LENGTH) for i in range(SITES)) / LEVELS / SITES
 ROLES = ("site-1", "keyholder", "orchestrator")
 World = tuple[Played, FaultyDisk]
@@ -101,27 +102,28 @@ def check_nothing_is_left(played: Played, role: str) -> None:
 
 
 def points(disk: FaultyDisk, played: Played, first: int) -> range:
-    """Return which writes of a round are to fail: every fourth one from ``first`` (1 to 4) on."""
+    """Return which writes of a round are to fail: every eighth one from ``first`` (1 to 8) on."""
     played.propose("whole", length=LENGTH)
     disk.heal()
     played.play("whole")
-    return range(first, len(disk.points) + 1, 4)
+    assert len(disk.points) >= EVERY
+    return range(first, len(disk.points) + 1, EVERY)
 
 
-def quarters(first: int) -> pytest.MarkDecorator:
+def eighths(first: int) -> pytest.MarkDecorator:
     """Run the test from ``first`` on for every role, and on the other writes where one is thorough."""
     cases = [pytest.param(r, r, first, id=r) for r in ROLES]
     cases += [
         pytest.param(r, r, other, id=f"{r}-from-{other}", marks=pytest.mark.thorough)
         for r in ROLES
-        for other in range(1, 5)
+        for other in range(1, EVERY + 1)
         if other != first
     ]
     return pytest.mark.parametrize(("world", "role", "first"), cases, indirect=["world"])
 
 
 @pytest.mark.slow
-@quarters(1)
+@eighths(1)
 def test_a_disk_that_is_full_at_any_write_of_a_round_costs_nothing_once_there_is_room(
     world: World, role: str, first: int
 ) -> None:
@@ -133,7 +135,7 @@ def test_a_disk_that_is_full_at_any_write_of_a_round_costs_nothing_once_there_is
 
 
 @pytest.mark.slow
-@quarters(3)
+@eighths(5)
 def test_a_role_that_dies_at_any_write_of_a_round_goes_on_from_what_is_on_disk(
     world: World, role: str, first: int
 ) -> None:
