@@ -296,16 +296,12 @@ def integers_of(
     Raises:
         UnsafeSum: a slot is no honest sum.
     """
-    totals = {
-        block.name: ckks.decrypt_sum(
-            secret,
-            proposal.encryption,
-            bare[block.name],
-            values=block.length,
-            contributors=len(contributors[block.name]),
-        )
-        for block in proposal.exchanged_blocks()
-    }
+    blocks = proposal.exchanged_blocks()
+    sums = [
+        ckks.BlockSum(ciphertexts=bare[b.name], values=b.length, contributors=len(contributors[b.name])) for b in blocks
+    ]
+    found = ckks.decrypt_sums(secret, proposal.encryption, sums)
+    totals = {block.name: values for block, values in zip(blocks, found, strict=True)}
     return integers_to_bytes(totals, proposal.encryption)
 
 

@@ -50,6 +50,15 @@ class RoundKeyPair:
     public: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockSum:
+    """One block's sum: one byte string per chunk, its number of values, and how many sites' updates are in it."""
+
+    ciphertexts: Sequence[Buffer]
+    values: int
+    contributors: int
+
+
 def generate_round_key(parameters: EncryptionParameters, random_part: NDArray[np.uint64] | None = None) -> RoundKeyPair:
     """Return a new key pair for one round, drawn from the operating system's generator by SEAL.
 
@@ -92,9 +101,7 @@ def encrypt(public: bytes, parameters: EncryptionParameters, integers: NDArray[n
         InvalidInput: a value is out of range or the key is malformed.
         Refused: the parameters are insecure or unsafe.
     """
-    context = _context(parameters)
-    encryptor = seal.Encryptor(context, _public_key(public, parameters))
-    encoder = seal.CKKSEncoder(context)
+    encryptor, encoder = _encryptor(public, parameters), _encoder(parameters)
     plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext()
     encrypted = []
     with _scratch_path() as path:
@@ -130,14 +137,34 @@ def decrypt_sum(
         InvalidInput: the shape is wrong or a ciphertext is malformed.
         Refused: the parameters are insecure or unsafe.
     """
-    if not 1 <= contributors <= parameters.sites:
-        raise InvalidInput(f"expected 1 to {parameters.sites} contributors, got {contributors}")
-    if len(ciphertexts) != parameters.ciphertexts_for(values):
-        raise InvalidInput(
-            f"expected {parameters.ciphertexts_for(values)} ciphertexts for {values} values, got {len(ciphertexts)}"
-        )
-    checked = [coefficients(ciphertext, parameters) for ciphertext in ciphertexts]
-    return _checked_integers(_decrypt(secret, parameters, checked), parameters, values, contributors)
+    total = BlockSum(ciphertexts=ciphertexts, values=values, contributors=contributors)
+    return decrypt_sums(secret, parameters, [total])[0]
+
+
+def decrypt_sums(secret: bytes, parameters: EncryptionParameters, sums: Sequence[BlockSum]) -> list[NDArray[np.int64]]:
+    """Decrypt the sums of several blocks with one key; see :func:`decrypt_sum`.
+
+    Raises:
+        UnsafeSum: a slot of one of them is no honest sum; then none is returned.
+        InvalidInput: a shape is wrong or a ciphertext is malformed.
+        Refused: the parameters are insecure or unsafe.
+    """
+    checked = []
+    for total in sums:
+        if not 1 <= total.contributors <= parameters.sites:
+            raise InvalidInput(f"expected 1 to {parameters.sites} contributors, got {total.contributors}")
+        expected = parameters.ciphertexts_for(total.values)
+        if len(total.ciphertexts) != expected:
+            raise InvalidInput(
+                f"expected {expected} ciphertexts for {total.values} values, got {len(total.ciphertexts)}"
+            )
+        checked += [coefficients(ciphertext, parameters) for ciphertext in total.ciphertexts]
+    slots = _decrypt(secret, parameters, checked)
+    ends = np.cumsum([len(total.ciphertexts) for total in sums])[:-1]
+    return [
+        _checked_integers(some, parameters, total.values, total.contributors)
+        for some, total in zip(np.split(slots, ends), sums, strict=True)
+    ]
 
 
 def secret_key_bytes(parameters: EncryptionParameters) -> int:
@@ -171,7 +198,7 @@ def _decrypt(
     """Return raw slots complex128[chunks, N/2]; they carry the key's noise and must not leave this module."""
     context = _context(parameters)
     key = _load(seal.SecretKey(), context, secret)
-    decryptor, encoder = seal.Decryptor(context, key), seal.CKKSEncoder(context)
+    decryptor, encoder = seal.Decryptor(context, key), _encoder(parameters)
     frame = _framed(_ciphertext_prefix(parameters), parameters.ciphertext_bytes)
     plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext()
     slots = np.empty((len(ciphertexts), parameters.slots), np.complex128)
@@ -203,6 +230,12 @@ def _checked_integers(
     return fields[:values]
 
 
+@lru_cache(maxsize=2)
+def _encryptor(public: bytes, parameters: EncryptionParameters) -> Any:
+    """Return what encrypts under a public key; it is the same for every block of an update."""
+    return seal.Encryptor(_context(parameters), _public_key(public, parameters))
+
+
 def _public_key(public: bytes, parameters: EncryptionParameters) -> Any:
     expected = public_key_bytes(parameters)
     if len(public) != expected:
@@ -229,12 +262,18 @@ def _context(parameters: EncryptionParameters) -> Any:
 
 
 @lru_cache(maxsize=8)
+def _encoder(parameters: EncryptionParameters) -> Any:
+    """Return the encoder, whose roots of unity are computed once; it keeps nothing of what it encodes."""
+    return seal.CKKSEncoder(_context(parameters))
+
+
+@lru_cache(maxsize=8)
 def _ciphertext_prefix(parameters: EncryptionParameters) -> bytes:
     """Return what SEAL writes before a ciphertext's coefficients: parameter hash, sizes, scale, array header."""
     context = _context(parameters)
     plaintext, ciphertext, public = seal.Plaintext(), seal.Ciphertext(), seal.PublicKey()
     seal.KeyGenerator(context).create_public_key(public)
-    seal.CKKSEncoder(context).encode([0j], parameters.scale, plaintext)
+    _encoder(parameters).encode([0j], parameters.scale, plaintext)
     seal.Encryptor(context, public).encrypt(plaintext, ciphertext)
     return _save(ciphertext)[: -parameters.ciphertext_bytes]
 

@@ -15,6 +15,7 @@ keyholder computes (docs/decisions/0021-keys-by-hash.md). So b alone binds the k
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,9 @@ _DOMAIN = b"tessera/v1/round-key/"
 _SPARE = 64
 
 
+@lru_cache(maxsize=4)
 def expanded(parameters: EncryptionParameters, proposal_hash: str, number: int) -> NDArray[np.uint64]:
-    """Return the random part of a round's public key, which everybody computes.
+    """Return the random part of a round's public key, which everybody computes; the newest few are kept.
 
     Args:
         parameters: the study's parameters.
@@ -64,7 +66,9 @@ def expanded(parameters: EncryptionParameters, proposal_hash: str, number: int) 
     for index, prime in enumerate(parameters.primes):
         drawn = hashlib.shake_256(_DOMAIN + study + number.to_bytes(8, "big") + bytes([index]))
         rows.append(_uniform(drawn, prime, degree))
-    return np.stack(rows)
+    found = np.stack(rows)
+    found.flags.writeable = False
+    return found
 
 
 def _uniform(drawn: hashlib._Hash, prime: int, count: int) -> NDArray[np.uint64]:

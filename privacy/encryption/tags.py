@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def tag(
     """
     width = 2 * parameters.poly_modulus_degree
     result = [0] * REPETITIONS
-    inner = challenge.words("coefficient", width).astype(np.float64)
+    inner = _inner(challenge, width)
     for name, ciphertexts in blocks.items():
         for start in range(0, len(ciphertexts), _CHUNKS_AT_ONCE):
             some = ciphertexts[start : start + _CHUNKS_AT_ONCE]
@@ -96,11 +97,19 @@ def tag_rows(
 ) -> tuple[int, ...]:
     """Return <r, p> mod q for each repetition, over single polynomials by block name, uint64[count, N]."""
     result = [0] * REPETITIONS
-    inner = challenge.words("coefficient", parameters.poly_modulus_degree).astype(np.float64)
+    inner = _inner(challenge, parameters.poly_modulus_degree)
     for name, rows in blocks.items():
         for start in range(0, len(rows), _CHUNKS_AT_ONCE):
             _add(result, rows[start : start + _CHUNKS_AT_ONCE], inner, _outer(challenge, name, len(rows))[start:])
     return tuple(total % parameters.data_prime for total in result)
+
+
+@lru_cache(maxsize=4)
+def _inner(challenge: Challenge, width: int) -> NDArray[np.float64]:
+    """Return the words of the coefficients, which every block and every site's update are multiplied with."""
+    words = challenge.words("coefficient", width).astype(np.float64)
+    words.flags.writeable = False
+    return words
 
 
 def _outer(challenge: Challenge, name: str, count: int) -> NDArray[np.uint32]:

@@ -160,7 +160,7 @@ def test_a_crash_while_deciding_binds_the_round_to_that_sum(
     _, public = custody.open_round(proposal, 1)
     first, second = checked_sum(proposal, public), checked_sum(proposal, public, value=6)
     with monkeypatch.context() as patch:
-        patch.setattr(ckks, "decrypt_sum", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(ckks, "decrypt_sums", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             custody.answer(first)
     again = KeyCustody(tmp_path / "keys", KEYHOLDER)

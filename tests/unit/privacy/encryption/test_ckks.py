@@ -47,6 +47,16 @@ def test_extreme_values_at_every_site_sum_exactly(sign: int) -> None:
     assert (total == sign * 9 * 512).all()
 
 
+def test_several_blocks_are_decrypted_with_one_key_as_each_alone() -> None:
+    lengths = (10, 13_000, 300)
+    sums = [ckks.BlockSum(ciphertexts=encrypted_sum(updates(3, n, n)), values=n, contributors=3) for n in lengths]
+    found = ckks.decrypt_sums(PAIR.secret, PARAMETERS, sums)
+    for length, values in zip(lengths, found, strict=True):
+        assert (values == np.sum(updates(3, length, length), axis=0)).all()
+    with pytest.raises(UnsafeSum):  # one false sum, and nothing of the others is said
+        ckks.decrypt_sums(PAIR.secret, PARAMETERS, [*sums[:2], dataclasses.replace(sums[2], values=200)])
+
+
 def test_the_measured_noise_stays_below_the_proven_bound() -> None:
     each = updates(9, 12288, 3)
     ciphertexts = [coefficients(c, PARAMETERS) for c in encrypted_sum(each)]
