@@ -184,9 +184,8 @@ def verify(
         raise InvalidInput("expected a base64 signature") from error
     if base64.b64encode(raw).decode() != signature:  # one spelling: its last letter has bits that say nothing
         raise InvalidInput("expected a base64 signature in its one spelling")
-    key = Ed25519PublicKey.from_public_bytes(_public_bytes(public_key))
     try:
-        key.verify(raw, _message(kind, payload, version))
+        _verifying_key(public_key).verify(raw, _message(kind, payload, version))
     except InvalidSignature as error:
         raise Tampered(f"the {kind} signature does not hold; ask its author to send it again") from error
 
@@ -202,3 +201,8 @@ def _public_bytes(public_key: str) -> bytes:
     raw = bytes.fromhex(public_key)
     require_ed25519(raw)
     return raw
+
+
+@lru_cache(maxsize=4096)
+def _verifying_key(public_key: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(_public_bytes(public_key))

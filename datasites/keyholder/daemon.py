@@ -96,7 +96,7 @@ class Keyholder:
         key, public = self.custody.open_round(proposal, item.round)
         signed = seal(self.home.identity(), "round-key", key)
         self.served.journal_once(f"key-{item.study}-{item.round}", "round-key", dump(key))
-        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/key", pack_envelope(signed, public))
+        self._put(item, "key", pack_envelope(signed, public))
 
     def _commit(self, item: WorkItem) -> None:
         """Say, before a site signs a list, what its pads add up to."""
@@ -124,7 +124,6 @@ class Keyholder:
             answered_sum=self.custody.answered_sum(item.study, item.round),
         )
         answer = self.custody.answer(checked, self._helped(proposal, item))
-        self._publish(item, checked, answer)
         result = SumResult(
             study=item.study,
             round=item.round,
@@ -135,11 +134,19 @@ class Keyholder:
         )
         sites = sorted({site for sites in checked.contributors.values() for site in sites})
         entry = {**dump(result), "sites": sites}
-        self.served.journal_once(f"answer-{item.study}-{item.round}", "decrypted", entry)
+        events = [(f"answer-{item.study}-{item.round}", "decrypted", entry)]
+        opening = _opening_of(item, checked, answer)
+        if opening is not None:
+            events.insert(0, (f"opening-{item.study}-{item.round}", "opened", dump(opening)))
+        self.served.journal_each_once(events)
+        if opening is not None and answer.opening is not None:  # published before its result
+            signed = seal(self.home.identity(), "opening", opening)
+            self._put(item, "opening", pack_envelope(signed, answer.opening))
         signed = seal(self.home.identity(), "sum-result", result)
-        self.client.put_bytes(
-            f"/studies/{item.study}/rounds/{item.round}/result", pack_envelope(signed, answer.integers)
-        )
+        self._put(item, "result", pack_envelope(signed, answer.integers))
+
+    def _put(self, item: WorkItem, what: str, body: bytes) -> None:
+        self.client.put_bytes(f"/studies/{item.study}/rounds/{item.round}/{what}", body)
 
     def _helped(self, proposal: Proposal, item: WorkItem) -> list[HelperAnswer]:
         """Return what the study's helpers answered in this round, with the pad sums that come along."""
@@ -154,26 +161,6 @@ class Keyholder:
                 digest = sums.parts.get(str(MISSING_PART), "")
                 found.append(HelperAnswer(sums=sums, body=self.client.get_bytes(f"/blobs/{digest}", max_bytes=size)))
         return found
-
-    def _publish(self, item: WorkItem, checked: CheckedSum, answer: Answer) -> None:
-        """Publish key and pad sums of an answered round, before its result, where the study does so."""
-        if answer.opening is None:
-            return
-        _, sums, _ = split_opening(checked.proposal, answer.opening)
-        opening = Opening(
-            study=item.study,
-            round=item.round,
-            list_hash=checked.list_hash,
-            sum_hash=answer.sum_hash,
-            integers_hash=answer.integers_hash,
-            parts={str(part): sha256_hex(data) for part, data in sums.items()},
-            body_hash=sha256_hex(answer.opening),
-        )
-        self.served.journal_once(f"opening-{item.study}-{item.round}", "opened", dump(opening))
-        signed = seal(self.home.identity(), "opening", opening)
-        self.client.put_bytes(
-            f"/studies/{item.study}/rounds/{item.round}/opening", pack_envelope(signed, answer.opening)
-        )
 
     def _void(self, item: WorkItem) -> None:
         """Say under signature that a list is never answered here."""
@@ -195,6 +182,22 @@ class Keyholder:
     def _forget(self, study: str) -> None:
         self.custody.forget(study)
         self.served.journal_once(f"forget-{study}", "study-over", {"study": study})
+
+
+def _opening_of(item: WorkItem, checked: CheckedSum, answer: Answer) -> Opening | None:
+    """Return what says which key and pad sums of an answered round are published, where the study does so."""
+    if answer.opening is None:
+        return None
+    _, sums, _ = split_opening(checked.proposal, answer.opening)
+    return Opening(
+        study=item.study,
+        round=item.round,
+        list_hash=checked.list_hash,
+        sum_hash=answer.sum_hash,
+        integers_hash=answer.integers_hash,
+        parts={str(part): sha256_hex(data) for part, data in sums.items()},
+        body_hash=sha256_hex(answer.opening),
+    )
 
 
 def _sum_bytes(proposal: Proposal) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from datasites.keyholder.checks import check_study
-from datasites.node.files import write_atomically
+from datasites.node.files import state_of, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import SignedClient
 from datasites.node.joining.entering import is_unconfirmed
@@ -24,6 +25,29 @@ from privacy.ledger.journal import Journal
 
 _SHORT_DIGITS = 32
 _WORD = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Status:
+    """A study's signed proposal, and what its participants signed, by their names; nothing of it is checked."""
+
+    proposal: Signed
+    approvals: Mapping[str, Signed]
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> _Status:
+        approvals = {str(name): parse(Signed, document) for name, document in said["approvals"].items()}
+        return cls(proposal=parse(Signed, said["proposal"]), approvals=approvals)
+
+    @classmethod
+    def kept(cls, path: Path) -> _Status | None:
+        """Return what lies in a file; it is asked for many times in a round, and parsed when it has changed."""
+        return _kept(path, state_of(path)) if path.exists() else None
+
+
+@lru_cache(maxsize=32)
+def _kept(path: Path, _: tuple[int, ...]) -> _Status:
+    return _Status.of(json.loads(path.read_bytes()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +77,20 @@ class Served:
             ".json",
             is_of=lambda old: is_of_study(old, study, "proposal", "payload", "study"),
         )
-        kept = json.loads(path.read_bytes()) if path.exists() else None
-        joined = kept is not None and "patience" in kept["proposal"]["payload"] and not sites <= set(kept["approvals"])
-        status = kept if kept is not None and not joined else self.client.get_json(f"/studies/{study}")
+        kept = _Status.kept(path)
+        joined = kept is not None and "patience" in kept.proposal.payload and not sites <= set(kept.approvals)
+        status = kept
+        if status is None or joined:
+            status = _Status.of(self.client.get_json(f"/studies/{study}"))
         proposal = self._checked(status, sites)
         if status is not kept:
-            write_atomically(
-                path, json.dumps({"proposal": status["proposal"], "approvals": status["approvals"]}).encode()
-            )
+            approvals = {name: dump(approval) for name, approval in status.approvals.items()}
+            write_atomically(path, json.dumps({"proposal": dump(status.proposal), "approvals": approvals}).encode())
         if kept is None:
             self.journal.append("study-served", {"study": study, "proposal_hash": proposal.proposal_hash})
         return proposal
 
-    def _checked(self, status: Mapping[str, Any], sites: Collection[str]) -> Proposal:
+    def _checked(self, status: _Status, sites: Collection[str]) -> Proposal:
         if is_unconfirmed(self.home):
             raise Refused(
                 "nobody here has compared the fingerprints of the roster that the orchestrator sent; compare them by "
@@ -73,8 +98,8 @@ class Served:
             )
         roster = self.home.roster()
         return check_study(
-            parse(Signed, status["proposal"]),
-            [parse(Signed, document) for document in status["approvals"].values()],
+            status.proposal,
+            [*status.approvals.values()],
             orchestrator=roster.orchestrator,
             keyholder=roster.keyholder,
             hospitals=roster.sites,
@@ -115,8 +140,14 @@ class Served:
 
     def journal_once(self, what: str, kind: str, body: Mapping[str, Any]) -> None:
         """Journal an event; a repeated answer is no new one (after a crash in between it may stand there twice)."""
-        if not was_journaled(self.home, what):
-            self.journal.append(kind, dict(body))
+        self.journal_each_once([(what, kind, body)])
+
+    def journal_each_once(self, events: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """Journal several events as :meth:`journal_once` does, those that are new all together."""
+        new = [event for event in events if not was_journaled(self.home, event[0])]
+        if new:
+            self.journal.append_all((kind, dict(body)) for _, kind, body in new)
+        for what, _, _ in new:
             mark = _marks(self.home, what)[0]
             mark.parent.mkdir(exist_ok=True)
             mark.touch(mode=0o600)

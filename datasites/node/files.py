@@ -26,7 +26,9 @@ LEAST_BYTES = 64 * 1024**2
 _UNFINISHED = ".new"
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, unfinished_in: Path | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, mode: int = 0o600, unfinished_in: Path | None = None, name_follows: bool = False
+) -> None:
     """Write ``data`` at ``path`` so that a crash leaves the old file or the new one, never a torn one.
 
     Args:
@@ -34,6 +36,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, unfinished_i
         data: the whole content.
         mode: the new file's permission bits.
         unfinished_in: another folder of the same file system for what is not finished; default: the file's own.
+        name_follows: the caller makes the folder's names durable itself, once for several files, or does not mind that
+            a loss of power may bring back the old file.
     """
     make_folder(path.parent)
     temporary = (unfinished_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}"
@@ -48,7 +52,18 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, unfinished_i
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if not name_follows:
+        sync_folder(path.parent)
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what is another one once a file was replaced or written to: what was read from it may be used till then.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def text_of(path: Path) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-from datasites.node.files import write_atomically
+from datasites.node.files import state_of, write_atomically
 from datasites.study.parts import Party
 from datasites.study.signing import dump, parse
 from privacy.errors import InvalidInput
@@ -102,8 +102,14 @@ class Roster:
             InvalidInput: no such file, not a roster, a name or key that stands in it twice, or no key at all.
         """
         try:
-            roster = parse(cls, path.read_bytes())
+            return _loaded(path, state_of(path))
         except FileNotFoundError as error:
             raise InvalidInput(f"expected the consortium's roster at {path.name}; copy it there") from error
-        roster.check()
-        return roster
+
+
+@lru_cache(maxsize=32)
+def _loaded(path: Path, _: tuple[int, ...]) -> Roster:
+    """Read a roster once for each state of its file: a role asks for it many times in a round."""
+    roster = parse(Roster, path.read_bytes())
+    roster.check()
+    return roster

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasites.node.files import write_atomically
+from datasites.node.files import sync_folder, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.node.places import hashed_place, is_of_study
@@ -84,12 +84,11 @@ class Witness:
             self.meet(items)
             return
         seen = self.seen
+        newer = None
         if seen is None or head_to_text(seen) != head:
             newer = head_from_text(head, self._orchestrator)
             newer.check()
-            self._keep_head(newer)
-        for item in items:
-            self._keep_plan(item)
+        self._keep(newer, items)
 
     def meet(self, items: Iterable[WorkItem] = ()) -> None:
         """Show what was seen, keep what is new; the first thing to do with every answer to "what is to be done?".
@@ -108,18 +107,25 @@ class Witness:
         head.check()
         if head.public_key != self._orchestrator:
             raise Tampered("expected a head of our orchestrator's journal, got one of another key")
-        if head != seen:
-            self._keep_head(head)
-        for item in items:
-            self._keep_plan(item)
+        self._keep(head if head != seen else None, items)
 
-    def _keep_head(self, head: Head) -> None:
-        write_atomically(self._folder / _HEAD, canonical_json(asdict(head)))
+    def _keep(self, head: Head | None, items: Iterable[WorkItem]) -> None:
+        """Keep a new head and new plans, and make their names durable together."""
+        wrote = head is not None
+        if head is not None:
+            write_atomically(self._folder / _HEAD, canonical_json(asdict(head)), name_follows=True)
+        try:
+            for item in items:
+                wrote |= self._keep_plan(item)
+        finally:
+            if wrote:
+                sync_folder(self._folder)
 
-    def _keep_plan(self, item: WorkItem) -> None:
+    def _keep_plan(self, item: WorkItem) -> bool:
+        """Keep the plan of an item if it is new; return whether it was."""
         signed = item.documents.get("plan")
         if signed is None:
-            return
+            return False
         plan = open_sealed(signed, "round-plan", self._orchestrator, RoundPlan)
         path = hashed_place(
             self._folder,
@@ -129,8 +135,10 @@ class Witness:
             short=32,
         )
         known = _kept(path) if path.exists() else None
-        if known is None or known.public_key != signed.public_key or int(known.payload["round"]) < plan.round:
-            write_atomically(path, json.dumps(dump(signed)).encode())
+        new = known is None or known.public_key != signed.public_key or int(known.payload["round"]) < plan.round
+        if new:
+            write_atomically(path, json.dumps(dump(signed)).encode(), name_follows=True)
+        return new
 
     def _help(self) -> None:
         """Give the orchestrator its own signed proposals and newest plans back."""

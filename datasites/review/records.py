@@ -209,6 +209,9 @@ class ReviewRecords:
         Raises:
             InvalidInput: no proposal of this hash was received.
         """
+        for request in self._still_known():
+            if request.proposal_hash == proposal_hash:
+                return request
         rows = self._read("SELECT hash, sealed, folder, received FROM requests WHERE hash = ?", proposal_hash)
         if not rows:
             raise InvalidInput(
@@ -225,10 +228,21 @@ class ReviewRecords:
         with self._lock:
             if self._database.in_transaction:  # what is read here may be rolled back
                 return self._requests()
-            stamp = int(self._read("PRAGMA data_version")[0][0]), self._database.total_changes
-            if self._kept is None or self._kept[0] != stamp:
-                self._kept = stamp, self._requests()
+            if self._kept is None or self._kept[0] != self._stamp():
+                self._kept = self._stamp(), self._requests()
             return self._kept[1]
+
+    def _stamp(self) -> tuple[int, int]:
+        """Return what is another one once the file has changed, by this process or another."""
+        return int(self._read("PRAGMA data_version")[0][0]), self._database.total_changes
+
+    def _still_known(self) -> tuple[Request, ...]:
+        """Return what :meth:`requests` read last, if nothing has changed since; nothing inside a transaction."""
+        with self._lock:
+            kept = self._kept
+            if kept is None or self._database.in_transaction or kept[0] != self._stamp():
+                return ()
+            return kept[1]
 
     def sealed_proposals(self) -> tuple[Signed, ...]:
         """Return all proposals as they were signed, the oldest first."""

@@ -126,8 +126,12 @@ def parse(kind: type[T], data: Any) -> T:
     Raises:
         InvalidInput: a field is missing, unknown or of the wrong type; the message names the first one.
     """
+    return _read(kind, data if isinstance(data, bytes) else plain_json(data))
+
+
+def _read(kind: type[T], text: bytes) -> T:
     try:
-        value: T = _adapter(kind).validate_json(data if isinstance(data, bytes) else plain_json(data))
+        value: T = _adapter(kind).validate_json(text)
         return value
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
@@ -179,7 +183,7 @@ def open_sealed(
     value: T | None = _CHECKED.find(place)
     if value is None:
         verify(signed.public_key, kind, signed.payload, signed.signature, signed.canonical)
-        value = parse(expected, dict(signed.payload))
+        value = _read(expected, plain_json(dict(signed.payload), checked=True))
         _CHECKED.keep(place, value, size)
     return value
 

@@ -88,6 +88,12 @@ class Journal:
         """Write one entry and return it once it is on disk (safe from several threads and processes)."""
         return self._chain.append(kind, body)
 
+    def append_all(self, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Write several entries, all of them or none; they are on disk when this returns."""
+        with self._chain.transaction():
+            for kind, body in entries:
+                self._chain.add(kind, body)
+
     def entries(self, *, since: int = 0, kind: str | None = None) -> Iterator[Entry]:
         """Yield entries with an index above ``since``, oldest first, of one kind or of all."""
         return self._chain.entries(since=since, kind=kind)

@@ -174,6 +174,9 @@ def test_state_files_are_synced_before_and_after_their_name(tmp_path: Path, monk
     write_atomically(tmp_path / "rounds" / "pilot" / "plan.json", b"{}")
     assert done == [("sync", "{}"), ("rename", "plan.json"), ("sync", "folder")]
     done.clear()
+    write_atomically(tmp_path / "rounds" / "pilot" / "plan.json", b"[]", name_follows=True)
+    assert done == [("sync", "[]"), ("rename", "plan.json")]
+    done.clear()
     write_atomically(tmp_path / "rounds" / "second" / "plan.json", b"{}")
     assert done[0] == ("sync", "folder")  # the new folder's own name
 

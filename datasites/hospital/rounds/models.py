@@ -115,7 +115,7 @@ class Models:
             chain, before = self._begun_again(proposal, bound, kept, number), -1
             _check_end(chain, number, plan)
         if chain.round != before or kept is None:
-            write_atomically(self._path(proposal, "chain"), chain.to_bytes())
+            write_atomically(self._path(proposal, "chain"), chain.to_bytes(), name_follows=True)  # it may be lost
         return chain
 
     def _begun(self, proposal: Proposal, bound: Chain) -> ModelChain:

@@ -213,7 +213,7 @@ class RoundParticipant:
         path = folder / "plan.json"
         if not path.exists():
             self._require_no_other_plan(plan)
-            write_atomically(path, json.dumps(dump(plan)).encode())
+            write_atomically(path, json.dumps(dump(plan)).encode(), name_follows=True)  # without it, the journal knows
             self.journal.append("round-plan", {"study": plan.study, "round": plan.round, "plan_hash": plan.plan_hash})
         if parse(RoundPlan, path.read_bytes()).plan_hash != plan.plan_hash:
             raise Refused(f"round {plan.round} has another plan already; one plan per round")
@@ -321,7 +321,7 @@ class RoundParticipant:
         )
         self._forget_pads(plan.study)
         self.sent_now[(plan.study, plan.round)] = Sent(keys=keys, public=public, own=padded.own)
-        write_atomically(folder / "update.bin", padded.body)
+        write_atomically(folder / "update.bin", padded.body, name_follows=True)  # with the header's
         signed = seal(self.home.identity(), "update", header)
         write_atomically(folder / "header.json", json.dumps(dump(signed)).encode())
         self.journal.append(

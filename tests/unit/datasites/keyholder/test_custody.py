@@ -262,8 +262,8 @@ def test_a_key_lies_under_the_whole_hash_of_its_study_and_one_from_before_is_rea
 
 def test_an_event_that_was_journaled_under_half_a_hash_is_not_journaled_again(tmp_path: Path) -> None:
     home: Any = SimpleNamespace(folder=tmp_path)
-    journal: Any = SimpleNamespace(append=lambda kind, body: written.append((kind, body)))
     written: list[Any] = []
+    journal: Any = SimpleNamespace(append_all=written.extend)
     served = Served(home=home, client=None, journal=journal)  # type: ignore[arg-type]
     (tmp_path / "journaled").mkdir()
     (tmp_path / "journaled" / sha256_hex(b"old")[:32]).touch()
@@ -271,6 +271,8 @@ def test_an_event_that_was_journaled_under_half_a_hash_is_not_journaled_again(tm
         served.journal_once(what, "kind", {})
     assert written == [("kind", {})]
     assert (tmp_path / "journaled" / sha256_hex(b"new")).exists()
+    served.journal_each_once([("old", "opened", {}), ("newer", "decrypted", {}), ("new", "kind", {})])
+    assert written == [("kind", {}), ("decrypted", {})]
 
 
 def test_keys_that_a_crash_left_behind_are_destroyed_at_the_next_start(

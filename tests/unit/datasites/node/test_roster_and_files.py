@@ -30,6 +30,9 @@ def test_a_roster_is_read_as_it_was_saved(tmp_path):
     assert Roster.load(tmp_path / "roster.json") == roster
     assert roster.by_key(roster.sites[1].public_key) == roster.sites[1]
     assert roster.by_key("00" * 32) is None
+    later = replace(roster, keyholder=party("k"))
+    later.save(tmp_path / "roster.json")
+    assert Roster.load(tmp_path / "roster.json") == later
 
 
 def test_one_key_under_two_names_is_refused(tmp_path):

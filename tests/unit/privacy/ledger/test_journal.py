@@ -36,6 +36,20 @@ def test_entries_of_one_kind_are_found(tmp_path: Path) -> None:
     assert [e.body["n"] for e in j.entries(kind="odd")] == [1, 3]
 
 
+def test_several_entries_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    kept = journal(tmp_path)
+    kept.append_all([("opened", {"round": 1}), ("decrypted", {"round": 1})])
+    with pytest.raises(InvalidInput):
+        kept.append_all([("opened", {"round": 2}), ("decrypted", {"round": float("nan")})])
+    assert [(e.index, e.kind, e.body["round"]) for e in kept.entries()] == [(1, "opened", 1), (2, "decrypted", 1)]
+    kept.verify()
+    assert kept.head is kept.head and kept.head.index == 2  # signed once
+    kept.head.check()
+    kept.append("opened", {"round": 2})
+    assert kept.head.index == 3
+    kept.head.check()
+
+
 def test_an_entry_is_neither_changed_nor_deleted_nor_replaced_through_sqlite(tmp_path: Path) -> None:
     j = journal(tmp_path)
     j.append("a", {})
