@@ -74,15 +74,14 @@ def plain_json(value: Json | Mapping[str, Any], *, checked: bool = False) -> byt
     Reading it back gives the very same value: 1.0 stays apart from 1, so that documents of both versions keep their
     hashes and signatures on the way. Raises as :func:`canonical_json`.
 
-    ``checked`` says that all keys are known to be text, as of what has canonical JSON; then it is not read back.
+    ``checked`` says that all keys are known to be text, as of what has canonical JSON or came from JSON; then it is not
+    read back.
     """
     if type(value) is dict:
         with contextlib.suppress(ValueError, TypeError, RecursionError):
             text = _dumped(value)
-            if (
-                checked or json.loads(text) == value
-            ):  # else a key is no text, say: Python would have written one all the same
-                return text
+            if checked or json.loads(text) == value:
+                return text  # else a key is no text, say: Python would have written one all the same
     try:
         return _dumped(_checked(value))
     except UnicodeEncodeError as error:

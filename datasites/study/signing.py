@@ -51,7 +51,7 @@ class Signed(Message):
 
 def pack_envelope(signed: Signed, body: bytes) -> bytes:
     """Return one byte string that carries both: a 4-byte big-endian length, the message as JSON, then ``body``."""
-    header = plain_json(dump(signed))
+    header = plain_json(dump(signed), checked=True)
     return len(header).to_bytes(4, "big") + header + body
 
 

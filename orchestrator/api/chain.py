@@ -116,4 +116,5 @@ class _Evidence:
         return Response(self._whole[2], media_type=_BINARY)
 
     def _built(self, proposal: Proposal, number: int) -> bytes:
-        return plain_json(dump(evidence_of(self._service.store, self._service.identity, proposal, number)))
+        found = evidence_of(self._service.store, self._service.identity, proposal, number)
+        return plain_json(dump(found), checked=True)

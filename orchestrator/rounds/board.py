@@ -101,7 +101,7 @@ class _Posted:
 
     @cached_property
     def text(self) -> bytes:
-        return plain_json(dump(self.item))
+        return plain_json(dump(self.item), checked=True)
 
     @cached_property
     def alone(self) -> tuple[bytes, str]:

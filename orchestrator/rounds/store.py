@@ -195,7 +195,7 @@ class Store:
             Refused: another document has this place.
         """
         value = dump(document) if isinstance(document, Signed) else dict(document)
-        text = plain_json(value).decode()
+        text = plain_json(value, checked=isinstance(document, Signed)).decode()
         place = {"study": study, "round": round_, "kind": kind, "closing": closing, "author": author}
         with self._lock:
             known = self._place(study, round_, kind)
