@@ -260,7 +260,8 @@ class WorkItem(Message):
 class Refusal(Message):
     """Why a role did not do its part of a round.
 
-    ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them.
+    ``without`` are the sites whose updates the keyholder cannot use; the round may be closed again without them. A
+    hospital that names itself sends no update in this round, however often it is asked.
     ``wants`` are the helpers whose answers the keyholder needs before it decrypts. ``fresh`` asks the sites of the list
     to attest it once more with this word: a helper was started anew in this round, or without helpers the keyholder.
     """

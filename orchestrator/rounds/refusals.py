@@ -36,6 +36,10 @@ class Refusals:
         """Return who refuses a round."""
         return {party for round_, party in self._found if round_ == number}
 
+    def for_good(self, number: int) -> set[str]:
+        """Return which hospitals send no update in a round, however often they are asked: they name themselves."""
+        return {party for (round_, party), found in self._found.items() if round_ == number and party in found.without}
+
     def of(self, number: int, party: str) -> Refused | None:
         """Return a party's refusal of a round, if there is one."""
         return self._found.get((number, party))

@@ -208,6 +208,9 @@ class StudyRunner:
         self.arrivals.ended()
         await self.intake.shut()
         self._board.withdraw(self.proposal.study, when=lambda i: i.kind == "train")
+        never = self._refusals.for_good(number)
+        others = set(self._expected.asked) - never
+        self._lose_unless_enough(number, never, others, "send an update in this round")
         self._require_enough(number, set(self.intake.headers(number)))
 
     async def _close(
@@ -235,7 +238,8 @@ class StudyRunner:
             attested = self._documents(number, "attestation", closing)
             if set(attested) >= present:
                 return commitments, [parse(Signed, attested[s]) for s in sorted(present)]
-            self._lose_unless_signable(number, present, set(attested))
+            never = (present - set(attested)) & self._refusing(number) if self.proposal.helpers else set()
+            self._lose_unless_enough(number, never, present - never, "sign the list of the round")
             present &= set(attested)
             self._require_enough(number, present)
             if reason := await self.helping.void(number, commitments):
@@ -255,13 +259,15 @@ class StudyRunner:
             raise StudyPaused(f"round {number}: {vouching.problem}")
         return vouching.left_out
 
-    def _lose_unless_signable(self, number: int, listed: set[str], attested: set[str]) -> None:
-        """Write a round off that too few hospitals will ever sign: with helpers, who was started anew never does."""
-        never = (listed - attested) & self._refusing(number)
-        if self.proposal.helpers and never and not self._enough(number, listed - never):
-            reason = f"{names(never)} cannot sign the list of the round, and the others are too few"
+    def _lose_unless_enough(self, number: int, never: set[str], others: set[str], what: str) -> None:
+        """Write a round off that cannot end, since some hospitals will never do their part and the others are too few.
+
+        Who was started anew, for one, never signs a list with helpers, and sends an update only if it is cleared.
+        """
+        if never and not self._enough(number, others):
+            reason = f"{names(never)} cannot {what}, and the others are too few"
             self._lose(number, reason)
-            raise StudyPaused(f"round {number}: {reason}")
+            raise StudyPaused(f"round {number}: {reason}; the round is lost: resume the study for the next one")
 
     async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
         def missing() -> set[str]:

@@ -210,8 +210,9 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         request="POST /studies/*/rounds/*/refusal",
-        fields=(*_SIGNED, *(f"signed.payload.{n}" for n in ("study", "round", "party", "reason"))),
-        covered_by="a sentence from Tessera's own code on plans, approvals and budgets; never the output of a worker",
+        fields=(*_SIGNED, *(f"signed.payload.{n}" for n in ("study", "round", "party", "reason", "without[]"))),
+        covered_by="a sentence from Tessera's own code on plans, approvals and budgets, never the output of a worker; "
+        "and the hospital's own name where it will send no update in this round",
     ),
     Row(
         request="POST /studies/*/approvals",

@@ -28,6 +28,10 @@ ARRIVAL, CLEARANCE = "arrival", "clearance/"
 """Where a work item's documents lie that are about a hospital's start."""
 
 
+class NeverInThisRound(Refused):
+    """This hospital sends no update in a round, whoever asks; the orchestrator hears it, and need not wait for it."""
+
+
 @dataclass(kw_only=True)
 class Beginning:
     """One start of a hospital's process.
@@ -62,7 +66,8 @@ class Clearing:
             item: of kind ``train``; the orchestrator shows it again with what the others said.
 
         Raises:
-            Refused: somebody is not there to clear this hospital, or cannot clear it for this round.
+            Refused: somebody is not there to clear this hospital.
+            NeverInThisRound: somebody cannot clear it for this round.
             InvalidInput, Tampered: a clearance is not signed by its party.
         """
         if not self.word(proposal) or self._approved_since(proposal):
@@ -83,7 +88,7 @@ class Clearing:
         cleared = self.beginning.cleared
         unknown = [p.name for p in parties if not cleared[(proposal.study, p.name)].covers(item.round)]
         if unknown:
-            raise Refused(
+            raise NeverInThisRound(
                 f"round {item.round}: this hospital was started anew, and {', '.join(unknown)} cannot know that no "
                 "earlier update of it is opened in this round; it takes part in a later one"
             )

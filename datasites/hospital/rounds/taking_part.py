@@ -21,7 +21,7 @@ import numpy as np
 
 from datasites.hospital.rounds import round_pads, tidying
 from datasites.hospital.rounds.attesting import Attesting
-from datasites.hospital.rounds.beginnings import Beginning, Clearing
+from datasites.hospital.rounds.beginnings import Beginning, Clearing, NeverInThisRound
 from datasites.hospital.rounds.failures import Failures, usable
 from datasites.hospital.rounds.models import InitialModel, Models
 from datasites.hospital.rounds.round_pads import PadKeys, Sent
@@ -141,7 +141,7 @@ class RoundParticipant:
         except Withheld as error:
             self._refuse(item, error.outward, own=str(error))
         except (Refused, InvalidInput, Tampered) as error:
-            self._refuse(item, str(error))
+            self._refuse(item, str(error), for_good=isinstance(error, NeverInThisRound))
         except KeyError:
             self._refuse(item, "the work item lacks a document")
 
@@ -160,7 +160,9 @@ class RoundParticipant:
             self.failures.require_none(plan)
             started = time.monotonic()
             if was_imported(self.journal, item.study, item.round):
-                raise Refused(f"round {item.round} was sent before a restore; it is never trained a second time")
+                raise NeverInThisRound(
+                    f"round {item.round} was sent before a restore; it is never trained a second time"
+                )
             if not self.clearing.is_cleared(proposal, item):
                 return  # keyholder and helpers are asked; the item comes once more with what they say
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
@@ -376,9 +378,10 @@ class RoundParticipant:
             raise Refused("the orchestrator sent other bytes than the plan names")
         return data
 
-    def _refuse(self, item: WorkItem, reason: str, own: str = "") -> None:
+    def _refuse(self, item: WorkItem, reason: str, own: str = "", *, for_good: bool = False) -> None:
         """Journal a refusal, with the reason that only the own people read where there is one, and tell it."""
-        refusal = Refusal(study=item.study, round=item.round, party=self.site, reason=reason[:500])
+        without = (self.site,) if for_good else ()
+        refusal = Refusal(study=item.study, round=item.round, party=self.site, reason=reason[:500], without=without)
         self.journal.append("refused", {"item": item.kind, **dump(refusal), "reason": (own or reason)[:500]})
         try:
             path = f"/studies/{item.study}/rounds/{item.round}/refusal"

@@ -280,6 +280,24 @@ def test_a_hospital_that_was_killed_before_it_sent_its_update_is_cleared_and_tak
     assert np.allclose(played.model(status)["shared"], expected(played, range(4), 2), atol=1e-4)
 
 
+def test_a_round_that_nobody_can_be_cleared_for_is_lost_and_the_study_goes_on(played: Played) -> None:
+    """Else it would be asked for again for ever: who was started anew beside the keyholder sends nothing in it."""
+    played.propose("pilot", length=LENGTH, rounds=4, min_sites=4)
+    restart_hospital_before_it_sends(played, 3)
+    kill(played, "keyholder")
+    status = played.play("pilot")
+    assert status["state"] == "paused"
+    assert "site-3 cannot send an update in this round, and the others are too few" in status["reason"]
+    lost = [bool(c.get("lost")) for c in status["checkpoints"]]
+    while status["state"] == "paused":
+        played.client.post_json("/studies/pilot/resume", {})
+        status = played.play("pilot")
+        assert len(status["checkpoints"]) > len(lost), status["reason"]  # each resumption comes further
+        lost = [bool(c.get("lost")) for c in status["checkpoints"]]
+    assert status["state"] == "finished"
+    assert lost[0] and lost[2:] == [False, False]  # the second round's key may have been made ahead
+
+
 def test_a_hospital_that_was_started_anew_waits_for_a_helper_that_is_gone_and_the_others_go_on(
     played: Played, without_the_gone: Callable[..., Until]
 ) -> None:
