@@ -70,6 +70,11 @@ class Served:
         Raises:
             Refused: it cannot be served; says why.
         """
+        if is_unconfirmed(self.home):  # first: nothing that the orchestrator sends is even read
+            raise Refused(
+                "nobody here has compared the fingerprints of the roster that the orchestrator sent; compare them by "
+                "telephone, then: tessera confirm-roster --by NAME"
+            )
         sites = {str(u["payload"]["site"]) for u in _updates(listed)}
         path = hashed_place(
             self.home.folder / "studies",
@@ -91,11 +96,6 @@ class Served:
         return proposal
 
     def _checked(self, status: _Status, sites: Collection[str]) -> Proposal:
-        if is_unconfirmed(self.home):
-            raise Refused(
-                "nobody here has compared the fingerprints of the roster that the orchestrator sent; compare them by "
-                "telephone, then: tessera confirm-roster --by NAME"
-            )
         roster = self.home.roster()
         return check_study(
             status.proposal,
