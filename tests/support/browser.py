@@ -80,7 +80,7 @@ def axe(tmp_path_factory):
     def violations(page) -> list[str]:
         page.wait_for_load_state()  # after a click only the page's beginning may be there
         page.evaluate(source)
-        result = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
+        result = page.evaluate("rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES)
         return [f"{v['id']}: {v['nodes'][0]['target']}" for v in result["violations"]]
 
     return violations

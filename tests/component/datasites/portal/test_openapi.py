@@ -57,14 +57,15 @@ def test_every_operation_of_the_api_is_tried(app):
     assert documented == set(operations())
 
 
+@pytest.mark.parametrize("most", [6, pytest.param(15, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(("method", "path"), operations())
-def test_the_api_keeps_to_its_description(app, method, path):
+def test_the_api_keeps_to_its_description(app, method, path, most):
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
     with TestClient(app) as client:
         body = {"name": "anna", "password": PASSWORD, "scopes": ["read", "review"]}
         token = client.post("/api/tokens", json=body).json()["token"]
 
-    @settings(settings.get_profile("requests"), max_examples=15)
+    @settings(settings.get_profile("requests"), max_examples=most)
     @given(case=schema[path][method].as_strategy())
     def run(case):
         response = case.call(headers={"Authorization": f"Bearer {token}"}, timeout=300)  # a loaded machine is no fault

@@ -176,12 +176,13 @@ def test_every_operation_is_tried(app: FastAPI) -> None:
     assert {(m.upper(), p) for p, ms in app.openapi()["paths"].items() for m in ms} == set(OPERATIONS)
 
 
+@pytest.mark.parametrize("most", [4, pytest.param(8, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_the_api_keeps_to_its_description(described: Any, method: str, path: str, caller: str) -> None:
+def test_the_api_keeps_to_its_description(described: Any, method: str, path: str, caller: str, most: int) -> None:
     operation = described(caller)[path][method]
 
-    @examples(8)
+    @examples(most)
     @given(case=operation.as_strategy(), ours=st.booleans())
     def run(case: Any, ours: bool) -> None:
         if ours and "study" in case.path_parameters:
