@@ -96,7 +96,7 @@ def _columns(
     for place, name in enumerate(modality.names):
         centre, scale = modality.centre_and_scale(place)
         scaled = strength[place] * severity + draw.normal(size=len(severity))
-        found[name] = [_text(modality.measure, value, centre, scale) for value in scaled]
+        found[name] = _texts(modality.measure, scaled, centre, scale)
     return found
 
 
@@ -104,19 +104,19 @@ def _variable(variable: Number | Category, severity: Floats, weight: float, draw
     scaled = _SIGNAL * weight * severity + draw.normal(size=len(severity))
     absent = draw.random(len(severity)) < _MISSING
     if isinstance(variable, Number):
-        texts = [_text(variable, value, variable.centre, variable.scale) for value in scaled]
+        texts = _texts(variable, scaled, variable.centre, variable.scale)
     else:
         cuts = np.linspace(-1.2, 1.2, len(variable.levels) + 1)[1:-1]
         texts = [variable.levels[int(place)].name for place in np.searchsorted(cuts, scaled)]
     return ["" if gone else text for text, gone in zip(texts, absent, strict=True)]
 
 
-def _text(variable: Number, scaled: float, centre: float, scale: float) -> str:
+def _texts(variable: Number, scaled: Floats, centre: float, scale: float) -> list[str]:
     low, high = TRANSFORMS[variable.transform](variable.low), TRANSFORMS[variable.transform](variable.high)
-    value = UNTRANSFORMED[variable.transform](min(max(centre + scale * scaled, low), high))
+    values = map(UNTRANSFORMED[variable.transform], np.clip(centre + scale * scaled, low, high).tolist())
     if variable.whole:
-        return f"{round(min(max(value, variable.low), variable.high))}"
-    return _between(value, variable.low, variable.high)
+        return [f"{round(min(max(value, variable.low), variable.high))}" for value in values]
+    return [_between(value, variable.low, variable.high) for value in values]
 
 
 def _between(value: float, low: float, high: float) -> str:

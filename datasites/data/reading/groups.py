@@ -78,15 +78,15 @@ class Group:
         names = [name for name, place in self.places.items() if place.table == table]
         readers: dict[str, list[Column]] = {}
         derived: dict[str, Derived] = {}
-        ordered: list[str] = []
+        in_column: dict[str, list[str]] = {}
         for name in names:
             place = self.places[name]
+            in_column.setdefault(place.column, []).append(name)
             if place.rule.since:
                 reading = self.readings[name]
                 derived[place.column] = Derived(since=place.rule.since, until=place.rule.until, reading=reading)
             readers.setdefault(place.column, []).append(self.readers[name])
-        for column in readers:
-            ordered += [name for name in names if self.places[name].column == column]
+        ordered = [name for own in in_column.values() for name in own]
         if order_by and order_by not in self.sources.tables[table].columns:
             raise InvalidInput(
                 f"{self.sources.tables[table].name}: expected the column {order_by!r}, which orders a patient's rows"
