@@ -3,7 +3,6 @@
 python watched_demo.py demo --out FOLDER ...
 """
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ class Watched(Processes):
             return
         self.logs.mkdir(parents=True, exist_ok=True)
         home = arguments[arguments.index("--home") + 1]
-        command = [sys.executable, str(ROOT / "tests" / "support" / "recording_site.py"), home, f"{home}-sent.jsonl"]
+        assert self.warm is not None
         with (self.logs / f"{name}.log").open("ab") as log:
-            self.children[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=ROOT, process_group=0
-            )
+            recorder, where = "support.recording_site", [home, f"{home}-sent.jsonl"]
+            self.children[name] = self.warm.run(recorder, where, output=log.fileno(), group=True, warm=True)
 
 
 if __name__ == "__main__":
+    sys.path.append(str(ROOT / "tests"))  # the process that roles are forked from finds packages where this one does
     demo.Processes = Watched  # type: ignore[misc]
     app(sys.argv[1:])

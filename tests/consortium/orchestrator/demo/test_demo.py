@@ -89,8 +89,8 @@ def test_what_the_hospitals_hold_is_for_their_owner_only(finished):
         assert role.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough), signal.SIGKILL]
+@pytest.mark.parametrize(  # SIGINT ends the demo of test_demo_manual.py
+    "how", [*(pytest.param(s, marks=pytest.mark.thorough) for s in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL]
 )
 def test_no_process_outlives_a_demo_that_is_ended(tmp_path, how):
     process = start("--sites", "3", "--rounds", "500", "--out", str(tmp_path / "out"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 
+import psutil
 import pytest
 from support.timing import within
 
@@ -37,7 +39,10 @@ def manual_demo(tmp_path):
     """A demo of three hospitals that waits for a person; call it with a pattern to wait for what it prints."""
     arguments = ["demo", "--manual", "--sites", "3", "--rounds", "2", "--out", str(tmp_path / "demo")]
     child = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli.main", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "orchestrator.cli.main", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell has it ignored
     )
     said: queue.Queue[str] = queue.Queue()
     reader = threading.Thread(target=lambda: [said.put(line.decode()) for line in child.stderr], daemon=True)
@@ -52,7 +57,8 @@ def manual_demo(tmp_path):
         raise AssertionError(f"the demo never printed {pattern}")
 
     yield until
-    child.terminate()
+    family = psutil.Process(child.pid).children(recursive=True)
+    child.send_signal(signal.SIGINT)
     try:
         child.wait(120)
     finally:
@@ -60,6 +66,9 @@ def manual_demo(tmp_path):
         child.wait()
         reader.join(120)
         child.stderr.close()
+    _, left = psutil.wait_procs(family, timeout=120)
+    assert len(family) >= 5 and [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert not any("Traceback" in line for line in said.queue)
 
 
 @pytest.mark.browser
