@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.pilot_study import NAMES, proposal, status
 from support.report_story import Story, told_story
+from support.review_desk import NOW, make_desk, make_proposal
 
 from datasites import report as reporting
 from datasites.language import LANGUAGES
+from datasites.review.policy import Policy
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.report import write_study_report
 
@@ -17,20 +20,26 @@ pytestmark = pytest.mark.browser
 LONG = "東京大学医学部附属病院 مستشفى الملك فيصل 🏥 " + "Universitätsklinikum" * 4
 
 
-@pytest.fixture
-def story(new_desk, new_proposal, now) -> Story:
-    return told_story(new_desk, new_proposal, now)
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder = tmp_path_factory.mktemp("story")
+    told = told_story(lambda policy: make_desk(folder, Policy.parse(policy)), make_proposal, NOW)
+    yield told
+    told.ledger.close()
+    told.desk.close()
 
 
-@pytest.fixture
-def pages(story: Story, tmp_path: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def pages(story: Story, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Every report in every language; tests only look at them."""
+    folder = tmp_path_factory.mktemp("pages")
     sites = [{"name": n, "epsilon_spent": 3.0, "epsilon_cap": 8.0, "delta": 1e-4} for n in NAMES]
     found = []
     for language in LANGUAGES:
-        path = tmp_path / f"privacy.{language}.html"
+        path = folder / f"privacy.{language}.html"
         reporting.write_html(story.build(institution=LONG, language=language), path)
         facts = study_facts(status(proposal()), sites=sites, curve=[(1, 0.6), (6, 0.7)], language=language)
-        found += [path, write_study_report(facts, tmp_path / language)[0]]
+        found += [path, write_study_report(facts, folder / language)[0]]
     return found
 
 
