@@ -94,6 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--noise", choices=("local", "shared"), default="local")
     parser.add_argument("--noise-draws", type=int, default=1, help="private runs per split, whose scores are averaged")
     parser.add_argument("--gains", nargs="*", default=[], help="factors of the model's gains, such as image=1.3")
+    parser.add_argument("--cohort-gain", type=float, help="factor of the model's cohort indicator")
     parser.add_argument("--split", choices=SPLITS, default="stratified")
     parser.add_argument("--corrupt", default="", help="flip:SITE,SITE or permute")
     parser.add_argument("--alpha", type=float, default=0.5, help="of the dirichlet federation")
@@ -168,8 +169,7 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         classes=everyone.classes,
         heads=chosen.heads if architecture == "mlp" else "shared",
     )
-    factors = {m: float(f) for m, f in (one.split("=") for one in options["gains"])}
-    config = replace(config, gains={m: factors[m] * config.gain(m) for m in config.features if m in factors})
+    config = with_gains(config, options)
     settings = settings_of(
         chosen,
         config,
@@ -181,6 +181,8 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         sites=len(sites),
         constants=options["constants"] is not None,
     )
+    if options["cohort_gain"] is not None:
+        settings = replace(settings, cohort_gain=options["cohort_gain"])
     if chosen.arrangement == "alone":
         return alone(config, sites, test, settings, draw)
     together = [pool(sites)] if chosen.arrangement == "pooled" else sites
@@ -190,6 +192,11 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         "weights": outcome.weights,
         "scales": outcome.scales,
     }
+
+
+def with_gains(config: ModelConfig, options: dict) -> ModelConfig:
+    factors = {m: float(f) for m, f in (one.split("=") for one in options["gains"])}
+    return replace(config, gains={m: factors[m] * config.gain(m) for m in config.features if m in factors})
 
 
 def beginning(options: dict, everyone):
@@ -206,6 +213,7 @@ def run_baseline(options: dict, seed: int, name: str) -> dict:
     config = ModelConfig(
         architecture="linear", features=everyone.features, cohorts=everyone.cohorts, classes=everyone.classes
     )
+    config = with_gains(config, options)
     return everything(fit(name, pool(sites).records, config), config, sites, test)
 
 
@@ -316,7 +324,8 @@ def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
             reached = np.flatnonzero(curve >= goal)
             entry["rounds_to_reference"] = int(reached[0]) + 1 if len(reached) else None
         methods[name] = entry
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "data", "constants")}
+    unsaid = {"json", "data", "constants"} | ({"cohort_gain"} if arguments.cohort_gain is None else set())
+    settings = {k: v for k, v in vars(arguments).items() if k not in unsaid}
     if arguments.constants:
         settings["constants"] = read_constants(Path(arguments.constants)).constants_hash
     settings["epsilon"] = None if math.isinf(arguments.epsilon) else arguments.epsilon

@@ -28,7 +28,7 @@ Predict = Callable[[Records], Floats]
 FAMILIES = ("linear", "pairs", "by-cohort", "rbf")
 """Kernels on the inputs as our linear model scales them: linear, with products of two inputs, with slopes of each
 cohort beside the common ones, and Gaussian."""
-BASELINES = ("ridge", "hgb", *FAMILIES)
+BASELINES = ("ridge", "ridge-biased", "hgb", *FAMILIES)
 _ALPHAS = np.logspace(1.0, 6.0, 21)
 _KERNEL_ALPHAS = np.logspace(-1.5, 3.0, 14)
 _KERNEL_STRENGTHS: Mapping[str, tuple[float, ...]] = {
@@ -48,7 +48,9 @@ def fit(name: str, records: Records, config: ModelConfig) -> Predict:
     and strength (or width) are chosen by leave-one-out error.
 
     ``ridge`` standardises each feature over the training patients who have its modality and chooses its penalty by
-    leave-one-out error (scikit-learn's ``RidgeCV``), one regression on "later than class k" per threshold. ``hgb`` is
+    leave-one-out error (scikit-learn's ``RidgeCV``), one regression on "later than class k" per threshold. A cohort's
+    column is one of thousands there and shrunk like them, so that ``ridge`` has hardly a bias per cohort;
+    ``ridge-biased`` makes it as large beside the features as it is in our private models. ``hgb`` is
     scikit-learn's gradient boosting over histograms, which takes absent modalities as missing values.
 
     Args:
@@ -58,7 +60,10 @@ def fit(name: str, records: Records, config: ModelConfig) -> Predict:
     """
     if name in FAMILIES:
         return _kernel_ridge(name, records, config)
-    return _ridge(records, config) if name == "ridge" else _boosting(records, config)
+    if name == "hgb":
+        return _boosting(records, config)
+    gain = _COHORT_GAIN * sum(config.features.values()) ** 0.5 if name == "ridge-biased" else 1.0
+    return _ridge(records, config, gain)
 
 
 def _per_threshold(
@@ -84,14 +89,14 @@ def _per_threshold(
     return predict
 
 
-def _ridge(records: Records, config: ModelConfig) -> Predict:
+def _ridge(records: Records, config: ModelConfig, cohort_gain: float) -> Predict:
     scaling = {m: _moments(records, m) for m in config.modalities}
 
     def learn(inputs: Floats, later: Floats) -> Callable[[Floats], Floats]:
         model = RidgeCV(alphas=_ALPHAS).fit(inputs, later)
         return lambda asked: np.asarray(model.predict(asked), np.float64)
 
-    return _per_threshold(records, config, lambda asked: _standardised(asked, config, scaling), learn)
+    return _per_threshold(records, config, lambda asked: _standardised(asked, config, scaling, cohort_gain), learn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +177,10 @@ def _moments(records: Records, modality: str) -> tuple[Floats, Floats]:
     return held.mean(axis=0), np.where(spread > 1e-9, spread, 1.0)
 
 
-def _standardised(records: Records, config: ModelConfig, scaling: Mapping[str, tuple[Floats, Floats]]) -> Floats:
-    parts: list[Floats] = [_cohorts(records, config)]
+def _standardised(
+    records: Records, config: ModelConfig, scaling: Mapping[str, tuple[Floats, Floats]], cohort_gain: float
+) -> Floats:
+    parts: list[Floats] = [cohort_gain * _cohorts(records, config)]
     for modality, (centre, scale) in scaling.items():
         values = (records[modality].numpy() - centre) / scale
         parts.append(values * _has(records, modality)[:, None])

@@ -49,3 +49,15 @@ def test_slopes_of_cohorts_need_the_kernel_that_has_them():
 def test_one_class_alone_is_always_predicted():
     predict = fit("rbf", records(lambda x, _: torch.ones(len(x))), CONFIG)
     assert predict(records(lambda x, _: x[:, 0], seed=2)).argmax(axis=1).min() == 1
+
+
+@pytest.mark.parametrize(("name", "apart"), [("ridge", False), ("ridge-biased", True)])
+def test_ridge_has_a_bias_of_each_cohort_only_where_its_columns_are_as_large_as_the_features(name, apart):
+    many = ModelConfig(architecture="linear", features={"mrna": 400}, cohorts=("a", "b"), classes=2)
+    generator = torch.Generator().manual_seed(0)
+    cohort = torch.arange(300) % 2
+    label = (torch.rand(300, generator=generator) < 0.2 + 0.6 * cohort).long()
+    seen = {"mrna": torch.randn(300, 400, generator=generator), "presence": torch.ones(300, 1)}
+    two = {"mrna": torch.zeros(2, 400), "presence": torch.ones(2, 1), "cohort": torch.arange(2), "label": cohort[:2]}
+    later = fit(name, {**seen, "cohort": cohort, "label": label}, many)(two)[:, 1]
+    assert (later[1] - later[0] > 0.3) == apart
