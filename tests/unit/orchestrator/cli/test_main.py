@@ -17,6 +17,7 @@ from typer.main import get_command
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.node.credentials.signed_pdf import sign_pdf
 from orchestrator.cli import main
+from orchestrator.demo import demo as _demo  # noqa: F401  a library of its tries a socket when it is imported
 from privacy.identity import Identity, fingerprint
 
 
