@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from datasites.hospital.cli import app
 from datasites.node.home import Home
-from datasites.review.accounts import AccountStore
+from datasites.review import accounts as accounts_module
+from datasites.review.accounts import AccountStore, Hardness
 from datasites.review.endings import held_rounds
 from privacy.ledger.costs import StudyCost, gaussian_cost
 from privacy.ledger.journal import Journal
@@ -23,7 +24,9 @@ STUDY = StudyCost(rounds=4, round=gaussian_cost(3.0))
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hospital with two people and a study; its commands derive keys from passwords in no time."""
+    monkeypatch.setattr(accounts_module, "Hardness", lambda: Hardness(passes=1, memory_kib=64, lanes=1))
     folder = tmp_path / "alba"
     init = ["init", "--home", str(folder), "--name", "alba", "--institution", "Alba"]
     assert CliRunner().invoke(app, [*init, "--orchestrator-url", "http://127.0.0.1:1"]).exit_code == 0
