@@ -10,8 +10,8 @@ After every fault, once the role is up again, and at the end :mod:`chaos_checks`
 =============================  =====================================================================================
 ``kills``                      processes ended by ``kill -9``
 ``rounds_completed``           rounds with a new model
-``lost_updates``               a site's update was accepted, yet its round's first list lacks it; or, since faults here
-                               only delay, a round was finished without a site that should be in it
+``lost_updates``               a site's update was accepted, yet the first list of its round, which was not lost, lacks
+                               it; or, since faults here only delay, a round was finished without a site of the study
 ``double_charges``             a round stands twice in a ledger, or a ledger's charges sum to more than the rounds read
 ``lost_charges``               a worker was asked to read records for a round that the ledger does not charge
 ``charged_for_nothing``        a worker failed after the charge: its hospital sent only noise
@@ -19,8 +19,8 @@ After every fault, once the role is up again, and at the end :mod:`chaos_checks`
 ``second_answers``             rounds of which keyholder and helpers together answered two lists
 ``unsigned_updates``           with helpers only: a hospital was started anew between its upload and its signature, and
                                the round went on without it (docs/decisions/0018-pads-among-helpers.md)
-``rounds_lost``                with helpers only: both helpers were started anew in one round, or a list could not be
-                               declared void
+``rounds_lost``                with helpers only: both helpers were started anew in one round, a list could not be
+                               declared void, or a hospital was started anew in a round beside the keyholder or a helper
 ``killed_in``                  kills by role, and by the last thing that the newest round had got
 ``orphans``                    processes below a killed or ended role that outlive it by more than 20 s
 ``chain_ok``                   ``tessera verify`` of every folder, with the heads that all others have seen; and of the

@@ -149,7 +149,8 @@ class Checks:
             self.findings.incomplete.setdefault(study, number)
         listed = self._listed(study, number)
         for site in self._consortium.sites:
-            if site not in listed and (study, number) in set(self._witnessed(site, "accepted.jsonl")):
+            taken = (study, number) in set(self._witnessed(site, "accepted.jsonl"))
+            if taken and site not in listed and not checkpoint.get("lost"):
                 self.findings.lost_updates.add(f"{site} {where}: accepted and in no list")
             if site not in inside and not checkpoint.get("lost"):
                 self._missing(site, study, number)

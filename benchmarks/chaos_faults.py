@@ -90,7 +90,7 @@ class Adversary:
             self._slots.acquire()
             threads.append(threading.Thread(target=self._guarded, args=self._choice(), daemon=True))
             threads[-1].start()
-            self._ended.wait(self._random.expovariate(1 / _MEAN_PAUSE_SECONDS))
+            self._ended.wait(self._random.expovariate(1.0) * _MEAN_PAUSE_SECONDS * _slowness())
         for thread in threads:
             thread.join(300)
 
@@ -193,6 +193,11 @@ class Adversary:
 
     def _rest(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+def _slowness() -> float:
+    """Return how many processes want each core: as many times longer takes a round, and so do the faults' pauses."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _disturb(link: Link, kind: str) -> None:
