@@ -36,7 +36,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, NoReturn, Protocol
 
 from datasites.node.process import own_module
@@ -148,9 +147,7 @@ class Warm:
     def __enter__(self) -> Warm:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -179,8 +176,7 @@ class Warm:
             module: one of ours.
             arguments: its command line.
             env: its environment; that of the warm process if left out.
-            output: descriptor of its standard output and errors; those of the warm process if left out.
-            errors: whether its errors go to ``output`` too, else to those of the warm process.
+            output: descriptor of its standard output and ``errors``; those of the warm process if left out.
             folder: where it starts; where this process is if left out.
             pass_fds: descriptors that it gets under the same numbers.
             pipe: whether its standard input is a pipe whose other end is ``stdin``, else it reads nothing.
@@ -269,15 +265,11 @@ def start_module(
 def answer_of(module: str, arguments: Sequence[str] = (), *, seconds: float) -> tuple[int, str]:
     """Run one of our modules in a process of its own, with one thread; return its exit code and what it said.
 
-    Its errors and warnings go to this process's, so that none of them is taken for its answer.
-
-    Raises:
-        subprocess.TimeoutExpired: it was ended after ``seconds``.
+    Its errors are none of that. Raises ``subprocess.TimeoutExpired`` where it was ended after ``seconds``.
     """
     with tempfile.TemporaryFile() as said:
-        child = start_module(
-            module, arguments, env=_one_thread(os.environ), folder="/", output=said.fileno(), errors=False
-        )
+        env = _one_thread(os.environ)
+        child = start_module(module, arguments, env=env, folder="/", output=said.fileno(), errors=False)
         try:
             code = child.wait(seconds)
         finally:
@@ -377,13 +369,10 @@ def _seed() -> Warm:
     return Warm(ours)
 
 
-_HARMLESS = "jemalloc_bg_thd"  # gives memory back; the allocator starts another one in every child
-
-
 def _refuse_threads() -> None:
     """Refuse to fork children that would wait for a thread which only this process has."""
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    more = len(threads) - 1 - threads.count(_HARMLESS)
+    more = len(threads) - 1 - threads.count("jemalloc_bg_thd")  # which gives memory back, and every child gets its own
     if more > 0:
         raise TesseraError(f"expected one thread in a process that others are forked from, found {more} more")
 
