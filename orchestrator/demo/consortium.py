@@ -173,13 +173,18 @@ def _policy(roster: Roster, own_key: str, cap: float) -> str:
 
 
 def _sandbox_lines() -> list[str]:
-    """Return nothing, or the layers that this machine offers where it lacks some that are demanded by default."""
+    """Return shorter steps of time, and the layers that this machine offers where it lacks some that are demanded."""
+    lines = [
+        "[sandbox]",
+        "# When an update leaves says little about the records: at whole multiples of this. Nobody's records are here.",
+        "round_seconds = 0.25",
+    ]
     demanded, offered = SandboxPolicy().minimum_layers, available_layers()
     if all(offered[layer] for layer in demanded):
-        return []
+        return lines
     kept = [layer for layer in demanded if offered[layer]]
     return [
-        "# This machine lacks a layer that real records need (docs/review.md); in a demo nobody's records are here.",
-        "[sandbox]",
+        *lines,
+        "# This machine lacks a layer that real records need (docs/review.md).",
         f"minimum_layers = {json.dumps(kept)}",
     ]
