@@ -176,7 +176,7 @@ class Warm:
             module: one of ours.
             arguments: its command line.
             env: its environment; that of the warm process if left out.
-            output: descriptor of its standard output and ``errors``; those of the warm process if left out.
+            output: descriptor of its standard output, with ``errors`` of its errors too; else the warm process's.
             folder: where it starts; where this process is if left out.
             pass_fds: descriptors that it gets under the same numbers.
             pipe: whether its standard input is a pipe whose other end is ``stdin``, else it reads nothing.
@@ -263,9 +263,10 @@ def start_module(
 
 
 def answer_of(module: str, arguments: Sequence[str] = (), *, seconds: float) -> tuple[int, str]:
-    """Run one of our modules in a process of its own, with one thread; return its exit code and what it said.
+    """Run one of our modules in a process of its own, with one thread; return its exit code and its output alone.
 
-    Its errors are none of that. Raises ``subprocess.TimeoutExpired`` where it was ended after ``seconds``.
+    Raises:
+        subprocess.TimeoutExpired: it was ended after ``seconds``.
     """
     with tempfile.TemporaryFile() as said:
         env = _one_thread(os.environ)

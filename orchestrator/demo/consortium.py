@@ -176,7 +176,7 @@ def _sandbox_lines() -> list[str]:
     """Return shorter steps of time, and the layers that this machine offers where it lacks some that are demanded."""
     lines = [
         "[sandbox]",
-        "# When an update leaves says little about the records: at whole multiples of this. Nobody's records are here.",
+        "# Updates leave at whole multiples of this, so that their time says little. Nobody's records are here.",
         "round_seconds = 0.25",
     ]
     demanded, offered = SandboxPolicy().minimum_layers, available_layers()

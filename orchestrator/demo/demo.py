@@ -206,22 +206,21 @@ class _Demo:
             links = {s.site: f"{urls[s.site]}/register?token={s.invitation}" for s in by_hand}
             for line in approval_guide(links, study=STUDY, others=len(self.stewards) - len(by_hand)):
                 self.progress.note(line)
-        ended = threading.Event()
-        with ThreadPoolExecutor(_APPROVE_AT_ONCE) as pool:
+        pool, ended = ThreadPoolExecutor(_APPROVE_AT_ONCE), threading.Event()
+        try:
             played = [
                 pool.submit(_approve_as, steward, urls[steward.site], proposal_hash, ended)
                 for steward in self.stewards
                 if steward not in by_hand
             ]
-            try:
-                for approval in played:
-                    while not approval.done():
-                        self.processes.check()
-                        wait([approval], _POLL_SECONDS)
-                    approval.result()
-            finally:
-                ended.set()
-                pool.shutdown(cancel_futures=True)
+            for approval in played:
+                while not approval.done():
+                    self.processes.check()
+                    wait([approval], _POLL_SECONDS)
+                approval.result()
+        finally:
+            ended.set()
+            pool.shutdown(cancel_futures=True)
 
     def _wait(self, rounds: int) -> dict[str, Any]:
         """Return the study's status at its end; without people in the portals it has to end well."""
