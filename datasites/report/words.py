@@ -74,7 +74,7 @@ def adjacency_two() -> str:
 
 def pld() -> str:
     """Return the name of the accountant of one study."""
-    return tr("privacy loss distributions (Google dp-accounting)")
+    return tr("privacy loss distributions (exact for Gaussian noise alone, else by Google dp-accounting)")
 
 
 def filter_name() -> str:
