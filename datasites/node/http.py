@@ -173,6 +173,11 @@ class SignedClient:
         """
         return _read_json(self._ask("GET", path, params=params, wait_seconds=wait_seconds, max_bytes=max_bytes)[0])
 
+    def get_changed(self, path: str, tag: str = "", *, params: Params | None = None) -> tuple[Any, str]:
+        """Return the JSON at ``path`` and its ETag; None where it still has the ETag ``tag``; see :meth:`get_json`."""
+        body, headers = self._ask("GET", path, params=params, max_bytes=_MAX_JSON_BYTES, known=tag)
+        return _read_json(body), headers.get("etag", "")
+
     def get_beside(
         self, path: str, header: str, *, params: Params | None = None, wait_seconds: float = 0.0
     ) -> tuple[bytes, str]:
@@ -217,10 +222,12 @@ class SignedClient:
         body: bytes = b"",
         kind: str | None = None,
         wait_seconds: float = 0.0,
+        known: str = "",
     ) -> tuple[bytes, httpx.Headers]:
         query = {name: value for name, value in (params or {}).items() if value is not None}
         timeout = httpx.Timeout(self._timeout_seconds, read=self._timeout_seconds + wait_seconds)
         headers = PLAIN | self._spoken | ({"Content-Type": kind} if kind else {})
+        headers |= {"If-None-Match": known} if known else {}
         body_hash = sha256_hex(body)
         retrying = Retrying(
             retry=retry_if_exception_type((_TryAgain, httpx.TransportError)),
@@ -256,7 +263,8 @@ class SignedClient:
         try:
             if response.status_code in (502, 503, 504, 507):
                 raise _TryAgain(f"status {response.status_code}")
-            if response.is_success:
+            unchanged = response.status_code == 304 and "If-None-Match" in request.headers
+            if response.is_success or unchanged:
                 check_protocol(response.headers.get(PROTOCOL_HEADER), "the server")
                 return read_plain(response, max_bytes), response.headers
             raise _problem(response.status_code, read_plain(response, _MAX_PROBLEM_BYTES))

@@ -54,7 +54,6 @@ from orchestrator.rounds.helping import CONFIRMATION
 from orchestrator.rounds.peers import check_understood
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.summing.own_rules import require_code
-from orchestrator.studies.status import study_status
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 
@@ -103,7 +102,7 @@ def create_app(service: Service, *, mailbox_folder: Path, home: Home | None = No
     app.include_router(mailbox)
     _add_health(app, service)
     _add_work(app, service, authenticate, admits)
-    _add_studies(app, service, authenticate, admits)
+    _add_studies(app, service, authenticate)
     add_listing(app, service, admits)
     add_requests(app, service, admits)
     _add_keyholder_calls(app, service, authenticate)
@@ -177,8 +176,8 @@ def _add_work(app: FastAPI, service: Service, authenticate: Authenticator, admit
         return {"hash": service.store.put_blob(data)}
 
 
-def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator, admits: Authenticator) -> None:
-    caller, reader = Depends(authenticate), Depends(admits)
+def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
+    caller = Depends(authenticate)
     proposals = _ours(service, authenticate, _PROPOSAL_BYTES, "register studies")
 
     @app.post("/studies", openapi_extra=REGISTRATION_BODY, dependencies=[proposals])
@@ -197,13 +196,6 @@ def _add_studies(app: FastAPI, service: Service, authenticate: Authenticator, ad
         service.journal.append("study-registered", {"study": proposal.study, "proposal_hash": proposal.proposal_hash})
         service.start(proposal.study)
         return {"study": proposal.study, "proposal_hash": proposal.proposal_hash}
-
-    def status_of(study: str, who: str) -> dict[str, Any]:
-        return {**study_status(service.store, study, who), "waiting": service.waiting(study)}
-
-    @app.get("/studies/{study}")
-    async def study(study: StudyName, party: Party = reader) -> dict[str, Any]:
-        return status_of(study, party.name)
 
     @app.post("/studies/{study}/resume")
     async def resume(study: StudyName, party: Party = caller) -> dict[str, str]:

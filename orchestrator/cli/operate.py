@@ -41,10 +41,10 @@ def status(
 ) -> None:
     """Show the studies of this role: state, rounds, updates, dropouts; at a hospital also budget and requests."""
     from datasites.node.home import Home
-    from orchestrator.studies.status import read_status
+    from orchestrator.studies.status import Watched, read_status
 
-    place = Home(folder=home)
-    found = read_status(place)
+    place, pages = Home(folder=home), dict[str, Watched]()
+    found = read_status(place, pages=pages)
     if json_output:
         show(found.to_json())
         raise typer.Exit(1 if found.problem and not found.budget else 0)
@@ -54,7 +54,7 @@ def status(
         with Live(_view(found), console=_console, refresh_per_second=4) as live:
             while not found.over:
                 time.sleep(interval)
-                found = read_status(place)
+                found = read_status(place, pages=pages)
                 live.update(_view(found))
     else:
         _console.print(_view(found))

@@ -20,7 +20,7 @@ from datasites.review.accounts import AccountStore
 from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.dashboard.access import new_link
 from orchestrator.studies.run import Progress
-from orchestrator.studies.status import client_of, summaries_of
+from orchestrator.studies.status import Watched, client_of, summaries_of
 from privacy.errors import TesseraError
 
 _log = logging.getLogger(__name__)
@@ -88,11 +88,11 @@ def follow(
     Raises:
         TesseraError: it ended without a model.
     """
-    told = ""
+    told, watched = "", Watched(f"/studies/{study}")
     while True:
         try:
             with client_of(home) as client:
-                status: dict[str, Any] = client.get_json(f"/studies/{study}")
+                status: dict[str, Any] = watched.look(client)
         except TesseraError as error:
             status = {"state": "out of reach", "reason": str(error), "rounds_completed": 0, "rounds": 0}
         state = status["state"]

@@ -44,7 +44,7 @@ from orchestrator.studies.proposing.propose import check_aggregation, local_bloc
 from orchestrator.studies.proposing.settings import StudySettings
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.run import Progress
-from orchestrator.studies.status import OVER
+from orchestrator.studies.status import OVER, Watched
 from orchestrator.studies.submit import offers_of, scientist, submit
 from privacy.dp.calibration import check_most
 from privacy.errors import InvalidInput, TesseraError
@@ -225,9 +225,10 @@ class _Demo:
     def _wait(self, rounds: int) -> dict[str, Any]:
         """Return the study's status at its end; without people in the portals it has to end well."""
         paused = asked = ""
+        watched = Watched(f"/studies/{STUDY}")
         while True:
             self.processes.check()
-            status: dict[str, Any] = self.client.get_json(f"/studies/{STUDY}")
+            status: dict[str, Any] = watched.look(self.client)
             state = status["state"]
             self.progress.rounds(status["rounds_completed"], rounds, _missing(status) if state == "waiting" else state)
             if state == "finished":

@@ -167,12 +167,15 @@ class Store:
             return {r.study: r.number for r in connection.execute(query.group_by(_DOCUMENTS.c.study))}
 
     def later(self, study: str, kind: str, *, after_round: int) -> list[tuple[int, str, dict[str, Any]]]:
-        """Return (round, author, document) of a kind in all rounds after one, oldest first; keeps none in memory."""
+        """Return (round, author, document) of a kind in all rounds after one, oldest first; keeps none in memory.
+
+        An author's documents of one round come in the order of their closings.
+        """
         query = (
             sa.select(_DOCUMENTS.c.round, _DOCUMENTS.c.author, _DOCUMENTS.c.document)
             .filter_by(study=study, kind=kind)
             .where(_DOCUMENTS.c.round > after_round)
-            .order_by(_DOCUMENTS.c.round, _DOCUMENTS.c.author)
+            .order_by(_DOCUMENTS.c.round, _DOCUMENTS.c.author, _DOCUMENTS.c.closing)
         )
         with self._engine.connect() as connection:
             return [(r.round, r.author, json.loads(r.document)) for r in connection.execute(query)]

@@ -22,7 +22,7 @@ from orchestrator.studies.proposing.brought import NOTHING, Brought, files_of
 from orchestrator.studies.proposing.propose import local_blocks, price_of_min_sites
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from orchestrator.studies.report import write_study_pdf, write_study_report
-from orchestrator.studies.status import client_of, proposal_of, said, study_line, summaries_of
+from orchestrator.studies.status import Watched, client_of, proposal_of, said, study_line, summaries_of
 from orchestrator.studies.submit import Draft, offers_of, scientist, submit
 from orchestrator.studies.words import say
 from privacy.canonical import sha256_hex
@@ -119,10 +119,10 @@ def wait(
         TesseraError: it was paused or failed, or it is not over in time; it goes on, only the waiting ends.
     """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    told, heard = "", 0
+    told, heard, watched = "", 0, Watched(f"/studies/{study}")
     with client_of(home, answer_seconds=_ANSWER_SECONDS) as client:
         while True:
-            status: dict[str, Any] = client.get_json(f"/studies/{study}")
+            status: dict[str, Any] = watched.look(client)
             state = status["state"]
             missing = ", ".join(site.name for site in study_line(status).sites if not site.approved)
             step = f"Waiting for approval by {missing}" if missing else _waiting(status) or "Everybody approved"

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from datasites.node.credentials.trust import own_context
 from datasites.node.home import Home
-from datasites.node.http import SignedClient
+from datasites.node.http import Params, SignedClient
 from datasites.study.signing import dump, parse
 from datasites.study.thread import OVER_FOR_GOOD, Word
 from privacy.errors import Refused, TesseraError
@@ -39,6 +39,9 @@ def takes_part(proposal: Mapping[str, Any], name: str) -> bool:
 def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     """Return proposal, approvals, state and checkpoints of one study.
 
+    Whatever grows with the rounds is read with one query a kind: a long study has megabytes of it. So call it beside
+    the event loop.
+
     Raises:
         InvalidInput: no such study.
         Refused: ``caller`` takes no part in it.
@@ -50,8 +53,12 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
     payload = proposal.payload
     require_party(store, study, caller)
     reader = "" if caller in (payload["orchestrator"]["name"], _asker(payload)) else caller
-    rounds = store.last_round(study, "checkpoint")
-    checkpoints = [store.document(study, n, "checkpoint") for n in range(1, rounds + 1)]
+    checkpoints = {number: value for number, _, value in store.later(study, "checkpoint", after_round=0)}
+    rounds = max(checkpoints, default=0)
+    refusals = dict[str, dict[str, Any]]({str(number): {} for number in range(1, rounds + 2)})
+    for number, author, value in store.later(study, "refusal", after_round=0):
+        if number <= rounds + 1:
+            refusals[str(number)][author] = value
     return {
         "study": study,
         "state": state,
@@ -62,9 +69,9 @@ def study_status(store: Store, study: str, caller: str) -> dict[str, Any]:
         "request": next(iter(store.documents(study, 0, REQUEST).values()), None),
         "approvals": store.documents(study, 0, "approval"),
         "initial": store.document(study, 0, "initial"),
-        "checkpoints": checkpoints,
+        "checkpoints": [checkpoints.get(number) for number in range(1, rounds + 1)],
         "updates_now": sorted(store.documents(study, rounds + 1, "update")),
-        "refusals": {str(n): store.documents(study, n, "refusal") for n in range(1, rounds + 2)},
+        "refusals": refusals,
         "words": [word for _, word in sealed_words(store, study, reader)],
     }
 
@@ -87,6 +94,26 @@ def require_party(store: Store, study: str, caller: str) -> None:
     """
     if not takes_part(store.study(study)[0].payload, caller):
         raise Refused(f"{caller!r} takes no part in study {study!r}")
+
+
+class Watched:
+    """A study, or a page of the list, asked for again and again: what has not changed is not sent again.
+
+    Args:
+        path: such as ``/studies/STUDY``.
+        params: the query.
+    """
+
+    def __init__(self, path: str, params: Params | None = None) -> None:
+        self._path, self._params = path, params
+        self._tag, self._known = "", None
+
+    def look(self, client: SignedClient) -> Any:
+        """Return what lies there now; it is not to be changed. Raises as ``SignedClient.get_json``."""
+        found, tag = client.get_changed(self._path, self._tag, params=self._params)
+        if found is not None:
+            self._tag, self._known = tag, found
+        return self._known
 
 
 OVER = OVER_FOR_GOOD | {"paused", "failed"}
@@ -177,8 +204,12 @@ def _budget_line(budget: Budget) -> dict[str, Any]:
     }
 
 
-def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Status:
+def read_status(
+    home: Home, *, answer_seconds: float = _ANSWER_SECONDS, pages: dict[str, Watched] | None = None
+) -> Status:
     """Ask the orchestrator as this role, and read a datasite's own stores beside its running process.
+
+    Whoever asks again and again gives the same ``pages``, empty at first.
 
     Raises:
         InvalidInput: not a home, or a file in it is malformed.
@@ -188,7 +219,7 @@ def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Statu
     problem = ""
     try:
         with client_of(home, answer_seconds=answer_seconds) as client:
-            studies = tuple(line_of(summary) for summary in summaries_of(client))
+            studies = tuple(line_of(summary) for summary in summaries_of(client, pages))
     except TesseraError as error:
         problem = str(error)
     local: dict[str, Any] = {}
@@ -197,11 +228,14 @@ def read_status(home: Home, *, answer_seconds: float = _ANSWER_SECONDS) -> Statu
     return Status(role=config.role, name=config.name, problem=problem, studies=studies, **local)
 
 
-def summaries_of(client: SignedClient) -> Iterator[dict[str, Any]]:
-    """Yield the orchestrator's summary of every study that the caller takes part in, page by page."""
-    last = ""
+def summaries_of(client: SignedClient, pages: dict[str, Watched] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the orchestrator's summary of every study that the caller takes part in, page by page.
+
+    ``pages`` keeps each page for the next time, by the name after which it begins.
+    """
+    last, pages = "", {} if pages is None else pages
     while True:
-        page = client.get_json("/studies", params={"after": last or None})
+        page = pages.setdefault(last, Watched("/studies", {"after": last or None})).look(client)
         yield from page
         if len(page) < _PAGE:
             return
