@@ -46,7 +46,7 @@ RULE_HOLDS = mark("the server's rule gives a model, and the same one again for t
 
 
 def main(source: BinaryIO) -> None:
-    """Read one job, run it, and write its result file, whole or not at all."""
+    """Read one job, run it, and write its result file."""
     data = source.read()
     given = json.loads(data)
     if "open" in given:
@@ -70,9 +70,7 @@ def take_step(*, code: str, given: str, output: str) -> None:
 
 
 def _write(folder: Path, data: bytes) -> None:
-    staging = folder / f"{RESULT_NAME}.new"
-    staging.write_bytes(data)
-    staging.replace(folder / RESULT_NAME)
+    (folder / RESULT_NAME).write_bytes(data)  # it counts only if the worker ends well: no file is renamed here
 
 
 def read_job(data: bytes) -> WorkerJob:
@@ -118,7 +116,7 @@ def run_script(
             (target / name).write_bytes(Path(folder, name).read_bytes())
     os.chdir(output)
     os.environ.update({"HOME": output, "TMPDIR": output, "PATH": "", **environment})
-    tempfile.tempdir = None
+    tempfile.tempdir = os.environ["TMPDIR"]  # not tried: a trial file might not be removed
     sys.argv, sys.path[:0] = [entrypoint], [output]
     runpy.run_path(entrypoint, run_name="__main__")
 

@@ -12,7 +12,8 @@ disk               writing more than the policy allows in all, not only in each 
                    measuring what may not be read: sizes, times and names in the role's home (an empty one over it)
 landlock           opening any file but the installed software, the job and the dataset; writing elsewhere
 seccomp            sockets, new processes, programs, signals, tracing, mounts, keys, changing modes; limits and
-                   priorities of other processes
+                   priorities of other processes; files without a name, and without the layer disk removing and
+                   renaming files: the supervisor counts what has a name
 =================  ==========================================================================================
 
 What a kernel or container does not offer stays off and is reported; the policy names the layers that must be on.
@@ -92,7 +93,7 @@ def confine(confinement: Confinement) -> tuple[Layer, ...]:
             (*software_folders(confinement.hidden), *confinement.readable), confinement.writable
         ),
         "capabilities": syscalls.drop_capabilities,
-        "seccomp": syscalls.filter_system_calls,
+        "seccomp": lambda: syscalls.filter_system_calls(removing="disk" in active),
     }
     active: list[Layer] = []
     for layer in LAYERS:

@@ -141,16 +141,24 @@ def _watched(process: int, launch: Launch) -> str:
 
 
 def written_bytes(launch: Launch) -> int | None:
-    """Return how much a worker's folder holds, or None where that is more than it may."""
-    total = 0
-    for folder, _, names in os.walk(launch.writable):
+    """Return how much a worker's folder holds, or None where that is more than it may, or cannot be seen.
+
+    Every file has a name: a worker without a file system of its own makes and removes none that has not
+    (:func:`datasites.worker.syscalls.filter_system_calls`).
+    """
+    total = entries = 0
+    errors = list[OSError]()
+    for folder, folders, names in os.walk(launch.writable, onerror=errors.append):
+        entries += len(folders) + len(names)
+        if entries > syscalls.MOST_FILES:
+            return None
         for name in names:
             with suppress(OSError):  # it was just removed
                 found = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a walk of plain texts is quicker
                 total += max(found.st_blocks * 512, found.st_size)
         if total > launch.limits.output_bytes:
             return None
-    return total
+    return None if any(isinstance(error, PermissionError) for error in errors) else total
 
 
 def _collected(handed_over: socket.socket, launch: Launch) -> bool:

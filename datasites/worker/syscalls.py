@@ -19,7 +19,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _NEWIPC, _NEWUTS, _NEWUSER, _NEWNET, _NEWNS = 0x08000000, 0x04000000, 0x10000000, 0x40000000, 0x00020000
 _MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MS_BIND_REC = 0b110, 0x44000, 0x5000
-_MOST_FILES = 8192
+MOST_FILES = 8192
+"""How many files and folders a worker may make."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ = (1 << 2) | (1 << 3)  # read a file, list a folder
 _WRITE = _READ | (1 << 1) | (1 << 5) | (1 << 8) | (1 << 14)  # write, remove, make regular files, truncate
@@ -66,14 +67,19 @@ _DENIED_VALUES = {
     "x86_64": ((72, 1, _COMMANDS), (16, 1, _REQUESTS)),
     "aarch64": ((25, 1, _COMMANDS), (29, 1, _REQUESTS)),
 }
+# Refused with EPERM: a file without a name (O_TMPFILE), which nobody who looks into the folder could count.
+_NAMELESS_FLAG, _NAMELESS = 0x400000, {"x86_64": ((2, 1), (257, 2)), "aarch64": ((56, 2),)}
+# Refused with EPERM where nothing bounds the bytes of removed files that are still open: unlink, rename and their like.
+_REMOVING = {"x86_64": (82, 87, 263, 264, 316), "aarch64": (35, 38, 276)}
 # Refused unless these arguments are 0, one's own process: limits, processors, priority.
 _ONLY_OWN = {"x86_64": ((302, (0,)), (203, (0,)), (141, (0, 1))), "aarch64": ((261, (0,)), (122, (0,)), (140, (0, 1)))}
 # A clone is a thread with this flag and a process without it; a thread needs memory, which is limited.
 _CLONE, _CLONE_THREAD = {"x86_64": 56, "aarch64": 220}, 0x00010000
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
-# From 424 on numbers are the same on every machine. These are harmless, everything newer reads as "not implemented".
-_FIRST_SHARED, _SHARED_ALLOWED = 424, (436, 437, 439, 441, 449)
+# From 424 on numbers are the same on every machine. These are harmless, everything newer reads as "not implemented";
+# so does openat2, whose flags lie in memory.
+_FIRST_SHARED, _SHARED_ALLOWED = 424, (436, 439, 441, 449)
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
@@ -111,7 +117,7 @@ def bound_folder(folder: Path, most_bytes: int) -> int:
     Raises:
         OSError: this process may not mount.
     """
-    _mount(b"tmpfs", folder, f"size={most_bytes},nr_inodes={_MOST_FILES},mode=0700".encode())
+    _mount(b"tmpfs", folder, f"size={most_bytes},nr_inodes={MOST_FILES},mode=0700".encode())
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -188,8 +194,11 @@ def confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
         os.close(ruleset)
 
 
-def filter_system_calls() -> None:
+def filter_system_calls(*, removing: bool = True) -> None:
     """Refuse sockets, new processes, signals, tracing, mounts, keys, modules and metadata changes (seccomp-BPF).
+
+    Args:
+        removing: whether files may be removed and renamed.
 
     Raises:
         OSError: no seccomp, or a machine whose system call numbers are not listed here.
@@ -197,14 +206,14 @@ def filter_system_calls() -> None:
     machine = platform.machine()
     if machine not in _DENIED:
         raise OSError(errno.ENOSYS, f"no system call numbers are listed for {machine}")
-    program = _filter(machine)
+    program = _filter(machine, removing=removing)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     buffer = ctypes.create_string_buffer(program, len(program))
     description = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     _prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(description))
 
 
-def _filter(machine: str) -> bytes:
+def _filter(machine: str, *, removing: bool) -> bytes:
     """Return the BPF program: check the machine, then one comparison per refused number."""
     refuse, unknown = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
     code = [_load(4), _jump(0x15, _AUDIT_ARCH[machine], 1, 0), _return(_KILL), _load(0)]
@@ -216,8 +225,11 @@ def _filter(machine: str) -> bytes:
     code += [_return(unknown)]
     code += [_jump(0x15, _CLONE[machine], 0, 4), _load(16)]
     code += [_jump(0x45, _CLONE_THREAD, 0, 1), _return(_ALLOW), _return(refuse)]
-    for number in _DENIED[machine]:
+    for number in _DENIED[machine] + (() if removing else _REMOVING[machine]):
         code += [_jump(0x15, number, 0, 1), _return(refuse)]
+    for number, argument in _NAMELESS[machine]:
+        code += [_jump(0x15, number, 0, 4), _load(_argument(argument))]
+        code += [_jump(0x45, _NAMELESS_FLAG, 0, 1), _return(refuse), _return(_ALLOW)]
     for number, arguments in _ONLY_OWN[machine]:
         code += [_jump(0x15, number, 0, 3 * len(arguments) + 1)]
         for argument in arguments:

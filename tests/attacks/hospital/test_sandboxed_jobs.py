@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from support.mailbox_server import mock_run
 
 from datasites.review.policy import Policy, SandboxPolicy
 from datasites.syft.runner import MockOutcome, Sandbox, in_workers, nothing_runs
+from datasites.worker import pool as pool_of_workers
 from datasites.worker.job import Outcome, ScriptJob
 from datasites.worker.pool import FOR_SCRIPTS, WorkerPool
 from datasites.worker.sandbox import available_layers, check_layers, software_folders
@@ -215,6 +217,73 @@ def test_a_job_fills_no_more_than_the_policy_allows_in_all(sandbox: Sandbox, tmp
     outcome = attempt(sandbox, tmp_path, FILLING[way])
     assert b"all" not in outcome.stdout
     assert sum(p.stat().st_size for p in (tmp_path / "work").rglob("*") if p.is_file()) <= MOST_BYTES
+
+
+_NO_MOUNTS = """
+import sys
+from datasites.worker import server, syscalls
+
+def refused():
+    raise PermissionError("no mounts here")
+
+syscalls.own_mounts = refused
+sys.argv[1:] = [{socket!r}]
+server.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[Sandbox]:
+    """Yield workers that get no mounts of their own, as in a container without further rights."""
+
+    def started(_: str, arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", _NO_MOUNTS.format(socket=arguments[0])]
+        return subprocess.Popen(command, env=options["env"], pass_fds=options["pass_fds"], cwd=options["folder"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_of_workers, "start_module", started)
+        with WorkerPool(SandboxPolicy(output_bytes=MOST_BYTES, jobs_may_measure=True)) as pool:
+            pool.start()
+            patch.undo()
+            yield in_workers(pool)
+
+
+KEPT_OPEN = """import os, time
+kept = []
+for n in range(40):
+    kept.append({opened})
+    os.write(kept[-1], bytes(1 << 20))
+    {gone}
+time.sleep(3)
+print('all')"""
+HIDING = {
+    "removed": KEPT_OPEN.format(opened="os.open(f'f{n}', os.O_CREAT | os.O_RDWR)", gone="os.unlink(f'f{n}')"),
+    "without a name": KEPT_OPEN.format(opened="os.open('.', os.O_TMPFILE | os.O_RDWR)", gone="pass"),
+    "renamed over": KEPT_OPEN.format(
+        opened="os.open(f'f{n}', os.O_CREAT | os.O_RDWR)", gone="os.replace(f'f{n}', 'one')"
+    ),
+    "mapped and closed": (
+        "import mmap, os, time\nkept = []\nfor n in range(40):\n    with open(f'f{n}', 'w+b') as file:\n"
+        "        file.write(bytes(1 << 20))\n        file.flush()\n"
+        "        kept.append(mmap.mmap(file.fileno(), 4096))\n    os.unlink(f'f{n}')\ntime.sleep(3)\nprint('all')"
+    ),
+    "many names": "for n in range(10 ** 5):\n    open(f'f{n}', 'w').close()\nimport time\ntime.sleep(3)\nprint('all')",
+}
+
+
+@pytest.mark.parametrize("way", HIDING)
+def test_no_byte_is_hidden_where_nothing_bounds_a_workers_folder(container: Sandbox, tmp_path: Path, way: str) -> None:
+    """Played: code writes files that no folder names, which whoever adds up the folder does not see."""
+    outcome = attempt(container, tmp_path, HIDING[way])
+    assert outcome.isolated and b"all" not in outcome.stdout
+
+
+def test_honest_code_writes_and_keeps_files_there(container: Sandbox, tmp_path: Path) -> None:
+    code = "import os, tempfile\nos.makedirs('outputs')\nopen('outputs/a', 'w').write('a')\n"
+    code += "open(tempfile.mkstemp()[1], 'w').write('b')\nprint('done')"
+    outcome = attempt(container, tmp_path, code)
+    assert (outcome.exit_status, outcome.stdout) == (0, b"done\n")
+    assert (tmp_path / "work" / "outputs" / "a").read_text() == "a"
 
 
 def test_a_sparse_file_is_not_spread_out(sandbox: Sandbox, tmp_path: Path) -> None:
