@@ -40,7 +40,7 @@ from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide, conditions_guide, conditions_of
 from orchestrator.studies.evaluation import final_metrics, last_evaluation, learning_curve
 from orchestrator.studies.facts import study_facts
-from orchestrator.studies.proposing.propose import check_aggregation, local_blocks, price_of_min_sites
+from orchestrator.studies.proposing.propose import check_aggregation, local_blocks, notes_on
 from orchestrator.studies.proposing.settings import StudySettings
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.run import Progress
@@ -191,7 +191,8 @@ class _Demo:
         offers = offers_of(node, home, names, seconds=_OFFER_SECONDS, check=self.processes.check)
         self.progress.step("Proposing the study")
         proposal = submit(node, home, self.client, _study(self.settings, self.prepared.federation.task), offers)
-        self.progress.note(price_of_min_sites(proposal))
+        for note in notes_on(proposal):
+            self.progress.note(note)
         for block in local_blocks(proposal):
             self.progress.note(
                 f"the {block} part has fewer than {proposal.min_sites} holders and stays at its hospitals"

@@ -19,7 +19,7 @@ from datasites.syft.client import ScientistNode
 from orchestrator.studies.evaluation import final_metrics, learning_curve
 from orchestrator.studies.facts import study_facts
 from orchestrator.studies.proposing.brought import NOTHING, Brought, files_of
-from orchestrator.studies.proposing.propose import local_blocks, price_of_min_sites
+from orchestrator.studies.proposing.propose import local_blocks, notes_on
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from orchestrator.studies.report import write_study_pdf, write_study_report
 from orchestrator.studies.status import Watched, client_of, proposal_of, said, study_line, summaries_of
@@ -89,7 +89,8 @@ def propose(
         initial = built(settings, offers, node) if built is not None else None
         progress.step("Proposing the study")
         proposal = submit(node, home, client, settings, offers, brought, initial)
-    progress.note(price_of_min_sites(proposal))
+    for note in notes_on(proposal):
+        progress.note(note)
     if earlier is not None and earlier["state"] not in OVER_FOR_GOOD:
         kind: ScientistKind = "cancelled" if earlier["rounds_completed"] else "withdrawn"
         say(home, replaces, kind, f"A new version replaces it: {proposal.study}.")

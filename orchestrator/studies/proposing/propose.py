@@ -227,6 +227,12 @@ def _encryption(blocks: Sequence[Block], sites: int, least: int) -> EncryptionPa
     return choose_parameters(sites=sites, levels=levels, length=max(b.length for b in blocks))
 
 
+_NO_HELPERS = (
+    "No helpers hold part of the pads: orchestrator and keyholder together could read every single update. Let two "
+    "hospitals run `tessera helper init`, take both into the roster, and propose the study with --helpers 2."
+)
+
+
 def chosen_helpers(settings: StudySettings, helpers: Sequence[Party]) -> tuple[Party, ...]:
     """Return the helpers of a study: none, or the first two of the roster.
 
@@ -253,6 +259,12 @@ def with_min_sites(settings: StudySettings, hospitals: int) -> StudySettings:
     if settings.min_sites is not None:
         return settings
     return replace(settings, min_sites=noise_named(settings.noise).usual_min_sites(hospitals))
+
+
+def notes_on(proposal: Proposal) -> tuple[str, ...]:
+    """Return what a scientist should know about a study at once: its price, and what it means that nobody helps."""
+    price = price_of_min_sites(proposal)
+    return (price,) if proposal.helpers else (price, _NO_HELPERS)
 
 
 def price_of_min_sites(proposal: Proposal) -> str:

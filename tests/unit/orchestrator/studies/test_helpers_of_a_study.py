@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from datasites.portal.shown.words import summary
 from datasites.study.proposal import DatasetReference, Party, Proposal
 from datasites.study.signing import dump, parse
+from orchestrator.demo import demo
+from orchestrator.studies import run
 from orchestrator.studies.proposing.propose import build_proposal
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.errors import InvalidInput
@@ -113,3 +118,30 @@ def test_the_approval_page_says_who_helps_and_what_it_means_that_nobody_does() -
     assert "every hospital recomputes the sum" in text
     bare = " ".join(summary(proposed(()), "corva", None))
     assert "No helpers hold part of the pads: orchestrator and keyholder together could read" in bare
+
+
+@pytest.mark.parametrize("helpers", [(), HELPERS], ids=["none", "two"])
+def test_whoever_proposes_is_told_what_it_means_that_nobody_helps(
+    monkeypatch: pytest.MonkeyPatch, helpers: tuple[Party, ...]
+) -> None:
+    """The commands `propose` and `study run`, and the demo."""
+    notes = list[str]()
+    progress: Any = SimpleNamespace(step=lambda _: None, note=notes.append)
+    fakes = {"client_of": lambda *_, **__: nullcontext(), "scientist": lambda *_: None, "_check_new": lambda *_: None}
+    fakes |= {"offers_of": lambda *_, **__: (), "submit": lambda *_: proposed(helpers)}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(run, name, fake)
+        monkeypatch.setattr(demo, name, fake, raising=False)
+    monkeypatch.setattr(run, "Draft", SimpleNamespace(find=lambda *_: None))
+    monkeypatch.setattr(demo, "_study", lambda *_: None)
+    monkeypatch.setattr(demo, "new_link", lambda _: "link")
+    home: Any = SimpleNamespace(orchestrator=None)
+    run.propose(home, SETTINGS, progress, sites=("alba",))
+    said = [note for note in notes if note.startswith("No helpers hold part of the pads")]
+    shown: Any = SimpleNamespace(sites=(), federation=SimpleNamespace(task=""))
+    parts: Any = {"settings": None, "homes": home, "stewards": [], "processes": SimpleNamespace(check=None)}
+    demo._Demo(progress=progress, prepared=shown, client=SimpleNamespace(), **parts)._propose()  # type: ignore[arg-type]
+    assert len([note for note in notes if note.startswith("No helpers")]) == 2 * (not helpers)
+    for line in said:
+        assert "orchestrator and keyholder together could read every single update" in line
+        assert "tessera helper init" in line and "--helpers 2" in line and "\n" not in line
