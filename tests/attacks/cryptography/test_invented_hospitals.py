@@ -1,15 +1,15 @@
 """The orchestrator invents hospitals, so that a "sum of nine" is known but for the one or two real ones in it.
 
 Played: two real and seven invented hospitals, each with a key and an approval of its own; a real key under another
-institution or name; a real institution under an invented key. Keyholder and real hospitals refuse all of them, though
-every fingerprint that the portal shows was confirmed.
+institution or name; a real institution under an invented key. Keyholder, helpers and real hospitals refuse all of
+them, though every fingerprint that the portal shows was confirmed.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from harness.consortium import Consortium
 from harness.proposals import make_participant
 from support.liar import Liar
 
+from datasites.helper.custody import PadCustody
+from datasites.helper.daemon import Helper
 from datasites.keyholder.custody import KeyCustody
 from datasites.keyholder.daemon import Keyholder
 from datasites.review.accounts import Account
@@ -76,10 +78,8 @@ def keyholder(consortium: Consortium, proposal: Proposal, tmp_path: Path) -> Ite
     journal.close()
 
 
-def test_the_keyholder_makes_no_key_though_all_have_signed(
-    consortium: Consortium, keyholder: Keyholder, proposal: Proposal
-) -> None:
-    liar: Any = keyholder.client
+def approved_by_all(consortium: Consortium, liar: Any, proposal: Proposal) -> None:
+    """Let the orchestrator show a true signature of every participant, the invented ones included."""
     identities = {home.identity().public_key: home.identity() for home in consortium.homes.values()}
     identities |= {invented(n).public_key: invented(n) for n in range(7)}
     for participant in proposal.participants:
@@ -92,9 +92,40 @@ def test_the_keyholder_makes_no_key_though_all_have_signed(
             expires=proposal.expires,
         )
         liar.approvals[participant.name] = dump(seal(identities[participant.public_key], "approval", approval))
+
+
+def test_the_keyholder_makes_no_key_though_all_have_signed(
+    consortium: Consortium, keyholder: Keyholder, proposal: Proposal
+) -> None:
+    liar: Any = keyholder.client
+    approved_by_all(consortium, liar, proposal)
     keyholder.handle(WorkItem(kind="key", study=proposal.study, round=1, closing=0, documents={}))
     assert not liar.sent["key"]
     assert "not in the roster that was confirmed here" in liar.reasons("keyholder")[-1]
+
+
+@pytest.mark.parametrize("cast", CASTS, ids=str)
+def test_a_helper_makes_no_key_though_all_have_signed(helped_consortium: Consortium, cast: str, tmp_path: Path) -> None:
+    """A helper that served it would open the invented hospitals' list, and the sum of its pads with it."""
+    real = tuple(make_participant(helped_consortium.homes[name].party()) for name in helped_consortium.names)
+    packing = choose_parameters(sites=9, levels=64, length=10)
+    study = f"helped-{sha256_hex(cast.encode())[:8]}"
+    honest = helped_consortium.proposal(study, length=10, encryption=packing)
+    for proposal, served in ((replace(honest, participants=CASTS[cast](real)), False), (honest, True)):
+        liar: Any = Liar(helped_consortium, proposal)
+        approved_by_all(helped_consortium, liar, proposal)
+        for name in helped_consortium.helpers:
+            home, folder = helped_consortium.homes[name], tmp_path / f"{name}-{served}"
+            folder.mkdir()
+            with closing(Journal(folder / "journal.sqlite", home.identity())) as journal:
+                custody = PadCustody(folder / "rounds-kept", home.identity())
+                helper = Helper(home=home, client=liar, custody=custody, journal=journal, queue=None)  # type: ignore[arg-type]
+                helper.handle(WorkItem(kind="key", study=study, round=1, closing=0, documents={}))
+            if served:
+                assert len(liar.sent["helper-key"]) == 1 + helped_consortium.helpers.index(name)
+            else:
+                assert not liar.sent["helper-key"] and not list(folder.rglob("*.key"))
+                assert "not in the roster that was confirmed here" in liar.reasons(name)[-1]
 
 
 def test_no_real_hospital_approves_though_every_fingerprint_was_confirmed(

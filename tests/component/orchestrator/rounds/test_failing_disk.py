@@ -28,14 +28,15 @@ from privacy.ledger.verification import verify_folder
 LENGTH, SITES, TIMES = 40, 3, 3
 EVERY = 8
 MEAN = sum(steps_of(i, "shared", LENGTH) for i in range(SITES)) / LEVELS / SITES
-ROLES = ("site-1", "keyholder", "orchestrator")
+ROLES = ("site-1", "keyholder", "orchestrator", "helper-0")
 World = tuple[Played, FaultyDisk]
 
 
 @pytest.fixture
 def world(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(service, "_STORAGE_SECONDS", 0.02)
-    with FaultyDisk(tmp_path / request.param) as disk, Played(tmp_path, sites=SITES) as played:
+    helpers = 2 if request.param.startswith("helper") else 0
+    with FaultyDisk(tmp_path / request.param) as disk, Played(tmp_path, sites=SITES, helpers=helpers) as played:
         played.open()
         yield played, disk
 
@@ -50,6 +51,10 @@ def restart(played: Played, role: str, disk: FaultyDisk) -> None:
         played.close_keyholder()
         disk.heal()
         played.open_keyholder()
+    elif role in played.helpers:
+        played.close_helper(role)
+        disk.heal()
+        played.open_helper(role)
     else:
         index = played.names.index(role)
         played.hospitals[index].close()
@@ -91,14 +96,17 @@ def spend(played: Played, index: int) -> float:
 
 def check_nothing_is_left(played: Played, role: str) -> None:
     for _ in range(3):  # what the last fault kept it from: it hears that the study is over, and destroys the key
-        played.step("keyholder")
-    for name in (*played.names, "orchestrator", "keyholder"):
+        for holder in ("keyholder", *played.helpers):
+            played.step(holder)
+    for name in (*played.names, *played.helpers, "orchestrator", "keyholder"):
         folder = played.homes[name].folder
         left = [p.name for p in folder.rglob("*") if p.name.endswith(".new") or p.name.startswith(".incoming-")]
         assert left == [], name
         found = verify_folder(folder, public_key=played.homes[name].identity().public_key, name=name)
         assert found.holds, (role, name, found.findings)
     assert not list((played.homes["keyholder"].folder / "keys").glob("*.key"))
+    for name in played.helpers:
+        assert not list((played.homes[name].folder / "rounds-kept").glob("*.key"))
 
 
 def points(disk: FaultyDisk, played: Played, first: int) -> range:
