@@ -17,7 +17,7 @@ from orchestrator.api.openapi import StudyName
 from orchestrator.rounds.service import Service
 from orchestrator.studies.status import study_status
 from orchestrator.studies.summaries import MOST, Summaries
-from privacy.canonical import plain_json, sha256_hex
+from privacy.canonical import Json, plain_json, sha256_hex
 
 
 def add_listing(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
@@ -43,7 +43,7 @@ def add_listing(app: FastAPI, service: Service, authenticate: Authenticator) -> 
         return await asyncio.to_thread(_answer, request, {**status, "waiting": service.waiting(study)})
 
 
-def _answer(request: Request, value: object) -> Response:
+def _answer(request: Request, value: Json) -> Response:
     """Return a value as JSON, or only that it is the one that the request names."""
     body = plain_json(value)
     headers = {"etag": f'"{sha256_hex(body)[:32]}"'}
