@@ -64,6 +64,9 @@ def main() -> int:
         for runs in executor.map(run_seed, jobs):
             found.append(runs)
             print(f"{len(found)} of {len(jobs)} done", file=sys.stderr)
+    lost = list(_tables(given.data).notes)
+    for line in lost:
+        print(f"note: {line}", file=sys.stderr)
     report = {
         "metrics": "exact AUROC on public data, outside the protocol",
         "settings": {"seeds": given.seeds, "first_seed": given.first_seed, "delta": 1e-4, "model": "linear, fedavg"},
@@ -71,6 +74,7 @@ def main() -> int:
             task: summary([runs for (_, other, _), runs in zip(jobs, found, strict=True) if other == task])
             for task in TASKS
         },
+        "lost": lost,
         "seconds": round(time.monotonic() - started, 1),
     }
     print(json.dumps(report, separators=(",", ":")) if given.json else table(report))

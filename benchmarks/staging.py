@@ -25,12 +25,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from research.baselines import BASELINES, Predict, fit
 from research.methods import DEFAULT_METHODS, architecture_of, method, settings_of
 from research.scaling import halfway, standardised
 from research.simulate import modality_mask, simulate
+from research.summaries import SCORES, entry_of, mean, notes, table, unscored
 
 from datasites.data.federations import FEDERATIONS, MINIMUM_SITES, SPLITS, build
 from datasites.data.synthetic import generate
@@ -38,19 +38,10 @@ from datasites.data.tcga.tables import Images, Tables, read_tables
 from models.batch import modalities_of
 from models.config import ModelConfig
 from models.networks import combinations
-from orchestrator.simulation.sites import (
-    Records,
-    flip_labels,
-    make_sites,
-    patients,
-    permute_labels,
-    pool,
-    predict,
-    score,
-)
-from orchestrator.studies.evaluation import Metrics, evaluate, interval
+from orchestrator.simulation.sites import Records, corrupted, make_sites, patients, pool, predict, score
+from orchestrator.studies.evaluation import Metrics, evaluate
 from orchestrator.studies.proposing.constants import begun_with, read_constants
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, TesseraError
 
 
 def main() -> int:
@@ -58,19 +49,20 @@ def main() -> int:
     started = time.monotonic()
     jobs = [(vars(arguments), seed) for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)]
     try:
-        for name in arguments.methods:
-            method(name)
+        check(arguments)
         if min(arguments.processes, len(jobs)) == 1:  # another process would only import everything again
             results = [run_seed(job) for job in jobs]
         else:
             with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as executor:
                 results = list(executor.map(run_seed, jobs))
-    except InvalidInput as error:
+    except TesseraError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     report = summarise(arguments, results) | {"seconds": round(time.monotonic() - started, 1)}
-    if report["kept_local"]:
-        print(f"note: fewer than {MINIMUM_SITES} hospitals hold {report['kept_local']}: not exchanged", file=sys.stderr)
+    if arguments.rounds is not None and math.isfinite(arguments.epsilon):
+        print("note: with --epsilon a schedule decides how many rounds; --rounds changes nothing", file=sys.stderr)
+    for line in notes(report, MINIMUM_SITES):
+        print(f"note: {line}", file=sys.stderr)
     print(json.dumps(report, separators=(",", ":")) if arguments.json else table(report))
     return 0
 
@@ -88,7 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--baseline", nargs="*", choices=BASELINES, default=[], help="scikit-learn on pooled patients")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, help="without privacy, 40 by default; under --epsilon a schedule decides")
     parser.add_argument("--epsilon", type=float, default=math.inf)
     parser.add_argument("--delta", type=float, default=1e-4)
     parser.add_argument("--noise", choices=("local", "shared"), default="local")
@@ -105,6 +97,23 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
+
+
+_ROUNDS = 40
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse unknown methods, and options that would change nothing (InvalidInput)."""
+    for name in arguments.methods:
+        method(name)
+    if arguments.model == "convolutional" and arguments.data is None:
+        raise InvalidInput("the convolutional model reads tissue maps: expected --data with some, got none")
+    factors_of(arguments.gains)
+
+
+def rounds_of(options: dict) -> int | None:
+    """Return the rounds without privacy; None where a schedule decides, for each method (``rounds`` beside it)."""
+    return None if math.isfinite(options["epsilon"]) else options["rounds"] or _ROUNDS
 
 
 _DRAW = 100_000  # between the seeds of one split's draws of noise
@@ -126,15 +135,21 @@ def run_seed(job: tuple[dict, int]) -> dict[str, dict]:
     draws = [seed + _DRAW * i for i in range(1 if math.isinf(options["epsilon"]) else options["noise_draws"])]
     found = {name: averaged([run_method(options, seed, name, draw) for draw in draws]) for name in options["methods"]}
     found |= {name: run_baseline(options, seed, name) for name in options["baseline"]}
-    return found | {"kept_local": kept_local(options, seed)}
+    everyone = federate(options, seed, options["federation"])[2]
+    said = {"lost": list(tables_of(options["data"], images_of(options)).notes), "cohorts": list(everyone.cohorts)}
+    return found | said | {"kept_local": kept_local(options, seed)}
 
 
 def kept_local(options: dict, seed: int) -> list[str]:
     """Return the modalities whose part of the model stays at its hospitals: fewer than three hold them.
 
+    Under shared noise every hospital sends every part, whatever it holds, so that all shares of the noise are in it.
+
     Raises:
         InvalidInput: that is all of them, so that the hospitals would exchange nothing.
     """
+    if options["noise"] == "shared" and math.isfinite(options["epsilon"]):
+        return []
     sites, _, everyone = federate(options, seed, options["federation"])
     holders = {m: sum(m in site.modalities for site in sites) for m in everyone.features}
     kept = [m for m, n in holders.items() if n < MINIMUM_SITES]
@@ -174,7 +189,7 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
         chosen,
         config,
         unscaled=everyone.unscaled,
-        rounds=options["rounds"],
+        rounds=options["rounds"] or _ROUNDS,
         epsilon=options["epsilon"],
         delta=options["delta"],
         noise=options["noise"] if chosen.arrangement in ("federated", "upper-bound") else "local",
@@ -194,8 +209,29 @@ def run_method(options: dict, seed: int, name: str, draw: int) -> dict:
     }
 
 
+def factors_of(given: list[str]) -> dict[str, float]:
+    """Return the factors of ``MODALITY=FACTOR``.
+
+    Raises:
+        InvalidInput: one is not of this form, or no number above 0.
+    """
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = math.nan
+        if not 0 < found[name] < math.inf:
+            raise InvalidInput(f"expected --gains MODALITY=FACTOR such as image=1.3, got {text!r}")
+    return found
+
+
 def with_gains(config: ModelConfig, options: dict) -> ModelConfig:
-    factors = {m: float(f) for m, f in (one.split("=") for one in options["gains"])}
+    factors = factors_of(options["gains"])
+    unknown = sorted(set(factors) - set(config.features))
+    if unknown:
+        raise InvalidInput(f"--gains: no modality called {unknown[0]!r}; there are {', '.join(config.features)}")
     return replace(config, gains={m: factors[m] * config.gain(m) for m in config.features if m in factors})
 
 
@@ -217,8 +253,12 @@ def run_baseline(options: dict, seed: int, name: str) -> dict:
     return everything(fit(name, pool(sites).records, config), config, sites, test)
 
 
+def images_of(options: dict) -> Images:
+    return "tissue-maps" if options["model"] == "convolutional" else "features"
+
+
 def federate(options: dict, seed: int, federation: str):
-    images: Images = "tissue-maps" if options["model"] == "convolutional" else "features"
+    images = images_of(options)
     tables = tables_of(options["data"], images)
     made = build(
         federation,
@@ -233,15 +273,7 @@ def federate(options: dict, seed: int, federation: str):
     sites, test = make_sites(everyone, made)
     if everyone.unscaled and math.isinf(options["epsilon"]):
         sites, test = standardised(sites, test, everyone.unscaled)
-    kind, _, names = options["corrupt"].partition(":")
-    if kind == "flip":
-        unknown = set(names.split(",")) - {s.name for s in sites}
-        if unknown:
-            raise InvalidInput(f"--corrupt flip: no site called {sorted(unknown)[0]}; sites: {[s.name for s in sites]}")
-        sites = flip_labels(sites, names.split(","), everyone.classes)
-    elif kind == "permute":
-        sites = permute_labels(sites, seed)
-    return sites, test, everyone
+    return corrupted(sites, options["corrupt"], everyone.classes, seed), test, everyone
 
 
 def alone(config, sites, test, settings, seed: int) -> dict:
@@ -254,9 +286,10 @@ def alone(config, sites, test, settings, seed: int) -> dict:
         found[site.name] = (site.cohort, scores(score(outcome.model, own, config)))
     result: dict = {"sites": {name: own["auroc"] for name, (_, own) in found.items()}}
     cohorts = sorted({cohort for cohort, _ in found.values()})
-    for key in ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error"):
-        by_cohort = {config.cohorts[c]: mean([own[key] for k, own in found.values() if k == c]) for c in cohorts}
-        result[key] = mean(list(by_cohort.values()))
+    for key in SCORES:
+        means = {config.cohorts[c]: mean([own[key] for k, own in found.values() if k == c]) for c in cohorts}
+        by_cohort = {cohort: value for cohort, value in means.items() if math.isfinite(value)}
+        result[key] = mean(list(by_cohort.values())) if by_cohort else math.nan
         if key == "auroc":
             result["auroc_by_cohort"] = by_cohort
     return result
@@ -303,73 +336,22 @@ def combination_scores(model: Predict, config: ModelConfig, test: Records) -> di
 
 def summarise(arguments: argparse.Namespace, results: list[dict]) -> dict:
     reference = "fedavg" if "fedavg" in arguments.methods else arguments.methods[0]
-    goal = mean([r[reference]["auroc"] for r in results])
+    beside = [r[reference] for r in results]
+    goal = mean([run["auroc"] for run in beside])
     methods = {}
     for name in (*arguments.methods, *arguments.baseline):
-        runs = [r[name] for r in results]
-        entry: dict = {key: rounded([run[key] for run in runs]) for key in SCORES}
-        entry["auroc_by_seed"] = [round(float(run["auroc"]), 4) for run in runs]
-        entry["auroc_by_cohort"] = by_key(runs, "auroc_by_cohort")
-        for key in ("sites", "combinations"):
-            if key in runs[0]:
-                entry[key] = by_key(runs, key)
-        entry["worst_site"] = rounded([min(_known(run["sites"]), default=math.nan) for run in runs])
-        entry["site_spread"] = rounded([float(np.std(_known(run["sites"]) or [math.nan])) for run in runs])
-        entry[f"auroc_minus_{reference}"] = rounded(
-            [run["auroc"] - r[reference]["auroc"] for run, r in zip(runs, results, strict=True)]
-        )
-        if "curve" in runs[0]:
-            curve = np.mean([run["curve"] for run in runs], axis=0)
-            entry["curve"] = [round(float(v), 4) for v in curve]
-            reached = np.flatnonzero(curve >= goal)
-            entry["rounds_to_reference"] = int(reached[0]) + 1 if len(reached) else None
-        methods[name] = entry
+        methods[name] = entry_of([r[name] for r in results], beside, goal, reference)
     unsaid = {"json", "data", "constants"} | ({"cohort_gain"} if arguments.cohort_gain is None else set())
     settings = {k: v for k, v in vars(arguments).items() if k not in unsaid}
     if arguments.constants:
         settings["constants"] = read_constants(Path(arguments.constants)).constants_hash
     settings["epsilon"] = None if math.isinf(arguments.epsilon) else arguments.epsilon
+    settings["rounds"] = rounds_of(vars(arguments))
     source = "public data, outside the protocol" if arguments.data else "synthetic tables"
     head = {"settings": settings, "metrics": f"exact on {source}", "reference": reference}
-    return head | {"kept_local": results[0]["kept_local"], "methods": methods}
-
-
-SCORES = ("auroc", "balanced_accuracy", "cross_entropy", "calibration_error")
-
-
-def by_key(runs: list[dict], key: str) -> dict[str, dict[str, float]]:
-    names = [n for n in runs[0][key] if all(n in run[key] for run in runs)]
-    return {n: rounded([run[key][n] for run in runs]) for n in names}
-
-
-def rounded(values: list[float]) -> dict[str, float | None]:
-    """Return mean and half-width over the seeds that have a value; null where none has."""
-    finite = [v for v in values if math.isfinite(v)]
-    return {name: round(v, 4) if math.isfinite(v) else None for name, v in interval(finite).items()}
-
-
-def _known(areas: dict[str, float]) -> list[float]:
-    """Return the areas that exist: a hospital whose test patients are all of one class has none."""
-    return [area for area in areas.values() if math.isfinite(area)]
-
-
-def mean(values: list[float]) -> float:
-    return float(np.mean(values))
-
-
-def table(report: dict) -> str:
-    reference = report["reference"]
-    lines = [f"{report['metrics']}; {report['settings']}", ""]
-    head = ["method", "AUROC", f"minus {reference}", "bal. acc.", "cross-entropy", "ECE", "worst site", "rounds"]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, entry in report["methods"].items():
-        cells = [cell(entry[k]) for k in ("auroc", f"auroc_minus_{reference}", *SCORES[1:], "worst_site")]
-        lines.append("| " + " | ".join([name, *cells, str(entry.get("rounds_to_reference") or "-")]) + " |")
-    return "\n".join([*lines, "", f"{report['seconds']} s"])
-
-
-def cell(value: dict[str, float | None]) -> str:
-    return "-" if value["mean"] is None else f"{value['mean']:.3f} ± {value['half_width']:.3f}"
+    first = results[0]
+    said = {"kept_local": first["kept_local"], "lost": first["lost"], "unscored": unscored(beside, first["cohorts"])}
+    return head | said | {"methods": methods}
 
 
 if __name__ == "__main__":

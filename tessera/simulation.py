@@ -55,6 +55,11 @@ class Simulation:
         return {name: float(np.mean([run[name] for run in self.runs])) for name in _scores(self.runs[0])}
 
     @property
+    def lost(self) -> tuple[str, ...]:
+        """A line for everything that was left out when the tables were read."""
+        return tuple(dict.fromkeys(line for run in self.runs for line in run.get("lost", ())))
+
+    @property
     def half_widths(self) -> dict[str, float]:
         """Half of the 95 % interval (Student's t over seeds) of every score; 0 for one seed."""
         return {name: interval([run[name] for run in self.runs])["half_width"] for name in _scores(self.runs[0])}

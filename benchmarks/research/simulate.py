@@ -157,7 +157,9 @@ def _start(config: ModelConfig, sites: Sequence[SimulatedSite], settings: Simula
         exchanged=[],
         server=ServerOptimizer(training),
     )
-    enough = min(settings.min_sites, len(sites))
+    shared = settings.mechanism is not None and settings.mechanism.noise == "shared"
+    # under shared noise all sites send every part that anybody holds, so that all shares of the noise are in it
+    enough = 1 if shared else min(settings.min_sites, len(sites))
     study.exchanged = [b for b in found if len(study.holders(b)) >= enough]
     if config.heads == "combination":
         for block, holders in head_blocks(model, sites):

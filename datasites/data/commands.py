@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,19 @@ import typer
 from datasites.node.commands import JsonOption, console, show
 
 FederationOption = Annotated[str, typer.Option(help="Preset that says who holds what (public tables only).")]
-TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal (public tables only).")]
+TaskOption = Annotated[str, typer.Option(help="I-II, early-late, ordinal or I-IV (public tables only).")]
 SitesOption = Annotated[int | None, typer.Option(min=3, help="Number of institutions (public tables only).")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the split (public tables only).")]
 ImagesOption = Annotated[str, typer.Option(help="features or tissue-maps (public tables only).")]
 _SHOWN = 20
+
+
+def say_lost(lines: Sequence[str], rest: str = "with --json") -> None:
+    """Print the first lines about what was left out when tables were read, and where the rest of them are."""
+    for line in lines[:_SHOWN]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > _SHOWN:
+        console.print(f"and {len(lines) - _SHOWN} more lines {rest}", highlight=False, markup=False, soft_wrap=True)
 
 
 def deal(
@@ -54,10 +63,7 @@ def deal(
         console.print(f"{site.name}: {len(site.cases)} patients, {', '.join(site.modalities)}", highlight=False)
     read = json.loads((out / READING).read_text(encoding="utf-8"))
     lines = [*(f"warning: {line}" for line in read["warnings"]), *read["lost"]]
-    for line in lines[:_SHOWN]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if len(lines) > _SHOWN:
-        console.print(f"and {len(lines) - _SHOWN} more lines in {out / READING}", highlight=False, soft_wrap=True)
+    say_lost(lines, f"in {out / READING}")
     if json_output:
         sites_made = [{"name": s.name, "modalities": s.modalities, "patients": len(s.cases)} for s in plan.sites]
         dealt = {"federation": plan.name, "task": plan.task, "sites": sites_made, "test": len(plan.test)}

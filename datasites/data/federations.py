@@ -7,6 +7,7 @@ split never is (see :func:`datasites.data.dataset.membership`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,13 +67,17 @@ def _is_one_name(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Federation:
-    """Sites and the held-out test cases, all by case id; no case is in two places."""
+    """Sites and the held-out test cases, all by case id; no case is in two places.
+
+    ``lost`` says what was left out when the tables were read.
+    """
 
     name: str
     task: str
     cohorts: tuple[str, ...]
     sites: tuple[Site, ...]
     test: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
     def holders(self, modality: str) -> int:
         """Return how many sites hold ``modality``; below ``min_sites`` its block stays local."""
@@ -109,6 +114,8 @@ def build(
         InvalidInput: an unknown federation or task, too few or too many sites, or a site left without cases.
     """
     _check_wishes(name, test_fraction, split, sites)
+    if not 0 < alpha < math.inf:
+        raise InvalidInput(f"expected alpha above 0, got {alpha:g}: smaller is more uneven")
     made: list[Site] = []
     test: list[str] = []
     names = tuple(sorted(tables.cohorts, key=lambda c: (c not in _TRI, list(_TRI).index(c) if c in _TRI else 0, c)))
@@ -126,12 +133,14 @@ def build(
             if name == "dirichlet":
                 hands = _dirichlet_hands(label, rest, count, alpha, np.random.default_rng([seed, index, 1]))
             made += _dealt_sites(name, cohort, hands)
-    if name in _PRESETS and len(names) < MINIMUM_SITES:
+    if name in _PRESETS:
         made = [_with_rare(site, tables, made) for site in made]
     if name == "tissue-source-sites" and sites is not None:
         made = sorted(made, key=lambda s: -len(s.cases))[:sites]
     _check(name, made, sites)
-    return Federation(name=name, task=task, cohorts=names, sites=tuple(made), test=tuple(sorted(test)))
+    return Federation(
+        name=name, task=task, cohorts=names, sites=tuple(made), test=tuple(sorted(test)), lost=tables.notes
+    )
 
 
 def _apart(
@@ -153,10 +162,12 @@ def _apart(
 def _with_rare(site: Site, tables: Tables, made: Sequence[Site]) -> Site:
     """Give ``site`` the modalities of its cohort that too few sites would hold for their part to be exchanged at all.
 
-    The patterns are made for three cohorts; with one or two some modalities would stay at their hospitals.
+    The patterns are made for three cohorts that have all modalities; with fewer of them some modalities would stay at
+    their hospitals. What nobody of the preset holds is not dealt to anybody.
     """
     cohort = tables.cohorts[site.cohort]
-    rare = {m for m in (MRNA, IMAGE, CLINICAL) if sum(m in other.modalities for other in made) < MINIMUM_SITES}
+    holders = {m: sum(m in other.modalities for other in made) for m in (MRNA, IMAGE, CLINICAL)}
+    rare = {m for m, count in holders.items() if 0 < count < MINIMUM_SITES}
     held = tuple(m for m in (MRNA, IMAGE, CLINICAL) if m in site.modalities or m in rare)
     return _site(site.name, site.institution, cohort, held, site.cases)
 

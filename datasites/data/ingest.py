@@ -8,6 +8,7 @@ folder (``schema.json``, ``private/``, ``mock/``; see docs/data.md) in place ins
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ from models.config import in_order
 from privacy.canonical import canonical_json
 from privacy.errors import InvalidInput
 
+_log = logging.getLogger(__name__)
 READING = "reading.json"
 Progress = Callable[[str, int, int], None]
 CLINICAL_VARIABLES = tuple(v.name for v in VARIABLES)
@@ -309,6 +311,8 @@ def place_dataset(consortium: Consortium, name: str, source: Path | None, datase
         return target
     tables = generate(seed=consortium.seed) if source is None else read_tables(source)
     plan = deal(consortium, tables)
+    for line in plan.lost:
+        _log.warning("%s", line)
     site = next(site for site in plan.sites if site.name == name)
     features = study_features(plan, tables, CLINICAL_VARIABLES)
     schema = site_schema(plan, site, features)

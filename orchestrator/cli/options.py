@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 DataOption = Annotated[Path | None, typer.Option(help="Folder of TCGA tables; synthetic patients when left out.")]
-TaskOption = Annotated[str, typer.Option(help="I-II, early-late or ordinal.")]
+TaskOption = Annotated[str, typer.Option(help="I-II, early-late, ordinal or I-IV.")]
 RoundsOption = Annotated[
     int | None,
     typer.Option(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from datasites.data.commands import deal
+from datasites.data.commands import deal, say_lost
 from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import TaskOption
 from privacy.errors import InvalidInput
@@ -204,9 +205,10 @@ def make(
     if out.exists():
         raise InvalidInput(f"expected a new file, {out} exists")
     public = from_tables(data, task) if data is not None else from_datasets(datasets or [])
+    say_lost(public.lost)
     made = make_constants(public, source, weights=not centres_only)
     write_atomically(out, made.data, mode=0o644)
-    _say(made, json_output)
+    _say(made, json_output, public.lost)
 
 
 @constants_app.command("show")
@@ -219,7 +221,7 @@ def show_constants(
     _say(read_constants(file), json_output)
 
 
-def _say(made: Any, json_output: bool) -> None:
+def _say(made: Any, json_output: bool, lost: Sequence[str] = ()) -> None:
     stated = made.stated
     facts = {
         "source": stated.source,
@@ -232,7 +234,7 @@ def _say(made: Any, json_output: bool) -> None:
         "constants_hash": stated.constants_hash,
     }
     if json_output:
-        show(facts)
+        show({**facts, "lost": list(lost)} if lost else facts)
         return
     features = ", ".join(f"{n} of {name}" for name, n in facts["features"].items())
     console.print(

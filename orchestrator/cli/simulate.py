@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from datasites.data.commands import say_lost
 from datasites.node.commands import JsonOption, console, show
 from orchestrator.cli.options import (
     ColludersOption,
@@ -111,18 +112,30 @@ def simulate(
         request = SimulationRequest(**{**asked, **several, **own})
         work = jobs_of(request, cells, range(first_seed, first_seed + seeds), keep)
         results = _on_ray(work, address, jobs) if engine == "ray" else _in_processes(work, jobs)
+    told = {"sums": _gathered(results, "sums"), "lost": _gathered(results, "lost")}
     report = {
         "metrics": "exact on public data, outside the protocol" if options.data else "exact on synthetic patients",
         "engine": engine,
         **({"grid": by_cell(cells, results)} if grid else {"methods": summary(results)}),
         "on_private_data": private_cost(results),
+        **told,
         "runs": results,
         "seconds": round(time.monotonic() - started, 1),
     }
+    say_lost(told["lost"])
     if json_output:
         show(report)
     else:
         _print_table(report)
+
+
+def _gathered(results: list[dict[str, Any]], name: str) -> list[str]:
+    """Take a field out of every run; return its different lines, since most runs have the same."""
+    found: dict[str, None] = {}
+    for result in results:
+        lines = result.pop(name, None) or []
+        found.update(dict.fromkeys([lines] if isinstance(lines, str) else lines))
+    return list(found)
 
 
 @contextmanager
@@ -195,6 +208,8 @@ def _print_table(report: dict[str, Any]) -> None:
             table.add_row(*settings, name, *scores)
     Console().print(table)
     console.print(_cost(report["on_private_data"]), highlight=False)
+    for line in report["sums"]:
+        console.print(line, highlight=False)
 
 
 def _cost(cost: dict[str, Any]) -> str:

@@ -57,6 +57,7 @@ _POLL_SECONDS = 0.3
 _EVALUATION_SHARE = 1.0
 _PURPOSE = "Train one model that tells early from late cancer stages from what several hospitals hold."
 
+_SHOWN_LOST = 20
 Stay = Callable[[dict[str, Any], dict[str, str]], None]
 
 
@@ -189,6 +190,8 @@ class _Demo:
         node = scientist(home, self.client)
         names = [site.name for site in self.prepared.sites]
         offers = offers_of(node, home, names, seconds=_OFFER_SECONDS, check=self.processes.check)
+        for line in self.prepared.federation.lost[:_SHOWN_LOST]:
+            self.progress.note(line)
         self.progress.step("Proposing the study")
         proposal = submit(node, home, self.client, _study(self.settings, self.prepared.federation.task), offers)
         for note in notes_on(proposal):

@@ -22,7 +22,7 @@ class DemoSettings:
     ] = None
     outcome: Annotated[str | None, Option(help="Which outcome of --schema; its first by default.")] = None
     federation: Annotated[str, Option(help="tri-modal, bi-modal, upper-bound, tissue-source-sites.")] = "tri-modal"
-    task: Annotated[str, Option(help="I-II, early-late or ordinal.")] = "early-late"
+    task: Annotated[str, Option(help="I-II, early-late, ordinal or I-IV.")] = "early-late"
     rounds: Annotated[int, Option(min=1, max=1000, help="Rounds of training.")] = 5
     sites: Annotated[int, Option(min=3, max=50, help="Number of institutions.")] = 9
     out: Annotated[Path | None, Option(help="Where everything is kept; a new folder by default.")] = None

@@ -38,7 +38,7 @@ class PublicPatients:
     """Patients of public tables: encoded inputs and who has them by modality, float [patients, features], bool.
 
     ``group`` [patients] says of which cohort or dataset, ``label`` the class in order; ``classes`` is 0 where the
-    outcome is none.
+    outcome is none. ``lost`` says what was left out when the tables were read.
     """
 
     task: str
@@ -50,6 +50,7 @@ class PublicPatients:
     group: NDArray[np.int64]
     label: NDArray[np.int64]
     tables: Mapping[str, str]
+    lost: tuple[str, ...] = ()
 
 
 def from_tables(folder: Path, task: str) -> PublicPatients:
@@ -73,6 +74,7 @@ def from_tables(folder: Path, task: str) -> PublicPatients:
         group=np.asarray(everyone.arrays["cohort"], np.int64),
         label=np.asarray(everyone.arrays["label"], np.int64),
         tables={str(path.relative_to(folder)): sha256_hex(path.read_bytes()) for path in files},
+        lost=tables.notes,
     )
 
 

@@ -31,9 +31,8 @@ from orchestrator.simulation.sites import (
     Patients,
     SimulatedSite,
     SimulatedStudy,
-    flip_labels,
+    corrupted,
     patients,
-    permute_labels,
     pool,
     score,
     simulated_study,
@@ -41,7 +40,7 @@ from orchestrator.simulation.sites import (
 from orchestrator.studies.evaluation import Metrics, headline, interval, network_of
 from orchestrator.studies.proposing.constants import ConstantsFile, read_constants
 from orchestrator.studies.proposing.mechanisms import check_evaluation_by
-from orchestrator.studies.proposing.propose import check_fusion
+from orchestrator.studies.proposing.propose import check_fusion, price_of_min_sites
 from orchestrator.studies.proposing.schedule import PLAIN_ROUNDS, with_schedule
 from orchestrator.studies.proposing.settings import Fusion, StudySettings
 from privacy.canonical import sha256_hex
@@ -181,7 +180,15 @@ def run_one(
         result = _together(_pooled(study) if method == "pooled" else study, make, on_round, on_end)
     epsilon = study.proposal.mechanism.epsilon() if not math.isinf(request.epsilon) else None
     head = {"method": method, "seed": seed, "sites": len(study.sites), "epsilon": epsilon, "delta": request.delta}
-    return {**head, **result, "seconds": round(time.monotonic() - started, 2)}
+    said = {"sums": _sums(study, method), "lost": list(study.lost)}
+    return {**head, **said, **result, "seconds": round(time.monotonic() - started, 2)}
+
+
+def _sums(study: SimulatedStudy, method: str) -> str | None:
+    """Return what ``min_sites`` costs a study under shared noise; one place alone adds up nothing."""
+    if study.proposal.noise != "shared" or method in ("pooled", "local"):
+        return None
+    return price_of_min_sites(study.proposal)
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -277,7 +284,7 @@ def study_of(request: SimulationRequest, method: str, seed: int) -> SimulatedStu
     task = everyone.task if request.schema is not None else ""
     settings = request.settings(method, seed, everyone.unscaled, task)
     made = simulated_study(everyone, federation, settings, request.plan, _constants(request.constants))
-    return replace(made, sites=tuple(_corrupted(made.sites, request.corrupt, everyone.classes, seed)))
+    return replace(made, sites=tuple(corrupted(made.sites, request.corrupt, everyone.classes, seed)))
 
 
 def people_of(request: SimulationRequest, method: str, seed: int) -> tuple[Patients, Federation]:
@@ -300,17 +307,6 @@ def people_of(request: SimulationRequest, method: str, seed: int) -> tuple[Patie
         split=request.split,
     )
     return _patients(request.data, request.synthetic_patients, images, request.task, federation.cohorts), federation
-
-
-def _corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int) -> Sequence[SimulatedSite]:
-    kind, _, given = how.partition(":")
-    names = given.split(",") if given else []
-    unknown = set(names) - {s.name for s in sites}
-    if kind not in ("", "flip", "permute") or unknown:
-        raise InvalidInput(f"expected --corrupt flip:SITE,SITE or permute with sites of the federation, got {how!r}")
-    if kind == "flip":
-        return flip_labels(sites, names, classes)
-    return permute_labels(sites, seed) if kind == "permute" else sites
 
 
 @lru_cache(maxsize=1)

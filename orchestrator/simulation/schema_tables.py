@@ -17,6 +17,7 @@ import numpy as np
 from datasites.data.federations import Federation, Site
 from datasites.data.reading.hospital import HospitalData, read_hospital
 from datasites.data.reading.mapping import LocalMapping
+from datasites.data.reading.report import ReadingReport
 from datasites.data.reading.schema_files import read_schema_document
 from datasites.study.schema.document import StudySchema
 from orchestrator.simulation.schema_patients import patients_of
@@ -37,6 +38,7 @@ class _Read:
     name: str
     prefix: str
     data: HospitalData
+    lost: tuple[str, ...] = ()
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def _by_folder(
         held, rest = _apart(one.cases, np.random.default_rng([seed, number]))
         test += held
         made.append(one.site(one.name, rest))
-    return read, _federation(document, outcome, made, test)
+    return read, _federation(document, outcome, made, test, _lost(read))
 
 
 def _dealt(document: StudySchema, outcome: str, folder: Path, sites: int, seed: int) -> tuple[list[_Read], Federation]:
@@ -107,7 +109,7 @@ def _dealt(document: StudySchema, outcome: str, folder: Path, sites: int, seed: 
     if len(rest) < sites:
         raise InvalidInput(f"expected at least a patient for each of {sites} hospitals, found {len(rest)}")
     made = [everybody.site(f"site-{number + 1}", sorted(rest[number::sites])) for number in range(sites)]
-    return [everybody], _federation(document, outcome, made, test)
+    return [everybody], _federation(document, outcome, made, test, everybody.lost)
 
 
 def _cohorts(
@@ -121,7 +123,7 @@ def _cohorts(
     named = {one.name: one for one in read}
     made = [replace(site, cases=named[site.name].cases, modalities=named[site.name].modalities) for site in plan.sites]
     everybody = patients_of(document, outcome, [("", one.data) for one in read])
-    return everybody, _federation(document, outcome, made, named["test"].cases)
+    return everybody, _federation(document, outcome, made, named["test"].cases, (*plan.lost, *_lost(read)))
 
 
 def _read(document: StudySchema, outcome: str, folder: Path, prefix: str) -> _Read:
@@ -131,7 +133,21 @@ def _read(document: StudySchema, outcome: str, folder: Path, prefix: str) -> _Re
     if report.problems or not data.patients:
         why = report.problems[0] if report.problems else "no patient has the outcome and a modality"
         raise InvalidInput(f"the tables in {folder.name} were not understood: {why}")
-    return _Read(name=folder.name, prefix=prefix, data=data)
+    return _Read(name=folder.name, prefix=prefix, data=data, lost=tuple(_left_out(folder.name, report)))
+
+
+def _left_out(name: str, report: ReadingReport) -> list[str]:
+    """Return a line for every reason to leave patients out, and for every column with cells that were refused."""
+    lines = [f"{name}: {step.patients} patients left out, {step.reason}" for step in report.left_out if step.patients]
+    return lines + [
+        f"{name}: {column.refused} of {column.cells} cells of {column.variable} refused"
+        for column in report.columns
+        if column.refused
+    ]
+
+
+def _lost(read: Sequence[_Read]) -> tuple[str, ...]:
+    return tuple(line for one in read for line in one.lost)
 
 
 def _apart(cases: Sequence[str], stream: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -140,9 +156,11 @@ def _apart(cases: Sequence[str], stream: np.random.Generator) -> tuple[list[str]
     return sorted(order[:held]), order[held:]
 
 
-def _federation(document: StudySchema, outcome: str, made: Sequence[Site], test: Sequence[str]) -> Federation:
+def _federation(
+    document: StudySchema, outcome: str, made: Sequence[Site], test: Sequence[str], lost: tuple[str, ...]
+) -> Federation:
     empty = [site.name for site in made if not site.cases]
     if empty:
         raise InvalidInput(f"expected at least two patients at {empty[0]}, one to train on and one held out")
     cohorts = tuple(level.name for level in document.cohorts)
-    return Federation(name=document.name, task=outcome, cohorts=cohorts, sites=tuple(made), test=tuple(test))
+    return Federation(name=document.name, task=outcome, cohorts=cohorts, sites=tuple(made), test=tuple(test), lost=lost)

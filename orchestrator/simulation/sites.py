@@ -45,6 +45,7 @@ class SimulatedStudy:
     """Everything a simulation needs: the proposal, its initial model, the sites' records and the held-out ones.
 
     ``names`` are the model's inputs by modality; ``partly`` those that a cohort's tables have, where it lacks some.
+    ``lost`` says what was left out when the tables were read.
     """
 
     proposal: Proposal
@@ -54,6 +55,7 @@ class SimulatedStudy:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     partly: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     code: Path | None = None
+    lost: tuple[str, ...] = ()
 
 
 def simulated_study(
@@ -100,6 +102,7 @@ def simulated_study(
         names={m: everyone.names[m] for m in proposal.model.features if m in everyone.names},
         partly=everyone.partly,
         code=code,
+        lost=federation.lost,
     )
 
 
@@ -274,6 +277,25 @@ def make_sites(
             )
         )
     return sites, everyone.take(federation.test, tuple(everyone.features))
+
+
+def corrupted(sites: Sequence[SimulatedSite], how: str, classes: int, seed: int) -> list[SimulatedSite]:
+    """Return the sites with labels made wrong as ``--corrupt`` says: ``flip:SITE,SITE``, ``permute``, or not at all.
+
+    Raises:
+        InvalidInput: another word, or no site of such a name.
+    """
+    kind, _, given = how.partition(":")
+    names = given.split(",") if given else []
+    known = {s.name for s in sites}
+    if kind not in ("", "flip", "permute") or set(names) - known or bool(names) != (kind == "flip"):
+        raise InvalidInput(
+            f"expected --corrupt flip:SITE,SITE or permute with sites of the federation, got {how!r}; sites: "
+            f"{', '.join(sorted(known))[:300]}"
+        )
+    if kind == "flip":
+        return flip_labels(sites, names, classes)
+    return permute_labels(sites, seed) if kind == "permute" else list(sites)
 
 
 def flip_labels(sites: Sequence[SimulatedSite], names: Sequence[str], classes: int) -> list[SimulatedSite]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from datasites.data.commands import say_lost
 from datasites.node.commands import JsonOption, console, show
 from models.counting import QuestionKind
 from orchestrator.cli.options import ColludersOption, DeltaOption, MinSitesOption, NoiseOption, one_dataclass
@@ -236,9 +237,11 @@ def _live(hub: Any, options: Asked, *, quiet: bool) -> Any:
 
 
 def _print(answers: tuple[Statistic, ...], as_json: bool, head: dict[str, Any]) -> None:
+    said = list(dict.fromkeys(line for one in answers for line in one.said))
     if not as_json:
         for one in answers:
             console.print(repr(one), highlight=False, soft_wrap=True)
+        say_lost(said)
         return
     found = [
         {
@@ -251,4 +254,4 @@ def _print(answers: tuple[Statistic, ...], as_json: bool, head: dict[str, Any]) 
         }
         for one in answers
     ]
-    show({**head, "answers": found})
+    show({**head, **({"said": said} if said else {}), "answers": found})

@@ -15,13 +15,15 @@ from tessera.shown import html_table
 class Statistic:
     """What was answered: ``table`` has a line for each value with the ends of its 95 % interval.
 
-    ``exact`` is the same without noise, in a simulation only.
+    ``exact`` is the same without noise, in a simulation only; ``said`` then has lines on what was left out of the
+    tables, and on what ``min_sites`` costs under shared noise (a live study says so when it is proposed).
     """
 
     answer: Answer
     privacy: str
     hospitals: int
     exact: pd.DataFrame | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from orchestrator.simulation.engine import Shard, run_study
 from orchestrator.simulation.runs import SimulationRequest, people_of
 from orchestrator.simulation.sites import Patients, simulated_study
 from orchestrator.studies.proposing.counting import counting_settings
+from orchestrator.studies.proposing.propose import price_of_min_sites
 from privacy.errors import InvalidInput
 from tessera.statistics.answer import Statistic
 from tessera.statistics.asking import Analytics
@@ -102,8 +103,9 @@ def _simulated(
     truth = answers_of(asked, np.sum(parts, axis=0), 0.0)
     found = answers_of(asked, values, deviation_of(study.proposal, count))
     privacy = f"{privacy_of(study.proposal)}, simulated"
+    price = (price_of_min_sites(study.proposal),) if study.proposal.noise == "shared" else ()
     return tuple(
-        Statistic(answer=one, privacy=privacy, hospitals=count, exact=exact.table)
+        Statistic(answer=one, privacy=privacy, hospitals=count, exact=exact.table, said=(*study.lost, *price))
         for one, exact in zip(found, truth, strict=True)
     )
 

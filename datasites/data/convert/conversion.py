@@ -213,13 +213,15 @@ def _from_study(
 
 
 def _from_tables(folder: Path) -> list[ConvertedCohort]:
-    read = read_tables(folder)
+    read = read_tables(folder, columns="all")
+    of_cohorts = {note for c in read.cohorts.values() for note in c.notes}
+    of_all = [note for note in read.notes if note not in of_cohorts]  # such as a folder that is no cohort
     return [
         _cohort(
             name,
             c.clinical.reset_index(),
             {m: t for m, t in c.modalities.items() if m != "image"},
-            {"source": "tables", "lost": list(c.notes)},
+            {"source": "tables", "lost": [*of_all, *c.notes]},
         )
         for name, c in sorted(read.cohorts.items())
     ]

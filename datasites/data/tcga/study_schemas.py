@@ -190,6 +190,8 @@ def read_calls(folder: Path, modality: str) -> tuple[list[str], list[str], np.nd
 
 def _main(source: Path, out: Path) -> None:
     tables = read_tables(source)
+    for line in tables.notes:
+        sys.stderr.write(f"{line}\n")
     folder = source / next(iter(tables.cohorts))
     cna, mut = (tuple(read_calls(folder, modality)[1]) for modality in EXTRA)
     genes, features = tables.genes, tables.image_features

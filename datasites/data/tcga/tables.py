@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from datasites.data.patient_rows import check_patients
 from datasites.data.reading.mapping import LocalMapping
 from datasites.data.reading.tables import TEXT_SUFFIXES, open_table
 from datasites.data.tcga.checks import as_numbers, enough_shared, indexed, joined, z_scores
@@ -156,6 +157,8 @@ def read_tables(
     listed = folder / "genes_common.txt"
     genes = read_symbols(listed) if listed.exists() else None
     cohorts = [_read_cohort(folder / name, images, mapping) for name in names]
+    if images == "tissue-maps" and not any("image" in cohort.modalities for cohort in cohorts):
+        raise InvalidInput(f"expected tissue maps ({MAPS_FILE}) in a cohort below {folder}, found none")
     return join_cohorts(cohorts, genes=genes, columns=columns, notes=notes)
 
 
@@ -211,13 +214,22 @@ def join_cohorts(
         notes: what is to be said besides what the cohorts say.
 
     Raises:
-        InvalidInput: tables with too few columns in common.
+        InvalidInput: a patient in two cohorts, or tables with too few columns in common.
     """
+    _check_apart(cohorts)
     told = [*notes, *(note for cohort in cohorts for note in cohort.notes)]
     measured = _every(cohorts, "mrna")
     kept = _chosen_genes(cohorts, measured, genes, columns, told) if measured else ()
     images = _every(cohorts, "image") if columns == "all" else _common(cohorts, "image", told)
     return Tables(cohorts={c.name: c for c in cohorts}, genes=kept, image_features=images, notes=tuple(told))
+
+
+def _check_apart(cohorts: Sequence[Cohort]) -> None:
+    """Refuse a patient in two cohorts, who could train in one and be held out in the other (InvalidInput)."""
+    try:
+        check_patients([case for cohort in cohorts for case in cohort.clinical.index])
+    except InvalidInput as error:
+        raise InvalidInput(f"expected every patient in one cohort only, over all clinical tables: {error}") from error
 
 
 def _chosen_genes(

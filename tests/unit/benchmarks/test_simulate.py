@@ -94,6 +94,15 @@ def test_a_block_with_too_few_holders_is_not_exchanged(study):
     assert set(outcome.weights) == {"mrna", "shared"}
 
 
+def test_under_shared_noise_a_block_with_one_holder_is_exchanged_too(study):
+    config, sites, test = study
+    alone = [s for s in sites if s.name in ("brca-1", "brca-3", "lihc-2")]
+    settings = replace(QUICK, rounds=1, mechanism=mechanism("shared", min_sites=3))
+    outcome = simulate(config, alone, test, settings, seed=1)
+    assert flatten(outcome.model, ["branches.image.weight"]).any()
+    assert set(outcome.weights) == {"mrna", "image", "clinical", "shared"}
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_blending_scale_of_a_thousandth_shrinks_that_modalitys_step_a_thousandfold(study, optimizer, monkeypatch):
     config, sites, test = study

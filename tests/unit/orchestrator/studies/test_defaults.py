@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from datasites.data.tcga.tables import TASKS
 from datasites.review.policy import Policy, check
 from datasites.study.proposal import DatasetReference, Party
+from orchestrator.cli.options import TaskOption
 from orchestrator.cli.study import StudyOptions
+from orchestrator.demo.settings import DemoSettings
 from orchestrator.simulation.runs import SimulationRequest
 from orchestrator.studies.proposing.propose import build_proposal, price_of_min_sites, with_min_sites
 from orchestrator.studies.proposing.schedule import with_schedule
@@ -23,7 +26,7 @@ PEOPLE = Party(name="office", institution="Office", public_key="1" * 64)
 KEYHOLDER = Party(name="keys", institution="Keys", public_key="2" * 64)
 
 
-def offer(index: int) -> Offer:
+def offer(index: int, task: str = "early-late", classes: int = 2) -> Offer:
     name = f"site-{index}"
     key = Identity.from_seed(bytes([index + 1]) * 32).public_key
     return Offer(
@@ -33,7 +36,8 @@ def offer(index: int) -> Offer:
         dataset=DatasetReference(name=name, version=1, fingerprint="0" * 64, schema_hash="5" * 64, patients=100),
         features={"mrna": 1544, "image": 607, "clinical": 100},
         cohorts=("BRCA",),
-        task="early-late",
+        task=task,
+        classes=classes,
     )
 
 
@@ -41,7 +45,7 @@ def proposed(sites: int = 9, **wishes):
     chosen = {name: value for name, value in vars(StudyOptions()).items() if name in vars(_settings())} | wishes
     chosen["evaluation_by"] = tuple(chosen["evaluation_by"] or ())  # as the command does
     settings = with_schedule(replace(_settings(), **chosen), None)
-    offers = [offer(i) for i in range(sites)]
+    offers = [offer(i, settings.task, 4 if settings.task == "I-IV" else 2) for i in range(sites)]
     proposal, _ = build_proposal(settings, offers, orchestrator=PEOPLE, keyholder=KEYHOLDER, code={})
     return proposal
 
@@ -56,6 +60,14 @@ def test_the_default_policy_and_budget_accept_the_default_proposal() -> None:
     epsilon = cost.epsilon(policy.budget.delta)
     assert epsilon < policy.budget.epsilon_cap
     assert check(policy, proposal, "site-0", epsilon=epsilon) == []
+
+
+def test_four_stage_classes_are_a_task_that_can_be_proposed() -> None:
+    proposal = proposed(task="I-IV")
+    assert (proposal.task, proposal.model.classes) == ("I-IV", 4)
+    told = DemoSettings.__annotations__["task"].__metadata__[0].help
+    for option in (TaskOption.__metadata__[0].help, told):
+        assert all(name in option for name in TASKS)
 
 
 @pytest.mark.parametrize(("sites", "fewest"), [(3, 3), (4, 3), (9, 8)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,29 @@ def test_the_tri_modal_preset_is_the_papers(tables):
     letters = {"mrna": "M", "image": "I", "clinical": "C"}
     assert ["".join(letters[m] for m in s.modalities) for s in sites] == [
         "MIC", "MI", "M", "MIC", "IC", "I", "MIC", "MC", "C",
+    ]  # fmt: skip
+
+
+def test_a_modality_that_few_hospitals_would_hold_is_dealt_to_all_of_its_cohort(tables):
+    """The patterns are made for three cohorts with all modalities: here one alone has images."""
+    first = next(iter(tables.cohorts.values()))
+    without = {name: replace(c, modalities={"mrna": c.modalities["mrna"]}) for name, c in tables.cohorts.items()}
+    sparse = replace(tables, cohorts={**without, first.name: first})
+    for name in ("tri-modal", "bi-modal"):
+        assert build(name, tables, task="early-late", seed=0).holders("image") >= 3
+        dealt = build(name, sparse, task="early-late", seed=0)
+        assert dealt.holders("image") == 3
+        assert dealt.holders("clinical") == (0 if name == "bi-modal" else 6)
+
+
+def test_the_presets_over_tcga_give_nobody_more_than_their_patterns_say(tables):
+    """BRCA and LUSC have images, LIHC has none: no modality has fewer than three holders, and nothing is added."""
+    named = {name: tables.cohorts[name] for name in ("BRCA", "LUSC", "LIHC")}
+    liver = replace(named["LIHC"], modalities={"mrna": named["LIHC"].modalities["mrna"]})
+    sites = build("tri-modal", replace(tables, cohorts={**named, "LIHC": liver}), task="early-late", seed=0).sites
+    letters = {"mrna": "M", "image": "I", "clinical": "C"}
+    assert ["".join(letters[m] for m in s.modalities) for s in sites] == [
+        "MIC", "MI", "M", "MIC", "IC", "I", "MC", "MC", "C",
     ]  # fmt: skip
 
 
