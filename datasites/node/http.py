@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 from urllib.request import getproxies_environment
 
 import httpx
@@ -343,31 +343,22 @@ def bound_answer(response: httpx.Response, max_bytes: int) -> None:
         httpx.DecodingError: at once, or while it is read.
     """
     _refuse_encoding(response)
-    stream = cast("httpx.SyncByteStream", response.stream)
-    (kind,) = (kind for kind in type(stream).__mro__ if kind.__name__ == "SyncByteStream")  # httpx's, or a successor's
-    response.stream = type("Bounded", (_Bounded, kind), {})(stream, max_bytes)
+    raw = response.iter_raw
+
+    def counted(chunk_size: int | None = None) -> Iterator[bytes]:
+        left = max_bytes
+        for part in raw(chunk_size):
+            left -= len(part)
+            if left < 0:
+                raise httpx.DecodingError(f"expected an answer of at most {max_bytes} bytes from the server, got more")
+            yield part
+
+    response.iter_raw = counted  # type: ignore[method-assign]  # whatever reads the answer reads it through this
 
 
 def _refuse_encoding(response: httpx.Response) -> None:
     if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise httpx.DecodingError("expected an answer without content encoding from the server; nothing was read")
-
-
-class _Bounded:
-    def __init__(self, stream: httpx.SyncByteStream, max_bytes: int) -> None:
-        self._stream, self._left, self._max_bytes = stream, max_bytes, max_bytes
-
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            self._left -= len(part)
-            if self._left < 0:
-                raise httpx.DecodingError(
-                    f"expected an answer of at most {self._max_bytes} bytes from the server, got more"
-                )
-            yield part
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 def _read_json(body: bytes) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.language import tr
-from datasites.strategy.noise import NoiseMode, Vector
+from datasites.strategy.noise import MOST_LEVELS, NoiseMode, Vector
 from datasites.strategy.weights import bounded
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_PARAMETERS, _MOST_SITES = 65_536, 64
 """The mechanism takes no more of either; the guarantee of local noise depends on neither."""
+_STEPS_PER_DEVIATION = 4.0
 
 
 class LocalNoise(NoiseMode):
@@ -59,6 +60,18 @@ class LocalNoise(NoiseMode):
         drift = rate * steps * mechanism.max_grad_norm
         noise = rate * math.sqrt(steps) * mechanism.share_deviation / (mechanism.sampling_rate * records)
         return float(f"{0.1 * drift + 5 * noise:.6g}")
+
+    def least_levels(self, mechanism: Mechanism, *, bound: float, values: int, counts: bool) -> int:
+        """Return one in training; a count wants a few steps to a deviation of its noise."""
+        if not counts:
+            return 1
+        deviation = mechanism.share_deviation
+        wanted = _STEPS_PER_DEVIATION * bound / deviation if deviation > 0 else bound
+        return min(MOST_LEVELS, max(512, 1 << math.ceil(math.log2(max(1.0, wanted)))))
+
+    def honest_sites(self, mechanism: Mechanism) -> int:
+        """Return one: each site adds all of it."""
+        return 1
 
     def contributes(self, modality: str | None, held: Collection[str]) -> bool:
         """Return whether the site holds the modality."""

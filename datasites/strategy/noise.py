@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from datasites.study.proposal import Block, Proposal
 
 Vector = NDArray[np.float32]
+MOST_LEVELS = 1 << 22
+"""No study asks for more levels of a site's integers."""
 
 
 class NoiseMode(Protocol):
@@ -74,6 +76,25 @@ class NoiseMode(Protocol):
             patients: released counts of all sites.
             training_share: which part of the records trains.
         """
+
+    @abstractmethod
+    def least_levels(self, mechanism: Mechanism, *, bound: float, values: int, counts: bool) -> int:
+        """Return the fewest levels of a site's integers that the public box and the noise need.
+
+        Args:
+            mechanism: calibrated.
+            bound: the half-width of the public box.
+            values: how many values an update has.
+            counts: whether the study counts. An update of training lies within a few steps of its noise; a count may be
+                thousands of deviations large.
+
+        Raises:
+            InvalidInput: no number of levels holds so many patients at so little noise.
+        """
+
+    @abstractmethod
+    def honest_sites(self, mechanism: Mechanism) -> int:
+        """Return of how many sites' noise the charge is made up: what none of the colluders knows."""
 
     # what a round allows ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasites.language import mark, tr, tr_plural
-from datasites.strategy.noise import NoiseMode, Vector
+from datasites.strategy.noise import MOST_LEVELS, NoiseMode, Vector
 from privacy.dp.mechanism import Mechanism
 from privacy.dp.randomness import Randomness
 from privacy.dp.shared_noise import SharedEncoding, choose_encoding, encode, mean_gradient
@@ -57,6 +57,26 @@ class SharedNoise(NoiseMode):
     ) -> float:
         """Return a box that holds the largest site's clipped gradient sum."""
         return float(f"{0.1 * mechanism.max_grad_norm * mechanism.sampling_rate * max(patients):.6g}")
+
+    def least_levels(self, mechanism: Mechanism, *, bound: float, values: int, counts: bool) -> int:
+        """Return levels that hold a share of at least three steps beside the box, in training and in counts.
+
+        Raises:
+            InvalidInput: there are none.
+        """
+        levels = 64
+        while levels <= MOST_LEVELS:
+            try:
+                return choose_encoding(mechanism, values=values, bound=bound, levels=levels).levels
+            except InvalidInput:
+                levels *= 2
+        raise InvalidInput(
+            "these hospitals have more patients than a count with so little noise can carry; ask for less"
+        )
+
+    def honest_sites(self, mechanism: Mechanism) -> int:
+        """Return the fewest in a sum without the colluders."""
+        return mechanism.min_sites - mechanism.colluders
 
     def contributes(self, modality: str | None, held: Collection[str]) -> bool:
         """Return True: every site sends every block, so that all shares are in the sum."""

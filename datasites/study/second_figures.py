@@ -57,7 +57,7 @@ def second_figures(
     found = []
     hospitals = len(proposal.participants)
     gains = noise_in_sums(proposal, site)
-    if mechanism.noise == "shared":
+    if not proposal.noise_mode.covers_single_updates:
         found.append(
             SecondFigure(
                 kind="nobody colludes",
@@ -115,7 +115,8 @@ def noise_in_sums(proposal: Proposal, site: str) -> tuple[float, float] | None:
     """
     training, mechanism = proposal.training, proposal.mechanism
     linear = mechanism.steps_per_round == 1 and training.optimizer == "sgd"
-    if mechanism.noise != "local" or not linear or proposal.strategy.weights.compared_rounds:
+    single = proposal.noise_mode.covers_single_updates
+    if not single or not linear or proposal.strategy.weights.compared_rounds:
         return None
     counts = {p.name: float(max(1, p.dataset.patients)) for p in proposal.participants}
     own = training.learning_rate * mechanism.share_deviation / mechanism.sampling_rate

@@ -125,8 +125,7 @@ def _audited(mechanism: Mechanism, fault: str, *, canaries: int, confidence: flo
 
     from privacy.dp.audit import FAULTS, audit, honest
 
-    if mechanism.noise == "shared":  # the step is the same with all of the noise at one site
-        mechanism = replace(mechanism, noise="local")
+    mechanism = replace(mechanism, noise="local")  # whoever adds it, the step is the same with all of it at one site
     torch.set_num_threads(1)
     with Progress(console=console, transient=True) as bar:
         job = bar.add_task("Training on canaries", total=mechanism.rounds)

@@ -71,8 +71,7 @@ class AuditedPath:
     @property
     def honest(self) -> list[str]:
         """The sites whose noise the adversary does not know."""
-        m = self.proposal.mechanism
-        count = m.min_sites - m.colluders if m.noise == "shared" else 1
+        count = self.proposal.noise_mode.honest_sites(self.proposal.mechanism)
         return [p.name for p in self.proposal.participants[:count]]
 
     @property

@@ -38,7 +38,6 @@ from models.config import ModelConfig
 from orchestrator.studies.proposing.beginning import Beginning, continued
 from orchestrator.studies.proposing.brought import NOTHING, Brought
 from orchestrator.studies.proposing.constants import begun_with
-from orchestrator.studies.proposing.counting import least_levels
 from orchestrator.studies.proposing.mechanisms import calibrated_mechanism, fewest_sites
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import NEWEST, sha256_hex
@@ -148,9 +147,11 @@ def _draft(
     packed_sites: int,
     constants: PublicConstants | None,
 ) -> Proposal:
-    mechanism = calibrated_mechanism(settings, offers, model_config, max(1, sum(b.length for b in blocks)))
+    cells, counts = max(1, sum(b.length for b in blocks)), settings.counting is not None
+    mechanism = calibrated_mechanism(settings, offers, model_config, cells)
     training = _training(settings, mechanism, offers, plan)
-    least = least_levels(settings, mechanism, training, cells=max(1, sum(b.length for b in blocks)))
+    noise = noise_named(settings.noise)
+    least = noise.least_levels(mechanism, bound=training.update_bound, values=cells, counts=counts)
     created = dt.datetime.now(dt.UTC).replace(microsecond=0)
     return Proposal(
         study=settings.study,
@@ -250,7 +251,8 @@ def chosen_helpers(settings: StudySettings, helpers: Sequence[Party]) -> tuple[P
 
 def published(settings: StudySettings, proposal: Proposal) -> bool:
     """Return whether a study's rounds are published: where helpers allow it, and hospitals follow the models."""
-    exposed = proposal.helpers_inside == 2 and settings.colluders >= 2 and settings.noise == "shared"
+    covered = noise_named(settings.noise).covers_single_updates
+    exposed = proposal.helpers_inside == 2 and settings.colluders >= 2 and not covered
     return settings.publish and settings.check_chain and bool(proposal.helpers) and not exposed
 
 
@@ -273,9 +275,9 @@ def price_of_min_sites(proposal: Proposal) -> str:
     missing = hospitals - fewest
     may = f"{missing or 'no'} hospital{'s' if missing > 1 else ''} may be missing"
     waits = f"A sum needs {fewest} of {hospitals} hospitals: {may}; else the round is repeated or the study waits."
-    if mechanism.noise != "shared":
+    if proposal.noise_mode.covers_single_updates:
         return waits
-    ratio = math.sqrt(hospitals / (mechanism.min_sites - mechanism.colluders))
+    ratio = math.sqrt(hospitals / proposal.noise_mode.honest_sites(mechanism))
     return f"{waits} A sum of all carries {ratio:.2f} times the noise that is charged."
 
 

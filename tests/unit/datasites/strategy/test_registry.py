@@ -126,8 +126,12 @@ def test_a_toy_noise_mode_decides_weights_and_words_and_is_charged_as_it_says(ta
             if set(weights.values()) != {1.0}:
                 raise Refused("expected equal weights")
 
+        def honest_sites(self, mechanism):
+            return 2
+
     register_noise_mode(EqualLocal())
     proposal, rounds = run(tables, noise="equal")
+    assert proposal.noise_mode.honest_sites(proposal.mechanism) == 2
     assert (proposal.noise, proposal.mechanism.noise) == ("equal", "local")
     assert all(set(weights.values()) == {1.0} for weights in rounds[-1].plan.weights.values())
     unequal = replace(rounds[-1].plan, weights={b: {**w, min(w): 0.9} for b, w in rounds[-1].plan.weights.items()})
