@@ -174,3 +174,12 @@ def test_only_source_files_are_loaded_as_rules(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(registry, "import_module", loaded.append)
     registry.load_rules()
     assert loaded == ["datasites.strategy", "datasites.strategy.rule"]
+
+
+def test_no_room_asks_a_noise_mode_for_its_name():
+    """What differs between noise modes stands in their classes, and what is charged in ``privacy.dp``."""
+    asks = re.compile(r"\bnoise (==|!=|in) [\"'(]")
+    root = Path(datasites.__file__).parents[1]
+    files = [p for room in ("datasites", "orchestrator", "tessera") for p in (root / room).rglob("*.py")]
+    assert len(files) > 300
+    assert not [str(path) for path in files if asks.search(path.read_text())]
