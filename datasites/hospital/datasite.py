@@ -18,7 +18,7 @@ from datasites.node.rollback import Standing
 from datasites.review.accounts import AccountStore
 from datasites.review.approvals import ApprovalStore
 from datasites.review.budget_acts import BudgetActs
-from datasites.review.endings import Endings
+from datasites.review.endings import STOPPED, Endings
 from datasites.review.environment import current_environment, data_hash
 from datasites.review.plain_jobs import PlainJobs
 from datasites.review.policy import Policy
@@ -203,5 +203,5 @@ def _keep_log(home: Home, journal: Journal, outcome: Outcome, log: str) -> None:
     name = dt.datetime.now(dt.UTC).strftime("worker-%Y%m%dT%H%M%S.%f.log")
     text = f"{outcome.status}: {outcome.reason} after {outcome.seconds:.1f} s\n\n{log}"
     write_atomically(home.folder / "worker-logs" / name, text.encode())
-    journal.append("worker-stopped", {"status": outcome.status, "reason": outcome.reason, "log": f"worker-logs/{name}"})
+    journal.append(STOPPED, {"status": outcome.status, "reason": outcome.reason, "log": f"worker-logs/{name}"})
     _log.error("a worker stopped: %s; its log is worker-logs/%s", outcome.reason or "its result is no update", name)

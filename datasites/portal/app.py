@@ -44,6 +44,7 @@ from datasites.portal.context import PortalContext
 from datasites.portal.pages import compile_templates, page, show_login
 from datasites.portal.people.drafts import NOTHING, note_form, page_of, typed_here
 from datasites.portal.service import PortalService
+from datasites.review.endings import FAILED, STOPPED
 from privacy.ledger.journal import Entry
 
 _BUDGET_LABELS = ("population", "delta", "adjacency", "accountant")
@@ -60,7 +61,7 @@ class Ready:
 def install(app: FastAPI, service: PortalService) -> None:
     """Add request counting, ``/readyz`` and ``/metrics`` to the portal's application."""
     registry = new_registry()
-    registry.register(JournalFigures(service.context.journal, _SUMS))
+    registry.register(JournalFigures(service.context.journal, _SUMS, kinds=(FAILED, STOPPED)))
     registry.register(_Figures(service))
     if service.context.folder is not None:
         registry.register(FolderFigures(service.context.folder))

@@ -34,6 +34,8 @@ STUDY_REPORT = "study-report"
 """Kind of the journal's entries about what came of the report of a study that ended."""
 FAILED = "worker-failed"
 """Kind of the journal's entries about rounds that were charged and whose worker failed."""
+STOPPED = "worker-stopped"
+"""Kind of the journal's entries about workers that ended without a result; they name the worker's log."""
 CONTINUED = "study-continued"
 """Kind of the journal's entries about people who let a study go on after a failed round; ``rounds`` are those."""
 FAILURES_UNTIL_END = 2

@@ -20,6 +20,8 @@ from prometheus_client.registry import Collector
 
 from datasites.node.web.folder_figures import FolderFigures
 from datasites.node.web.metrics import CONTENT_TYPE, FIGURES, JournalFigures, RequestMetrics, exposition, new_registry
+from datasites.study.parties import parse_time
+from orchestrator.rounds.checkpoints import STUDY_RUNS
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import STATES
 from orchestrator.rounds.summing.sums import RunningSumProcess
@@ -40,7 +42,7 @@ def install(app: FastAPI, service: Service, folder: Path) -> None:
         folder: may hold ``metrics.token``.
     """
     registry = new_registry()
-    registry.register(JournalFigures(service.journal, _SUMS))
+    registry.register(_Journaled(service))
     registry.register(_Studies(service))
     registry.register(FolderFigures(folder))
 
@@ -82,6 +84,34 @@ _SUMS = {
 }
 
 
+_STEPS = frozenset({"study-registered", STUDY_RUNS, "round-planned", "round-closed", "round-finished", "round-lost"})
+
+
+class _Journaled(JournalFigures):
+    """The sums of the journal, and since when the running study that is furthest behind has made no step."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service.journal, _SUMS)
+        self._store = service.store
+        self._steps: dict[str, str] = {}
+
+    def note(self, entry: Entry) -> None:
+        """Remember when a study made its last step."""
+        if entry.kind in _STEPS:
+            self._steps[str(entry.body["study"])] = entry.at
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the counts, and the oldest last step unless no study runs."""
+        yield from super().collect()
+        running = [name for name, state, _ in self._store.states() if state == "running"]
+        if steps := [self._steps[name] for name in running if name in self._steps]:
+            yield GaugeMetricFamily(
+                "tessera_study_progress_seconds",
+                "When the running study that has stood still for longest made its last step (Unix time).",
+                value=parse_time(min(steps)).timestamp(),
+            )
+
+
 class _Studies(Collector):
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -90,7 +120,7 @@ class _Studies(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        states = Counter(state for _, _, state, _ in self._service.store.studies())
+        states = Counter(state for _, state, _ in self._service.store.states())
         studies = GaugeMetricFamily("tessera_studies", "Studies by state.", labels=("state",))
         for state in STATES:
             studies.add_metric((state,), states[state])

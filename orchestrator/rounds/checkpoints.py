@@ -1,4 +1,7 @@
-"""What is written down when a round is over: the model it left, who was in it, or why it has no sum."""
+"""What is written down when a study begins to run, and when a round is over.
+
+Of a round: the model it left, who was in it, or why it has no sum.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,17 @@ from orchestrator.rounds.scoring.dp_evaluation import dp_evaluation
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.thread import unaccepted, withdrawn_sites
 from privacy.errors import Refused, TesseraError
+from privacy.ledger.journal import Journal
+
+STUDY_RUNS = "study-running"
+"""Kind of the journal's entries about studies that begin to run, or go on after a pause."""
+
+
+def study_runs(store: Store, journal: Journal, study: str) -> None:
+    """Write down that a study runs from now on; of one that ran when its orchestrator was stopped it is known."""
+    if store.study(study)[1] != "running":
+        journal.append(STUDY_RUNS, {"study": study})
+        store.set_state(study, "running")
 
 
 def finished_checkpoint(

@@ -83,7 +83,7 @@ class StudyRunner:
         name = self.proposal.study
         try:
             await self._approvals()
-            self._store.set_state(name, "running")
+            ends.study_runs(self._store, self._journal, name)
             self._load_optimizer(self._store.last_round(name, "checkpoint"))
             for number in range(self._store.last_round(name, "checkpoint") + 1, self.proposal.rounds + 1):
                 ends.require_centres(self._store, self.proposal, number)

@@ -104,16 +104,21 @@ class JournalFigures(Collector):
     Args:
         journal: whose entries to count.
         sums: metric name to (help, what one entry adds to it).
+        kinds: shown from the start, at 0 while there is none: Prometheus sees a count grow only from a count it knew.
     """
 
     def __init__(
-        self, journal: Journal, sums: Mapping[str, tuple[str, Callable[[Entry], float]]] | None = None
+        self,
+        journal: Journal,
+        sums: Mapping[str, tuple[str, Callable[[Entry], float]]] | None = None,
+        *,
+        kinds: Iterable[str] = (),
     ) -> None:
         self._journal = journal
         self._sums = sums or {}
         self._totals: defaultdict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
-        self._kinds: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         self._read = 0
 
     def describe(self) -> Iterable[Metric]:
@@ -137,3 +142,7 @@ class JournalFigures(Collector):
             self._kinds[entry.kind] += 1
             for name, (_, figure) in self._sums.items():
                 self._totals[name] += figure(entry)
+            self.note(entry)
+
+    def note(self, entry: Entry) -> None:
+        """Take one new entry into account; for figures that are no sums."""

@@ -86,6 +86,7 @@ HAPPENED = {
     "study-finished": mark("study finished"),
     "study-paused": mark("study paused"),
     "study-report": mark("study report received"),
+    "study-running": mark("study runs"),
     "study-served": mark("study taken on"),
     "sum-unconfirmed": mark("sum not confirmed"),
     "tags-refused": mark("sum with wrong tags refused"),

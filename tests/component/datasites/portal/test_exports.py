@@ -14,6 +14,7 @@ from support.security_key import SoftwareKey
 
 from datasites.portal.app import create_portal
 from datasites.portal.shown.journal_words import HAPPENED
+from datasites.review import endings
 from datasites.review.records import State
 
 ROOT = Path(__file__).parents[4]
@@ -119,5 +120,6 @@ def test_every_kind_that_a_hospital_writes_is_in_words() -> None:
     written |= {f"proposal-{kind}" for kind in get_args(State) if kind != "pending"} | {
         "proposal-approved-automatically"
     }
+    written |= {endings.CONTINUED, endings.FAILED, endings.FINISHED, endings.RETURNED, endings.STOPPED}
     assert len(written) >= 50
     assert written - set(HAPPENED) == {"set-cookie", "round-plan"}  # a header, and a kind of document

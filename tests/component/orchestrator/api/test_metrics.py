@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from fastapi.testclient import TestClient
+from support.pilot_study import proposal
 
+from datasites.study.signing import seal
 from orchestrator.api.metrics import TOKEN_FILE, install
 from orchestrator.api.server import create_app
+from orchestrator.rounds.checkpoints import study_runs
 from orchestrator.rounds.summing.sums import RunningSumProcess
+from privacy.ledger.journal import Journal
 
 
 @pytest.fixture
@@ -77,3 +83,64 @@ def test_a_summing_process_that_dies_is_counted(clients, monkeypatch):
     here, _ = clients
     monkeypatch.setattr(RunningSumProcess, "died", 3)
     assert "tessera_sum_worker_restarts_total 3.0" in here.get("/metrics").text
+
+
+@pytest.fixture
+def clock(service, tmp_path):
+    """A journal whose time stands still until it is set on."""
+    passed = {"hours": 0.0}
+    start = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    service.journal = Journal(
+        tmp_path / "timed.sqlite", service.identity, clock=lambda: start + dt.timedelta(hours=passed["hours"])
+    )
+    yield lambda hours: passed.update(hours=hours)
+    service.journal.close()
+
+
+def begin(service, study):
+    signed = seal(service.identity, "proposal", proposal(study=study, orchestrator=service.roster.orchestrator))
+    service.store.add_study(study, signed)
+    service.journal.append("study-registered", {"study": study})
+
+
+def still_since(client):
+    """Hours of the journal's day at which the running study that is furthest behind made its last step."""
+    lines = client.get("/metrics").text.splitlines()
+    found = [float(line.split()[1]) for line in lines if line.startswith("tessera_study_progress_seconds ")]
+    return round((found[0] - dt.datetime(2026, 3, 1, tzinfo=dt.UTC).timestamp()) / 3600, 2) if found else None
+
+
+def test_the_study_that_stands_still_for_longest_is_told_without_its_name(clock, service, clients):
+    here, _ = clients
+    for study in ("quick", "slow"):
+        begin(service, study)
+    clock(1)
+    assert still_since(here) is None  # both wait for approvals: nobody is late
+    for study in ("quick", "slow"):
+        study_runs(service.store, service.journal, study)
+    for hour in (2, 3, 4, 5):
+        clock(hour)
+        service.journal.append("round-finished", {"study": "quick", "round": hour})
+    assert still_since(here) == 1
+    assert "quick" not in here.get("/metrics").text
+    service.journal.append("round-lost", {"study": "slow", "round": 1, "reason": "too few"})
+    assert still_since(here) == 5
+    for study in ("quick", "slow"):
+        service.store.set_state(study, "finished")
+    assert still_since(here) is None
+
+
+def test_a_study_that_goes_on_after_a_pause_counts_from_there_and_after_a_restart_from_its_last_step(
+    clock, service, clients
+):
+    here, _ = clients
+    begin(service, "pilot")
+    study_runs(service.store, service.journal, "pilot")
+    service.store.set_state("pilot", "paused", "for the night")
+    clock(9)
+    service.store.set_state("pilot", "waiting")
+    study_runs(service.store, service.journal, "pilot")
+    assert still_since(here) == 9
+    clock(12)
+    study_runs(service.store, service.journal, "pilot")  # as the orchestrator's next process says it
+    assert still_since(here) == 9
