@@ -38,6 +38,7 @@ from datasites.review.endings import FINISHED, STUDY_REPORT
 from datasites.review.people.acts import people_acts
 from datasites.study.messages import WorkItem
 from datasites.study.signing import Signed, dump
+from datasites.worker.machine import allowance
 from datasites.worker.sandbox import say_layers
 from privacy.errors import Refused
 
@@ -173,8 +174,8 @@ class Worker:
         self._stands = False
 
     def _at_once(self) -> int:
-        policy = self._datasite.policies.current()
-        return policy.workers.at_once(policy.sandbox.memory_bytes)
+        policy, here = self._datasite.policies.current(), allowance()
+        return policy.workers.at_once(policy.sandbox.memory_bytes, cores=here.cores, memory_bytes=here.memory_bytes)
 
     def step(self) -> float:
         """Begin what is to be done now, or wait for it; nothing at all while the chains are older than what left."""

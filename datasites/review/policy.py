@@ -11,7 +11,6 @@ that breaks it can be read and denied, but never approved.
 from __future__ import annotations
 
 import math
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,18 +138,21 @@ class SandboxPolicy(_Section):
 class WorkersPolicy(_Section):
     """How many studies train here at once: ``studies`` at most, at one core and ``sandbox.memory_bytes`` each.
 
-    ``cores`` and ``memory_bytes`` 0 are what the machine has. Whatever they are, one study trains.
+    ``cores`` and ``memory_bytes`` 0 are what the machine, or the container, gives. Whatever they are, one study trains.
     """
 
     studies: int = Field(default=2, ge=1, le=64)
     cores: int = Field(default=0, ge=0, le=4096)
     memory_bytes: int = Field(default=0, ge=0)
 
-    def at_once(self, each_bytes: int) -> int:
-        """Return how many studies may train at once, when each worker may take ``each_bytes``."""
-        cores = self.cores or len(os.sched_getaffinity(0))
-        memory = self.memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return max(1, min(self.studies, cores, memory // each_bytes))
+    def at_once(self, each_bytes: int, *, cores: int, memory_bytes: int) -> int:
+        """Return how many studies may train at once.
+
+        Args:
+            each_bytes: what each worker may take.
+            cores, memory_bytes: what this process may use (:func:`datasites.worker.machine.allowance`).
+        """
+        return max(1, min(self.studies, self.cores or cores, (self.memory_bytes or memory_bytes) // each_bytes))
 
 
 class Partner(_Section):

@@ -124,11 +124,14 @@ def test_what_fails_is_tried_again_and_holds_up_no_other_study(
 
 def test_the_policy_bounds_studies_by_cores_and_memory() -> None:
     gib = 2**30
-    assert WorkersPolicy(studies=8, cores=4, memory_bytes=64 * gib).at_once(4 * gib) == 4
-    assert WorkersPolicy(studies=8, cores=16, memory_bytes=12 * gib).at_once(4 * gib) == 3
-    assert WorkersPolicy(studies=2, cores=16, memory_bytes=64 * gib).at_once(4 * gib) == 2
-    assert WorkersPolicy(studies=8, cores=1, memory_bytes=1).at_once(4 * gib) == 1
-    assert WorkersPolicy(studies=64).at_once(2**62) == 1
+    here = {"cores": 2, "memory_bytes": 6 * gib}
+    assert WorkersPolicy(studies=8, cores=4, memory_bytes=64 * gib).at_once(4 * gib, **here) == 4
+    assert WorkersPolicy(studies=8, cores=16, memory_bytes=12 * gib).at_once(4 * gib, **here) == 3
+    assert WorkersPolicy(studies=2, cores=16, memory_bytes=64 * gib).at_once(4 * gib, **here) == 2
+    assert WorkersPolicy(studies=8, cores=1, memory_bytes=1).at_once(4 * gib, **here) == 1
+    assert WorkersPolicy(studies=64).at_once(2**62, **here) == 1
+    assert WorkersPolicy(studies=8).at_once(gib, **here) == 2
+    assert WorkersPolicy(studies=8).at_once(gib, cores=16, memory_bytes=6 * gib) == 6
 
 
 def test_a_policy_without_a_word_about_workers_has_the_hash_it_had() -> None:
