@@ -20,7 +20,7 @@ def init(
     institution: InstitutionOption,
 ) -> None:
     """Make the helper's folder and identity, and show its public key."""
-    init_role(home, "helper", name=name, institution=institution, url=orchestrator_url)
+    init_role(home, "helper", name=name, institution=institution, orchestrator_url=orchestrator_url)
 
 
 add_run(app, "helper", "Run the helper: round keys, pad sums, void lists, clearances.")

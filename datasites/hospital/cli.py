@@ -41,11 +41,19 @@ def init(
     name: Annotated[str, typer.Option(help="Name of the datasite, such as hospital-a.")],
     institution: InstitutionOption,
     orchestrator_url: UrlOption,
-    port: PortOption = 0,
-    host: HostOption = "127.0.0.1",
+    port: PortOption = None,
+    host: HostOption = None,
 ) -> None:
     """Make a datasite's folder and identity, and show its public key."""
-    init_role(home, "datasite", name=name, institution=institution, url=orchestrator_url, host=host, port=port)
+    init_role(
+        home,
+        "datasite",
+        name=name,
+        institution=institution,
+        orchestrator_url=orchestrator_url,
+        host=host,
+        port=port,
+    )
 
 
 @app.command()

@@ -7,21 +7,24 @@ from typing import Annotated
 
 import typer
 
-from datasites.node.commands import Gap, HomeOption, InstitutionOption, UrlOption, add_import_gap, add_rotate, add_run
+from datasites.node.commands import Gap, HomeOption, UrlOption, add_import_gap, add_rotate, add_run
 from datasites.node.commands import init as init_role
 
 app = typer.Typer(help="The neutral keyholder.", no_args_is_help=True)
+_USUAL = ("keyholder", "Neutral keyholder")
 
 
 @app.command()
 def init(
     home: HomeOption,
     orchestrator_url: UrlOption,
-    name: Annotated[str, typer.Option(help="Name of the keyholder.")] = "keyholder",
-    institution: InstitutionOption = "Neutral keyholder",
+    name: Annotated[str | None, typer.Option(help=f"Name of the keyholder; {_USUAL[0]} unless one is given.")] = None,
+    institution: Annotated[
+        str | None, typer.Option(help=f"Name of the institution; {_USUAL[1]} unless one is given.")
+    ] = None,
 ) -> None:
     """Make the keyholder's folder and identity, and show its public key."""
-    init_role(home, "keyholder", name=name, institution=institution, url=orchestrator_url)
+    init_role(home, "keyholder", name=name, institution=institution, usual=_USUAL, orchestrator_url=orchestrator_url)
 
 
 def _import_gap(home: Path, by: str, reason: str) -> Gap:

@@ -29,8 +29,8 @@ LanguageOption = Annotated[
 ]
 InstitutionOption = Annotated[str, typer.Option(help="Name of the institution.")]
 UrlOption = Annotated[str, typer.Option(help="Address of the orchestrator.")]
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port it listens on; 0 takes a free one.")]
-HostOption = Annotated[str, typer.Option(help="Address it listens on.")]
+PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port it listens on; 0 takes a free one.")]
+HostOption = Annotated[str | None, typer.Option(help="Address it listens on; 127.0.0.1 unless one is given.")]
 _ParentOption = Annotated[bool, typer.Option("--end-with-parent", hidden=True)]
 _ByOption = Annotated[str, typer.Option(help="Who does this; it becomes part of the record.")]
 _ReasonOption = Annotated[str, typer.Option(help="Why the newest copy is gone.")]
@@ -47,9 +47,22 @@ def show(value: Any) -> None:
 
 
 def init(
-    home: Path, role: Role, *, name: str, institution: str, url: str = "", host: str = "127.0.0.1", port: int = 0
+    home: Path,
+    role: Role,
+    *,
+    name: str | None,
+    institution: str | None,
+    usual: tuple[str, str] = ("", ""),
+    **settings: str | int | None,
 ) -> None:
     """Make a role's folder and identity, and print its party file; in an existing one only what is given changes.
+
+    Args:
+        home: the folder.
+        role: which role.
+        name, institution: None: as they are, or ``usual`` in a new folder.
+        usual: name and institution of a role that has such.
+        settings: fields of :class:`datasites.node.home.Config`; None: as they are, or as ``Config`` has them.
 
     Raises:
         InvalidInput: a name or an address that others would refuse, or a folder of another party.
@@ -60,23 +73,18 @@ def init(
     from datasites.node.home import Config, Home
     from privacy.identity import fingerprint
 
-    check_member(role, name, institution)
-    if url:
-        check_address(url)
-    config = Config(name=name, institution=institution, role=role, orchestrator_url=url, host=host, port=port)
-    if (home / "config.json").exists():
-        there = Home(folder=home).config()
-        config = replace(
-            there,
-            name=name,
-            institution=institution,
-            role=role,
-            orchestrator_url=url or there.orchestrator_url,
-            host=host if host != "127.0.0.1" else there.host,
-            port=port or there.port,
-        )
-        console.print(f"{home} was made before; its key and the settings that you did not give are as they were")
+    made = (home / "config.json").exists()
+    there = Home(folder=home).config() if made else None
+    known = there or Config(name=usual[0], institution=usual[1], role=role, orchestrator_url="")
+    asked: dict[str, Any] = {"name": name, "institution": institution, **settings}
+    config = replace(known, role=role, **{field: value for field, value in asked.items() if value is not None})
+    check_member(role, config.name, config.institution)
+    for url in (settings.get("orchestrator_url"), settings.get("public_url")):
+        if url:
+            check_address(str(url))
     party = Home.create(home, config).party()
+    if made:
+        console.print(f"{home} was made before; its key and the settings that you did not give are as they were")
     show({"role": role, **asdict(party), "fingerprint": fingerprint(party.public_key)})
 
 

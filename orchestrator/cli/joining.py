@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from datasites.node.commands import HomeOption, HostOption, JsonOption, PortOption, console, show
+from datasites.node.commands import HomeOption, JsonOption, console, show
 from privacy.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -99,13 +99,16 @@ def join(
     fingerprint: Annotated[
         str, typer.Option("--fingerprint", help="The orchestrator's, as its operator told you; refused if it differs.")
     ] = "",
-    host: HostOption = "127.0.0.1",
-    port: PortOption = 8080,
+    host: Annotated[str, typer.Option(help="Address the portal listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the portal; 0 takes a free one.")] = 8080,
     portal_name: Annotated[
         list[str] | None,
         typer.Option(help="Host name of the portal; asks for a certificate. May be given several times."),
     ] = None,
-    public_url: Annotated[str, typer.Option(help="Where people reach the portal, if not where it listens.")] = "",
+    public_url: Annotated[
+        str,
+        typer.Option(envvar="TESSERA_PUBLIC_URL", help="Where people reach the portal, if not where it listens."),
+    ] = "",
     proxy: Annotated[
         str,
         typer.Option(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 scientist_app = typer.Typer(help="A scientist with a key of their own.", no_args_is_help=True)
 orchestrator_app = typer.Typer(help="The study scientists' orchestrator.", no_args_is_help=True)
+_USUAL = ("orchestrator", "Study scientists")
 
 
 @app.command()
@@ -65,14 +66,18 @@ def roster(
 @orchestrator_app.command()
 def init(
     home: HomeOption,
-    name: Annotated[str, typer.Option(help="Name of the orchestrator.")] = "orchestrator",
-    institution: InstitutionOption = "Study scientists",
-    port: PortOption = 0,
-    host: HostOption = "127.0.0.1",
+    name: Annotated[
+        str | None, typer.Option(help=f"Name of the orchestrator; {_USUAL[0]} unless one is given.")
+    ] = None,
+    institution: Annotated[
+        str | None, typer.Option(help=f"Name of the institution; {_USUAL[1]} unless one is given.")
+    ] = None,
+    port: PortOption = None,
+    host: HostOption = None,
     public_url: Annotated[
-        str,
+        str | None,
         typer.Option(help="The address everybody dials. With https an authority of its own makes the certificate."),
-    ] = "",
+    ] = None,
     consortium: Annotated[
         Path | None,
         typer.Option(help="Also invite everybody in this file (TOML, docs/deploy.md), as `tessera invite`."),
@@ -83,7 +88,6 @@ def init(
     ] = None,
 ) -> None:
     """Make the orchestrator's folder and identity, and show its public key."""
-    from datasites.node.consortium import check_address
     from orchestrator.enrolment.members import members_of, read_schema
     from privacy.errors import InvalidInput
 
@@ -91,17 +95,16 @@ def init(
         raise InvalidInput("expected --consortium FILE and --out FOLDER together (and --schema with both)")
     members = members_of(consortium) if consortium else ()
     read_schema(schema)  # what is wrong with the files is said before anything is made
-    if public_url:
-        check_address(public_url)
-    init_role(home, "orchestrator", name=name, institution=institution, host=host, port=port)
-    if public_url:
-        _publish_at(home, public_url)
+    reached = {"host": host, "port": port, "public_url": public_url}
+    init_role(home, "orchestrator", name=name, institution=institution, usual=_USUAL, **reached)
+    if public_url and public_url.startswith("https:"):
+        _certify(home, public_url)
     if out is not None:
         hand_out_to(members, home, out, schema=schema)
 
 
-def _publish_at(home: Path, url: str) -> None:
-    """Keep the address; with https make the certificate, unless the operator has named one."""
+def _certify(home: Path, url: str) -> None:
+    """Make the certificate for an address, unless the operator has named one of another maker."""
     from dataclasses import replace
     from urllib.parse import urlsplit
 
@@ -109,13 +112,12 @@ def _publish_at(home: Path, url: str) -> None:
     from datasites.node.home import Home
 
     place = Home(folder=home)
-    config = replace(place.config(), public_url=url)
-    if url.startswith("https:") and not config.tls_certificate:
-        folder = place.folder / "tls"
+    config, folder = place.config(), place.folder / "tls"
+    if config.tls_certificate in ("", str(folder / "server.pem")):
         names = list(dict.fromkeys([ascii_host(str(urlsplit(url).hostname)), "localhost", "127.0.0.1"]))
         authority = ensure_authority(folder, name=config.name)
-        config = replace(config, tls_certificate=str(ensure_server_certificate(authority, folder, names=names)))
-    Home.create(home, config)
+        made = ensure_server_certificate(authority, folder, names=names)
+        Home.create(home, replace(config, tls_certificate=str(made)))
 
 
 @scientist_app.command("init")
@@ -126,7 +128,7 @@ def scientist_init(
     institution: InstitutionOption,
 ) -> None:
     """Make a scientist's folder and key, and show the public part; it goes into the roster beside the parties'."""
-    init_role(home, "scientist", name=name, institution=institution, url=orchestrator_url)
+    init_role(home, "scientist", name=name, institution=institution, orchestrator_url=orchestrator_url)
 
 
 def _tell_key(home: Home) -> str:

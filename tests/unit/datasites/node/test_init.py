@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from cryptography import x509
 from typer.testing import CliRunner
 
+from datasites.helper.cli import app as helper
 from datasites.hospital.cli import app as hospital
 from datasites.keyholder.cli import app as keyholder
 from datasites.node.consortium import Enrolled, build_roster, check_address, check_member, read_party
 from datasites.node.home import Config, Home
 from datasites.study.proposal import Party
+from orchestrator.cli.roles import orchestrator_app as orchestrator
+from orchestrator.cli.roles import scientist_app as scientist
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 
@@ -42,6 +47,50 @@ def test_a_second_init_keeps_what_is_not_given_and_the_key(home: Home) -> None:
     assert (home.config(), home.identity().public_key) == (before, key)
     assert init(home.folder, "--port", "9090").exit_code == 0
     assert home.config() == replace(before, port=9090)
+
+
+def test_a_second_init_takes_what_is_given_also_where_a_new_folder_would_have_it_anyway(home: Home) -> None:
+    before = home.config()
+    assert (before.host, before.port) == ("0.0.0.0", 8080)  # noqa: S104
+    assert init(home.folder, "--host", "127.0.0.1", "--port", "0").exit_code == 0
+    assert home.config() == replace(before, host="127.0.0.1", port=0)
+
+
+def test_a_second_init_without_a_name_keeps_the_one_that_was_given(tmp_path: Path) -> None:
+    for app, usual, more in ((keyholder, "keyholder", ["--orchestrator-url", URL]), (orchestrator, "orchestrator", [])):
+        for name in ([], ["--name", "notary", "--institution", "Office"]):
+            folder = tmp_path / f"{usual}-{len(name)}"
+            first = CliRunner().invoke(app, ["init", "--home", str(folder), *more, *name])
+            assert first.exit_code == 0, first.output
+            made = Home(folder=folder).config()
+            assert made.name == ("notary" if name else usual)
+            again = CliRunner().invoke(app, ["init", "--home", str(folder), *more])
+            assert again.exit_code == 0, again.exception
+            assert Home(folder=folder).config() == made
+
+
+def test_a_second_init_of_an_orchestrator_changes_its_address_and_the_certificate_made_for_it(tmp_path: Path) -> None:
+    folder = tmp_path / "o"
+
+    def said(*more: str) -> Config:
+        assert CliRunner().invoke(orchestrator, ["init", "--home", str(folder), *more]).exit_code == 0
+        return Home(folder=folder).config()
+
+    first = said("--public-url", "https://old.example", "--port", "8443")
+    assert said() == first
+    assert said("--public-url", "https://new.example") == replace(first, public_url="https://new.example")
+    certificate = x509.load_pem_x509_certificates(Path(first.tls_certificate).read_bytes())[0]
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "new.example" in names.get_values_for_type(x509.DNSName)
+    assert said("--public-url", "") == replace(first, public_url="")
+
+
+@pytest.mark.parametrize("app", [hospital, keyholder, helper, orchestrator, scientist])
+def test_what_is_not_given_to_an_init_can_be_told_from_what_is(app: Any) -> None:
+    command = typer.main.get_command(app).commands["init"]  # type: ignore[attr-defined]
+    assert [
+        option.name for option in command.params if not option.required and option.default not in (None, False)
+    ] == []
 
 
 @pytest.mark.parametrize(
