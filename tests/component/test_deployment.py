@@ -48,6 +48,47 @@ def test_the_hospitals_compose_file_hardens_what_it_starts() -> None:
     assert not re.search(r"(?i)password|private|token", (DEPLOY / "hospital" / "compose.yaml").read_text())
 
 
+SHIPPED = [
+    *(ROOT / name for name in ("compose.yaml", "Dockerfile")),
+    *(path for folder in ("hospital", "systemd", "helm") for path in (DEPLOY / folder).rglob("*") if path.is_file()),
+]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+NAME = re.compile(r"\b(?:TESSERA|DATABASE)_[A-Z_]*[A-Z]\b")
+PROGRAMS = "\n".join(
+    path.read_text()
+    for folder in ("datasites", "orchestrator", "privacy", "models", "tessera", "benchmarks", "docker")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+)
+FILLED_IN = {name for path in SHIPPED for name in re.findall(r"\$\{?([A-Z_]+)", path.read_text())}
+READ = {name for name in NAME.findall(PROGRAMS) if f'"{name}"' in PROGRAMS}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_variable_that_a_shipped_file_names_is_read(path: Path) -> None:
+    """The file fills it in or hands it on; what it hands on, our programs read."""
+    text = path.read_text()
+    said = re.sub(r"(?m)^\s*#.*", "", text)
+    handed_on = set(re.findall(rf"(?:\s(?={NAME.pattern}[:=])|name: )({NAME.pattern})", said))
+    assert {name.removesuffix("_FILE") for name in handed_on} <= READ
+    assert set(NAME.findall(text)) <= handed_on | set(re.findall(r"\$\{?([A-Z_]+)", text))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_variable_that_a_page_names_is_read(path: Path) -> None:
+    assert set(NAME.findall(path.read_text())) <= READ | FILLED_IN | {"TESSERA_TCGA", "TESSERA_AXE"}  # read by tests
+
+
+def test_how_people_reach_a_portal_goes_from_the_compose_file_into_the_folder() -> None:
+    from typer.main import get_command
+
+    from orchestrator.cli.main import app
+
+    (service,) = compose_file()["services"].values()
+    assert service["environment"]["TESSERA_PUBLIC_URL"] == "${TESSERA_PUBLIC_URL:-}"
+    options = {option.name: option.envvar for option in get_command(app).commands["join"].params}  # type: ignore[attr-defined]
+    assert (options["public_url"], options["proxy"]) == ("TESSERA_PUBLIC_URL", "TESSERA_PROXY")
+
+
 def has_compose() -> bool:
     """Return whether Docker's command line is here, with its part for compose files."""
     docker = shutil.which("docker")
