@@ -90,9 +90,15 @@ def watch_health(url: str) -> None:
 
 
 def processor_seconds(process: psutil.Process) -> float:
-    """Return the processor time of a process and its children."""
-    family = [process, *process.children(recursive=True)]
-    return float(sum(sum(one.cpu_times()[:2]) for one in family))
+    """Return the processor time of a process and its children, those that have ended included.
+
+    The summing process ends with its study: what it spent is then in the parent's own record of ended children.
+    """
+    found = sum(process.cpu_times()[:4])
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile: at most the last instant is not counted
+            found += sum(child.cpu_times()[:4])
+    return float(found)
 
 
 def rounds_of(folder: Path, sites: int, parameters: int, rounds: int) -> dict[str, Any]:

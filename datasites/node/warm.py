@@ -1,19 +1,17 @@
 """Children that start in milliseconds: a warm process imports what they need once, and forks them on request.
 
-Python takes seconds to import what a hospital needs. ``tessera demo`` starts a dozen roles on one machine, so it starts
-one warm process first, which imports for all of them while patients are dealt out::
+Python takes seconds to import what a hospital needs. ``tessera demo``, which starts a dozen roles, starts one warm
+process first, which imports for all of them::
 
     with Warm.start(["datasites.hospital.daemon"]) as warm:
         child = warm.run("orchestrator.cli.main", ["datasite", "run", "--home", str(home)], warm=True)
 
-A warm process holds no key, no record and no setting: it is started with the packages of this process and nothing
-else, by :func:`datasites.node.process.own_module`, and it has one thread. A child gets the descriptors, environment
-and folder that it is given, and no others. Randomness that matters comes from the operating system in every child
-(tests/component/datasites/node/test_warm.py shows that two children draw different keys).
+A warm process holds no key, record or setting: :func:`datasites.node.process.own_module` starts it with the packages of
+this process alone, and it has one thread. A child gets the descriptors, environment and folder that it is given. What
+must be random comes from the operating system in every child (test_warm.py shows that two draw different keys).
 
-A child started with ``warm=True`` has a warm process of its own, forked before it reads anything; so a hospital's
-worker server and its reports start without imports, and still end with their hospital. Everywhere else,
-:func:`start_module` starts an ordinary process.
+A child started with ``warm=True`` has a warm process of its own, forked before it reads anything: a hospital's worker
+server and reports start without imports, and end with it. Everywhere else, :func:`start_module` starts a process.
 """
 
 from __future__ import annotations
@@ -154,6 +152,8 @@ class Warm:
         """End the warm process; its children are not ended by this."""
         self._control.close()
         if self._process is not None:
+            if not self._ready:
+                self._process.kill()  # it has no child yet, and imports for nobody
             self._process.wait()
 
     def run(

@@ -76,13 +76,15 @@ for _commands in top_commands():
 @one_dataclass
 def demo(settings: DemoSettings, json_output: JsonOption = False) -> None:
     """Start a whole consortium on this machine, train, and show what it cost."""
-    from orchestrator.demo.demo import run_demo
-    from orchestrator.demo.view import DemoView
+    from orchestrator.demo.processes import warm_start
 
-    view = DemoView(console)
     by_hand = settings.by_hand and not json_output  # who approves in a browser reads the report there as well
-    with view:
-        result = run_demo(settings, view, stay=view.stay if by_hand else None)
+    with warm_start() as warm:  # first: it imports for every role while this process imports for itself
+        from orchestrator.demo.demo import run_demo
+        from orchestrator.demo.view import DemoView
+
+        with DemoView(console) as view:
+            result = run_demo(settings, view, warm=warm, stay=view.stay if by_hand else None)
     if not by_hand:
         view.summary(result)
     if json_output:

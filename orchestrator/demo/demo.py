@@ -28,13 +28,14 @@ from datasites.data.tcga.tables import classes_of
 from datasites.node.credentials.signed_pdf import signer_of
 from datasites.node.home import address
 from datasites.node.http import SignedClient
+from datasites.node.warm import Warm
 from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Proposal
 from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.dashboard.access import new_link
 from orchestrator.demo.consortium import DELTA, Homes, Prepared, Steward, prepare
 from orchestrator.demo.filing import FILING, LEGAL_BASIS
-from orchestrator.demo.processes import Processes, warm_start
+from orchestrator.demo.processes import Processes, import_ahead
 from orchestrator.demo.schema_data import prepare_schema, prepare_tables
 from orchestrator.demo.settings import DemoSettings
 from orchestrator.demo.view import approval_guide, conditions_guide, conditions_of
@@ -61,12 +62,13 @@ _SHOWN_LOST = 20
 Stay = Callable[[dict[str, Any], dict[str, str]], None]
 
 
-def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = None) -> dict[str, Any]:
+def run_demo(settings: DemoSettings, progress: Progress, *, warm: Warm, stay: Stay | None = None) -> dict[str, Any]:
     """Run the demo and return the object that ``--json`` prints.
 
     Args:
         settings: what to run.
         progress: who shows it.
+        warm: the process that every role is forked from; it may still import.
         stay: called with that object and the portals that were left to a person, while all roles still run.
 
     Raises:
@@ -78,11 +80,11 @@ def run_demo(settings: DemoSettings, progress: Progress, *, stay: Stay | None = 
     started = time.monotonic()
     out = _out_folder(settings)
     with ExitStack() as stack:
-        warm = stack.enter_context(warm_start())  # imports while patients are dealt out
         progress.step("Splitting patients over hospitals")
         prepared = _prepared(settings, out)
         homes = Homes.make(out, prepared, settings.epsilon)
         stewards = homes.invite()
+        import_ahead()
         processes = stack.enter_context(Processes(logs=out / "logs", warm=warm))
         progress.step("Starting orchestrator, keyholder and hospitals")
         homes.start(processes, settings.start_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import importlib
 import os
 import shlex
 import subprocess
@@ -36,11 +37,23 @@ _IN_ADVANCE = (
     "datasites.worker.server:preload",
     "datasites.report.rehearsal:rehearse",
 )
+_OWN = (
+    "models.build",
+    "matplotlib.backends.backend_svg",
+    "pyhanko.pdf_utils.incremental_writer",
+    "pyhanko.sign.signers",
+)
 
 
 def warm_start() -> Warm:
     """Start a process that imports what every role needs, from which :class:`Processes` forks them in milliseconds."""
     return Warm.start(_IN_ADVANCE)
+
+
+def import_ahead() -> None:
+    """Import what proposing and the study's report need later, while the warm process still imports on another core."""
+    for name in _OWN:
+        importlib.import_module(name)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from datasites.node.home import address
 from orchestrator.cli.operate import app
 from orchestrator.demo.demo import DemoSettings, run_demo
+from orchestrator.demo.processes import warm_start
 
 pytestmark = pytest.mark.slow
 
@@ -118,8 +119,8 @@ def test_operators_see_a_running_study_and_every_role_ends_when_it_is_asked_to(t
         architecture="linear",
         public_noise=False,
     )
-    with pytest.raises(Enough):
-        run_demo(settings, Visit(visit))
+    with pytest.raises(Enough), warm_start() as warm:
+        run_demo(settings, Visit(visit), warm=warm)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # a demo leaves its connection to the end of the process
         gc.collect()
