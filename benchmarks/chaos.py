@@ -15,6 +15,8 @@ After every fault, once the role is up again, and at the end :mod:`chaos_checks`
 ``double_charges``             a round stands twice in a ledger, or a ledger's charges sum to more than the rounds read
 ``lost_charges``               a worker was asked to read records for a round that the ledger does not charge
 ``charged_for_nothing``        a worker failed after the charge: its hospital sent only noise
+``charged_in_lost_rounds``     charges of hospitals, each counted, for the rounds of ``rounds_lost``: their records were
+                               read and encrypted, nobody could read the update, and the charge stands
 ``wrong_sums``                 decrypted integers differ from the sum of what the witnesses kept before encryption
 ``second_answers``             rounds of which keyholder and helpers together answered two lists
 ``unsigned_updates``           with helpers only: a hospital was started anew between its upload and its signature, and
@@ -27,7 +29,7 @@ After every fault, once the role is up again, and at the end :mod:`chaos_checks`
                                folder concerned after each fault
 ``final_model_equals_reference``  every round's model has the SHA-256 of the same round's in an undisturbed consortium
                                with the same homes, public seed and participants; with helpers, of each study's rounds
-                               before the first that went without somebody
+                               before the first that went without somebody; null if that leaves none
 =============================  =====================================================================================
 
 The seed fixes which role suffers what and for how long; where in a round that falls, the machine decides. A public
@@ -224,6 +226,7 @@ def disturbed(
         "second_answers": len(found.second_answers),
         "unsigned_updates": len(found.unsigned),
         "rounds_lost": len(found.lost_rounds),
+        "charged_in_lost_rounds": len(found.charged_in_lost),
         "orphans": len(orphans) + left_over,
         "chain_ok": chain_ok,
         "studies": number,
@@ -297,7 +300,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             compared = {(s, n) for s, n in set(models) | set(reference) if n < incomplete.get(s, n + 1)}
             differing = sorted(r for r in compared if models.get(r) != reference.get(r))
             result["rounds_compared"] = len(compared)
-            result["final_model_equals_reference"] = not differing
+            result["final_model_equals_reference"] = not differing if compared else None
             result["details"] += [f"another model than the reference's after {s} round {n}" for s, n in differing[:3]]
         result |= {"seconds": round(seconds, 1), "seconds_with_reference": round(time.monotonic() - started, 1)}
         return result
@@ -333,8 +336,8 @@ def main() -> None:
         "second_answers",
         "orphans",
     )
-    bad = any(result[name] for name in counts) or not result["chain_ok"]
-    sys.exit(1 if bad or not result.get("final_model_equals_reference", True) else 0)
+    bad = any(result[name] for name in counts) or not result["chain_ok"] or not result["rounds_completed"]
+    sys.exit(1 if bad or result.get("final_model_equals_reference") is False else 0)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Findings:
     for_nothing: set[str] = field(default_factory=set)
     wrong_sums: set[str] = field(default_factory=set)
     lost_rounds: set[str] = field(default_factory=set)
+    charged_in_lost: set[str] = field(default_factory=set)
     redrawn: set[str] = field(default_factory=set)
     second_answers: set[str] = field(default_factory=set)
     unsigned: set[str] = field(default_factory=set)
@@ -58,6 +59,7 @@ class Checks:
         self.rounds: dict[Round, str] = {}
         self.looks = 0
         self.refusals: list[str] = []
+        self._lost: set[Round] = set()
 
     def look(self, role: str) -> None:
         """Check everything that can be known at this moment, and the chains of one role."""
@@ -73,6 +75,9 @@ class Checks:
             self._charges(site)
             self._spend(site)
         self._sums()
+        for site in self._consortium.sites:
+            charged = {(body["study"], body["round"]) for body in self._ledger(site, "charge")}
+            self.findings.charged_in_lost |= {f"{site} {study} round {n}" for study, n in charged & self._lost}
         self._answers()
         self.refusals = self._refused()
         verified = {name: self._verified(name) for name in self._consortium.roles if name != self._behind()}
@@ -156,6 +161,7 @@ class Checks:
                 self._missing(site, study, number)
         if checkpoint.get("lost"):
             self.findings.lost_rounds.add(f"{where}: {checkpoint['lost']}")
+            self._lost.add((study, number))
             return
         query = "SELECT document FROM documents WHERE study = ? AND round = ? AND kind = 'result' AND author = ?"
         ((result,),) = self._stored(query, study, number, KEYHOLDER)

@@ -46,9 +46,9 @@ def test_nothing_is_lost_however_often_roles_are_killed_stopped_and_cut_off(
         "second_answers": 0,
         "orphans": 0,
         "chain_ok": True,
-        "final_model_equals_reference": True,
     }
     assert {name: found[name] for name in expected} == expected, found
+    assert found["final_model_equals_reference"] is (True if found["rounds_compared"] else None)
     assert found["rounds_completed"] + found["rounds_lost"] == rounds * found["studies"]
     assert found["problems"] == []
     if helpers:
@@ -56,7 +56,8 @@ def test_nothing_is_lost_however_often_roles_are_killed_stopped_and_cut_off(
         assert len(found["pauses"]) <= found["rounds_lost"]
     else:
         assert (found["refusals"], found["pauses"], found["rounds_lost"]) == ([], [], 0)
-    assert code == 0
+    assert found["charged_in_lost_rounds"] <= found["rounds_lost"] * 3
+    assert code == (0 if found["rounds_completed"] else 1)
 
 
 def test_fifty_hospitals_upload_at_once_without_an_error_and_the_sum_is_exact() -> None:
