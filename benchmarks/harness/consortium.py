@@ -122,7 +122,7 @@ class Hospital:
             policy=_policy(roster),
             record=journal.append,
             reserve=reserve,
-            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
+            roster=home.roster,
         )
         participant = part(
             site=config.name,

@@ -73,7 +73,7 @@ class Datasite:
             record=journal.append,
             reserve=lambda proposal: _reserve(proposal, config.name, standing, datasets),
             release=lambda proposal_hash, reason: endings.study_ended(proposal_hash, reason),
-            hospitals=lambda: (*home.roster().sites, *home.roster().helpers),
+            roster=home.roster,
         )
         endings = _endings(standing, datasets, approvals)
         pool = WorkerPool(policies.current().sandbox, hidden=(home.folder,))

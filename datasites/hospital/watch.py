@@ -27,6 +27,8 @@ _ENTRIES: dict[str, tuple[Kind, str]] = {
         "stopped-worker",
         "A charged round failed here: nothing more is charged before one of you lets the study go on",
     ),
+    "models-unconfirmed": ("refused-round", "The last model does not follow from what the keyholder signed: use none"),
+    "other-plan-shown": ("refused-round", "The orchestrator showed two plans of one round: ask it why"),
 }
 
 

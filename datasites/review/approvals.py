@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from datasites.node.roster import Roster
 from datasites.review import checks
 from datasites.review.accounts import Account
 from datasites.review.policy import Policy, check
@@ -30,7 +31,7 @@ from datasites.review.rules.automatic import rule_of
 from datasites.review.thread import ThreadHere
 from datasites.study import parties
 from datasites.study.messages import Approval, ReviewerSignature
-from datasites.study.proposal import DatasetReference, Environment, Party, Proposal
+from datasites.study.proposal import DatasetReference, Environment, Proposal
 from datasites.study.signing import Signed, dump, open_sealed, seal
 from datasites.study.thread import accepted, check_text, conditions_of
 from privacy.errors import BudgetExceeded, Refused, TesseraError
@@ -54,7 +55,7 @@ class ApprovalStore:
             change nothing when it is called again.
         release: gives back what was reserved for a proposal and never charged, with the reason, once nothing can run
             under it any more; must change nothing when it is called again.
-        hospitals: those of the roster that the owner's people confirmed; None checks fingerprints alone.
+        roster: what the owner's people confirmed, as it is now; None checks fingerprints alone.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class ApprovalStore:
         record: Record,
         reserve: Callable[[Proposal], object] | None = None,
         release: Callable[[str, str], object] | None = None,
-        hospitals: Callable[[], Collection[Party]] | None = None,
+        roster: Callable[[], Roster] | None = None,
     ) -> None:
         self.site = site
         self._reserve = reserve
-        self._hospitals = hospitals
+        self._roster = roster
         self._policy = policy
         self._identity = identity
         self._record = record
@@ -283,15 +284,16 @@ class ApprovalStore:
         return frozenset(c.public_key for c in self.confirmations())
 
     def check_people(self, proposal: Proposal) -> None:
-        """Check that everybody in a study is in the roster, was confirmed here, and stands in it once.
+        """Check that everybody in a study has its part in the roster, was confirmed here, and stands in it once.
 
         Raises:
             Refused: somebody is not.
         """
         parties.check_parties(proposal)
-        if self._hospitals is not None:
-            confirmed = self._hospitals()
-            parties.check_roster(proposal, confirmed, confirmed)
+        if self._roster is not None:
+            known = self._roster()
+            parties.check_officers(proposal, orchestrator=known.orchestrator, keyholder=known.keyholder)
+            parties.check_roster(proposal, known.sites, known.helpers)
         checks.check_confirmed(proposal, self.site, self.confirmations())
 
     def _round_refused(

@@ -47,21 +47,49 @@ def _check_helpers(proposal: Proposal) -> None:
             raise Refused(say("a helper has a name or a key that somebody else in the study has, too"))
 
 
+def check_officers(proposal: Proposal, *, orchestrator: Party, keyholder: Party) -> None:
+    """Check that a study's orchestrator and keyholder are those of the roster, by name, key and institution.
+
+    Any other party that people once confirmed, a scientist for example, would hold the keys of rounds whose sums the
+    roster's keyholder would never decrypt.
+
+    Raises:
+        Refused: one is not.
+    """
+    if _who(proposal.orchestrator) != _who(orchestrator):
+        raise Refused(
+            say(
+                "the study's orchestrator is {named}; in the roster that was confirmed here it is {known}; refuse the "
+                "study, or compare fingerprints and confirm the new roster",
+                named=_named(proposal.orchestrator),
+                known=_named(orchestrator),
+            )
+        )
+    if _who(proposal.keyholder) != _who(keyholder):
+        raise Refused(
+            say(
+                "the study's keyholder is {named}; in the roster that was confirmed here it is {known}; refuse the "
+                "study, or compare fingerprints and confirm the new roster",
+                named=_named(proposal.keyholder),
+                known=_named(keyholder),
+            )
+        )
+
+
 def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Collection[Party] = ()) -> None:
     """Check that every participant, and every helper, is in the roster, under its name and key and as its institution.
 
     Args:
         proposal: the study's.
-        hospitals: those whose fingerprints this role's own people compared when they wrote the roster down.
-        helpers: the helpers among them.
+        hospitals: those of the roster that this role's own people confirmed.
+        helpers: its helpers, confirmed alike.
 
     Raises:
         Refused: somebody is not; a study of invented hospitals decrypts the update of the real one among them.
     """
-    known = {(p.name, p.public_key, folded(p.institution)) for p in hospitals}
-    strangers = [p for p in proposal.participants if (p.name, p.public_key, folded(p.institution)) not in known]
+    strangers = _missing(proposal.participants, hospitals)
     if strangers:
-        named = ", ".join(f"{p.name} ({p.institution})" for p in strangers[:5])
+        named = ", ".join(map(_named, strangers[:5]))
         raise Refused(
             say(
                 "{count} of the study's hospitals are not in the roster that was "
@@ -70,10 +98,9 @@ def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Coll
                 named=named,
             )
         )
-    known = {(p.name, p.public_key, folded(p.institution)) for p in helpers}
-    unknown = [p for p in proposal.helpers if (p.name, p.public_key, folded(p.institution)) not in known]
+    unknown = _missing(proposal.helpers, helpers)
     if unknown:
-        named = ", ".join(f"{p.name} ({p.institution})" for p in unknown)
+        named = ", ".join(map(_named, unknown))
         raise Refused(
             say(
                 "not in the roster that was confirmed here: the study's helpers {named}; compare fingerprints and "
@@ -81,6 +108,19 @@ def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Coll
                 named=named,
             )
         )
+
+
+def _missing(named: Collection[Party], known: Collection[Party]) -> list[Party]:
+    there = {_who(party) for party in known}
+    return [party for party in named if _who(party) not in there]
+
+
+def _named(party: Party) -> str:
+    return f"{party.name} ({party.institution})"
+
+
+def _who(party: Party) -> tuple[str, str, str]:
+    return party.name, party.public_key, folded(party.institution)
 
 
 def check_time(proposal: Proposal, approval: Approval, now: dt.datetime) -> None:

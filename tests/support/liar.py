@@ -211,7 +211,9 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]
 @pytest.fixture
 def stage(consortium: Consortium, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     proposal = consortium.proposal(
-        f"lie-{sha256_hex(request.node.name.encode())[:12]}", length=LENGTH, rounds=2, **getattr(request, "param", {})
+        f"lie-{sha256_hex(request.node.name.encode())[:12]}",
+        length=LENGTH,
+        **{"rounds": 2, **getattr(request, "param", {})},
     )
     liar = Liar(consortium, proposal)
     hospitals = []

@@ -18,14 +18,15 @@ from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
 from datasites.study.messages import RoundPlan
 from datasites.study.proposal import Chain, Proposal
-from datasites.study.recomputed.chain import ModelChain, check_layout, integers_limit, voids
+from datasites.study.recomputed.chain import ModelChain, RoundEvidence, check_layout, integers_limit, voids
 from datasites.study.recomputed.shown import documents_limit, read_shown
+from datasites.study.signing import parse
 from datasites.worker.rule import RuleOf, brings_none
 from privacy.canonical import sha256_hex
 from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
-FOLLOWED = "models-followed"
+FOLLOWED, OTHER_PLAN = "models-followed", "other-plan-shown"
 _SLACK_BYTES = 1 << 16
 
 
@@ -100,8 +101,14 @@ class Models:
     # the chain -------------------------------------------------------------------------------------------------
 
     def _followed(self, proposal: Proposal, bound: Chain, number: int, plan: RoundPlan | None) -> ModelChain:
-        """Return the chain up to round ``number``, with the next plan checked."""
+        """Return the chain up to round ``number``, with the next plan checked; a longer one that lies here stays.
+
+        Raises:
+            Refused: the plan does not follow, or a later round was recomputed here before.
+        """
         kept = self._kept(proposal)
+        if kept is not None and kept.round > number:
+            raise Refused(f"round {number + 1} is over: the models were followed to round {kept.round} here")
         chain = kept or self._begun(proposal, bound)
         try:
             before = chain.round
@@ -138,6 +145,18 @@ class Models:
             elif evidence.lost is None:
                 integers = self.client.get_bytes(f"{place}/integers", max_bytes=integers_limit(chain.proposal))
             chain.take(evidence, integers)
+            self._note_other_plan(chain, evidence)
+
+    def _note_other_plan(self, chain: ModelChain, evidence: RoundEvidence) -> None:
+        """Journal that a round's sum was made under another plan than this hospital was sent; its people are told.
+
+        An orchestrator that came back from a backup does that honestly, so the round counts all the same.
+        """
+        place = (chain.proposal.study, chain.round)
+        sent = {said["plan_hash"] for said in self.journal.by_round("round-plan").get(place, ())}
+        shown = evidence.plan and parse(RoundPlan, dict(evidence.plan.payload)).plan_hash
+        if shown and sent and shown not in sent and place not in self.journal.by_round(OTHER_PLAN):
+            self.journal.append(OTHER_PLAN, {"study": place[0], "round": place[1], "plan_hash": shown})
 
     def _begun_again(self, proposal: Proposal, bound: Chain, kept: ModelChain, number: int) -> ModelChain:
         """Recompute a chain from the first round: the orchestrator may have lost rounds that were finished here.

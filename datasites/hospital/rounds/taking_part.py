@@ -75,8 +75,8 @@ class RoundParticipant:
     and raises Refused where it cannot run here. ``round_seconds`` is the owner's choice (``sandbox.round_seconds`` of
     the policy): updates leave at whole multiples of it only, so that their time does not tell how a worker fared on
     private data. ``sent_now`` are the rounds whose updates were made since this process began, with the keys that their
-    pads were sealed to: only of those it knows
-    every list that it signed, whose voids count, and the pads that it has to tag. ``beginning`` is this start.
+    pads were sealed to: only of those it knows every list that it signed, and the pads that it has to tag.
+    ``beginning`` is this start.
     """
 
     site: str
@@ -152,6 +152,8 @@ class RoundParticipant:
         plan = self._checked_plan(proposal, item)
         folder = self.home.round_folder(item.study, item.round)
         done = (folder / "header.json").exists()
+        if not done:
+            checks.require_newest_round(self.journal, item.study, item.round)
         model = b"" if done else self.models.before(proposal, plan)  # a plan with another model is not kept either
         tidying.require_kept(folder)
         self._keep_first_plan(folder, plan)
@@ -159,10 +161,7 @@ class RoundParticipant:
             tidying.tidy(self.home, self.journal, item.study, now_in=item.round)
             self.failures.require_none(plan)
             started = time.monotonic()
-            if was_imported(self.journal, item.study, item.round):
-                raise NeverInThisRound(
-                    f"round {item.round} was sent before a restore; it is never trained a second time"
-                )
+            self._require_never_sent(item)
             if not self.clearing.is_cleared(proposal, item):
                 return  # keyholder and helpers are asked; the item comes once more with what they say
             require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
@@ -177,6 +176,7 @@ class RoundParticipant:
             proximity.keep_sent(proposal, plan, folder, integers, model)
             self._store_update(folder, proposal, plan, keys, public, integers, {**result.releases, **own})
             self._wait_for_usual_time(started)
+        self.ledger.charge(plan.proposal_hash, plan.round)  # a restored copy may hold an update without its charge
         self._send(folder, item)
         self.failures.tell(plan)
 
@@ -216,7 +216,9 @@ class RoundParticipant:
         if not path.exists():
             self._require_no_other_plan(plan)
             write_atomically(path, json.dumps(dump(plan)).encode(), name_follows=True)  # without it, the journal knows
-            self.journal.append("round-plan", {"study": plan.study, "round": plan.round, "plan_hash": plan.plan_hash})
+        if (plan.study, plan.round) not in self.journal.by_round("round-plan"):  # a kill may have come between the two
+            kept = parse(RoundPlan, path.read_bytes())
+            self.journal.append("round-plan", {"study": kept.study, "round": kept.round, "plan_hash": kept.plan_hash})
         if parse(RoundPlan, path.read_bytes()).plan_hash != plan.plan_hash:
             raise Refused(f"round {plan.round} has another plan already; one plan per round")
 
@@ -225,6 +227,13 @@ class RoundParticipant:
         known = self.journal.by_round("round-plan").get((plan.study, plan.round), ())
         if any(said["plan_hash"] != plan.plan_hash for said in known):
             raise Refused(f"round {plan.round} has another plan already; one plan per round")
+
+    def _require_never_sent(self, item: WorkItem) -> None:
+        """Refuse a round whose update was made before and is gone from here: a second one would have other noise."""
+        if was_imported(self.journal, item.study, item.round):
+            raise NeverInThisRound(f"round {item.round} was sent before a restore; it is never trained a second time")
+        if (item.study, item.round) in self.journal.by_round("update-encrypted"):
+            raise NeverInThisRound(f"round {item.round} was trained here, and its update is gone; it is not done twice")
 
     def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
         return PadKeys.of(proposal, plan, item)
@@ -268,7 +277,7 @@ class RoundParticipant:
         if result is None:
             self.failures.note(plan)
             updates = encoding.noise_only(proposal, plan, self.site, model, randomness.child("failed"))
-            numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed"))
+            numbers = empty_numbers(proposal, self.site, plan.round, randomness.child("failed-numbers"))
             result = TrainingResult(updates=updates, releases=numbers)
         return result
 

@@ -118,6 +118,11 @@ def restore(archive: Path, folder: Path) -> Manifest:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what belongs into an archive, the top of the folder last.
+
+    The chains lie there: whatever a round leaves in other folders while this goes on, its charge is in the archive too.
+    """
+    last: list[tuple[str, Path]] = []
     for place, folders, names in os.walk(folder):
         here = Path(place)
         top = here == folder
@@ -126,8 +131,13 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             path = here / name
             temporary = name.startswith(".") and name.endswith(".new")
             beside = any(name.endswith(end) and (here / name.removesuffix(end)).is_file() for end in _BESIDE)
-            if not (top and name in _LEFT_OUT) and not temporary and not beside and path.is_file():
+            if (top and name in _LEFT_OUT) or temporary or beside or not path.is_file():
+                continue
+            if top:
+                last.append((name, path))
+            else:
                 yield path.relative_to(folder).as_posix(), path
+    yield from last
 
 
 def _write(packed: gzip.GzipFile, home: Home, config: Config, copy: Path) -> Manifest:

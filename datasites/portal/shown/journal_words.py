@@ -34,6 +34,7 @@ HAPPENED = {
     "models-followed": mark("models of a study followed"),
     "models-unconfirmed": mark("models not confirmed"),
     "notice-given-up": mark("notice could not be delivered"),
+    "other-plan-shown": mark("another plan of a round shown"),
     "pads-refused": mark("pads refused"),
     "pads-summed": mark("pads added up"),
     "pads-unreadable": mark("pads not readable"),

@@ -218,14 +218,16 @@ def check_commitments(proposal: Proposal, plan: RoundPlan, commitments: Commitme
 
 
 def require_newest_round(journal: Journal, study: str, number: int) -> None:
-    """Check that no later round was planned: its model follows from this round's sum, which is answered therefore.
+    """Check that no later round was planned: its model follows from how this round ended, which is known therefore.
 
     Raises:
-        Refused: one was; a second sum of this round would single somebody out.
+        Refused: one was; a second sum of this round would single somebody out, and no record is read for it any more.
     """
     newest = max((planned for name, planned in journal.by_round("round-plan") if name == study), default=0)
     if newest > number:
-        raise Refused(f"round {number} is over: round {newest} was planned here; no other list of it is attested")
+        raise Refused(
+            f"round {number} is over: round {newest} was planned here; it is not trained, and no list of it attested"
+        )
 
 
 def earlier_lists(journal: Journal, study: str, number: int, list_hash: str) -> tuple[str, ...]:
