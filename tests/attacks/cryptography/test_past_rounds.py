@@ -23,7 +23,8 @@ LATE = 3
 
 
 def lost(one: Stage, number: int) -> tuple[RoundEvidence, bytes]:
-    told = LostRound(study=one.proposal.study, proposal_hash=one.proposal.proposal_hash, round=number, reason="restored")
+    about = {"study": one.proposal.study, "proposal_hash": one.proposal.proposal_hash}
+    told = LostRound(**about, round=number, reason="restored")
     return RoundEvidence(lost=seal(one.liar.identity, "round-lost", told)), b""
 
 
