@@ -108,6 +108,11 @@ TABLE: tuple[Row, ...] = (
         covered_by="which page of the list of studies; `tessera status` and `rotate`",
     ),
     Row(
+        request="GET /studies",
+        fields=("header.if-none-match",),
+        covered_by="the orchestrator's own tag of the list it sent, given back to it; `tessera status --watch`",
+    ),
+    Row(
         request="POST /head",
         fields=("json.seen", *(f"json.seen.{n}" for n in ("chain", "index", "hash", "public_key", "signature"))),
         covered_by="the head of the orchestrator's own journal, given back to it",
