@@ -19,6 +19,7 @@ from datasites.portal.shown.words import meaning, summary
 from datasites.report.words import certainty
 from datasites.review.budgets import Budget, CostPreview
 from datasites.study.proposal import Chain
+from datasites.study.second_figures import SecondFigure
 from privacy.dp.mechanism import HistogramRelease, LossRelease
 from privacy.errors import TesseraError
 from privacy.identity import Identity
@@ -109,6 +110,23 @@ def test_a_request_page_says_that_the_first_round_releases_averages(portal, desk
         page = portal.get(f"/requests/{desk.submit(proposal)}").text
         assert ("The first round sends averages instead" in page) == said
         assert ("round 1 trains nothing" in page) == said
+
+
+def test_a_request_page_says_what_readers_of_sums_learn_beside_the_charge(desk, new_context, new_proposal):
+    figure = SecondFigure(
+        kind="sums of 9", epsilon=2.34, delta=1e-5, label="Against readers of sums, 9 of 9 hospitals in each",
+        against="everybody but orchestrator and keyholder together",
+    )  # fmt: skip
+    other = replace(figure, kind="two hospitals", epsilon=6.78, label="For a patient known to two of the hospitals")
+    context = new_context(desk)
+    preview = replace(context.preview(new_proposal()), second_figures=(figure, other))
+    proposal_hash = desk.submit(new_proposal())
+    with TestClient(create_portal(replace(context, preview=lambda _: preview)), headers=HTML) as client:
+        sign_in(client)
+        page = client.get(f"/requests/{proposal_hash}").text
+    (row,) = re.findall(r"<tr><th[^>]*>Against readers of sums.*?</tr>", page, re.DOTALL)
+    assert "2.34" in row and "everybody but orchestrator and keyholder together" in row
+    assert "no budget counts it" in row
 
 
 def test_two_people_approve_and_one_revokes_with_forms(new_desk, new_context, new_proposal):

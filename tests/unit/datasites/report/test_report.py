@@ -64,6 +64,21 @@ def test_the_report_tells_the_whole_story(story: Story) -> None:
     assert "Legal basis: DPIA 2026-017" in left and "dr-weber may have the model" in left
 
 
+def test_the_report_says_what_was_spent_against_readers_of_sums(
+    story: Story, new_proposal, now, tmp_path: Path
+) -> None:
+    plain = dataclasses.replace(LOCAL, sampling_rate=1.0, steps_per_round=1, losses=None)
+    study = new_proposal(study="sums", mechanism=plain, rounds=10, nonce="5" * 32)
+    study = dataclasses.replace(study, training=dataclasses.replace(study.training, update_bound=0.01))
+    play(story, approved(story, study, now), rounds=10)
+    found = story.build().studies[-1]
+    assert found.readers_of_sums and all(f.epsilon.value < found.spent.value for f in found.readers_of_sums)
+    reporting.write_html(story.build(), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    for figure in found.readers_of_sums:
+        assert figure.label in page and "Spent, against those who read sums only" in page
+
+
 def test_the_headline_says_what_was_kept_and_what_that_means(story: Story) -> None:
     report = story.build()
     spent = epsilon_text(report.populations[0].spent.value)
