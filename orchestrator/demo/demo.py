@@ -280,8 +280,16 @@ def _study(settings: DemoSettings, task: str) -> StudySettings:
         architecture=settings.architecture,  # type: ignore[arg-type]  # checked before
         aggregation=settings.aggregation,
         seed=settings.seed if settings.public_noise else None,
-        evaluation_share=_EVALUATION_SHARE if settings.rounds > 1 else 0.0,  # a first round has no model to score yet
+        min_sites=settings.min_sites,
+        colluders=settings.colluders,
+        evaluation_share=_evaluation_share(settings),
     )
+
+
+def _evaluation_share(settings: DemoSettings) -> float:
+    if settings.evaluation_share is not None:
+        return settings.evaluation_share
+    return _EVALUATION_SHARE if settings.rounds > 1 else 0.0  # a first round has no model to score yet
 
 
 def _approve_as(steward: Steward, url: str, proposal_hash: str, ended: threading.Event) -> None:

@@ -31,6 +31,23 @@ class DemoSettings:
     seed: Annotated[int, Option(help="Seed of the data split and, with --public-noise, of the noise.")] = 0
     epsilon: Annotated[float, Option(help="Worst-case epsilon per patient (inf: no privacy).")] = 8.0
     noise: Annotated[str, Option(help="local or shared.")] = "local"
+    min_sites: Annotated[
+        int | None,
+        Option(min=3, help="Fewest hospitals in a sum. Without: 3, under shared noise all but one."),
+    ] = None
+    colluders: Annotated[
+        int, Option(min=1, help="Hospitals that may work with the orchestrator; shared noise is charged for that.")
+    ] = 1
+    evaluation_share: Annotated[
+        float | None,
+        Option(
+            "--evaluation-share",
+            "--evaluate",
+            min=0.0,
+            max=1.0,
+            help="Part of epsilon for one evaluation at the end. Without: 1 where there are several rounds, else 0.",
+        ),
+    ] = None
     architecture: Annotated[str, Option("--model", help="linear, mlp or mlp-auxiliary.")] = "linear"
     aggregation: Annotated[
         str,

@@ -52,6 +52,14 @@ def running(monkeypatch: pytest.MonkeyPatch, *states: str, **settings: Any) -> t
     return made, told
 
 
+def test_min_sites_colluders_and_evaluation_are_those_of_a_proposed_study() -> None:
+    asked = demo._study(DemoSettings(noise="shared", min_sites=5, colluders=2, evaluation_share=0.25), "early-late")
+    assert (asked.min_sites, asked.colluders, asked.evaluation_share) == (5, 2, 0.25)
+    usual = demo._study(DemoSettings(), "early-late")
+    assert (usual.min_sites, usual.colluders, usual.evaluation_share) == (None, 1, 1.0)
+    assert demo._study(DemoSettings(rounds=1), "early-late").evaluation_share == 0.0
+
+
 def test_conditions_of_a_hospital_are_said_once_with_the_command_that_accepts_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
