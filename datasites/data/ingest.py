@@ -32,7 +32,7 @@ from datasites.data.tcga.preprocessing import (
     unscaled,
 )
 from datasites.data.tcga.tables import MAP_FEATURE, Cohort, Images, Tables, class_count, labels, read_tables
-from datasites.data.tcga.variables import VARIABLES
+from datasites.data.tcga.variables import VARIABLES, WHERE_MEASURED
 from datasites.node.consortium import Consortium
 from models.config import in_order
 from privacy.canonical import canonical_json
@@ -41,7 +41,7 @@ from privacy.errors import InvalidInput
 _log = logging.getLogger(__name__)
 READING = "reading.json"
 Progress = Callable[[str, int, int], None]
-CLINICAL_VARIABLES = tuple(v.name for v in VARIABLES)
+CLINICAL_VARIABLES = tuple(v.name for v in VARIABLES if v.name not in WHERE_MEASURED)
 PREPROCESSING: Mapping[str, str] = {
     "mrna": "arcsinh of the z-score",
     "image": "signed log1p, centre and scale by kind of feature (datasites.data.tcga.preprocessing), clipped to 5",
@@ -60,7 +60,7 @@ def ingest(
     sites: int | None = None,
     minimum_cases: int = 40,
     test_fraction: float = 0.25,
-    clinical_variables: Sequence[str] = CLINICAL_VARIABLES,
+    clinical_variables: Sequence[str] | None = None,
     images: Images = "features",
     mapping: LocalMapping | None = None,
     progress: Progress | None = None,
@@ -76,7 +76,7 @@ def ingest(
         sites: how many institutions (default: all of the preset).
         minimum_cases: see :func:`datasites.data.federations.build`.
         test_fraction: share of the cases that is held out, 0 to 0.9.
-        clinical_variables: which clinical columns become inputs.
+        clinical_variables: which clinical columns become inputs; those of :func:`variables_of` by default.
         images: computed slide features, or tissue maps; only where ``source`` is a folder.
         mapping: the owner's words and units of clinical columns, likewise.
         progress: called with what was done, how much of it, out of how much.
@@ -96,7 +96,8 @@ def ingest(
         minimum_cases=minimum_cases,
         test_fraction=test_fraction,
     )
-    features = study_features(plan, tables, clinical_variables)
+    chosen = variables_of(tables) if clinical_variables is None else clinical_variables
+    features = study_features(plan, tables, chosen)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -107,6 +108,12 @@ def ingest(
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return plan
+
+
+def variables_of(tables: Tables) -> tuple[str, ...]:
+    """Return the clinical variables of a study over ``tables``: the usual ones, and others that a cohort has."""
+    columns = {str(column) for cohort in tables.cohorts.values() for column in cohort.clinical.columns}
+    return (*CLINICAL_VARIABLES, *sorted(WHERE_MEASURED & columns))
 
 
 def study_features(plan: Federation, tables: Tables, clinical_variables: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -314,7 +321,7 @@ def place_dataset(consortium: Consortium, name: str, source: Path | None, datase
     for line in plan.lost:
         _log.warning("%s", line)
     site = next(site for site in plan.sites if site.name == name)
-    features = study_features(plan, tables, CLINICAL_VARIABLES)
+    features = study_features(plan, tables, variables_of(tables))
     schema = site_schema(plan, site, features)
     rows = site_part(site.cases, site.modalities, tables, plan.task, features)
     target = datasets / schema.name / f"v{schema.version}"
@@ -326,7 +333,7 @@ def place_synthetic_test(consortium: Consortium, target: Path) -> None:
     """Write the synthetic patients that no hospital got, all modalities given, as a dataset folder."""
     tables = generate(seed=consortium.seed)
     plan = deal(consortium, tables)
-    features = study_features(plan, tables, CLINICAL_VARIABLES)
+    features = study_features(plan, tables, variables_of(tables))
     everything = Site(
         name="test", institution="held out", cohort=plan.cohorts[0], modalities=tuple(features), cases=plan.test
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from datasites.data.dataset import membership
 from datasites.data.federations import Federation, Site
-from datasites.data.ingest import CLINICAL_VARIABLES, site_part
+from datasites.data.ingest import site_part, variables_of
 from datasites.data.tcga.preprocessing import clinical_features, unscaled
 from datasites.data.tcga.tables import Tables, class_count, labels
 from datasites.strategy.own_step import PLAN_FILE
@@ -215,7 +215,7 @@ def patients(tables: Tables, task: str, cohorts: Sequence[str]) -> Patients:
     features = {
         "mrna": tables.genes,
         "image": tables.image_features,
-        "clinical": tuple(clinical_features(CLINICAL_VARIABLES)),
+        "clinical": tuple(clinical_features(variables_of(tables))),
     }
     features = {m: names for m, names in features.items() if names}
     cases = [case for cohort in tables.cohorts.values() for case in labels(cohort.clinical, task)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from datasites.data.tcga.preprocessing import IMAGE_CLIP, constants_of
 from datasites.data.tcga.tables import read_tables
-from datasites.data.tcga.variables import VARIABLES
+from datasites.data.tcga.variables import VARIABLES, WHERE_MEASURED
 from datasites.study.schema.document import Modality, PatientId, StudySchema
 from datasites.study.schema.outcomes import Classes, Outcome, Survival
 from datasites.study.schema.variables import Level, Number
@@ -28,6 +28,7 @@ EXTRA: Mapping[str, tuple[str, str]] = {COPY_NUMBER: ("cna", "cna:"), MUTATIONS:
 """File of each further modality below a cohort's folder, and how its columns begin in a study's tables."""
 _FACTS = ("leak_t", "leak_n", "leak_m", "stage_raw", "stage_idx", "leak_os_event", "leak_os_days")
 _STAGE = "stage"
+USUAL = tuple(variable for variable in VARIABLES if variable.name not in WHERE_MEASURED)
 
 
 def staging_schema(
@@ -141,7 +142,7 @@ def _slides(features: Sequence[str]) -> Modality:
 
 def _clinical() -> Modality:
     return Modality(
-        name="clinical", kind="tabular", label="clinical facts", variables=VARIABLES, source="round clinical numbers"
+        name="clinical", kind="tabular", label="clinical facts", variables=USUAL, source="round clinical numbers"
     )
 
 

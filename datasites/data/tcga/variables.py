@@ -219,8 +219,12 @@ VARIABLES: tuple[Number | Category, ...] = (
     _number("x_bmi", 26.0, 5.0, 10.0, 80.0),
     _number("x_inr", 1.1, 0.3, 0.5, 5.0),
     _number("x_pt_seconds", 11.0, 3.0, 5.0, 60.0, "s"),
+    _log("x_cea", 1.2, 1.0, 0.0, 1e6, "ng/mL", ug_l=1.0),
 )
 """In the order of the clinical vector."""
+
+WHERE_MEASURED = frozenset({"x_cea"})
+"""Variables that are inputs only where a cohort's table has their column: vectors of others stay as they were."""
 
 OPEN = frozenset({"histology"})
 """Variables of which our levels are some of very many words: others are counted as none of these, not refused."""

@@ -14,7 +14,7 @@ from support.tables import write_tables
 
 from datasites.data.dataset import load, read_schema
 from datasites.data.federations import FEDERATIONS, build
-from datasites.data.ingest import ingest
+from datasites.data.ingest import ingest, variables_of
 from datasites.data.synthetic import SyntheticShape, generate
 from datasites.data.tcga.preprocessing import clinical_features, clinical_inputs, image_inputs, mrna_inputs
 from datasites.data.tcga.tables import labels, read_tables, refuse_leakage
@@ -120,6 +120,24 @@ def test_fewer_sites_still_share_every_case_and_hold_each_modality_three_times(t
     assert min(federation.holders(m) for m in ("mrna", "image", "clinical")) >= 3
     first_three = build("tri-modal", tables, task="early-late", seed=0, sites=3)
     assert first_three.test == federation.test
+
+
+def test_cea_is_an_input_where_a_cohort_has_it_and_changes_no_other_vector(tables, folder, tmp_path):
+    usual = variables_of(read_tables(folder))
+    assert "x_cea" not in usual and {"histology", "x_grade"} <= set(usual)
+    path = folder / "LIHC" / "clinical.csv"
+    clinical = pd.read_csv(path, dtype=str)
+    clinical["x_cea"] = ["2.5", "2.5 ug/L", "n/a", *["120"] * (len(clinical) - 3)]
+    clinical.to_csv(path, index=False)
+    read = read_tables(folder)
+    assert variables_of(read) == (*usual, "x_cea")
+    assert clinical_features(variables_of(read))[:-2] == clinical_features(usual)
+    rows = clinical_inputs(read.cohorts["LIHC"].clinical.loc[clinical["case_id"]], ["x_cea"])
+    np.testing.assert_allclose(rows[0, 0], (np.log1p(2.5) - 1.2) / 1.0, rtol=1e-5)
+    assert rows[1, 0] == rows[0, 0] and list(rows[:3, 1]) == [0.0, 0.0, 1.0]
+    assert not clinical_inputs(read.cohorts["BRCA"].clinical, ["x_cea"]).any()
+    ingest(folder, tmp_path / "out", federation="upper-bound", task="early-late", seed=1)
+    assert read_schema(tmp_path / "out" / "test").features["clinical"][-2:] == tuple(clinical_features(["x_cea"]))
 
 
 def test_the_same_seed_gives_the_same_federation_and_another_seed_another(tables):
