@@ -94,6 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--constants", help="of public tables (tessera constants make), used where the schedule takes it"
     )
+    parser.add_argument("--rename", action="store_true", help="give image features names that have no public scale")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -106,6 +107,8 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse unknown methods, and options that would change nothing (InvalidInput)."""
     for name in arguments.methods:
         method(name)
+    if arguments.rename and arguments.model == "convolutional":
+        raise InvalidInput("tissue maps have no names to change: expected --rename with image features")
     if arguments.model == "convolutional" and arguments.data is None:
         raise InvalidInput("the convolutional model reads tissue maps: expected --data with some, got none")
     factors_of(arguments.gains)
@@ -120,13 +123,26 @@ _DRAW = 100_000  # between the seeds of one split's draws of noise
 
 
 @lru_cache(maxsize=1)
-def tables_of(data: str | None, images: Images) -> Tables:
-    return read_tables(Path(data), images=images, columns="all") if data else generate(seed=0)
+def tables_of(data: str | None, images: Images, rename: bool) -> Tables:
+    found = read_tables(Path(data), images=images, columns="all") if data else generate(seed=0)
+    return renamed(found) if rename else found
 
 
 @lru_cache(maxsize=1)
-def patients_of(data: str | None, images: Images, task: str, cohorts: tuple[str, ...]):
-    return patients(tables_of(data, images), task, cohorts)
+def patients_of(data: str | None, images: Images, rename: bool, task: str, cohorts: tuple[str, ...]):
+    return patients(tables_of(data, images, rename), task, cohorts)
+
+
+def renamed(tables: Tables) -> Tables:
+    """Return the tables with image features under names that nobody knows, so that each needs a scale of its own."""
+    names = {name: f"z{number:04d}" for number, name in enumerate(tables.image_features)}
+    cohorts = {
+        name: replace(
+            c, modalities={m: t.rename(columns=names) if m == "image" else t for m, t in c.modalities.items()}
+        )
+        for name, c in tables.cohorts.items()
+    }
+    return replace(tables, cohorts=cohorts, image_features=tuple(names.values()))
 
 
 def run_seed(job: tuple[dict, int]) -> dict[str, dict]:
@@ -136,7 +152,10 @@ def run_seed(job: tuple[dict, int]) -> dict[str, dict]:
     found = {name: averaged([run_method(options, seed, name, draw) for draw in draws]) for name in options["methods"]}
     found |= {name: run_baseline(options, seed, name) for name in options["baseline"]}
     everyone = federate(options, seed, options["federation"])[2]
-    said = {"lost": list(tables_of(options["data"], images_of(options)).notes), "cohorts": list(everyone.cohorts)}
+    said = {
+        "lost": list(tables_of(options["data"], images_of(options), options["rename"]).notes),
+        "cohorts": list(everyone.cohorts),
+    }
     return found | said | {"kept_local": kept_local(options, seed)}
 
 
@@ -259,7 +278,7 @@ def images_of(options: dict) -> Images:
 
 def federate(options: dict, seed: int, federation: str):
     images = images_of(options)
-    tables = tables_of(options["data"], images)
+    tables = tables_of(options["data"], images, options["rename"])
     made = build(
         federation,
         tables,
@@ -269,7 +288,7 @@ def federate(options: dict, seed: int, federation: str):
         alpha=options["alpha"],
         split=options["split"],
     )
-    everyone = patients_of(options["data"], images, options["task"], made.cohorts)
+    everyone = patients_of(options["data"], images, options["rename"], options["task"], made.cohorts)
     sites, test = make_sites(everyone, made)
     if everyone.unscaled and math.isinf(options["epsilon"]):
         sites, test = standardised(sites, test, everyone.unscaled)

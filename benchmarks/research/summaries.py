@@ -29,6 +29,10 @@ def entry_of(runs: Sequence[Run], beside: Sequence[Run], goal: float, reference:
     entry[f"auroc_minus_{reference}"] = rounded(
         [run["auroc"] - other["auroc"] for run, other in zip(runs, beside, strict=True)]
     )
+    if "combinations" in runs[0] and "combinations" in beside[0]:
+        entry[f"combinations_minus_{reference}"] = by_key(
+            [{"difference": _differences(r, b)} for r, b in zip(runs, beside, strict=True)], "difference"
+        )
     if "curve" in runs[0]:
         curve = np.mean([run["curve"] for run in runs], axis=0)
         entry["rounds"] = len(curve)
@@ -36,6 +40,11 @@ def entry_of(runs: Sequence[Run], beside: Sequence[Run], goal: float, reference:
         reached = np.flatnonzero(curve >= goal)
         entry["rounds_to_reference"] = int(reached[0]) + 1 if len(reached) else None
     return entry
+
+
+def _differences(run: Run, other: Run) -> dict[str, float]:
+    theirs = other["combinations"]
+    return {name: value - theirs[name] for name, value in run["combinations"].items() if name in theirs}
 
 
 def by_key(runs: Sequence[Run], key: str) -> dict[str, Rounded]:

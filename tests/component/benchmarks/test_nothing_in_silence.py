@@ -31,6 +31,18 @@ def test_what_was_lost_in_reading_stands_in_the_report_and_on_stderr(tmp_path):
         assert f"note: {line}" in ended.stderr
 
 
+def test_images_under_unknown_names_are_compared_with_ridge_in_pairs(tmp_path):
+    cohort(tmp_path, "one", encoder="AREA..")
+    words = ("--methods", "fedavg", "--baseline", "ridge")
+    plain, unknown = (json.loads(benchmark(tmp_path, *words, *more).stdout) for more in ((), ("--rename",)))
+    assert unknown["settings"]["rename"] and not plain["settings"]["rename"]
+    assert plain["methods"]["fedavg"]["combinations"] != unknown["methods"]["fedavg"]["combinations"]
+    ridge = unknown["methods"]["ridge"]
+    asked = unknown["methods"]["fedavg"]["combinations"]["image"]["mean"]
+    difference = ridge["combinations_minus_fedavg"]["image"]["mean"]
+    assert abs(ridge["combinations"]["image"]["mean"] - asked - difference) < 2e-4
+
+
 def test_a_patient_in_two_cohorts_is_refused_and_not_named(tmp_path):
     cohort(tmp_path, "one", seed=1)
     cohort(tmp_path, "two", seed=2, patients=40)
