@@ -28,7 +28,8 @@ def cohort(folder: Path, *, cases: int = 60, name: str = "BRCA", **columns: list
     draw = random.Random(7)  # noqa: S311 - made-up values
     place = folder / name
     place.mkdir(parents=True)
-    ids = [f"TCGA-{('AA', 'BB', 'CC')[i % 3]}-{i:04d}" for i in range(cases)]
+    first = 0 if name == "BRCA" else 5000  # no patient is in two cohorts
+    ids = [f"TCGA-{('AA', 'BB', 'CC')[i % 3]}-{first + i:04d}" for i in range(cases)]
     table = {"case_id": ids, "tss": [c[5:7] for c in ids], "stage": [ROMAN[i % 4] for i in range(cases)]}
     pd.DataFrame(table | columns).to_csv(place / "clinical.csv", index=False)
     for stem, names in (("mrna", ("TP53", "T")), ("image_features", ("AREA..X", "DENSITY..X", "TOTAL..X"))):
