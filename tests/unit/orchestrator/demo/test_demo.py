@@ -40,6 +40,8 @@ def running(monkeypatch: pytest.MonkeyPatch, *states: str, **settings: Any) -> t
     def status(_: str) -> dict[str, Any]:
         return {"study": "s", "state": left.pop(0), "reason": "a revoked it: “No.”", "rounds_completed": 1}
 
+    client = SimpleNamespace(get_json=status)
+    client.get_changed = lambda path, tag, **_: (client.get_json(path), tag)
     made = demo._Demo(
         settings=DemoSettings(**settings),
         progress=told,
@@ -47,7 +49,7 @@ def running(monkeypatch: pytest.MonkeyPatch, *states: str, **settings: Any) -> t
         homes=SimpleNamespace(orchestrator=SimpleNamespace(folder=Path("o"))),  # type: ignore[arg-type]
         stewards=[],
         processes=SimpleNamespace(check=lambda: None),  # type: ignore[arg-type]
-        client=SimpleNamespace(get_json=status),  # type: ignore[arg-type]
+        client=client,  # type: ignore[arg-type]
     )
     return made, told
 
