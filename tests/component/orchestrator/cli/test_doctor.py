@@ -7,6 +7,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -86,6 +87,13 @@ def test_a_good_home_passes_every_check(home):
     assert (result.exit_code, json.loads(result.stdout)["ok"]) == (0, True)
 
 
+def test_operations_lists_the_checks_that_there_are(home):
+    page = (Path(__file__).parents[4] / "docs/operations.md").read_text()
+    table = page.partition("| check | holds when |")[2].partition("\n\n")[0]
+    listed = [name for line in table.splitlines()[2:] for name in line.split("|")[1].strip().split(", ")]
+    assert listed == list(found(home))
+
+
 def test_a_key_that_others_may_read_is_found(home):
     (home.folder / "identity.pem").chmod(0o644)
     check = found(home)["keys"]
@@ -134,6 +142,47 @@ def test_a_port_that_somebody_else_holds_is_found(home):
         config = {**home.config().__dict__, "port": other.getsockname()[1]}
         Home.create(home.folder, Config(**config))
         assert not found(home)["port"].ok
+
+
+@pytest.fixture
+def dataset(home):
+    """The newest version of a dataset, complete, and an older one that nobody reads any more."""
+    (home.folder / "datasets/lung/v1").mkdir(parents=True)
+    newest = home.folder / "datasets/lung/v2"
+    for part in ("private", "mock"):
+        (newest / part).mkdir(parents=True)
+        (newest / part / "table.parquet").write_bytes(b"rows")
+    (newest / "schema.json").write_text("{}")
+    return newest
+
+
+def test_a_hospital_without_a_dataset_is_told_how_to_make_one(home):
+    check = found(home)["datasets"]
+    assert (check.ok, check.found) == (True, "none yet: tessera datasite ingest")
+
+
+def test_a_whole_dataset_is_named_and_so_is_what_lies_beside_it_and_is_none(home, dataset):
+    (dataset.parent / "v2.bak").mkdir()
+    check = found(home)["datasets"]
+    assert check.ok
+    assert check.found.startswith("lung v2; not read") and "datasets/lung/v2.bak" in check.found
+
+
+@pytest.mark.parametrize("part", ["schema.json", "private", "mock"])
+def test_a_part_of_a_dataset_that_is_missing_is_found(home, dataset, part):
+    (dataset / part).rename(home.folder / "elsewhere")
+    check = found(home)["datasets"]
+    assert not check.ok
+    assert f"lung/v2 has no {part}" in check.found and "backup" in check.advice
+
+
+@pytest.mark.parametrize("file", ["schema.json", "private/table.parquet", "mock/table.parquet"])
+def test_a_file_of_a_dataset_that_cannot_be_opened_is_found(home, dataset, file):
+    (dataset / file).unlink()
+    (dataset / file).symlink_to(dataset / file)  # a root user could open one that is only closed
+    check = found(home)["datasets"]
+    assert not check.ok
+    assert "could not be read: OSError" in check.found or "has no schema.json" in check.found
 
 
 def test_versions_are_compared_with_a_lock_file(home, tmp_path):
