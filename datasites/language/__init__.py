@@ -7,7 +7,7 @@ of the context: :func:`speaking` sets it for a report or an answer. Numbers, dat
 (:mod:`datasites.language.formats`). This room is the lowest: it knows nothing about studies.
 
 After a change of a sentence: ``python -m datasites.language.messages`` adds it to the catalogues; then translate it.
-A test fails while a translation is missing or marked as fuzzy.
+A test fails while a translation is missing or marked as fuzzy. Start with ``catalog.py``.
 """
 
 from datasites.language.catalog import (

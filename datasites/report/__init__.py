@@ -3,7 +3,8 @@
     >>> report = build_report(site=..., institution=..., records=Records.read(folder, ...), requests=requests)
     >>> write_all(report, folder / "reports")
 
-Drawing and accounting import matplotlib, typst and dp-accounting; only the modules that need them do.
+Drawing and accounting import matplotlib, typst and dp-accounting; only the modules that need them do. Start with
+``build.py``.
 """
 
 from datasites.report.build import build_report

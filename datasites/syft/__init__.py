@@ -1,6 +1,7 @@
 """PySyft over our own mailbox: the only subpackage that knows syft.
 
-``client`` is the door: :class:`datasites.syft.client.OwnerNode` and :class:`~datasites.syft.client.ScientistNode`.
+Start with ``client.py``, the door: :class:`datasites.syft.client.OwnerNode` and
+:class:`~datasites.syft.client.ScientistNode`.
 """
 
 import warnings

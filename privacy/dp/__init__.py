@@ -1,5 +1,5 @@
 """Differential privacy in memory: mechanism, accounting, clipping, noise, audit.
 
-The only importer of dp_accounting and opacus. What runs and what is charged come from one frozen value: start with
-``mechanism.py``.
+The only importer of dp_accounting and opacus. Start with ``mechanism.py``: what runs and what is charged come from one
+frozen value.
 """

@@ -1,1 +1,4 @@
-"""The commands of the package beside those of the roles: ``tessera predict``, ``tessera analytics``."""
+"""The commands of the package beside those of the roles: ``tessera predict``, ``tessera analytics``.
+
+Start with ``predict.py``.
+"""

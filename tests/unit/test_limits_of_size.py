@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -44,3 +45,23 @@ def test_every_package_says_the_rule_of_its_room() -> None:
         if file.name == "__init__.py" and not ast.get_docstring(ast.parse(file.read_text()))
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if f.name == "__init__.py"], ids=lambda f: f.parent.relative_to(ROOT).as_posix()
+)
+def test_every_room_says_where_to_start_reading(file: Path) -> None:
+    """By a file in it or a module of it, which is there."""
+    said = ast.get_docstring(ast.parse(file.read_text())) or ""
+    found = re.search(r"Start\s+(?:reading\s+)?(?:with|at)\s+(?:``([\w./-]+)``|:mod:`~?([\w.]+)`)", said)
+    assert found is not None
+    inside, module = found.groups()
+    place = file.parent / inside if inside else ROOT / f"{module.replace('.', '/')}.py"
+    assert place.is_file() and place.is_relative_to(file.parent)
+
+
+@pytest.mark.parametrize("package", ["datasites", "orchestrator", "privacy"])
+def test_a_package_names_all_its_rooms(package: str) -> None:
+    said = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text())) or ""
+    rooms = {file.parent.name for file in (ROOT / package).glob("*/__init__.py")}
+    assert {room for room in rooms if f"``{room}``" not in said} == set()

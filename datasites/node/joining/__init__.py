@@ -4,5 +4,5 @@
     tessera join d.invitation --home HOME                                              # the hospital
     tessera admit hospital-d                                                           # the operator, after a call
 
-The operator's side is :mod:`orchestrator.enrolment`.
+The operator's side is :mod:`orchestrator.enrolment`. Start with ``entering.py``, then ``documents.py``.
 """

@@ -1,1 +1,4 @@
-"""How the key of a party becomes another one: the document that the old key signs. Knows no folder of a role."""
+"""How the key of a party becomes another one: the document that the old key signs. Knows no folder of a role.
+
+Start with ``handover.py``; :mod:`datasites.node.joining.rotating` writes and sends it.
+"""

@@ -1,1 +1,4 @@
-"""People at the portal: signing in, accounts, whose password is checked when, and what is written down of it."""
+"""People at the portal: signing in, accounts, whose password is checked when, and what is written down of it.
+
+Start with ``admission.py``, then ``desk.py``.
+"""

@@ -1,1 +1,4 @@
-"""What the portal's pages say: a proposal in plain words, answers, figures, code, and names of policy and journal."""
+"""What the portal's pages say: a proposal in plain words, answers, figures, code, and names of policy and journal.
+
+Nothing here decides or writes. Start with ``words.py``.
+"""

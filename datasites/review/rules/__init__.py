@@ -1,1 +1,1 @@
-"""What a policy decides without a person."""
+"""What a policy decides without a person. Start with ``automatic.py``."""

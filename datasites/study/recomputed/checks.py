@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,10 @@ from privacy.encryption import round_keys
 from privacy.encryption.parameters import check_security
 from privacy.encryption.shares import PARTS
 from privacy.errors import InvalidInput, Refused
-from privacy.ledger.journal import Journal
 from privacy.sentences import joined, say
+
+if TYPE_CHECKING:  # what a hospital keeps is its own: this room needs no database
+    from privacy.ledger.journal import Journal
 
 
 def check_scales(proposal: Proposal, plan: RoundPlan) -> None:
