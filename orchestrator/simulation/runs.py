@@ -186,7 +186,7 @@ def run_one(
 
 def _sums(study: SimulatedStudy, method: str) -> str | None:
     """Return what ``min_sites`` costs a study under shared noise; one place alone adds up nothing."""
-    if study.proposal.noise != "shared" or method in ("pooled", "local"):
+    if study.proposal.noise_mode.covers_single_updates or method in ("pooled", "local"):
         return None
     return price_of_min_sites(study.proposal)
 

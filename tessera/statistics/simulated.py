@@ -103,7 +103,7 @@ def _simulated(
     truth = answers_of(asked, np.sum(parts, axis=0), 0.0)
     found = answers_of(asked, values, deviation_of(study.proposal, count))
     privacy = f"{privacy_of(study.proposal)}, simulated"
-    price = (price_of_min_sites(study.proposal),) if study.proposal.noise == "shared" else ()
+    price = () if study.proposal.noise_mode.covers_single_updates else (price_of_min_sites(study.proposal),)
     return tuple(
         Statistic(answer=one, privacy=privacy, hospitals=count, exact=exact.table, said=(*study.lost, *price))
         for one, exact in zip(found, truth, strict=True)

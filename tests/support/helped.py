@@ -77,8 +77,10 @@ class HelpedStage(Stage):
 
     def forget_upload(self, index: int) -> None:
         """Restore a hospital to before its upload of the round, and start it anew."""
-        home = self.consortium.hospitals[index].home
+        home, journal = self.consortium.hospitals[index].home, self.consortium.hospitals[index].participant.journal
         (home.round_folder(self.proposal.study, self.number) / "header.json").unlink()
+        journal.by_round("update-encrypted")
+        journal._looked["update-encrypted"][1].pop((self.proposal.study, self.number))  # it lacks the entry
         self.restart_hospital(index)
 
     def arrive(self, index: int) -> Signed:
