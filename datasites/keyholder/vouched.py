@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from datasites.study.messages import Attestation, Commitments, PadCommitment, UpdateHeader
 from datasites.study.proposal import Proposal
-from datasites.study.signing import Signed, dump, open_sealed, value_in
+from datasites.study.signing import Signed, dump, open_sealed, parse, value_in
 from privacy.canonical import canonical_hash
 from privacy.encryption import pad_tags, shares
 from privacy.encryption.parameters import EncryptionParameters
@@ -107,26 +108,57 @@ def opened_commitments(proposal: Proposal, listed: Commitments, signed: Iterable
             one party, or keyholder and a helper commit to different sums of the part that both know.
         InvalidInput, Tampered: one is not as its signature says.
     """
-    holders = {proposal.keyholder.public_key: (proposal.keyholder.name, shares.KEYHOLDER_PARTS)}
-    for helper, parts in zip(proposal.helpers, shares.HELPER_PARTS, strict=False):
-        holders[helper.public_key] = helper.name, parts
+    holders = {party.public_key: party.name for party in (*proposal.helpers, proposal.keyholder)}
     found: dict[str, PadCommitment] = {}
     for one in signed:
         if one.public_key not in holders:
             raise Refused("a commitment to pad sums is signed by neither the keyholder nor a helper of the study")
-        name, parts = holders[one.public_key]
+        name = holders[one.public_key]
         said = open_sealed(one, "pad-commitment", one.public_key, PadCommitment, since=proposal.canonical)
         about = (said.study, said.round, said.list_hash, said.party)
         if about != (proposal.study, listed.round, listed.list_hash, name) or name in found:
             raise Refused("a commitment to pad sums is of another list, study or party")
-        if set(said.parts) != {str(part) for part in parts}:
-            raise Refused(f"the commitment of {name} is to other parts than it holds")
+        try:
+            require_own_parts(proposal, said)
+        except InvalidInput as error:
+            raise Refused(str(error)) from error
         found[name] = said
     if proposal.keyholder.name not in found or len(found) < 2:
         raise Refused("expected the keyholder's commitment to the list's pad sums, and a helper's")
     if lying := disagreeing(proposal, found):
         raise Refused(f"{proposal.keyholder.name} and {', '.join(sorted(lying))} commit to different pad sums")
     return found
+
+
+def require_own_parts(proposal: Proposal, said: PadCommitment) -> PadCommitment:
+    """Return a commitment after checking that it is to exactly the parts that its holder has.
+
+    Raises:
+        InvalidInput: it does not, or nobody of that name holds any.
+    """
+    held = {helper.name: parts for helper, parts in zip(proposal.helpers, shares.HELPER_PARTS, strict=False)}
+    held[proposal.keyholder.name] = shares.KEYHOLDER_PARTS
+    if set(said.parts) != {str(part) for part in held.get(said.party, ())}:
+        raise InvalidInput(f"the commitment of {said.party} is to other parts than it holds")
+    return said
+
+
+def usable_commitments(
+    proposal: Proposal, said: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, PadCommitment], list[str]]:
+    """Return the commitments to exactly their parties' parts, by party, and whose are not: no site signs under those.
+
+    Args:
+        proposal: the study's.
+        said: what parties committed to, by their names, as the orchestrator keeps it.
+    """
+    found, useless = dict[str, PadCommitment](), list[str]()
+    for name, payload in said.items():
+        try:
+            found[name] = require_own_parts(proposal, parse(PadCommitment, dict(payload)))
+        except InvalidInput:
+            useless.append(name)
+    return found, sorted(useless)
 
 
 def commitments_hash(proposal: Proposal, found: Mapping[str, PadCommitment]) -> str:

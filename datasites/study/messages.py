@@ -44,6 +44,14 @@ def _digits(tag: Any) -> Any:
 Tag = Annotated[str, BeforeValidator(_digits), StringConstraints(pattern="^(0|-?[1-9][0-9]{0,29})$")]
 
 
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256 as hexadecimal digits."""
+
+MOST_EARLIER = 256
+"""So many lists of one round a site may have attested before."""
+
+Parts = Annotated[Mapping[str, Digest], Field(max_length=3)]
+
 RoundNumber = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -151,11 +159,11 @@ class UpdateHeader(Message):
     body_bytes: int
     pad: str
     releases: Mapping[str, float]
-    journal_head: str
-    ledger_head: str
+    journal_head: Digest
+    ledger_head: Digest
     helper_pads: Mapping[str, str] = field(default_factory=dict)
     seed_hashes: tuple[str, ...] = ()
-    begun: str = ""
+    begun: Annotated[str, StringConstraints(pattern="^[0-9a-f]{0,64}$")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +207,7 @@ class Attestation(Message):
     sum_hash: str
     site: str
     tags: tuple[Tag, ...]
-    earlier: tuple[str, ...] = ()
+    earlier: Annotated[tuple[Digest, ...], Field(max_length=MOST_EARLIER)] = ()
     fresh: str = ""
     pad_tags: Mapping[str, tuple[Tag, ...]] = field(default_factory=dict)
     pad_commitments: str = ""
@@ -346,7 +354,7 @@ class PadCommitment(Message):
     round: int
     list_hash: str
     party: str
-    parts: Mapping[str, str]
+    parts: Parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,7 +370,7 @@ class PadSums(Message):
     round: int
     list_hash: str
     helper: str
-    parts: Mapping[str, str]
+    parts: Parts
     salt: str = ""
 
 
@@ -379,5 +387,5 @@ class Opening(Message):
     list_hash: str
     sum_hash: str
     integers_hash: str
-    parts: Mapping[str, str]
+    parts: Parts
     body_hash: str

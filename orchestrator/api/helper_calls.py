@@ -9,16 +9,20 @@ from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import FileResponse
 
 from datasites.keyholder.opened import counts_of, opening_bytes, parts_of
+from datasites.keyholder.vouched import require_own_parts
 from datasites.study.messages import Arrival, Clearance, HelperKey, Opening, PadCommitment, PadSums, Void
 from datasites.study.proposal import Party, Proposal
+from datasites.study.recomputed.shown import require_short
 from datasites.study.signing import Signed, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import Authenticator
 from orchestrator.api.blob_access import Blob
 from orchestrator.api.openapi import BINARY_ANSWER, BINARY_BODY, SIGNED_BODY, RoundNumber, StudyName
 from orchestrator.rounds.decryption import closing_of, opened_blob, require_participant, require_round, served
 from orchestrator.rounds.helping import COMMITMENT, KEY, OPENING, PADS, VOID, require_true_pads
+from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.service import Service
 from privacy.canonical import sha256_hex
+from privacy.encryption.pads import require_pad_key
 from privacy.encryption.shares import MISSING_PART, sum_bytes
 from privacy.errors import InvalidInput, Refused
 
@@ -54,6 +58,11 @@ def _add_keys_and_voids(app: FastAPI, service: Service, authenticate: Authentica
         if (key.study, key.round, key.helper, key.proposal_hash) != expected:
             raise InvalidInput("the key names another study, round, helper or proposal than its address")
         require_round(runner.proposal, number)
+        try:
+            require_pad_key(key.pad_key, hybrid=True)  # else every hospital would be charged, and fail to seal to it
+        except InvalidInput as error:
+            _told(service, runner, party, number, "key", error)
+            raise
         known = service.store.documents(study, number, KEY).get(party.name)
         count = service.store.count(study, number, KEY, author=party.name)
         if known is None or known["payload"] != dict(signed.payload):  # started anew: it made another key
@@ -85,16 +94,31 @@ async def _keep(
 ) -> dict[str, str]:
     """Keep what keyholder or helper signed about one list of a round, with that list; ``what`` ends in its word."""
     runner, (kind, value, word) = service.runner(study), what
+    require_round(runner.proposal, number)
     if party.public_key != runner.proposal.keyholder.public_key:
         _helper(runner.proposal, party)
     signed = parse(Signed, await request.body())
-    said = open_sealed(signed, kind, party.public_key, value, since=runner.proposal.canonical)
-    if (said.study, said.round, said.party) != (study, number, party.name):
-        raise InvalidInput(f"the {word} names another study, round or party than its address")
+    try:
+        require_short(signed)
+        said = open_sealed(signed, kind, party.public_key, value, since=runner.proposal.canonical)
+        if (said.study, said.round, said.party) != (study, number, party.name):
+            raise InvalidInput(f"the {word} names another study, round or party than its address")
+        if isinstance(said, PadCommitment):
+            require_own_parts(runner.proposal, said)  # else every hospital would refuse to sign under it
+    except InvalidInput as error:
+        _told(service, runner, party, number, word, error)
+        raise
     closing = closing_of(service.store, study, number, said.list_hash)
     service.store.put_document(study, number, kind, signed, closing=closing, author=party.name)
     runner.wake()
     return {"list_hash": said.list_hash}
+
+
+def _told(service: Service, runner: StudyRunner, party: Party, number: int, what: str, error: InvalidInput) -> None:
+    """Note what a party sent that is of no use: it counts as absent in this round, and people read who it was."""
+    about = {"study": runner.proposal.study, "round": number, "party": party.name, "what": what}
+    service.journal.append("part-refused", about)
+    runner.refused(party.name, number, str(error))
 
 
 def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> None:
@@ -111,6 +135,7 @@ def _add_pads(app: FastAPI, service: Service, authenticate: Authenticator) -> No
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
+        require_short(signed)
         sums = open_sealed(signed, PADS, party.public_key, PadSums, since=runner.proposal.canonical)
         if (sums.study, sums.round, sums.helper) != (study, number, party.name):
             raise InvalidInput("the pad sums name another study, round or helper than their address")
@@ -147,6 +172,7 @@ def _add_openings(app: FastAPI, service: Service, authenticate: Authenticator) -
         study: StudyName, number: RoundNumber, request: Request, party: Party = keyholder
     ) -> dict[str, str]:
         signed, body = unpack_envelope(await request.body())
+        require_short(signed)
         opening = open_sealed(
             signed, OPENING, party.public_key, Opening, since=service.runner(study).proposal.canonical
         )

@@ -9,8 +9,8 @@ that was restored from an old backup is noticed (:mod:`orchestrator.api.standing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from datasites.node.work import HEAD_HEADER, head_from_text, head_to_text
 from datasites.study.messages import Approval, Attestation, Refusal, RoundKey, SumResult, UpdateHeader
 from datasites.study.proposal import Party, Proposal
 from datasites.study.recomputed.checks import check_public_key
+from datasites.study.recomputed.shown import require_short
 from datasites.study.signing import Signed, dump, open_sealed, parse, unpack_envelope
 from orchestrator.api.authentication import Authenticator, SpeaksProtocol, StreamedCall
 from orchestrator.api.blob_access import Blob, require_readable
@@ -49,12 +50,14 @@ from orchestrator.api.standing import add_standing, compare_head, note_trouble
 from orchestrator.api.study_reports import add_study_reports
 from orchestrator.api.thread import add_thread
 from orchestrator.api.uploads import receive
-from orchestrator.rounds.decryption import check_answer, closing_of, require_round
+from orchestrator.rounds.decryption import check_answer, check_bound, closing_of, require_round
 from orchestrator.rounds.helping import CONFIRMATION
 from orchestrator.rounds.peers import check_understood
+from orchestrator.rounds.runner import StudyRunner
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.summing.own_rules import require_code
 from privacy.canonical import sha256_hex
+from privacy.encryption.pads import require_pad_key
 from privacy.errors import InvalidInput, Refused
 
 _LONGEST_WAIT_SECONDS = 25.0
@@ -233,6 +236,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
+        require_short(signed)
         key = open_sealed(
             signed, "round-key", runner.proposal.keyholder.public_key, RoundKey, since=runner.proposal.canonical
         )
@@ -241,6 +245,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
         if key.key_hash != sha256_hex(body):
             raise InvalidInput("the round key's bytes do not have the signed hash")
         require_round(runner.proposal, number)
+        require_pad_key(key.pad_key, hybrid=bool(runner.proposal.helpers))
         check_public_key(runner.proposal, number, body)
         service.store.require_place(study, number, "key", signed, author=party.name)
         service.store.put_blob(body)
@@ -255,6 +260,7 @@ def _add_keyholder_calls(app: FastAPI, service: Service, authenticate: Authentic
     ) -> dict[str, str]:
         runner = service.runner(study)
         signed, body = unpack_envelope(await request.body())
+        require_short(signed)
         result = open_sealed(
             signed, "sum-result", runner.proposal.keyholder.public_key, SumResult, since=runner.proposal.canonical
         )
@@ -313,21 +319,20 @@ def _add_attestations(app: FastAPI, service: Service, authenticate: Authenticato
         runner = service.runner(study)
         participant = runner.proposal.participant(party.name)
         signed = parse(Signed, await request.body())
-        attestation = open_sealed(
-            signed, "attestation", participant.public_key, Attestation, since=runner.proposal.canonical
-        )
+        with _useless(service, runner, party.name, number):
+            require_short(signed)
+            attestation = open_sealed(
+                signed, "attestation", participant.public_key, Attestation, since=runner.proposal.canonical
+            )
         closing = closing_of(service.store, study, number, attestation.list_hash)
         again, earlier = bool(attestation.fresh), service.store.all_documents(study, number, CONFIRMATION)
         if again and len(earlier) >= _MOST_REFUSALS * len(runner.proposal.participants):
             raise Refused(f"round {number} was signed once more too often; is the keyholder started again and again?")
-        try:
+        with _useless(service, runner, party.name, number):
+            check_bound(service.store, attestation, (study, number, party.name), closing)
             await asyncio.to_thread(runner.intake.check_tags, attestation)
             if runner.proposal.helpers:
                 runner.helping.check_vouching(attestation, closing)
-        except InvalidInput as error:
-            service.journal.append("tags-refused", {"study": study, "round": number, "site": attestation.site})
-            runner.refused(party.name, number, str(error))
-            raise
         kind, closing = (CONFIRMATION, len(earlier)) if again else ("attestation", closing)
         if dump(signed) not in earlier:
             await asyncio.to_thread(
@@ -336,6 +341,17 @@ def _add_attestations(app: FastAPI, service: Service, authenticate: Authenticato
         service.board.withdraw(study, party=party.name, when=lambda i: i.kind == ("confirm" if again else "attest"))
         runner.wake()
         return {"list_hash": attestation.list_hash}
+
+
+@contextmanager
+def _useless(service: Service, runner: StudyRunner, site: str, number: int) -> Iterator[None]:
+    """Name the site of a signature that nobody could use; the list is closed without it, as if it had not signed."""
+    try:
+        yield
+    except InvalidInput as error:
+        service.journal.append("tags-refused", {"study": runner.proposal.study, "round": number, "site": site})
+        runner.refused(site, number, str(error))
+        raise
 
 
 def _only(party: Party, allowed: Party, what: str) -> None:

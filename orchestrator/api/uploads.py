@@ -20,7 +20,7 @@ from datasites.study.signing import Signed, parse
 from orchestrator.rounds.summing.intake import INCOMING, Upload
 from privacy.errors import InvalidInput, Refused, Tampered
 
-HEADER_LIMIT_BYTES = 1 << 18
+HEADER_LIMIT_BYTES = 1 << 20
 _DRAIN_BYTES = 16 << 20
 _DRAIN_SECONDS = 5.0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datasites.study.messages import Commitments, LostRound, SumResult
+from datasites.study.messages import Attestation, Commitments, LostRound, SumResult
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.chain import RoundEvidence, checked_totals
 from datasites.study.signing import Signed, parse, seal
@@ -56,6 +56,26 @@ def closing_of(store: Store, study: str, number: int, list_hash: str) -> int:
             return closing
         closing += 1
     raise Refused(f"round {number}: there is no list with this hash; fetch the current one")
+
+
+def check_bound(store: Store, attestation: Attestation, place: tuple[str, int, str], closing: int) -> None:
+    """Check that a site signs what everybody compares a signature with: else all of them refuse and nobody is named.
+
+    Args:
+        store: where the lists are kept.
+        attestation: what the site signed.
+        place: the study, the round and the site that it came from.
+        closing: which list of the round it is under.
+
+    Raises:
+        InvalidInput: it names another study, round, site, plan or sum.
+    """
+    if (attestation.study, attestation.round, attestation.site) != place:
+        raise InvalidInput("the attestation names another study, round or site than its address")
+    study, number, site = place
+    listed = store.opened(Commitments, study, number, "commitments", closing=closing)
+    if listed is None or (attestation.plan_hash, attestation.sum_hash) != (listed.plan_hash, listed.sum_hash):
+        raise InvalidInput(f"{site} attested another plan or sum than those of the list")
 
 
 def excluded_sites(store: Store, study: str) -> frozenset[str]:

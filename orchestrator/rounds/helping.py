@@ -12,8 +12,15 @@ from typing import Any
 
 from datasites.keyholder.checks import WORDS
 from datasites.keyholder.opened import counts_of, salt_in
-from datasites.keyholder.vouched import PREFIX, commitments_hash, disagreeing, opened_commitments, vouched_of
-from datasites.study.messages import Attestation, Commitments, PadCommitment, PadSums, WorkItem
+from datasites.keyholder.vouched import (
+    PREFIX,
+    commitments_hash,
+    disagreeing,
+    opened_commitments,
+    usable_commitments,
+    vouched_of,
+)
+from datasites.study.messages import Attestation, Commitments, PadSums, WorkItem
 from datasites.study.proposal import Proposal
 from datasites.study.signing import Signed, parse
 from orchestrator.rounds import refusals
@@ -166,7 +173,7 @@ class Helping:
         """Choose the commitments that the sites sign under, or say whom to leave out, or why there are none."""
         study, keyholder = self._proposal.study, self._proposal.keyholder.name
         documents = self._store.documents(study, number, COMMITMENT, closing=closing)
-        found = {name: parse(PadCommitment, document["payload"]) for name, document in documents.items()}
+        found, useless = usable_commitments(self._proposal, {name: d["payload"] for name, d in documents.items()})
         accused = {
             name: refused.without
             for name in (keyholder, *self._names)
@@ -180,6 +187,7 @@ class Helping:
             return Vouching(accused={name: sites for name, sites in accused.items() if sites})
         named = accused.get(keyholder, ()) if keyholder not in found else [s for n in accused for s in accused[n]]
         reasons = [f"{n}: {r.reason}" for n in accused if (r := self._refusals.of(number, n)) is not None]
+        reasons += [f"{name}: its commitment to the pad sums is of no use" for name in useless]
         reasons += [f"{name} and {keyholder} say different pad sums" for name in sorted(lying)]
         return Vouching(
             accused={name: sites for name, sites in accused.items() if sites},

@@ -58,6 +58,7 @@ _MLKEM_SEED_BYTES, _MLKEM_PUBLIC_BYTES, _MLKEM_SEALED_BYTES = 64, 1184, 1088
 HYBRID_PRIVATE_BYTES = _MLKEM_SEED_BYTES + PRIVATE_BYTES
 HYBRID_KEY_HEX = 2 * (_MLKEM_PUBLIC_BYTES + 32)
 _DOMAIN = b"tessera/v1/pad/"
+_DIGITS = frozenset("0123456789abcdef")
 _AT_ONCE = 14
 """So many pads, and a rest below the prime, are added before the sum is reduced."""
 
@@ -138,6 +139,22 @@ def seal_seed(seed: bytes, pad_key: str, label: PadLabel) -> str:
         raise InvalidInput(
             f"expected an X25519 key of 64 hexadecimal digits in the round key, or a hybrid one of {HYBRID_KEY_HEX}"
         ) from error
+
+
+def require_pad_key(pad_key: str, *, hybrid: bool) -> None:
+    """Check that seeds can be sealed to a public key, before anything rests on it.
+
+    Args:
+        pad_key: the public key, as its owner signed it.
+        hybrid: whether it has to be of X25519 and ML-KEM-768 together, as in a study with helpers.
+
+    Raises:
+        InvalidInput: it is of the other kind, in another spelling, a point of small order, or no key.
+    """
+    if len(pad_key) != (HYBRID_KEY_HEX if hybrid else 2 * PRIVATE_BYTES) or not set(pad_key) <= _DIGITS:
+        kind = "X25519 and ML-KEM-768 together in a study with helpers" if hybrid else "X25519"
+        raise InvalidInput(f"expected pad keys of {kind}, in hexadecimal digits")
+    seal_seed(bytes(SEED_BYTES), pad_key, PadLabel(study="", round=0, plan_hash="", site=""))
 
 
 def open_seed(sealed: str, private: bytes, label: PadLabel, *, seeds: int = 1) -> bytes:

@@ -7,6 +7,7 @@ has the list signed once more (docs/decisions/0019-one-list-without-helpers.md).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,10 @@ from privacy.canonical import sha256_hex
 from privacy.encryption import pad_tags, pads, shares, tags
 from privacy.encryption.ciphertexts import pack
 from privacy.encryption.parameters import EncryptionParameters
-from privacy.errors import Refused
+from privacy.errors import InvalidInput, Refused
 from privacy.ledger.journal import Journal
 
+_log = logging.getLogger(__name__)
 _WORD = re.compile("[0-9a-f]{1,64}")
 
 
@@ -37,15 +39,19 @@ class PadKeys:
     def of(cls, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
         """Check the keys that come with a round's plan; in a study with helpers one of theirs is enough.
 
+        A helper whose key nothing can be sealed to counts as absent: it alone would stop the study otherwise.
+
         Raises:
-            Refused: a key is for another study, round or plan, or no helper's is there.
+            Refused: a key is for another study, round or plan, nothing can be sealed to the keyholder's, or to no
+                helper's.
             InvalidInput, Tampered: a key is not signed by its owner.
         """
         key = open_sealed(
             item.documents["key"], "round-key", proposal.keyholder.public_key, RoundKey, since=proposal.canonical
         )
         checks.check_key(proposal, plan, key)
-        found = {}
+        _require_sealable(proposal, key.pad_key, proposal.keyholder.name)
+        found, unusable = {}, ""
         for helper in proposal.helpers:
             signed = item.documents.get(f"key/{helper.name}")
             if signed is None:
@@ -54,12 +60,15 @@ class PadKeys:
             about = (offered.study, offered.proposal_hash, offered.round, offered.helper)
             if about != (plan.study, plan.proposal_hash, plan.round, helper.name):
                 raise Refused(f"the key of {helper.name} is for another study or round")
+            try:
+                _require_sealable(proposal, offered.pad_key, helper.name)
+            except Refused as error:
+                unusable = f" ({error})"
+                _log.warning("round %d: %s; this helper counts as absent", plan.round, error)
+                continue
             found[helper.name] = offered
-        if proposal.helpers:
-            if not found:
-                raise Refused("no helper's key came with the plan; without one no pad is split")
-            if any(len(text) != pads.HYBRID_KEY_HEX for text in (key.pad_key, *(k.pad_key for k in found.values()))):
-                raise Refused("expected pad keys of X25519 and ML-KEM-768 together in a study with helpers")
+        if proposal.helpers and not found:
+            raise Refused(f"no helper's key came with the plan; without one no pad is split{unusable}")
         return cls(round_key=key, helpers=found)
 
 
@@ -134,6 +143,14 @@ def padded(
         seed_hashes=tuple(shares.seed_hash(seed, part, site) for part, seed in zip(shares.PARTS, seeds, strict=True)),
         own=OwnPads(seeds=seeds, rows=rows),
     )
+
+
+def _require_sealable(proposal: Proposal, pad_key: str, owner: str) -> None:
+    """Check, before a round is charged, that seeds can be sealed to a key."""
+    try:
+        pads.require_pad_key(pad_key, hybrid=bool(proposal.helpers))
+    except InvalidInput as error:
+        raise Refused(f"the pad key of {owner} is of no use: {error}") from error
 
 
 def require_may_sign(

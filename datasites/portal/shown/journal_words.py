@@ -38,6 +38,7 @@ HAPPENED = {
     "pads-refused": mark("pads refused"),
     "pads-summed": mark("pads added up"),
     "pads-unreadable": mark("pads not readable"),
+    "part-refused": mark("part of a round refused"),
     "password-changed": mark("password changed"),
     "people-act-asked": mark("act on an account or key proposed"),
     "people-act-done": mark("act on an account or key done"),

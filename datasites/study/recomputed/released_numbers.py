@@ -18,9 +18,13 @@ import numpy as np
 
 from datasites.study.proposal import Proposal
 from models.config import ModelConfig
+from privacy.canonical import plain_json
 from privacy.dp.randomness import Floats, Randomness
 from privacy.dp.releases import BINS, loss_sums, score_histograms
 from privacy.errors import InvalidInput
+
+_NUMBER_BYTES = 32
+"""How long a number of double precision is as JSON, with what stands around it."""
 
 VALIDATION = 0.2
 """Share of the records that validate in studies that release losses or score histograms."""
@@ -80,6 +84,19 @@ def expected_names(proposal: Proposal, site: str, number: int) -> frozenset[str]
             )
         names |= {score_name(o, c, b) for o in range(outputs) for c in range(cells) for b in range(BINS)}
     return frozenset(names)
+
+
+def numbers_bytes(proposal: Proposal, site: str) -> int:
+    """Return how many bytes of JSON the released numbers of an update of ``site`` have at most, in any round."""
+    mechanism = proposal.mechanism
+    lengths = [len(plain_json(PROXIMITY)) + _NUMBER_BYTES]
+    if mechanism.losses is not None:
+        terms = terms_of(proposal.participant(site).modalities, mechanism.losses.terms)
+        lengths += [2 * (len(plain_json(f"loss.validation.{term}")) + _NUMBER_BYTES) for term in terms]
+    if mechanism.evaluation is not None:
+        outputs, cells = proposal.model.scores, proposal.model.cells * patterns(proposal, site)
+        lengths.append(outputs * cells * BINS * (len(plain_json(score_name(outputs, cells, BINS))) + _NUMBER_BYTES))
+    return sum(lengths)
 
 
 def checked_numbers(proposal: Proposal, site: str, number: int, releases: Mapping[str, object]) -> dict[str, float]:

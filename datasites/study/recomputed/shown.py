@@ -14,11 +14,17 @@ from dataclasses import dataclass
 
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.chain import RoundEvidence
-from datasites.study.signing import Message, parse
+from datasites.study.recomputed.released_numbers import numbers_bytes
+from datasites.study.signing import Message, Signed, dump, parse
+from privacy.canonical import plain_json
 from privacy.errors import InvalidInput
 
+MOST_BYTES = 24 << 10
+"""How long one signed document of a round may be, beside what grows with the proposal (:func:`header_limit`)."""
+
 _ROUND_BYTES = 256 << 10
-_SITE_BYTES = 64 << 10
+"""The plan without its weights, the list without its headers, and at most eight documents of keyholder and helpers."""
+_NUMBER_BYTES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +34,37 @@ class _Header(Message):
 
 
 def documents_limit(proposal: Proposal) -> int:
-    """Return how many bytes the documents of one round of a study have at most: a few of each hospital."""
-    return _ROUND_BYTES + _SITE_BYTES * len(proposal.participants)
+    """Return how many bytes the documents of one round of a study have at most.
+
+    The orchestrator takes no document that is longer than its share (:func:`require_short`), so that one party alone
+    cannot make the documents of a round too long to be read.
+    """
+    sites = [p.name for p in proposal.participants]
+    own = (header_limit(proposal, site) + MOST_BYTES + _weights_bytes(proposal, site) for site in sites)
+    return _ROUND_BYTES + sum(own)
+
+
+def header_limit(proposal: Proposal, site: str) -> int:
+    """Return how many bytes the signed header of a site's update has at most: its numbers follow from the proposal."""
+    shapes = sum(len(plain_json(block.name)) + _NUMBER_BYTES for block in proposal.blocks_of(site))
+    return MOST_BYTES + shapes + numbers_bytes(proposal, site)
+
+
+def require_short(signed: Signed, most: int = MOST_BYTES) -> None:
+    """Check that a signed document is no longer than its share of a round's documents.
+
+    Raises:
+        InvalidInput: it is longer.
+    """
+    length = len(plain_json(dump(signed)))
+    if length > most:
+        raise InvalidInput(f"expected a signed {signed.kind[:40]} of at most {most} bytes, got {length}")
+
+
+def _weights_bytes(proposal: Proposal, site: str) -> int:
+    """Return how much room a site's weights take in a plan at most."""
+    names = len(plain_json(site)) + _NUMBER_BYTES
+    return sum(len(plain_json(block.name)) + names for block in proposal.blocks_of(site))
 
 
 def shown_header(evidence: bytes, sizes: Mapping[str, int]) -> bytes:

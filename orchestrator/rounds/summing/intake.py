@@ -15,7 +15,9 @@ from typing import Any
 from datasites.node.files import sync_folder
 from datasites.study.messages import Attestation, BlockShape, RoundPlan, UpdateHeader
 from datasites.study.proposal import Proposal
+from datasites.study.recomputed.checks import check_header_pads
 from datasites.study.recomputed.released_numbers import checked_header_numbers
+from datasites.study.recomputed.shown import header_limit, require_short
 from datasites.study.signing import Signed, dump, open_sealed, parse
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.summing.sums import RunningSumProcess, WorkerDied
@@ -86,8 +88,10 @@ class Intake:
         """Check an update by its header alone, before a byte of it is read.
 
         Raises:
-            Refused: the round is not open, made for another plan, or this site sent another update already.
-            InvalidInput: the header's names, shapes, lengths or released numbers are not what this round expects.
+            Refused: the round is not open, made for another plan, this site sent another update already, or the
+                header's pads are not for this study's helpers.
+            InvalidInput: the header's names, shapes, lengths or released numbers are not what this round expects, or it
+                is longer than follows from these.
             Tampered: the signature does not hold.
         """
         header = open_sealed(
@@ -105,8 +109,10 @@ class Intake:
         if self._proposal.waits.starts_with and site not in self._store.documents(header.study, 0, "approval"):
             raise Refused(f"the approval of {site} has not arrived; send it first")
         self._check_shapes(site, header)
+        check_header_pads(self._proposal, header)  # else keyholder and helpers refuse the whole list and name nobody
         checked_header_numbers(self._proposal, site, number, header.releases)
         canonical_json(dump(signed))  # the list of the round quotes it
+        require_short(signed, header_limit(self._proposal, site))
         known = self.headers(number)
         if site in known and known[site] == dump(signed):
             return header

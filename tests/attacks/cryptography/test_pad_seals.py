@@ -143,8 +143,8 @@ def test_a_key_without_the_lattice_half_is_refused(helped: HelpedStage, whose: s
     if whose == "keyholder":
         key = replace(parse(RoundKey, dict(helped.key.payload)), pad_key=weak)
         assert not helped.train(0, key=seal(identity, "round-key", key))
-    else:
-        helped.helper_keys[f"key/{H}"] = seal(identity, "helper-key", own_helper_key(helped, H, pad_key=weak))
+    else:  # the other helper alone has seeds sealed to it then (test_useless_helpers.py)
+        helped.helper_keys = {f"key/{H}": seal(identity, "helper-key", own_helper_key(helped, H, pad_key=weak))}
         assert not helped.train(0)
     assert "X25519 and ML-KEM-768 together" in helped.refusal("site-0")
 

@@ -55,7 +55,9 @@ def _example(kind: Any) -> Any:
         checked = _CHECKED | _CHECKED_IN.get(kind.__name__, {})
         return {name: checked.get(name, _example(hint)) for name, hint in _fields(kind)}
     if origin is typing.Annotated:
-        return "1" if args[0] is str else _example(args[0])
+        patterns = [str(getattr(constraint, "pattern", "")) for constraint in args[1:]]
+        digits = "0" * 64 if any("{64}" in pattern for pattern in patterns) else "1"
+        return digits if args[0] is str else _example(args[0])
     if origin in (typing.Union, UnionType):
         return _example(args[0])
     if origin is typing.Literal:
