@@ -16,6 +16,8 @@ from datasites.study.recomputed.next_model import model_from_bytes
 from privacy.ledger.journal import Journal
 
 SITES, ROUNDS, LENGTH = 3, 6, 500
+TAKEOVER_SECONDS = 15.0
+"""What we promise; the lease lasts six of them. Not stretched for a busy machine."""
 
 
 @pytest.mark.slow
@@ -42,7 +44,9 @@ def test_the_one_that_stands_by_takes_over_after_a_kill_and_nothing_is_lost(
             killed = time.monotonic()
             leader.wait()
             consortium.status("kept")
-            record_property("takeover_seconds", round(time.monotonic() - killed, 2))
+            taken = time.monotonic() - killed
+            record_property("takeover_seconds", round(taken, 2))
+            assert taken < TAKEOVER_SECONDS
             status = consortium.wait("kept", "finished")
         assert [sorted(c["sites"]) for c in status["checkpoints"]] == [sorted(consortium.names)] * ROUNDS
         model = model_from_bytes(consortium.client.get_bytes(f"/blobs/{status['checkpoints'][-1]['model_hash']}"))
