@@ -42,7 +42,7 @@ def attend(
         wait_until_served(place)
         if not is_proposed(place, name):
             proposing(home, settings, view, options)
-        for line in guide(name, portals_of(portals), dashboard_link(place, dashboard), out):
+        for line in guide(name, portals_of(place, name, portals), dashboard_link(place, dashboard), out):
             view.note(line)
         status = follow(place, name, view)
         view.step("Writing the report")

@@ -19,13 +19,17 @@ from datasites.node.home import Home
 from datasites.review.accounts import AccountStore
 from datasites.study.thread import OVER_FOR_GOOD
 from orchestrator.dashboard.access import new_link
+from orchestrator.rounds.checkpoints import NEXT_ROUND
 from orchestrator.studies.run import Progress
 from orchestrator.studies.status import Watched, client_of, summaries_of
+from orchestrator.studies.words import resume
 from privacy.errors import TesseraError
 
 _log = logging.getLogger(__name__)
 _READY_SECONDS = 300.0
 _POLL_SECONDS = 1.0
+_ROUNDS_OF_A_START = 2
+"""So many rounds a start of everybody may cost: the one under way, and the next if its key was made ahead."""
 
 
 def wait_until_served(home: Home, *, seconds: float = _READY_SECONDS) -> None:
@@ -59,6 +63,22 @@ def dashboard_link(home: Home, base: str) -> str:
     return urlunsplit((place.scheme, place.netloc, link.path, link.query, ""))
 
 
+def portals_of(home: Home, study: str, addresses: str) -> dict[str, str]:
+    """Return where people reach the portals of a study's hospitals.
+
+    Args:
+        home: the orchestrator's.
+        study: that was proposed.
+        addresses: ``hospital-a=http://127.0.0.1:8101,...``; those of hospitals without a part in it are left out.
+    """
+    pairs = (entry.partition("=") for entry in addresses.split(",") if entry)
+    known = {name.strip(): url.strip() for name, _, url in pairs}
+    with client_of(home) as client:
+        proposal = client.get_json(f"/studies/{study}")["proposal"]["payload"]
+    names = [str(hospital["name"]) for hospital in proposal["participants"]]
+    return {name: known.get(name, "its portal") for name in names}
+
+
 def guide(study: str, portals: Mapping[str, str], dashboard: str, results: Path) -> list[str]:
     """Return what people do next, one line each.
 
@@ -85,10 +105,13 @@ def follow(
 ) -> dict[str, Any]:
     """Wait until a study is over, through pauses and restarts of the orchestrator; return its last status.
 
+    Whoever starts the whole consortium anew in the middle of a round wants the study to go on: it is resumed where such
+    a start cost a round (docs/decisions/0025-cleared-after-a-start.md). Every other pause waits for people.
+
     Raises:
         TesseraError: it ended without a model.
     """
-    told, watched = "", Watched(f"/studies/{study}")
+    told, resumable, watched = "", _ROUNDS_OF_A_START, Watched(f"/studies/{study}")
     while True:
         try:
             with client_of(home) as client:
@@ -106,7 +129,19 @@ def follow(
             return status
         if state in OVER_FOR_GOOD or state == "failed":
             raise TesseraError(f"{study} is {state} and will not go on: {status['reason']}")
+        if state == "paused" and resumable and status["reason"].endswith(NEXT_ROUND):
+            resumable -= _resumed(home, study, progress)
         sleep(_POLL_SECONDS)
+
+
+def _resumed(home: Home, study: str, progress: Progress) -> bool:
+    try:
+        resume(home, study)
+    except TesseraError as error:
+        progress.note(f"{study} could not be resumed: {error}")
+        return False
+    progress.note(f"{study} goes on with the next round")
+    return True
 
 
 def play_steward(
@@ -173,9 +208,3 @@ def _ok(response: httpx.Response) -> Any:
     if response.is_success:
         return response.json()
     raise TesseraError(f"{response.request.url.path} answered {response.status_code}: {response.text[:300]}")
-
-
-def portals_of(text: str) -> dict[str, str]:
-    """Read ``hospital-a=http://127.0.0.1:8101,...``."""
-    pairs = (entry.partition("=") for entry in text.split(",") if entry)
-    return {name.strip(): url.strip() for name, _, url in pairs}

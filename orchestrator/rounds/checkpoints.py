@@ -37,6 +37,10 @@ def study_runs(store: Store, journal: Journal, study: str) -> None:
         store.set_state(study, "running")
 
 
+NEXT_ROUND = "the round is lost: resume the study for the next one"
+"""How the reason of a pause ends where hospitals were started anew in a round and the others were too few."""
+
+
 def finished_checkpoint(
     store: Store,
     proposal: Proposal,

@@ -27,7 +27,7 @@ from datasites.study.signing import Signed, open_sealed, parse, seal
 from orchestrator.rounds import checkpoints as ends
 from orchestrator.rounds.attendance import Arrivals, Attendance, Expected
 from orchestrator.rounds.board import Board, Waiting, names
-from orchestrator.rounds.checkpoints import StudyExpired, StudyPaused
+from orchestrator.rounds.checkpoints import NEXT_ROUND, StudyExpired, StudyPaused
 from orchestrator.rounds.decryption import excluded_sites, serve
 from orchestrator.rounds.helping import Helping
 from orchestrator.rounds.refusals import Refusals
@@ -267,7 +267,7 @@ class StudyRunner:
         if never and not self._enough(number, others):
             reason = f"{names(never)} cannot {what}, and the others are too few"
             self._lose(number, reason)
-            raise StudyPaused(f"round {number}: {reason}; the round is lost: resume the study for the next one")
+            raise StudyPaused(f"round {number}: {reason}; {NEXT_ROUND}")
 
     async def _attested(self, number: int, closing: int, sites: set[str]) -> None:
         def missing() -> set[str]:

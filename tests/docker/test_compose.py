@@ -1,77 +1,29 @@
-"""compose.yaml for real: build, start, approve, train, report, isolation between hospitals, and nothing left behind.
+"""compose.yaml for real: start, approve, train, report, isolation between hospitals, and nothing left behind.
 
 Needs an engine; ``.ci/run`` starts one where it can. Settings: ``WHEELS_DIR``, ``BUILD_CA_FILE`` (see Dockerfile).
+People approve in Chromium; where there is none, by the portals' JSON, and the test says so.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import ssl
 import subprocess
-import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from support.browser import make_account, missing, open_request, sign
+from support.composed import PROJECT, RESULTS, ROOT, ROUNDS, compose, docker, environment
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
-PROJECT = "tessera-test"
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 PORTS = {name: f"http://127.0.0.1:83{i:02d}" for i, name in enumerate(HOSPITALS, start=1)}
-ROUNDS = 3
-IMAGE_LIMIT_BYTES = 1_200_000_000
-PATCH_LIMIT_BYTES = 5_000_000
 HEALTHY_SECONDS = 90.0
-RESULTS = tempfile.mkdtemp(prefix="tessera-results-")
-
-
-def docker(*arguments: str, check: bool = True, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        ["docker", *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds
-    )
-    if check and done.returncode:
-        raise AssertionError(f"docker {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-    return done
-
-
-def compose(*arguments: str, check: bool = True, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
-    return docker("compose", "-p", PROJECT, *arguments, check=check, seconds=seconds)
-
-
-def environment() -> dict[str, str]:
-    wheels = os.environ.get("WHEELS_DIR") or find_links() or str(ROOT / "docker" / "wheels")
-    own = re.compile("TESSERA_|COMPOSE_|DATABASE_URL")
-    kept = {name: value for name, value in os.environ.items() if not own.match(name)}
-    ours = {"TESSERA_PORTS": "83", "TESSERA_VERSION": "test", "TESSERA_ROUNDS": str(ROUNDS), "TESSERA_RESULTS": RESULTS}
-    return {**kept, **ours, "WHEELS_DIR": wheels}
-
-
-def find_links() -> str:
-    """The folder pip is set up to look into first, which may hold torch's CPU wheel."""
-    found = subprocess.run(["pip", "config", "get", "global.find-links"], capture_output=True, text=True)
-    return found.stdout.strip() if found.returncode == 0 and Path(found.stdout.strip()).is_dir() else ""
-
-
-def engine() -> bool:
-    return shutil.which("docker") is not None and docker("info", check=False, seconds=30).returncode == 0
-
-
-@pytest.fixture(scope="module")
-def image() -> str:
-    if not engine():
-        pytest.skip("needs a running Docker engine with compose v2")
-    started = time.monotonic()
-    compose("build", seconds=800)
-    print(f"image built in {time.monotonic() - started:.0f} s")
-    return "tessera:test"
 
 
 @pytest.fixture(scope="module")
@@ -90,87 +42,6 @@ def consortium(image: str) -> Iterator[float]:
 
 def inside(service: str, *command: str) -> subprocess.CompletedProcess[str]:
     return compose("exec", "-T", service, *command, check=False, seconds=60)
-
-
-# the image ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_image_is_small_and_has_no_build_tools_and_no_secrets(image: str) -> None:
-    size = int(docker("image", "inspect", "-f", "{{.Size}}", image).stdout)
-    print(f"image: {size / 1e9:.2f} GB")
-    assert size < IMAGE_LIMIT_BYTES
-    look = (
-        "import shutil, importlib.util as u, pathlib, sys; "
-        "print([t for t in ('gcc', 'cc', 'make', 'git', 'pip', 'pip3') if shutil.which(t)], "
-        "[m for m in ('pip', 'setuptools', 'pytest', 'mypy', 'hatchling') if u.find_spec(m)], "
-        "[str(p) for f in ('/opt/tessera', '/etc/tessera', '/var/lib/tessera') "
-        "for p in pathlib.Path(f).rglob('*') if p.name in ('identity.pem', 'authority.pem')])"
-    )
-    found = docker("run", "--rm", "--network=none", "--read-only", "--entrypoint=python", image, "-c", look).stdout
-    assert found.strip() == "[] [] []"
-    settings = json.loads(docker("image", "inspect", image).stdout)[0]["Config"]
-    assert settings["User"] == "10000:10000"
-    assert not [e for e in settings["Env"] if re.search(r"(?i)password|secret|key|token", e)]
-
-
-def test_the_image_says_what_it_is_and_its_files_are_those_that_were_installed(image: str) -> None:
-    labels = json.loads(docker("image", "inspect", "-f", "{{json .Config.Labels}}", image).stdout)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    prefix = "org.opencontainers.image"
-    assert labels[f"{prefix}.title"] == "Tessera" and labels[f"{prefix}.version"] == project["version"]
-    assert labels[f"{prefix}.licenses"] == project["license"]
-    assert labels[f"{prefix}.base.name"] == "python:3.11-slim" and f"{prefix}.revision" in labels
-    look = "from datasites.review.environment import installed_files as f; print(len(f().packages) > 100, f().changed)"
-    found = docker("run", "--rm", "--network=none", "--read-only", "--entrypoint=python", image, "-c", look).stdout
-    assert found.strip() == "True ()"
-
-
-def layers(image: str) -> dict[str, int]:
-    """The layers of an image with their sizes in bytes, the lowest first."""
-    digests = json.loads(docker("image", "inspect", "-f", "{{json .RootFS.Layers}}", image).stdout)
-    told = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", image).stdout
-    made = [line.partition("\t") for line in told.splitlines() if re.match(r"\d+\t(COPY|RUN|WORKDIR) ", line)]
-    sizes = [int(size) for size, _, _ in made][::-1]
-    assert len(sizes) == len(digests), told
-    return dict(zip(digests, sizes, strict=True))
-
-
-def test_a_change_of_one_line_is_a_small_patch(image: str, tmp_path: Path) -> None:
-    """Whoever has the image fetches only layers that are new; a release would otherwise cost a gigabyte a hospital."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        if not (ROOT / name).is_file() or name.startswith(("tests/", "docs/", "benchmarks/")):
-            continue
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, tmp_path / name)
-    (tmp_path / "docker" / "wheels").mkdir(parents=True, exist_ok=True)
-    with (tmp_path / "datasites" / "keyholder" / "record.py").open("a") as module:
-        module.write("\n# one more line\n")
-    patched = environment() | {"TESSERA_VERSION": "patched"}
-    done = subprocess.run(
-        ["docker", "compose", "-p", PROJECT, "build"], cwd=tmp_path, env=patched, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    before, after = layers(image), layers("tessera:patched")
-    new = {digest: size for digest, size in after.items() if digest not in before}
-    docker("image", "rm", "tessera:patched", check=False)
-    print(f"a patch of one line: {sum(new.values()) / 1e6:.2f} MB in {len(new)} layers of {len(after)}")
-    assert 0 < sum(new.values()) < PATCH_LIMIT_BYTES
-
-
-def test_another_base_image_than_the_named_digest_is_not_taken(image: str) -> None:
-    wrong = {"BASE_DIGEST": f"sha256:{'0' * 64}"}
-    done = subprocess.run(
-        ["docker", "compose", "-p", PROJECT, "build"],
-        cwd=ROOT,
-        env=environment() | wrong,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0 and f"python:3.11-slim@{wrong['BASE_DIGEST']}" in done.stderr
-
-
-# the consortium ----------------------------------------------------------------------------------------------------
 
 
 def test_everybody_is_healthy_within_ninety_seconds(consortium: float) -> None:
@@ -252,9 +123,16 @@ def one_time_link(service: str) -> str:
     return str(found[-1])
 
 
-def approve(service: str) -> None:
-    """Do what a steward does: make an account from the one-time link, and approve the study that waits."""
-    person = {"name": "steward", "password": f"a long pass phrase of {service}"}
+Approve = Callable[[str], None]
+
+
+def password_of(service: str) -> str:
+    return f"a long pass phrase of {service}"
+
+
+def approve_by_json(service: str) -> None:
+    """Do what a steward does, without a browser: make an account, and approve the study that waits."""
+    person = {"name": "steward", "password": password_of(service)}
     with httpx.Client(base_url=PORTS[service], timeout=60, trust_env=False) as portal:
         portal.post("/api/register", json={"token": one_time_link(service), **person}).raise_for_status()
         csrf = portal.post("/api/login", json=person).raise_for_status().json()["csrf"]
@@ -265,6 +143,23 @@ def approve(service: str) -> None:
         path = f"/api/requests/{waiting[0]['proposal_hash']}/approve"
         answer = portal.post(path, json={"password": person["password"]}, headers={"x-csrf-token": csrf})
         assert answer.is_success, f"{service}: {answer.status_code} {answer.text[:500]}"
+
+
+@pytest.fixture
+def approve(request: pytest.FixtureRequest) -> Approve:
+    """What a steward does in a browser: the one-time link, an account, a try on the mock data, a signature."""
+    if missing():
+        print(f"people approve without a browser: this machine {missing()}")
+        return approve_by_json
+    browser = request.getfixturevalue("browser")
+
+    def in_a_browser(service: str) -> None:
+        page = browser.new_context().new_page()
+        make_account(page, f"{PORTS[service]}/register?token={one_time_link(service)}", "steward", password_of(service))
+        open_request(page, "pilot")
+        sign(page, password_of(service))
+
+    return in_a_browser
 
 
 def guide(project: str = PROJECT) -> str:
@@ -305,7 +200,23 @@ def assert_results(folder: str) -> None:
     assert "model.safetensors" in found and any(name.endswith(".html") for name in found), found
 
 
-def test_the_study_starts_by_itself_once_all_have_signed_also_after_down_and_up(consortium: float) -> None:
+CHARGED = (
+    "import json; from pathlib import Path; from privacy.ledger.journal import Journal; "
+    "j = Journal(Path('/var/lib/tessera/home/journal.sqlite'), None); "
+    "print(json.dumps([e.body['round'] for e in j.entries(kind='round-charged')]))"
+)
+
+
+def charged(service: str) -> list[int]:
+    """The rounds that a hospital's journal says were charged, one entry each."""
+    told = inside(service, "python", "-c", CHARGED)
+    assert told.returncode == 0, told.stderr
+    return [int(number) for number in json.loads(told.stdout)]
+
+
+def test_the_study_starts_by_itself_once_all_have_signed_also_after_down_and_up(
+    consortium: float, approve: Approve
+) -> None:
     approve("hospital-a")
     approve("hospital-b")
     compose("down")
@@ -316,6 +227,8 @@ def test_the_study_starts_by_itself_once_all_have_signed_also_after_down_and_up(
     (study,) = json.loads(inside("orchestrator", "tessera", "status", "--json").stdout)["studies"]
     assert (study["state"], study["rounds_completed"]) == ("finished", ROUNDS)
     assert {s["name"]: s["updates"] for s in study["sites"]} == dict.fromkeys(HOSPITALS, ROUNDS)
+    for name in HOSPITALS:
+        assert charged(name) == list(range(1, ROUNDS + 1)), name
     assert_results(RESULTS)
     report = json.loads((Path(RESULTS) / "study-report.json").read_text())
     (auroc,) = [m["value"] for m in report["metrics"] if m["label"] == "AUROC (mean over cohorts)"]

@@ -5,6 +5,7 @@ Screenshots are made where TESSERA_ARTEFACTS names a folder for them: a picture 
 
 import asyncio
 import fcntl
+import importlib.util
 import os
 import shutil
 import socket
@@ -31,12 +32,20 @@ CHROMIUM = Path("/usr/bin/chromium")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
+def missing() -> str:
+    """What this machine lacks for tests in a browser; nothing where they run."""
+    if importlib.util.find_spec("playwright") is None:
+        return "needs the playwright package"
+    return "" if CHROMIUM.exists() else "needs Debian's chromium (apt-get install chromium)"
+
+
 @pytest.fixture(scope="module")
 def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
-    if not CHROMIUM.exists():
-        pytest.skip("needs Debian's chromium (apt-get install chromium)")
-    with playwright.sync_playwright() as engine:
+    if missing():
+        pytest.skip(missing())
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as engine:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=flags, timeout=120_000)
         yield browser
@@ -65,6 +74,33 @@ def browser(chromium):
     browser = Browser(chromium)
     yield browser
     browser.close()
+
+
+def make_account(page, link: str, name: str, password: str) -> None:
+    """Follow a one-time link to a portal and make an account there; it leads to the inbox."""
+    page.goto(link)
+    page.locator("#name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Make the account").click()
+    page.get_by_role("heading", name="Inbox").wait_for()
+
+
+def open_request(page, study: str, seconds: float = 400.0) -> None:
+    """Look into the inbox until a study waits there, open it, and try it on the mock data."""
+    deadline = time.monotonic() + seconds
+    while not page.get_by_role("link", name=study).count():
+        assert time.monotonic() < deadline, f"{study} never came"
+        page.reload()
+    page.get_by_role("link", name=study).first.click()
+    page.get_by_role("button", name="Run it").click()
+    page.get_by_text("What would leave in a round").wait_for()
+
+
+def sign(page, password: str) -> None:
+    """Approve the request that is open."""
+    page.get_by_label("Your password").fill(password)
+    page.get_by_role("button", name="Sign and approve").click()
+    page.get_by_text("Signed with your key.").wait_for()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from support.passing_time import Until
 from support.played import Played
 
 from orchestrator.rounds import helping
+from orchestrator.rounds.checkpoints import NEXT_ROUND
 
 LENGTH = 300
 
@@ -288,6 +289,7 @@ def test_a_round_that_nobody_can_be_cleared_for_is_lost_and_the_study_goes_on(pl
     status = played.play("pilot")
     assert status["state"] == "paused"
     assert "site-3 cannot send an update in this round, and the others are too few" in status["reason"]
+    assert status["reason"].endswith(NEXT_ROUND)  # a composed consortium goes on by it
     lost = [bool(c.get("lost")) for c in status["checkpoints"]]
     while status["state"] == "paused":
         played.client.post_json("/studies/pilot/resume", {})

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.review_desk import NOW, make_context, make_desk, make_proposal
 from support.web_server import serving
 from typer.testing import CliRunner
 
+from datasites.node.consortium import Consortium
 from datasites.node.home import Config, Home
 from datasites.portal.app import create_portal
 from orchestrator.cli.main import app
 from orchestrator.demo import attending
 from orchestrator.demo.attending import dashboard_link, follow, guide, play_steward, portals_of
+from orchestrator.rounds.checkpoints import NEXT_ROUND
 from privacy.errors import TesseraError
 
 
@@ -32,8 +35,13 @@ class Quiet:
         pass
 
 
-def test_people_read_where_to_go_and_what_happens_then() -> None:
-    portals = portals_of("hospital-a=http://127.0.0.1:8101, hospital-b=http://127.0.0.1:8102,")
+def test_people_read_where_to_go_and_what_happens_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hospitals = {"participants": [{"name": f"hospital-{letter}"} for letter in "ab"]}
+    monkeypatch.setattr(attending, "client_of", Answers({"proposal": {"payload": hospitals}}))
+    home = Home.create(tmp_path, Config(name="o", institution="O", role="orchestrator", orchestrator_url=""))
+    told = "hospital-a=http://127.0.0.1:8101, hospital-b=http://127.0.0.1:8102, hospital-c=http://127.0.0.1:8103,"
+    portals = portals_of(home, "pilot", told)
+    assert list(portals) == ["hospital-a", "hospital-b"]  # the third takes no part in this study
     text = "\n".join(guide("pilot", portals, "https://127.0.0.1:8100/dashboard/enter?token=x", Path("/results")))
     for words in (
         "http://127.0.0.1:8102",
@@ -122,6 +130,42 @@ def test_a_study_is_followed_through_restarts_and_pauses(tmp_path: Path, monkeyp
         "pilot is paused: a disk",
         "pilot is finished",
     ]
+
+
+COMPOSE = Path(__file__).parents[4] / "compose.yaml"
+
+
+@pytest.mark.parametrize("profile", ["three", "paper"])
+def test_compose_says_where_the_portal_of_every_hospital_is(profile: str) -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    told = dict(entry.strip().split("=") for entry in services["study"]["environment"]["TESSERA_PORTALS"].split(","))
+    for hospital in Consortium.load(COMPOSE.parent / "docker" / f"{profile}.toml").hospitals:
+        assert told[hospital.name] == services[hospital.name]["environment"]["TESSERA_PUBLIC_URL"]
+
+
+def test_a_start_of_everybody_in_the_middle_of_rounds_costs_two_of_them_and_nobodys_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third round that is lost so, and every other pause, waits for people."""
+    lost = [status("paused", f"round {n}: a, b cannot send an update; {NEXT_ROUND}", done=n) for n in (2, 3, 4)]
+    other = status("paused", "round 4: the keyholder refused: its reason", done=4)
+    monkeypatch.setattr(attending, "client_of", Answers(*lost, lost[2], other, status("finished", done=4)))
+    outcomes = iter([TesseraError("no answer"), {}, {}])
+    resumed = []
+
+    def resume(_: Home, study: str) -> Any:
+        resumed.append(study)
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(attending, "resume", resume)
+    home = Home.create(tmp_path, Config(name="o", institution="O", role="orchestrator", orchestrator_url=""))
+    seen = Quiet()
+    follow(home, "pilot", seen, sleep=lambda _: None)
+    assert resumed == ["pilot"] * 3 and seen.notes.count("pilot goes on with the next round") == 2
+    assert "pilot could not be resumed: no answer" in seen.notes
 
 
 @pytest.mark.parametrize("state", ["denied", "failed", "expired"])

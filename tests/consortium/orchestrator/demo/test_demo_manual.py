@@ -12,6 +12,7 @@ import time
 
 import psutil
 import pytest
+from support.browser import make_account, open_request, sign
 from support.timing import within
 
 from orchestrator.demo.view import approval_guide, reading_guide
@@ -78,22 +79,11 @@ def test_a_newcomer_approves_in_under_two_minutes_and_prints_the_report(browser,
     link = manual_demo(r"http://\S+/register\?token=\S+")
     began = time.monotonic()
     page = browser.new_context().new_page()
-    page.goto(link)
-    page.locator("#name").fill("anna")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Make the account").click()
-    page.get_by_role("heading", name="Inbox").wait_for()
-    while not page.get_by_role("link", name="cancer-staging").count():
-        assert within(time.monotonic() - began, 120)
-        page.reload()
-    page.get_by_role("link", name="cancer-staging").click()
-    page.get_by_role("button", name="Run it").click()
-    page.get_by_text("What would leave in a round").wait_for(timeout=120_000)
+    make_account(page, link, "anna", PASSWORD)
+    open_request(page, "cancer-staging")
     shoot(page, "demo-request")
     portal = page
-    page.get_by_label("Your password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign and approve").click()
-    page.get_by_text("Signed with your key.").wait_for()
+    sign(page, PASSWORD)
     assert within(time.monotonic() - began, 120)
     page = browser.new_context().new_page()
     page.goto(dashboard)
