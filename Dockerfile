@@ -18,7 +18,8 @@ WORKDIR /src
 FROM build AS wanted
 COPY constraints-hashed.txt pyproject.toml ./
 COPY .ci/locked.py .ci/
-RUN python .ci/locked.py pinned pip > pip.txt && python .ci/locked.py requirements postgres > requirements.txt
+RUN python .ci/locked.py pinned pip > pip.txt && \
+    python .ci/locked.py requirements postgres s3 traces > requirements.txt
 
 # The dependencies: hundreds of megabytes that change rarely.
 FROM build AS dependencies

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 HASHED := $(PIP) --require-hashes --only-binary :all: -c constraints-hashed.txt
 
-.PHONY: setup lock wheel sbom demo test test-unit thorough check bench chaos tables docker charts audit results
+.PHONY: setup lock wheel sbom demo test test-unit thorough check bench chaos tables docker charts objects audit results
 
 setup: $(STAMP)
 
@@ -81,6 +81,15 @@ charts: setup
 	$(BIN)/python .ci/locked.py requirements charts > $(VENV)/charts.txt
 	$(HASHED) -r $(VENV)/charts.txt
 	$(BIN)/python -m pytest -n 0 -q tests/component/test_deployment.py
+
+# Blobs in a bucket: the library for it, and a server that speaks S3, which nothing else needs. Nothing is resolved:
+# botocore says that it wants an older python-dateutil than ours, and works with it.
+OBJECTS := obstore moto boto3 botocore s3transfer jmespath responses xmltodict py-partiql-parser \
+	flask flask-cors werkzeug blinker itsdangerous
+objects: setup
+	$(BIN)/python .ci/locked.py pinned $(OBJECTS) > $(VENV)/objects.txt
+	$(PIP) --require-hashes --only-binary :all: --no-deps -r $(VENV)/objects.txt
+	$(BIN)/python -m pytest -n 0 -q tests/component/orchestrator/rounds/test_objects.py
 
 # compose.yaml on a real Docker engine: builds the image, trains with three hospitals, takes everything down.
 docker: setup
