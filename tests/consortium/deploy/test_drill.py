@@ -1,4 +1,4 @@
-"""Five parties on machines of their own, by the commands of docs/deploy.md and no others.
+"""Five parties on machines of their own, by the commands of docs/deploy.md and no others that a person types.
 
 Network namespaces stand for machines; hospital B reaches the orchestrator through a proxy alone. While a study trains,
 a fourth hospital joins, and the keyholder and hospital C get a patch release; afterwards hospital A loses its disk and
@@ -35,6 +35,7 @@ from datasites.worker.sandbox import available_layers
 
 ROOT = Path(__file__).parents[3]
 TESSERA = str(Path(sys.executable).with_name("tessera"))
+NEW = "/opt/tessera-new/bin/tessera"
 GUIDE = (ROOT / "docs" / "deploy.md").read_text()
 PARTIES = {
     "the operator": "orchestrator",
@@ -47,17 +48,17 @@ HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 MACHINES = ("orchestrator", "keyholder", "hospital-a", "hospital-c", "hospital-d", "proxy")
 OUTSIDE = {machine: f"10.77.0.{10 + number}" for number, machine in enumerate(MACHINES)}
 BEHIND = {"hospital-b": "10.78.0.2", "proxy": "10.78.0.1"}
-ROUNDS = 40
+ROUNDS = 40  # as the guide proposes
 
 pytestmark = [
     pytest.mark.thorough,  # several minutes, and it asks for the right to make network namespaces
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(not permitted(), reason="needs the right to make network namespaces"),
 ]
 
 
-def commands(section: str) -> list[tuple[str, str]]:
-    """The lines of a section's shell block, each with the party whose comment stands above it."""
+def commands(section: str, study: str = "") -> list[tuple[str, str]]:
+    """The lines of a section's shell block for one study, each with the party whose comment stands above it."""
     text = GUIDE.partition(section)[2]
     block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
     assert block is not None
@@ -66,7 +67,7 @@ def commands(section: str) -> list[tuple[str, str]]:
         if line.startswith("#"):
             who = next((machine for words, machine in PARTIES.items() if line.startswith(f"# {words}")), "")
         elif line.strip():
-            found.append((who, line))
+            found.append((who, line.replace(" NAME ", f" {study} ")))
     return found
 
 
@@ -86,19 +87,22 @@ class Drill:
     def home(self, machine: str) -> Home:
         return Home(folder=self.place(machine) / "home")
 
-    def _command(self, machine: str, line: str) -> list[str]:
+    def _command(self, machine: str, line: str) -> tuple[list[str], dict[str, str]]:
         words = shlex.split(line.replace("/var/lib/tessera/home", str(self.place(machine) / "home")))
-        assert words[0] == "tessera", line
-        return [*self.net.inside(machine), TESSERA, *words[1:]]
+        assert words[0] in ("tessera", NEW), line
+        if words[0] == NEW:
+            module = [sys.executable, "-m", "orchestrator.cli.main"]
+            return [*self.net.inside(machine), *module, *words[1:]], {"PYTHONPATH": patched(self)}
+        return [*self.net.inside(machine), TESSERA, *words[1:]], {}
 
     def type(self, machine: str, line: str, *, code: int = 0) -> str:
         """Type a line of the guide on a machine; one that runs a role goes on in the background."""
         self.typed += 1
-        command = self._command(machine, line)
+        command, more = self._command(machine, line)
         if " run --home" in line:
-            self.start(machine, command)
+            self.start(machine, command, **more)
             return ""
-        environment = {**self.environment(), "TESSERA_FILING": str(ROOT / "docker" / "filing.toml")}
+        environment = {**self.environment(), **more, "TESSERA_FILING": str(ROOT / "docker" / "filing.toml")}
         done = subprocess.run(
             command, cwd=self.place(machine), env=environment, capture_output=True, text=True, timeout=300
         )
@@ -254,14 +258,11 @@ def test_five_parties_found_train_grow_upgrade_and_restore(drill: Drill) -> None
     drill.becomes(lambda: all(drill.health(machine) == "" for machine in parties), "everybody to be well")
     assert drill.home("hospital-b").roster() == drill.home("orchestrator").roster()
     assert "study.example:8443" in drill.log("proxy")
-    drill.type("hospital-a", "tessera backup --home /var/lib/tessera/home --out hospital-a.tessera")
+    for machine, line in commands("## Backup and restore"):
+        drill.type(machine, line)
     for machine in HOSPITALS:
-        line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
-        drill.start(f"steward-{machine}", drill._command(machine, line))
-        compare(drill, machine)
-    sites = " ".join(f"--site {machine}" for machine in HOSPITALS)
-    options = f"--rounds {ROUNDS} --noise shared --epsilon 4 --helpers 0 {sites}"
-    drill.type("orchestrator", f"tessera propose drill {options} --home /var/lib/tessera/home")
+        decide(drill, machine)
+    propose(drill, "drill")
     drill.becomes(lambda: drill.study("drill")["rounds_completed"] >= 1, "the first round")
 
     grow(drill)
@@ -269,7 +270,19 @@ def test_five_parties_found_train_grow_upgrade_and_restore(drill: Drill) -> None
     assert drill.study("drill")["state"] == "running", "the study was over before the others had joined and upgraded"
     drill.becomes(lambda: drill.study("drill")["state"] == "finished", "the end of the study", 400)
     assert drill.study("drill")["rounds_completed"] == ROUNDS
-    restore(drill, options)
+    restore(drill)
+
+
+def propose(drill: Drill, study: str) -> None:
+    for machine, line in commands("**A study**", study):
+        drill.type(machine, line)
+
+
+def decide(drill: Drill, machine: str) -> None:
+    """In place of a hospital's people, who would read in their portal: somebody who approves unread."""
+    line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
+    drill.start(f"steward-{machine}", drill._command(machine, line)[0])
+    compare(drill, machine)
 
 
 def compare(drill: Drill, machine: str) -> None:
@@ -299,36 +312,34 @@ def grow(drill: Drill) -> None:
 
 
 def upgrade(drill: Drill) -> None:
-    """The keyholder and a hospital get a patch release in the middle of the study."""
-    module = [sys.executable, "-m", "orchestrator.cli.main"]
-    for machine, role in (("keyholder", "keyholder"), ("hospital-c", "datasite")):
-        drill.stop(machine)
-        command = drill._command(machine, f"tessera {role} run --home /var/lib/tessera/home")
-        drill.start(machine, [*command[:4], *module, *command[5:]], PYTHONPATH=patched(drill))
-        drill.becomes(lambda m=machine: drill.health(m) == "", f"{machine} to be well again")
+    """A hospital and the keyholder get a patch release in the middle of the study, after asking what it will do."""
+    for machine, line in commands("## Upgrade\n"):
+        if " backup " in line:
+            drill.stop(machine)
+        told = drill.type(machine, line)
+        if "--check" in line:
+            assert ": goes on" in told, told
+        if " run --home" in line:
+            drill.becomes(lambda m=machine: drill.health(m) == "", f"{machine} to be well again")
 
 
-def restore(drill: Drill, options: str) -> None:
+def restore(drill: Drill) -> None:
     """Hospital A comes back from a backup that is older than the study, and a newer proposal is offered again."""
     for machine in HOSPITALS:
         drill.stop(f"steward-{machine}")
-    drill.type("orchestrator", f"tessera propose later {options} --home /var/lib/tessera/home")
+    propose(drill, "later")
     drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal that came later")
     drill.stop("hospital-a")
     shutil.rmtree(drill.home("hospital-a").folder)
-    drill.type("hospital-a", "tessera restore hospital-a.tessera --home /var/lib/tessera/home")
-    drill.type("hospital-a", "tessera datasite run --home /var/lib/tessera/home")
-    drill.becomes(lambda: "restored: " in drill.health("hospital-a"), "the old folder to be noticed")
-    drill.type(
-        "hospital-a",
-        "tessera datasite import-gap --home /var/lib/tessera/home --by 'A. Steward' --reason 'the disk is gone'",
-    )
-    drill.becomes(lambda: drill.health("hospital-a") == "", "hospital A to be well again")
-    line = "tessera play-steward --demonstration --portal http://127.0.0.1:8080 --home /var/lib/tessera/home"
-    drill.start("steward-hospital-a", drill._command("hospital-a", line))
-    drill.becomes(lambda: drill.has_account("hospital-a"), "an account in the restored folder")
-    compare(drill, "hospital-a")
-    drill.type("orchestrator", "tessera study resend later --site hospital-a --home /var/lib/tessera/home")
-    drill.becomes(lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal to be offered again")
-    verified = drill.type("hospital-a", "tessera verify /var/lib/tessera/home --json")
-    assert '"ok": true' in verified
+    for machine, line in commands("**After a loss**", "later"):
+        told = drill.type(machine, line)
+        if " run --home" in line:
+            drill.becomes(lambda: "restored: " in drill.health("hospital-a"), "the old folder to be noticed")
+        if " import-gap " in line:
+            drill.becomes(lambda: drill.health("hospital-a") == "", "hospital A to be well again")
+            decide(drill, "hospital-a")
+        if " resend " in line:
+            drill.becomes(
+                lambda: "later" in drill.as_steward("hospital-a", _WAITING), "the proposal to be offered again"
+            )
+    assert '"ok": true' in told
