@@ -38,21 +38,29 @@ class Cap:
                 f"expected a cap of epsilon > 0 at a delta between 0 and 1, got {self.epsilon} at {self.delta}"
             )
 
-    def allowance(self, cost: Cost, *, adaptive: bool) -> float:
+    def outside(self, cost: Cost) -> float:
+        """Return the delta that older entries and imports take before anything else."""
+        return cost.delta + cost.distance(self.epsilon)
+
+    def allowance(self, cost: Cost, *, adaptive: bool, fixed: Cost = ZERO) -> float:
         """Return the delta that is left for everything but failures; 0 or less: nothing fits.
 
         Args:
             cost: everything that counts against the cap.
             adaptive: an answer was seen before the last expense was chosen.
+            fixed: see :meth:`share`; where all of it fits, what it may fail is kept for it, whatever was given back.
         """
-        whole = self.delta - cost.delta - cost.distance(self.epsilon)
+        whole = self.delta - self.outside(cost)
         if adaptive and (cost.mu_squared > 0 or cost.failure > 0):
-            return whole * (1 - FAILURE_SHARE)
+            kept = FAILURE_SHARE * whole
+            if fixed.failure > kept and self.share(fixed, adaptive=False) <= 1 + TOLERANCE:
+                kept = fixed.failure
+            return whole - kept
         return whole - cost.failure
 
     def failures(self, cost: Cost, fixed: Cost = ZERO) -> float:
         """Return which part of the delta kept for failures ``cost`` takes; ``fixed``: see :meth:`share`."""
-        whole = self.delta - cost.delta
+        whole = self.delta - self.outside(cost)
         kept = FAILURE_SHARE * whole
         if whole > 0 and share_of(fixed.mu_squared, fixed.others, self.epsilon, whole - kept) > 1:
             left = whole - combined_delta(fixed.mu_squared, fixed.others, self.epsilon)
@@ -65,11 +73,11 @@ class Cap:
         Args:
             cost: everything that counts against the cap.
             adaptive: an answer was seen before the last expense was chosen.
-            fixed: what was reserved before the first answer; if it took the part kept for failures, less is kept.
+            fixed: what was reserved before the first answer; what it took of either part is kept from the other.
         """
         if cost.is_zero or math.isinf(self.epsilon):
             return 0.0
-        allowance = self.allowance(cost, adaptive=adaptive)
+        allowance = self.allowance(cost, adaptive=adaptive, fixed=fixed)
         if allowance <= 0 or not cost.bounded:
             return math.inf
         failures = self.failures(cost, fixed) if adaptive else 0.0

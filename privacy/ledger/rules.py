@@ -71,7 +71,7 @@ def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO) -> str:
     stated = f"the cap is epsilon {cap.epsilon:g} at delta {cap.delta:g}"
     if not total.bounded:
         return f"something leaves without noise, which costs an infinite epsilon, and {stated}: add noise"
-    outside = total.delta + total.distance(cap.epsilon)
+    outside = cap.outside(total)
     if outside >= cap.delta:
         return f"earlier entries alone take {outside:.3g} of delta, and {stated}: it needs a cap of a larger delta"
     if adaptive and cap.failures(total, fixed) > 1 + TOLERANCE:
@@ -79,7 +79,7 @@ def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO) -> str:
             f"differences between computed and ideal noise would take {total.failure:.3g} of delta, a part of "
             f"{FAILURE_SHARE:g} is kept for them, and {stated}: use more noise or fewer rounds, or a larger delta"
         )
-    allowance = cap.allowance(total, adaptive=adaptive)
+    allowance = cap.allowance(total, adaptive=adaptive, fixed=fixed)
     reached = replace(total, delta=0.0, failure=0.0, total_variation=0.0).epsilon(allowance)
     return (
         f"with everything spent and promised, epsilon would reach {reached:.4g} (add/remove, Gaussian filter), and "

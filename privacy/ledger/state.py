@@ -17,7 +17,7 @@ from privacy.errors import InvalidInput, Tampered
 from privacy.ledger.chain import Entry
 from privacy.ledger.cost_documents import cost_from_json, study_from_json
 from privacy.ledger.costs import ZERO, Cost, StudyCost
-from privacy.ledger.filter import Cap
+from privacy.ledger.filter import TOLERANCE, Cap
 from privacy.ledger.links import ROTATED
 
 Kind = Literal["dataset", "cap", "reserve", "charge", "free", "release", "release-without-guarantee", "import", "close"]
@@ -73,7 +73,7 @@ class Population:
     """One line of budget: all datasets and versions that share a patient.
 
     ``answered`` says that something was spent; ``fixed`` is what was reserved or released before that, and
-    ``adaptive`` says that something was reserved or released afterwards, which may have been chosen by the answer.
+    ``adaptive`` says that something was reserved, released or imported afterwards, which an answer may have chosen.
     """
 
     name: str
@@ -224,7 +224,10 @@ class State:
     def _cap(self, entry: Entry) -> None:
         body = entry.body
         epsilon = math.inf if body["epsilon"] is None else float(body["epsilon"])
-        self.population(body["population"]).cap = Cap(epsilon=epsilon, delta=float(body["delta"]))
+        population = self.population(body["population"])
+        population.cap = Cap(epsilon=epsilon, delta=float(body["delta"]))
+        if population.answered and population.share(population.fixed, adaptive=False) > 1 + TOLERANCE:
+            population.adaptive = True  # from now on answers choose which part of it runs, also under a later cap
 
     def _reserve(self, entry: Entry) -> None:
         body = entry.body
@@ -285,6 +288,7 @@ class State:
         body = entry.body
         population = self.population(body["population"])
         cost = cost_from_json(body["cost"])
+        population.adaptive = population.adaptive or population.answered
         population.imports.append(_posting(entry, cost))
         population.posted = population.posted + cost
 

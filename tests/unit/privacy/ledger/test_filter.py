@@ -272,3 +272,18 @@ def test_an_import_that_takes_all_of_delta_leaves_nothing() -> None:
     heavy = Cost(rdp=(0.0,) * len(RDP_ORDERS), delta=1e-5)
     assert math.isinf(cap.share(gaussian_cost(10.0) + heavy))
     assert cap.share(gaussian_cost(10.0) + Cost(rdp=ZERO.rdp, delta=2e-6)) < 0.1
+
+
+def test_the_parts_of_delta_never_sum_to_more_whatever_older_entries_take() -> None:
+    """An older entry's distance comes off before delta is divided, and what a fixed set may fail is kept for it."""
+    cap = Cap(epsilon=4.0, delta=1e-4)
+    older = Cost(rdp=tuple(1e-9 * order for order in RDP_ORDERS), total_variation=0.3 * cap.delta)
+    outside = cap.outside(older)
+    assert 0.3 * cap.delta <= outside < 0.9 * cap.delta
+    for kept in (0.0, 0.001, 0.009, 0.5, 0.9):
+        fixed = older + gaussian_cost(1e6, failure=kept * (cap.delta - outside))
+        for fails in (0.0, 0.001, 0.0099, 0.5):
+            total = older + gaussian_cost(1e3, failure=fails * cap.delta)
+            if cap.failures(total, fixed) <= 1:
+                allowed = cap.allowance(total, adaptive=True, fixed=fixed)
+                assert allowed + max(total.failure, fixed.failure) + cap.outside(total) <= cap.delta * (1 + 1e-9)
