@@ -149,7 +149,7 @@ def _reserve(proposal: Proposal, site: str, standing: Standing, datasets: Datase
     """Reserve the worst case of a study in the ledger."""
     standing.require()
     population = datasets.population_of(proposal.participant(site).dataset)
-    hashed, plan = proposal.proposal_hash, proposal.mechanism
+    hashed, plan = proposal.proposal_hash, proposal.charged
     datasets.ledger.reserve(population, study=proposal.study, proposal_hash=hashed, plan=plan)
 
 

@@ -248,7 +248,7 @@ def _import(ledger: Ledger, proposal: Proposal, site: str, rounds: list[int], by
     name = f"study {proposal.study} ({proposal.proposal_hash[:12]}), rounds {listed}: missing after a restore"
     if any(posting.name == name for posting in ledger.account(population).imports):
         return
-    whole = study_cost(proposal.mechanism)
+    whole = study_cost(proposal.charged)
     cost = whole.once + whole.of_rounds(rounds)
     ledger.import_spend(population, name=name, cost=cost, by=by, reason=reason)
 

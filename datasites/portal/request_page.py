@@ -127,7 +127,7 @@ def _confirmed_by_file(service: PortalService, found: ReviewRequest) -> list[Con
 
 def _cost_before_and_now(before: Proposal, now: Proposal, service: PortalService) -> tuple[tuple[str, str, str], ...]:
     delta = service.context.approvals.policy.budget.delta
-    costs = [epsilon_text(proposal.mechanism.epsilon(delta)) for proposal in (before, now)]
+    costs = [epsilon_text(proposal.charged.epsilon(delta)) for proposal in (before, now)]
     name = tr("cost of the study alone: epsilon at delta {delta}", delta=delta_text(delta))
     return ((name, costs[0], costs[1]),) if costs[0] != costs[1] else ()
 

@@ -59,13 +59,14 @@ def build_report(
     """
     by_hash = {request.proposal_hash: request for request in requests}
     seeded = {r.proposal_hash for r in requests if r.proposal.seed is not None}
+    scaled = {r.proposal_hash for r in requests if r.proposal.model.self_scaled}
     with speaking(language):
         studies = tuple(
             study_report(account, study, by_hash.get(study.proposal_hash), records, environment)
             for account in records.accounts
             for study in account.studies
         )
-        populations = tuple(_population(account, records, seeded) for account in records.accounts)
+        populations = tuple(_population(account, records, seeded, scaled) for account in records.accounts)
         releases = tuple(line for account in records.accounts for line in _releases(account))
         denied = tuple(sorted(turned_down(requests, records), key=lambda line: line.at))
         return Report(
@@ -94,7 +95,7 @@ def build_report(
         )
 
 
-def _population(account: Account, records: Records, seeded: set[str]) -> PopulationReport:
+def _population(account: Account, records: Records, seeded: set[str], scaled: set[str]) -> PopulationReport:
     delta = account.cap.delta if account.cap else 0.0
     counts = {
         (e.body["dataset"], e.body["version"]): e.body["patients"]
@@ -107,12 +108,15 @@ def _population(account: Account, records: Records, seeded: set[str]) -> Populat
     whom = words.as_assumed() if shared else words.everybody()
     if any(study.proposal_hash in seeded and study.charged_rounds for study in account.studies):
         whom = words.nobody()
+    spent, committed = account.spent.epsilon, account.committed.epsilon
+    if any(study.proposal_hash in scaled and study.charged_rounds for study in account.studies):
+        spent = committed = math.inf  # older code charged it as if one patient moved her own inputs only
     return PopulationReport(
         name=account.population,
         datasets=tuple(DatasetLine(name=n, version=v, patients=counts.get((n, v))) for n, v in account.datasets),
         cap=words.stated(account.cap.epsilon, delta, words.filter_name(), whom) if account.cap else None,
-        spent=words.stated(account.spent.epsilon, delta, words.filter_name(), whom),
-        promised_and_spent=words.stated(account.committed.epsilon, delta, words.filter_name(), whom),
+        spent=words.stated(spent, delta, words.filter_name(), whom),
+        promised_and_spent=words.stated(committed, delta, words.filter_name(), whom),
         share_spent=_finite(account.spent.share) if account.cap else None,
         share_promised_and_spent=_finite(account.committed.share) if account.cap else None,
         closed=account.closed,

@@ -45,12 +45,12 @@ def study_report(
         environment: the software that runs here now.
     """
     proposal = request.proposal if request else None
-    mechanism = _mechanism(study)
+    mechanism = proposal.mechanism if proposal else _mechanism(study)
     delta = account.cap.delta if account.cap else 0.0
     seeded = proposal is not None and proposal.seed is not None
     state = study_state(study, request.state if request else None)
     who = words.nobody() if seeded else words.against(mechanism) if mechanism else words.everybody()
-    spent, worst, twice, central = _figures(mechanism, study, delta, who)
+    spent, worst, twice, central = _figures(proposal.charged if proposal else mechanism, study, delta, who)
     return StudyReport(
         study=study.study,
         state=words.STATES[state],
@@ -107,7 +107,14 @@ def watermarks(proposal: Proposal | None, mechanism: Mechanism | None) -> tuple[
         found.append(
             tr("NO PRIVACY: the noise came from a public seed. This is a demonstration, not a protected study.")
         )
-    if mechanism is not None and not mechanism.private:
+    if proposal is not None and proposal.model.self_scaled:
+        found.append(
+            tr(
+                "NO PRIVACY: hospitals scaled values by statistics of their own patients, so one patient moves "
+                "everybody's inputs; no epsilon can be stated."
+            )
+        )
+    elif mechanism is not None and not mechanism.private:
         found.append(tr("NO PRIVACY: something in this study is released without noise; epsilon is infinite."))
     return tuple(found)
 

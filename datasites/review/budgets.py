@@ -176,14 +176,14 @@ def preview(ledger: Ledger, population: str, proposal: Proposal, site: str | Non
     if account.cap is not None and any(s.proposal_hash == proposal.proposal_hash for s in account.studies):
         cap, before, after, fits, reserved = account.cap, account.spent, account.committed, True, True
     else:
-        found = ledger.preview(population, proposal.mechanism)
+        found = ledger.preview(population, proposal.charged)
         cap, before, after, fits, reserved = found.cap, found.before, found.after, found.fits, False
     return CostPreview(
         population=population,
         delta=cap.delta,
         cap=cap.epsilon,
         before=before.epsilon,
-        cost=proposal.mechanism.epsilon(cap.delta),
+        cost=proposal.charged.epsilon(cap.delta),
         after=after.epsilon,
         accountant=ACCOUNTANT,
         fits=fits,

@@ -280,7 +280,7 @@ def check(policy: Policy, proposal: Proposal, site: str, *, epsilon: float | Non
             )
         )
     unprotected = not proposal.mechanism.private or (epsilon is not None and not math.isfinite(epsilon))
-    if unprotected and not policy.noise.allow_infinite_epsilon:
+    if unprotected and not proposal.model.self_scaled and not policy.noise.allow_infinite_epsilon:
         found.append(
             Violation(
                 rule="noise.allow_infinite_epsilon",

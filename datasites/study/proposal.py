@@ -8,7 +8,7 @@ JSON and is checked when parsed: an unknown field, a missing field or a wrong ty
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -242,6 +242,11 @@ class Proposal(Message):
     def strategy(self) -> Strategy:
         """How sites are weighted and modalities blended."""
         return self.training.strategy
+
+    @property
+    def charged(self) -> Mechanism:
+        """What the study's epsilon is that of: its mechanism; without noise where one patient moves all inputs."""
+        return replace(self.mechanism, noise_multiplier=0.0) if self.model.self_scaled else self.mechanism
 
     @property
     def noise_mode(self) -> NoiseMode:

@@ -50,7 +50,7 @@ def second_figures(
         rounds: 0 to the study's; None means all.
     """
     mechanism = proposal.mechanism
-    if proposal.seed is not None or not mechanism.private:
+    if proposal.seed is not None or not proposal.charged.private:
         return ()
     from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # seconds of imports that a start need not wait for
 

@@ -69,7 +69,7 @@ def study_now(store: Store, study: str, caller: str, waiting: str = "") -> Study
     """
     status = study_status(store, study, caller)
     facts = study_facts(status, language=current())
-    mechanism = parse(Proposal, status["proposal"]["payload"]).mechanism
+    mechanism = parse(Proposal, status["proposal"]["payload"]).charged
     lost = {n: str(c["lost"]) for n, c in enumerate(status["checkpoints"], 1) if c and c.get("lost")}
     return StudyNow(
         facts=facts,

@@ -218,7 +218,7 @@ def _facts(
         min_sites=proposal.min_sites,
         rounds_planned=proposal.rounds,
         noise_multiplier=proposal.mechanism.noise_multiplier,
-        epsilon_study=_finite(proposal.mechanism.epsilon(rounds=len(rounds))) if rounds else 0.0,
+        epsilon_study=_finite(proposal.charged.epsilon(rounds=len(rounds))) if rounds else 0.0,
         delta=proposal.mechanism.target_delta,
         against=_against(proposal),
         watermarks=_watermarks(proposal),
@@ -362,6 +362,13 @@ def _watermarks(proposal: Proposal) -> tuple[str, ...]:
     found = []
     if proposal.seed is not None:
         found.append(tr("NO PRIVACY: the noise came from a public seed. This is a demonstration."))
+    if proposal.model.self_scaled:
+        found.append(
+            tr(
+                "NO PRIVACY: hospitals scaled values by statistics of their own patients, so one patient moves "
+                "everybody's inputs; no epsilon can be stated."
+            )
+        )
     if not proposal.mechanism.private:
         found.append(tr("NO PRIVACY: something is released without noise; epsilon is infinite."))
     return tuple(found)

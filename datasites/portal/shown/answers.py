@@ -59,7 +59,7 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
     """Return every privacy figure of a request, each named, at the owner's delta."""
     from privacy.dp.two_hospitals import epsilon_at_two_hospitals  # seconds of imports that a start need not wait for
 
-    mechanism, delta = proposal.mechanism, cost.delta
+    mechanism, delta = proposal.charged, cost.delta
     who = words.nobody() if proposal.seed is not None else words.against(mechanism)
     twice = epsilon_at_two_hospitals(mechanism, delta)
     if cost.reserved:
@@ -112,7 +112,7 @@ def epsilons(proposal: Proposal, cost: CostPreview) -> tuple[Named, ...]:
 def who_learns(proposal: Proposal, cost: CostPreview) -> tuple[Exposure, ...]:
     """Return who, alone and together, learns what; the table of the privacy report, before the signature."""
     who = words.nobody() if proposal.seed is not None else words.against(proposal.mechanism)
-    charged = words.stated(proposal.mechanism.epsilon(cost.delta), cost.delta, words.pld(), who)
+    charged = words.stated(proposal.charged.epsilon(cost.delta), cost.delta, words.pld(), who)
     return words.exposures(proposal, charged)
 
 
@@ -137,7 +137,7 @@ def benefit(proposal: Proposal) -> tuple[str, ...]:
     """Return what can be expected of the model at this epsilon, with the caveat; empty where nothing was measured."""
     measured = _measured().get(proposal.task)
     known = measured["private"].get(proposal.noise) if measured else None
-    if measured is None or not known or not proposal.mechanism.private:
+    if measured is None or not known or not proposal.charged.private:
         return ()
     study = proposal.mechanism.epsilon()
     nearest = min(known, key=lambda epsilon: abs(math.log(float(epsilon) / max(study, 1e-9))))

@@ -242,6 +242,11 @@ def _helpers(proposal: Proposal) -> tuple[str, ...]:
 def _noise_sentence(proposal: Proposal) -> str:
     if not proposal.mechanism.private:
         return tr("Something leaves without noise: this study gives no privacy at all.")
+    if proposal.model.self_scaled:
+        return tr(
+            "NO PRIVACY: hospitals scaled values by statistics of their own patients, so one patient moves everybody's "
+            "inputs; no epsilon can be stated."
+        )
     if proposal.seed is not None:
         return tr("The noise comes from a public seed, so anybody can remove it: this study gives no privacy.")
     return proposal.noise_mode.sentence(proposal.colluders)

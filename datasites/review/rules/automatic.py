@@ -18,7 +18,7 @@ def is_small_question(policy: Policy, proposal: Proposal) -> bool:
     noise to the ideal one comes on top (docs/filter.md, section 1).
     """
     most, mechanism = policy.review.auto_approve_analytics_epsilon, proposal.mechanism
-    if proposal.model.counting is None or most <= 0 or not mechanism.private or proposal.seed is not None:
+    if proposal.model.counting is None or most <= 0 or not proposal.charged.private or proposal.seed is not None:
         return False
     spent = gaussian_delta(1.0 / mechanism.noise_multiplier, most)
     return spent + (1.0 + math.exp(most)) * mechanism.total_variation() <= policy.budget.delta
