@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasites.data.dataset import Schema, case_ids, check_part, fingerprint, read_schema
 from datasites.data.glance import STUDY_SCHEMA, read_terms
+from datasites.data.patient_rows import plain_id
 from datasites.data.versions import check_spelling
 from datasites.language import mark
 from datasites.node.files import write_atomically
@@ -144,7 +145,8 @@ class Datasets:
             if problems:
                 raise InvalidInput(problems[0])
         cases = [case_hash(secret, case) for case in patients]
-        population = self.ledger.register_dataset(schema.name, schema.version, cases)
+        alike = {case_hash(secret, plain_id(case), spelled=False) for case in patients}
+        population = self.ledger.register_dataset(schema.name, schema.version, cases, alike)
         if self.ledger.account(population).cap is None:
             budget = self._policy().budget
             self.ledger.set_cap(

@@ -23,8 +23,6 @@ owner's delta. The cap may rise and fall at any time. Adjacency is add or remove
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +38,7 @@ from privacy.ledger.chain import Chain, Entry, Head
 from privacy.ledger.cost_documents import cost_to_json, study_to_json
 from privacy.ledger.costs import Cost, StudyCost
 from privacy.ledger.filter import TOLERANCE, Cap
+from privacy.ledger.links import case_hash
 from privacy.ledger.rules import (
     cap_of,
     chainable,
@@ -68,11 +67,6 @@ from privacy.ledger.views import (
 )
 
 __all__ = ["Account", "Ledger", "Point", "Preview", "Spend", "StudyAccount", "case_hash"]
-
-
-def case_hash(secret: bytes, case_id: str) -> str:
-    """Return the keyed hash (HMAC-SHA256, 128 bits) by which a ledger knows a patient; the key stays at the owner."""
-    return hmac.new(secret, b"tessera/v1/case/" + case_id.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 class Ledger:
@@ -107,18 +101,19 @@ class Ledger:
         """The signed end of the ledger, to be shown to peers."""
         return self._chain.head
 
-    def register_dataset(self, name: str, version: int, cases: Iterable[str]) -> str:
+    def register_dataset(self, name: str, version: int, cases: Iterable[str], spellings: Iterable[str] = ()) -> str:
         """Register a dataset version and return the population whose budget it shares.
 
         Args:
             name, version: the dataset; the same version with the same cases may be registered again.
             cases: one :func:`case_hash` per patient, in any order.
+            spellings: the same of ids without what makes no other patient; who shares one shares the budget.
 
         Raises:
             InvalidInput: no cases, a case twice, or this version was registered with others.
         """
         listed = list(cases)
-        wanted = frozenset(listed)
+        wanted, alike = frozenset(listed), frozenset(spellings)
         if len(wanted) != len(listed):
             raise InvalidInput(f"expected every patient once in {name!r} version {version}, got one twice; merge them")
         if not wanted:
@@ -128,7 +123,7 @@ class Ledger:
             if known is not None and known != wanted:
                 raise InvalidInput(f"{name!r} version {version} was registered with other patients: raise the version")
             if known is None:
-                shared = state.overlapping(wanted)
+                shared = state.overlapping(wanted, alike)
                 body = {
                     "name": name,
                     "version": version,
@@ -136,7 +131,7 @@ class Ledger:
                     "joined": [population.name for population in shared[1:]],
                     "cases": sorted(wanted),
                 }
-                self._add("dataset", body)
+                self._add("dataset", body | ({"spellings": sorted(alike)} if alike else {}))
             return state.population_of(name, version).name
 
     def population_of(self, name: str, version: int) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import hashlib
+import hmac
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +25,15 @@ ROTATED = "key-rotated"
 """Kind of the entry by which the owner's key becomes another; its body says the new one as ``new_key``."""
 Row = Sequence[Any]
 """An entry as it lies in the table: number, kind, body as text, time, previous hash, hash, signature."""
+
+
+def case_hash(secret: bytes, case_id: str, *, spelled: bool = True) -> str:
+    """Return the keyed hash (HMAC-SHA256, 128 bits) by which a ledger knows a patient; the key stays at the owner.
+
+    ``spelled`` false: of an id without what makes no other patient, which joins budgets (never equal to the other).
+    """
+    what = b"case/" if spelled else b"spelling/"
+    return hmac.new(secret, b"tessera/v1/" + what + case_id.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def genesis(purpose: Purpose, public_key: str) -> str:

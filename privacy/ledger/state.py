@@ -79,6 +79,7 @@ class Population:
     name: str
     datasets: list[tuple[str, int]] = field(default_factory=list)
     cases: set[str] = field(default_factory=set)
+    spellings: set[str] = field(default_factory=set)
     cap: Cap | None = None
     answered: bool = False
     adaptive: bool = False
@@ -123,6 +124,7 @@ class Population:
         """Join another population: its datasets, spend and promises add to this line, the smaller cap holds."""
         self.datasets += other.datasets
         self.cases |= other.cases
+        self.spellings |= other.spellings
         self.cap = _smaller(self.cap, other.cap)
         self.answered = self.adaptive = self.answered or other.answered
         self.fixed = max(self.fixed, other.fixed, key=lambda cost: cost.mu_squared)
@@ -175,9 +177,10 @@ class State:
                 return population, population.reservations[proposal_hash]
         return None
 
-    def overlapping(self, cases: frozenset[str]) -> list[Population]:
-        """Return the populations that hold any of these cases, oldest first."""
-        return [p for p in self.populations.values() if not p.cases.isdisjoint(cases)]
+    def overlapping(self, cases: frozenset[str], spellings: frozenset[str]) -> list[Population]:
+        """Return the populations that hold any of these cases, in any of these spellings, oldest first."""
+        found = self.populations.values()
+        return [p for p in found if not (p.cases.isdisjoint(cases) and p.spellings.isdisjoint(spellings))]
 
     def next_name(self) -> str:
         """Return the name for a new population."""
@@ -204,7 +207,8 @@ class State:
     def _dataset(self, entry: Entry) -> None:
         body = entry.body
         version, cases = (str(body["name"]), int(body["version"])), frozenset(body["cases"])
-        overlapping = self.overlapping(cases)
+        spellings = frozenset(body.get("spellings", ()))  # older entries say none
+        overlapping = self.overlapping(cases, spellings)
         name = overlapping[0].name if overlapping else self.next_name()
         if version in self.dataset_cases:
             raise ValueError("the dataset version is registered already")
@@ -219,6 +223,7 @@ class State:
             self._joined[other.name] = name
         target.datasets.append(version)
         target.cases |= cases
+        target.spellings |= spellings
         self.dataset_cases[version] = cases
 
     def _cap(self, entry: Entry) -> None:

@@ -7,6 +7,7 @@ would begin anew there. The same id in both is the honest case: the two datasets
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,3 +78,25 @@ def test_the_same_id_in_both_shares_one_line(datasets: Datasets) -> None:
     datasets.publish(placed(datasets, "follow-up", [*STRANGERS, KNOWN[0]]))
     assert datasets.ledger.populations() == ("population-1",)
     assert datasets.ledger.account("population-1").patients == 119
+
+
+@pytest.mark.parametrize("spelled", ["pat-000", "PAT000", "PAT 000", "Pat_000", "\uff30AT-000"])
+def test_another_spelling_shares_the_line_where_the_older_folder_is_off_the_disk(
+    datasets: Datasets, spelled: str
+) -> None:
+    older = placed(datasets, "cohort", KNOWN)
+    datasets.publish(older)
+    shutil.rmtree(older.parent)
+    datasets.publish(placed(datasets, "follow-up", [*STRANGERS, spelled]))
+    assert datasets.ledger.populations() == ("population-1",)
+    datasets.ledger.verify()
+
+
+def test_a_dataset_without_spellings_keeps_its_line_and_its_patients(datasets: Datasets) -> None:
+    """What older code registered stays as it is, and joins by the ids as they are spelled."""
+    ledger = datasets.ledger
+    assert ledger.register_dataset("old", 1, ["0" * 32, "1" * 32]) == "population-1"
+    assert ledger.register_dataset("old", 1, ["0" * 32, "1" * 32], ["a" * 32, "b" * 32]) == "population-1"
+    assert ledger.register_dataset("new", 1, ["0" * 32], ["a" * 32]) == "population-1"
+    assert ledger.register_dataset("other", 1, ["2" * 32], ["c" * 32]) == "population-2"
+    ledger.verify()

@@ -1,6 +1,7 @@
 """A study on values that each hospital scaled by its own patients is given an epsilon.
 
-One patient moves the inputs of all others, so the noise that hides one clipped gradient bounds nothing. The policy
+Played: a proposal whose model says so is previewed, reserved, charged and reported under an infinite cap. One patient
+moves the inputs of all others, so the noise that hides one clipped gradient bounds nothing. The policy
 refuses such a study; a hospital that allows an infinite epsilon was told 2.79 by preview, ledger and signed report.
 """
 
