@@ -17,8 +17,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from privacy.dp.gaussian import gaussian_epsilon, gaussian_mu
 from privacy.errors import InvalidInput
-from privacy.ledger.costs import ZERO, Cost
+from privacy.ledger.costs import ZERO, Cost, gaussian_cost
 from privacy.ledger.divergence import combined_delta, share_of
 
 FAILURE_SHARE = 0.01
@@ -82,3 +83,12 @@ class Cap:
             return math.inf
         failures = self.failures(cost, fixed) if adaptive else 0.0
         return max(share_of(cost.mu_squared, cost.others, self.epsilon, allowance), failures)
+
+    def most(self, beside: Cost, *, adaptive: bool, fixed: Cost = ZERO) -> float:
+        """Return the epsilon, at the cap's delta, of the largest Gaussian release that still fits beside this."""
+        low, high = 0.0, gaussian_mu(self.epsilon, self.delta)
+        for _ in range(40):
+            middle = (low + high) / 2
+            fits = self.share(beside + gaussian_cost(1 / middle), adaptive=adaptive, fixed=fixed) <= 1
+            low, high = (middle, high) if fits else (low, middle)
+        return gaussian_epsilon(low, self.delta) if low else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from privacy.dp.mechanism import Mechanism
@@ -25,7 +26,8 @@ def check_fits(population: Population, cost: Cost, what: str) -> None:
         BudgetExceeded: it does not fit.
     """
     check_open(population)
-    check_share(population, population.committed + cost, what, adaptive=population.answered)
+    beside = population.committed
+    check_share(population, beside + cost, what, adaptive=population.answered, beside=beside)
 
 
 def cap_of(population: Population) -> Cap:
@@ -41,8 +43,8 @@ def check_open(population: Population) -> None:
         raise Refused(say("{name} is closed: nothing is computed on it any more", name=population.name))
 
 
-def check_share(population: Population, total: Cost, what: str, *, adaptive: bool) -> None:
-    """Raise BudgetExceeded, with the reason, when ``total`` would pass the cap."""
+def check_share(population: Population, total: Cost, what: str, *, adaptive: bool, beside: Cost | None = None) -> None:
+    """Raise BudgetExceeded, with the reason and what fits ``beside`` the rest, when ``total`` would pass the cap."""
     cap = cap_of(population)
     if population.share(total, adaptive=adaptive) > 1 + TOLERANCE:
         raise BudgetExceeded(
@@ -50,7 +52,7 @@ def check_share(population: Population, total: Cost, what: str, *, adaptive: boo
                 "{what} does not fit under the cap of {name}: {why}",
                 what=what,
                 name=population.name,
-                why=why(cap, total, adaptive, population.fixed),
+                why=why(cap, total, adaptive, population.fixed, beside),
             )
         )
 
@@ -66,7 +68,7 @@ def chosen_by_answers(population: Population) -> bool:
     return population.adaptive or any(population.share(c, adaptive=False) > 1 + TOLERANCE for c in reserved_before)
 
 
-def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO) -> str:
+def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO, beside: Cost | None = None) -> str:
     """Return why ``total`` does not fit under ``cap``, with what would help."""
     stated = f"the cap is epsilon {cap.epsilon:g} at delta {cap.delta:g}"
     if not total.bounded:
@@ -81,9 +83,15 @@ def why(cap: Cap, total: Cost, adaptive: bool, fixed: Cost = ZERO) -> str:
         )
     allowance = cap.allowance(total, adaptive=adaptive, fixed=fixed)
     reached = replace(total, delta=0.0, failure=0.0, total_variation=0.0).epsilon(allowance)
+    most = cap.most(beside, adaptive=adaptive, fixed=fixed) if beside is not None else 0.0
+    less = (
+        f"ask for less (full batches of epsilon at most {math.floor(1000 * most) / 1000:g} fit)"
+        if most
+        else "ask for less"
+    )
     return (
         f"with everything spent and promised, epsilon would reach {reached:.4g} (add/remove, Gaussian filter), and "
-        f"{stated}: ask for less, free reservations, or raise the cap"
+        f"{stated}: {less}, free reservations, or raise the cap"
     )
 
 

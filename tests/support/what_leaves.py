@@ -45,7 +45,10 @@ class Row:
 _PUBLIC = "public: names and hashes of the study, known before anybody reads a record"
 _OWN = "public: the site's own identity and signature"
 _SIGNED = ("signed.kind", "signed.public_key", "signed.signature", "signed.canonical")
-_CHAINS = "hash of the newest journal or ledger entry; a signature salts each entry, so the hash reveals no record"
+_CHAINS = (
+    "hash of the newest journal or ledger entry, in which patients stand under keyed hashes only; "
+    "it confirms a guess of the whole entry"
+)
 _SYFT = "PySyft's own ciphertext; it contains job states and outputs of mock runs (docs/pysyft.md)"
 
 TABLE: tuple[Row, ...] = (

@@ -111,6 +111,19 @@ def test_a_lone_study_fits_exactly_up_to_its_own_epsilon(tmp_path: Path) -> None
         reserve(tight, population)
 
 
+def test_a_refusal_says_what_fits_beside_the_published_count(tmp_path: Path) -> None:
+    """The count is an answer and comes first, so a lone study of the cap's own epsilon does not fit."""
+    ledger, population = new_ledger(tmp_path, epsilon=8.0)
+    ledger.release(population, name="count", cost=gaussian_cost(10.0), by="publishing", reason="count")
+
+    def study(epsilon: float) -> StudyCost:
+        return StudyCost(rounds=1, round=gaussian_cost(1 / gaussian_mu(epsilon, DELTA)))
+
+    with pytest.raises(BudgetExceeded, match=r"ask for less \(full batches of epsilon at most 7\.98 fit\)"):
+        reserve(ledger, population, "whole", study(8.0))
+    reserve(ledger, population, "less", study(7.98))
+
+
 def test_a_raised_cap_allows_what_it_would_have_allowed_from_the_start(tmp_path: Path) -> None:
     """No order is frozen: an expense under a small cap leaves later studies all that is exact under a large one."""
     ledger, population = new_ledger(tmp_path, epsilon=1)
