@@ -74,6 +74,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._server: Child | None = None
         self._control: socket.socket | None = None
+        self._closings = 0
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -93,8 +94,9 @@ class WorkerPool:
             self._started()
 
     def close(self) -> None:
-        """End the server and every worker."""
+        """End the server and every worker; whoever waits for one of them hears that the pool was closed."""
         with self._lock:
+            self._closings += 1
             if self._control is not None:
                 self._control.close()
             if self._server is not None:
@@ -154,13 +156,15 @@ class WorkerPool:
     def _ran(
         self, job: bytes, readable: Sequence[Path], output: Path, limits: SandboxPolicy, logs: Sequence[Path]
     ) -> Outcome:
-        started = time.monotonic()
+        started, closings = time.monotonic(), self._closings
         launch = Launch(
             readable=tuple(map(str, readable)), writable=str(output.resolve()), hidden=self._hidden, limits=limits
         )
         merged: dict[str, Any] = {}
         for line in self._launched(launch, job, logs):
             merged |= json.loads(line)
+        if self._closings != closings:  # the work did not fail: it was cut short with its datasite
+            raise Refused("the datasite ends, and its workers with it; the same work is done again after a start")
         status, reason = _judged(merged)
         ended = status != "timed-out" and "exit" in merged
         return Outcome(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.numpy
 import torch
@@ -29,7 +30,7 @@ from models.config import ModelConfig
 from models.parameters import blocks, to_bytes
 from privacy.canonical import sha256_hex
 from privacy.dp.mechanism import LossRelease
-from privacy.errors import InvalidInput
+from privacy.errors import InvalidInput, Refused
 
 torch.set_num_threads(1)
 FEATURES = {"mrna": 6, "image": 4, "clinical": 3}
@@ -241,6 +242,28 @@ def test_a_sandboxed_round_equals_itself_after_a_restart_of_the_server(trainer, 
     assert again is not None
     assert all(first.updates[n].tobytes() == again.updates[n].tobytes() for n in first.updates)
     assert not list(trainer.folder.iterdir())
+
+
+def test_a_round_that_is_cut_short_with_its_datasite_has_not_failed(trainer, pool, proposal, dataset):
+    """Else each stop of a hospital in the middle of a round would send noise, and wait for its people."""
+    told, ends = [], []
+    trainer = replace(trainer, failed=lambda outcome, _log: told.append(outcome))
+    pool.start()
+    server = psutil.Process(pool.server_pid)
+
+    def train() -> None:
+        try:
+            ends.append(trainer(training_job(proposal, dataset)))
+        except Refused as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    while not server.children(recursive=True):
+        time.sleep(0.001)
+    pool.close()
+    thread.join(240)
+    assert told == [] and "done again after a start" in str(ends[0])
 
 
 def test_a_model_of_another_shape_fails_without_an_update(trainer, proposal, dataset):
