@@ -6,6 +6,7 @@ People approve in Chromium; where there is none, by the portals' JSON, and the t
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import ssl
@@ -13,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -200,35 +202,50 @@ def assert_results(folder: str) -> None:
     assert "model.safetensors" in found and any(name.endswith(".html") for name in found), found
 
 
-CHARGED = (
-    "import json; from pathlib import Path; from privacy.ledger.journal import Journal; "
+def status() -> dict[str, Any]:
+    told = inside("orchestrator", "tessera", "status", "--json").stdout
+    return dict(json.loads(told)["studies"][0]) if told else {"rounds_completed": 0}
+
+
+JOURNAL = (
+    "import json, sys; from pathlib import Path; from privacy.ledger.journal import Journal; "
     "j = Journal(Path('/var/lib/tessera/home/journal.sqlite'), None); "
-    "print(json.dumps([e.body['round'] for e in j.entries(kind='round-charged')]))"
+    "print(json.dumps([[e.body['round'], e.at] for k in sys.argv[1:] for e in j.entries(kind=k)]))"
 )
 
 
-def charged(service: str) -> list[int]:
-    """The rounds that a hospital's journal says were charged, one entry each."""
-    told = inside(service, "python", "-c", CHARGED)
+def noted(service: str, *kinds: str) -> list[tuple[int, str]]:
+    """The rounds in a role's journal entries of these kinds, each with its time."""
+    told = inside(service, "python", "-c", JOURNAL, *kinds)
     assert told.returncode == 0, told.stderr
-    return [int(number) for number in json.loads(told.stdout)]
+    return [(number, at) for number, at in json.loads(told.stdout)]
 
 
-def test_the_study_starts_by_itself_once_all_have_signed_also_after_down_and_up(
+def test_the_study_starts_and_ends_by_itself_also_after_down_and_up_before_and_while_it_trains(
     consortium: float, approve: Approve
 ) -> None:
+    """A start of everybody costs the round under way, and the next if its key was made ahead; no charge is doubled."""
     approve("hospital-a")
     approve("hospital-b")
     compose("down")
     compose("up", "--detach", "--wait", "--no-build")
     approve("hospital-c")
+    wait_for(lambda: status()["rounds_completed"] >= 1, lambda: guide())
+    compose("down")
+    downed = dt.datetime.now(dt.UTC).isoformat()
+    compose("up", "--detach", "--wait", "--no-build")
     wait_for(lambda: ended("study") is not None, lambda: guide() + compose("logs", "--tail", "30").stdout)
     assert ended("study") == 0, guide()
-    (study,) = json.loads(inside("orchestrator", "tessera", "status", "--json").stdout)["studies"]
+    study = status()
     assert (study["state"], study["rounds_completed"]) == ("finished", ROUNDS)
-    assert {s["name"]: s["updates"] for s in study["sites"]} == dict.fromkeys(HOSPITALS, ROUNDS)
+    trained, lost = (dict(noted("orchestrator", kind)) for kind in ("round-finished", "round-lost"))
+    assert sorted([*trained, *lost]) == list(range(1, ROUNDS + 1)) and len(lost) <= 2, lost
+    assert min(trained.values()) < downed < max(trained.values())  # so it did happen in the middle
+    print(f"down and up while it trained: {len(lost)} of {ROUNDS} rounds lost")
+    assert {s["name"]: s["updates"] for s in study["sites"]} == dict.fromkeys(HOSPITALS, len(trained))
     for name in HOSPITALS:
-        assert charged(name) == list(range(1, ROUNDS + 1)), name
+        charged = [number for number, _ in noted(name, "round-charged")]
+        assert len(charged) == len(set(charged)) and set(trained) <= set(charged), (name, charged)
     assert_results(RESULTS)
     report = json.loads((Path(RESULTS) / "study-report.json").read_text())
     (auroc,) = [m["value"] for m in report["metrics"] if m["label"] == "AUROC (mean over cohorts)"]

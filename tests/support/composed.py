@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "tessera-test"
-ROUNDS = 3
+ROUNDS = 6
 RESULTS = tempfile.mkdtemp(prefix="tessera-results-")
 
 
