@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -118,6 +119,13 @@ def test_ingest_writes_one_dataset_per_institution(run, tables, tmp_path):
     assert (tmp_path / "out" / "sites" / result["sites"][0]["name"] / "schema.json").exists()
 
 
+@pytest.fixture
+def cold(monkeypatch):
+    """No process that imports for roles is started: nothing gets as far as a role."""
+    monkeypatch.setattr("orchestrator.demo.processes.warm_start", nullcontext)
+
+
+@pytest.mark.usefixtures("cold")
 def test_an_unknown_federation_is_refused(run, tables, tmp_path):
     code, _, err = run("demo", "--data", tables, "--federation", "quadri-modal", "--out", tmp_path / "demo")
     assert code == 2
@@ -155,6 +163,7 @@ def test_a_malformed_gene_table_is_refused(run, tables, tmp_path, change, messag
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("cold")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -176,6 +185,7 @@ def test_bad_options_are_usage_errors(run, arguments, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("cold")
 def test_an_output_folder_with_something_in_it_is_refused(run, tmp_path):
     (tmp_path / "precious").write_text("data")
     code, _, err = run("demo", "--out", tmp_path)

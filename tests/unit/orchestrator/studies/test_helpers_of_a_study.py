@@ -138,7 +138,7 @@ def test_whoever_proposes_is_told_what_it_means_that_nobody_helps(
     home: Any = SimpleNamespace(orchestrator=None)
     run.propose(home, SETTINGS, progress, sites=("alba",))
     said = [note for note in notes if note.startswith("No helpers hold part of the pads")]
-    shown: Any = SimpleNamespace(sites=(), federation=SimpleNamespace(task=""))
+    shown: Any = SimpleNamespace(sites=(), federation=SimpleNamespace(task="", lost=()))
     parts: Any = {"settings": None, "homes": home, "stewards": [], "processes": SimpleNamespace(check=None)}
     demo._Demo(progress=progress, prepared=shown, client=SimpleNamespace(), **parts)._propose()  # type: ignore[arg-type]
     assert len([note for note in notes if note.startswith("No helpers")]) == 2 * (not helpers)
