@@ -19,12 +19,16 @@ ImagesOption = Annotated[str, typer.Option(help="features or tissue-maps (public
 _SHOWN = 20
 
 
+def shown_of(lines: Sequence[str], rest: str = "with --json") -> list[str]:
+    """Return the first lines about what was left out when tables were read, and one about where the rest are."""
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"and {more} more lines {rest}"] if more > 0 else [])]
+
+
 def say_lost(lines: Sequence[str], rest: str = "with --json") -> None:
-    """Print the first lines about what was left out when tables were read, and where the rest of them are."""
-    for line in lines[:_SHOWN]:
+    """Print what :func:`shown_of` returns."""
+    for line in shown_of(lines, rest):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if len(lines) > _SHOWN:
-        console.print(f"and {len(lines) - _SHOWN} more lines {rest}", highlight=False, markup=False, soft_wrap=True)
 
 
 def deal(

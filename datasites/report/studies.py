@@ -18,6 +18,7 @@ from datasites.strategy.registry import noise_named
 from datasites.study.proposal import Environment, Proposal
 from datasites.study.second_figures import second_figures
 from datasites.study.signing import parse
+from datasites.study.text import self_scaled_text
 from datasites.study.thread import SHOWN, Word
 from privacy.canonical import canonical_hash
 from privacy.dp.mechanism import HistogramRelease, LossRelease, Mechanism
@@ -108,12 +109,7 @@ def watermarks(proposal: Proposal | None, mechanism: Mechanism | None) -> tuple[
             tr("NO PRIVACY: the noise came from a public seed. This is a demonstration, not a protected study.")
         )
     if proposal is not None and proposal.model.self_scaled:
-        found.append(
-            tr(
-                "NO PRIVACY: hospitals scaled values by statistics of their own patients, so one patient moves "
-                "everybody's inputs; no epsilon can be stated."
-            )
-        )
+        found.append(self_scaled_text())
     elif mechanism is not None and not mechanism.private:
         found.append(tr("NO PRIVACY: something in this study is released without noise; epsilon is infinite."))
     return tuple(found)

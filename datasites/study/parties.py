@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection
 
+from datasites.language import mark
 from datasites.study.messages import Approval
 from datasites.study.proposal import Party, Proposal
 from datasites.study.text import folded
@@ -12,6 +13,14 @@ from privacy.errors import Refused
 from privacy.sentences import say
 
 _CLOCK_APART = dt.timedelta(minutes=5)
+_ORCHESTRATOR = mark(
+    "the study's orchestrator is {named}; in the roster that was confirmed here it is {known}; refuse the study, or "
+    "compare fingerprints and confirm the new roster"
+)
+_KEYHOLDER = mark(
+    "the study's keyholder is {named}; in the roster that was confirmed here it is {known}; refuse the study, or "
+    "compare fingerprints and confirm the new roster"
+)
 
 
 def check_parties(proposal: Proposal) -> None:
@@ -56,24 +65,12 @@ def check_officers(proposal: Proposal, *, orchestrator: Party, keyholder: Party)
     Raises:
         Refused: one is not.
     """
-    if _who(proposal.orchestrator) != _who(orchestrator):
-        raise Refused(
-            say(
-                "the study's orchestrator is {named}; in the roster that was confirmed here it is {known}; refuse the "
-                "study, or compare fingerprints and confirm the new roster",
-                named=_named(proposal.orchestrator),
-                known=_named(orchestrator),
-            )
-        )
-    if _who(proposal.keyholder) != _who(keyholder):
-        raise Refused(
-            say(
-                "the study's keyholder is {named}; in the roster that was confirmed here it is {known}; refuse the "
-                "study, or compare fingerprints and confirm the new roster",
-                named=_named(proposal.keyholder),
-                known=_named(keyholder),
-            )
-        )
+    for named, known, sentence in (
+        (proposal.orchestrator, orchestrator, _ORCHESTRATOR),
+        (proposal.keyholder, keyholder, _KEYHOLDER),
+    ):
+        if _who(named) != _who(known):
+            raise Refused(say(sentence, named=_named(named), known=_named(known)))
 
 
 def check_roster(proposal: Proposal, hospitals: Collection[Party], helpers: Collection[Party] = ()) -> None:

@@ -2,7 +2,7 @@
 
 Unicode can turn the reading direction round, hide letters and break lines where nobody sees it, so that a reviewer
 reads one thing and a machine another ("Trojan Source", Boucher and Anderson 2023). Pages and reports also write every
-epsilon and delta the same way, with :func:`epsilon_text` and :func:`delta_text`.
+epsilon and delta the same way, with :func:`epsilon_text` and :func:`delta_text`, and that there is none.
 """
 
 from __future__ import annotations
@@ -140,6 +140,14 @@ def delta_text(value: float) -> str:
         return f"{head}10^{exponent}"
     digits = len(f"{value:.{-exponent + 1}f}".rstrip("0").partition(".")[2])
     return decimal(value, digits)
+
+
+def self_scaled_text() -> str:
+    """Return what a study means for privacy whose hospitals scaled values by statistics of their own patients."""
+    return tr(
+        "NO PRIVACY: hospitals scaled values by statistics of their own patients, so one patient moves everybody's "
+        "inputs; no epsilon can be stated."
+    )
 
 
 def spans(numbers: Sequence[int]) -> str:

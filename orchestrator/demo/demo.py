@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 
+from datasites.data.commands import shown_of
 from datasites.data.federations import Site, check_federation
 from datasites.data.tcga.tables import classes_of
 from datasites.node.credentials.signed_pdf import signer_of
@@ -58,7 +59,6 @@ _POLL_SECONDS = 0.3
 _EVALUATION_SHARE = 1.0
 _PURPOSE = "Train one model that tells early from late cancer stages from what several hospitals hold."
 
-_SHOWN_LOST = 20
 Stay = Callable[[dict[str, Any], dict[str, str]], None]
 
 
@@ -184,6 +184,7 @@ class _Demo:
             "metrics": final_metrics(self.client, status, test),
             "dp_evaluation": last_evaluation(self.client, status, test),
             "sites": [self._site_result(site, status) for site in self.prepared.sites],
+            "lost": list(self.prepared.federation.lost),
         }
 
     def _propose(self) -> Proposal:
@@ -192,7 +193,7 @@ class _Demo:
         node = scientist(home, self.client)
         names = [site.name for site in self.prepared.sites]
         offers = offers_of(node, home, names, seconds=_OFFER_SECONDS, check=self.processes.check)
-        for line in self.prepared.federation.lost[:_SHOWN_LOST]:
+        for line in shown_of(self.prepared.federation.lost):
             self.progress.note(line)
         self.progress.step("Proposing the study")
         proposal = submit(node, home, self.client, _study(self.settings, self.prepared.federation.task), offers)
@@ -352,7 +353,7 @@ def _shown(result: dict[str, Any], out: Path, homes: Homes, seconds: float) -> d
         "rounds_completed": result["rounds_completed"],
         "seconds": seconds,
         "uplink_bytes": sum(c["uplink_bytes"] for c in result["checkpoints"]),
-        **{name: result[name] for name in ("metrics", "dp_evaluation", "sites")},
+        **{name: result[name] for name in ("metrics", "dp_evaluation", "sites", "lost")},
         "reports": [str(path) for path in reports],
         "out": str(out),
     }

@@ -21,6 +21,7 @@ from datasites.study.outcome_words import outcome_text
 from datasites.study.proposal import Proposal
 from datasites.study.recomputed.released_numbers import PROXIMITY
 from datasites.study.signing import Message, parse
+from datasites.study.text import self_scaled_text
 from datasites.study.thread import SHOWN, TO_ALL, Word
 from models.config import ModelConfig
 from orchestrator.rounds.scoring.dp_evaluation import DpEvaluation
@@ -363,12 +364,7 @@ def _watermarks(proposal: Proposal) -> tuple[str, ...]:
     if proposal.seed is not None:
         found.append(tr("NO PRIVACY: the noise came from a public seed. This is a demonstration."))
     if proposal.model.self_scaled:
-        found.append(
-            tr(
-                "NO PRIVACY: hospitals scaled values by statistics of their own patients, so one patient moves "
-                "everybody's inputs; no epsilon can be stated."
-            )
-        )
+        found.append(self_scaled_text())
     if not proposal.mechanism.private:
         found.append(tr("NO PRIVACY: something is released without noise; epsilon is infinite."))
     return tuple(found)

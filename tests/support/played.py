@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import pytest
 from fastapi.testclient import TestClient
 from harness.consortium import Consortium, Hospital, playing
 
@@ -36,6 +37,7 @@ from datasites.study.signing import dump
 from datasites.worker.job import Trainer
 from orchestrator.api import metrics
 from orchestrator.api.server import create_app
+from orchestrator.rounds import helping
 from orchestrator.rounds.service import Service
 from orchestrator.rounds.store import Store
 from orchestrator.rounds.summing import intake
@@ -271,3 +273,25 @@ class Played(Consortium):
             for role in roles or (*self.names, *self.helpers, "keyholder"):
                 self.step(role)
             time.sleep(0.002)
+
+
+@pytest.fixture
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    """Four hospitals and two helpers, of whom nobody is gone, however slow this machine is."""
+    monkeypatch.setattr(helping, "HELPER_SECONDS", 60.0)
+    with Played(tmp_path, sites=4, helpers=2) as consortium:
+        consortium.open()
+        yield consortium
+
+
+def commit_falsely(
+    monkeypatch: pytest.MonkeyPatch, liar: str, change: Callable[[int, dict[str, str]], dict[str, str]]
+) -> None:
+    """Have a helper commit to what ``change`` makes of the round and the hashes of its parts."""
+    real = PadCustody.commit
+
+    def lying(custody: PadCustody, listed: Any, name: str) -> Any:
+        said = real(custody, listed, name)
+        return replace(said, parts=change(listed.round, dict(said.parts))) if name == liar else said
+
+    monkeypatch.setattr(PadCustody, "commit", lying)

@@ -16,6 +16,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from datasites.node.http import SignedClient
+from datasites.node.rollback import was_imported
 from datasites.review.approvals import ApprovalStore
 from datasites.study.messages import Arrival, Clearance, WorkItem
 from datasites.study.parties import parse_time
@@ -23,6 +24,7 @@ from datasites.study.proposal import Proposal
 from datasites.study.signing import dump, open_sealed, seal
 from privacy.errors import Refused
 from privacy.identity import Identity
+from privacy.ledger.journal import Journal
 
 ARRIVAL, CLEARANCE = "arrival", "clearance/"
 """Where a work item's documents lie that are about a hospital's start."""
@@ -30,6 +32,18 @@ ARRIVAL, CLEARANCE = "arrival", "clearance/"
 
 class NeverInThisRound(Refused):
     """This hospital sends no update in a round, whoever asks; the orchestrator hears it, and need not wait for it."""
+
+
+def require_never_sent(journal: Journal, study: str, number: int) -> None:
+    """Check that no update of a round was made that is gone from here: a second one would have other noise.
+
+    Raises:
+        NeverInThisRound: one was.
+    """
+    if was_imported(journal, study, number):
+        raise NeverInThisRound(f"round {number} was sent before a restore; it is never trained a second time")
+    if (study, number) in journal.by_round("update-encrypted"):
+        raise NeverInThisRound(f"round {number} was trained here, and its update is gone; it is not done twice")
 
 
 @dataclass(kw_only=True)

@@ -21,7 +21,7 @@ import numpy as np
 
 from datasites.hospital.rounds import round_pads, tidying
 from datasites.hospital.rounds.attesting import Attesting
-from datasites.hospital.rounds.beginnings import Beginning, Clearing, NeverInThisRound
+from datasites.hospital.rounds.beginnings import Beginning, Clearing, NeverInThisRound, require_never_sent
 from datasites.hospital.rounds.failures import Failures, usable
 from datasites.hospital.rounds.models import InitialModel, Models
 from datasites.hospital.rounds.round_pads import PadKeys, Sent
@@ -29,7 +29,6 @@ from datasites.hospital.thread import Thread
 from datasites.node.files import require_room, write_atomically
 from datasites.node.home import Home
 from datasites.node.http import Declined, SignedClient
-from datasites.node.rollback import was_imported
 from datasites.node.tracing.spans import traced
 from datasites.review.approvals import ApprovalStore
 from datasites.review.environment import current_environment
@@ -151,34 +150,39 @@ class RoundParticipant:
         proposal = self._proposal(item.study)
         plan = self._checked_plan(proposal, item)
         folder = self.home.round_folder(item.study, item.round)
-        done = (folder / "header.json").exists()
-        if not done:
-            checks.require_newest_round(self.journal, item.study, item.round)
-        model = b"" if done else self.models.before(proposal, plan)  # a plan with another model is not kept either
         tidying.require_kept(folder)
-        self._keep_first_plan(folder, plan)
-        if not done:
-            tidying.tidy(self.home, self.journal, item.study, now_in=item.round)
-            self.failures.require_none(plan)
-            started = time.monotonic()
-            self._require_never_sent(item)
-            if not self.clearing.is_cleared(proposal, item):
-                return  # keyholder and helpers are asked; the item comes once more with what they say
-            require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
-            keys = self._pad_keys(proposal, plan, item)
-            public = self._public_key(proposal, keys)
-            own = self._own_numbers(proposal, item, model)
-            job = self._job(proposal, plan, model)
-            self.preflight(job)  # what fails whatever the records are must fail before the charge
-            result = self._trained(job, model)
-            local_parameters.keep(folder, result.own)
-            integers = self._encoded(proposal, plan, result)
-            proximity.keep_sent(proposal, plan, folder, integers, model)
-            self._store_update(folder, proposal, plan, keys, public, integers, {**result.releases, **own})
-            self._wait_for_usual_time(started)
-        self.ledger.charge(plan.proposal_hash, plan.round)  # a restored copy may hold an update without its charge
+        if (folder / "header.json").exists():
+            self._keep_first_plan(folder, plan)
+            self.ledger.charge(plan.proposal_hash, plan.round)  # a restored copy may hold an update without its charge
+        elif not self._updated(proposal, plan, item, folder):
+            return
         self._send(folder, item)
         self.failures.tell(plan)
+
+    def _updated(self, proposal: Proposal, plan: RoundPlan, item: WorkItem, folder: Path) -> bool:
+        """Make and keep this round's update; False where keyholder and helpers have to clear this hospital first."""
+        checks.require_newest_round(self.journal, item.study, item.round)
+        model = self.models.before(proposal, plan)  # a plan with another model is not kept either
+        self._keep_first_plan(folder, plan)
+        tidying.tidy(self.home, self.journal, item.study, now_in=item.round)
+        self.failures.require_none(plan)
+        started = time.monotonic()
+        require_never_sent(self.journal, item.study, item.round)
+        if not self.clearing.is_cleared(proposal, item):
+            return False  # they are asked; the item comes once more with what they say
+        require_room(self.home.folder)  # before the charge: a full disk later would spend it for noise
+        keys = self._pad_keys(proposal, plan, item)
+        public = self._public_key(proposal, keys)
+        own = self._own_numbers(proposal, item, model)
+        job = self._job(proposal, plan, model)
+        self.preflight(job)  # what fails whatever the records are must fail before the charge
+        result = self._trained(job, model)
+        local_parameters.keep(folder, result.own)
+        integers = self._encoded(proposal, plan, result)
+        proximity.keep_sent(proposal, plan, folder, integers, model)
+        self._store_update(folder, proposal, plan, keys, public, integers, {**result.releases, **own})
+        self._wait_for_usual_time(started)
+        return True
 
     def _proposal(self, study: str) -> Proposal:
         """Return the approved proposal of ``study`` after checking everything it covers once more."""
@@ -216,10 +220,10 @@ class RoundParticipant:
         if not path.exists():
             self._require_no_other_plan(plan)
             write_atomically(path, json.dumps(dump(plan)).encode(), name_follows=True)  # without it, the journal knows
+        kept = parse(RoundPlan, path.read_bytes())
         if (plan.study, plan.round) not in self.journal.by_round("round-plan"):  # a kill may have come between the two
-            kept = parse(RoundPlan, path.read_bytes())
             self.journal.append("round-plan", {"study": kept.study, "round": kept.round, "plan_hash": kept.plan_hash})
-        if parse(RoundPlan, path.read_bytes()).plan_hash != plan.plan_hash:
+        if kept.plan_hash != plan.plan_hash:
             raise Refused(f"round {plan.round} has another plan already; one plan per round")
 
     def _require_no_other_plan(self, plan: RoundPlan) -> None:
@@ -227,13 +231,6 @@ class RoundParticipant:
         known = self.journal.by_round("round-plan").get((plan.study, plan.round), ())
         if any(said["plan_hash"] != plan.plan_hash for said in known):
             raise Refused(f"round {plan.round} has another plan already; one plan per round")
-
-    def _require_never_sent(self, item: WorkItem) -> None:
-        """Refuse a round whose update was made before and is gone from here: a second one would have other noise."""
-        if was_imported(self.journal, item.study, item.round):
-            raise NeverInThisRound(f"round {item.round} was sent before a restore; it is never trained a second time")
-        if (item.study, item.round) in self.journal.by_round("update-encrypted"):
-            raise NeverInThisRound(f"round {item.round} was trained here, and its update is gone; it is not done twice")
 
     def _pad_keys(self, proposal: Proposal, plan: RoundPlan, item: WorkItem) -> PadKeys:
         return PadKeys.of(proposal, plan, item)

@@ -20,7 +20,7 @@ from datasites.study.outcome_words import outcome_text
 from datasites.study.parties import parse_time
 from datasites.study.proposal import Party, Proposal
 from datasites.study.recomputed.released_numbers import expected_names
-from datasites.study.text import delta_text, epsilon_text
+from datasites.study.text import delta_text, epsilon_text, self_scaled_text
 from privacy.identity import fingerprint
 
 _TASKS = {
@@ -243,10 +243,7 @@ def _noise_sentence(proposal: Proposal) -> str:
     if not proposal.mechanism.private:
         return tr("Something leaves without noise: this study gives no privacy at all.")
     if proposal.model.self_scaled:
-        return tr(
-            "NO PRIVACY: hospitals scaled values by statistics of their own patients, so one patient moves everybody's "
-            "inputs; no epsilon can be stated."
-        )
+        return self_scaled_text()
     if proposal.seed is not None:
         return tr("The noise comes from a public seed, so anybody can remove it: this study gives no privacy.")
     return proposal.noise_mode.sentence(proposal.colluders)

@@ -7,29 +7,20 @@ nobody was named. A helper that accuses an honest hospital while the other one a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.passing_time import Until
-from support.played import Played
+from support.played import Played, played
 
 from datasites.helper.custody import PadCustody
 from datasites.hospital.rounds.round_pads import OwnPads
 from datasites.keyholder.opened import BadPads
-from orchestrator.rounds import helping
 
+__all__ = ["played"]
 LENGTH, LIAR = 700, "site-1"
 H, J = "helper-0", "helper-1"
-
-
-@pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 60.0)  # nobody is gone, however slow this machine is
-    with Played(tmp_path, sites=4, helpers=2) as consortium:
-        consortium.open()
-        yield consortium
 
 
 def tag_falsely(played: Played, monkeypatch: pytest.MonkeyPatch, part: int) -> None:

@@ -8,9 +8,8 @@ named, and one that sealed junk to one of them had the round lost whenever the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 from harness.consortium import BOUND, LEVELS, steps_of
 from support.helped import H, J
 from support.passing_time import Until
-from support.played import Played
+from support.played import Played, commit_falsely, played
 
 from datasites.helper.custody import PadCustody
 from datasites.hospital.rounds import round_pads
@@ -27,15 +26,8 @@ from datasites.keyholder.opened import BadPads
 from orchestrator.rounds import helping
 from privacy.encryption import pads, shares
 
+__all__ = ["played"]
 LENGTH, LIAR = 100, "site-1"
-
-
-@pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 60.0)  # nobody is gone, however slow this machine is
-    with Played(tmp_path, sites=4, helpers=2) as consortium:
-        consortium.open()
-        yield consortium
 
 
 def seal_junk(played: Played, monkeypatch: pytest.MonkeyPatch, victims: Collection[str]) -> None:
@@ -176,13 +168,7 @@ def test_accusations_down_to_too_few_hospitals_cost_the_round_and_pause_the_stud
 def test_a_helper_that_commits_to_a_false_sum_is_left_out_before_anybody_signs(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = PadCustody.commit
-
-    def lying(custody: PadCustody, listed: Any, name: str) -> Any:
-        said = real(custody, listed, name)
-        return replace(said, parts=dict.fromkeys(said.parts, "0" * 64)) if name == H else said
-
-    monkeypatch.setattr(PadCustody, "commit", lying)
+    commit_falsely(monkeypatch, H, lambda _, parts: dict.fromkeys(parts, "0" * 64))
     played.propose("pilot", length=LENGTH)
     status = played.play("pilot")
     check_model(played, status, range(4))

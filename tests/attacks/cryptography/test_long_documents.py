@@ -8,16 +8,14 @@ many hospitals that release many numbers met the same bound honestly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.helped import H
-from support.played import Played
+from support.played import Played, commit_falsely, played
 
-from datasites.helper.custody import PadCustody
 from datasites.hospital.rounds.attesting import Attesting
 from datasites.study.messages import MOST_EARLIER, Attestation, BlockShape, Commitments, RoundPlan, UpdateHeader
 from datasites.study.proposal import DatasetReference, Party, Proposal
@@ -25,7 +23,6 @@ from datasites.study.recomputed.chain import RoundEvidence
 from datasites.study.recomputed.released_numbers import expected_names
 from datasites.study.recomputed.shown import MOST_BYTES, documents_limit, header_limit, require_short, shown_header
 from datasites.study.signing import Signed, dump, parse, seal
-from orchestrator.rounds import helping
 from orchestrator.studies.proposing.propose import build_proposal
 from orchestrator.studies.proposing.settings import Offer, StudySettings
 from privacy.canonical import plain_json
@@ -34,17 +31,10 @@ from privacy.encryption.tags import REPETITIONS
 from privacy.errors import InvalidInput
 from privacy.identity import Identity
 
+__all__ = ["played"]
 LENGTH, LIAR = 100, "site-1"
 MODALITIES = ("mrna", "clinical", "image")
 LONGEST = -2.2250738585072014e-308
-
-
-@pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 60.0)  # nobody is gone, however slow this machine is
-    with Played(tmp_path, sites=4, helpers=2) as consortium:
-        consortium.open()
-        yield consortium
 
 
 def evidence_bytes(played: Played, number: int) -> int:
@@ -74,13 +64,7 @@ def test_a_long_attestation_costs_its_sender_alone_the_round(played: Played, mon
 def test_a_helpers_long_answer_is_refused_and_the_other_one_answers(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = PadCustody.commit
-
-    def lying(custody: PadCustody, listed: Any, name: str) -> Any:
-        said = real(custody, listed, name)
-        return replace(said, parts={**said.parts, "3": "0" * 900_000}) if name == H else said
-
-    monkeypatch.setattr(PadCustody, "commit", lying)
+    commit_falsely(monkeypatch, H, lambda _, parts: {**parts, "3": "0" * 900_000})
     played.propose("pilot", length=LENGTH, rounds=2)
     status = played.play("pilot")
     assert (status["state"], status["reason"]) == ("finished", "")

@@ -8,15 +8,14 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.helped import ALL, H, HelpedStage, J
 from support.passing_time import Until
-from support.played import Played
+from support.played import Played, commit_falsely, played
 
 from datasites.helper.custody import PadCustody
 from datasites.study.messages import HelperKey, RoundKey, UpdateHeader
@@ -25,6 +24,7 @@ from orchestrator.api import helper_calls
 from orchestrator.rounds import helping
 from privacy.encryption import pads
 
+__all__ = ["played"]
 LENGTH = 100
 EVERYBODY = [f"site-{i}" for i in ALL]
 KEYS = {"short": "ab", "zeros": "0" * pads.HYBRID_KEY_HEX, "no lattice": "f" * (pads.HYBRID_KEY_HEX - 64)}
@@ -36,14 +36,6 @@ def bad_keys(true: str) -> dict[str, str]:
         "capitals": true.upper(),
         "half": true[-64:],
     }
-
-
-@pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 60.0)  # nobody is gone, however slow this machine is
-    with Played(tmp_path, sites=4, helpers=2) as consortium:
-        consortium.open()
-        yield consortium
 
 
 def refused(played: Played) -> set[tuple[str, int, str]]:
@@ -109,13 +101,8 @@ PARTS: dict[str, Callable[[dict[str, str]], dict[str, str]]] = {
 def test_a_helper_that_commits_to_other_parts_than_its_own_counts_as_absent_and_is_named(
     played: Played, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
-    real, ways = PadCustody.commit, list(PARTS.values())[: 3 if kept else 4]
-
-    def lying(custody: PadCustody, listed: Any, name: str) -> Any:
-        said = real(custody, listed, name)
-        return replace(said, parts=ways[listed.round - 1](dict(said.parts))) if name == J else said
-
-    monkeypatch.setattr(PadCustody, "commit", lying)
+    ways = list(PARTS.values())[: 3 if kept else 4]
+    commit_falsely(monkeypatch, J, lambda number, parts: ways[number - 1](parts))
     if kept:
         monkeypatch.setattr(helper_calls, "require_own_parts", lambda _, said: said)
     played.propose("pilot", length=LENGTH, rounds=len(ways))

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from harness.consortium import BOUND, LEVELS, steps_of
 from support.passing_time import Until
-from support.played import Played
+from support.played import Played, played
 
-from orchestrator.rounds import helping
 from orchestrator.rounds.checkpoints import NEXT_ROUND
 
+__all__ = ["played"]
 LENGTH = 300
-
-
-@pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(helping, "HELPER_SECONDS", 60.0)  # nobody is gone, however slow this machine is
-    with Played(tmp_path, sites=4, helpers=2) as consortium:
-        consortium.open()
-        yield consortium
 
 
 def expected(played: Played, sites: range | list[int], rounds: int = 1) -> np.ndarray:

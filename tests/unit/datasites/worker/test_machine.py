@@ -35,42 +35,43 @@ def test_a_machine_without_limits_gives_all_it_has(root: Path) -> None:
     assert allowance(root) == Allowance(cores=8, memory_bytes=64 * GIB)
 
 
-def test_a_container_gives_what_its_own_group_allows(root: Path) -> None:
-    write(
-        root,
-        {
-            "proc/self/cgroup": "0::/",
-            "sys/fs/cgroup/memory.max": str(2 * GIB),
-            "sys/fs/cgroup/cpu.max": "100000 100000",
-        },
-    )
-    assert allowance(root) == Allowance(cores=1, memory_bytes=2 * GIB)
-
-
-def test_a_group_named_by_its_place_outside_the_container_is_the_root_inside(root: Path) -> None:
-    write(
-        root,
-        {
-            "proc/self/cgroup": "0::/../../docker/0123abcd",
-            "sys/fs/cgroup/memory.max": str(3 * GIB),
-            "sys/fs/cgroup/cpu.max": "350000 100000",
-        },
-    )
-    assert allowance(root) == Allowance(cores=3, memory_bytes=3 * GIB)
-
-
-def test_the_tightest_of_a_service_and_what_is_above_it_holds(root: Path) -> None:
-    write(
-        root,
+LIMITED: dict[str, tuple[dict[str, str], Allowance]] = {
+    "a container's own group": (
+        {"proc/self/cgroup": "0::/", "memory.max": str(2 * GIB), "cpu.max": "100000 100000"},
+        Allowance(cores=1, memory_bytes=2 * GIB),
+    ),
+    "a group named by its place outside the container, which is the root inside": (
+        {"proc/self/cgroup": "0::/../../docker/0123abcd", "memory.max": str(3 * GIB), "cpu.max": "350000 100000"},
+        Allowance(cores=3, memory_bytes=3 * GIB),
+    ),
+    "the tightest of a service and what is above it": (
         {
             "proc/self/cgroup": "0::/system.slice/tessera.service",
-            "sys/fs/cgroup/system.slice/memory.max": str(5 * GIB),
-            "sys/fs/cgroup/system.slice/tessera.service/memory.max": "max",
-            "sys/fs/cgroup/system.slice/cpu.max": "max 100000",
-            "sys/fs/cgroup/system.slice/tessera.service/cpu.max": "250000 100000",
+            "system.slice/memory.max": str(5 * GIB),
+            "system.slice/tessera.service/memory.max": "max",
+            "system.slice/cpu.max": "max 100000",
+            "system.slice/tessera.service/cpu.max": "250000 100000",
         },
-    )
-    assert allowance(root) == Allowance(cores=2, memory_bytes=5 * GIB)
+        Allowance(cores=2, memory_bytes=5 * GIB),
+    ),
+    "no limit in the first version": (
+        {
+            "proc/self/cgroup": "4:memory:/\n1:cpu:/",
+            "memory/memory.limit_in_bytes": "9223372036854771712",
+            "cpu/cpu.cfs_quota_us": "-1",
+            "cpu/cpu.cfs_period_us": "100000",
+        },
+        Allowance(cores=8, memory_bytes=64 * GIB),
+    ),
+}
+"""What lies in ``proc``, and below ``sys/fs/cgroup``; and what may be used then."""
+
+
+@pytest.mark.parametrize("limited", LIMITED)
+def test_what_control_groups_allow(root: Path, limited: str) -> None:
+    files, expected = LIMITED[limited]
+    write(root, {name if name.startswith("proc") else f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert allowance(root) == expected
 
 
 @pytest.mark.parametrize("seen", ["docker/0123abcd/", ""], ids=["as outside", "as the container mounts it"])
@@ -85,19 +86,6 @@ def test_the_first_version_of_control_groups(root: Path, seen: str) -> None:
         },
     )
     assert allowance(root) == Allowance(cores=1, memory_bytes=2 * GIB)
-
-
-def test_no_limit_in_the_first_version_is_no_limit(root: Path) -> None:
-    write(
-        root,
-        {
-            "proc/self/cgroup": "4:memory:/\n1:cpu:/",
-            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
-            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
-            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-        },
-    )
-    assert allowance(root) == Allowance(cores=8, memory_bytes=64 * GIB)
 
 
 @pytest.mark.parametrize("text", ["", "max", "-5 100000", "100000 0", "nonsense", "\x00"])
